@@ -1,0 +1,20 @@
+"""The types that every module speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+Backward = Callable[..., Any]
+"""``backward(dy) -> dx``: pulls a cotangent back through one forward pass.
+
+A layer with parameters also takes ``input_grad=False`` and then returns None.
+"""
+
+Rng = int | np.random.SeedSequence | np.random.Generator
+"""A seed, or the generator itself."""

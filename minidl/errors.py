@@ -1,0 +1,67 @@
+"""Checks whose messages name the thing, what was expected and what came."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import operator
+from collections.abc import Iterable
+from types import ModuleType
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``", did you mean 'relu'?"`` for a near miss among ``known``, else what there is."""
+    import difflib
+
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f", expected one of {', '.join(names)}" if names else ""
+
+
+def whole(owner: str, name: str, value: object, *, low: int = 1) -> int:
+    """``value`` as an int that is at least ``low``; ValueError otherwise."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = low - 1
+    if number < low or isinstance(value, bool):
+        raise ValueError(f"{owner}: expected {name} to be a whole number >= {low}, got {value!r}")
+    return number
+
+
+def real(
+    owner: str,
+    name: str,
+    value: object,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """``value`` as a finite float within ``[low, high]``; an ``open_`` end is itself left out."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    above = number > low if open_low else number >= low
+    below = number < high if open_high else number <= high
+    if not (math.isfinite(number) and above and below):
+        bounds = [f"{'>' if open_low else '>='} {low:g}"] if low > -math.inf else []
+        bounds += [f"{'<' if open_high else '<='} {high:g}"] if high < math.inf else []
+        want = " ".join(["a finite number", " and ".join(bounds)]).strip()
+        raise ValueError(f"{owner}: expected {name} to be {want}, got {value!r}")
+    return number
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ImportError(
+            f"{package} is needed for this: pip install 'minidl[{extra}]' ({error})"
+        ) from error

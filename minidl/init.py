@@ -1,0 +1,74 @@
+r"""Initial values of weights and biases.
+
+An initialiser is a function ``init(rng, shape, fan_in, fan_out) -> array`` in float64; the
+layer rounds to its own dtype. Weights have the shape ``(fan_in, fan_out)``, biases
+``(fan_out,)``. ``rng`` only needs the methods ``uniform`` and ``normal``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from minidl.errors import real
+from minidl.arrays import Array
+
+
+class Init(Protocol):
+    """What an initialiser looks like."""
+
+    def __call__(
+        self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
+    ) -> Array: ...
+
+
+def uniform_fan_in(
+    rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
+) -> Array:
+    r"""Uniform on ``(-1/sqrt(fan_in), 1/sqrt(fan_in))``: what ``torch.nn.Linear`` starts from.
+
+    The numbers are drawn in PyTorch's order, a weight as ``(fan_out, fan_in)`` and then
+    transposed, so that a generator that reproduces PyTorch's stream gives its weights.
+    """
+    if len(shape) == 1:
+        bound = 1 / math.sqrt(max(fan_in, 1))
+        return rng.uniform(-bound, bound, shape)
+    # Kaiming's gain for a = sqrt(5), rounded as PyTorch rounds it; it equals the bound above.
+    bound = math.sqrt(3) * (math.sqrt(2 / 6) / math.sqrt(max(fan_in, 1)))
+    return rng.uniform(-bound, bound, shape[::-1]).T
+
+
+def zeros(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+    """All zeros; draws nothing."""
+    return np.zeros(shape)
+
+
+def he(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+    """Normal with standard deviation ``sqrt(2 / fan_in)`` (He et al. 2015, eq. 10)."""
+    return rng.normal(0.0, math.sqrt(2 / max(fan_in, 1)), shape)
+
+
+def glorot(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
+    """Uniform within ``sqrt(6 / (fan_in + fan_out))`` (Glorot and Bengio 2010, eq. 16)."""
+    bound = math.sqrt(6 / max(fan_in + fan_out, 1))
+    return rng.uniform(-bound, bound, shape)
+
+
+@dataclass(frozen=True)
+class normal:  # noqa: N801 - reads as the functions beside it: normal(0.1, 0.1)
+    """Normal with a given ``mean`` and ``std``; the homework's MLP uses ``normal(0.1, 0.1)``."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        real("normal", "mean", self.mean)
+        real("normal", "std", self.std, low=0)
+
+    def __call__(
+        self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
+    ) -> Array:
+        return rng.normal(self.mean, self.std, shape)

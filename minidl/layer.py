@@ -1,0 +1,391 @@
+"""The contract of a layer, and the two flat vectors that every model is.
+
+A layer's forward pass returns its output and the function that pulls a cotangent back::
+
+    y, backward = layer.forward(x, train=True)
+    dx = backward(dy)
+
+What the backward pass needs lives in that closure: two forward passes may be in flight, and
+the memory goes when the closure goes. ``backward`` writes (does not add) the gradients of the
+layer's parameters. All parameters of a model are views into ``model.theta``, their gradients
+into ``model.grad``, so an optimizer or a gradient check works on two vectors.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidl.arrays import Array, Backward, Rng
+from minidl.errors import did_you_mean
+from minidl.rng import as_generator
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Parameter:
+    """A tensor that is learned, and the gradient of the loss with respect to it.
+
+    ``value`` and ``grad`` are views into the flat vectors of the model that holds the
+    parameter. Assigning to either copies into the view, so the vectors never lose it.
+
+    Parameters
+    ----------
+    value : array of float32 or float64
+        The initial value. ``Parameter.drawn`` makes one whose value is drawn later.
+    """
+
+    __slots__ = ("_draw", "_grad", "_value", "shape")
+
+    _value: Array
+    _grad: Array
+    _draw: Callable[[np.random.Generator], Array] | None
+
+    def __init__(self, value: Array) -> None:
+        array = np.array(value)
+        self.shape: tuple[int, ...] = array.shape
+        self._draw = None
+        self._own(array if array.dtype.kind == "f" else array.astype(np.float32))
+
+    @classmethod
+    def drawn(cls, shape: tuple[int, ...], draw: Callable[[np.random.Generator], Array]) -> Self:
+        """A parameter that gets its value from ``draw(rng)`` when its model gets an ``rng``."""
+        parameter = cls.__new__(cls)
+        parameter.shape = shape
+        parameter._draw = draw
+        return parameter
+
+    def _own(self, value: Array) -> None:
+        self._value, self._grad = value, np.zeros_like(value)
+
+    def _set(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
+        if self._draw is not None:
+            self._own(np.ascontiguousarray(self._draw(rng), dtype=dtype))
+            self._draw = None
+
+    def _bind(self, theta: Array, grad: Array) -> None:
+        """Move value and gradient into slices of the model's flat vectors."""
+        theta[:], grad[:] = self.value.ravel(), self.grad.ravel()
+        self._value, self._grad = theta.reshape(self.shape), grad.reshape(self.shape)
+
+    def __getattr__(self, name: str) -> Any:
+        # Reached only while the slot is empty, so a parameter with a value pays nothing.
+        if name in ("_value", "_grad"):
+            raise ValueError(
+                f"a parameter of shape {self.shape} has no value yet: give rng= to its layer, "
+                "or to the Sequential that holds it"
+            )
+        raise AttributeError(name)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the parameter has a value yet."""
+        return self._draw is None
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return int(np.prod(self.shape))
+
+    @property
+    def value(self) -> Array:
+        return self._value
+
+    @value.setter
+    def value(self, new: Array) -> None:
+        if new is not self._value:  # p.value -= d has written in place already
+            self._value[...] = new
+
+    @property
+    def grad(self) -> Array:
+        return self._grad
+
+    @grad.setter
+    def grad(self, new: Array) -> None:
+        if new is not self._grad:
+            self._grad[...] = new
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.shape}, {self.value.dtype if self.is_set else 'not set'})"
+
+
+def _members(layer: object) -> Iterator[tuple[str, Any]]:
+    """The parameters and layers that ``layer`` holds, as attributes or in a list or tuple."""
+    for name, value in vars(layer).items():
+        if isinstance(value, Parameter) or is_layer(value):
+            yield name, value
+        elif isinstance(value, (list, tuple)):
+            for i, item in enumerate(value):
+                if isinstance(item, Parameter) or is_layer(item):
+                    # Sequential's layers are numbered as in PyTorch: "0.weight".
+                    yield (str(i) if name == "layers" else f"{name}.{i}"), item
+
+
+def is_layer(value: object) -> bool:
+    """Whether ``value`` is an object (not a class) with a ``forward`` method."""
+    return callable(getattr(value, "forward", None)) and not isinstance(value, type)
+
+
+def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+    """Every parameter of ``layer`` and of the layers in it: ``("0.weight", parameter)``, ...
+
+    Works on any object: parameters and layers are found among its attributes.
+    """
+    for name, member in _members(layer):
+        if isinstance(member, Parameter):
+            yield prefix + name, member
+        else:
+            yield from named_parameters(member, f"{prefix}{name}.")
+
+
+def walk(layer: object) -> Iterator[Any]:
+    """``layer`` itself, then every layer in it, outside in."""
+    yield layer
+    for _, member in _members(layer):
+        if not isinstance(member, Parameter):
+            yield from walk(member)
+
+
+def _bind(layer: object, theta: Array, grad: Array) -> int:
+    """Make every parameter in ``layer`` a view into the vectors; how many entries they took."""
+    end = 0
+    for _, member in _members(layer):
+        if isinstance(member, Parameter):
+            piece = slice(end, end + member.size)
+            member._bind(theta[piece], grad[piece])
+            end = piece.stop
+        else:
+            end += _bind(member, theta[end:], grad[end:])
+    if isinstance(layer, Layer):
+        layer._theta, layer._grad = theta[:end], grad[:end]
+    return end
+
+
+class Layer(ABC):
+    """A function of a batch, with its backward pass.
+
+    To write one, derive from this class, keep parameters (``Parameter``) and inner layers as
+    attributes, and define ``forward``. A layer that draws random numbers keeps a
+    ``numpy.random.Generator`` in an attribute ``rng``, None until its model gives it one.
+    """
+
+    _theta: Array
+    _grad: Array
+
+    @abstractmethod
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        """The output, and ``backward(dy) -> dx`` that also writes the parameters' gradients.
+
+        Call ``backward`` before the parameters change: it reads their present values.
+        """
+
+    def __call__(self, x: Array) -> Array:
+        """Inference: the output alone."""
+        return self.forward(x, train=False)[0]
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter with its name, in the order of ``theta``."""
+        return named_parameters(self)
+
+    @property
+    def theta(self) -> Array:
+        """All parameters in one contiguous vector, of which each is a view."""
+        if "_theta" not in self.__dict__:
+            self.initialize()
+        return self._theta
+
+    @property
+    def grad(self) -> Array:
+        """All gradients in one contiguous vector, laid out as ``theta``."""
+        if "_grad" not in self.__dict__:
+            self.initialize()
+        return self._grad
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the parameters, float32 where there are none."""
+        return self.theta.dtype
+
+    def initialize(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> Self:
+        """Draw the values that are not set yet and gather everything in two flat vectors.
+
+        Parameters
+        ----------
+        rng : int or Generator, optional
+            Where the missing values come from. Layers that draw in training get a stream
+            each (``Generator.spawn``), which leaves the values drawn here as they are.
+        dtype : float32 or float64, optional
+            By default that of the values already set, else float32.
+
+        Raises
+        ------
+        ValueError
+            If a value is missing and there is no ``rng``, or if a parameter occurs twice:
+            ``backward`` writes gradients, so the second one would overwrite the first.
+        """
+        parameters = [p for _, p in self.named_parameters()]
+        if len({id(p) for p in parameters}) < len(parameters):
+            raise ValueError(
+                f"{self!r}: a layer occurs twice; shared parameters are not supported, since "
+                "backward writes gradients and does not add them"
+            )
+        if dtype is None:
+            dtype = np.result_type(*[p.value for p in parameters if p.is_set] or [np.float32])
+        kind = np.dtype(dtype)
+        if kind not in (np.float32, np.float64):
+            raise ValueError(
+                f"{type(self).__name__}: expected dtype float32 or float64, got {kind}"
+            )
+        if rng is not None:
+            generator = as_generator(rng)
+            for parameter in parameters:
+                parameter._set(generator, kind)
+            for layer in walk(self):
+                if getattr(layer, "rng", self) is None:
+                    layer.rng = generator.spawn(1)[0]
+        size = sum(p.size for p in parameters)
+        _bind(self, np.empty(size, kind), np.empty(size, kind))
+        return self
+
+    def copy(self, dtype: DTypeLike | None = None) -> Self:
+        """An independent copy, in another dtype if one is given."""
+        return copy.deepcopy(self).initialize(dtype=dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The flat vectors are made anew on first use: copied views would not be views.
+        return {k: v for k, v in self.__dict__.items() if k not in ("_theta", "_grad")}
+
+    def state_dict(self) -> dict[str, Array]:
+        """A copy of every parameter's value by its name, as ``"0.weight"``."""
+        return {name: p.value.copy() for name, p in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Take over the values of ``state``; all or none.
+
+        Raises
+        ------
+        ValueError
+            If a name is missing or unknown, or a shape differs.
+        """
+        owner, own = type(self).__name__, dict(self.named_parameters())
+        for name in state:
+            if name not in own:
+                raise ValueError(f"{owner}: no parameter {name!r}{did_you_mean(name, own)}")
+        for name, parameter in own.items():
+            if name not in state:
+                raise ValueError(f"{owner}: the state has no value for {name!r}")
+            if np.shape(state[name]) != parameter.shape:
+                raise ValueError(
+                    f"{owner}: expected {name} of shape {parameter.shape}, "
+                    f"got {np.shape(state[name])}"
+                )
+        for name, parameter in own.items():
+            parameter.value = state[name]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def check_input(layer: Layer, x: Array, features: int, like: Array) -> None:
+    """Refuse a batch of the wrong shape or dtype, with the message that design asks for."""
+    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != features:
+        raise ValueError(f"{layer!r}: expected x of shape (n, {features}), got {np.shape(x)}")
+    if x.dtype != like.dtype:
+        raise TypeError(
+            f"{layer!r}: expected x of dtype {like.dtype}, got {x.dtype}; convert x "
+            "or build the model with dtype="
+        )
+
+
+class Sequential(Layer):
+    """Layers one after another.
+
+    Parameters
+    ----------
+    *layers : Layer
+        Taken over: their parameters become views into this model's ``theta``.
+    rng : int or Generator, optional
+        Draws the initial values of the layers that have none, in order.
+    dtype : float32 (default) or float64, optional
+
+    Examples
+    --------
+    >>> model = Sequential(Linear(784, 256), ReLU(), Linear(256, 26), rng=42)
+    >>> logits, backward = model.forward(x, train=True)
+    """
+
+    def __init__(
+        self, *layers: Layer, rng: Rng | None = None, dtype: DTypeLike | None = None
+    ) -> None:
+        for i, layer in enumerate(layers):
+            if not is_layer(layer):
+                raise TypeError(
+                    f"Sequential: expected a layer at position {i}, got {layer!r}; "
+                    "a layer is an object with forward(x, train=...) -> y, backward"
+                )
+        self.layers = tuple(layers)
+        # The input's gradient stops at the first layer that has parameters.
+        self._first = next(
+            (i for i, layer in enumerate(layers) if any(named_parameters(layer))), len(layers)
+        )
+        if rng is not None or all(p.is_set for _, p in self.named_parameters()):
+            self.initialize(rng, dtype)
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        """``y = f_L(... f_1(x))``; backward: ``dx = f_1'(... f_L'(dy))``."""
+        tape: list[Backward] = []
+        for layer in self.layers:
+            x, backward = layer.forward(x, train=train)
+            tape.append(backward)
+
+        def pull_back(dy: Array, input_grad: bool = True) -> Array | None:
+            if input_grad:
+                for backward in reversed(tape):
+                    dy = backward(dy)
+                return dy
+            for backward in tape[: self._first : -1]:
+                dy = backward(dy)
+            if tape[self._first :]:
+                tape[self._first](dy, input_grad=False)
+            return None
+
+        return x, pull_back
+
+    def __call__(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def __getitem__(self, i: int) -> Layer:
+        return self.layers[i]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+    def summary(self) -> str:
+        """A table of the layers, the shapes of their outputs and their parameter counts."""
+        features = next((v.in_features for v in walk(self) if hasattr(v, "in_features")), None)
+        x = None if features is None else np.zeros((0, features), self.dtype)
+        rows = [("", "layer", "output", "parameters")]
+        for i, layer in enumerate(self.layers):
+            x = None if x is None else layer(x)
+            shape = "" if x is None else f"(n, {', '.join(map(str, x.shape[1:]))})"
+            count = sum(p.size for _, p in named_parameters(layer))
+            rows.append((str(i), repr(layer), shape, f"{count:,}"))
+        w = [max(len(row[k]) for row in rows) for k in range(4)]
+        lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
+        lines.insert(1, "-" * len(lines[0]))
+        total, size = self.theta.size, self.theta.nbytes / 1e6
+        return "\n".join([*lines, f"{total:,} parameters, {self.dtype}, {size:.2f} MB"])

@@ -1,0 +1,204 @@
+"""Layers with parameters or with randomness: Linear, Dropout, LayerNorm, Residual."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidl.arrays import Array, Backward, Rng
+from minidl.errors import real, whole
+from minidl.init import Init, uniform_fan_in
+from minidl.layer import Layer, Parameter, Sequential, check_input
+from minidl.rng import as_generator
+
+
+class Linear(Layer):
+    r"""An affine map of the features.
+
+    forward: ``y = x W + b``
+
+    backward: ``dW = x^T dy``, ``db = sum_n dy_n``, ``dx = dy W^T``
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        ``x`` is ``(n, in_features)``, ``y`` is ``(n, out_features)``.
+    bias : bool
+        Whether there is a ``b``.
+    weight_init, bias_init : Init
+        By default uniform within ``1/sqrt(in_features)``, as in PyTorch.
+    rng : int or Generator, optional
+        For a layer that stands alone; ``Sequential`` draws the values of those it holds.
+    dtype : float32 (default) or float64, optional
+
+    Attributes
+    ----------
+    weight : Parameter, shape (in_features, out_features)
+    bias : Parameter, shape (out_features,), or None
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        weight_init: Init = uniform_fan_in,
+        bias_init: Init = uniform_fan_in,
+        rng: Rng | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        self.in_features = i = whole("Linear", "in_features", in_features)
+        self.out_features = o = whole("Linear", "out_features", out_features)
+        self.weight = Parameter.drawn(
+            (i, o), partial(weight_init, shape=(i, o), fan_in=i, fan_out=o)
+        )
+        self.bias = (
+            Parameter.drawn((o,), partial(bias_init, shape=(o,), fan_in=i, fan_out=o))
+            if bias
+            else None
+        )
+        if rng is not None:
+            self.initialize(rng, dtype)
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        weight, bias = self.weight, self.bias
+        check_input(self, x, self.in_features, weight.value)
+        y = x @ weight.value
+        if bias is not None:
+            y += bias.value
+
+        def backward(dy: Array, input_grad: bool = True) -> Array | None:
+            np.matmul(x.T, dy, out=weight.grad)
+            if bias is not None:
+                np.sum(dy, axis=0, out=bias.grad)
+            return dy @ weight.value.T if input_grad else None
+
+        return y, backward
+
+    def __repr__(self) -> str:
+        bias = "" if self.bias is not None else ", bias=False"
+        return f"Linear({self.in_features}, {self.out_features}{bias})"
+
+
+class Dropout(Layer):
+    r"""Sets entries to zero at random in training (inverted dropout, Srivastava et al. 2014).
+
+    forward, training: ``y = m * x``, ``m_i = 0`` with probability ``p``, else ``1/(1-p)``
+
+    backward: ``dx = m * dy``, with the same mask
+
+    At inference, and for ``p = 0``, the identity; ``p = 1`` gives zeros. Any shape.
+
+    Parameters
+    ----------
+    p : float in [0, 1]
+        The probability of dropping an entry.
+    rng : int or Generator, optional
+        For a layer that stands alone; ``Sequential`` gives each of its own a stream.
+    """
+
+    def __init__(self, p: float = 0.5, *, rng: Rng | None = None) -> None:
+        self.p = real("Dropout", "p", p, low=0, high=1)
+        self.rng = None if rng is None else as_generator(rng)
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        if not train or self.p == 0:
+            return x, lambda dy: dy
+        if self.rng is None:
+            raise ValueError(f"{self!r}: needs rng= to train, its own or its Sequential's")
+        # float32 draws whatever x is: half the cost, and both dtypes see the same masks.
+        keep = self.rng.random(x.shape, dtype=np.float32) >= self.p
+        mask = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
+        return x * mask, lambda dy: dy * mask
+
+    def __repr__(self) -> str:
+        return f"Dropout({self.p:g})"
+
+
+class LayerNorm(Layer):
+    r"""Normalises each example over its features (Ba, Kiros and Hinton 2016).
+
+    forward: ``h = (x - mean(x)) / sqrt(var(x) + eps)``, ``y = h * weight + bias``
+
+    backward: ``dweight = sum_n dy h``, ``dbias = sum_n dy``, and with ``dh = dy * weight``
+    ``dx = (dh - mean(dh) - h mean(dh h)) / sqrt(var(x) + eps)``
+
+    Mean and (biased) variance are taken over the features of one example.
+
+    Parameters
+    ----------
+    features : int
+        ``x`` and ``y`` are ``(n, features)``.
+    eps : float
+        Keeps the square root away from zero.
+    dtype : float32 (default) or float64, optional
+
+    Attributes
+    ----------
+    weight, bias : Parameter, shape (features,)
+        Start at ones and zeros.
+    """
+
+    def __init__(
+        self, features: int, *, eps: float = 1e-5, dtype: DTypeLike | None = None
+    ) -> None:
+        self.in_features = whole("LayerNorm", "features", features)
+        self.eps = real("LayerNorm", "eps", eps, low=0, open_low=True)
+        self.weight = Parameter(np.ones(features, dtype or np.float32))
+        self.bias = Parameter(np.zeros(features, dtype or np.float32))
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        weight, bias = self.weight, self.bias
+        check_input(self, x, self.in_features, weight.value)
+        centred = x - x.mean(axis=1, keepdims=True)
+        scale = 1 / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + self.eps)
+        h = centred * scale
+
+        def backward(dy: Array, input_grad: bool = True) -> Array | None:
+            np.sum(dy * h, axis=0, out=weight.grad)
+            np.sum(dy, axis=0, out=bias.grad)
+            if not input_grad:
+                return None
+            dh = dy * weight.value
+            along_h = h * (dh * h).mean(axis=1, keepdims=True)
+            dx: Array = scale * (dh - dh.mean(axis=1, keepdims=True) - along_h)
+            return dx
+
+        return h * weight.value + bias.value, backward
+
+    def __repr__(self) -> str:
+        return f"LayerNorm({self.in_features})"
+
+
+class Residual(Layer):
+    """Adds its input to what the layers inside make of it (He et al. 2016).
+
+    forward: ``y = x + f(x)``; backward: ``dx = dy + f'(dy)``
+
+    Parameters
+    ----------
+    *layers : Layer
+        ``f``, one after another; its output has the shape of its input.
+    """
+
+    def __init__(self, *layers: Layer, rng: Rng | None = None) -> None:
+        self.inner = Sequential(*layers)
+        if rng is not None:
+            self.initialize(rng)
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        fx, inner_backward = self.inner.forward(x, train=train)
+        if fx.shape != x.shape:
+            raise ValueError(f"{self!r}: expected an output of shape {x.shape}, got {fx.shape}")
+
+        def backward(dy: Array, input_grad: bool = True) -> Array | None:
+            dfx = inner_backward(dy, input_grad=input_grad)
+            return dy + dfx if input_grad else None
+
+        return x + fx, backward
+
+    def __repr__(self) -> str:
+        return f"Residual({', '.join(map(repr, self.inner.layers))})"
