@@ -1,8 +1,65 @@
-"""minidl: deep learning in pure NumPy, with hand-derived, verified backward passes."""
+"""minidl: deep learning in pure NumPy, with hand-derived, verified backward passes.
 
-from minidl import init
+For example::
+
+    layers = minidl.Linear(784, 256), minidl.ReLU(), minidl.Linear(256, 26)
+    model = minidl.Sequential(*layers, rng=42)
+    optimizer = minidl.Adam(model, lr=1e-3)
+    dataset = minidl.load("letters")
+    history = minidl.fit(model, dataset, minidl.CrossEntropy(), optimizer, epochs=10, rng=0)
+"""
+
+from minidl import checkpoint, init
 from minidl.activations import Quadratic, ReLU, Sigmoid, Tanh
+from minidl.data import Dataset, load, load_letters
+from minidl.history import History
 from minidl.layer import Layer, Parameter, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
 from minidl.losses import CrossEntropy, SquaredError
 from minidl.optim import SGD, Adam, AdamW, Cosine, StepDecay, WarmUp
+from minidl.training import (
+    Callback,
+    EarlyStopping,
+    NonFiniteLossError,
+    Progress,
+    evaluate,
+    fit,
+    predict,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Callback",
+    "Cosine",
+    "CrossEntropy",
+    "Dataset",
+    "Dropout",
+    "EarlyStopping",
+    "History",
+    "Layer",
+    "LayerNorm",
+    "Linear",
+    "NonFiniteLossError",
+    "Parameter",
+    "Progress",
+    "Quadratic",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "SquaredError",
+    "StepDecay",
+    "Tanh",
+    "WarmUp",
+    "checkpoint",
+    "evaluate",
+    "fit",
+    "init",
+    "load",
+    "load_letters",
+    "predict",
+]

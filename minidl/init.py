@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from minidl.errors import real
 from minidl.arrays import Array
+from minidl.errors import real
 
 
 class Init(Protocol):

@@ -236,7 +236,8 @@ class Layer(ABC):
                 "backward writes gradients and does not add them"
             )
         if dtype is None:
-            dtype = np.result_type(*[p.value for p in parameters if p.is_set] or [np.float32])
+            kinds = [p.value.dtype for p in parameters if p.is_set]
+            dtype = np.result_type(*kinds) if kinds else np.float32
         kind = np.dtype(dtype)
         if kind not in (np.float32, np.float64):
             raise ValueError(

@@ -142,9 +142,7 @@ class LayerNorm(Layer):
         Start at ones and zeros.
     """
 
-    def __init__(
-        self, features: int, *, eps: float = 1e-5, dtype: DTypeLike | None = None
-    ) -> None:
+    def __init__(self, features: int, *, eps: float = 1e-5, dtype: DTypeLike | None = None) -> None:
         self.in_features = whole("LayerNorm", "features", features)
         self.eps = real("LayerNorm", "eps", eps, low=0, open_low=True)
         self.weight = Parameter(np.ones(features, dtype or np.float32))

@@ -25,8 +25,8 @@ from minidl.arrays import Array
 from minidl.errors import did_you_mean, real, whole
 from minidl.layer import Layer
 
-BLOCK = 16_384
-"""Entries in one block: five of them in float32 fit in a second-level cache of 512 kB."""
+BLOCK = 32_768
+"""Entries in one block: weights, gradient, moments and scratch stay in a second-level cache."""
 
 FLUSH_EVERY = 50
 _FLUSH = {  # by dtype: weights, first moments, second moments
@@ -122,14 +122,13 @@ class Optimizer(ABC):
         self._blocks: list[tuple[Array, ...]] = []
         self._theta: Array | None = None
 
-    @property
-    def current_lr(self) -> float:
-        """The learning rate of the next step."""
-        return float(self.lr(self.steps)) if callable(self.lr) else self.lr
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        return float(self.lr(step) if callable(self.lr) else self.lr)
 
     def step(self) -> None:
         """One update from the gradient that the last backward pass wrote."""
-        lr = self.current_lr
+        lr = self.lr_at(self.steps)
         self.steps += 1
         self._prepare(lr)
         for block in self._cut():
@@ -169,7 +168,9 @@ class Optimizer(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: the step count, and every moment under PyTorch's name."""
-        moments = {n: s * c for n, s, c in zip(self.moments, self._state, self._units(), strict=True)}
+        moments = {
+            n: s * c for n, s, c in zip(self.moments, self._state, self._units(), strict=True)
+        }
         return {"steps": self.steps, **moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,127 @@
+"""Saving and loading: one ``.npz`` file, written whole or not at all, without pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.arrays import Array
+from minidl.files import atomic
+from minidl.history import History
+from minidl.layer import Layer, walk
+from minidl.optim import Optimizer
+
+FORMAT = 1
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: Layer,
+    optimizer: Optimizer | None = None,
+    history: History | None = None,
+) -> None:
+    """Write the model's parameters and, where given, what a resumed run needs.
+
+    With the optimizer and the history, ``fit`` continues with the same bits as a run that was
+    not interrupted: the states of the layers' random streams are saved too.
+
+    Parameters
+    ----------
+    path : path
+        By custom ``*.npz``; any NumPy reads it.
+    model : Layer
+    optimizer : Optimizer, optional
+    history : History, optional
+    """
+    arrays: dict[str, Array] = {f"model/{k}": v for k, v in model.state_dict().items()}
+    meta: dict[str, Any] = {
+        "format": FORMAT,
+        "streams": [r.bit_generator.state for r in _rngs(model)],
+    }
+    if optimizer is not None:
+        meta["optimizer"] = type(optimizer).__name__
+        arrays |= {f"optimizer/{k}": np.asarray(v) for k, v in optimizer.state_dict().items()}
+    if history is not None:
+        meta["history"] = history.to_dicts()
+        if history.best_theta is not None:
+            arrays["best_theta"] = history.best_theta
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, meta=np.array(json.dumps(meta, default=_plain)), **arrays)  # type: ignore[arg-type]
+
+
+def load(
+    path: str | os.PathLike[str],
+    model: Layer,
+    optimizer: Optimizer | None = None,
+) -> History:
+    """Read what ``save`` wrote into a model (and optimizer) of the same make.
+
+    Returns
+    -------
+    History
+        Of the saved run; empty if none was saved. Pass it to ``fit`` to go on.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or belongs to another model or optimizer; nothing is changed then.
+    """
+    arrays, meta = _read(Path(path))
+    state = {k.removeprefix("model/"): v for k, v in arrays.items() if k.startswith("model/")}
+    streams, rngs = meta["streams"], _rngs(model)
+    if len(streams) != len(rngs):
+        raise ValueError(f"{path}: has {len(streams)} random streams, the model {len(rngs)}")
+    if optimizer is not None:
+        if meta.get("optimizer") != type(optimizer).__name__:
+            saved = meta.get("optimizer", "no optimizer")
+            raise ValueError(f"{path}: expected a {type(optimizer).__name__}, got {saved}")
+        before = optimizer.state_dict()
+        optimizer.load_state_dict(
+            {
+                k.removeprefix("optimizer/"): v
+                for k, v in arrays.items()
+                if k.startswith("optimizer/")
+            }
+        )
+    try:
+        model.load_state_dict(state)
+    except ValueError as error:
+        if optimizer is not None:
+            optimizer.load_state_dict(before)
+        raise ValueError(f"{path}: {error}") from error
+    for rng, saved_state in zip(rngs, streams, strict=True):
+        rng.bit_generator.state = saved_state
+    history = History.from_dicts(meta.get("history", []))
+    history.best_theta = arrays.get("best_theta")
+    return history
+
+
+def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        meta = json.loads(str(arrays.pop("meta")))
+    except FileNotFoundError:
+        raise
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected checkpoint format {FORMAT}, got {meta.get('format')}")
+    return arrays, meta
+
+
+def _rngs(model: Layer) -> list[np.random.Generator]:
+    """The streams of the layers that draw in training."""
+    rngs = [getattr(layer, "rng", None) for layer in walk(model)]
+    return [rng for rng in rngs if isinstance(rng, np.random.Generator)]
+
+
+def _plain(value: object) -> Any:
+    """Bit generators keep NumPy arrays and integers in their states."""
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)

@@ -1,0 +1,7 @@
+"""Data sets: the frozen ``Dataset``, readers for files, and letters that need no file."""
+
+from minidl.data.cache import load_letters
+from minidl.data.dataset import Dataset, Split
+from minidl.data.readers import load, read_idx
+
+__all__ = ["Dataset", "Split", "load", "load_letters", "read_idx"]

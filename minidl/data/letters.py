@@ -1,0 +1,256 @@
+"""Handwriting-like letters drawn by formulas, for when no file is at hand. They are *not* EMNIST.
+
+26 classes, capital and small forms merged, 28 x 28 pixels.
+
+A letter is drawn in three steps, each of them a few array operations for a whole block of letters:
+
+1. Take the control points of one written form, jitter them, then bend, slant and turn the letter.
+2. Lay smooth curves (Catmull-Rom splines) through them. A position on such a curve is a linear
+   combination of control points, so all positions together are a matrix product, with a matrix
+   that depends on the form alone.
+3. Move a Gaussian brush along the curves. The brush is separable, ``exp(-dx^2) exp(-dy^2)``, so the
+   sum over its positions is a matrix product as well: (28, positions) @ (positions, 28).
+
+The same arguments give the same bits on the same machine with the same NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minidl.errors import whole
+
+N_CLASSES = 26
+VERSION = 1  # to be raised when the pixels change: files of drawn letters carry it in their names
+
+_SIDE = 28
+_BLOCK = 1040  # letters drawn at once: 40 of each class, some 50 MB of temporaries
+_POSITIONS = 96  # of the brush in one letter: at most about one pixel apart
+
+# The written forms of A to Z, a line for each letter, or two: first the capital forms, then, after
+# the bar, the small ones, separated by commas. A form is a few strokes. A stroke is a word of
+# two-digit points "xy" on a 10 x 10 grid, x to the right and y DOWN, and the pen runs smoothly
+# through them: "5059 1090" is a T. Two points make a straight line; a corner is where one word ends
+# and the next begins. Equal points of a form are one point, so strokes that meet stay joined. A
+# stroke that ends where it began is a smooth loop. A form may fill any part of the grid; size and
+# place are set later. A form that is written twice is twice as common. Some are ambiguous (a bare
+# I and l, some g and q, u and v), as in real life.
+_FORMS = """
+5019 5089 2676, 191430608489 1585
+    | 825013164986 8089, 1240727689 7434174976, 603013174986 808699
+1019 1060725414 1464876919, 2029 0050714424 2464875909 | 1019 164374875918, 20263969876427
+81502114285988, 8082 82502114285987 | 82602215386997, 71402225385987
+1019 105083865919, 2029 004083865909, 20194986835020 | 8089 85532417396987, 707799 754315173977
+1019 1080 1474 1989, 81402254 5417295988
+    | 1585 85714013164988, 1584 84724021164988, 1655836022174988
+1019 1080 1464, 2029 0090 2474 | 81604249 1474, 7160424729 1474
+81502114285988 8885 8555, 81502115396985 5595
+    | 81502113356583 8087692918, 7140123473 707568392785, 81502113356583 808868
+1019 8089 1585, 2029 7079 1484 | 1019 16447589, 2029 2645767899
+5059, 5059, 5059 2080 2989 | 5359 5051, 53576988 5051
+7076592917, 7076592917 4090 | 63674928 6061, 65684918 6162
+1019 8015 3489, 1019 804514 4589 | 1019 7316 3579, 1019 1643644616 3689
+2029 2979, 20183989 | 5059, 5059, 5059, 37636041475987, 40475978
+0009 0046 4680 8089, 0920 2047 4770 7099 | 0208 04224448 44628488, 0818 1228 24424548 45637488
+1019 1089 8980, 0910 1069 6990 | 1019 13408389, 2029 2340737899, 1019 1441628489
+502114285978857150, 6140132859867230
+    | 502114285978857150, 6140132859867230, 502114285978857150 506091
+1019 1060826515, 2029 0060826525 | 1019 124082754614, 2029 0120 2360836625
+502114285978857150 5699, 6140132859867230 4688 | 81502113356583 8089, 7140123473 7079 7997
+1019 1060826414 4489, 2029 0060726424 3489 | 2029 23507081, 1930 304272 72667998, 1029 23507082
+815021235486784918, 71402244766929 | 815021235486784918, 71402244766929
+5059 1090, 4049 1171 | 40476988 2373, 5059 2383, 4049 1272
+101639698680, 20264977 7079 | 10164986 8089, 10164976 707799
+1059 5990, 0049 4980 | 103549 49638091, 1037496780
+0028 2843 4368 6890, 0106284642 46688681 | 0106284642 46688681, 0028 2842 4268 6880
+1089 8019, 2079 8029 | 1130567988 8019, 1089 8019
+1045 8045 4549, 10346480 5459 | 1055 8029, 10134583 8087692918, 10134583 808568392786
+1080 8019 1989, 1080 8019 1989 3565 | 1080 8019 1989, 1150723719 1989
+"""
+
+
+class _Table(NamedTuple):
+    """All written forms, zero-padded to the same number p of control points."""
+
+    points: NDArray[np.float32]  # (forms, p, 2): control points x, y; the letter is centred, size 1
+    place: NDArray[np.float32]  # (forms, 96, p): place @ points are the positions of the brush
+    step: NDArray[np.float32]  # (forms, 96, p): step @ points are its movements at each position
+    first: NDArray[np.int64]  # (26, 2): number of the first form of a class, capital and small
+    many: NDArray[np.int64]  # (26, 2): how many forms there are from that one on
+
+
+@cache
+def _table() -> _Table:
+    """Read `_FORMS`. Not on import: that would keep everyone waiting who never draws a letter."""
+    letters = _FORMS.strip().replace("\n    |", "|").split("\n")
+    cases = [[case.split(",") for case in letter.split("|")] for letter in letters]
+    many = np.array([[len(case) for case in letter] for letter in cases], np.int64)
+    first = np.cumsum(many).reshape(many.shape) - many
+    forms = [_read(form) for letter in cases for case in letter for form in case]
+    p = max(len(points) for points, _, _ in forms)
+    table = _Table(
+        np.zeros((len(forms), p, 2), np.float32),
+        np.zeros((len(forms), _POSITIONS, p), np.float32),
+        np.zeros((len(forms), _POSITIONS, p), np.float32),
+        first,
+        many,
+    )
+    for f, (points, place, step) in enumerate(forms):
+        table.points[f, : len(points)] = points
+        table.place[f, :, : len(points)] = place
+        table.step[f, :, : len(points)] = step
+    return table
+
+
+def _read(form: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """One written form, as in `_Table`: points (p, 2), place (96, p) and step (96, p)."""
+    strokes = [[word[i : i + 2] for i in range(0, len(word), 2)] for word in form.split()]
+    index = {xy: i for i, xy in enumerate(dict.fromkeys(xy for s in strokes for xy in s))}
+    points = np.array([[int(xy[0]), int(xy[1])] for xy in index], np.float64)
+    low, high = points.min(axis=0), points.max(axis=0)
+    points = (points - (low + high) / 2) / (high - low).max()
+
+    spans = []  # (a, b, c, d): the curve runs from b to c, coming from a and going on to d
+    for stroke in strokes:
+        s = [index[xy] for xy in stroke]
+        loop = s[0] == s[-1]
+        s = [s[-2] if loop else s[0], *s, s[1] if loop else s[-1]]
+        spans += [s[i : i + 4] for i in range(len(s) - 3)]
+
+    # Spread the positions evenly over the length of the letter, with two or more in every span.
+    chords = np.array([np.hypot(*(points[c] - points[b])) for _, b, c, _ in spans])
+    free = _POSITIONS - 2 * len(spans)
+    ends = np.rint(free * np.cumsum(chords) / chords.sum()).astype(int)
+    place = np.zeros((_POSITIONS, len(points)))
+    step = np.zeros_like(place)
+    row = 0
+    for (a, b, c, d), n in zip(spans, np.diff(ends, prepend=0) + 2, strict=True):
+        # Catmull-Rom: the cubic from b to c with slopes (c - a)/2 at b and (d - b)/2 at c, and its
+        # derivative. Added, not assigned: at the ends of a stroke a is b, or c is d.
+        t = (np.arange(n) + 0.5) / n
+        for i, cubic, slope in (
+            (a, -t + 2 * t**2 - t**3, -1 + 4 * t - 3 * t**2),
+            (b, 2 - 5 * t**2 + 3 * t**3, -10 * t + 9 * t**2),
+            (c, t + 4 * t**2 - 3 * t**3, 1 + 8 * t - 9 * t**2),
+            (d, -(t**2) + t**3, -2 * t + 3 * t**2),
+        ):
+            place[row : row + n, i] += cubic / 2
+            step[row : row + n, i] += slope / (2 * n)
+        row += n
+    return points, place, step
+
+
+def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """One block of letters: pixels (1040, 784) uint8 and labels (1040,) uint8."""
+
+    def normal(spread: float, *shape: int) -> NDArray[np.float32]:
+        return np.float32(spread) * rng.standard_normal((_BLOCK, *shape), dtype=np.float32)
+
+    table = _table()
+    labels = rng.permutation(np.arange(_BLOCK) % N_CLASSES)
+    case = rng.integers(2, size=_BLOCK)
+    form = table.first[labels, case] + rng.integers(table.many[labels, case])
+
+    # The hand. Every control point is off by some 6 % of the letter's size, more or less with the
+    # writer's care; then proportions, bend, slant and direction of the whole letter.
+    jitter = 0.066 * np.exp(normal(0.4, 1, 1))
+    points = table.points[form] + jitter * normal(1, table.points.shape[1], 2)
+    x, y = np.exp(normal(0.12, 1)) * points[..., 0], points[..., 1]
+    x, y = x + normal(0.15, 1) * y**2 - normal(0.2, 1) * y, y + normal(0.15, 1) * x**2
+    angle = normal(0.12, 1)
+    cos, sin = np.cos(angle), np.sin(angle)
+    points = np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
+
+    # Fit the letter into a box of about 20 pixels, near the middle of the image.
+    where = table.place[form] @ points
+    low, high = where.min(axis=1, keepdims=True), where.max(axis=1, keepdims=True)
+    size = 20 * np.exp(normal(0.08, 1, 1)) / (high - low).max(axis=2, keepdims=True)
+    where = size * (where - (low + high) / 2) + (_SIDE - 1) / 2 + normal(1, 1, 2)
+    ink = size * np.linalg.norm(table.step[form] @ points, axis=2, keepdims=True)
+
+    # The brush leaves ink in proportion to its way, with density 1 on the axis of a straight line.
+    # The paper takes only so much: strokes are evenly black, and cross without a blot.
+    pen = 0.95 * np.exp(normal(0.2, 1, 1))
+    grid = np.arange(_SIDE, dtype=np.float32)
+    across, down = (np.exp(-0.5 * ((where[..., i, None] - grid) / pen) ** 2) for i in (0, 1))
+    down *= ink / (pen * np.sqrt(np.float32(2 * np.pi)))
+    density = down.transpose(0, 2, 1) @ across
+    pixels = np.clip(255 * (1.7 * density - 0.25), 0, 255).astype(np.uint8)
+    return pixels.reshape(_BLOCK, _SIDE * _SIDE), labels.astype(np.uint8)
+
+
+def blocks(
+    n: int, *, seed: int = 0, split: int = 0
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Draw n letters, at most 1040 at a time, for a caller who does not want to hold them all.
+
+    Parameters
+    ----------
+    n, seed, split : int
+        As in `draw`.
+
+    Yields
+    ------
+    pixels : (m, 784) uint8 array
+    labels : (m,) uint8 array
+        The next m letters of ``draw(n, seed=seed, split=split)``.
+
+    Raises
+    ------
+    ValueError
+        If n, seed or split is out of range; at once, not when the first block is asked for.
+    """
+    n = whole("letters", "n", n)
+    key = whole("letters", "seed", seed, low=0), whole("letters", "split", split, low=0)
+
+    def each() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        for start in range(0, n, _BLOCK):
+            # A stream of its own for every block: more letters never change the ones before them.
+            stream = np.random.SeedSequence(key[0], spawn_key=(key[1], start // _BLOCK))
+            pixels, labels = _draw_block(np.random.default_rng(stream))
+            yield pixels[: n - start], labels[: n - start]
+
+    return each()
+
+
+def draw(n: int, *, seed: int = 0, split: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Draw n letters.
+
+    ``draw(n)`` is the beginning of ``draw(m)`` for n < m. The classes are balanced and in random
+    order within each 1040 letters; capital and small forms are equally likely.
+
+    Parameters
+    ----------
+    n : int
+        How many letters, at least 1.
+    seed : int
+        At least 0; another seed gives other letters in the same hands.
+    split : int
+        At least 0: which of the independent streams of that seed. By convention 0 is for training,
+        1 for validation and 2 for testing.
+
+    Returns
+    -------
+    pixels : (n, 784) uint8 array
+        0 is paper, 255 is ink. ``pixels[i].reshape(28, 28)`` stands upright.
+    labels : (n,) uint8 array
+        0 to 25 for A to Z.
+
+    Raises
+    ------
+    ValueError
+        If n, seed or split is not a whole number in its range.
+    """
+    parts = blocks(n, seed=seed, split=split)
+    pixels, labels = np.empty((n, _SIDE * _SIDE), np.uint8), np.empty(n, np.uint8)
+    start = 0
+    for some_pixels, some_labels in parts:
+        stop = start + len(some_labels)
+        pixels[start:stop], labels[start:stop] = some_pixels, some_labels
+        start = stop
+    return pixels, labels

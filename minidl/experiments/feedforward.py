@@ -1,0 +1,295 @@
+"""The homework's feed-forward experiments: one network, a grid of them, and their report."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl import checkpoint
+from minidl.activations import ReLU, Tanh
+from minidl.arrays import Rng
+from minidl.cli import Parser
+from minidl.data import Dataset, load, load_letters
+from minidl.errors import did_you_mean, real, whole
+from minidl.experiments.grid import Grid, Point
+from minidl.experiments.runner import Result, run
+from minidl.experiments.tables import Table
+from minidl.history import History
+from minidl.layer import Layer, Sequential
+from minidl.layers import Dropout, Linear
+from minidl.losses import CrossEntropy
+from minidl.optim import SGD, Adam
+from minidl.plots import Panel, line_plot
+from minidl.training import evaluate, fit
+
+ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
+OPTIMIZERS: Mapping[str, type[SGD] | type[Adam]] = {"adam": Adam, "sgd": SGD}
+
+QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
+"""Examples of a run without --full: 80 networks in about a minute on two cores."""
+QUICK_EPOCHS, FULL_EPOCHS = 15, 30
+
+
+def feedforward(
+    features: int,
+    classes: int,
+    *,
+    width: int,
+    layers: int = 1,
+    activation: str = "relu",
+    dropout: float = 0.0,
+    rng: Rng,
+    dtype: str = "float32",
+) -> Sequential:
+    """``layers`` times Linear, activation, Dropout, then a Linear to the logits.
+
+    Starts from PyTorch's default initial values.
+    """
+    if activation not in ACTIVATIONS:
+        hint = did_you_mean(activation, ACTIVATIONS)
+        raise ValueError(f"feedforward: no activation {activation!r}{hint}")
+    hidden: list[Layer] = []
+    for i in range(whole("feedforward", "layers", layers)):
+        hidden += [
+            Linear(width if i else features, width),
+            ACTIVATIONS[activation](),
+            Dropout(dropout),
+        ]
+    return Sequential(*hidden, Linear(width, classes), rng=rng, dtype=dtype)
+
+
+def train_feedforward(
+    point: Point,
+    *,
+    dataset: Dataset,
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    activation: str,
+    seed: int,
+    dtype: str,
+    models: Path | None = None,
+) -> dict[str, Any]:
+    """Train one network as the course's script does; the figures that its report asks for.
+
+    The test accuracy is that of the last epoch's weights, which ``models`` keeps.
+    """
+    model = feedforward(
+        dataset.features,
+        dataset.classes,
+        width=point["width"],
+        layers=point.get("layers", 1),
+        activation=activation,
+        dropout=point["dropout"],
+        rng=seed,
+        dtype=dtype,
+    )
+    loss = CrossEntropy()
+    method = OPTIMIZERS[optimizer](model, point["learning_rate"], weight_decay=point["l2"])
+    history = fit(model, dataset, loss, method, epochs=epochs, batch_size=batch_size, rng=seed)
+    if models is not None:
+        checkpoint.save(models / f"{Grid.identifier(point)}.npz", model, history=history)
+    return {
+        "best_valid_accuracy": history.best.valid_accuracy,
+        "best_epoch": history.best.epoch,
+        "final_train_accuracy": history[-1].train_accuracy,
+        "test_accuracy": evaluate(model, dataset.test, loss)[1] if dataset.test else None,
+        "history": history.to_dicts(),
+    }
+
+
+def cost(point: Point) -> float:
+    """How long a network takes to train, relative to others (a line through measured steps)."""
+    width = int(point["width"])
+    return 20_000 + 800 * width + (int(point.get("layers", 1)) - 1) * (width**2 + 5_000)
+
+
+def make_parser(description: str, out: str) -> Parser:
+    """The command line that all feed-forward experiments share."""
+    parser = Parser(description=description, allow_abbrev=False)
+    add = parser.add_argument
+    add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
+    add("--full", action="store_true", help="all examples and 30 epochs")
+    add("--optimizer", choices=OPTIMIZERS, default="adam")
+    add("--activation", choices=ACTIVATIONS, default="relu")
+    add(
+        "--epochs", type=_whole("epochs"), help=f"default {QUICK_EPOCHS}, with --full {FULL_EPOCHS}"
+    )
+    add("--batch-size", type=_whole("batch size"), default=64)
+    add("--seed", type=_whole("seed", low=0), default=42)
+    add("--jobs", type=_whole("jobs"), default=_cores(), help="processes (default: one a core)")
+    add("--out", type=Path, default=Path(out), help=f"folder of the results (default {out})")
+    add("--dtype", choices=("float32", "float64"), default="float32")
+    return parser
+
+
+def add_axis(parser: Parser, flag: str, default: list[Any], **bounds: Any) -> None:
+    """A flag that takes the values of one axis of the grid."""
+    kind = _whole if isinstance(default[0], int) else _real
+    name = flag.strip("-").rstrip("s").replace("-", " ")
+    parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
+
+
+def run_grid(grid: Grid, args: argparse.Namespace) -> tuple[Dataset, list[Result]]:
+    """Load the data, say what they are, and train every network of the grid."""
+    dataset = load_data(args.data, full=args.full)
+    epochs = args.epochs or (FULL_EPOCHS if args.full else QUICK_EPOCHS)
+    print(f"{dataset}; {len(grid)} networks, {epochs} epochs each", flush=True)
+    if dataset.generated:
+        print(
+            "These are generated letters, not EMNIST; the real thing: --full --data PATH, where "
+            "PATH is the course's emnist-letters.npz or a folder with NIST's IDX files.",
+            flush=True,
+        )
+    options = {
+        "epochs": epochs,
+        "batch_size": args.batch_size,
+        "optimizer": args.optimizer,
+        "activation": args.activation,
+        "seed": args.seed,
+        "dtype": args.dtype,
+    }
+    settings = {"data": dataset.name, "sha256": dataset.checksum(), **options}
+    with tempfile.TemporaryDirectory(prefix="minidl-") as folder:
+        if args.jobs > 1 and any(split.file is None for split in dataset.splits.values()):
+            dataset = dataset.mapped(folder)  # one copy of the pixels for all processes
+        train_one = partial(
+            train_feedforward, dataset=dataset, models=args.out / "models", **options
+        )
+        results = run(grid, train_one, out=args.out, jobs=args.jobs, settings=settings, cost=cost)
+    return dataset, results
+
+
+def load_data(source: str, *, full: bool) -> Dataset:
+    """All of a data set, or as much of it as a quick run takes; with classes and all parts."""
+    if source == "letters" and not full:
+        return load_letters(**QUICK, progress=True)
+    dataset = load(source, progress=True)
+    if not dataset.classes or dataset.valid is None or dataset.test is None:
+        raise ValueError(
+            f"{source}: expected classes and training, validation and test parts, got {dataset}"
+        )
+    return dataset if full else dataset.sample(**QUICK)
+
+
+def best_of(results: list[Result]) -> Result | None:
+    """The run with the highest validation accuracy, the first of equals."""
+    finished = [r for r in results if r.error is None]
+    return max(finished, key=lambda r: float(r.values["best_valid_accuracy"]), default=None)
+
+
+def report(
+    dataset: Dataset,
+    results: list[Result],
+    *,
+    axis: str,
+    out: Path,
+    published: Mapping[tuple[float, ...], float] | None = None,
+) -> None:
+    """Print and write the table, the best network's figures, and two pictures.
+
+    ``axis`` is what the experiment is about: the best run of each of its values is marked.
+    """
+    names = list(results[0].point)
+    title = f"{dataset.name}{' (generated, not EMNIST)' if dataset.generated else ''}"
+    columns = [*names, "valid", "epoch", "train", "test", "seconds"]
+    table = Table([*columns, "published"] if published else columns, f"{title}: accuracies")
+    marked: list[Result] = []
+    gaps: list[float] = []
+    for value in dict.fromkeys(r.point[axis] for r in results):
+        group = [r for r in results if r.point[axis] == value]
+        best = best_of(group)
+        for r in group:
+            cells = [r.error] if r.error else [r.values["best_valid_accuracy"]]
+            keys = ("best_epoch", "final_train_accuracy", "test_accuracy")
+            cells += [r.values.get(key) for key in keys]
+            cells.append(f"{r.seconds:.1f}")
+            if published:
+                there = published.get(tuple(r.point.values()))
+                cells.append(there)
+                if there is not None and not r.error:
+                    gaps.append(abs(there - r.values["best_valid_accuracy"]))
+            table.add(*[f"{v:g}" for v in r.point.values()], *cells, marked=r is best)
+        table.end_group()
+        marked += [best] if best else []
+    table.show()
+    table.write(out / "table")
+    failed = sum(r.error is not None for r in results)
+    if failed:
+        print(f"{failed} of {len(results)} runs failed; the table says why")
+    if published:
+        mean = f"{np.mean(gaps):.4f}" if gaps else "no run in common"
+        print(f"mean absolute difference from the published accuracies: {mean} ({len(gaps)} runs)")
+    best = best_of(results)
+    if best is None:
+        return
+    name = ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in best.point.items())
+    print(f"best on {title}: {name}")
+    for key in ("best_valid_accuracy", "test_accuracy", "final_train_accuracy"):
+        print(f"  {key.replace('_', ' '):<22}{best.values[key]:.4f}")
+    History.from_dicts(best.values["history"]).plot(
+        out / "best-curves.png", title=f"{title}: {name}"
+    )
+    ticks = [r.point[axis] for r in marked]
+    curves = {
+        "final training accuracy": (ticks, [r.values["final_train_accuracy"] for r in marked]),
+        "best validation accuracy": (ticks, [r.values["best_valid_accuracy"] for r in marked]),
+    }
+    label = {"width": "width (hidden units)", "layers": "depth (hidden layers)"}[axis]
+    panel = Panel(curves, label, "accuracy (share of examples)", f"{title}\nbest of each", ticks)
+    line_plot(out / f"accuracy-by-{axis}.png", panel)
+    print(f"wrote the table, two pictures and the models to {out}{os.sep}")
+
+
+def read_published(path: Path) -> dict[tuple[float, ...], float]:
+    """Published accuracies by (width, learning rate, dropout, L2), from a CSV of a report."""
+    keys = ("hidden_size", "learning_rate", "dropout", "l2")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [k for k in (*keys, "best_valid_acc") if k not in (reader.fieldnames or ())]
+        if missing:
+            found = ", ".join(reader.fieldnames or ()) or "nothing"
+            raise ValueError(f"{path}: missing columns {', '.join(missing)}; found {found}")
+        return {
+            tuple(float(row[key]) for key in keys): float(row["best_valid_acc"]) for row in reader
+        }
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _whole(name: str, *, low: int = 1) -> Any:
+    """An argparse type: a whole number, or one line that says what was expected."""
+
+    def parse(text: str) -> int:
+        try:
+            return whole("argument", name, int(text), low=low)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"expected {name} to be a whole number >= {low}, got {text!r}"
+            ) from None
+
+    return parse
+
+
+def _real(name: str, **bounds: Any) -> Any:
+    """An argparse type: a finite number within bounds."""
+
+    def parse(text: str) -> float:
+        try:
+            return real("argument", name, text, **bounds)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix("argument: ")) from None
+
+    return parse

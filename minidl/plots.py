@@ -1,0 +1,79 @@
+"""Pictures, written with matplotlib (the ``examples`` extra) and without a display."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidl.arrays import Array
+from minidl.errors import require
+from minidl.files import atomic
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: curves by their label, each a pair of x and y values."""
+
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    xlabel: str
+    ylabel: str
+    title: str = ""
+    xticks: Sequence[float] | None = None
+    """Where given, the x axis is logarithmic with just these ticks, and points are marked."""
+
+
+def figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure, in inches, that belongs to no window."""
+    return require("matplotlib.figure", "examples").Figure((width, height), layout="constrained")
+
+
+def save(picture: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure in the format that the suffix names, whole or not at all."""
+    with atomic(path) as temporary:
+        picture.savefig(temporary, dpi=150)
+
+
+def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> None:
+    """Draw panels side by side."""
+    picture = figure(5.2 * len(panels), 3.8)
+    for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for label, (x, y) in panel.curves.items():
+            axes.plot(x, y, label=label, marker="o" if panel.xticks else None, markersize=4)
+        if panel.xticks:
+            axes.set_xscale("log")
+            axes.set_xticks(panel.xticks, [f"{tick:g}" for tick in panel.xticks])
+            axes.minorticks_off()
+        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
+        axes.grid(alpha=0.3)
+        if len(panel.curves) > 1:
+            axes.legend()
+    if title:
+        picture.suptitle(title)
+    save(picture, path)
+
+
+def contact_sheet(
+    path: str | os.PathLike[str], rows: Mapping[str, Array], *, title: str = ""
+) -> None:
+    """Draw images in rows, each with its label: ``rows[label]`` is ``(n, height, width[, 3])``.
+
+    Grey images are drawn dark on light, as ink on paper.
+    """
+    widest = max(len(images) for images in rows.values())
+    height, width, *colour = next(iter(rows.values())).shape[1:]
+    sheet = np.zeros((len(rows) * (height + 1), widest * (width + 1), *colour), np.uint8)
+    for i, images in enumerate(rows.values()):
+        for j, image in enumerate(images):
+            top, left = i * (height + 1), j * (width + 1)
+            sheet[top : top + height, left : left + width] = image
+    picture = figure(0.6 + 0.45 * widest, 0.5 + 0.45 * len(rows))
+    axes = picture.subplots()
+    axes.imshow(sheet, cmap="gray_r", interpolation="nearest")
+    axes.set_yticks([(i + 0.5) * (height + 1) for i in range(len(rows))], list(rows))
+    axes.set_xticks([])
+    axes.set_title(title, fontsize=9)
+    save(picture, path)
