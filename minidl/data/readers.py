@@ -18,7 +18,8 @@ from minidl.errors import did_you_mean
 
 NAMES = ("letters",)
 
-_SCHEMES: dict[str, tuple[str, ...]] = {  # the keys of the course's files, by year: x, y of train, valid, test
+# The keys of the course's files, by year: x and y of train, valid, test.
+_SCHEMES: dict[str, tuple[str, ...]] = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
     "2024-25": (
         "train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels",
