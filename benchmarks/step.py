@@ -37,14 +37,21 @@ def our_epochs(width: int, split: Split, l2: float = 0.0) -> Callable[[], object
     optimizer = minidl.Adam(model, 1e-3, weight_decay=l2)
     loss, history = minidl.CrossEntropy(), minidl.History()
 
-    def epoch() -> None:
-        options = {"epochs": len(history), "batch_size": BATCH, "rng": 0}
+    def fit(epochs: int) -> None:
         minidl.fit(
-            model, dataset, loss, optimizer, history=history, evaluate_train=False, **options
+            model,
+            dataset,
+            loss,
+            optimizer,
+            epochs=epochs,
+            batch_size=BATCH,
+            rng=0,
+            history=history,
+            evaluate_train=False,
         )
 
-    minidl.fit(model, dataset, loss, optimizer, history=history, epochs=0, rng=0)  # its epoch 0
-    return epoch
+    fit(0)  # the record before training
+    return lambda: fit(len(history))
 
 
 def torch_epochs(

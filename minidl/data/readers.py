@@ -67,7 +67,8 @@ def load(source: str | os.PathLike[str], *, progress: bool = False) -> Dataset:
 
 def _load_npz(path: Path) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("a single array, not an archive of arrays")
             arrays = {key: archive[key] for key in archive.files if key in _KNOWN_KEYS}
