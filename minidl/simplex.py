@@ -202,7 +202,7 @@ class _Sparsemax(RegularizedMap):
 
     vjp: ``dz = dp - mean_S dp`` on the support ``S = {p > 0}``, else 0
 
-    omega: ``(||p||^2 - 1) / 2``
+    omega: ``1/2 sum (p^2 - p)``, which is ``(||p||^2 - 1) / 2``
 
     The threshold is the largest ``(z_(1) + ... + z_(k) - 1) / k`` over ``k``, with ``z_(1)``
     the largest logit, ``z_(2)`` the second, and so on. At a tie between an entry and the
@@ -219,12 +219,14 @@ class _Sparsemax(RegularizedMap):
     def _vjp(self, p: Array, dp: Array) -> Array:
         inside = p > 0
         dz = np.where(inside, dp, 0)
-        dz -= dz.sum(axis=-1, keepdims=True) / inside.sum(axis=-1, keepdims=True, dtype=p.dtype)
+        with np.errstate(invalid="ignore"):  # a row of NaN has no support
+            dz -= dz.sum(axis=-1, keepdims=True) / inside.sum(axis=-1, keepdims=True, dtype=p.dtype)
         dz *= inside
         return dz
 
     def omega(self, p: Array, axis: int = -1) -> Array:
-        return np.asarray((np.square(p).sum(axis=axis) - 1) / 2)
+        p = np.asarray(p)
+        return np.asarray((p * (p - 1) / 2).sum(axis=axis))
 
     def _loss(self, z: Array, labels: Entries) -> tuple[float, Array]:
         p, tau = self._project(z)
@@ -241,7 +243,7 @@ class _Entmax15(RegularizedMap):
 
     vjp: ``dz = r (dp - <dp, r> / sum r)`` with ``r = sqrt p``
 
-    omega: ``4/3 (sum p^1.5 - 1)``
+    omega: ``4/3 sum (p^1.5 - p)``
 
     Where the support has ``k`` entries, with mean ``m`` and sum of squared deviations ``d`` of
     their ``z/2``, ``tau = m - sqrt((1 - d) / k)``. The map has no kinks.
@@ -271,7 +273,7 @@ class _Entmax15(RegularizedMap):
 
     def omega(self, p: Array, axis: int = -1) -> Array:
         p = np.asarray(p)
-        return np.asarray(((p * np.sqrt(p)).sum(axis=axis) - 1) * (4 / 3))
+        return np.asarray((p * (np.sqrt(p) - 1) * (4 / 3)).sum(axis=axis))
 
     def _loss(self, z: Array, labels: Entries) -> tuple[float, Array]:
         p, tau = self._project(z)
@@ -336,13 +338,13 @@ class relumax(SimplexMap):  # noqa: N801 - stands beside softmax and sparsemax, 
         return -sparsemax._project(rows)[1].reshape(shape[:-1])[()]
 
     def _project(self, z: Array) -> tuple[Array, Array]:
-        b = z.dtype.type(self.b)
-        if not 0 < b * z.shape[1] < np.inf:
+        b, limits = self.b, np.finfo(z.dtype)
+        if not limits.tiny <= b <= limits.max / z.shape[1]:
             raise ValueError(f"{self!r}: b is too small or too large for {z.dtype} logits")
         p = z + b
         np.maximum(p, 0, out=p)
         p /= p.sum(axis=-1, keepdims=True)
-        return p, np.full((len(z), 1), -b)
+        return p, np.full((len(z), 1), -b, z.dtype)
 
     def _vjp(self, p: Array, dp: Array) -> Array:
         rows, m = np.arange(len(p)), p.argmax(axis=-1)
