@@ -6,16 +6,23 @@ import numpy as np
 
 
 def gradient(f: Callable[[], float], x: np.ndarray, eps: float = 1e-5) -> np.ndarray:
-    """The derivative of ``f()`` with respect to every entry of ``x``, changed in place."""
-    result = np.empty_like(x)
+    """The derivative of ``f()`` with respect to every entry of ``x``, changed in place.
+
+    Where the two one-sided differences disagree, there is a kink within the step or a strong
+    curvature: that entry is measured again with a hundredth of the step.
+    """
+    result, centre = np.empty_like(x), f()
     for i in np.ndindex(x.shape):
         before = x[i]
-        x[i] = before + eps
-        above = f()
-        x[i] = before - eps
-        below = f()
-        x[i] = before
-        result[i] = (above - below) / (2 * eps)
+        for step in (eps, eps / 100):
+            x[i] = before + step
+            above = f()
+            x[i] = before - step
+            below = f()
+            x[i] = before
+            result[i] = (above - below) / (2 * step)
+            if abs(above - 2 * centre + below) < 1e-3 * step:
+                break
     return result
 
 
