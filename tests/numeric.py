@@ -8,17 +8,22 @@ import numpy as np
 def gradient(f: Callable[[], float], x: np.ndarray, eps: float = 2e-5) -> np.ndarray:
     """The derivative of ``f()`` with respect to every entry of ``x``, changed in place.
 
-    The error falls with ``eps**4``: LayerNorm bends sharply where a variance is small.
+    The error falls with ``eps**4``: LayerNorm bends sharply where a variance is small. Where the
+    one-sided differences disagree there is a kink within the step or a very strong curvature:
+    that entry is measured again with a hundredth of the step.
     """
-    result = np.empty_like(x)
+    result, centre = np.empty_like(x), f()
     for i in np.ndindex(x.shape):
         before = x[i]
-        values = []
-        for step in (-2, -1, 1, 2):
-            x[i] = before + step * eps
-            values.append(f())
-        x[i] = before
-        result[i] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * eps)
+        for step in (eps, eps / 100):
+            values = []
+            for k in (-2, -1, 1, 2):
+                x[i] = before + k * step
+                values.append(f())
+            x[i] = before
+            result[i] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
+            if abs(values[1] - 2 * centre + values[2]) < 1e-3 * step:
+                break
     return result
 
 
