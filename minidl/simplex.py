@@ -221,11 +221,15 @@ class _Sparsemax(RegularizedMap):
     """
 
     def _project(self, z: Array) -> tuple[Array, Array]:
-        sums = np.cumsum(_descending(z), axis=-1, dtype=np.float64)
-        k = np.arange(1, sums.shape[1] + 1)
-        tau = ((sums - 1) / k).max(axis=-1, keepdims=True).astype(z.dtype)
+        tau = _threshold(z, self._of_sorted)
         p = z - tau
         return np.maximum(p, 0, out=p), tau
+
+    def _of_sorted(self, s: Array) -> Array:
+        taus = np.cumsum(s, axis=-1, dtype=np.float64)
+        taus -= 1
+        taus /= np.arange(1.0, s.shape[1] + 1)
+        return np.asarray(taus.max(axis=-1, keepdims=True))
 
     def _vjp(self, p: Array, dp: Array) -> Array:
         inside = p > 0
@@ -263,18 +267,25 @@ class _Entmax15(RegularizedMap):
 
     def _project(self, z: Array) -> tuple[Array, Array]:
         half = z / 2
-        s = _descending(half)
-        k = np.arange(1, s.shape[1] + 1)
-        mean = np.cumsum(s, axis=-1, dtype=np.float64) / k
-        square = np.cumsum(np.square(s, dtype=np.float64), axis=-1) / k
-        taus = mean - np.sqrt(np.maximum(1 / k - square + mean * mean, 0))
-        # Of the thresholds that have their k entries above them, the last is the right one,
-        # and the largest.
-        taus[taus > s] = -1
-        tau = taus.max(axis=-1, keepdims=True).astype(z.dtype)
+        tau = _threshold(half, self._of_sorted)
         half -= tau
         np.maximum(half, 0, out=half)
         return np.square(half, out=half), 2 * tau
+
+    def _of_sorted(self, s: Array) -> Array:
+        k = np.arange(1.0, s.shape[1] + 1)
+        taus = np.cumsum(s, axis=-1, dtype=np.float64)
+        taus /= k
+        square = np.cumsum(np.square(s, dtype=np.float64), axis=-1)
+        square -= 1
+        square /= k
+        root = np.square(taus)
+        root -= square
+        taus -= np.sqrt(np.maximum(root, 0, out=root), out=root)
+        # Of the thresholds that have their k entries above them, the last is the right one,
+        # and the largest.
+        taus[taus > s] = -1
+        return np.asarray(taus.max(axis=-1, keepdims=True))
 
     def _vjp(self, p: Array, dp: Array) -> Array:
         r = np.sqrt(p)
@@ -301,25 +312,48 @@ class _Entmax15(RegularizedMap):
         return float(divergence) * 2 / 3 + _shortfall(z, tau, labels), p
 
 
-def _descending(z: Array) -> Array:
-    """The entries of each row that may be in a support, largest first.
+def _threshold(z: Array, of_sorted: Callable[[Array], Array]) -> Array:
+    """The thresholds (n, 1) of rows, sorting as little as possible.
 
-    The largest logit is 0 and its probability at most 1, so the threshold is at least -1 and
-    only entries above -1 count. Where they are few, they alone are gathered and sorted, which
-    is faster than a partial sort; short rows are filled up with -1.
+    The largest entry is 0 and its probability at most 1, so the threshold is at least -1; and
+    it is at least the threshold of any part of the row, as of the maxima of 128 parts. Entries
+    below such a bound are outside the support: where few are above, they alone are sorted.
+    (Beside a partial sort of the 100 largest, measured on 1,000 and 32,000 classes: three
+    times as fast where supports are small, as fast where they are large.)
     """
-    inside = z > -1
+    few = None
+    if z.shape[1] >= 128:
+        few = _above(z, -1)
+        if few is None and (length := z.shape[1] // 128) > 3:
+            maxima = z[:, : 128 * length].reshape(len(z), length, 128).max(axis=1)
+            bound = _by_sorting(maxima, of_sorted).astype(z.dtype)
+            few = _above(z, np.nextafter(bound, z.dtype.type(-2)))
+    return _by_sorting(z if few is None else few, of_sorted).astype(z.dtype)
+
+
+def _by_sorting(z: Array, of_sorted: Callable[[Array], Array]) -> Array:
+    """The thresholds of rows that are sorted whole, largest first, -1 in place of less."""
+    rows = max(1, 2**15 // z.shape[1])  # so many that intermediate results stay in cache
+    blocks = [
+        of_sorted(np.sort(np.maximum(z[i : i + rows], -1), axis=-1)[:, ::-1])
+        for i in range(0, max(len(z), 1), rows)
+    ]
+    return np.concatenate(blocks)
+
+
+def _above(z: Array, bound: Array | float) -> Array | None:
+    """The entries of each row above ``bound``, filled up with -1; None if they are many."""
+    inside = z > bound
     count = np.count_nonzero(inside)
-    if 4 * count > z.size or z.size < 4096:
-        return np.sort(np.maximum(z, -1), axis=-1)[:, ::-1]
+    if 4 * count > z.size:
+        return None
     flat = np.flatnonzero(inside)
     rows = flat // z.shape[1]
     counts = np.bincount(rows, minlength=len(z))
     columns = np.arange(count) - (np.cumsum(counts) - counts)[rows]
     few = np.full((len(z), max(int(counts.max()), 1)), -1, z.dtype)
     few[rows, columns] = z.ravel()[flat]
-    few.sort(axis=-1)
-    return few[:, ::-1]
+    return few
 
 
 class relumax(SimplexMap):  # noqa: N801 - stands beside softmax and sparsemax, as relumax(b)
