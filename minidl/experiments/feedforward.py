@@ -21,13 +21,13 @@ from minidl.data import Dataset, load, load_letters
 from minidl.errors import did_you_mean, real, whole
 from minidl.experiments.grid import Grid, Point
 from minidl.experiments.runner import Result, run
-from minidl.experiments.tables import Table
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, Linear
 from minidl.losses import CrossEntropy
 from minidl.optim import SGD, Adam
 from minidl.plots import Panel, line_plot
+from minidl.tables import Table
 from minidl.training import evaluate, fit
 
 ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
