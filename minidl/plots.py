@@ -24,6 +24,8 @@ class Panel:
     title: str = ""
     xticks: Sequence[float] | None = None
     """Where given, the x axis is logarithmic with just these ticks, and points are marked."""
+    ylog: bool = False
+    """Whether the y axis is logarithmic; what is not positive is left out."""
 
 
 def figure(width: float, height: float) -> Any:
@@ -47,6 +49,8 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
             axes.set_xscale("log")
             axes.set_xticks(panel.xticks, [f"{tick:g}" for tick in panel.xticks])
             axes.minorticks_off()
+        if panel.ylog:
+            axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
         axes.grid(alpha=0.3)
         if len(panel.curves) > 1:
