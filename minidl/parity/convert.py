@@ -9,12 +9,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from minidl.activations import Quadratic, ReLU, Sigmoid, Tanh
+from minidl.activations import (
+    Entmax15,
+    Quadratic,
+    ReLU,
+    Relumax,
+    Sigmoid,
+    Simplex,
+    Softmax,
+    Sparsemax,
+    Tanh,
+)
 from minidl.arrays import Rng
 from minidl.init import zeros
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
-from minidl.parity import modules
+from minidl.parity import modules, simplex
 from minidl.safetensors import load_torch_state, torch_state
 
 # What has no parameters and no children, ours and PyTorch's.
@@ -60,6 +70,10 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
             return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
         if isinstance(layer, LayerNorm) and kind is LayerNorm:
             return nn.LayerNorm(layer.in_features, eps=layer.eps)
+        if isinstance(layer, Softmax) and kind is Softmax:
+            return nn.Softmax(layer.axis)
+        if isinstance(layer, Simplex) and kind in (Simplex, Sparsemax, Entmax15, Relumax):
+            return simplex.Simplex(layer.map, layer.axis)
         if isinstance(layer, Dropout) and kind is Dropout:
             if same_masks:
                 return modules.SameMasks(layer.p, copy.deepcopy(layer.rng, shared))
@@ -122,6 +136,10 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
                     f"got {_place(where)}{module!r}"
                 )
             return LayerNorm(module.normalized_shape[0], eps=module.eps, dtype=dtype)
+        if kind is nn.Softmax:
+            return Softmax(-1 if module.dim is None else module.dim)
+        if kind is simplex.Simplex:
+            return Simplex(module.map, module.dim)
         if kind in (nn.Dropout, modules.SameMasks):
             return Dropout(module.p)
         raise TypeError(f"from_torch: no counterpart of {_place(where)}{module!r}")

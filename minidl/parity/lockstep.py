@@ -76,7 +76,7 @@ def compare(
     return ParityReport(title, str(model.dtype), quantities, absolute, relative, allowed)
 
 
-_WHOLE = ("logits", "loss", "gradient at the logits")
+_WHOLE = ("logits", "loss", "dlogits")
 
 
 def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:
@@ -88,7 +88,7 @@ def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str
     return {
         "logits": logits,
         "loss": np.array(value),
-        "gradient at the logits": dlogits,
+        "dlogits": dlogits,
         "gradient": model.grad,
         **optimizer.torch_moments(),
         "parameter": model.theta,

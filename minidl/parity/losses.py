@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
-from minidl.losses import CrossEntropy, Loss, SquaredError
+from minidl.losses import CrossEntropy, FenchelYoung, Loss, SmoothedNLL, SquaredError
+from minidl.parity.simplex import formula, omega
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
@@ -23,22 +25,54 @@ def criterion(loss: Loss) -> Criterion:
     """
     if type(loss) not in _CRITERIA:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the loss {loss!r}")
-    return _CRITERIA[type(loss)](loss)
+    rows: Criterion = _CRITERIA[type(loss)](loss)
+    mean = loss.reduction == "mean"  # type: ignore[attr-defined]
+    return lambda z, y: rows(z, y).mean() if mean else rows(z, y).sum()
 
 
-def _cross_entropy(loss: Any) -> Criterion:
-    return lambda z, y: F.cross_entropy(z, y, reduction=loss.reduction)
+# Each gives a function of (z, y) with one value for every row.
 
 
-def _squared_error(loss: Any) -> Criterion:
-    def value(z: Tensor, y: Tensor) -> Tensor:
-        total = F.mse_loss(z, y.reshape(z.shape).to(z.dtype), reduction="sum") / 2
-        return total / len(z) if loss.reduction == "mean" else total
+def _cross_entropy(loss: CrossEntropy) -> Criterion:
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        entropy = torch.xlogy(y, y).sum(dim=-1) if y.ndim == 2 else 0
+        return F.cross_entropy(z, y, reduction="none") + entropy
 
-    return value
+    return values
+
+
+def _fenchel_young(loss: FenchelYoung) -> Criterion:
+    map, f = loss.map, formula(loss.map)
+
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        p, y = f(z, -1), _distributions(y, z)
+        return ((p - y) * z).sum(dim=-1) - omega(map, p) + omega(map, y)
+
+    return values
+
+
+def _smoothed_nll(loss: SmoothedNLL) -> Criterion:
+    eps, f = loss.eps, formula(loss.map)
+
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        shares = (f(z, -1) + eps) / (1 + z.shape[1] * eps)
+        return -torch.xlogy(_distributions(y, z), shares).sum(dim=-1)
+
+    return values
+
+
+def _squared_error(loss: SquaredError) -> Criterion:
+    return lambda z, y: (z - y.reshape(z.shape)).square().sum(dim=-1) / 2
+
+
+def _distributions(y: Tensor, z: Tensor) -> Tensor:
+    """Labels of either kind as rows of probabilities."""
+    return y if y.ndim == 2 else F.one_hot(y, z.shape[1]).to(z.dtype)
 
 
 _CRITERIA: dict[type[Any], Callable[[Any], Criterion]] = {
     CrossEntropy: _cross_entropy,
+    FenchelYoung: _fenchel_young,
+    SmoothedNLL: _smoothed_nll,
     SquaredError: _squared_error,
 }

@@ -41,8 +41,8 @@ class ParityReport:
     title : str
     dtype : str
     quantities : list of str
-        In the order of causes: logits, loss, its gradient, the parameters' gradients, moments,
-        parameters; the parameters last layer first, as the backward pass meets them.
+        In the order of causes: logits, loss, dlogits, then the gradient, the moments and the value
+        of each parameter, last layer first, as the backward pass meets them.
     absolute, relative : array, shape (steps, quantities)
     tolerance : callable
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -36,7 +36,9 @@ def fit(
     history = History() if history is None else history
     try:
         with one_thread():
-            return training.fit(theirs, dataset, criterion, method, history=history, **options)
+            return training.fit(
+                theirs, dataset, criterion, cast(Optimizer, method), history=history, **options
+            )
     finally:
         best = history.best_theta if restore_best else None
         model.theta[:] = theirs.theta if best is None else best
