@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minidl.cli import Parser, run_main
-from minidl.errors import require, whole
+from minidl.cli import Parser, run_main, whole_number
+from minidl.errors import require
 from minidl.files import write_text
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
@@ -26,18 +26,17 @@ Runs = list[tuple["Case", "ParityReport"]]
 def main() -> None:
     parser = Parser(prog="python -m minidl.parity", description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
-    parser.add_argument("--steps", type=int, default=200, help="of each case (default 200)")
+    parser.add_argument("--steps", type=whole_number("steps"), default=200, help="(default 200)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how differences grow")
     args = parser.parse_args()
-    steps = whole(parser.prog, "--steps", args.steps)
     require("torch", "parity")
     from minidl.parity.standard import standard_set  # these import torch
     from minidl.parity.training import one_thread
 
     bar = require("tqdm", "examples").tqdm(standard_set(), unit="case", leave=False)
     with one_thread():
-        runs: Runs = [(case, case.run(steps, args.dtype)) for case in bar]
+        runs: Runs = [(case, case.run(args.steps, args.dtype)) for case in bar]
     failed = [report for _, report in runs if not report]
     _table(runs).show()
     _print_growth(runs)

@@ -1,8 +1,8 @@
 """The standard set: every layer, activation, map, loss and optimizer option beside PyTorch.
 
 The deep networks have Tanh: a ReLU whose input is within rounding of 0 may be on in one library
-and off in the other, and from there on two runs differ by more than rounding. In float32 that
-happens to about one network in ten within 200 steps, which says nothing about either.
+and off in the other, and from there on two runs differ by more than rounding. In float32
+that happened to three of fifty networks within 200 steps, and says nothing about either.
 """
 
 from __future__ import annotations
