@@ -43,7 +43,7 @@ def main() -> None:
     add("-data_path", default=DATA, help=f"default {DATA}, or without it generated letters")
     add("-model", default="ffn", help="the first word of the pictures' names")
     add("--full", action="store_true", help="all of the generated letters")
-    add("--out", type=Path, default=Path("runs/q2_warmup"), help="folder of the pictures")
+    add("--out", type=Path, default=Path("runs/q2_warmup"), help="folder of the results")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add_backend_flags(parser)
     args = parser.parse_args()
@@ -76,6 +76,7 @@ def main() -> None:
         "validation": (epochs, history.column("valid_loss")),
     }
     accuracies = {"validation": (epochs, history.column("valid_accuracy"))}
+    history.to_json(args.out / f"{args.model}-history-{configuration(args)}.json")
     for name, curves, label in (
         ("training-loss", losses, "loss (nats)"),
         ("validation-accuracy", accuracies, "validation accuracy (share of examples)"),
@@ -85,7 +86,7 @@ def main() -> None:
     if args.backend == "both":
         plot_parity(args.out / f"{args.model}-parity-{configuration(args)}.png", values, title)
         report_parity([values])
-    print(f"wrote the pictures to {args.out}/")
+    print(f"wrote the history and the pictures to {args.out}/")
 
 
 def configuration(args: Namespace) -> str:

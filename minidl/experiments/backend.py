@@ -83,7 +83,7 @@ def plot_parity(path: str | os.PathLike[str], values: dict[str, Any], title: str
             "epoch",
             f"{name.replace('train', 'training').replace('valid', 'validation').replace('_', ' ')} "
             f"({'nats' if name.endswith('loss') else 'share of examples'})",
-            f"largest difference {difference:.1e}",
+            f"largest difference {difference:.2g}",
             dashed=("PyTorch",),
         )
         for name, difference in differences(values).items()
@@ -96,7 +96,7 @@ def report_parity(runs: Sequence[dict[str, Any]]) -> None:
     gaps = [differences(values) for values in runs if "beside" in values]
     print(f"minidl beside PyTorch, the largest differences over {len(gaps)} network(s):")
     for name in CURVES:
-        print(f"  {name.replace('_', ' '):<16}{max(gap[name] for gap in gaps):.1e}")
+        print(f"  {name.replace('_', ' '):<16}{max(gap[name] for gap in gaps):.2g}")
 
 
 def _histories(values: dict[str, Any]) -> tuple[History, History]:
