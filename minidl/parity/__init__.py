@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minidl.parity.lockstep import compare
     from minidl.parity.report import ParityReport
     from minidl.parity.training import fit
-    from minidl.parity.twin import twin
+    from minidl.parity.pytorch import twin
 
 __all__ = ["ParityReport", "compare", "fit", "from_torch", "to_torch", "twin"]
 
@@ -26,7 +26,7 @@ _MODULES = {
     "fit": "training",
     "from_torch": "convert",
     "to_torch": "convert",
-    "twin": "twin",
+    "twin": "pytorch",
 }
 
 

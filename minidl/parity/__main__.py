@@ -88,7 +88,7 @@ def _print_growth(runs: Runs) -> None:
     print("How differences grow (the largest of any quantity so far):")
     for name, curve in _growth(runs).items():
         marks = [t for t in (1, 10, 50, 100, 200, 500, 1000) if t <= len(curve)]
-        print(f"  {name:<14}" + ", ".join(f"step {t}: {max(curve[:t]):.0e}" for t in marks))
+        print(f"  {name:<15}" + ", ".join(f"step {t}: {max(curve[:t]):.0e}" for t in marks))
     print(
         "A gradient is exact to rounding relative to its largest entry. SGD keeps it so at any\n"
         "depth. Adam divides each entry by its own size, so where an entry is far smaller than\n"

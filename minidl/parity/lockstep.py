@@ -13,7 +13,7 @@ from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import Optimizer
 from minidl.parity.report import ParityReport, Tolerance, default_tolerance
-from minidl.parity.twin import twin
+from minidl.parity.pytorch import twin
 
 
 def compare(
@@ -50,6 +50,8 @@ def compare(
     TypeError, ValueError
         If a part has no counterpart in PyTorch, or a batch does not fit the model.
     """
+    if optimizer.model is not model:
+        raise ValueError("compare: the optimizer was made for another model")
     model = model.copy(dtype)
     ours = model, loss, optimizer.copy(model)
     theirs = twin(*ours)

@@ -14,7 +14,7 @@ from minidl.history import History
 from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import Optimizer
-from minidl.parity.twin import twin
+from minidl.parity.pytorch import twin
 
 
 def fit(

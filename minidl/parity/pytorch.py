@@ -34,7 +34,14 @@ def twin(
     loss : Loss
     optimizer : Optimizer
         Of the model, fresh or after any number of steps.
+
+    Raises
+    ------
+    TypeError
+        If a part has no counterpart in PyTorch.
     """
+    if optimizer.model is not model:
+        raise ValueError("twin: the optimizer was made for another model")
     theirs = TorchModel(model)
     return theirs, TorchLoss(loss), TorchOptimizer(theirs, optimizer)
 
@@ -49,6 +56,7 @@ class TorchModel(Layer):
         self.module = to_torch(model, same_masks=True)
         self._turned = transposed(model)
         self._shapes = {name: p.shape for name, p in model.named_parameters()}
+        self._name = f"TorchModel({model!r})"
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         self.module.train(train)
@@ -94,7 +102,7 @@ class TorchModel(Layer):
         ]
 
     def __repr__(self) -> str:
-        return f"TorchModel({self.module!r})"
+        return self._name
 
 
 class TorchLoss:
