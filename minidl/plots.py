@@ -24,6 +24,10 @@ class Panel:
     title: str = ""
     xticks: Sequence[float] | None = None
     """Where given, the x axis is logarithmic with just these ticks, and points are marked."""
+    ylog: bool = False
+    """Whether the y axis is logarithmic; what is not positive is left out."""
+    dashed: Sequence[str] = ()
+    """Labels of curves that are drawn dashed, over the others."""
 
 
 def figure(width: float, height: float) -> Any:
@@ -42,11 +46,14 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
     picture = figure(5.2 * len(panels), 3.8)
     for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for label, (x, y) in panel.curves.items():
-            axes.plot(x, y, label=label, marker="o" if panel.xticks else None, markersize=4)
+            style = "--" if label in panel.dashed else "-"
+            axes.plot(x, y, style, label=label, marker="o" if panel.xticks else None, markersize=4)
         if panel.xticks:
             axes.set_xscale("log")
             axes.set_xticks(panel.xticks, [f"{tick:g}" for tick in panel.xticks])
             axes.minorticks_off()
+        if panel.ylog:
+            axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
         axes.grid(alpha=0.3)
         if len(panel.curves) > 1:
