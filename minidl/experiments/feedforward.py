@@ -6,7 +6,7 @@ import argparse
 import csv
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from minidl.experiments.tables import Table
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, Linear
-from minidl.losses import CrossEntropy
+from minidl.losses import CrossEntropy, Loss
 from minidl.optim import SGD, Adam
 from minidl.plots import Panel, line_plot
 from minidl.training import evaluate, fit
@@ -66,8 +66,9 @@ def feedforward(
     return Sequential(*hidden, Linear(width, classes), rng=rng, dtype=dtype)
 
 
-def train_feedforward(
+def fit_feedforward(
     point: Point,
+    loss: Loss,
     *,
     dataset: Dataset,
     epochs: int,
@@ -77,11 +78,9 @@ def train_feedforward(
     seed: int,
     dtype: str,
     models: Path | None = None,
-) -> dict[str, Any]:
-    """Train one network as the course's script does; the figures that its report asks for.
-
-    The test accuracy is that of the last epoch's weights, which ``models`` keeps.
-    """
+    **how: Any,
+) -> tuple[Sequential, History]:
+    """Train the network of one point, and keep it in ``models``; ``how`` goes to ``fit``."""
     model = feedforward(
         dataset.features,
         dataset.classes,
@@ -92,11 +91,22 @@ def train_feedforward(
         rng=seed,
         dtype=dtype,
     )
-    loss = CrossEntropy()
     method = OPTIMIZERS[optimizer](model, point["learning_rate"], weight_decay=point["l2"])
-    history = fit(model, dataset, loss, method, epochs=epochs, batch_size=batch_size, rng=seed)
+    history = fit(
+        model, dataset, loss, method, epochs=epochs, batch_size=batch_size, rng=seed, **how
+    )
     if models is not None:
         checkpoint.save(models / f"{Grid.identifier(point)}.npz", model, history=history)
+    return model, history
+
+
+def train_feedforward(point: Point, *, dataset: Dataset, **options: Any) -> dict[str, Any]:
+    """Train one network as the course's script does; the figures that its report asks for.
+
+    The test accuracy is that of the last epoch's weights.
+    """
+    loss = CrossEntropy()
+    model, history = fit_feedforward(point, loss, dataset=dataset, **options)
     return {
         "best_valid_accuracy": history.best.valid_accuracy,
         "best_epoch": history.best.epoch,
@@ -138,7 +148,11 @@ def add_axis(parser: Parser, flag: str, default: list[Any], **bounds: Any) -> No
     parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
 
 
-def run_grid(grid: Grid, args: argparse.Namespace) -> tuple[Dataset, list[Result]]:
+def run_grid(
+    grid: Grid,
+    args: argparse.Namespace,
+    train: Callable[..., Mapping[str, Any]] = train_feedforward,
+) -> tuple[Dataset, list[Result]]:
     """Load the data, say what they are, and train every network of the grid."""
     dataset = load_data(args.data, full=args.full)
     epochs = args.epochs or (FULL_EPOCHS if args.full else QUICK_EPOCHS)
@@ -161,9 +175,7 @@ def run_grid(grid: Grid, args: argparse.Namespace) -> tuple[Dataset, list[Result
     with tempfile.TemporaryDirectory(prefix="minidl-") as folder:
         if args.jobs > 1 and any(split.file is None for split in dataset.splits.values()):
             dataset = dataset.mapped(folder)  # one copy of the pixels for all processes
-        train_one = partial(
-            train_feedforward, dataset=dataset, models=args.out / "models", **options
-        )
+        train_one = partial(train, dataset=dataset, models=args.out / "models", **options)
         results = run(grid, train_one, out=args.out, jobs=args.jobs, settings=settings, cost=cost)
     return dataset, results
 
