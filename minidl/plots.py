@@ -84,3 +84,30 @@ def contact_sheet(
     axes.set_xticks([])
     axes.set_title(title, fontsize=9)
     save(picture, path)
+
+
+def captioned_sheet(
+    path: str | os.PathLike[str],
+    groups: Mapping[str, tuple[Array, Sequence[str]]],
+    *,
+    columns: int = 8,
+    title: str = "",
+) -> None:
+    """Draw groups of images, each image over its caption: ``groups[title] = images, captions``.
+
+    Grey images are drawn dark on light, as ink on paper.
+    """
+    heights = [-(-len(captions) // columns) for _, captions in groups.values()]
+    picture = figure(1.15 * columns, 1.45 * sum(heights) + 0.35 * len(groups) + 0.3)
+    parts = picture.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, rows, (name, (images, captions)) in zip(parts, heights, groups.items(), strict=True):
+        part.suptitle(name, fontsize=9)
+        grid = part.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.axis("off")
+        for axes, image, caption in zip(grid, images, captions, strict=False):
+            axes.imshow(image, cmap="gray_r", interpolation="nearest", vmin=0, vmax=255)
+            axes.set_title(caption, fontsize=7, y=-0.02, va="top")
+    if title:
+        picture.suptitle(title, fontsize=10)
+    save(picture, path)

@@ -25,7 +25,10 @@ class ClassificationDataset(Dataset):
             part: (data[f"X_{part}"].reshape(len(data[f"y_{part}"]), -1) / 256, data[f"y_{part}"])
             for part in ("train", "valid", "test")
         }
-        as_tensors = lambda x, y: (torch.tensor(x, dtype=torch.float32), torch.tensor(y.astype(np.int64)))  # noqa: E731
+
+        def as_tensors(x, y):
+            return torch.tensor(x, dtype=torch.float32), torch.tensor(y.astype(np.int64))
+
         self.X, self.y = as_tensors(*parts["train"])
         self.dev_X, self.dev_y = as_tensors(*parts["valid"])
         self.test_X, self.test_y = as_tensors(*parts["test"])

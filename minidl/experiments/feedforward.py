@@ -6,7 +6,7 @@ import argparse
 import csv
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,11 @@ from minidl.experiments.runner import Result, run
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, Linear
-from minidl.losses import CrossEntropy
+from minidl.losses import CrossEntropy, Loss
 from minidl.optim import SGD, Adam
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
-from minidl.training import Callback, evaluate
+from minidl.training import evaluate
 
 ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
 OPTIMIZERS: Mapping[str, type[SGD] | type[Adam]] = {"adam": Adam, "sgd": SGD}
@@ -74,8 +74,9 @@ def feedforward(
     return Sequential(*hidden, Linear(width, classes), rng=rng, dtype=dtype)
 
 
-def train_feedforward(
+def fit_feedforward(
     point: Point,
+    loss: Loss,
     *,
     dataset: Dataset,
     epochs: int,
@@ -86,14 +87,13 @@ def train_feedforward(
     dtype: str,
     backend: str = "numpy",
     models: Path | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> dict[str, Any]:
-    """Train one network as the course's script does; the figures that its report asks for.
+    **how: Any,
+) -> tuple[Sequential, History, dict[str, Any]]:
+    """Train the network of one point, and keep it in ``models``; ``how`` goes to ``fit``.
 
-    The test accuracy is that of the last epoch's weights, which ``models`` keeps. With the
-    backend ``"both"`` the figures are minidl's, and ``"beside"`` is PyTorch's history.
+    With the backend ``"both"`` model and history are minidl's, and the last of the three has
+    PyTorch's history under ``"beside"``; otherwise it is empty.
     """
-    loss = CrossEntropy()
 
     def trained(backend: str) -> tuple[Sequential, History]:
         model = feedforward(
@@ -107,22 +107,24 @@ def train_feedforward(
             dtype=dtype,
         )
         method = OPTIMIZERS[optimizer](model, point["learning_rate"], weight_decay=point["l2"])
-        history = fit_with(backend)(
-            model,
-            dataset,
-            loss,
-            method,
-            epochs=epochs,
-            batch_size=batch_size,
-            rng=generator(seed),
-            callbacks=callbacks,
-        )
-        return model, history
+        sizes = {"epochs": epochs, "batch_size": batch_size}
+        run = fit_with(backend)
+        return model, run(model, dataset, loss, method, rng=generator(seed), **sizes, **how)
 
     model, history = trained("numpy" if backend == "both" else backend)
-    beside = {"beside": trained("torch")[1].to_dicts()} if backend == "both" else {}
     if models is not None:
         checkpoint.save(models / f"{Grid.identifier(point)}.npz", model, history=history)
+    beside = {"beside": trained("torch")[1].to_dicts()} if backend == "both" else {}
+    return model, history, beside
+
+
+def train_feedforward(point: Point, *, dataset: Dataset, **options: Any) -> dict[str, Any]:
+    """Train one network as the course's script does; the figures that its report asks for.
+
+    The test accuracy is that of the last epoch's weights.
+    """
+    loss = CrossEntropy()
+    model, history, beside = fit_feedforward(point, loss, dataset=dataset, **options)
     return {
         "best_valid_accuracy": history.best.valid_accuracy,
         "best_epoch": history.best.epoch,
@@ -172,7 +174,11 @@ def add_axis(parser: Parser, flag: str, default: list[Any], **bounds: Any) -> No
     parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
 
 
-def run_grid(grid: Grid, args: argparse.Namespace) -> tuple[Dataset, list[Result]]:
+def run_grid(
+    grid: Grid,
+    args: argparse.Namespace,
+    train: Callable[..., Mapping[str, Any]] = train_feedforward,
+) -> tuple[Dataset, list[Result]]:
     """Load the data, say what they are, and train every network of the grid."""
     check_backend(args.backend)
     dataset = load_data(args.data, full=args.full)
@@ -192,9 +198,7 @@ def run_grid(grid: Grid, args: argparse.Namespace) -> tuple[Dataset, list[Result
     with tempfile.TemporaryDirectory(prefix="minidl-") as folder:
         if args.jobs > 1 and any(split.file is None for split in dataset.splits.values()):
             dataset = dataset.mapped(folder)  # one copy of the pixels for all processes
-        train_one = partial(
-            train_feedforward, dataset=dataset, models=args.out / "models", **options
-        )
+        train_one = partial(train, dataset=dataset, models=args.out / "models", **options)
         results = run(grid, train_one, out=args.out, jobs=args.jobs, settings=settings, cost=cost)
     return dataset, results
 
