@@ -47,12 +47,17 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
-    def rows(self, index: Array | slice, dtype: DTypeLike = np.float32) -> Array:
-        """``x[index] * scale``, converted."""
-        x = np.array(self.x[index], dtype=dtype)
+    def rows(
+        self, index: Array | slice, dtype: DTypeLike = np.float32, out: Array | None = None
+    ) -> Array:
+        """``x[index] * scale``, converted; into ``out``, in its dtype, where that is given."""
+        if out is None:
+            out = np.array(self.x[index], dtype=dtype)
+        else:
+            out[...] = self.x[index]
         if self.scale != 1:
-            x *= self.scale
-        return x
+            out *= self.scale
+        return out
 
     def batches(
         self, batch_size: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
