@@ -15,7 +15,8 @@ from minidl.data import Dataset, load, load_letters
 from minidl.history import History
 from minidl.layer import Layer, Parameter, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
-from minidl.losses import CrossEntropy, SquaredError
+from minidl.losses import BinaryLogistic, CrossEntropy, Perceptron, SquaredError
+from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
 from minidl.optim import SGD, Adam, AdamW, Cosine, StepDecay, WarmUp
 from minidl.training import (
     Callback,
@@ -33,6 +34,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "BinaryLogistic",
     "Callback",
     "Cosine",
     "CrossEntropy",
@@ -44,7 +46,9 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "NonFiniteLossError",
+    "OnlineRun",
     "Parameter",
+    "Perceptron",
     "Progress",
     "Quadratic",
     "ReLU",
@@ -56,8 +60,11 @@ __all__ = [
     "Tanh",
     "WarmUp",
     "checkpoint",
+    "compounding",
     "evaluate",
     "fit",
+    "fit_online",
+    "fit_side_by_side",
     "init",
     "load",
     "load_letters",

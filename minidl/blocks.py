@@ -25,7 +25,7 @@ import numpy as np
 
 from minidl.arrays import Array
 from minidl.data.dataset import Split
-from minidl.losses import Loss
+from minidl.losses import Loss, Perceptron
 from minidl.optim import flush_weights
 from minidl.tails import OnlineRun, make_tails
 
@@ -71,13 +71,22 @@ class SideBySide:
         return run.first.theta.reshape(-1, run.first.out_features)
 
     def step(self, index: Array) -> list[float]:
-        """Take these examples one after another; the sum of their losses for each run."""
+        """Take these examples one after another; the sum of their losses for each run.
+
+        Where a sum is not finite, the run's model has its weights from before the block again;
+        the run must not go on in here, but does the others no harm.
+        """
         n = len(index)
         if n not in self._blocks:
             self._blocks[n] = _Block(n, self)
-        block = self._blocks[n]
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            losses = block.run(index)
+        tails = [run.tail.copy() for run in self.runs]
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            losses = self._blocks[n].gradients(index)
+            for r, loss in enumerate(losses):
+                if not math.isfinite(loss):
+                    self._weights(self.runs[r])[:] = (self.v * self.c)[:, self.columns[r]]
+                    self.runs[r].tail[:] = tails[r]
+            self._blocks[n].update()
             self.c *= self.a**n
             if self.sparse:
                 shrink(self.v, (n * self.l1 / self.c).astype(self.dtype))
@@ -119,10 +128,11 @@ class _Block:
         ]
         self.change = np.empty_like(owner.v)
         self.tails = make_tails(owner.runs, owner.loss, owner.columns, self.z, self.g)
+        self.idles = isinstance(owner.loss, Perceptron)
         self.powers = owner.a ** np.arange(n)[:, None]
 
-    def run(self, index: Array) -> list[float]:
-        """One step an example; V's update at the end."""
+    def gradients(self, index: Array) -> list[float]:
+        """One step an example; V, which must wait for ``update``, comes in by its products."""
         owner, x = self.owner, self.x
         y = owner.split.y[index]
         owner.split.rows(index, out=self.pixels)
@@ -133,9 +143,16 @@ class _Block:
             self._decaying_steps(y.tolist())
         else:
             self._steps(y.tolist())
-        np.dot(x.T, self.g, out=self.change)
-        np.add(owner.v, self.change, out=owner.v)
         return [loss for tail in self.tails for loss in tail.losses(y)]
+
+    def update(self) -> None:
+        """``V += X^T G``; for a perceptron without the examples that it had right."""
+        used = np.flatnonzero(self.g.any(axis=1)) if self.idles else self.x[:, 0]
+        if len(used) > 0.7 * len(self.x):
+            np.dot(self.x.T, self.g, out=self.change)
+        else:
+            np.dot(self.x[used].T, self.g[used], out=self.change)
+        np.add(self.owner.v, self.change, out=self.owner.v)
 
     def _steps(self, labels: list[float]) -> None:
         steps = [tail.step for tail in self.tails]

@@ -98,9 +98,9 @@ def make_tails(
 ) -> list[Tail]:
     """The fastest tails that fit; each run has its ``columns`` of ``z`` and ``g``."""
     widths = {columns.stop - columns.start for columns in columns}
-    if type(loss) is CrossEntropy and len(widths) == 1 < len(runs):
-        if all(len(run.layers) == 1 for run in runs):
-            return [SoftmaxTails(runs, loss, z, g)]
+    linear = all(len(run.layers) == 1 for run in runs)
+    if type(loss) is CrossEntropy and linear and len(widths) == 1 < len(runs):
+        return [SoftmaxTails(runs, z, g)]
     return [
         (ReluTail if _spelled_out(run.layers[1:], loss) else AnyTail)(run, loss, z[:, c], g[:, c])
         for run, c in zip(runs, columns, strict=True)
@@ -145,7 +145,7 @@ class ReluTail:
     """(ReLU, Linear) any number of times, then softmax cross-entropy or the perceptron's loss."""
 
     def __init__(self, run: OnlineRun, loss: Loss, z: Array, g: Array) -> None:
-        self.loss, self.decays = loss, run.l2 > 0
+        self.decays = run.l2 > 0
         self.theta, self.change = run.tail, np.empty_like(run.tail)
         self.keep = np.array(run.keep, z.dtype)
         self.forward: list[Callable[[int], None]] = []
@@ -163,9 +163,9 @@ class ReluTail:
             self.forward.append(forward)
             self.backward.insert(0, backward)
             z, g, start = out, dout, stop
-        self.logits, self.gradient = z, _KERNELS[type(loss)](z, g, run.lr)
+        self.gradient, self.total = _KERNELS[type(loss)](z, g, run.lr)
         if not self.forward:
-            self.step = self.gradient  # type: ignore[method-assign]
+            self.step = self.gradient  # type: ignore[method-assign, assignment]
 
     def step(self, t: int, label: float) -> None:
         for forward in self.forward:
@@ -178,7 +178,7 @@ class ReluTail:
         np.add(self.theta, self.change, self.theta)
 
     def losses(self, y: Array) -> list[float]:
-        return [_total(self.loss, self.logits, y)]
+        return [self.total(y)]
 
 
 def _relu_linear(
@@ -207,26 +207,34 @@ def _relu_linear(
     return forward, backward
 
 
-def _softmax(z: Array, g: Array, lr: float) -> Callable[[int, float], None]:
-    """``g = -lr (softmax(z) - onehot(label))``, row by row."""
+Kernel = tuple[Callable[[int, float], None], Callable[[Array], float]]
+"""``step`` and ``losses`` of one run, for a loss on rows of logits."""
+
+
+def _softmax(z: Array, g: Array, lr: float) -> Kernel:
+    """Cross-entropy: ``g = -lr (softmax(z) - onehot(label))`` for one row, and the losses."""
     subtract, exp, divide = np.subtract, np.exp, np.divide
     zs, gs = list(z), list(g)
     logits = [[row[k : k + 1].reshape(()) for k in range(len(row))] for row in zs]
-    total, weights = np.empty((), z.dtype), np.full(z.shape[1], -1 / lr, z.dtype)
+    sums, weights = np.empty(len(z), z.dtype), np.full(z.shape[1], -1 / lr, z.dtype)
+    totals = [sums[t : t + 1].reshape(()) for t in range(len(z))]
 
     def step(t: int, label: float) -> None:
-        row, p = zs[t], gs[t]
+        row, p, total = zs[t], gs[t], totals[t]
         subtract(row, logits[t][row.argmax()], p)
         exp(p, p)
         p.dot(weights, total)  # -1/lr of the sum, so that dividing by it does all
         divide(p, total, p)
         p[label] += lr
 
-    return step
+    def losses(y: Array) -> float:
+        return float((np.log(-lr * sums) + z.max(axis=1) - z[range(len(y)), y]).sum())
+
+    return step, losses
 
 
-def _perceptron(z: Array, g: Array, lr: float) -> Callable[[int, float], None]:
-    """``g = -lr (e_predicted - e_label)``, row by row."""
+def _perceptron(z: Array, g: Array, lr: float) -> Kernel:
+    """Perceptron: ``g = -lr (e_predicted - e_label)`` for one row, and the losses."""
     zs, gs = list(z), list(g)
 
     def step(t: int, label: float) -> None:
@@ -236,10 +244,13 @@ def _perceptron(z: Array, g: Array, lr: float) -> Callable[[int, float], None]:
             row[predicted] = -lr
             row[label] = lr
 
-    return step
+    def losses(y: Array) -> float:
+        return float((z.max(axis=1) - z[range(len(y)), y]).sum())
+
+    return step, losses
 
 
-_KERNELS: dict[type, Callable[[Array, Array, float], Callable[[int, float], None]]] = {
+_KERNELS: dict[type, Callable[[Array, Array, float], Kernel]] = {
     CrossEntropy: _softmax,
     Perceptron: _perceptron,
 }
@@ -248,33 +259,27 @@ _KERNELS: dict[type, Callable[[Array, Array, float], Callable[[int, float], None
 class SoftmaxTails:
     """Softmax cross-entropy of several linear models at once."""
 
-    def __init__(self, runs: Sequence[OnlineRun], loss: Loss, z: Array, g: Array) -> None:
-        shape = len(z), len(runs), -1
-        self.loss, self.logits = loss, z.reshape(shape)
-        self.zs, self.gs = list(self.logits), list(g.reshape(shape))
+    def __init__(self, runs: Sequence[OnlineRun], z: Array, g: Array) -> None:
+        n, r = len(z), len(runs)
+        self.z, g = z.reshape(n, r, -1), g.reshape(n, r, -1)
         self.lrs = np.array([run.lr for run in runs], z.dtype)
-        self.rates = -self.lrs
-        self.ones = np.ones(self.logits.shape[2], z.dtype)
-        self.largest, self.scale = (np.empty((len(runs), 1), z.dtype) for _ in range(2))
-        self.totals = self.scale[:, 0]
-        self.of_class = [list(p.T) for p in self.gs]
+        self.ones, self.scale = np.ones(g.shape[2], z.dtype), np.empty((r, 1), z.dtype)
+        self.rates, self.flat_scale = -self.lrs, self.scale[:, 0]
+        self.largest, self.totals = np.empty((n, r, 1), z.dtype), np.empty((n, r), z.dtype)
+        of_class = [list(p.T) for p in g]
+        self.rows = list(zip(self.z, g, self.largest, self.totals, of_class, strict=True))
 
     def step(self, t: int, label: float) -> None:
-        z, p, largest = self.zs[t], self.gs[t], self.largest
-        np.maximum.reduce(z, 1, None, largest, True)
+        z, p, largest, total, of_class = self.rows[t]
+        np.maximum.reduce(z, axis=1, out=largest, keepdims=True)
         np.subtract(z, largest, p)
         np.exp(p, p)
-        p.dot(self.ones, self.totals)
-        np.divide(self.rates, self.totals, self.totals)
+        p.dot(self.ones, total)
+        np.divide(self.rates, total, self.flat_scale)
         np.multiply(p, self.scale, p)
-        of_label = self.of_class[t][int(label)]
+        of_label = of_class[int(label)]
         np.add(of_label, self.lrs, of_label)
 
     def losses(self, y: Array) -> list[float]:
-        return [_total(self.loss, self.logits[:, r], y) for r in range(self.logits.shape[1])]
-
-
-def _total(loss: Loss, logits: Array, y: Array) -> float:
-    """The sum of the losses of the block's first examples."""
-    value = loss(logits[: len(y)], y)[0]
-    return value * len(y) if getattr(loss, "reduction", "mean") == "mean" else value
+        values = np.log(self.totals) + self.largest[:, :, 0] - self.z[range(len(y)), :, y]
+        return list(map(float, values.sum(axis=0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -203,7 +203,19 @@ class Dataset:
             parts[key] = Split(split.x[rows], split.y[rows], split.scale)
         return self._with(parts)
 
-    def _with(self, parts: dict[str, Split]) -> Dataset:
+    def map(self, apply: Callable[[Array], Array], dtype: DTypeLike | None = None) -> Dataset:
+        """The data set of ``apply(x)`` for the scaled rows ``x`` of each part, chunk by chunk.
+
+        Rows come as ``dtype``: by default as they are, float32 for pixels.
+        """
+        parts: dict[str, Split] = {}
+        for key, split in self.splits.items():
+            kind = dtype or (np.float32 if split.x.dtype == np.uint8 else split.x.dtype)
+            x = np.concatenate([apply(chunk) for chunk in split.chunks(kind)])
+            parts[key] = Split(x, split.y, 1.0)
+        return self._with({**parts, "features": x.shape[1]})
+
+    def _with(self, parts: Mapping[str, Any]) -> Dataset:
         """The same data set with other splits."""
         return _rebuild({**self.__dict__, **parts})
 
