@@ -114,21 +114,34 @@ def cost(point: Point) -> float:
 
 def make_parser(description: str, out: str) -> Parser:
     """The command line that all feed-forward experiments share."""
+    parser = base_parser(description, out, f"default {QUICK_EPOCHS}, with --full {FULL_EPOCHS}")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
+    parser.add_argument("--batch-size", type=_whole("batch size"), default=64)
+    return parser
+
+
+def base_parser(description: str, out: str, epochs: str) -> Parser:
+    """The command line that all experiments share; ``epochs`` says what the default is."""
     parser = Parser(description=description, allow_abbrev=False)
     add = parser.add_argument
     add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
-    add("--full", action="store_true", help="all examples and 30 epochs")
-    add("--optimizer", choices=OPTIMIZERS, default="adam")
-    add("--activation", choices=ACTIVATIONS, default="relu")
-    add(
-        "--epochs", type=_whole("epochs"), help=f"default {QUICK_EPOCHS}, with --full {FULL_EPOCHS}"
-    )
-    add("--batch-size", type=_whole("batch size"), default=64)
+    add("--full", action="store_true", help="all examples and epochs")
+    add("--epochs", type=_whole("epochs"), help=epochs)
     add("--seed", type=_whole("seed", low=0), default=42)
     add("--jobs", type=_whole("jobs"), default=_cores(), help="processes (default: one a core)")
     add("--out", type=Path, default=Path(out), help=f"folder of the results (default {out})")
     add("--dtype", choices=("float32", "float64"), default="float32")
     return parser
+
+
+def add_number(parser: Parser, flag: str, default: float, help: str, **bounds: Any) -> None:
+    """A flag that takes one number: a whole one if the default is."""
+    kind = _whole if isinstance(default, int) else _real
+    name = flag.strip("-").replace("-", " ")
+    parser.add_argument(
+        flag, type=kind(name, **bounds), default=default, help=f"{help} (default {default:g})"
+    )
 
 
 def add_axis(parser: Parser, flag: str, default: list[Any], **bounds: Any) -> None:
@@ -143,12 +156,7 @@ def run_grid(grid: Grid, args: argparse.Namespace) -> tuple[Dataset, list[Result
     dataset = load_data(args.data, full=args.full)
     epochs = args.epochs or (FULL_EPOCHS if args.full else QUICK_EPOCHS)
     print(f"{dataset}; {len(grid)} networks, {epochs} epochs each", flush=True)
-    if dataset.generated:
-        print(
-            "These are generated letters, not EMNIST; the real thing: --full --data PATH, where "
-            "PATH is the course's emnist-letters.npz or a folder with NIST's IDX files.",
-            flush=True,
-        )
+    say_if_generated(dataset)
     options = {
         "epochs": epochs,
         "batch_size": args.batch_size,
@@ -166,6 +174,16 @@ def run_grid(grid: Grid, args: argparse.Namespace) -> tuple[Dataset, list[Result
         )
         results = run(grid, train_one, out=args.out, jobs=args.jobs, settings=settings, cost=cost)
     return dataset, results
+
+
+def say_if_generated(dataset: Dataset) -> None:
+    """One line, where the examples are not real."""
+    if dataset.generated:
+        print(
+            "These are generated letters, not EMNIST; the real thing: --full --data PATH, where "
+            "PATH is the course's emnist-letters.npz or a folder with NIST's IDX files.",
+            flush=True,
+        )
 
 
 def load_data(source: str, *, full: bool) -> Dataset:
