@@ -6,7 +6,8 @@ width experiment; give your own.
 
 from minidl.cli import run_main
 from minidl.experiments import Grid
-from minidl.experiments.feedforward import add_axis, make_parser, report, run_grid
+from minidl.experiments.command import add_axis
+from minidl.experiments.feedforward import make_parser, report, run_grid
 
 
 def main() -> None:

@@ -14,13 +14,8 @@ from minidl.experiments.backend import (
     plot_parity,
     report_parity,
 )
-from minidl.experiments.feedforward import (
-    ACTIVATIONS,
-    OPTIMIZERS,
-    load_data,
-    note_generated,
-    train_feedforward,
-)
+from minidl.experiments.command import load_data, note_generated
+from minidl.experiments.feedforward import ACTIVATIONS, OPTIMIZERS, train_feedforward
 from minidl.history import History
 from minidl.plots import Panel, line_plot
 from minidl.training import Progress

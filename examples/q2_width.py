@@ -8,7 +8,8 @@ from pathlib import Path
 
 from minidl.cli import run_main
 from minidl.experiments import Grid
-from minidl.experiments.feedforward import add_axis, make_parser, read_published, report, run_grid
+from minidl.experiments.command import add_axis
+from minidl.experiments.feedforward import make_parser, read_published, report, run_grid
 
 
 def main() -> None:

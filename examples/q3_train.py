@@ -6,7 +6,8 @@ loss and the smoothed relumax loss.
 
 from minidl.cli import run_main
 from minidl.experiments import Grid
-from minidl.experiments.feedforward import add_axis, make_parser, run_grid
+from minidl.experiments.command import add_axis
+from minidl.experiments.feedforward import make_parser, run_grid
 from minidl.experiments.sparse import REGULARIZED, relumax_loss, report_losses, train_with_loss
 
 

@@ -25,7 +25,15 @@ from minidl.data import Dataset, load, load_letters
 from minidl.history import History
 from minidl.layer import Layer, Parameter, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
-from minidl.losses import CrossEntropy, FenchelYoung, SmoothedNLL, SquaredError
+from minidl.losses import (
+    BinaryLogistic,
+    CrossEntropy,
+    FenchelYoung,
+    Perceptron,
+    SmoothedNLL,
+    SquaredError,
+)
+from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
 from minidl.optim import SGD, Adam, AdamW, Cosine, StepDecay, WarmUp
 from minidl.rng import TorchRandom
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
@@ -45,6 +53,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "BinaryLogistic",
     "Callback",
     "Cosine",
     "CrossEntropy",
@@ -58,7 +67,9 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "NonFiniteLossError",
+    "OnlineRun",
     "Parameter",
+    "Perceptron",
     "Progress",
     "Quadratic",
     "ReLU",
@@ -76,9 +87,12 @@ __all__ = [
     "TorchRandom",
     "WarmUp",
     "checkpoint",
+    "compounding",
     "entmax15",
     "evaluate",
     "fit",
+    "fit_online",
+    "fit_side_by_side",
     "init",
     "load",
     "load_letters",

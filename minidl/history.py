@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from minidl.arrays import Array
 from minidl.files import write_text
@@ -48,6 +48,12 @@ class Epoch:
 class History:
     """The records of a run, and the best weights while it lives in memory.
 
+    Parameters
+    ----------
+    ties : {"first", "last"}
+        Which of equally good epochs is the best one. The course's scripts of Question 1 take
+        the last.
+
     Attributes
     ----------
     records : list of Epoch
@@ -55,15 +61,17 @@ class History:
         A copy of the parameters after the best epoch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ties: Literal["first", "last"] = "first") -> None:
+        if ties not in ("first", "last"):
+            raise ValueError(f"History: expected ties 'first' or 'last', got {ties!r}")
+        self.ties = ties
         self.records: list[Epoch] = []
         self.best_theta: Array | None = None
 
     def append(self, record: Epoch, theta: Array) -> None:
-        """Add a record; keep ``theta`` if it is better than all before."""
-        best = max((r.score for r in self.records), default=-math.inf)
+        """Add a record; keep ``theta`` if it is the best so far."""
         self.records.append(record)
-        if record.score > best:
+        if self.best is record and record.score > -math.inf:
             self.best_theta = theta.copy()
 
     @property
@@ -71,7 +79,8 @@ class History:
         """The record with the highest validation accuracy (lowest loss in a regression)."""
         if not self.records:
             raise ValueError("History: no epoch is recorded yet")
-        return max(self.records, key=lambda record: record.score)
+        records = self.records if self.ties == "first" else self.records[::-1]
+        return max(records, key=lambda record: record.score)
 
     def column(self, name: str) -> list[Any]:
         """One quantity over the epochs, as ``history.column("valid_accuracy")``."""

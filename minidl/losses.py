@@ -251,3 +251,88 @@ class SquaredError(_Reduced):
         error = logits - y.astype(logits.dtype, copy=False)
         value = 0.5 * float(np.square(error).sum(dtype=np.float64)) * share
         return value, error * share
+
+
+class Perceptron(_Reduced):
+    r"""The multi-class perceptron's loss (Rosenblatt 1958; Collobert and Bengio 2004).
+
+    value: ``mean_n (max_k z_nk - z_ny)``; gradient: ``(e_predicted - e_y) / n``, which is 0
+    where the prediction is right
+
+    The prediction is the first of the largest logits, so a tie that the label does not win is
+    a mistake: its value is 0, its gradient is not. SGD on one example at a time with learning
+    rate 1 is the perceptron algorithm: add ``x`` to the label's weights, subtract it from those
+    of the prediction.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+        Over the batch.
+    """
+
+    def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
+        if np.ndim(y) != 1:
+            raise ValueError(f"Perceptron: expected y of shape (n,), got {np.shape(y)}")
+        y = check_labels("Perceptron", logits, y)
+        rows, predicted = np.arange(len(y)), logits.argmax(axis=1)
+        share = self._share(len(y))
+        value = (logits[rows, predicted] - logits[rows, y]).sum(dtype=np.float64)
+        dlogits = np.zeros_like(logits)
+        dlogits[rows, predicted] = share
+        dlogits[rows, y] -= share
+        return float(value) * share, dlogits
+
+
+class BinaryLogistic(_Reduced):
+    r"""Logistic loss of one logit, for labels -1 and +1.
+
+    value: ``mean_n log(1 + exp(-m_n))`` with the margin ``m = y z``
+
+    derivative: ``-y sigmoid(-m) / n``; second derivative: ``sigmoid(m) sigmoid(-m) / n``, never
+    negative, so the loss is convex
+
+    Computed from ``exp(-|m|)``, which cannot overflow. Softmax cross-entropy of the two logits
+    ``(0, z)`` is the same function.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+        Over the batch.
+
+    Examples
+    --------
+    >>> value, dlogits = BinaryLogistic()(logits, y)    # logits (n, 1), y (n,) of -1 and +1
+    """
+
+    def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
+        sign = self._signs(logits, y)
+        margin = sign * logits
+        share = self._share(len(logits))
+        e = np.exp(-np.abs(margin))
+        value = (np.log1p(e) + np.maximum(-margin, 0)).sum(dtype=np.float64)
+        sigmoid = np.where(margin <= 0, 1, e) / (1 + e)
+        return float(value) * share, -share * sign * sigmoid
+
+    def second_derivative(self, logits: Array, y: Array) -> Array:
+        """With respect to each logit; the same for both labels."""
+        e = np.exp(-np.abs(self._signs(logits, y) * logits))
+        curvature: Array = self._share(len(logits)) * e / np.square(1 + e)
+        return curvature
+
+    @staticmethod
+    def _signs(logits: Array, y: Array) -> Array:
+        """The labels as a column of -1 and +1 in the logits' dtype."""
+        y = np.asarray(y)
+        if logits.ndim != 2 or logits.shape[1] != 1:
+            raise ValueError(f"BinaryLogistic: expected logits of shape (n, 1), got {logits.shape}")
+        if y.shape not in ((len(logits),), logits.shape):
+            raise ValueError(f"BinaryLogistic: expected y of shape ({len(logits)},), got {y.shape}")
+        if y.dtype.kind not in "if":
+            raise TypeError(f"BinaryLogistic: expected labels -1 and +1, got dtype {y.dtype}")
+        wrong = np.flatnonzero(np.abs(y) != 1)
+        if len(wrong):
+            i = int(wrong[0])
+            raise ValueError(
+                f"BinaryLogistic: expected labels -1 and +1, got y[{i}] = {y.ravel()[i]}"
+            )
+        return y.reshape(-1, 1).astype(logits.dtype)

@@ -100,6 +100,17 @@ class WarmUp:
         return lr * min(1.0, (t + 1) / self.steps)
 
 
+def flush_weights(theta: Array) -> None:
+    """Set the weights that are about to become denormal to zero, in place."""
+    _flush(theta, _FLUSH[theta.dtype][0])
+
+
+def _flush(vector: Array, tiny: float) -> None:
+    for start in range(0, vector.size, BLOCK):
+        block = vector[start : start + BLOCK]
+        block[np.abs(block) < tiny] = 0
+
+
 class Optimizer(ABC):
     """Updates ``model.theta`` from ``model.grad``.
 
@@ -166,9 +177,7 @@ class Optimizer(ABC):
     def _flush(self) -> None:
         theta = self.model.theta
         for vector, tiny in zip([theta, *self._state], _FLUSH[theta.dtype], strict=False):
-            for start in range(0, vector.size, BLOCK):
-                block = vector[start : start + BLOCK]
-                block[np.abs(block) < tiny] = 0
+            _flush(vector, tiny)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, to the last bit: the step count and a copy of each moment."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,26 @@ def captioned_sheet(
         for axes, image, caption in zip(grid, images, captions, strict=False):
             axes.imshow(image, cmap="gray_r", interpolation="nearest", vmin=0, vmax=255)
             axes.set_title(caption, fontsize=7, y=-0.02, va="top")
+    if title:
+        picture.suptitle(title, fontsize=10)
+    save(picture, path)
+
+
+def weight_sheet(
+    path: str | os.PathLike[str], weights: Array, labels: Sequence[str], *, title: str = ""
+) -> None:
+    """Draw weights as images, ``(n, height, width)``: 0 white, negative blue, positive red."""
+    across = math.ceil(math.sqrt(1.6 * len(weights)))
+    down = -(-len(weights) // across)
+    picture = figure(0.9 * across + 1.2, 1.05 * down + 0.6)
+    grid = picture.subplots(down, across, squeeze=False).ravel()
+    limit = max(float(np.abs(weights).max()), 1e-12)
+    for axes, image, label in zip(grid, weights, labels, strict=False):
+        drawn = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title(label, fontsize=8, pad=2)
+    for axes in grid:
+        axes.set_axis_off()
+    picture.colorbar(drawn, ax=list(grid), label="weight", shrink=0.8)
     if title:
         picture.suptitle(title, fontsize=10)
     save(picture, path)

@@ -180,7 +180,7 @@ def fit(
     train, batches = dataset.train, -(-len(dataset.train) // batch_size)
     run = Run(model, optimizer, history, epochs, batches)
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
-    record = _Recorder(run, dataset, loss, evaluate_train)
+    record = Recorder(run, dataset, loss, evaluate_train)
     for callback in callbacks:
         callback.on_start(run)
     try:
@@ -188,12 +188,12 @@ def fit(
             record(None)
         for epoch in range(len(history), epochs + 1):
             total = 0.0
-            order = _epoch_rng(rng, epoch)
+            order = epoch_rng(rng, epoch)
             for step, (x, y) in enumerate(train.batches(batch_size, order, model.dtype)):
                 logits, backward = model.forward(x, train=True)
                 value, dlogits = loss(logits, y)
                 if not math.isfinite(value):
-                    raise NonFiniteLossError(_diagnose(model, x, value, epoch, step))
+                    raise NonFiniteLossError(diagnose(model, x, value, epoch, step))
                 backward(dlogits, input_grad=False)
                 optimizer.step()
                 total += value
@@ -211,7 +211,7 @@ def fit(
     return history
 
 
-class _Recorder:
+class Recorder:
     """Evaluates after an epoch and appends the record."""
 
     def __init__(self, run: Run, dataset: Dataset, loss: Loss, evaluate_train: bool) -> None:
@@ -237,7 +237,7 @@ class _Recorder:
         )
 
 
-def _epoch_rng(rng: Rng, epoch: int) -> np.random.Generator:
+def epoch_rng(rng: Rng, epoch: int) -> np.random.Generator:
     """The generator that orders one epoch."""
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
         # A spawn key of its own keeps this stream apart from those of layers with that seed.
@@ -245,7 +245,7 @@ def _epoch_rng(rng: Rng, epoch: int) -> np.random.Generator:
     return as_generator(rng)
 
 
-def _diagnose(model: Layer, x: Array, value: float, epoch: int, step: int) -> str:
+def diagnose(model: Layer, x: Array, value: float, epoch: int, step: int) -> str:
     """Where a loss that is not finite comes from."""
     where = f"epoch {epoch}, step {step}: the loss is {value}"
     if not np.isfinite(x).all():

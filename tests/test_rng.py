@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from minidl import Dropout, Linear, ReLU, Sequential, TorchRandom
 from minidl.rng import as_generator
-from minidl.training import _epoch_rng
+from minidl.training import epoch_rng
 
 SEEDS = [
     0,
@@ -113,7 +113,7 @@ def test_an_epoch_draws_more_than_a_permutation():
 
 def test_fit_takes_one_stream_over_all_epochs():
     rng = TorchRandom(5)
-    orders = [_epoch_rng(rng, epoch).permutation(20) for epoch in range(3)]
+    orders = [epoch_rng(rng, epoch).permutation(20) for epoch in range(3)]
     np.testing.assert_array_equal(orders, epochs(20, 5, 4))
     assert as_generator(rng) is rng
 

@@ -106,10 +106,10 @@ def test_same_seed_same_bits(data):
 
 def test_order_of_examples_has_a_stream_of_its_own(data):
     """The seed of a model used again in fit must not tie batches to dropout masks or weights."""
-    order = minidl.training._epoch_rng(0, 1).random(4)
+    order = minidl.training.epoch_rng(0, 1).random(4)
     for other in (np.random.default_rng(0), *np.random.default_rng(0).spawn(3)):
         assert (other.random(4) != order).all()
-    first, second = (minidl.training._epoch_rng(0, e).permutation(9).tolist() for e in (1, 2))
+    first, second = (minidl.training.epoch_rng(0, e).permutation(9).tolist() for e in (1, 2))
     assert first != second
 
 

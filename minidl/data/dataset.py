@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,17 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
-    def rows(self, index: Array | slice, dtype: DTypeLike = np.float32) -> Array:
-        """``x[index] * scale``, converted."""
-        x = np.array(self.x[index], dtype=dtype)
+    def rows(
+        self, index: Array | slice, dtype: DTypeLike = np.float32, out: Array | None = None
+    ) -> Array:
+        """``x[index] * scale``, converted; into ``out``, in its dtype, where that is given."""
+        if out is None:
+            out = np.array(self.x[index], dtype=dtype)
+        else:
+            out[...] = self.x[index]
         if self.scale != 1:
-            x *= self.scale
-        return x
+            out *= self.scale
+        return out
 
     def batches(
         self, batch_size: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
@@ -198,7 +203,19 @@ class Dataset:
             parts[key] = Split(split.x[rows], split.y[rows], split.scale)
         return self._with(parts)
 
-    def _with(self, parts: dict[str, Split]) -> Dataset:
+    def map(self, apply: Callable[[Array], Array], dtype: DTypeLike | None = None) -> Dataset:
+        """The data set of ``apply(x)`` for the scaled rows ``x`` of each part, chunk by chunk.
+
+        Rows come as ``dtype``: by default as they are, float32 for pixels.
+        """
+        parts: dict[str, Split] = {}
+        for key, split in self.splits.items():
+            kind = dtype or (np.float32 if split.x.dtype == np.uint8 else split.x.dtype)
+            x = np.concatenate([apply(chunk) for chunk in split.chunks(kind)])
+            parts[key] = Split(x, split.y, 1.0)
+        return self._with({**parts, "features": x.shape[1]})
+
+    def _with(self, parts: Mapping[str, Any]) -> Dataset:
         """The same data set with other splits."""
         return _rebuild({**self.__dict__, **parts})
 

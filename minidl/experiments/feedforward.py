@@ -16,8 +16,8 @@ import numpy as np
 from minidl import checkpoint
 from minidl.activations import ReLU, Tanh
 from minidl.arrays import Rng
-from minidl.cli import Parser, real_number, whole_number
-from minidl.data import Dataset, load, load_letters
+from minidl.cli import Parser, whole_number
+from minidl.data import Dataset
 from minidl.errors import did_you_mean, whole
 from minidl.experiments.backend import (
     add_backend_flags,
@@ -27,6 +27,7 @@ from minidl.experiments.backend import (
     plot_parity,
     report_parity,
 )
+from minidl.experiments.command import base_parser, load_data, note_generated
 from minidl.experiments.grid import Grid, Point
 from minidl.experiments.runner import Result, run
 from minidl.history import History
@@ -41,8 +42,6 @@ from minidl.training import evaluate
 ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
 OPTIMIZERS: Mapping[str, type[SGD] | type[Adam]] = {"adam": Adam, "sgd": SGD}
 
-QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
-"""Examples of a run without --full: 80 networks in about a minute on two cores."""
 QUICK_EPOCHS, FULL_EPOCHS = 15, 30
 
 
@@ -143,35 +142,13 @@ def cost(point: Point) -> float:
 
 def make_parser(description: str, out: str) -> Parser:
     """The command line that all feed-forward experiments share."""
-    parser = Parser(description=description, allow_abbrev=False)
-    add = parser.add_argument
-    add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
-    add("--full", action="store_true", help="all examples and 30 epochs")
-    add("--optimizer", choices=OPTIMIZERS, default="adam")
-    add("--activation", choices=ACTIVATIONS, default="relu")
-    add(
-        "--epochs",
-        type=whole_number("epochs"),
-        help=f"default {QUICK_EPOCHS}, with --full {FULL_EPOCHS}",
-    )
-    add("--batch-size", type=whole_number("batch size"), default=64)
-    add(
-        "--jobs",
-        type=whole_number("jobs"),
-        default=_cores(),
-        help="processes (default: one a core)",
-    )
-    add("--out", type=Path, default=Path(out), help=f"folder of the results (default {out})")
-    add("--dtype", choices=("float32", "float64"), default="float32")
+    epochs = f"default {QUICK_EPOCHS}, with --full {FULL_EPOCHS}"
+    parser = base_parser(description, out, epochs=epochs)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
+    parser.add_argument("--batch-size", type=whole_number("batch size"), default=64)
     add_backend_flags(parser)
     return parser
-
-
-def add_axis(parser: Parser, flag: str, default: list[Any], **bounds: Any) -> None:
-    """A flag that takes the values of one axis of the grid."""
-    kind = whole_number if isinstance(default[0], int) else real_number
-    name = flag.strip("-").rstrip("s").replace("-", " ")
-    parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
 
 
 def run_grid(
@@ -184,7 +161,7 @@ def run_grid(
     dataset = load_data(args.data, full=args.full)
     epochs = args.epochs or (FULL_EPOCHS if args.full else QUICK_EPOCHS)
     print(f"{dataset}; {len(grid)} networks, {epochs} epochs each", flush=True)
-    note_generated(dataset, "--full --data PATH")
+    note_generated(dataset)
     options = {
         "epochs": epochs,
         "batch_size": args.batch_size,
@@ -201,28 +178,6 @@ def run_grid(
         train_one = partial(train, dataset=dataset, models=args.out / "models", **options)
         results = run(grid, train_one, out=args.out, jobs=args.jobs, settings=settings, cost=cost)
     return dataset, results
-
-
-def note_generated(dataset: Dataset, flags: str) -> None:
-    """Say so where the examples are not real, and how to get those that are."""
-    if dataset.generated:
-        print(
-            f"These are generated letters, not EMNIST; the real thing: {flags}, where "
-            "PATH is the course's emnist-letters.npz or a folder with NIST's IDX files.",
-            flush=True,
-        )
-
-
-def load_data(source: str, *, full: bool) -> Dataset:
-    """All of a data set, or as much of it as a quick run takes; with classes and all parts."""
-    if source == "letters" and not full:
-        return load_letters(**QUICK, progress=True)
-    dataset = load(source, progress=True)
-    if not dataset.classes or dataset.valid is None or dataset.test is None:
-        raise ValueError(
-            f"{source}: expected classes and training, validation and test parts, got {dataset}"
-        )
-    return dataset if full else dataset.sample(**QUICK)
 
 
 def best_of(results: list[Result]) -> Result | None:
@@ -310,9 +265,3 @@ def read_published(path: Path) -> dict[tuple[float, ...], float]:
         return {
             tuple(float(row[key]) for key in keys): float(row["best_valid_acc"]) for row in reader
         }
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
