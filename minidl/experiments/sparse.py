@@ -205,10 +205,10 @@ def _sheet(dataset: Dataset, result: Result, title: str, path: Path) -> bool:
             return False
         captions = []
         for row, classes in examples:
-            names = [f"{class_name(dataset, int(k))} {p:.2f}" for k, p in classes.items()]
-            more = f" +{len(names) - 3}" if len(names) > 3 else ""
-            label = class_name(dataset, int(test.y[row]))
-            captions.append(f"{' '.join(names[:3])}{more}\nis {label}")
+            ranked = [f"{class_name(dataset, int(k))} {p:.2f}" for k, p in classes.items()]
+            more = f"and {len(ranked) - 3} more; " if len(ranked) > 3 else ""
+            first = " ".join(ranked[:3]).replace(" 0.", " .")
+            captions.append(f"{first}\n{more}is {class_name(dataset, int(test.y[row]))}")
         if captions:
             groups[kind] = images, captions
     if groups:

@@ -1,0 +1,73 @@
+"""Question 3: softmax, sparsemax and relumax of two classes, drawn from their closed forms.
+
+K = 2 and z = (0, t): the probability of the second class and its derivative as functions of t,
+overlaid with what the library computes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from minidl.arrays import Array
+from minidl.cli import Parser, run_main
+from minidl.errors import real
+from minidl.experiments import Table
+from minidl.plots import figure, save
+from minidl.simplex import SimplexMap, relumax, softmax, sparsemax
+
+T = np.linspace(-4, 4, 1601)
+
+
+def closed_form(map: SimplexMap, t: Array) -> tuple[Array, Array]:
+    """``p_2`` and its derivative; at a break beyond which a class is left out, 0."""
+    if map is softmax:
+        p = np.exp(np.minimum(t, 0)) / (1 + np.exp(-np.abs(t)))
+        return p, p * (1 - p)
+    if isinstance(map, relumax):
+        b, c = map.b, np.clip(t, -map.b, map.b)
+        p = np.where(c <= 0, (c + b) / (2 * b + c), b / (2 * b - c))
+        return p, np.where(np.abs(t) < b, b / (2 * b - np.abs(c)) ** 2, 0)
+    return np.clip((t + 1) / 2, 0, 1), np.where(np.abs(t) < 1, 0.5, 0)
+
+
+def main() -> None:
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--b", nargs="+", type=float, default=[0.5, 1.0, 2.0], metavar="B")
+    parser.add_argument("--out", type=Path, default=Path("runs/q3_closed_forms"))
+    args = parser.parse_args()
+    bs = [real("q3_closed_forms", "b", b, low=0, open_low=True) for b in args.b]
+    table = Table(["map", "function", "derivative"], "largest difference from the closed form")
+    picture = figure(4.2 * len(bs), 6)
+    rows = picture.subplots(2, len(bs), squeeze=False, sharex=True, sharey="row")
+    for column, b in zip(rows.T, bs, strict=True):
+        t = np.unique([*T, -b, 0, b])  # the breaks are among the points
+        z = np.stack([np.zeros_like(t), t], axis=1)
+        maps = {"softmax": softmax, "sparsemax": sparsemax, f"relumax, b = {b:g}": relumax(b)}
+        for i, (name, map) in enumerate(maps.items()):
+            forms = closed_form(map, t)
+            computed = map(z)[:, 1], map.jacobian(z)[:, 1, 1]
+            for axes, form, ours in zip(column, forms, computed, strict=True):
+                axes.plot(t, form, color=f"C{i}", label=f"{name}: closed form")
+                axes.plot(t[::50], ours[::50], ".", color=f"C{i}", label="computed by the library")
+            differences = [
+                f"{np.abs(a - b).max():.1e}" for a, b in zip(forms, computed, strict=True)
+            ]
+            table.add(name, *differences)
+        for axes in column:
+            for at in (-b, 0, b):
+                axes.axvline(at, color="grey", linestyle=":", linewidth=1)
+            axes.grid(alpha=0.3)
+        column[0].set(title=f"breaks of relumax at -{b:g}, 0, {b:g}")
+        column[1].set(xlabel="t, with z = (0, t)")
+        column[0].legend(fontsize=7)
+    rows[0, 0].set(ylabel="probability of the second class")
+    rows[1, 0].set(ylabel="its derivative by t")
+    for suffix in ("png", "pdf"):
+        save(picture, args.out / f"closed-forms.{suffix}")
+    table.show()
+    table.write(args.out / "table")
+    print(f"wrote the table and the picture, as PNG and PDF, to {args.out}/")
+
+
+if __name__ == "__main__":
+    run_main(main)
