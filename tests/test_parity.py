@@ -80,7 +80,9 @@ def test_from_a_module_of_pytorch():
     for name, part in parts.items():
         module.add_module(name, part)
     model = from_torch(module)
-    assert repr(model) == "Sequential(Linear(3, 5), ReLU(), Dropout(0.2), LayerNorm(5), Linear(5, 2))"
+    assert (
+        repr(model) == "Sequential(Linear(3, 5), ReLU(), Dropout(0.2), LayerNorm(5), Linear(5, 2))"
+    )
     assert model[3].eps == 1e-3
     assert model[0].weight.value.shape == (3, 5)
     x = np.ones((2, 3), np.float32)
@@ -190,14 +192,18 @@ def planted():
     quantities = ["logits", "loss", "exp_avg of 0.bias", "parameter of 0.bias"]
     relative = np.full((5, 4), 1e-15)
     relative[2:, 2], relative[3:, 1], relative[2:, 3] = 1e-3, np.inf, 5e-3
-    return ParityReport("planted", "float64", quantities, relative * 2, relative, lambda step: 1e-10)
+    return ParityReport(
+        "planted", "float64", quantities, relative * 2, relative, lambda step: 1e-10
+    )
 
 
 def test_the_report_names_quantity_and_step(tmp_path, capsys):
     report = planted()
     assert not report
     assert report.first == (3, "exp_avg of 0.bias")
-    verdict = "exp_avg of 0.bias passes the tolerance at step 3: relative difference 1.0e-03 > 1.0e-10"
+    verdict = (
+        "exp_avg of 0.bias passes the tolerance at step 3: relative difference 1.0e-03 > 1.0e-10"
+    )
     assert report.verdict() == verdict
     assert report.table().rows[2] == ("exp_avg of 0.bias", "1.0e-03", "3", "2.0e-03", "3", "3")
     assert report.table().rows[0][-1] == ""
@@ -241,7 +247,9 @@ def test_what_cannot_be_compared(call, error, message):
 
 def test_the_standard_set_has_everything():
     cases = standard_set()
-    layers = {type(layer) for case in cases for layer in minidl.layer.walk(Sequential(*case.layers()))}
+    layers = {
+        type(layer) for case in cases for layer in minidl.layer.walk(Sequential(*case.layers()))
+    }
     public = [getattr(minidl, name) for name in minidl.__all__]
     classes = [c for c in public if isinstance(c, type)]
     abstract = {minidl.Layer, minidl.Simplex}

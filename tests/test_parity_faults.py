@@ -5,8 +5,21 @@ import sys
 import numpy as np
 import pytest
 
-from minidl import SGD, Adam, AdamW, Dropout, LayerNorm, Linear, ReLU, Residual, Sigmoid, Tanh
-from minidl import losses, optim, simplex
+from minidl import (
+    SGD,
+    Adam,
+    AdamW,
+    Dropout,
+    LayerNorm,
+    Linear,
+    ReLU,
+    Residual,
+    Sigmoid,
+    Tanh,
+    losses,
+    optim,
+    simplex,
+)
 from minidl.parity.__main__ import main
 
 
@@ -18,7 +31,9 @@ def failures(capsys, monkeypatch, steps):
         code = 0
     except SystemExit as end:
         code = end.code
-    lines = [x for x in capsys.readouterr().out.splitlines() if " passes the tolerance at step " in x]
+    lines = [
+        x for x in capsys.readouterr().out.splitlines() if " passes the tolerance at step " in x
+    ]
     assert code == (1 if lines else 0)
     return {line.partition(": ")[0]: line.partition(": ")[2] for line in lines}
 
@@ -139,7 +154,11 @@ def warm_up_from_zero(self, t):
 
 
 prepare_adam, update_sgd = Adam._prepare, SGD._update
-forward_dropout, forward_linear, forward_layer_norm = Dropout.forward, Linear.forward, LayerNorm.forward
+forward_dropout, forward_linear, forward_layer_norm = (
+    Dropout.forward,
+    Linear.forward,
+    LayerNorm.forward,
+)
 
 FAULTS = [
     # owner, attribute, fault, a case that fails, what is named first, at which step, cases that do not
@@ -175,5 +194,7 @@ def test_nothing_fails_as_it_is(capsys, monkeypatch):
 def test_a_planted_fault(owner, name, fault, case, quantity, step, spared, capsys, monkeypatch):
     monkeypatch.setattr(owner, name, fault)
     found = failures(capsys, monkeypatch, steps=max(step, 2))
-    assert found[case].startswith(f"{quantity} passes the tolerance at step {step}: relative difference")
+    assert found[case].startswith(
+        f"{quantity} passes the tolerance at step {step}: relative difference"
+    )
     assert not [title for title in found if spared in title]

@@ -13,7 +13,19 @@ from minidl import Dropout, Linear, ReLU, Sequential, TorchRandom
 from minidl.rng import as_generator
 from minidl.training import _epoch_rng
 
-SEEDS = [0, 1, 42, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 42, 2**63, 2**64 - 1, *range(100, 140)]
+SEEDS = [
+    0,
+    1,
+    42,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**32 + 42,
+    2**63,
+    2**64 - 1,
+    *range(100, 140),
+]
 SHAPES = [
     (1, 1), (1, 7), (7, 1), (2, 3), (3, 2), (5, 5), (13, 17), (16, 16), (31, 1), (64, 10),
     (32, 32), (32, 26), (100, 26), (348, 150), (784, 10), (784, 16), (784, 26), (784, 32),

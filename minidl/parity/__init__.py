@@ -14,9 +14,9 @@ from minidl.errors import require
 if TYPE_CHECKING:
     from minidl.parity.convert import from_torch, to_torch
     from minidl.parity.lockstep import compare
+    from minidl.parity.pytorch import twin
     from minidl.parity.report import ParityReport
     from minidl.parity.training import fit
-    from minidl.parity.pytorch import twin
 
 __all__ = ["ParityReport", "compare", "fit", "from_torch", "to_torch", "twin"]
 

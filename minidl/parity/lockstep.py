@@ -12,8 +12,8 @@ from minidl.arrays import Array
 from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import Optimizer
-from minidl.parity.report import ParityReport, Tolerance, default_tolerance
 from minidl.parity.pytorch import twin
+from minidl.parity.report import ParityReport, Tolerance, default_tolerance
 
 
 def compare(
