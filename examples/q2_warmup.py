@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from minidl.cli import Parser, real_number, run_main, whole_number
+from minidl.errors import require
 from minidl.experiments.backend import (
     add_backend_flags,
     check_backend,
@@ -57,7 +58,8 @@ def main() -> None:
     }
     options = {k: getattr(args, k) for k in ("epochs", "batch_size", "optimizer", "activation")}
     options |= {k: getattr(args, k) for k in ("seed", "dtype", "backend")}
-    values = train_feedforward(point, dataset=dataset, callbacks=[Progress()], **options)
+    with require("threadpoolctl", "examples").threadpool_limits(1):  # as in a grid
+        values = train_feedforward(point, dataset=dataset, callbacks=[Progress()], **options)
 
     history = History.from_dicts(values["history"])
     title = f"{dataset.name}{' (generated, not EMNIST)' if dataset.generated else ''}"

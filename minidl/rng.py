@@ -77,14 +77,16 @@ class TorchRandom(np.random.Generator):
         return self.bit_generator.random_raw(n)
 
     def uniform(  # type: ignore[override]
-        self, low: float = 0.0, high: float = 1.0, size: int | tuple[int, ...] = 1
-    ) -> Array:
+        self, low: float = 0.0, high: float = 1.0, size: int | tuple[int, ...] | None = None
+    ) -> Any:
         """Numbers of float32 precision in ``[low, high)``, as ``Tensor.uniform_``; in float64."""
         lo, hi = np.float32(low), np.float32(high)
-        draws = (self._raw(int(np.prod(size))) & 0xFFFFFF) * 2.0**-24
+        shape = () if size is None else size
+        draws = (self._raw(int(np.prod(shape))) & 0xFFFFFF) * 2.0**-24
         # The product and the sum are exact in float64, so that this rounds once, as a fused
         # multiply-add does.
-        return (draws * float(hi - lo) + float(lo)).astype(np.float32).astype(float).reshape(size)
+        numbers = (draws * float(hi - lo) + float(lo)).astype(np.float32).astype(np.float64)
+        return numbers.reshape(shape)[()]
 
     def randperm(self, n: int) -> Array:
         """``torch.randperm(n, generator=self)``, integers of 64 bits."""

@@ -21,17 +21,13 @@ def configure_seed(seed):
 
 class ClassificationDataset(Dataset):
     def __init__(self, data):
-        parts = {
-            part: (data[f"X_{part}"].reshape(len(data[f"y_{part}"]), -1) / 256, data[f"y_{part}"])
-            for part in ("train", "valid", "test")
-        }
+        self.X, self.y = self.tensors(data, "train")
+        self.dev_X, self.dev_y = self.tensors(data, "valid")
+        self.test_X, self.test_y = self.tensors(data, "test")
 
-        def as_tensors(x, y):
-            return torch.tensor(x, dtype=torch.float32), torch.tensor(y.astype(np.int64))
-
-        self.X, self.y = as_tensors(*parts["train"])
-        self.dev_X, self.dev_y = as_tensors(*parts["valid"])
-        self.test_X, self.test_y = as_tensors(*parts["test"])
+    def tensors(self, data, part):
+        x, y = data[f"X_{part}"] / 256, data[f"y_{part}"].astype(np.int64)
+        return torch.tensor(x, dtype=torch.float32), torch.tensor(y)
 
     def __len__(self):
         return len(self.X)

@@ -301,6 +301,22 @@ def test_float32(capsys, monkeypatch, tmp_path):
         assert case["relative"]["gradient"][0] < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--steps", "0"], "expected steps to be a whole number >= 1, got '0'"),
+        (["--dtype", "float16"], "invalid choice: 'float16'"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, monkeypatch, args, message):
+    monkeypatch.setattr(sys, "argv", ["minidl.parity", *args])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
 # Whole runs
 
 

@@ -100,6 +100,7 @@ def test_randperm_and_uniform(seed):
         for lo, hi in ((0.0, 1.0), (-0.3, 0.1), (5.0, 5.5), (-1e-3, 1e3)):
             theirs = torch.empty(n, 2).uniform_(lo, hi, generator=generator).numpy()
             np.testing.assert_array_equal(rng.uniform(lo, hi, (n, 2)), theirs)
+    assert rng.uniform() == torch.empty(1).uniform_(generator=generator).item()
 
 
 def test_an_epoch_draws_more_than_a_permutation():
