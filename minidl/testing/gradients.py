@@ -1,0 +1,251 @@
+"""Both sides of the comparison: the gradient that was written, and central differences.
+
+The numeric side runs in float64, the analytic side in the subject's own dtype. A scalar
+``phi(v) = <cotangent, f(v)>`` is followed along random directions, one tensor at a time. Where
+the two sides disagree, the reason is sought in this order:
+
+1. the step was too large: try a hundredth of it;
+2. the point is on a kink: the analytic value lies between the two one-sided derivatives;
+3. several kinks meet there (inputs of zero and biases of zero): the two sides agree at random
+   points beside it, where the derivative is seen to jump by no less than it misses here;
+4. rounding: the analytic value in its own dtype moves as much when its inputs move by one unit
+   in the last place;
+5. each entry of the tensor passes 1 or 2 (kinks in several entries at once).
+
+What is left is wrong, and the entries of the whole Jacobian, contracted with the cotangent,
+name the worst one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from minidl.arrays import Array
+from minidl.testing.report import FAILED, KINK, OK, ROUNDING, Entry, TensorCheck
+from minidl.testing.subjects import Run, Subject, Tensors
+
+TOLERANCES = {
+    np.dtype(np.float64): (1e-6, 1e-9),
+    np.dtype(np.float32): (1e-4, 1e-7),
+    np.dtype(np.float16): (1e-2, 1e-3),
+}
+"""Relative and absolute, by the dtype of the analytic side."""
+
+DIRECTIONS = 2
+NEARBY = 12
+ALL_ENTRIES = 20_000
+"""Larger tensors are halved towards the largest error until this many are left."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a check is asked for."""
+
+    rng: np.random.Generator
+    eps: float
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The derivative along a direction as seen from the middle and from each side."""
+
+    central: float
+    left: float
+    right: float
+    noise: float
+
+
+class Point:
+    """A subject at one point with one cotangent."""
+
+    def __init__(self, subject: Subject, tensors: Tensors, dy: Array, settings: Settings) -> None:
+        self.subject, self.native, self.dy, self.settings = subject, tensors, dy, settings
+        self.gradients = _wide(subject.run(tensors).pull(dy))
+        self.wide = _wide(tensors)
+
+    @cached_property
+    def _y(self) -> Array:
+        return self.subject.run(self.wide).y
+
+    def _value(self, name: str, step: Array) -> Array:
+        return self.subject.run({**self.wide, name: self.wide[name] + step}).y
+
+    def slopes(self, name: str, u: Array, h: float) -> Slopes:
+        """Numeric derivatives of ``<dy, y>`` along ``u``."""
+        g = self.dy.astype(np.float64)
+        y, above, below = self._y, self._value(name, h * u), self._value(name, -h * u)
+        finite = np.isfinite(y)
+        g, y, above, below = g[finite], y[finite], above[finite], below[finite]
+        # What rounding of the outputs, and of the step itself, can do to the quotient.
+        x = np.where(np.isfinite(self.wide[name]), self.wide[name], 0)
+        size = np.linalg.norm(g * y) + np.linalg.norm((x * self.gradients[name]).ravel())
+        return Slopes(
+            float(g @ (above - below)) / (2 * h),
+            float(g @ (y - below)) / h,
+            float(g @ (above - y)) / h,
+            float(size) * 2**-50 / h,
+        )
+
+    def analytic(self, name: str, u: Array) -> float:
+        return float(np.vdot(self.gradients[name], u))
+
+    def tolerance(self, name: str, a: float, n: float, noise: float) -> float:
+        """The tolerance is relative to the typical entry, since a sum may cancel by chance."""
+        gradient = self.gradients[name]
+        typical = float(np.linalg.norm(gradient.ravel())) / max(gradient.size, 1) ** 0.5
+        return self.settings.atol + self.settings.rtol * max(abs(a), abs(n), typical) + noise
+
+    def judge(self, name: str, u: Array) -> tuple[str, float]:
+        """Steps 1 and 2 of the policy: the verdict and the numeric derivative."""
+        a, eps = self.analytic(name, u), self.settings.eps
+        for h in (eps, eps / 100):
+            s = self.slopes(name, u, h)
+            tolerance = self.tolerance(name, a, s.central, s.noise)
+            if abs(a - s.central) <= tolerance:
+                return OK, s.central
+        low, high = sorted((s.left, s.right))
+        if low - tolerance <= a <= high + tolerance:
+            return KINK, s.central
+        return FAILED, s.central
+
+    def rounding(self, name: str, u: Array) -> float:
+        """How far the analytic value moves when its inputs move by a unit in the last place."""
+        moved = []
+        for _ in range(NEARBY):
+            tensors = {k: self._ulps(v) for k, v in self.native.items()}
+            gradient = self.subject.run(tensors).pull(self.dy)[name]
+            moved.append(float(np.vdot(gradient.astype(np.float64), u)))
+        return max(abs(m - self.analytic(name, u)) for m in moved)
+
+    def _ulps(self, v: Array) -> Array:
+        ulps = self.settings.rng.integers(-1, 2, v.shape).astype(v.dtype)
+        return np.where(np.isfinite(v), v * (1 + ulps * np.finfo(v.dtype).eps), v)
+
+    def beside(self, step: float) -> Point:
+        """A random point nearby: every tensor moved by ``step``, relative and absolute."""
+        normal = self.settings.rng.standard_normal
+        moved = {
+            k: np.asarray(v + step * (1 + np.abs(v)) * normal(v.shape).astype(v.dtype), v.dtype)
+            for k, v in self.native.items()
+        }
+        return Point(self.subject, moved, self.dy, self.settings)
+
+    def several_kinks(self, name: str, u: Array) -> bool:
+        """Step 3 of the policy."""
+        a, agree = self.analytic(name, u), 0
+        slopes = []
+        for _ in range(NEARBY):
+            point = self.beside(1e-4)
+            verdict, numeric = point.judge(name, u)
+            if verdict == FAILED:
+                error = abs(point.analytic(name, u) - numeric)
+                verdict = ROUNDING if error <= 4 * point.rounding(name, u) else FAILED
+            agree += verdict != FAILED
+            slopes.append(numeric)
+        jump = max(slopes) - min(slopes)
+        return agree >= 0.75 * NEARBY and min(slopes) - jump <= a <= max(slopes) + jump
+
+    def check(self, name: str) -> TensorCheck:
+        """One tensor along random directions; the entries only where those disagree."""
+        checks = [self._along(name) for _ in range(DIRECTIONS)]
+        worst = max(checks, key=lambda c: (c.verdict == FAILED, c.verdict != OK, c.error))
+        return worst
+
+    def _along(self, name: str) -> TensorCheck:
+        x = self.wide[name]
+        u = direction(self.settings.rng, x)
+        verdict, numeric = self.judge(name, u)
+        a = self.analytic(name, u)
+        worst = None
+        if verdict == FAILED and np.isfinite(a):
+            if self.several_kinks(name, u):
+                verdict = KINK
+            elif abs(a - numeric) <= 4 * self.rounding(name, u):
+                verdict = ROUNDING
+        if verdict == FAILED:
+            worst = self.worst_entry(name)
+            verdict = FAILED if worst else KINK
+        return TensorCheck(name, x.shape, a, numeric, verdict, worst)
+
+    def worst_entry(self, name: str) -> Entry | None:
+        """The entry with the largest error, or None if each entry by itself is right."""
+        entries = self._suspects(name)
+        shape, eps = self.wide[name].shape, self.settings.eps
+        found: list[tuple[float, int, float, float]] = []
+        for j in entries:
+            u = np.zeros(shape)
+            u.flat[j] = 1
+            a, s = self.analytic(name, u), self.slopes(name, u, eps)
+            if abs(a - s.central) <= self.tolerance(name, a, s.central, s.noise):
+                continue
+            verdict, numeric = self.judge(name, u)
+            if verdict == FAILED:
+                found.append((abs(a - numeric), int(j), a, numeric))
+        if not found:
+            return None
+        _, j, a, numeric = max(found, key=lambda f: (not np.isfinite(f[0]), f[0]))
+        index = tuple(int(i) for i in np.unravel_index(j, shape))
+        label, size = self.subject.label(name), self.wide[name].size
+        return Entry(label, index, a, numeric, len(found), len(entries), size)
+
+    def _suspects(self, name: str) -> Array:
+        """Flat indices, halved towards the larger error while there are too many."""
+        x = self.wide[name]
+        left = np.flatnonzero(np.isfinite(x))
+        u = direction(self.settings.rng, x)
+        while len(left) > ALL_ENTRIES:
+            halves = np.array_split(left, 2)
+            left = max(halves, key=lambda half: self._error_within(name, u, half))
+        return left
+
+    def _error_within(self, name: str, u: Array, entries: Array) -> float:
+        part = np.zeros(u.shape)
+        part.flat[entries] = u.flat[entries]
+        slope = self.slopes(name, part, self.settings.eps).central
+        return abs(self.analytic(name, part) - slope)
+
+
+def direction(rng: np.random.Generator, x: Array) -> Array:
+    """A unit direction with random signs and no small entries; 0 where ``x`` is not finite."""
+    u = rng.choice([-1.0, 1.0], x.shape) * rng.uniform(0.5, 1.5, x.shape) * np.isfinite(x)
+    return u / max(float(np.linalg.norm(u.ravel())), 1e-300)
+
+
+def cotangent(rng: np.random.Generator, run: Run) -> Array:
+    """Random, never all ones: on a simplex map those give 0, and every error would pass."""
+    if run.y.ndim == 0:
+        return np.ones_like(run.y)
+    return np.asarray(rng.standard_normal(run.y.shape), run.y.dtype)
+
+
+def taylor_slope(subject: Subject, tensors: Tensors, dy: Array, rng: np.random.Generator) -> float:
+    """The slope of ``log |phi(v + h u) - phi(v) - h <grad, u>|`` over ``log h``.
+
+    The median over the smallest steps whose remainder stands out of rounding.
+    """
+    wide, g = _wide(tensors), dy.astype(np.float64).ravel()
+    run = subject.run(wide)
+    y, gradients = run.y.ravel(), run.pull(dy.astype(np.float64))
+    u = {name: direction(rng, x) for name, x in wide.items()}
+    slope = sum(float(np.vdot(gradients[name], u[name])) for name in wide)
+    finite = np.isfinite(y)
+    floor = 2**-44 * float(np.linalg.norm((g * np.where(finite, y, 0))) + abs(slope))
+    points = []
+    for h in 10.0 ** np.arange(-2, -6.5, -0.5):
+        moved = subject.run({name: wide[name] + h * u[name] for name in wide}).y.ravel()
+        remainder = abs(float(g[finite] @ (moved - y)[finite]) - h * slope)
+        if remainder > floor:
+            points.append((np.log(h), np.log(remainder)))
+    if len(points) < 2:
+        return float("inf")
+    steps = np.diff(np.array(points), axis=0)
+    return float(np.median(steps[-3:, 1] / steps[-3:, 0]))
+
+
+def _wide(tensors: Tensors) -> dict[str, Array]:
+    return {name: np.asarray(x, np.float64) for name, x in tensors.items()}
