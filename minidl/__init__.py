@@ -10,13 +10,24 @@ For example::
 """
 
 from minidl import checkpoint, init
-from minidl.activations import Quadratic, ReLU, Sigmoid, Tanh
+from minidl.activations import (
+    Entmax15,
+    Quadratic,
+    ReLU,
+    Relumax,
+    Sigmoid,
+    Simplex,
+    Softmax,
+    Sparsemax,
+    Tanh,
+)
 from minidl.data import Dataset, load, load_letters
 from minidl.history import History
 from minidl.layer import Layer, Parameter, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
-from minidl.losses import CrossEntropy, SquaredError
+from minidl.losses import CrossEntropy, FenchelYoung, SmoothedNLL, SquaredError
 from minidl.optim import SGD, Adam, AdamW, Cosine, StepDecay, WarmUp
+from minidl.simplex import entmax15, relumax, softmax, sparsemax
 from minidl.training import (
     Callback,
     EarlyStopping,
@@ -39,6 +50,8 @@ __all__ = [
     "Dataset",
     "Dropout",
     "EarlyStopping",
+    "Entmax15",
+    "FenchelYoung",
     "History",
     "Layer",
     "LayerNorm",
@@ -48,18 +61,27 @@ __all__ = [
     "Progress",
     "Quadratic",
     "ReLU",
+    "Relumax",
     "Residual",
     "Sequential",
     "Sigmoid",
+    "Simplex",
+    "SmoothedNLL",
+    "Softmax",
+    "Sparsemax",
     "SquaredError",
     "StepDecay",
     "Tanh",
     "WarmUp",
     "checkpoint",
+    "entmax15",
     "evaluate",
     "fit",
     "init",
     "load",
     "load_letters",
     "predict",
+    "relumax",
+    "softmax",
+    "sparsemax",
 ]

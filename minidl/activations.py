@@ -1,4 +1,7 @@
-"""Elementwise activations. All take arrays of any shape and keep their dtype."""
+"""Activations: elementwise, and onto the probability simplex along an axis.
+
+All take arrays of any shape and keep their dtype.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import numpy as np
 
 from minidl.arrays import Array, Backward
 from minidl.layer import Layer
+from minidl.simplex import SimplexMap, entmax15, relumax, softmax, sparsemax
 
 
 class ReLU(Layer):
@@ -44,3 +48,56 @@ class Quadratic(Layer):
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         return x * (1 - x), lambda dy: dy * (1 - 2 * x)
+
+
+class Simplex(Layer):
+    """A map onto the probability simplex as a layer.
+
+    forward: ``y = map(x)`` along ``axis``; backward: ``dx = J^T dy``, from ``y`` alone
+
+    Where the largest entry of a row is not finite, the output is NaN.
+
+    Parameters
+    ----------
+    map : SimplexMap
+    axis : int
+    """
+
+    def __init__(self, map: SimplexMap, axis: int = -1) -> None:
+        self.map, self.axis = map, axis
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        y = self.map._call(x, self.axis, finite=False)
+        return y, lambda dy: self.map.vjp(y, dy, self.axis)
+
+    def __repr__(self) -> str:
+        axis = "" if self.axis == -1 else f", axis={self.axis}"
+        return f"Simplex({self.map!r}{axis})"
+
+
+class Softmax(Simplex):
+    """``y = softmax(x)``; backward: ``dx = y (dy - <dy, y>)``."""
+
+    def __init__(self, axis: int = -1) -> None:
+        super().__init__(softmax, axis)
+
+
+class Sparsemax(Simplex):
+    """``y = sparsemax(x)``; backward: ``dx = dy - mean_S dy`` where ``y > 0``, else 0."""
+
+    def __init__(self, axis: int = -1) -> None:
+        super().__init__(sparsemax, axis)
+
+
+class Entmax15(Simplex):
+    """``y = entmax15(x)``; backward: ``dx = r (dy - <dy, r> / sum r)``, ``r = sqrt y``."""
+
+    def __init__(self, axis: int = -1) -> None:
+        super().__init__(entmax15, axis)
+
+
+class Relumax(Simplex):
+    """``y = relumax(b)(x)``; backward: ``dx = h - (sum h) e_m``, as derived in ``relumax``."""
+
+    def __init__(self, b: float, axis: int = -1) -> None:
+        super().__init__(relumax(b), axis)

@@ -73,7 +73,7 @@ class Linear(Layer):
         def backward(dy: Array, input_grad: bool = True) -> Array | None:
             np.matmul(x.T, dy, out=weight.grad)
             if bias is not None:
-                np.sum(dy, axis=0, out=bias.grad)
+                dy.sum(axis=0, out=bias.grad)
             return dy @ weight.value.T if input_grad else None
 
         return y, backward
@@ -156,8 +156,8 @@ class LayerNorm(Layer):
         h = centred * scale
 
         def backward(dy: Array, input_grad: bool = True) -> Array | None:
-            np.sum(dy * h, axis=0, out=weight.grad)
-            np.sum(dy, axis=0, out=bias.grad)
+            (dy * h).sum(axis=0, out=weight.grad)
+            dy.sum(axis=0, out=bias.grad)
             if not input_grad:
                 return None
             dh = dy * weight.value

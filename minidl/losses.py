@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import numpy as np
 
 from minidl.arrays import Array
+from minidl.errors import real
+from minidl.simplex import Entries, RegularizedMap, SimplexMap, shift, softmax
 
 
 class Loss(Protocol):
@@ -21,13 +23,15 @@ class Loss(Protocol):
 
 
 def check_labels(owner: str, logits: Array, y: Array) -> Array:
-    """``y`` as an array of integers in ``0..K-1``, one for each row of ``logits``."""
+    """``y`` as integers in ``0..K-1`` (n,) or as distributions (n, K) in the logits' dtype."""
     y = np.asarray(y)
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
     n, k = logits.shape
+    if y.shape == (n, k):
+        return _check_distributions(owner, y).astype(logits.dtype, copy=False)
     if y.shape != (n,):
-        raise ValueError(f"{owner}: expected y of shape ({n},), got {y.shape}")
+        raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
     if y.dtype.kind not in "iu":
         raise TypeError(f"{owner}: expected integer labels, got dtype {y.dtype}")
     # One pass finds both ends: as unsigned numbers, negative labels are the largest.
@@ -36,6 +40,30 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
         i = int(unsigned.argmax())
         raise ValueError(f"{owner}: expected labels in 0..{k - 1}, got y[{i}] = {y[i]}")
     return y
+
+
+def _check_distributions(owner: str, y: Array) -> Array:
+    if y.dtype.kind not in "iuf":
+        raise TypeError(f"{owner}: expected distributions of numbers, got dtype {y.dtype}")
+    sums = y.sum(axis=1, dtype=np.float64)
+    # Sums of rounded probabilities; NaN fails as well.
+    slack = np.sqrt(np.finfo(y.dtype).eps) if y.dtype.kind == "f" else 0
+    wrong = ~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise ValueError(
+            f"{owner}: expected distributions, not negative and of sum 1, got y[{i}] "
+            f"with sum {sums[i]:g} and least entry {y[i].min():g}"
+        )
+    return y
+
+
+def _entries(y: Array) -> Entries:
+    """Checked labels of either kind as rows, columns and weights."""
+    if y.ndim == 1:
+        return np.arange(len(y)), y, 1.0
+    rows, columns = np.nonzero(y)
+    return rows, columns, y[rows, columns]
 
 
 class _Reduced:
@@ -52,12 +80,64 @@ class _Reduced:
         """What one example counts for."""
         return 1 / max(n, 1) if self.reduction == "mean" else 1.0
 
+    def _settings(self) -> list[str]:
+        """What ``repr`` shows."""
+        return [] if self.reduction == "mean" else [f"reduction={self.reduction!r}"]
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({'' if self.reduction == 'mean' else repr('sum')})"
+        return f"{type(self).__name__}({', '.join(self._settings())})"
 
 
-class CrossEntropy(_Reduced):
-    r"""Softmax cross-entropy on logits.
+class FenchelYoung(_Reduced):
+    r"""The loss that belongs to a regularised map (Blondel, Martins and Niculae 2020).
+
+    value: ``mean_n (omega*(z_n) + omega(y_n) - <z_n, y_n>)``; gradient: ``(map(z) - y) / n``
+
+    Convex in the logits, never negative, and 0 exactly where ``map(z) = y``: for sparsemax
+    where the label's logit leads by 1, for entmax-1.5 by 2, for softmax nowhere. With softmax
+    it is cross-entropy. Its gradient is not 0 for a label outside the support, where
+    ``-log p_y`` would be infinite and teach nothing (see ``SmoothedNLL``).
+
+    Computed as a sum of terms that are not negative, from logits shifted by their row's
+    maximum: exact under a common offset. A logit of ``-inf`` has probability 0 and gradient
+    0; where it is the label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf``
+    or NaN, gives NaN.
+
+    Parameters
+    ----------
+    map : RegularizedMap
+        ``softmax``, ``sparsemax`` or ``entmax15``.
+    reduction : {"mean", "sum"}
+        Over the batch.
+
+    Examples
+    --------
+    >>> loss = FenchelYoung(sparsemax)
+    >>> value, dlogits = loss(logits, y)  # y (n,) integers in 0..K-1, or (n, K) distributions
+    """
+
+    def __init__(self, map: RegularizedMap, reduction: Literal["mean", "sum"] = "mean") -> None:
+        super().__init__(reduction)
+        if not isinstance(map, RegularizedMap):
+            raise TypeError(
+                f"FenchelYoung: expected a map with a regulariser omega, got {map!r}; "
+                "for relumax there is SmoothedNLL"
+            )
+        self.map = map
+
+    def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
+        y = check_labels(type(self).__name__, logits, y)
+        share = self._share(len(y))
+        value, dlogits = self.map._loss(shift(logits)[0], _entries(y))
+        dlogits *= share
+        return value * share, dlogits
+
+    def _settings(self) -> list[str]:
+        return [repr(self.map), *super()._settings()]
+
+
+class CrossEntropy(FenchelYoung):
+    r"""Softmax cross-entropy on logits: ``FenchelYoung(softmax)``.
 
     value: ``mean_n (log sum_k exp z_nk - z_ny)``; gradient: ``(softmax(z) - onehot(y)) / n``
 
@@ -70,22 +150,78 @@ class CrossEntropy(_Reduced):
     reduction : {"mean", "sum"}
         Over the batch.
 
+    Notes
+    -----
+    For a distribution ``y`` the value is the Kullback-Leibler divergence of the prediction
+    from it, ``sum y log y`` more than the cross-entropy, so that the least value is 0.
+
     Examples
     --------
     >>> value, dlogits = CrossEntropy()(logits, y)    # logits (n, K), y (n,) integers in 0..K-1
     """
 
+    def __init__(self, reduction: Literal["mean", "sum"] = "mean") -> None:
+        super().__init__(softmax, reduction)
+
+    def _settings(self) -> list[str]:
+        return super()._settings()[1:]
+
+
+class SmoothedNLL(_Reduced):
+    r"""Minus the log-probability of the label, made finite by ``eps``; for any map.
+
+    value: ``mean_n -log((p_y + eps) / (1 + K eps))`` with ``p = map(z)``
+
+    gradient: ``-vjp(p, e_y / (p_y + eps)) / n``; note the minus sign
+
+    Without ``eps``, a sparse map's ``-log p_y`` is infinite as soon as the label is outside the
+    support, and its gradient there is 0, since no small change of the logits changes
+    ``p_y = 0``. ``eps`` makes the value finite; the gradient of such an example stays 0. So
+    choose relumax's ``b`` large enough that labels start inside the support, or use
+    ``FenchelYoung``, whose gradient never vanishes on a mistake.
+
+    The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``: 0 only for ``eps`` = 0
+    or ``K`` = 1. For a distribution ``y`` the value is ``sum_i y_i`` times the above for ``i``.
+
+    Parameters
+    ----------
+    map : SimplexMap
+        ``relumax(b)``, or any other.
+    eps : float >= 0
+        With 0, where ``p_y = 0``, the value is ``inf`` and the gradient 0.
+    reduction : {"mean", "sum"}
+        Over the batch.
+
+    Examples
+    --------
+    >>> value, dlogits = SmoothedNLL(relumax(5.0), eps=0.01)(logits, y)
+    """
+
+    def __init__(
+        self,
+        map: SimplexMap,
+        eps: float = 0.01,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        if not isinstance(map, SimplexMap):
+            raise TypeError(f"SmoothedNLL: expected a map as relumax(5.0), got {map!r}")
+        self.map, self.eps = map, real("SmoothedNLL", "eps", eps, low=0)
+
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
-        y = check_labels("CrossEntropy", logits, y)
-        rows = np.arange(len(y))
-        share = self._share(len(y))
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        p = np.exp(shifted)
-        total = p.sum(axis=1, keepdims=True)
-        losses = np.log(total[:, 0]) - shifted[rows, y]
-        p *= share / total
-        p[rows, y] -= share
-        return float(losses.sum(dtype=np.float64)) * share, p
+        rows, columns, weight = _entries(check_labels("SmoothedNLL", logits, y))
+        share = self._share(len(logits))
+        p, _ = self.map._project(shift(logits)[0])
+        at = p[rows, columns] + p.dtype.type(self.eps)
+        most = p.dtype.type(1 + p.shape[1] * self.eps)
+        dp = np.zeros_like(p)
+        with np.errstate(divide="ignore"):
+            value = float((weight * np.log(most / at)).sum(dtype=np.float64))
+            dp[rows, columns] = np.where(at > 0, -weight * share / at, 0)
+        return value * share, self.map._vjp(p, dp)
+
+    def _settings(self) -> list[str]:
+        return [repr(self.map), f"eps={self.eps:g}", *super()._settings()]
 
 
 class SquaredError(_Reduced):

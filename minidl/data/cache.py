@@ -15,9 +15,6 @@ from minidl.data.dataset import Dataset, Split
 from minidl.errors import require, whole
 from minidl.files import atomic
 
-VERSION = 1
-"""Of the drawn pixels: another one, and nothing cached before is used."""
-
 
 def cache_folder() -> Path:
     """``$MINIDL_CACHE``, or ``minidl`` in the place where the system keeps caches."""
@@ -60,7 +57,7 @@ def load_letters(
 
 
 def _split(number: int, key: str, n: int, seed: int, progress: bool) -> Split:
-    stem = f"letters-v{VERSION}-seed{seed}-{key}"
+    stem = f"letters-v{letters.VERSION}-seed{seed}-{key}"
     file = _cached(stem, n)
     if file is None:
         file = cache_folder() / f"{stem}-{n}.npy"

@@ -1,6 +1,10 @@
 """Handwriting-like letters drawn by formulas, for when no file is at hand. They are *not* EMNIST.
 
-26 classes, capital and small forms merged, 28 x 28 pixels.
+26 classes, capital and small forms merged, 28 x 28 pixels, meant to be about as hard as EMNIST
+Letters. Accuracies measured with 104,000 letters to train and 20,800 to validate (seed 0), best
+epoch: perceptron 0.61 (20 epochs, from 0.55 to 0.61), logistic regression by SGD 0.725 (20 epochs),
+one hidden layer of 16 / 32 / 64 / 128 / 256 ReLUs by Adam 0.797 / 0.863 / 0.891 / 0.905 / 0.914 (30
+epochs).
 
 A letter is drawn in three steps, each of them a few array operations for a whole block of letters:
 
@@ -11,7 +15,9 @@ A letter is drawn in three steps, each of them a few array operations for a whol
 3. Move a Gaussian brush along the curves. The brush is separable, ``exp(-dx^2) exp(-dy^2)``, so the
    sum over its positions is a matrix product as well: (28, positions) @ (positions, 28).
 
-The same arguments give the same bits on the same machine with the same NumPy.
+The same arguments give the same bits on the same machine with the same NumPy, whatever the number
+of threads. Another processor may round float32 `exp` and matrix products differently: without fused
+multiply-add, about 10 pixels in a million came out one grey level off.
 """
 
 from __future__ import annotations
@@ -56,7 +62,7 @@ _FORMS = """
 7076592917, 7076592917 4090 | 63674928 6061, 65684918 6162
 1019 8015 3489, 1019 804514 4589 | 1019 7316 3579, 1019 1643644616 3689
 2029 2979, 20183989 | 5059, 5059, 5059, 37636041475987, 40475978
-0009 0046 4680 8089, 0920 2047 4770 7099 | 0208 04224448 44628488, 0818 1228 24424548 45637488
+0009 0046 4680 8089, 0920 2047 4770 7099 | 0208 04224448 44628488, 0312 1228 24424548 45637488
 1019 1089 8980, 0910 1069 6990 | 1019 13408389, 2029 2340737899, 1019 1441628489
 502114285978857150, 6140132859867230
     | 502114285978857150, 6140132859867230, 502114285978857150 506091
@@ -156,10 +162,12 @@ def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np
     case = rng.integers(2, size=_BLOCK)
     form = table.first[labels, case] + rng.integers(table.many[labels, case])
 
-    # The hand. Every control point is off by some 6 % of the letter's size, more or less with the
-    # writer's care; then proportions, bend, slant and direction of the whole letter.
-    jitter = 0.066 * np.exp(normal(0.4, 1, 1))
-    points = table.points[form] + jitter * normal(1, table.points.shape[1], 2)
+    # The hand. Every control point is off by up to 12 % of the letter's size, more or less with the
+    # writer's care (uniformly, not normally: one point far off spoils a letter). Then proportions,
+    # bend, slant and direction of the whole letter.
+    jitter = 0.12 * np.exp(normal(0.38, 1, 1))
+    off = 2 * rng.random((_BLOCK, *table.points.shape[1:]), dtype=np.float32) - 1
+    points = table.points[form] + jitter * off
     x, y = np.exp(normal(0.12, 1)) * points[..., 0], points[..., 1]
     x, y = x + normal(0.15, 1) * y**2 - normal(0.2, 1) * y, y + normal(0.15, 1) * x**2
     angle = normal(0.12, 1)
@@ -170,7 +178,7 @@ def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np
     where = table.place[form] @ points
     low, high = where.min(axis=1, keepdims=True), where.max(axis=1, keepdims=True)
     size = 20 * np.exp(normal(0.08, 1, 1)) / (high - low).max(axis=2, keepdims=True)
-    where = size * (where - (low + high) / 2) + (_SIDE - 1) / 2 + normal(1, 1, 2)
+    where = size * (where - (low + high) / 2) + (_SIDE - 1) / 2 + normal(0.85, 1, 2)
     ink = size * np.linalg.norm(table.step[form] @ points, axis=2, keepdims=True)
 
     # The brush leaves ink in proportion to its way, with density 1 on the axis of a straight line.

@@ -18,7 +18,8 @@ from minidl.errors import did_you_mean
 
 NAMES = ("letters",)
 
-_SCHEMES: dict[str, tuple[str, ...]] = {  # the keys of the course's files, by year: x, y of train, valid, test
+# The keys of the course's files, by year: x and y of train, valid, test.
+_SCHEMES: dict[str, tuple[str, ...]] = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
     "2024-25": (
         "train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels",
@@ -66,7 +67,8 @@ def load(source: str | os.PathLike[str], *, progress: bool = False) -> Dataset:
 
 def _load_npz(path: Path) -> Dataset:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("a single array, not an archive of arrays")
             arrays = {key: archive[key] for key in archive.files if key in _KNOWN_KEYS}

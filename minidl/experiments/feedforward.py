@@ -221,6 +221,7 @@ def report(
         table.end_group()
         marked += [best] if best else []
     table.show()
+    print(f"* the best of each {axis}")
     table.write(out / "table")
     failed = sum(r.error is not None for r in results)
     if failed:

@@ -13,8 +13,6 @@ from pathlib import Path
 from minidl.errors import require
 from minidl.files import write_text
 
-MARK = "best"
-
 
 @dataclass
 class Table:
@@ -37,44 +35,43 @@ class Table:
         """Set the rows so far apart from those to come."""
         self.breaks.add(len(self.rows) - 1)
 
-    def _all(self) -> list[tuple[str, ...]]:
-        """Header and rows, with a last column that marks."""
-        rows = [(*row, MARK if i in self.marked else "") for i, row in enumerate(self.rows)]
-        return [(*self.columns, ""), *rows]
-
     def show(self) -> None:
         """Print to the terminal (needs rich)."""
         box = require("rich.box", "examples").SIMPLE_HEAD
         table = require("rich.table", "examples").Table(
-            title=self.title, box=box, padding=(0, 1, 0, 0)
+            title=self.title, box=box, show_edge=False, padding=(0, 1, 0, 0)
         )
-        header, *rows = self._all()
-        for column in header:
+        for column in self.columns:
             table.add_column(column.replace("_", " "), justify="right")
-        for i, row in enumerate(rows):
+        for i, row in enumerate(self.rows):
             style = "bold green" if i in self.marked else None
-            table.add_row(*row, style=style, end_section=i in self.breaks)
+            table.add_row(*self._starred(i, row), style=style, end_section=i in self.breaks)
         # In a file or a pipe, a table is as wide as it needs to be.
         width = None if sys.stdout.isatty() else 200
         require("rich.console", "examples").Console(width=width).print(table)
 
+    def _starred(self, i: int, row: tuple[str, ...]) -> tuple[str, ...]:
+        """A marked row carries a star, which survives where colours do not."""
+        return (f"* {row[0]}", *row[1:]) if i in self.marked else row
+
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write as CSV."""
+        """Write as CSV; a last column ``best`` has 1 for marked rows."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(
-            [
-                (*self.columns, MARK),
-                *[(*row[:-1], "1" if row[-1] else "0") for row in self._all()[1:]],
-            ]
-        )
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow((*self.columns, "best"))
+        writer.writerows((*row, int(i in self.marked)) for i, row in enumerate(self.rows))
         write_text(path, text.getvalue())
 
     def to_markdown(self, path: str | os.PathLike[str]) -> None:
-        """Write as Markdown."""
-        header, *rows = self._all()
-        lines = [header, ("---:",) * len(header), *rows]
+        """Write as Markdown; marked rows are bold."""
+        rows = [
+            tuple(f"**{cell}**" if cell and i in self.marked else cell for cell in row)
+            for i, row in enumerate(self.rows)
+        ]
+        lines = [self.columns, ("---:",) * len(self.columns), *rows]
         text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        write_text(path, f"{'# ' + self.title + chr(10) * 2 if self.title else ''}{text}\n")
+        heading = f"# {self.title}\n\n" if self.title else ""
+        write_text(path, f"{heading}{text}\n")
 
     def write(self, stem: str | os.PathLike[str]) -> None:
         """Write ``stem.csv`` and ``stem.md``."""

@@ -1,0 +1,68 @@
+"""Timing candidates side by side: in turn, in one process, on one thread.
+
+Import this module before NumPy: it pins the threads of every library that may be measured.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP", "OPENBLAS", "MKL"):
+    os.environ[f"{_name}_NUM_THREADS"] = "1"
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.files import write_text
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds for one call, or for one of its parts."""
+
+    median: float
+    minimum: float
+
+
+def alternate(
+    candidates: Mapping[str, Callable[[], object]], *, rounds: int, calls: int, parts: int = 1
+) -> dict[str, Timing]:
+    """Time ``calls`` calls of each candidate in turn, ``rounds`` times over, after a warm-up.
+
+    A call that does its work ``parts`` times over is divided by that.
+
+    In turn, since the speed of a shared machine drifts: what is compared has met the same
+    neighbours.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for i in range(rounds + 1):
+        for name, call in candidates.items():
+            since = time.perf_counter()
+            for _ in range(calls):
+                call()
+            if i:  # the first round warms caches, allocators and just-in-time compilers
+                seconds[name].append((time.perf_counter() - since) / (calls * parts))
+    return {n: Timing(statistics.median(s), min(s)) for n, s in seconds.items()}
+
+
+def write_json(path: Path, figures: Any) -> None:
+    """Keep the figures, with what they were measured on."""
+    import torch
+
+    machine = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "threads": 1,
+    }
+    write_text(path, json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")
+    print(f"wrote {path}")
