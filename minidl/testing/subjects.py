@@ -188,7 +188,7 @@ class MapSubject(Subject):
     """A simplex map: ``p = map(z, axis)``, ``dz = map.vjp(p, dp, axis)``."""
 
     def __init__(self, map: Any, z: Array, axis: int) -> None:
-        self.name = getattr(map, "__name__", type(map).__name__)
+        self.name = _short(map)
         if not callable(map) or not callable(getattr(map, "vjp", None)):
             raise TypeError(
                 f"check_simplex_map: expected map(z, axis=-1) with map.vjp(p, dp, axis=-1), "
