@@ -62,6 +62,10 @@ class Subject(ABC):
         """Within this context the subject may be run; after it, all is as it was."""
         yield
 
+    def parts(self, tensors: Tensors, dy: Array) -> list[tuple[Subject, Array]]:
+        """What it is made of, each at what it is given in this pass, with its cotangent."""
+        return []
+
     def label(self, tensor: str) -> str:
         return f"{self.name}.{tensor}"
 
@@ -137,6 +141,36 @@ class LayerSubject(Subject):
             for array, content in [*arrays, *contents]:
                 if array.flags.writeable:
                     array[...] = content
+
+    def parts(self, tensors: Tensors, dy: Array) -> list[tuple[Subject, Array]]:
+        """The innermost layers; their forward is listened to for one pass."""
+        calls: list[tuple[Any, Array, Array]] = []
+
+        def listen(layer: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
+            def listening(x: Array, **options: Any) -> tuple[Array, Backward]:
+                y, backward = forward(x, **options)
+
+                def pull(dy: Array, **options: Any) -> Any:
+                    calls.append((layer, twin(x), twin(dy)))
+                    return backward(dy, **options)
+
+                return y, pull
+
+            return listening
+
+        innermost = [m for m in self._members[1:] if len(list(walk(m))) == 1]
+        before = [(vars(m), dict(vars(m))) for m in innermost]
+        for m in innermost:
+            m.forward = listen(m, m.forward)
+        try:
+            self.run(tensors).pull(dy)
+        finally:
+            for now, then in before:
+                now.clear()
+                now.update(then)
+        for bits, state in self._generators:
+            bits.state = state
+        return [(LayerSubject(m, x, self.train, self._rng), d) for m, x, d in calls]
 
     def _rebind(self, key: str, dtype: np.dtype[Any]) -> None:
         """Give a parameter arrays of another dtype, or its own ones back."""
