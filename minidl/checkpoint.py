@@ -104,12 +104,21 @@ def load(
 
 def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             arrays = {key: archive[key] for key in archive.files}
         meta = json.loads(str(arrays.pop("meta")))
     except FileNotFoundError:
         raise
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        AttributeError,
+        KeyError,
+        ValueError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
     if meta.get("format") != FORMAT:
         raise ValueError(f"{path}: expected checkpoint format {FORMAT}, got {meta.get('format')}")

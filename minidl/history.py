@@ -118,6 +118,8 @@ class History:
 
     def plot(self, path: str | os.PathLike[str], *, title: str = "") -> None:
         """Draw loss and accuracy over the epochs (needs matplotlib)."""
+        if not self.records:
+            raise ValueError("History: no epoch is recorded yet")
         epochs = self.column("epoch")
         panels = []
         for quantity, unit in (("loss", "nats"), ("accuracy", "share of examples")):

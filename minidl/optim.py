@@ -167,11 +167,11 @@ class Optimizer(ABC):
                 block[np.abs(block) < tiny] = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: the step count, and every moment under PyTorch's name."""
-        moments = {
-            n: s * c for n, s, c in zip(self.moments, self._state, self._units(), strict=True)
+        """What a resumed run needs, to the last bit: the step count and a copy of each moment."""
+        return {
+            "steps": self.steps,
+            **dict(zip(self.moments, map(np.copy, self._state), strict=True)),
         }
-        return {"steps": self.steps, **moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of an optimizer of the same kind over a model of the same size."""
@@ -189,12 +189,12 @@ class Optimizer(ABC):
                     f"got {np.shape(state[name])}"
                 )
         self.steps = whole(owner, "steps", state["steps"], low=0)
-        for name, vector, unit in zip(self.moments, self._state, self._units(), strict=True):
-            np.divide(state[name], unit, out=vector)
+        for name, vector in zip(self.moments, self._state, strict=True):
+            vector[:] = state[name]
 
-    def _units(self) -> tuple[float, ...]:
-        """PyTorch's moments in units of ours."""
-        return (1.0,) * len(self.moments)
+    def torch_moments(self) -> dict[str, Array]:
+        """The moments as PyTorch keeps them, under PyTorch's names."""
+        return dict(zip(self.moments, self._state, strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_blocks": [], "_theta": None}  # copies of views are not views
@@ -291,10 +291,10 @@ class Adam(Optimizer):
     Notes
     -----
     Kept are ``m / (1 - beta1)`` and ``v / (1 - beta2)``, which saves two passes over memory; the
-    constants move into the step size. ``state_dict`` gives ``m`` and ``v`` themselves.
+    constants move into the step size. ``torch_moments`` gives ``m`` and ``v`` themselves.
     """
 
-    moments = ("exp_avg", "exp_avg_sq")
+    moments = ("scaled_exp_avg", "scaled_exp_avg_sq")
 
     def __init__(
         self,
@@ -315,8 +315,9 @@ class Adam(Optimizer):
         self.eps = real(owner, "eps", eps, low=0)
         super().__init__(model, lr, weight_decay)
 
-    def _units(self) -> tuple[float, ...]:
-        return 1 - self.betas[0], 1 - self.betas[1]
+    def torch_moments(self) -> dict[str, Array]:
+        m, v = self._state
+        return {"exp_avg": m * (1 - self.betas[0]), "exp_avg_sq": v * (1 - self.betas[1])}
 
     def _prepare(self, lr: float) -> None:
         beta1, beta2 = self.betas

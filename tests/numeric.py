@@ -1,27 +1,35 @@
-"""An independent numerical derivative: central differences in float64, entry by entry."""
+"""An independent numerical derivative: five-point differences in float64, entry by entry."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 
-def gradient(f: Callable[[], float], x: np.ndarray, eps: float = 1e-5) -> np.ndarray:
-    """The derivative of ``f()`` with respect to every entry of ``x``, changed in place."""
-    result = np.empty_like(x)
+def gradient(f: Callable[[], float], x: np.ndarray, eps: float = 2e-5) -> np.ndarray:
+    """The derivative of ``f()`` with respect to every entry of ``x``, changed in place.
+
+    The error falls with ``eps**4``: LayerNorm bends sharply where a variance is small. Where the
+    one-sided differences disagree there is a kink within the step or a very strong curvature:
+    that entry is measured again with a hundredth of the step.
+    """
+    result, centre = np.empty_like(x), f()
     for i in np.ndindex(x.shape):
         before = x[i]
-        x[i] = before + eps
-        above = f()
-        x[i] = before - eps
-        below = f()
-        x[i] = before
-        result[i] = (above - below) / (2 * eps)
+        for step in (eps, eps / 100):
+            values = []
+            for k in (-2, -1, 1, 2):
+                x[i] = before + k * step
+                values.append(f())
+            x[i] = before
+            result[i] = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
+            if abs(values[1] - 2 * centre + values[2]) < 1e-3 * step:
+                break
     return result
 
 
 def agree(analytic: np.ndarray, numeric: np.ndarray, rtol: float = 1e-6) -> bool:
     """Whether two gradients are equal, relative to the larger of their largest entries."""
+    if analytic.shape != numeric.shape:
+        return False
     scale = max(np.abs(analytic).max(initial=0), np.abs(numeric).max(initial=0), 1e-3)
-    return (
-        analytic.shape == numeric.shape and np.abs(analytic - numeric).max(initial=0) < rtol * scale
-    )
+    return bool(np.abs(analytic - numeric).max(initial=0) < rtol * scale)

@@ -1,5 +1,6 @@
 """Layers and activations: gradients by finite differences, values and gradients beside PyTorch."""
 
+import entmax
 import numeric
 import numpy as np
 import pytest
@@ -8,7 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl
-from minidl import Dropout, LayerNorm, Linear, Quadratic, ReLU, Residual, Sequential, Sigmoid, Tanh
+from minidl import (
+    Dropout,
+    Entmax15,
+    LayerNorm,
+    Linear,
+    Quadratic,
+    ReLU,
+    Relumax,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Simplex,
+    Softmax,
+    Sparsemax,
+    Tanh,
+    relumax,
+)
 
 # name: (our layer on k features, PyTorch's counterpart or None)
 LAYERS = {
@@ -21,6 +38,11 @@ LAYERS = {
     "Tanh": (lambda k: Tanh(), lambda k: torch.nn.Tanh()),
     "Sigmoid": (lambda k: Sigmoid(), lambda k: torch.nn.Sigmoid()),
     "Quadratic": (lambda k: Quadratic(), None),
+    "Softmax": (lambda k: Softmax(), lambda k: torch.nn.Softmax(-1)),
+    "Sparsemax": (lambda k: Sparsemax(), lambda k: entmax.Sparsemax(-1)),
+    "Entmax15": (lambda k: Entmax15(), lambda k: entmax.Entmax15(-1)),
+    "Relumax": (lambda k: Relumax(2), None),
+    "Simplex": (lambda k: Simplex(relumax(3), axis=1), None),
 }  # fmt: skip
 
 PLACES = {

@@ -106,7 +106,7 @@ def test_label_kinds(kind):
     [
         (np.array([0, 3, 1]), ValueError, r"labels in 0..2, got y\[1\] = 3"),
         (np.array([0, 1, -2]), ValueError, r"labels in 0..2, got y\[2\] = -2"),
-        (np.array([0, 1]), ValueError, r"y of shape \(3,\), got \(2,\)"),
+        (np.array([0, 1]), ValueError, r"y of shape \(3,\) or \(3, 3\), got \(2,\)"),
         (np.array([0.0, 1, 2]), TypeError, r"integer labels, got dtype float64"),
     ],
 )

@@ -44,10 +44,9 @@ def run_both(ours, theirs, options, lr=0.05, steps=20):
 def test_equals_pytorch_for_20_steps(ours, theirs, options):
     for theta, twin, optimizer, state in run_both(ours, theirs, options):
         np.testing.assert_allclose(theta, twin, rtol=1e-12, atol=1e-12 * np.abs(twin).max())
-        own = optimizer.state_dict()
-        for name in optimizer.moments:
+        for name, own in optimizer.torch_moments().items():
             moment = state[name].numpy()
-            np.testing.assert_allclose(own[name], moment, rtol=0, atol=1e-12 * np.abs(moment).max())
+            np.testing.assert_allclose(own, moment, rtol=0, atol=1e-12 * np.abs(moment).max())
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_state_round_trip(make, way):
         optimizer = make(model)
         optimizer.load_state_dict(state)
     steps(model, optimizer, 10, 20)
-    np.testing.assert_allclose(model.theta, straight.theta, rtol=1e-13)
+    np.testing.assert_array_equal(model.theta, straight.theta)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ def test_state_round_trip(make, way):
         (lambda m: SGD(m, momentum="x"), r"momentum to be a finite number >= 0, got 'x'"),
         (lambda m: Cosine(0.1, 0), r"Cosine: expected steps"),
         (lambda m: Adam(m).load_state_dict({"step": 1}), r"no state 'step', did you mean 'steps'"),
-        (lambda m: Adam(m).load_state_dict({"steps": 1}), r"the state has no 'exp_avg'"),
+        (lambda m: Adam(m).load_state_dict({"steps": 1}), r"the state has no 'scaled_exp_avg'"),
         (lambda m: SGD(m, momentum=0.9).load_state_dict({"steps": 1, "momentum_buffer": np.ones(3)}), r"expected momentum_buffer of shape \(6,\), got \(3,\)"),
     ],
 )  # fmt: skip

@@ -122,7 +122,7 @@ def _claim(out: Path, what: dict[str, Any]) -> None:
             old, new = there[part].get(name), what[part].get(name)
             if old != new:
                 raise ValueError(
-                    f"{out} holds other results: {name} was {old}, now it is {new}; "
+                    f"{out} holds other results: {name} was {old!r}, now it is {new!r}; "
                     "choose another folder or delete this one"
                 )
 

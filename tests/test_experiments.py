@@ -1,0 +1,156 @@
+"""Grids, runs in processes and on a Dask cluster, what is kept, tables."""
+
+import functools
+import json
+import time
+
+import pytest
+import work
+
+from minidl.experiments import Grid, Table, run
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_grid():
+    grid = Grid(width=[16, 32], lr=[1e-3, 0.1], act=["relu"])
+    points = list(grid)
+    assert len(grid) == len(points) == 4
+    assert points[1] == {"width": 16, "lr": 0.1, "act": "relu"}
+    assert grid.identifier(points[1]) == "width=16,lr=0.1,act=relu"
+    assert len({grid.identifier(p) for p in grid}) == 4
+    for axes, message in (
+        ({}, "at least one axis"),
+        ({"a": []}, "axis a is empty"),
+        ({"a": [1, 2, 1]}, "axis a names 1 twice"),
+        ({"a": [None]}, "numbers or strings on axis a, got None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Grid(**axes)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_come_in_the_order_of_the_grid(tmp_path, jobs):
+    grid = Grid(a=[1, 2, 3], b=[10, 20])
+    results = run(
+        grid, work.product, out=tmp_path, jobs=jobs, cost=lambda p: p["a"], progress=False
+    )
+    assert [r.point for r in results] == list(grid)
+    assert [r.values["value"] for r in results] == [10, 20, 20, 40, 30, 60]
+    assert sorted(line["id"] for line in lines(tmp_path)) == sorted(r.id for r in results)
+    assert lines(tmp_path)[0]["point"]["a"] == 3 or jobs == 2  # long ones first
+
+
+def test_figures_do_not_depend_on_jobs_and_blas_has_one_thread(tmp_path):
+    grid = Grid(width=[8, 64], lr=[0.01, 0.1])
+    serial = run(grid, work.train, out=tmp_path / "1", jobs=1, progress=False)
+    parallel = run(grid, work.train, out=tmp_path / "2", jobs=2, progress=False)
+    assert [r.values["losses"] for r in serial] == [r.values["losses"] for r in parallel]
+    for r in serial + parallel:
+        assert r.values["threads"]
+        assert set(r.values["threads"]) == {1}
+
+
+def test_what_is_done_is_skipped(tmp_path):
+    grid = Grid(a=[1, 2, 3], b=[10])
+    first = run(grid, work.product, out=tmp_path, progress=False)
+    before = (tmp_path / "results.jsonl").read_bytes()
+    again = run(grid, functools.partial(work.sometimes, broken=[1, 2, 3]), out=tmp_path, progress=False)  # fmt: skip
+    assert again == first
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_failing_run_is_recorded_and_tried_again(tmp_path, jobs):
+    grid = Grid(a=[1, 2, 3])
+    options = {"out": tmp_path, "jobs": jobs, "progress": False}
+    results = run(grid, functools.partial(work.sometimes, broken=[2]), **options)
+    assert [r.error for r in results] == [None, "ArithmeticError: 2 is broken", None]
+    results = run(grid, functools.partial(work.sometimes, broken=[]), **options)
+    assert [r.values["value"] for r in results] == [1, 2, 3]
+    assert len(lines(tmp_path)) == 4  # only the broken one ran again
+
+
+def test_a_line_cut_short_is_run_again(tmp_path):
+    grid = Grid(a=[1, 2, 3], b=[10])
+    first = run(grid, work.product, out=tmp_path, progress=False)
+    file = tmp_path / "results.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    again = run(grid, work.product, out=tmp_path, progress=False)
+    assert [r.values["value"] for r in again] == [r.values["value"] for r in first]
+    assert len(lines(tmp_path)) == 3
+    file.write_text("nonsense\n")
+    with pytest.raises(ValueError, match=r"results.jsonl, line 1: not a result"):
+        run(grid, work.product, out=tmp_path, progress=False)
+
+
+def test_another_grid_in_the_same_folder_is_refused(tmp_path):
+    run(Grid(a=[1], b=[2]), work.product, out=tmp_path, settings={"seed": 1}, progress=False)
+    before = (tmp_path / "results.jsonl").read_bytes()
+    for grid, settings, message in (
+        (Grid(a=[1, 3], b=[2]), {"seed": 1}, r"a was \[1\], now it is \[1, 3\]"),
+        (Grid(a=[1], b=[2]), {"seed": 2}, r"seed was 1, now it is 2"),
+        (Grid(a=[1], b=[2]), {"seed": 1, "data": "x"}, r"data was None, now it is 'x'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(grid, work.product, out=tmp_path, settings=settings, progress=False)
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+def test_a_dead_worker_loses_nothing(tmp_path):
+    grid = Grid(a=[1, 2])
+    with pytest.raises(OSError, match=r"a worker process died .*; 0 of 2 runs are kept"):
+        run(grid, work.die, out=tmp_path, jobs=2, progress=False)
+    assert len(run(grid, work.slow, out=tmp_path, jobs=2, progress=False)) == 2
+
+
+def test_the_bar_counts_runs_and_estimates_the_time_left(tmp_path, capsys):
+    run(Grid(a=[1, 2, 3, 4]), work.slow, out=tmp_path)
+    shown = capsys.readouterr().err
+    assert "4/4 runs 100%" in shown
+    assert "left" in shown
+
+
+@pytest.mark.filterwarnings("default")  # Dask's own
+def test_on_a_dask_cluster(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        # Workers import what the tests hand them as users' workers do: from a file.
+        client.upload_file(work.__file__)
+        executor = client.get_executor()
+        grid = Grid(a=[1, 2, 3], b=[10, 20])
+        results = run(grid, work.product, out=tmp_path, executor=executor, progress=False)
+    assert [r.values["value"] for r in results] == [10, 20, 20, 40, 30, 60]
+    assert len(lines(tmp_path)) == 6
+
+
+def test_table(tmp_path, capsys):
+    table = Table(["width", "valid"], "a title")
+    table.add(16, 0.51234)
+    table.add(16, 0.75, marked=True)
+    table.end_group()
+    table.add(32, None)
+    table.write(tmp_path / "table")
+    assert (
+        tmp_path / "table.csv"
+    ).read_text() == "width,valid,best\n16,0.5123,0\n16,0.7500,1\n32,,0\n"
+    markdown = (tmp_path / "table.md").read_text().splitlines()
+    assert markdown[0] == "# a title"
+    assert markdown[2:6] == ["| width | valid |", "| ---: | ---: |", "| 16 | 0.5123 |", "| **16** | **0.7500** |"]  # fmt: skip
+    table.show()
+    shown = capsys.readouterr().out
+    assert "* 16" in shown
+    assert "0.5123" in shown
+
+
+def test_slow_is_slow_enough():
+    since = time.perf_counter()
+    work.slow({"a": 1})
+    assert time.perf_counter() - since > 0.1

@@ -1,0 +1,311 @@
+"""fit, evaluate, History, callbacks, checkpoints: on every way out, and the same bits again."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Callback, CrossEntropy, Dataset, Dropout, Linear, ReLU, Sequential, checkpoint
+from minidl.history import Epoch, History
+from minidl.training import Progress, evaluate, fit, predict
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(3, 6))
+    parts = []
+    for n in (130, 40, 40):
+        y = rng.integers(0, 3, n)
+        parts.append(((centres[y] + 0.7 * rng.normal(size=(n, 6))).astype(np.float32), y))
+    return Dataset(*parts)
+
+
+def make(seed=0, dropout=0.2, lr=1e-2, dtype="float32"):
+    model = Sequential(Linear(6, 8), ReLU(), Dropout(dropout), Linear(8, 3), rng=seed, dtype=dtype)
+    return model, minidl.Adam(model, lr, weight_decay=1e-4)
+
+
+def train(data, epochs=4, **options):
+    model, optimizer = make()
+    return model, fit(model, data, CrossEntropy(), optimizer, epochs=epochs, batch_size=32, rng=1, **options)  # fmt: skip
+
+
+class At(Callback):
+    """Calls ``what(run)`` after some epoch, or after some batch of it."""
+
+    def __init__(self, epoch, what, batch=None):
+        self.epoch, self.what, self.batch, self.batches = epoch, what, batch, 0
+        self.ended = 0
+
+    def on_epoch(self, run):
+        if self.batch is None and len(run.history) - 1 == self.epoch:
+            return self.what(run)
+        self.batches = 0
+        return None
+
+    def on_batch(self, run):
+        self.batches += 1
+        if len(run.history) == self.epoch and self.batches == self.batch:
+            self.what(run)
+
+    def on_end(self, run):
+        self.ended += 1
+
+
+def raising(error):
+    def raise_(run):
+        raise error
+
+    return raise_
+
+
+def test_fit_learns_and_records(data):
+    model, history = train(data, epochs=20)
+    assert [r.epoch for r in history] == list(range(21))
+    assert history[-1].valid_accuracy > 0.85 > history[0].valid_accuracy
+    first = history[0]
+    start, _ = make()
+    assert first.train_loss == evaluate(start, data.train, CrossEntropy())[0]
+    assert history[-1].valid_loss == evaluate(model, data.valid, CrossEntropy())[0]
+    assert history[-1].train_accuracy == np.mean(
+        predict(model, data.train).argmax(1) == data.train.y
+    )
+    assert all(r.seconds > 0 and r.lr == 1e-2 for r in history)
+    assert history.best.valid_accuracy == max(history.column("valid_accuracy"))
+
+
+def test_train_loss_is_the_mean_over_batches_as_training_went(data):
+    seen = []
+
+    class Watching(CrossEntropy):
+        def __call__(self, logits, y):
+            value, dlogits = super().__call__(logits, y)
+            seen.append((len(y), value))
+            return value, dlogits
+
+    model, optimizer = make()
+    history = fit(model, data, Watching(), optimizer, epochs=1, batch_size=32, rng=1, evaluate_train=False)  # fmt: skip
+    batches = [value for n, value in seen if n in (32, 2)]
+    assert len(batches) == 5  # 130 = 4 * 32 + 2
+    assert history[1].train_loss == pytest.approx(np.mean(batches))
+    assert history[1].train_accuracy is None
+
+
+def test_same_seed_same_bits(data):
+    (a, history_a), (b, history_b) = train(data), train(data)
+    np.testing.assert_array_equal(a.theta, b.theta)
+    assert history_a.column("train_loss") == history_b.column("train_loss")
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 - that nobody touched it
+    train(data, epochs=1)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_order_of_examples_has_a_stream_of_its_own(data):
+    """The seed of a model used again in fit must not tie batches to dropout masks or weights."""
+    order = minidl.training._epoch_rng(0, 1).random(4)
+    for other in (np.random.default_rng(0), *np.random.default_rng(0).spawn(3)):
+        assert (other.random(4) != order).all()
+    first, second = (minidl.training._epoch_rng(0, e).permutation(9).tolist() for e in (1, 2))
+    assert first != second
+
+
+@pytest.mark.parametrize("way", ["end", "early", "ctrl-c", "not finite"])
+def test_best_weights_are_restored_on_every_way_out(data, way):
+    best = {}
+
+    class Keep(Callback):
+        def on_epoch(self, run):
+            if run.history.best.epoch == len(run.history) - 1:
+                best["theta"] = run.model.theta.copy()
+
+    def poison(run):
+        run.model.theta[:] = np.nan
+
+    leave = {
+        "end": At(99, print),
+        "early": At(6, lambda run: True),
+        "ctrl-c": At(6, raising(KeyboardInterrupt()), batch=2),
+        "not finite": At(6, poison, batch=2),
+    }[way]
+    model, optimizer = make(lr=0.3)  # wild: the last weights are not the best
+    history = History()
+    arguments = {"epochs": 9, "batch_size": 32, "rng": 1, "restore_best": True}
+    expected = {"ctrl-c": KeyboardInterrupt, "not finite": minidl.NonFiniteLossError}.get(way)
+
+    def go():
+        fit(model, data, CrossEntropy(), optimizer, callbacks=[Keep(), leave], history=history, **arguments)  # fmt: skip
+
+    if expected:
+        with pytest.raises(expected):
+            go()
+    else:
+        go()
+    np.testing.assert_array_equal(model.theta, best["theta"])
+    assert len(history) == {"end": 10, "early": 7, "ctrl-c": 6, "not finite": 6}[way]
+    assert history.best.valid_accuracy == evaluate(model, data.valid, CrossEntropy())[1]
+    assert leave.ended == 1
+
+
+def test_best_weights_are_not_restored_unless_asked(data):
+    model, history = train(data, epochs=30)
+    if history.best.epoch != 30:
+        assert (history.best_theta != model.theta).any()
+
+
+def test_a_loss_that_is_not_finite_names_epoch_step_and_layer(data):
+    def poison(run):
+        run.model[3].weight.value[0, 0] = np.inf
+
+    model, optimizer = make(dropout=0)
+    with np.errstate(all="ignore"), pytest.raises(minidl.NonFiniteLossError) as caught:
+        fit(model, data, CrossEntropy(), optimizer, epochs=3, batch_size=32, rng=1, callbacks=[At(2, poison, batch=3)])  # fmt: skip
+    assert "epoch 2, step 3: the loss is nan" in str(caught.value)
+    assert "layer 3, Linear(8, 3)" in str(caught.value)
+
+
+def test_a_batch_that_is_not_finite_is_named(data):
+    model, optimizer = make(dropout=0)
+    train_ = minidl.data.Split(data.train.x.copy(), data.train.y, 1.0)
+    train_.x[3, 2] = np.nan  # after the data set was checked
+    spoiled = minidl.data.dataset._rebuild({**vars(data), "train": train_})
+    with pytest.raises(minidl.NonFiniteLossError, match="the batch itself is not finite"):
+        fit(model, spoiled, CrossEntropy(), optimizer, epochs=1, rng=1)
+
+
+def test_early_stopping(data):
+    model, optimizer = make(lr=0)  # never improves after epoch 0
+    stopping = minidl.EarlyStopping(patience=3)
+    history = fit(model, data, CrossEntropy(), optimizer, epochs=20, rng=1, callbacks=[stopping])
+    assert len(history) == 4
+    falling = History()
+    falling.records = [Epoch(i, 0, 0, loss, 0, 1, 0) for i, loss in enumerate([3, 2, 1.95, 1.9])]
+    run = minidl.training.Run(model, optimizer, falling, 9, 1)
+    assert not minidl.EarlyStopping(2, monitor="valid_loss").on_epoch(run)
+    assert minidl.EarlyStopping(2, monitor="valid_loss", min_delta=0.2).on_epoch(run)
+    with pytest.raises(
+        ValueError, match="no monitor 'valid_acuracy', did you mean 'valid_accuracy'"
+    ):
+        minidl.EarlyStopping(monitor="valid_acuracy")
+
+
+def test_progress_bar(data, capsys):
+    train(data, epochs=2, callbacks=[Progress()])
+    shown = capsys.readouterr().err
+    assert "10/10" in shown
+    assert "valid=" in shown
+
+
+def test_regression_keeps_the_lowest_loss():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4))
+    y = x @ [1.0, -2, 3, 0.5] + 1
+    data = Dataset((x[:150], y[:150]), (x[150:], y[150:]))
+    model = Sequential(Linear(4, 1), rng=0, dtype="float64")
+    history = fit(model, data, minidl.SquaredError(), minidl.SGD(model, 0.1), epochs=20, rng=0, restore_best=True)  # fmt: skip
+    assert history.best.valid_loss == min(history.column("valid_loss")) < 1e-3
+    assert history[0].valid_accuracy is None
+    np.testing.assert_allclose(model[0].weight.value[:, 0], [1, -2, 3, 0.5], atol=0.05)
+
+
+def test_without_a_validation_part(data):
+    alone = Dataset((data.train.x, data.train.y))
+    model, optimizer = make()
+    history = fit(model, alone, CrossEntropy(), optimizer, epochs=2, rng=1, restore_best=True)
+    assert history[2].valid_accuracy is None
+    assert history.best_theta is None
+
+
+def test_history_files(data, tmp_path):
+    _, history = train(data)
+    history.to_csv(tmp_path / "h.csv")
+    with (tmp_path / "h.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r["valid_accuracy"]) for r in rows] == history.column("valid_accuracy")
+    history.to_json(tmp_path / "h.json")
+    assert History.from_json(tmp_path / "h.json").records == history.records
+    assert json.loads((tmp_path / "h.json").read_text())[0]["epoch"] == 0
+    history.plot(tmp_path / "h.png", title="a run")
+    assert (tmp_path / "h.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "h.csv",
+        "h.json",
+        "h.png",
+    ]  # no leftovers
+    with pytest.raises(ValueError, match="no epoch is recorded"):
+        _ = History().best
+
+
+def test_fit_refuses_what_makes_no_sense(data):
+    model, optimizer = make()
+    other, _ = make()
+    loss = CrossEntropy()
+    with pytest.raises(ValueError, match="made for another model"):
+        fit(other, data, loss, optimizer, epochs=1, rng=0)
+    with pytest.raises(ValueError, match="expected batch_size to be a whole number >= 1, got 0"):
+        fit(model, data, loss, optimizer, epochs=1, batch_size=0, rng=0)
+    with pytest.raises(ValueError, match="epochs"):
+        fit(model, data, loss, optimizer, epochs=-1, rng=0)
+    with pytest.raises(TypeError, match="rng: expected a seed"):
+        fit(model, data, loss, optimizer, epochs=1, rng=None)
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_resumed_run_has_the_same_bits(data, tmp_path, dtype):
+    loss, options = CrossEntropy(), {"batch_size": 32, "rng": 1}
+    straight, optimizer = make(dtype=dtype)
+    whole = fit(straight, data, loss, optimizer, epochs=6, **options)
+    model, optimizer = make(dtype=dtype)
+    history = fit(model, data, loss, optimizer, epochs=3, **options)
+    checkpoint.save(tmp_path / "run.npz", model, optimizer, history)
+    other, other_optimizer = make(seed=9, dtype=dtype)
+    history = checkpoint.load(tmp_path / "run.npz", other, other_optimizer)
+    assert len(history) == 4
+    history = fit(other, data, loss, other_optimizer, epochs=6, history=history, **options)
+    np.testing.assert_array_equal(other.theta, straight.theta)
+    assert history.column("train_loss") == whole.column("train_loss")
+    assert history.column("valid_accuracy") == whole.column("valid_accuracy")
+
+
+def test_checkpoint_errors_change_nothing(data, tmp_path):
+    model, optimizer = make()
+    path = tmp_path / "run.npz"
+    checkpoint.save(path, model, optimizer)
+    wide = Sequential(Linear(6, 9), Dropout(0.1), Linear(9, 3), rng=0)
+    before = wide.theta.copy()
+    with pytest.raises(ValueError, match=r"run.npz: Sequential: .*"):
+        checkpoint.load(path, wide)
+    np.testing.assert_array_equal(wide.theta, before)
+    with pytest.raises(ValueError, match=r"expected a SGD, got Adam"):
+        checkpoint.load(path, model, minidl.SGD(model))
+    with pytest.raises(ValueError, match=r"has 1 random streams, the model 0"):
+        checkpoint.load(path, Sequential(Linear(6, 8), ReLU(), Linear(8, 3), rng=0))
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "nothing.npz", model)
+    raw = path.read_bytes()
+    for damaged in (raw[: len(raw) // 2], b"", b"hello"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"run.npz: cannot be read as a checkpoint"):
+            checkpoint.load(path, model)
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        checkpoint.load(path, model)
+
+
+def test_a_failed_save_leaves_the_old_file(data, tmp_path, monkeypatch):
+    model, _ = make()
+    path = tmp_path / "run.npz"
+    checkpoint.save(path, model)
+    before = path.read_bytes()
+    monkeypatch.setattr(np, "savez", raising(OSError("disk full")))
+    with pytest.raises((OSError, TypeError)):
+        checkpoint.save(path, model)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+    assert math.isfinite(model.theta.sum())
