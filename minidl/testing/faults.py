@@ -4,6 +4,7 @@ Each is one piece of a class's text and what to put in its place. The changed mo
 itself; the library stays as it is. ``python -m minidl.testing --faults`` prints what became of
 each, and the tests demand that all are caught and that the right tensor is named.
 """
+# ruff: noqa: E501 - in the table, a fault is a line
 
 from __future__ import annotations
 
@@ -16,7 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from minidl.activations import Tanh
 from minidl.arrays import Array
+from minidl.layers import Linear
+from minidl.losses import Loss
+from minidl.simplex import relumax, softmax
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
 from minidl.testing.report import FAILED, ContractError, GradientReport
 
@@ -68,7 +73,7 @@ class Outcome:
 
 
 def plant(where: str, old: str, new: str) -> ModuleType:
-    """A copy of a module of minidl in which one class says something else.
+    """The names of a module of minidl, where one class says something else.
 
     Raises
     ------
@@ -80,9 +85,10 @@ def plant(where: str, old: str, new: str) -> ModuleType:
     right = inspect.getsource(getattr(module, class_name))
     if right.count(old) != 1:
         raise ValueError(f"{where} says {old!r} {right.count(old)} times, expected once")
-    source = inspect.getsource(module).replace(right, right.replace(old, new))
     changed = ModuleType(module.__name__)
-    exec(compile(source, f"<{where} with a fault>", "exec"), vars(changed))  # noqa: S102 - our own text
+    vars(changed).update(vars(module))
+    code = compile(right.replace(old, new), f"<{where} with a fault>", "exec")
+    exec(code, vars(changed))  # noqa: S102 - our own text
     return changed
 
 
@@ -148,9 +154,6 @@ def residual(m: Any) -> GradientReport:
 
 
 def chain(m: Any) -> GradientReport:
-    from minidl.activations import Tanh
-    from minidl.layers import Linear
-
     layers = Tanh(), Linear(5, 5), Tanh(), Linear(5, 5)
     return check_layer(m.Sequential(*layers, rng=0, dtype="float64"), _batch(6, 5))
 
@@ -161,42 +164,24 @@ def on_zeros(m: Any) -> GradientReport:
     return check_layer(m.ReLU(), x)
 
 
-def loss(make: Callable[[Any], Any]) -> Check:
-    return lambda m: check_loss(make(m), 2 * _batch(6, 5), np.arange(6) % 5)
+def loss(made: Loss) -> GradientReport:
+    return check_loss(made, 2 * _batch(6, 5), np.arange(6) % 5)
+
+
+def smoothed(m: Any) -> GradientReport:
+    return loss(m.SmoothedNLL(relumax(5.0), eps=0.01))
+
+
+def cross_entropy(m: Any) -> GradientReport:
+    return loss(m.FenchelYoung(softmax))
 
 
 def squared(m: Any) -> GradientReport:
     return check_loss(m.SquaredError(), _batch(6, 5), _batch(5, 6).T)
 
 
-def simplex(make: Callable[[Any], Any]) -> Check:
-    return lambda m: check_simplex_map(make(m), _batch(6, 5))
-
-
-def _smoothed(m: Any) -> Any:
-    from minidl.simplex import relumax
-
-    return m.SmoothedNLL(relumax(5.0), eps=0.01)
-
-
-def _cross_entropy(m: Any) -> Any:
-    return m.CrossEntropy()
-
-
-def _softmax(m: Any) -> Any:
-    return m.softmax
-
-
-def _sparsemax(m: Any) -> Any:
-    return m.sparsemax
-
-
-def _entmax(m: Any) -> Any:
-    return m.entmax15
-
-
-def _relumax(m: Any) -> Any:
-    return m.relumax(1.5)
+def simplex(name: str, *args: float) -> Check:
+    return lambda m: check_simplex_map(getattr(m, name)(*args), _batch(6, 5))
 
 
 WRITTEN, STEP, FLIGHT = "written, not added", "after a step", "passes in flight"
@@ -206,7 +191,7 @@ LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
 RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
 DW, DB, DX = (
     "np.matmul(x.T, dy, out=weight.grad)",
-    "np.sum(dy, axis=0, out=bias.grad)",
+    "dy.sum(axis=0, out=bias.grad)",
     "dy @ weight.value.T if input_grad else None",
 )
 STALE = 'dy @ self.__dict__.setdefault("_w", weight.value.copy()).T if input_grad else None'
@@ -223,12 +208,14 @@ PULLED = "y = np.tanh(x)\n        return y, lambda dy: dy * (1 - y * y)"
 
 drop, norm, relu, tanh = layer("Dropout", 0.4), layer("LayerNorm", 5), layer("ReLU"), layer("Tanh")
 drop32 = layer("Dropout", 0.4, dtype=np.float32)
+softmax_vjp, sparsemax_vjp = simplex("_Softmax"), simplex("_Sparsemax")
+entmax_vjp, relumax_vjp = simplex("_Entmax15"), simplex("relumax", 1.5)
 quadratic32 = layer("Quadratic", dtype=np.float32)
 
 # fmt: off
 FAULTS = (
-    Fault("mean for sum in a bias gradient", LINEAR, DB, "np.mean(dy, axis=0, out=bias.grad)", linear, "bias"),
-    Fault("wrong axis in a bias gradient", LINEAR, DB, "np.sum(dy, axis=1, out=bias.grad)", linear, "bias"),
+    Fault("mean for sum in a bias gradient", LINEAR, DB, "dy.mean(axis=0, out=bias.grad)", linear, "bias"),
+    Fault("wrong axis in a bias gradient", LINEAR, DB, "dy.sum(axis=1, out=bias.grad)", linear, "bias"),
     Fault("bias gradient forgotten", LINEAR, DB, "pass", linear, "bias"),
     Fault("weight gradient transposed", LINEAR, DW, "np.matmul(dy.T, x, out=weight.grad)", linear, "weight"),
     Fault("weight gradient averaged over the batch", LINEAR, DW, "np.matmul(x.T / len(x), dy, out=weight.grad)", linear, "weight"),
@@ -258,19 +245,20 @@ FAULTS = (
     Fault("mean's term missing", NORM, CENTRED, "dh - along_h", norm, "input"),
     Fault("variance's term missing", NORM, CENTRED, "dh - dh.mean(axis=1, keepdims=True)", norm, "input"),
     Fault("statistics over the wrong axis", NORM, CENTRED, CENTRED.replace("axis=1", "axis=0"), norm, "input"),
-    Fault("factor missing in a weight gradient", NORM, "np.sum(dy * h, axis=0", "np.sum(dy, axis=0", norm, "weight"),
+    Fault("factor missing in a weight gradient", NORM, "(dy * h).sum(", "dy.sum(", norm, "weight"),
+    Fault("factor missing that starts at one", NORM, "dh = dy * weight.value", "dh = dy", norm, "input", STEP),
     Fault("skip connection missing", "layers.Residual", "dy + dfx", "dfx", residual, "input"),
     Fault("input_grad=False stops too early", "layer.Sequential", "tape[: self._first : -1]", "tape[: self._first + 1 : -1]", chain, "1.weight", SKIP),
-    Fault("gradient not averaged as the value is", "losses.FenchelYoung", "dlogits *= share", "pass", loss(_cross_entropy), "logits"),
-    Fault("minus sign missing", "losses.SmoothedNLL", "-weight * share / at", "weight * share / at", loss(_smoothed), "logits"),
+    Fault("gradient not averaged as the value is", "losses.FenchelYoung", "dlogits *= share", "pass", cross_entropy, "logits"),
+    Fault("minus sign missing", "losses.SmoothedNLL", "-weight * share / at", "weight * share / at", smoothed, "logits"),
     Fault("factor 2 of a square", "losses.SquaredError", "value, error * share", "value, 2 * error * share", squared, "logits"),
-    Fault("softmax's second term missing", "simplex._Softmax", 'dp - np.einsum("nk,nk->n", dp, p)[:, None]', "dp", simplex(_softmax), "z"),
-    Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= total", "p /= total + 1e-3", simplex(_softmax), "output", "on the simplex"),
-    Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, simplex(_sparsemax), "z"),
-    Fault("size of the support off by one", "simplex._Sparsemax", COUNT, f"({COUNT} + 1)", simplex(_sparsemax), "z"),
-    Fault("square root missing", "simplex._Entmax15", "r = np.sqrt(p)\n", "r = p\n", simplex(_entmax), "z"),
-    Fault("relumax's argmax term missing", "simplex.relumax", "h[rows, m] -= h.sum(axis=-1)", "pass", simplex(_relumax), "z"),
-    Fault("relumax's factor 1/s missing", "simplex.relumax", "* (largest / self.b)[:, None]", "* 1", simplex(_relumax), "z"),
-    Fault("jvp without its second term", "simplex.relumax", "h -= p * h.sum(axis=-1, keepdims=True)", "pass", simplex(_relumax), "z", "jvp"),
+    Fault("softmax's second term missing", "simplex._Softmax", 'dp - np.einsum("nk,nk->n", dp, p)[:, None]', "dp", softmax_vjp, "z"),
+    Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= total", "p /= total + 1e-3", softmax_vjp, "output", "on the simplex"),
+    Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
+    Fault("size of the support off by one", "simplex._Sparsemax", COUNT, f"({COUNT} + 1)", sparsemax_vjp, "z"),
+    Fault("square root missing", "simplex._Entmax15", "r = np.sqrt(p)\n", "r = p\n", entmax_vjp, "z"),
+    Fault("relumax's argmax term missing", "simplex.relumax", "h[rows, m] -= h.sum(axis=-1)", "pass", relumax_vjp, "z"),
+    Fault("relumax's factor 1/s missing", "simplex.relumax", "* (largest / self.b)[:, None]", "* 1", relumax_vjp, "z"),
+    Fault("jvp without its second term", "simplex.relumax", "h -= p * h.sum(axis=-1, keepdims=True)", "pass", relumax_vjp, "z", "jvp"),
 )
 # fmt: on

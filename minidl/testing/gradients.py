@@ -19,6 +19,7 @@ name the worst one.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -154,11 +155,14 @@ class Point:
 
     @cached_property
     def rounded(self) -> list[dict[str, Array]]:
-        """The gradients again, from tensors and cotangents moved by units in the last place."""
-        return [
-            _wide(self.subject.run({k: self._ulps(v) for k, v in self.native.items()}).pull(dy))
-            for dy in (self._ulps(self.dy) for _ in range(NEARBY))
-        ]
+        """The gradients again, with tensors, cotangents and what passes between inner layers
+        moved by units in the last place.
+        """
+        with self.subject.shaken(self._ulps):
+            return [
+                _wide(self.subject.run({k: self._ulps(v) for k, v in self.native.items()}).pull(dy))
+                for dy in (self._ulps(self.dy) for _ in range(NEARBY))
+            ]
 
     def within_rounding(self, name: str, u: Array, numeric: float) -> bool:
         """Step 4 of the policy."""
@@ -182,8 +186,7 @@ class Point:
     def check(self, name: str) -> TensorCheck:
         """One tensor along random directions; the entries only where those disagree."""
         checks = [self._along(name) for _ in range(DIRECTIONS)]
-        worst = max(checks, key=lambda c: (c.verdict == FAILED, c.verdict != OK, c.error))
-        return worst
+        return max(checks, key=lambda c: (c.verdict == FAILED, c.verdict != OK, c.error))
 
     def _along(self, name: str) -> TensorCheck:
         x = self.wide[name]
@@ -269,7 +272,7 @@ def taylor_slope(subject: Subject, tensors: Tensors, dy: Array, rng: np.random.G
     u = {name: direction(rng, x) for name, x in wide.items()}
     slope = sum(float(np.vdot(gradients[name], u[name])) for name in wide)
     finite = np.isfinite(y)
-    floor = 2**-44 * float(np.linalg.norm((g * np.where(finite, y, 0))) + abs(slope))
+    floor = 2**-44 * float(np.linalg.norm(g * np.where(finite, y, 0)) + abs(slope))
     points = []
     for h in 10.0 ** np.arange(-2, -6.5, -0.5):
         moved = subject.run({name: wide[name] + h * u[name] for name in wide}).y.ravel()
@@ -277,14 +280,14 @@ def taylor_slope(subject: Subject, tensors: Tensors, dy: Array, rng: np.random.G
         if remainder > floor:
             points.append((np.log(h), np.log(remainder)))
     if len(points) < 2:
-        return float("inf")
+        return math.inf
     steps = np.diff(np.array(points), axis=0)
     return float(np.median(steps[-3:, 1] / steps[-3:, 0]))
 
 
 def _typical(x: Array) -> float:
     """The root mean square of the entries."""
-    return float(np.linalg.norm(x.ravel())) / max(x.size, 1) ** 0.5
+    return float(np.linalg.norm(x.ravel())) / math.sqrt(max(x.size, 1))
 
 
 def _wide(tensors: Tensors) -> dict[str, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 OK, KINK, ROUNDING, FAILED = "ok", "ok (kink)", "ok (rounding)", "FAILED"
@@ -136,26 +137,38 @@ class GradientReport:
             raise GradientError(f"\n{self}")
 
     def __str__(self) -> str:
-        rows = [("tensor", "shape", "analytic", "numeric", "relative error", "verdict")]
-        rows += [
+        head = ("tensor", "shape", "analytic", "numeric", "relative error", "verdict")
+        tensors = [
             (t.name, str(t.shape), f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}",
              t.verdict)
             for t in self.tensors
         ]  # fmt: skip
-        names = max(len(c.name) for c in self.conditions)
-        widths = [max(len(row[k]) for row in rows) for k in range(6)]
-        widths[0] = max(widths[0], names)
-        lines = [f"{self.subject}: {'passed' if self else 'FAILED'}", ""]
-        for name, shape, *numbers, verdict in rows:
-            cells = [f"{cell:>{w}}" for cell, w in zip(numbers, widths[2:5], strict=True)]
-            left = f"{name:<{widths[0]}}  {shape:<{widths[1]}}"
-            lines.append(f"{left}  {'  '.join(cells)}  {verdict}")
-        lines.append("")
-        for c in self.conditions:
-            lines.append(f"{c.name:<{widths[0]}}  {c.verdict}")
+        conditions = [(c.name, c.verdict) for c in self.conditions]
         if not math.isnan(self.slope):
-            kind = "no remainder: linear" if math.isinf(self.slope) else "2 when right, 1 when not or at a kink"
-            lines.append(f"{'Taylor slope':<{widths[0]}}  {self.slope:.2f} ({kind})")
-        lines += [f"note: {note}" for note in self.notes]
+            means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
+            conditions.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
+        notes = [f"note: {note}" for note in self.notes]
         worst = [str(t.worst) for t in self.tensors if t.worst]
-        return "\n".join([*lines, *([""] if worst else []), *worst])
+        return "\n".join(
+            [
+                f"{self.subject}: {'passed' if self else FAILED}",
+                "",
+                *aligned([head, *tensors], right=(2, 3, 4)),
+                "",
+                *aligned(conditions),
+                *notes,
+                *(["", *worst] if worst else []),
+            ]
+        )
+
+
+def aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+    """Rows as lines with columns of equal width, flush left but for those in ``right``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            f"{cell:>{w}}" if k in right else f"{cell:<{w}}"
+            for k, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

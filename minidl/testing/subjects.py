@@ -21,12 +21,16 @@ from minidl.testing.report import ContractError
 
 Tensors = Mapping[str, Array]
 Pull = Callable[[Array], dict[str, Array]]
+Forward = Callable[[Array], tuple[Array, Backward]]
 FLOATS = ("float16", "float32", "float64")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One forward pass: its output, its pull-back, and the arrays that were handed out."""
+    """One forward pass: its output, its pull-back, and the arrays that were handed out.
+
+    The pull-back adds the cotangent that it hands out, which is a copy too.
+    """
 
     y: Array
     pull: Pull
@@ -65,6 +69,11 @@ class Subject(ABC):
     def parts(self, tensors: Tensors, dy: Array) -> list[tuple[Subject, Array]]:
         """What it is made of, each at what it is given in this pass, with its cotangent."""
         return []
+
+    @contextmanager
+    def shaken(self, jitter: Callable[[Array], Array]) -> Iterator[None]:
+        """Within this context, what passes between its parts goes through ``jitter``."""
+        yield
 
     def label(self, tensor: str) -> str:
         return f"{self.name}.{tensor}"
@@ -108,12 +117,14 @@ class LayerSubject(Subject):
         x = twin(tensors["input"])
         y, backward = self._checked(self.layer.forward(x, train=self.train), x.dtype)
 
+        given = {"input": x, **{key: p.value for key, p in self.parameters.items()}}
+
         def pull(dy: Array) -> dict[str, Array]:
+            given["cotangent"] = dy = twin(dy)
             dx = gradient_like(x, backward(dy), f"{self.name}: expected backward(dy) to return dx")
             grads = {key: p.grad.copy() for key, p in self.parameters.items()}
             return {"input": dx, **grads}
 
-        given = {"input": x, **{key: p.value for key, p in self.parameters.items()}}
         return Run(y.copy(), pull, given, backward)
 
     @contextmanager
@@ -146,31 +157,47 @@ class LayerSubject(Subject):
         """The innermost layers; their forward is listened to for one pass."""
         calls: list[tuple[Any, Array, Array]] = []
 
-        def listen(layer: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
-            def listening(x: Array, **options: Any) -> tuple[Array, Backward]:
-                y, backward = forward(x, **options)
+        def listen(layer: Any, x: Array, run: Forward) -> tuple[Array, Backward]:
+            y, backward = run(x)
 
-                def pull(dy: Array, **options: Any) -> Any:
-                    calls.append((layer, twin(x), twin(dy)))
-                    return backward(dy, **options)
+            def pull(dy: Array, **options: Any) -> Any:
+                calls.append((layer, twin(x), twin(dy)))
+                return backward(dy, **options)
 
-                return y, pull
+            return y, pull
 
-            return listening
+        with self._through(listen):
+            self.run(tensors).pull(dy)
+        for bits, state in self._generators:
+            bits.state = state
+        return [(LayerSubject(m, x, self.train, self._rng), d) for m, x, d in calls]
 
+    @contextmanager
+    def shaken(self, jitter: Callable[[Array], Array]) -> Iterator[None]:
+        def shake(layer: Any, x: Array, run: Forward) -> tuple[Array, Backward]:
+            y, backward = run(jitter(x))
+            return y, lambda dy, **options: backward(jitter(dy), **options)
+
+        with self._through(shake):
+            yield
+
+    @contextmanager
+    def _through(self, between: Callable[[Any, Array, Forward], Any]) -> Iterator[None]:
+        """Within this context the innermost layers' ``forward`` goes through ``between``."""
         innermost = [m for m in self._members[1:] if len(list(walk(m))) == 1]
         before = [(vars(m), dict(vars(m))) for m in innermost]
+
+        def redirected(m: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda x, **options: between(m, x, lambda x: forward(x, **options))
+
         for m in innermost:
-            m.forward = listen(m, m.forward)
+            m.forward = redirected(m, m.forward)
         try:
-            self.run(tensors).pull(dy)
+            yield
         finally:
             for now, then in before:
                 now.clear()
                 now.update(then)
-        for bits, state in self._generators:
-            bits.state = state
-        return [(LayerSubject(m, x, self.train, self._rng), d) for m, x, d in calls]
 
     def _rebind(self, key: str, dtype: np.dtype[Any]) -> None:
         """Give a parameter arrays of another dtype, or its own ones back."""
@@ -236,11 +263,14 @@ class MapSubject(Subject):
         z = twin(tensors["z"])
         p = output(self.map(z, axis=self.axis), f"{self.name}: expected map(z)")
 
+        given = {"z": z, "output": p}
+
         def pull(dp: Array) -> dict[str, Array]:
+            given["cotangent"] = dp = twin(dp)
             dz = self.map.vjp(p, dp, axis=self.axis)
             return {"z": gradient_like(z, dz, f"{self.name}: expected vjp(p, dp) to return dz")}
 
-        return Run(p.copy(), pull, {"z": z}, self.map.vjp)
+        return Run(p.copy(), pull, given, self.map.vjp)
 
 
 class FunctionSubject(Subject):
@@ -263,16 +293,18 @@ class FunctionSubject(Subject):
         y = output(self.f(*given.values()), f"{self.name}: expected f's output")
 
         def pull(dy: Array) -> dict[str, Array]:
-            got = self.vjp(*given.values(), dy)
+            inputs = [given[key] for key in self.tensors]
+            given["cotangent"] = dy = twin(dy)
+            got = self.vjp(*inputs, dy)
             got = got if isinstance(got, (tuple, list)) else (got,)
-            if len(got) != len(given):
+            if len(got) != len(inputs):
                 raise ContractError(
-                    f"{self.name}: expected vjp to return {len(given)} gradients, one for each "
-                    f"of {', '.join(given)}, got {len(got)}"
+                    f"{self.name}: expected vjp to return {len(inputs)} gradients, one for each "
+                    f"of {', '.join(self.tensors)}, got {len(got)}"
                 )
             return {
                 key: gradient_like(x, d, f"{self.name}: expected vjp to return d{key}")
-                for (key, x), d in zip(given.items(), got, strict=True)
+                for (key, x), d in zip(self.tensors.items(), got, strict=True)
             }
 
         return Run(y.copy(), pull, given, self.vjp)
