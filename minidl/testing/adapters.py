@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from minidl.arrays import Array, Backward
 from minidl.layer import Parameter
-from minidl.testing.subjects import accepts
 
 
 class Cached:
@@ -60,3 +61,12 @@ class Cached:
 
     def __repr__(self) -> str:
         return f"Cached({type(self.layer).__name__})"
+
+
+def accepts(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
+    """Whether a call with these arguments fits the function's signature."""
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except TypeError:
+        return False
+    return True

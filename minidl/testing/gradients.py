@@ -174,8 +174,8 @@ class Point:
         a, rtol = self.analytic(name, u), self.settings.rtol
         # What is left of a gradient that cancels to nothing, beside others that do not.
         error, floor = abs(a - numeric), 0.01 * rtol * self._largest
-        if error > math.sqrt(rtol) * max(abs(a), abs(numeric), _typical(self.gradients[name])):
-            return error <= floor  # more than rounding does; at a tie, a unit moves it as much
+        if error > math.sqrt(rtol) * self._largest:
+            return False  # at a tie, a unit in the last place may change anything
         values = [a, *(float(np.vdot(gradients[name], u)) for gradients in self.rounded)]
         return error <= 4 * (max(values) - min(values)) + floor
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from minidl.arrays import Array
 
+Layout = Callable[[Array], Array]
+
 
 def contiguous(x: Array) -> Array:
     """C order."""
@@ -38,7 +40,7 @@ def empty(x: Array) -> Array:
     return x[:0]
 
 
-LAYOUTS: dict[str, Callable[[Array], Array]] = {
+LAYOUTS: dict[str, Layout] = {
     "C": contiguous,
     "Fortran": fortran,
     "strided": strided,
