@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from minidl.cli import Parser, run_main
-from minidl.errors import did_you_mean
-from minidl.layer import Layer, named_parameters
+from minidl.errors import did_you_mean, whole
+from minidl.layer import Layer, is_layer, named_parameters
 from minidl.testing.checks import check_layer
 from minidl.testing.faults import FAULTS, try_fault
 from minidl.testing.networks import check_random_network
@@ -46,7 +46,8 @@ def main() -> None:
     if args.faults:
         passed = show_faults()
     elif args.networks is not None:
-        passed = try_networks(range(args.seed, args.seed + args.networks))
+        count = whole("--networks", "N", args.networks)
+        passed = try_networks(range(args.seed, args.seed + count))
     else:
         if args.input is None:
             parser.error("--input: expected the batch's shape, as 8x12")
@@ -104,8 +105,11 @@ def load_layer(text: str) -> Any:
     if found is None:
         names = [n for n in vars(module) if not n.startswith("_")]
         raise ValueError(f"{module_name} has no {name.id!r}{did_you_mean(name.id, names)}")
-    is_layer = callable(getattr(found, "forward", None)) and not isinstance(found, type)
-    return found if is_layer and not isinstance(call, ast.Call) else found(*args, **options)
+    if is_layer(found) and not isinstance(call, ast.Call):
+        return found
+    if not callable(found):
+        raise TypeError(f"{text}: expected a layer, or what makes one, got {found!r}")
+    return found(*args, **options)
 
 
 def show_faults() -> bool:
