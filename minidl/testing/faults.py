@@ -1,0 +1,264 @@
+"""Does the checker catch what it should? Faults, planted in the library's own source.
+
+Each is one piece of a class's text and what to put in its place. The changed module lives by
+itself; the library stays as it is. ``python -m minidl.testing --faults`` prints what became of
+each, and the tests demand that all are caught and that the right tensor is named.
+"""
+# ruff: noqa: E501 - in the table, a fault is a line
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minidl.activations import Tanh
+from minidl.arrays import Array
+from minidl.layers import Linear
+from minidl.losses import Loss
+from minidl.simplex import relumax, softmax
+from minidl.testing.checks import check_layer, check_loss, check_simplex_map
+from minidl.testing.report import FAILED, ContractError, GradientReport
+
+Check = Callable[[Any], GradientReport]
+"""Checks the changed module."""
+
+GRADIENT = "gradient"
+CONTRACT = "contract"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault, and what its report must say.
+
+    Attributes
+    ----------
+    what : str
+        In words.
+    where : str
+        Module and class.
+    old, new : str
+        What the class says, exactly once, and what is put there.
+    check : callable
+    tensor : str
+        What the report must name.
+    by : str
+        The gradient itself, the name of a side condition, or the contract (an exception).
+    index : tuple, optional
+        The entry that the report must name; None in it stands for any.
+    """
+
+    what: str
+    where: str
+    old: str
+    new: str
+    check: Check
+    tensor: str
+    by: str = GRADIENT
+    index: tuple[int | None, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the checker made of a fault: what it named, and whether that is right."""
+
+    fault: Fault
+    named: str
+    right: bool
+
+
+def plant(where: str, old: str, new: str) -> ModuleType:
+    """The names of a module of minidl, where one class says something else.
+
+    Raises
+    ------
+    ValueError
+        If the class does not say ``old`` exactly once: then there is nothing to plant.
+    """
+    module_name, _, class_name = where.partition(".")
+    module = importlib.import_module(f"minidl.{module_name}")
+    right = inspect.getsource(getattr(module, class_name))
+    if right.count(old) != 1:
+        raise ValueError(f"{where} says {old!r} {right.count(old)} times, expected once")
+    changed = ModuleType(module.__name__)
+    vars(changed).update(vars(module))
+    code = compile(right.replace(old, new), f"<{where} with a fault>", "exec")
+    exec(code, vars(changed))  # noqa: S102 - our own text
+    return changed
+
+
+def try_fault(fault: Fault) -> Outcome:
+    """Plant it, check, and compare what is named with what should be."""
+    module = plant(fault.where, fault.old, fault.new)
+    try:
+        found = list(_found(fault.check(module)))
+    except ContractError as error:
+        return Outcome(fault, f"{CONTRACT}: {error}", fault.by == CONTRACT)
+    gradients = {tensor for by, tensor, _, _ in found if by == GRADIENT}
+    for by, tensor, index, text in found:
+        # A wrong gradient must be the only one; a broken condition may make others wrong.
+        alone = by != GRADIENT or gradients == {tensor}
+        if by == fault.by and tensor == fault.tensor and alone and _fits(index, fault.index):
+            return Outcome(fault, text, True)
+    return Outcome(fault, "; ".join(text for *_, text in found) or "nothing", False)
+
+
+def _found(report: GradientReport) -> Iterator[tuple[str, str | None, Any, str]]:
+    """By what, the tensor, the index and the sentence, for each failure."""
+    for t in report.tensors:
+        if t.verdict == FAILED:
+            yield GRADIENT, t.name, t.worst.index if t.worst else None, str(t.worst or t.name)
+    for c in report.conditions:
+        if c.problem:
+            yield c.name, c.tensor, c.index, f"{c.name}: {c.problem}"
+
+
+def _fits(index: tuple[int, ...] | None, want: tuple[int | None, ...] | None) -> bool:
+    return want is None or (
+        index is not None and all(w in (None, i) for i, w in zip(index, want, strict=True))
+    )
+
+
+def _batch(*shape: int, dtype: type[np.floating[Any]] = np.float64) -> Array:
+    return np.asarray(np.random.default_rng(1).standard_normal(shape), dtype)
+
+
+# Square, so that a transpose or a wrong axis fits and only the numbers are wrong.
+def linear(m: Any) -> GradientReport:
+    return check_layer(m.Linear(5, 5, rng=0, dtype="float64"), _batch(5, 5))
+
+
+def oblong(m: Any) -> GradientReport:
+    return check_layer(m.Linear(6, 5, rng=0, dtype="float64"), _batch(4, 6))
+
+
+def large(m: Any) -> GradientReport:
+    return check_layer(m.Linear(100, 100, rng=0, dtype="float64"), _batch(8, 100))
+
+
+def layer(name: str, *args: Any, dtype: type[np.floating[Any]] = np.float64) -> Check:
+    def check(m: Any) -> GradientReport:
+        made = getattr(m, name)(*args).initialize(rng=0, dtype=dtype)
+        return check_layer(made, _batch(6, 5, dtype=dtype))
+
+    return check
+
+
+def residual(m: Any) -> GradientReport:
+    return check_layer(m.Residual(m.Linear(5, 5), rng=0).copy("float64"), _batch(6, 5))
+
+
+def chain(m: Any) -> GradientReport:
+    layers = Tanh(), Linear(5, 5), Tanh(), Linear(5, 5)
+    return check_layer(m.Sequential(*layers, rng=0, dtype="float64"), _batch(6, 5))
+
+
+def on_zeros(m: Any) -> GradientReport:
+    x = _batch(6, 5)
+    x[2, 3] = 0
+    return check_layer(m.ReLU(), x)
+
+
+def loss(made: Loss) -> GradientReport:
+    return check_loss(made, 2 * _batch(6, 5), np.arange(6) % 5)
+
+
+def smoothed(m: Any) -> GradientReport:
+    return loss(m.SmoothedNLL(relumax(5.0), eps=0.01))
+
+
+def cross_entropy(m: Any) -> GradientReport:
+    return loss(m.FenchelYoung(softmax))
+
+
+def squared(m: Any) -> GradientReport:
+    return check_loss(m.SquaredError(), _batch(6, 5), _batch(5, 6).T)
+
+
+def simplex(name: str, *args: float) -> Check:
+    return lambda m: check_simplex_map(getattr(m, name)(*args), _batch(6, 5))
+
+
+WRITTEN, STEP, FLIGHT = "written, not added", "after a step", "passes in flight"
+UNMODIFIED, REPEAT, SKIP = "not modified", "repeatable", "input_grad=False"
+
+LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
+RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
+DW, DB, DX = (
+    "np.matmul(x.T, dy, out=weight.grad)",
+    "dy.sum(axis=0, out=bias.grad)",
+    "dy @ weight.value.T if input_grad else None",
+)
+STALE = 'dy @ self.__dict__.setdefault("_w", weight.value.copy()).T if input_grad else None'
+MASKED = "dy * mask"
+AGAIN = "dy * (self.rng.random(x.shape) >= self.p) / (1 - self.p)"
+SCALED = "keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)"
+DRAWN = "self.rng.random(x.shape, dtype=np.float32)"
+CENTRED = "dh - dh.mean(axis=1, keepdims=True) - along_h"
+INSIDE = "inside = p > 0"
+LESS = "inside = p > np.where(p > 0, p, np.inf).min(axis=-1, keepdims=True)"
+COUNT = "inside.sum(axis=-1, keepdims=True, dtype=p.dtype)"
+SHARED = "self.y = y = np.tanh(x)\n        return y, lambda dy: dy * (1 - self.y * self.y)"
+PULLED = "y = np.tanh(x)\n        return y, lambda dy: dy * (1 - y * y)"
+
+drop, norm, relu, tanh = layer("Dropout", 0.4), layer("LayerNorm", 5), layer("ReLU"), layer("Tanh")
+drop32 = layer("Dropout", 0.4, dtype=np.float32)
+softmax_vjp, sparsemax_vjp = simplex("_Softmax"), simplex("_Sparsemax")
+entmax_vjp, relumax_vjp = simplex("_Entmax15"), simplex("relumax", 1.5)
+quadratic32 = layer("Quadratic", dtype=np.float32)
+
+# fmt: off
+FAULTS = (
+    Fault("mean for sum in a bias gradient", LINEAR, DB, "dy.mean(axis=0, out=bias.grad)", linear, "bias"),
+    Fault("wrong axis in a bias gradient", LINEAR, DB, "dy.sum(axis=1, out=bias.grad)", linear, "bias"),
+    Fault("bias gradient forgotten", LINEAR, DB, "pass", linear, "bias"),
+    Fault("weight gradient transposed", LINEAR, DW, "np.matmul(dy.T, x, out=weight.grad)", linear, "weight"),
+    Fault("weight gradient averaged over the batch", LINEAR, DW, "np.matmul(x.T / len(x), dy, out=weight.grad)", linear, "weight"),
+    Fault("1% error in one column", LINEAR, DW, f"{DW}; weight.grad[:, 3] *= 1.01", linear, "weight", index=(None, 3)),
+    Fault("one wrong entry in 10,000", LINEAR, DW, f"{DW}; weight.grad[37, 59] *= 0.9", large, "weight", index=(37, 59)),
+    Fault("one missing entry in 10,000", LINEAR, DW, f"{DW}; weight.grad[99, 0] = 0", large, "weight", index=(99, 0)),
+    Fault("gradient added, not written", LINEAR, DW, "weight.grad += x.T @ dy", linear, "weight", WRITTEN),
+    Fault("sign of the input's gradient", LINEAR, DX, f"-{DX}", linear, "input"),
+    Fault("weight not transposed", LINEAR, DX, DX.replace(".T", ""), linear, "input"),
+    Fault("stale parameter value", LINEAR, DX, STALE, linear, "input", STEP),
+    Fault("input's gradient of the wrong shape", LINEAR, DX, DX.replace("dy @ weight.value.T", "weight.value @ dy.T"), oblong, "input", CONTRACT),
+    Fault("parameter changed by backward", LINEAR, DW, f"{DW}; weight.value *= 0.999", linear, "weight", UNMODIFIED),
+    Fault("input_grad=False skips a gradient", LINEAR, DB, f"{DB} if input_grad else None", linear, "bias", SKIP),
+    Fault("dropout mask dropped", DROPOUT, MASKED, "dy", drop, "input"),
+    Fault("dropout mask drawn again", DROPOUT, MASKED, AGAIN, drop, "input"),
+    Fault("dropout scale missing in backward", DROPOUT, MASKED, "dy * keep", drop, "input"),
+    Fault("backward consumes its mask", DROPOUT, MASKED, "np.multiply(mask, dy, out=mask)", drop, "input", REPEAT),
+    Fault("float32 promoted in forward", DROPOUT, SCALED, "keep / (1 - self.p)", drop32, "output", "dtype"),
+    Fault("global random state", DROPOUT, DRAWN, "np.random.random(x.shape)", drop, "output", REPEAT),
+    Fault("float32 promoted in backward", QUADRATIC, "dy * (1 - 2 * x)", "dy * (1 - np.array([2.0]) * x)", quadratic32, "input", "dtype"),
+    Fault("input changed in place", RELU, "np.maximum(x, 0)", "np.maximum(x, 0, out=x)", relu, "input", UNMODIFIED),
+    Fault("cotangent changed in place", RELU, "dy * (y > 0)", "np.multiply(dy, y > 0, out=dy)", relu, "cotangent", UNMODIFIED),
+    Fault("cotangent ignored", RELU, "dy * (y > 0)", "1.0 * (y > 0)", relu, "input"),
+    Fault("slope of 5 at the kink", RELU, "dy * (y > 0)", "dy * np.where(x == 0, 5, x > 0)", on_zeros, "input", index=(2, 3)),
+    Fault("derivative of another function", TANH, "1 - y * y", "1 - y", tanh, "input"),
+    Fault("state shared by two passes", TANH, PULLED, SHARED, tanh, "input", FLIGHT),
+    Fault("mean's term missing", NORM, CENTRED, "dh - along_h", norm, "input"),
+    Fault("variance's term missing", NORM, CENTRED, "dh - dh.mean(axis=1, keepdims=True)", norm, "input"),
+    Fault("statistics over the wrong axis", NORM, CENTRED, CENTRED.replace("axis=1", "axis=0"), norm, "input"),
+    Fault("factor missing in a weight gradient", NORM, "(dy * h).sum(", "dy.sum(", norm, "weight"),
+    Fault("factor missing that starts at one", NORM, "dh = dy * weight.value", "dh = dy", norm, "input", STEP),
+    Fault("skip connection missing", "layers.Residual", "dy + dfx", "dfx", residual, "input"),
+    Fault("input_grad=False stops too early", "layer.Sequential", "tape[: self._first : -1]", "tape[: self._first + 1 : -1]", chain, "1.weight", SKIP),
+    Fault("gradient not averaged as the value is", "losses.FenchelYoung", "dlogits *= share", "pass", cross_entropy, "logits"),
+    Fault("minus sign missing", "losses.SmoothedNLL", "-weight * share / at", "weight * share / at", smoothed, "logits"),
+    Fault("factor 2 of a square", "losses.SquaredError", "value, error * share", "value, 2 * error * share", squared, "logits"),
+    Fault("softmax's second term missing", "simplex._Softmax", 'dp - np.einsum("nk,nk->n", dp, p)[:, None]', "dp", softmax_vjp, "z"),
+    Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= total", "p /= total + 1e-3", softmax_vjp, "output", "on the simplex"),
+    Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
+    Fault("size of the support off by one", "simplex._Sparsemax", COUNT, f"({COUNT} + 1)", sparsemax_vjp, "z"),
+    Fault("square root missing", "simplex._Entmax15", "r = np.sqrt(p)\n", "r = p\n", entmax_vjp, "z"),
+    Fault("relumax's argmax term missing", "simplex.relumax", "h[rows, m] -= h.sum(axis=-1)", "pass", relumax_vjp, "z"),
+    Fault("relumax's factor 1/s missing", "simplex.relumax", "* (largest / self.b)[:, None]", "* 1", relumax_vjp, "z"),
+    Fault("jvp without its second term", "simplex.relumax", "h -= p * h.sum(axis=-1, keepdims=True)", "pass", relumax_vjp, "z", "jvp"),
+)
+# fmt: on

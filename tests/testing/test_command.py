@@ -1,0 +1,118 @@
+"""``python -m minidl.testing`` as a user runs it."""
+
+import subprocess
+import sys
+
+import pytest
+
+MODULE = """
+import numpy as np
+import minidl
+
+class Scale(minidl.Layer):
+    def __init__(self, features=12, factor=1.0):
+        self.weight, self.factor = minidl.Parameter(np.linspace(1, 2, features)), factor
+
+    def forward(self, x, *, train=False):
+        def backward(dy):
+            self.weight.grad = (dy * x).sum(axis=0)
+            return self.factor * dy * self.weight.value
+        return x * self.weight.value, backward
+
+class Turned(minidl.Layer):
+    def forward(self, x, *, train=False):
+        return 2 * x, lambda dy: 2 * dy.T
+
+made = Scale(3)
+Affine = minidl.Linear
+number = 3
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "my_module.py").write_text(MODULE, encoding="utf-8")
+
+    def run(*args):
+        command = [sys.executable, "-m", "minidl.testing", *args]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("args", "starts"),
+    [
+        (["my_module:Scale", "--input", "8x12"], "Scale(), x (8, 12) float64, train=True: passed"),
+        (["my_module:Scale(4)", "--input", "8x4"], "Scale(), x (8, 4) float64"),
+        (
+            ["my_module:made", "--input", "2x3", "--inference"],
+            "Scale(), x (2, 3) float64, train=False",
+        ),
+        (
+            ["my_module:Affine(4, out_features=2)", "--input", "5x4"],
+            "Linear(4, 2), x (5, 4) float32",
+        ),
+        (
+            ["my_module:Affine(4, 2)", "--input", "5x4", "--dtype", "float64"],
+            "Linear(4, 2), x (5, 4) float64",
+        ),
+    ],
+)
+def test_a_right_layer(run, args, starts):
+    done = run(*args)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(starts)
+
+
+def test_a_wrong_layer(run):
+    done = run("my_module:Scale(factor=-1.0)", "--input", "8x12")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "Scale.input[" in done.stdout
+
+
+def test_a_wrong_shape(run):
+    done = run("my_module:Turned", "--input", "8x12")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "expected backward(dy) to return dx of the shape (8, 12), got (12, 8)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ([], "expected a layer as module:Layer, or --faults, or --networks N"),
+        (["my_module:Scale"], "--input: expected the batch's shape, as 8x12"),
+        (["my_module:Scale", "--input", "8by12"], "expected a shape as 8x12, got '8by12'"),
+        (["my_module", "--input", "8x12"], "expected module:Layer, got 'my_module'"),
+        (["my_module:Scale(", "--input", "8x12"], "expected module:Layer or module:Layer(12, 5)"),
+        (["my_module:Scale(open(1))", "--input", "8x12"], "expected module:Layer or"),
+        (["my_module:Scail", "--input", "8x12"], "my_module has no 'Scail', did you mean 'Scale'?"),
+        (["my_modul:Scale", "--input", "8x12"], "No module named 'my_modul'"),
+        (["my_module:number", "--input", "8x12"], "number"),
+        (["my_module:Affine(4, 2)", "--input", "5x3"], "expected x of shape (n, 4), got (5, 3)"),
+        (
+            ["my_module:Scale", "--input", "8x12", "--eps", "0"],
+            "expected eps to be a finite number > 0",
+        ),
+        (["--networks", "-1"], "--networks"),
+    ],
+)
+def test_bad_input_is_one_line(run, args, says):
+    done = run(*args)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+def test_the_table_of_faults(run):
+    done = run("--faults")
+    assert (done.returncode, done.stderr) == (0, "")
+    count = done.stdout.count("  yes  ")
+    assert f"{count} of {count} faults caught, each with the right tensor named" in done.stdout
+
+
+def test_random_networks(run):
+    done = run("--networks", "20", "--seed", "7")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("20 random networks, 0 false alarms; tensors: ")

@@ -1,0 +1,74 @@
+"""The checker catches what it should, and nothing else."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+
+from minidl.testing import check_layer, faults
+from minidl.testing.faults import FAULTS, GRADIENT, plant, try_fault
+from minidl.testing.networks import check_random_network
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.what)
+def test_fault_is_caught_and_named(fault):
+    outcome = try_fault(fault)
+    assert outcome.right, outcome.named
+
+
+def test_there_are_enough_of_them():
+    assert len(FAULTS) >= 20
+    assert len({f.what for f in FAULTS}) == len(FAULTS)
+    # Where the library says what it should, every one of the checks passes.
+    for check in {f.check for f in FAULTS}:
+        where = next(f.where for f in FAULTS if f.check is check)
+        fault = next(f for f in FAULTS if f.check is check)
+        assert check(plant(where, fault.old, fault.old)), where
+
+
+@pytest.mark.parametrize("change", [{"tensor": "another"}, {"by": "finite"}, {"index": (0, 0)}])
+def test_the_wrong_name_does_not_count(change):
+    fault = next(f for f in FAULTS if f.what == "one wrong entry in 10,000")
+    assert not try_fault(dataclasses.replace(fault, **change)).right
+
+
+def test_a_fault_that_changes_nothing_is_not_caught():
+    fault = dataclasses.replace(FAULTS[0], new=FAULTS[0].old)
+    outcome = try_fault(fault)
+    assert (outcome.right, outcome.named) == (False, "nothing")
+
+
+def test_nothing_to_plant_is_an_error():
+    with pytest.raises(ValueError, match="says 'no such text' 0 times, expected once"):
+        plant("layers.Linear", "no such text", "")
+
+
+def test_the_library_stays_as_it_is():
+    from minidl.layers import Linear
+
+    changed = plant(faults.LINEAR, faults.DB, "pass").Linear
+    assert changed is not Linear
+    x = np.ones((3, 2))
+    assert check_layer(Linear(2, 2, rng=0, dtype="float64"), x)
+    assert not check_layer(changed(2, 2, rng=0, dtype="float64"), x)
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_gradient_faults_are_caught_whatever_the_directions(seed, monkeypatch):
+    for name in ("check_layer", "check_loss", "check_simplex_map"):
+        check = getattr(faults, name)
+        monkeypatch.setattr(faults, name, lambda *a, _c=check, **k: _c(*a, rng=seed, **k))
+    for fault in FAULTS:
+        if fault.by == GRADIENT and fault.check is not faults.large:
+            assert try_fault(fault).right, fault.what
+
+
+def test_random_networks_raise_no_alarm():
+    """``python -m minidl.testing --networks 2000`` is the same with more of them."""
+    verdicts = set()
+    for seed in range(int(os.environ.get("MINIDL_NETWORKS", "300"))):
+        report = check_random_network(seed)
+        assert report, f"network {seed}\n{report}"
+        verdicts |= {t.verdict for t in report.tensors}
+    assert {"ok", "ok (kink)"} <= verdicts
