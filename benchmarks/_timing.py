@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from minidl.files import write_text
 
@@ -62,6 +63,7 @@ def write_json(path: Path, figures: Any) -> None:
         "numpy": np.__version__,
         "torch": torch.__version__,
         "processor": platform.processor() or platform.machine(),
+        "blas": [p.get("architecture") for p in threadpool_info()],
         "threads": 1,
     }
     write_text(path, json.dumps({"machine": machine, "figures": figures}, indent=1) + "\n")

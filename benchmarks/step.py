@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_info
 
 import minidl
 from minidl.cli import Parser, run_main
@@ -149,6 +150,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    kernels = {p["architecture"] for p in threadpool_info() if p["user_api"] == "blas"}
+    print(f"NumPy's OpenBLAS uses its kernels for {', '.join(map(str, kernels))}")
     if args.epochs:
         figures = measure_epochs(args.data, args.epochs, args.width)
         write_json(args.out / "epochs.json", figures)

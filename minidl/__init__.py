@@ -27,6 +27,7 @@ from minidl.layer import Layer, Parameter, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
 from minidl.losses import CrossEntropy, FenchelYoung, SmoothedNLL, SquaredError
 from minidl.optim import SGD, Adam, AdamW, Cosine, StepDecay, WarmUp
+from minidl.rng import TorchRandom
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
 from minidl.training import (
     Callback,
@@ -72,6 +73,7 @@ __all__ = [
     "SquaredError",
     "StepDecay",
     "Tanh",
+    "TorchRandom",
     "WarmUp",
     "checkpoint",
     "entmax15",

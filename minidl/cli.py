@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from minidl.errors import real, whole
 
 
 class Parser(argparse.ArgumentParser):
@@ -13,6 +15,32 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
+
+
+def whole_number(name: str, *, low: int = 1) -> Any:
+    """An argparse type: a whole number, or one line that says what was expected."""
+
+    def parse(text: str) -> int:
+        try:
+            return whole("argument", name, int(text), low=low)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"expected {name} to be a whole number >= {low}, got {text!r}"
+            ) from None
+
+    return parse
+
+
+def real_number(name: str, **bounds: Any) -> Any:
+    """An argparse type: a finite number within bounds."""
+
+    def parse(text: str) -> float:
+        try:
+            return real("argument", name, text, **bounds)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix("argument: ")) from None
+
+    return parse
 
 
 class Interrupted(KeyboardInterrupt):

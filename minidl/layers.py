@@ -66,15 +66,15 @@ class Linear(Layer):
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         weight, bias = self.weight, self.bias
         check_input(self, x, self.in_features, weight.value)
-        y = x @ weight.value
+        y = np.dot(x, weight.value)
         if bias is not None:
             y += bias.value
 
         def backward(dy: Array, input_grad: bool = True) -> Array | None:
-            np.matmul(x.T, dy, out=weight.grad)
+            np.dot(x.T, dy, out=weight.grad)
             if bias is not None:
                 dy.sum(axis=0, out=bias.grad)
-            return dy @ weight.value.T if input_grad else None
+            return np.dot(dy, weight.value.T) if input_grad else None
 
         return y, backward
 

@@ -128,7 +128,7 @@ class FenchelYoung(_Reduced):
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
         y = check_labels(type(self).__name__, logits, y)
         share = self._share(len(y))
-        value, dlogits = self.map._loss(shift(logits)[0], _entries(y))
+        value, dlogits = self.map._loss(logits, _entries(y))
         dlogits *= share
         return value * share, dlogits
 

@@ -13,17 +13,21 @@ float32 1e-15 for weights, 1e-25 and 1e-35 for first and second moments; in floa
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from minidl.arrays import Array
 from minidl.errors import did_you_mean, real, whole
 from minidl.layer import Layer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 BLOCK = 32_768
 """Entries in one block: weights, gradient, moments and scratch stay in a second-level cache."""
@@ -195,6 +199,18 @@ class Optimizer(ABC):
     def torch_moments(self) -> dict[str, Array]:
         """The moments as PyTorch keeps them, under PyTorch's names."""
         return dict(zip(self.moments, self._state, strict=True))
+
+    def copy(self, model: Layer) -> Self:
+        """The same settings, step count and moments for a copy of the model, in any dtype."""
+        if model.theta.shape != self.model.theta.shape:
+            raise ValueError(
+                f"{self!r}: expected a model of {self.model.theta.size} parameters, "
+                f"got {model.theta.size}"
+            )
+        other = copy.copy(self)
+        other.model = model
+        other._state = [moment.astype(model.dtype) for moment in self._state]
+        return other
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_blocks": [], "_theta": None}  # copies of views are not views

@@ -24,6 +24,10 @@ class Panel:
     title: str = ""
     xticks: Sequence[float] | None = None
     """Where given, the x axis is logarithmic with just these ticks, and points are marked."""
+    ylog: bool = False
+    """Whether the y axis is logarithmic; what is not positive is left out."""
+    dashed: Sequence[str] = ()
+    """Labels of curves that are drawn dashed, over the others."""
 
 
 def figure(width: float, height: float) -> Any:
@@ -42,11 +46,14 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
     picture = figure(5.2 * len(panels), 3.8)
     for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for label, (x, y) in panel.curves.items():
-            axes.plot(x, y, label=label, marker="o" if panel.xticks else None, markersize=4)
+            style = "--" if label in panel.dashed else "-"
+            axes.plot(x, y, style, label=label, marker="o" if panel.xticks else None, markersize=4)
         if panel.xticks:
             axes.set_xscale("log")
             axes.set_xticks(panel.xticks, [f"{tick:g}" for tick in panel.xticks])
             axes.minorticks_off()
+        if panel.ylog:
+            axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
         axes.grid(alpha=0.3)
         if len(panel.curves) > 1:
@@ -76,4 +83,31 @@ def contact_sheet(
     axes.set_yticks([(i + 0.5) * (height + 1) for i in range(len(rows))], list(rows))
     axes.set_xticks([])
     axes.set_title(title, fontsize=9)
+    save(picture, path)
+
+
+def captioned_sheet(
+    path: str | os.PathLike[str],
+    groups: Mapping[str, tuple[Array, Sequence[str]]],
+    *,
+    columns: int = 8,
+    title: str = "",
+) -> None:
+    """Draw groups of images, each image over its caption: ``groups[title] = images, captions``.
+
+    Grey images are drawn dark on light, as ink on paper.
+    """
+    heights = [-(-len(captions) // columns) for _, captions in groups.values()]
+    picture = figure(1.15 * columns, 1.45 * sum(heights) + 0.35 * len(groups) + 0.3)
+    parts = picture.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, rows, (name, (images, captions)) in zip(parts, heights, groups.items(), strict=True):
+        part.suptitle(name, fontsize=9)
+        grid = part.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.axis("off")
+        for axes, image, caption in zip(grid, images, captions, strict=False):
+            axes.imshow(image, cmap="gray_r", interpolation="nearest", vmin=0, vmax=255)
+            axes.set_title(caption, fontsize=7, y=-0.02, va="top")
+    if title:
+        picture.suptitle(title, fontsize=10)
     save(picture, path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
-import string
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 from minidl.arrays import Array
 from minidl.cli import Parser, run_main
 from minidl.data.dataset import Dataset, Split
+from minidl.data.images import as_images, class_name
 from minidl.data.readers import load
 from minidl.plots import contact_sheet
 
@@ -68,21 +67,13 @@ def sheet_rows(
     dataset: Dataset, split: Split, columns: int, transpose: bool
 ) -> dict[str, Array] | None:
     """The first examples of each class as images; None where the features are no square image."""
-    channels = 1 if math.isqrt(dataset.features) ** 2 == dataset.features else 3
-    side = math.isqrt(dataset.features // channels)
-    if side**2 * channels != dataset.features or side < 2 or not dataset.classes:
-        return None
-    letters = dataset.classes == len(string.ascii_uppercase)
     rows: dict[str, Array] = {}
-    low, high = float(split.x.min()), float(split.x.max())
     for k in range(dataset.classes):
-        x = np.asarray(split.x[np.flatnonzero(split.y == k)[:columns]], np.float64)
-        grey = np.round(255 * (x - low) / max(high - low, 1e-300)).astype(np.uint8)
-        images = grey.reshape(-1, side, side, *([3] if channels == 3 else []))
-        rows[string.ascii_uppercase[k] if letters else str(k)] = (
-            images.swapaxes(1, 2) if transpose else images
-        )
-    return rows
+        images = as_images(dataset, split, np.flatnonzero(split.y == k)[:columns], transpose)
+        if images is None:
+            return None
+        rows[class_name(dataset, k)] = images
+    return rows or None
 
 
 if __name__ == "__main__":

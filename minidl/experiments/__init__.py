@@ -2,6 +2,6 @@
 
 from minidl.experiments.grid import Grid, Point
 from minidl.experiments.runner import Result, run
-from minidl.experiments.tables import Table
+from minidl.tables import Table
 
 __all__ = ["Grid", "Point", "Result", "Table", "run"]

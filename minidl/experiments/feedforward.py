@@ -6,7 +6,7 @@ import argparse
 import csv
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,27 @@ import numpy as np
 from minidl import checkpoint
 from minidl.activations import ReLU, Tanh
 from minidl.arrays import Rng
-from minidl.cli import Parser
+from minidl.cli import Parser, real_number, whole_number
 from minidl.data import Dataset, load, load_letters
-from minidl.errors import did_you_mean, real, whole
+from minidl.errors import did_you_mean, whole
+from minidl.experiments.backend import (
+    add_backend_flags,
+    check_backend,
+    fit_with,
+    generator,
+    plot_parity,
+    report_parity,
+)
 from minidl.experiments.grid import Grid, Point
 from minidl.experiments.runner import Result, run
-from minidl.experiments.tables import Table
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, Linear
-from minidl.losses import CrossEntropy
+from minidl.losses import CrossEntropy, Loss
 from minidl.optim import SGD, Adam
 from minidl.plots import Panel, line_plot
-from minidl.training import evaluate, fit
+from minidl.tables import Table
+from minidl.training import evaluate
 
 ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
 OPTIMIZERS: Mapping[str, type[SGD] | type[Adam]] = {"adam": Adam, "sgd": SGD}
@@ -66,43 +74,64 @@ def feedforward(
     return Sequential(*hidden, Linear(width, classes), rng=rng, dtype=dtype)
 
 
-def train_feedforward(
+def fit_feedforward(
     point: Point,
+    loss: Loss,
     *,
     dataset: Dataset,
     epochs: int,
     batch_size: int,
     optimizer: str,
     activation: str,
-    seed: int,
+    seed: int | str,
     dtype: str,
+    backend: str = "numpy",
     models: Path | None = None,
-) -> dict[str, Any]:
-    """Train one network as the course's script does; the figures that its report asks for.
+    **how: Any,
+) -> tuple[Sequential, History, dict[str, Any]]:
+    """Train the network of one point, and keep it in ``models``; ``how`` goes to ``fit``.
 
-    The test accuracy is that of the last epoch's weights, which ``models`` keeps.
+    With the backend ``"both"`` model and history are minidl's, and the last of the three has
+    PyTorch's history under ``"beside"``; otherwise it is empty.
     """
-    model = feedforward(
-        dataset.features,
-        dataset.classes,
-        width=point["width"],
-        layers=point.get("layers", 1),
-        activation=activation,
-        dropout=point["dropout"],
-        rng=seed,
-        dtype=dtype,
-    )
-    loss = CrossEntropy()
-    method = OPTIMIZERS[optimizer](model, point["learning_rate"], weight_decay=point["l2"])
-    history = fit(model, dataset, loss, method, epochs=epochs, batch_size=batch_size, rng=seed)
+
+    def trained(backend: str) -> tuple[Sequential, History]:
+        model = feedforward(
+            dataset.features,
+            dataset.classes,
+            width=point["width"],
+            layers=point.get("layers", 1),
+            activation=activation,
+            dropout=point["dropout"],
+            rng=generator(seed),
+            dtype=dtype,
+        )
+        method = OPTIMIZERS[optimizer](model, point["learning_rate"], weight_decay=point["l2"])
+        sizes = {"epochs": epochs, "batch_size": batch_size}
+        run = fit_with(backend)
+        return model, run(model, dataset, loss, method, rng=generator(seed), **sizes, **how)
+
+    model, history = trained("numpy" if backend == "both" else backend)
     if models is not None:
         checkpoint.save(models / f"{Grid.identifier(point)}.npz", model, history=history)
+    beside = {"beside": trained("torch")[1].to_dicts()} if backend == "both" else {}
+    return model, history, beside
+
+
+def train_feedforward(point: Point, *, dataset: Dataset, **options: Any) -> dict[str, Any]:
+    """Train one network as the course's script does; the figures that its report asks for.
+
+    The test accuracy is that of the last epoch's weights.
+    """
+    loss = CrossEntropy()
+    model, history, beside = fit_feedforward(point, loss, dataset=dataset, **options)
     return {
         "best_valid_accuracy": history.best.valid_accuracy,
         "best_epoch": history.best.epoch,
         "final_train_accuracy": history[-1].train_accuracy,
         "test_accuracy": evaluate(model, dataset.test, loss)[1] if dataset.test else None,
         "history": history.to_dicts(),
+        **beside,
     }
 
 
@@ -121,34 +150,41 @@ def make_parser(description: str, out: str) -> Parser:
     add("--optimizer", choices=OPTIMIZERS, default="adam")
     add("--activation", choices=ACTIVATIONS, default="relu")
     add(
-        "--epochs", type=_whole("epochs"), help=f"default {QUICK_EPOCHS}, with --full {FULL_EPOCHS}"
+        "--epochs",
+        type=whole_number("epochs"),
+        help=f"default {QUICK_EPOCHS}, with --full {FULL_EPOCHS}",
     )
-    add("--batch-size", type=_whole("batch size"), default=64)
-    add("--seed", type=_whole("seed", low=0), default=42)
-    add("--jobs", type=_whole("jobs"), default=_cores(), help="processes (default: one a core)")
+    add("--batch-size", type=whole_number("batch size"), default=64)
+    add(
+        "--jobs",
+        type=whole_number("jobs"),
+        default=_cores(),
+        help="processes (default: one a core)",
+    )
     add("--out", type=Path, default=Path(out), help=f"folder of the results (default {out})")
     add("--dtype", choices=("float32", "float64"), default="float32")
+    add_backend_flags(parser)
     return parser
 
 
 def add_axis(parser: Parser, flag: str, default: list[Any], **bounds: Any) -> None:
     """A flag that takes the values of one axis of the grid."""
-    kind = _whole if isinstance(default[0], int) else _real
+    kind = whole_number if isinstance(default[0], int) else real_number
     name = flag.strip("-").rstrip("s").replace("-", " ")
     parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
 
 
-def run_grid(grid: Grid, args: argparse.Namespace) -> tuple[Dataset, list[Result]]:
+def run_grid(
+    grid: Grid,
+    args: argparse.Namespace,
+    train: Callable[..., Mapping[str, Any]] = train_feedforward,
+) -> tuple[Dataset, list[Result]]:
     """Load the data, say what they are, and train every network of the grid."""
+    check_backend(args.backend)
     dataset = load_data(args.data, full=args.full)
     epochs = args.epochs or (FULL_EPOCHS if args.full else QUICK_EPOCHS)
     print(f"{dataset}; {len(grid)} networks, {epochs} epochs each", flush=True)
-    if dataset.generated:
-        print(
-            "These are generated letters, not EMNIST; the real thing: --full --data PATH, where "
-            "PATH is the course's emnist-letters.npz or a folder with NIST's IDX files.",
-            flush=True,
-        )
+    note_generated(dataset, "--full --data PATH")
     options = {
         "epochs": epochs,
         "batch_size": args.batch_size,
@@ -156,16 +192,25 @@ def run_grid(grid: Grid, args: argparse.Namespace) -> tuple[Dataset, list[Result
         "activation": args.activation,
         "seed": args.seed,
         "dtype": args.dtype,
+        "backend": args.backend,
     }
     settings = {"data": dataset.name, "sha256": dataset.checksum(), **options}
     with tempfile.TemporaryDirectory(prefix="minidl-") as folder:
         if args.jobs > 1 and any(split.file is None for split in dataset.splits.values()):
             dataset = dataset.mapped(folder)  # one copy of the pixels for all processes
-        train_one = partial(
-            train_feedforward, dataset=dataset, models=args.out / "models", **options
-        )
+        train_one = partial(train, dataset=dataset, models=args.out / "models", **options)
         results = run(grid, train_one, out=args.out, jobs=args.jobs, settings=settings, cost=cost)
     return dataset, results
+
+
+def note_generated(dataset: Dataset, flags: str) -> None:
+    """Say so where the examples are not real, and how to get those that are."""
+    if dataset.generated:
+        print(
+            f"These are generated letters, not EMNIST; the real thing: {flags}, where "
+            "PATH is the course's emnist-letters.npz or a folder with NIST's IDX files.",
+            flush=True,
+        )
 
 
 def load_data(source: str, *, full: bool) -> Dataset:
@@ -239,6 +284,9 @@ def report(
     History.from_dicts(best.values["history"]).plot(
         out / "best-curves.png", title=f"{title}: {name}"
     )
+    if "beside" in best.values:
+        plot_parity(out / "parity.png", best.values, f"{title}: {name}")
+        report_parity([r.values for r in results])
     ticks = [r.point[axis] for r in marked]
     curves = {
         "final training accuracy": (ticks, [r.values["final_train_accuracy"] for r in marked]),
@@ -247,7 +295,7 @@ def report(
     label = {"width": "width (hidden units)", "layers": "depth (hidden layers)"}[axis]
     panel = Panel(curves, label, "accuracy (share of examples)", f"{title}\nbest of each", ticks)
     line_plot(out / f"accuracy-by-{axis}.png", panel)
-    print(f"wrote the table, two pictures and the models to {out}{os.sep}")
+    print(f"wrote the table, the pictures and the models to {out}{os.sep}")
 
 
 def read_published(path: Path) -> dict[tuple[float, ...], float]:
@@ -268,29 +316,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _whole(name: str, *, low: int = 1) -> Any:
-    """An argparse type: a whole number, or one line that says what was expected."""
-
-    def parse(text: str) -> int:
-        try:
-            return whole("argument", name, int(text), low=low)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"expected {name} to be a whole number >= {low}, got {text!r}"
-            ) from None
-
-    return parse
-
-
-def _real(name: str, **bounds: Any) -> Any:
-    """An argparse type: a finite number within bounds."""
-
-    def parse(text: str) -> float:
-        try:
-            return real("argument", name, text, **bounds)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error).removeprefix("argument: ")) from None
-
-    return parse

@@ -127,11 +127,11 @@ def test_the_caller_finds_everything_as_it_was(right, dtype):
     model = Sequential(Linear(5, 4), Dropout(0.5), Tanh(), last, rng=3, dtype=dtype)
     model.grad[:] = 7
     theta, before = model.theta, state(model)
-    everywhere = np.random.get_state(legacy=False)
+    everywhere = np.random.get_state(legacy=False)  # noqa: NPY002
     x = X.astype(dtype)
     assert bool(check_layer(model, x)) == right
     np.testing.assert_equal(state(model), before)
-    np.testing.assert_equal(np.random.get_state(legacy=False), everywhere)
+    np.testing.assert_equal(np.random.get_state(legacy=False), everywhere)  # noqa: NPY002
     assert (x == X.astype(dtype)).all()
     assert model.theta is theta
     assert np.shares_memory(model[0].weight.value, theta)

@@ -1,0 +1,115 @@
+"""What an experiment is computed by, and which random numbers it starts from."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidl.arrays import Rng
+from minidl.cli import Parser, whole_number
+from minidl.errors import require
+from minidl.history import History
+from minidl.plots import Panel, line_plot
+from minidl.rng import TorchRandom
+from minidl.training import fit
+
+CURVES = ("train_loss", "valid_loss", "valid_accuracy")
+
+
+def add_backend_flags(parser: Parser) -> None:
+    """``--seed`` or ``--seed-like``, and ``--backend`` or ``--parity``."""
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=whole_number("seed", low=0), default=42)
+    seeds.add_argument(
+        "--seed-like",
+        dest="seed",
+        type=_seed_like,
+        metavar="torch:SEED",
+        help="the initial weights and batches of a PyTorch script with this seed",
+    )
+    backends = parser.add_mutually_exclusive_group()
+    backends.add_argument(
+        "--backend", choices=("numpy", "torch"), default="numpy", help="what computes it"
+    )
+    backends.add_argument(
+        "--parity",
+        dest="backend",
+        action="store_const",
+        const="both",
+        help="train with both and draw the two over each other",
+    )
+
+
+def check_backend(backend: str) -> None:
+    """Say at the start, not in every run, that PyTorch is missing."""
+    if backend != "numpy":
+        require("torch", "parity")
+
+
+def fit_with(backend: str) -> Callable[..., History]:
+    """``minidl.fit``, or the same through PyTorch."""
+    if backend == "numpy":
+        return fit
+    from minidl.parity import fit as fit_with_torch
+
+    return fit_with_torch
+
+
+def generator(seed: int | str) -> Rng:
+    """A seed for ours as it is, ``"torch:42"`` as a new stream of PyTorch's numbers."""
+    return seed if isinstance(seed, int) else TorchRandom(int(seed.removeprefix("torch:")))
+
+
+def differences(values: dict[str, Any]) -> dict[str, float]:
+    """The largest difference of each curve between the two backends, over the epochs."""
+    ours, theirs = _histories(values)
+    return {
+        name: max(abs(a - b) for a, b in zip(ours.column(name), theirs.column(name), strict=True))
+        for name in CURVES
+    }
+
+
+def plot_parity(path: str | os.PathLike[str], values: dict[str, Any], title: str) -> None:
+    """Draw the curves of both backends over each other, with their largest differences."""
+    ours, theirs = _histories(values)
+    panels = [
+        Panel(
+            {
+                "minidl": (ours.column("epoch"), ours.column(name)),
+                "PyTorch": (theirs.column("epoch"), theirs.column(name)),
+            },
+            "epoch",
+            f"{name.replace('train', 'training').replace('valid', 'validation').replace('_', ' ')} "
+            f"({'nats' if name.endswith('loss') else 'share of examples'})",
+            f"largest difference {difference:.2g}",
+            dashed=("PyTorch",),
+        )
+        for name, difference in differences(values).items()
+    ]
+    line_plot(path, *panels, title=title)
+
+
+def report_parity(runs: Sequence[dict[str, Any]]) -> None:
+    """Print how far apart the backends were, over all networks that both have trained."""
+    gaps = [differences(values) for values in runs if "beside" in values]
+    print(f"minidl beside PyTorch, the largest differences over {len(gaps)} network(s):")
+    for name in CURVES:
+        print(f"  {name.replace('_', ' '):<16}{max(gap[name] for gap in gaps):.2g}")
+
+
+def _histories(values: dict[str, Any]) -> tuple[History, History]:
+    return History.from_dicts(values["history"]), History.from_dicts(values["beside"])
+
+
+def _seed_like(text: str) -> str:
+    """An argparse type: ``torch:`` and a seed."""
+    library, _, seed = text.partition(":")
+    if library != "torch" or not seed.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected torch:SEED, as torch:42, got {text!r}")
+    try:
+        TorchRandom(int(seed))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return f"torch:{int(seed)}"

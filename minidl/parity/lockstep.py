@@ -1,0 +1,110 @@
+"""Both libraries through the same steps, each on its own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidl.arrays import Array
+from minidl.layer import Layer
+from minidl.losses import Loss
+from minidl.optim import Optimizer
+from minidl.parity.pytorch import twin
+from minidl.parity.report import ParityReport, Tolerance, default_tolerance
+
+
+def compare(
+    model: Layer,
+    loss: Loss,
+    optimizer: Optimizer,
+    batches: Iterable[tuple[Array, Array]],
+    *,
+    dtype: DTypeLike = np.float64,
+    tolerance: Tolerance | None = None,
+    title: str = "",
+) -> ParityReport:
+    """Train copies of a model here and in PyTorch, and record every difference at every step.
+
+    Both start from the same weights and moments and see the same batches and dropout masks; from
+    there on each goes its own way. Model and optimizer stay as they are.
+
+    Parameters
+    ----------
+    model, loss, optimizer
+        Made of this library's parts; the optimizer is the model's.
+    batches : iterable of (x, y)
+        One for each step.
+    dtype : float64 (default) or float32
+        In which both compute.
+    tolerance : callable, optional
+        ``tolerance(step)`` is the largest relative difference allowed at a step, from 1; by
+        default ``minidl.parity.report.default_tolerance(dtype)``.
+    title : str
+        For the report.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part has no counterpart in PyTorch, or a batch does not fit the model.
+    """
+    if optimizer.model is not model:
+        raise ValueError("compare: the optimizer was made for another model")
+    model = model.copy(dtype)
+    ours = model, loss, optimizer.copy(model)
+    theirs = twin(*ours)
+    parameters = list(model.named_parameters())
+    starts = np.cumsum([0] + [p.size for _, p in parameters])[:-1]
+    quantities: list[str] = []
+    steps: list[Array] = []
+    for x, y in batches:
+        x, y = np.asarray(x, model.dtype), np.asarray(y)
+        here, there = _step(*ours, x, y), _step(*theirs, x, y)
+        quantities, columns = [], []
+        for kind, value in here.items():
+            if kind in _WHOLE:
+                quantities.append(kind)
+                columns.append(_differences(value, there[kind], np.array([0])))
+            else:
+                quantities += [f"{kind} of {name}" for name, _ in reversed(parameters)]
+                columns.append(_differences(value, there[kind], starts)[:, ::-1])
+        steps.append(np.hstack(columns))
+    if not steps:
+        raise ValueError("compare: expected at least one batch")
+    absolute, relative = np.stack(steps, axis=1)
+    allowed = tolerance or default_tolerance(str(model.dtype))
+    return ParityReport(title, str(model.dtype), quantities, absolute, relative, allowed)
+
+
+_WHOLE = ("logits", "loss", "dlogits")
+
+
+def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:
+    """One training step of either library: all that it computes, in the order of causes."""
+    logits, backward = model.forward(x, train=True)
+    value, dlogits = loss(logits, y)
+    backward(dlogits, input_grad=False)
+    optimizer.step()
+    return {
+        "logits": logits,
+        "loss": np.array(value),
+        "dlogits": dlogits,
+        "gradient": model.grad,
+        **optimizer.torch_moments(),
+        "parameter": model.theta,
+    }
+
+
+def _differences(a: Array, b: Array, starts: Array) -> Array:
+    """The largest difference in each piece, absolute and relative to the piece's largest entry."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return np.full((2, len(starts)), np.inf)
+    a, b = a.ravel(), b.ravel()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        entries = np.where(a == b, 0, np.abs(a - b)).astype(np.float64)
+        absolute = np.maximum.reduceat(np.nan_to_num(entries, nan=np.inf), starts)
+        largest = np.maximum.reduceat(np.abs(b).astype(np.float64), starts)
+        relative = np.where(absolute == 0, 0, absolute / largest)
+    return np.stack([absolute, np.nan_to_num(relative, nan=np.inf, posinf=np.inf)])

@@ -1,0 +1,78 @@
+"""Our losses as PyTorch computes them, from the outputs ``z`` and the targets ``y``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor
+
+from minidl.losses import CrossEntropy, FenchelYoung, Loss, SmoothedNLL, SquaredError
+from minidl.parity.simplex import formula, omega
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+def criterion(loss: Loss) -> Criterion:
+    """The function of ``(z, y)`` that PyTorch differentiates in place of ``loss``.
+
+    Raises
+    ------
+    TypeError
+        If the loss has no counterpart.
+    """
+    if type(loss) not in _CRITERIA:
+        raise TypeError(f"minidl.parity: no PyTorch counterpart of the loss {loss!r}")
+    rows: Criterion = _CRITERIA[type(loss)](loss)
+    mean = loss.reduction == "mean"  # type: ignore[attr-defined]
+    return lambda z, y: rows(z, y).mean() if mean else rows(z, y).sum()
+
+
+# Each gives a function of (z, y) with one value for every row.
+
+
+def _cross_entropy(loss: CrossEntropy) -> Criterion:
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        entropy = torch.xlogy(y, y).sum(dim=-1) if y.ndim == 2 else 0
+        return F.cross_entropy(z, y, reduction="none") + entropy
+
+    return values
+
+
+def _fenchel_young(loss: FenchelYoung) -> Criterion:
+    map, f = loss.map, formula(loss.map)
+
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        p, y = f(z, -1), _distributions(y, z)
+        return ((p - y) * z).sum(dim=-1) - omega(map, p) + omega(map, y)
+
+    return values
+
+
+def _smoothed_nll(loss: SmoothedNLL) -> Criterion:
+    eps, f = loss.eps, formula(loss.map)
+
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        shares = (f(z, -1) + eps) / (1 + z.shape[1] * eps)
+        return -torch.xlogy(_distributions(y, z), shares).sum(dim=-1)
+
+    return values
+
+
+def _squared_error(loss: SquaredError) -> Criterion:
+    return lambda z, y: (z - y.reshape(z.shape)).square().sum(dim=-1) / 2
+
+
+def _distributions(y: Tensor, z: Tensor) -> Tensor:
+    """Labels of either kind as rows of probabilities."""
+    return y if y.ndim == 2 else F.one_hot(y, z.shape[1]).to(z.dtype)
+
+
+_CRITERIA: dict[type[Any], Callable[[Any], Criterion]] = {
+    CrossEntropy: _cross_entropy,
+    FenchelYoung: _fenchel_young,
+    SmoothedNLL: _smoothed_nll,
+    SquaredError: _squared_error,
+}

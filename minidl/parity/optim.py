@@ -1,0 +1,57 @@
+"""Our optimizers and schedules as PyTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count, islice, repeat
+from operator import mul
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler
+
+from minidl.optim import SGD, Adam, AdamW, Cosine, Optimizer, Schedule, StepDecay, WarmUp
+
+
+def torch_optimizer(ours: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> Any:
+    """PyTorch's optimizer with the settings of ours.
+
+    Raises
+    ------
+    TypeError
+        If the optimizer has no counterpart.
+    """
+    kind = type(ours)
+    options: dict[str, Any] = {"weight_decay": ours.weight_decay}
+    if isinstance(ours, SGD) and kind is SGD:
+        options |= {"momentum": ours.momentum, "dampening": ours.dampening}
+        return torch.optim.SGD(parameters, nesterov=ours.nesterov, **options)
+    if isinstance(ours, Adam) and kind in (Adam, AdamW):
+        theirs = torch.optim.Adam if kind is Adam else torch.optim.AdamW
+        return theirs(parameters, betas=ours.betas, eps=ours.eps, **options)
+    raise TypeError(f"minidl.parity: no PyTorch counterpart of the optimizer {ours!r}")
+
+
+def learning_rates(lr: float | Schedule) -> Iterator[float]:
+    """The learning rate of each step, from PyTorch's schedulers where it has our schedule's."""
+    if isinstance(lr, StepDecay):
+        return _scheduled(lr.lr, lambda o: lr_scheduler.StepLR(o, lr.every, lr.factor))
+    if isinstance(lr, Cosine):
+        curve = _scheduled(lr.lr, lambda o: lr_scheduler.CosineAnnealingLR(o, lr.steps, lr.final))
+        # PyTorch's rises again after its last step, ours stays.
+        return chain(islice(curve, lr.steps), repeat(lr.final))
+    if isinstance(lr, WarmUp):
+        first, last = 1 / lr.steps, lr.steps - 1
+        rise = _scheduled(1.0, lambda o: lr_scheduler.LinearLR(o, first, total_iters=last))
+        return map(mul, rise, learning_rates(lr.lr))
+    return map(lr, count()) if callable(lr) else repeat(lr)
+
+
+def _scheduled(lr: float, scheduler: Callable[[Any], Any]) -> Iterator[float]:
+    """What a scheduler makes of ``lr``, read off an optimizer that it drives."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr)
+    driver = scheduler(optimizer)
+    while True:
+        yield optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        driver.step()

@@ -1,0 +1,146 @@
+"""A model, its loss and its optimizer in PyTorch, behind this library's contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from minidl.arrays import Array, Backward
+from minidl.layer import Layer
+from minidl.losses import Loss
+from minidl.optim import Optimizer
+from minidl.parity.convert import to_torch
+from minidl.parity.losses import criterion
+from minidl.parity.optim import learning_rates, torch_optimizer
+from minidl.safetensors import transposed
+
+
+def twin(
+    model: Layer, loss: Loss, optimizer: Optimizer
+) -> tuple[TorchModel, TorchLoss, TorchOptimizer]:
+    """PyTorch's copies of the three parts of a training run.
+
+    What drives or reads ours (``fit``, ``evaluate``) drives and reads these. All that is computed
+    is computed by PyTorch and autograd; vectors are laid out as ours.
+
+    Parameters
+    ----------
+    model : Layer
+    loss : Loss
+    optimizer : Optimizer
+        Of the model, fresh or after any number of steps.
+
+    Raises
+    ------
+    TypeError
+        If a part has no counterpart in PyTorch.
+    """
+    if optimizer.model is not model:
+        raise ValueError("twin: the optimizer was made for another model")
+    theirs = TorchModel(model)
+    return theirs, TorchLoss(loss), TorchOptimizer(theirs, optimizer)
+
+
+class TorchModel(Layer):
+    """A PyTorch module with the contract of a layer.
+
+    Dropout draws the masks that the model it was made from will draw.
+    """
+
+    def __init__(self, model: Layer) -> None:
+        self.module = to_torch(model, same_masks=True)
+        self._turned = transposed(model)
+        self._shapes = {name: p.shape for name, p in model.named_parameters()}
+        self._name = f"TorchModel({model!r})"
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        self.module.train(train)
+        logits = self.module(torch.tensor(x))
+
+        def backward(dy: Array, input_grad: bool = False) -> None:
+            self.module.zero_grad()
+            logits.backward(torch.tensor(dy))
+
+        return logits.detach().numpy(), backward
+
+    def __call__(self, x: Array) -> Array:
+        with torch.no_grad():
+            return self.forward(x)[0]
+
+    @property
+    def theta(self) -> Array:
+        """A copy of all parameters, as ``theta`` of our model has them; not to be written to."""
+        return self.gather(p.detach() for p in self.module.parameters())
+
+    @property
+    def grad(self) -> Array:
+        """A copy of all gradients, as ``grad`` of our model has them."""
+        return self.gather(p.grad for p in self.module.parameters())
+
+    def gather(self, tensors: Iterable[Tensor]) -> Array:
+        """One of PyTorch's tensors for each parameter as one vector in our layout."""
+        pieces = [
+            (t.T if name in self._turned else t).numpy().ravel()
+            for name, t in zip(self._shapes, tensors, strict=True)
+        ]
+        vector = np.concatenate(pieces)
+        vector.setflags(write=False)
+        return vector
+
+    def scatter(self, vector: Array) -> list[Tensor]:
+        """The inverse of ``gather``."""
+        ends = np.cumsum([np.prod(shape, dtype=int) for shape in self._shapes.values()])
+        pieces = np.split(vector, ends[:-1])
+        return [
+            torch.tensor(piece.reshape(shape).T if name in self._turned else piece.reshape(shape))
+            for piece, (name, shape) in zip(pieces, self._shapes.items(), strict=True)
+        ]
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+class TorchLoss:
+    """``value, dlogits = loss(logits, y)`` by PyTorch and autograd."""
+
+    def __init__(self, loss: Loss) -> None:
+        self._criterion = criterion(loss)
+
+    def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
+        z = torch.tensor(logits, requires_grad=True)
+        targets = torch.from_numpy(y.astype(np.int64 if y.dtype.kind in "iu" else logits.dtype))
+        value = self._criterion(z, targets)
+        (dlogits,) = torch.autograd.grad(value, z)
+        return value.item(), dlogits.numpy()
+
+
+class TorchOptimizer:
+    """``step()`` by PyTorch, from the state that our optimizer was in."""
+
+    def __init__(self, model: TorchModel, ours: Optimizer) -> None:
+        self.model, self.steps, self.lr_at = model, ours.steps, ours.lr_at
+        self._parameters = list(model.module.parameters())
+        self._inner: Any = torch_optimizer(ours, self._parameters)
+        self._rates = islice(learning_rates(ours.lr), ours.steps, None)
+        if self.steps:
+            for name, vector in ours.torch_moments().items():
+                for p, tensor in zip(self._parameters, model.scatter(vector), strict=True):
+                    self._inner.state[p] |= {"step": torch.tensor(float(self.steps)), name: tensor}
+
+    def step(self) -> None:
+        for group in self._inner.param_groups:
+            group["lr"] = next(self._rates)
+        self._inner.step()
+        self.steps += 1
+
+    def torch_moments(self) -> dict[str, Array]:
+        names = self._inner.state[self._parameters[0]].keys() - {"step"}
+        return {
+            name: self.model.gather(self._inner.state[p][name] for p in self._parameters)
+            for name in names
+        }

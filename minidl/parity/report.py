@@ -1,0 +1,156 @@
+"""What a comparison found: every difference at every step."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidl.arrays import Array
+from minidl.plots import Panel, line_plot
+from minidl.tables import Table
+
+Tolerance = Callable[[int], float]
+"""The largest relative difference allowed at a step, counted from 1."""
+
+
+def default_tolerance(dtype: str) -> Tolerance:
+    """1e-10 in float64.
+
+    In float32, 1e-5 at the first step and ten times as much every 50 steps: on curved ground two
+    runs part exponentially, from whatever rounding sets them apart at first.
+    """
+    if dtype == "float64":
+        return lambda step: 1e-10
+    return lambda step: 1e-5 * 10 ** ((step - 1) / 50)
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The differences between two runs, by step and quantity.
+
+    A relative difference is that of a tensor: the largest difference of an entry over the
+    largest entry. True where no relative difference passes its tolerance.
+
+    Attributes
+    ----------
+    title : str
+    dtype : str
+    quantities : list of str
+        In the order of causes: logits, loss, dlogits, then the gradient, the moments and the value
+        of each parameter, last layer first, as the backward pass meets them.
+    absolute, relative : array, shape (steps, quantities)
+    tolerance : callable
+    """
+
+    title: str
+    dtype: str
+    quantities: list[str]
+    absolute: Array
+    relative: Array
+    tolerance: Tolerance
+
+    @property
+    def beyond(self) -> Array:
+        """Where the tolerance is passed, (steps, quantities)."""
+        allowed = [self.tolerance(step) for step in range(1, len(self.relative) + 1)]
+        late: Array = self.relative > np.array(allowed)[:, None]
+        return late
+
+    @property
+    def first(self) -> tuple[int, str] | None:
+        """The step that first passes the tolerance, and there the quantity nearest the cause."""
+        where = np.argwhere(self.beyond)
+        return (int(where[0, 0]) + 1, self.quantities[where[0, 1]]) if len(where) else None
+
+    def __bool__(self) -> bool:
+        return self.first is None
+
+    def of(self, kind: str) -> Array:
+        """The largest relative difference of one kind, as ``"gradient"``, at each step."""
+        columns = [i for i, name in enumerate(self.quantities) if _kind(name) == kind]
+        largest: Array = self.relative[:, columns].max(axis=1, initial=0)
+        return largest
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of quantities there are, in the order of causes."""
+        return list(dict.fromkeys(map(_kind, self.quantities)))
+
+    def table(self) -> Table:
+        """The worst step of each quantity, and where it first passes the tolerance."""
+        columns = ["quantity", "relative", "at step", "absolute", "at step", "beyond from step"]
+        table = Table(columns, f"{self.title} ({self.dtype}, {len(self.relative)} steps)".strip())
+        for i, name in enumerate(self.quantities):
+            relative, absolute = _worst(self.relative[:, i]), _worst(self.absolute[:, i])
+            late = np.flatnonzero(self.beyond[:, i])
+            first = int(late[0]) + 1 if len(late) else None
+            table.add(
+                name, f"{relative[0]:.1e}", relative[1], f"{absolute[0]:.1e}", absolute[1], first
+            )
+        return table
+
+    def verdict(self) -> str:
+        """One line: all within the tolerance, or what passed it first, and when."""
+        if self.first is None:
+            return f"within the tolerance at all {len(self.relative)} steps"
+        step, quantity = self.first
+        value = self.relative[step - 1, self.quantities.index(quantity)]
+        return (
+            f"{quantity} passes the tolerance at step {step}: "
+            f"relative difference {value:.1e} > {self.tolerance(step):.1e}"
+        )
+
+    def show(self) -> None:
+        """Print the table and the verdict (needs rich)."""
+        self.table().show()
+        print(self.verdict())
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the relative differences over the steps (needs matplotlib)."""
+        steps = range(1, len(self.relative) + 1)
+        curves = {kind: (steps, self.of(kind).tolist()) for kind in self.kinds}
+        curves["tolerance"] = (steps, [self.tolerance(step) for step in steps])
+        title = f"{self.title}, {self.dtype}".strip(", ")
+        line_plot(path, Panel(curves, "step", "largest relative difference", title, ylog=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, as JSON takes them."""
+        worst = {}
+        for i, name in enumerate(self.quantities):
+            relative, absolute = _worst(self.relative[:, i]), _worst(self.absolute[:, i])
+            worst[name] = {
+                "relative": _json(relative[0]),
+                "relative_step": relative[1],
+                "absolute": _json(absolute[0]),
+                "absolute_step": absolute[1],
+            }
+        return {
+            "title": self.title,
+            "dtype": self.dtype,
+            "steps": len(self.relative),
+            "passed": bool(self),
+            "verdict": self.verdict(),
+            "worst": worst,
+            "relative": {kind: [_json(x) for x in self.of(kind).tolist()] for kind in self.kinds},
+        }
+
+
+def _kind(quantity: str) -> str:
+    """``"gradient"`` for ``"gradient of 0.weight"``."""
+    return quantity.partition(" of ")[0]
+
+
+def _worst(differences: Array) -> tuple[float, int]:
+    """The largest difference and the first step that has it."""
+    step = int(differences.argmax())
+    return float(differences[step]), step + 1
+
+
+def _json(x: float) -> float | str:
+    """JSON has no infinity."""
+    return x if math.isfinite(x) else str(x)

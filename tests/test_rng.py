@@ -1,0 +1,151 @@
+"""TorchRandom beside PyTorch, to the last bit."""
+
+import copy
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from minidl import Dropout, Linear, ReLU, Sequential, TorchRandom
+from minidl.rng import as_generator
+from minidl.training import _epoch_rng
+
+SEEDS = [
+    0,
+    1,
+    42,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**32,
+    2**32 + 42,
+    2**63,
+    2**64 - 1,
+    *range(100, 140),
+]
+SHAPES = [
+    (1, 1), (1, 7), (7, 1), (2, 3), (3, 2), (5, 5), (13, 17), (16, 16), (31, 1), (64, 10),
+    (32, 32), (32, 26), (100, 26), (348, 150), (784, 10), (784, 16), (784, 26), (784, 32),
+    (784, 64), (784, 200),
+]  # fmt: skip
+# All 50 seeds at the largest size take a minute: MINIDL_WHOLE=1 runs them.
+LARGE = SEEDS if os.environ.get("MINIDL_WHOLE") else [42, 2**64 - 1]
+
+
+@pytest.fixture(autouse=True)
+def _torch_stream_as_it_was():
+    with torch.random.fork_rng():
+        yield
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_initial_weights(seed):
+    torch.manual_seed(seed)
+    theirs = [torch.nn.Linear(i, o) for i, o in SHAPES]
+    ours = Sequential(*[Linear(i, o) for i, o in SHAPES], rng=TorchRandom(seed))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a.weight.value, b.weight.detach().numpy().T)
+        np.testing.assert_array_equal(a.bias.value, b.bias.detach().numpy())
+        assert a.weight.value.dtype == np.float32
+
+
+def test_initial_weights_of_whole_networks():
+    def ours(dtype="float32", seed=42):
+        layers = Linear(30, 8), ReLU(), Dropout(0.3), Linear(8, 8, bias=False), ReLU(), Linear(8, 4)
+        return Sequential(*layers, rng=TorchRandom(seed), dtype=dtype)
+
+    torch.manual_seed(42)
+    nn = torch.nn
+    theirs = nn.Sequential(nn.Linear(30, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 4))  # fmt: skip
+    for module, dtype in ((theirs, "float32"), (copy.deepcopy(theirs).double(), "float64")):
+        expected = [p.detach().numpy().T.ravel() for p in module.parameters()]
+        np.testing.assert_array_equal(ours(dtype).theta, np.concatenate(expected))
+    assert (ours(seed=43).theta != ours().theta).all()
+    masks = [ours()[2].forward(np.ones((4, 9)), train=True)[0] for _ in range(2)]
+    np.testing.assert_array_equal(*masks)  # dropout's streams follow from the seed too
+    assert (masks[0] == 0).any()
+
+
+def epochs(n, seed, batch_size):
+    """Three epochs of a DataLoader's order."""
+    generator = torch.Generator().manual_seed(seed)
+    options = {"shuffle": True, "generator": generator, "collate_fn": list}
+    loader = DataLoader(range(n), batch_size=batch_size, **options)
+    return [[i for batch in loader for i in batch] for _ in range(3)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_three_epochs_of_batches(seed):
+    for n, batch_size in ((1, 64), (2, 1), (3, 2), (10, 5), (64, 64), (65, 64), (1000, 64)):
+        rng = TorchRandom(seed)
+        for order in epochs(n, seed, batch_size):
+            np.testing.assert_array_equal(rng.permutation(n), order)
+
+
+@pytest.mark.parametrize("seed", LARGE)
+def test_three_epochs_of_batches_of_the_course(seed):
+    rng = TorchRandom(seed)
+    for order in epochs(104_000, seed, 64):
+        np.testing.assert_array_equal(rng.permutation(104_000), order)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_randperm_and_uniform(seed):
+    generator, rng = torch.Generator().manual_seed(seed), TorchRandom(seed)
+    for n in (0, 1, 2, 17, 3000):
+        np.testing.assert_array_equal(rng.randperm(n), torch.randperm(n, generator=generator))
+        for lo, hi in ((0.0, 1.0), (-0.3, 0.1), (5.0, 5.5), (-1e-3, 1e3)):
+            theirs = torch.empty(n, 2).uniform_(lo, hi, generator=generator).numpy()
+            np.testing.assert_array_equal(rng.uniform(lo, hi, (n, 2)), theirs)
+
+
+def test_an_epoch_draws_more_than_a_permutation():
+    # What a DataLoader draws beside its order; without it the second epoch is another one.
+    n, rng, plain = 50, TorchRandom(3), TorchRandom(3)
+    plain.bit_generator.random_raw(2)
+    np.testing.assert_array_equal(plain.randperm(n), rng.permutation(n))
+    plain.bit_generator.random_raw(2)
+    assert (plain.randperm(n) != rng.permutation(n)).any()
+
+
+def test_fit_takes_one_stream_over_all_epochs():
+    rng = TorchRandom(5)
+    orders = [_epoch_rng(rng, epoch).permutation(20) for epoch in range(3)]
+    np.testing.assert_array_equal(orders, epochs(20, 5, 4))
+    assert as_generator(rng) is rng
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
+def test_copies_continue_the_stream(copied):
+    rng = TorchRandom(7)
+    rng.permutation(10)
+    other = copied(rng)
+    assert (repr(other), str(other)) == ("TorchRandom(7)", "TorchRandom(7)")
+    np.testing.assert_array_equal(other.permutation(10), rng.permutation(10))
+    assert other.spawn(1)[0].random() == copied(TorchRandom(7)).spawn(1)[0].random()
+
+
+def test_spawned_streams_are_independent():
+    rng = TorchRandom(7)
+    first, second = rng.spawn(2)
+    assert len({first.random(), second.random(), rng.spawn(1)[0].random()}) == 3
+    np.testing.assert_array_equal(rng.randperm(9), TorchRandom(7).randperm(9))  # nothing drawn
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TorchRandom(-1), "TorchRandom: expected seed to be a whole number >= 0, got -1"),
+        (lambda: TorchRandom(0.5), "seed to be a whole number >= 0, got 0.5"),
+        (lambda: TorchRandom(True), "got True"),
+        (lambda: TorchRandom(2**64), r"seed to be below 2\*\*64"),
+        (lambda: TorchRandom(0).randperm(-1), "n to be a whole number >= 0, got -1"),
+        (lambda: TorchRandom(0).randperm(2**32), "PyTorch permutes 4294967296 numbers in another"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
