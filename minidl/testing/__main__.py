@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.cli import Parser, run_main
-from minidl.errors import did_you_mean, whole
+from minidl.cli import Parser, run_main, whole_number
+from minidl.errors import did_you_mean
 from minidl.layer import Layer, is_layer, named_parameters
 from minidl.testing.checks import check_layer
 from minidl.testing.faults import FAULTS, try_fault
@@ -33,12 +33,19 @@ def main() -> None:
     parser.add_argument("--input", type=_shape, help="the batch's shape, as 8x12")
     parser.add_argument("--dtype", choices=("float32", "float64"), help="default: the layer's own")
     parser.add_argument("--inference", action="store_true", help="check with train=False")
-    parser.add_argument("--seed", type=int, default=0, help="draws the batch and the directions")
+    parser.add_argument(
+        "--seed",
+        type=whole_number("seed", low=0),
+        default=0,
+        help="draws the batch and the directions",
+    )
     parser.add_argument("--eps", type=float, default=1e-5, help="step of the differences (1e-5)")
     parser.add_argument("--rtol", type=float, help="relative tolerance (by dtype)")
     parser.add_argument("--atol", type=float, help="absolute tolerance (by dtype)")
     parser.add_argument("--faults", action="store_true", help="show what planted faults become of")
-    parser.add_argument("--networks", type=int, metavar="N", help="check N random right networks")
+    parser.add_argument(
+        "--networks", type=whole_number("N"), metavar="N", help="check N random right networks"
+    )
     args = parser.parse_args()
     wanted = [args.layer is not None, args.faults, args.networks is not None]
     if sum(wanted) != 1:
@@ -46,8 +53,7 @@ def main() -> None:
     if args.faults:
         passed = show_faults()
     elif args.networks is not None:
-        count = whole("--networks", "N", args.networks)
-        passed = try_networks(range(args.seed, args.seed + count))
+        passed = try_networks(range(args.seed, args.seed + args.networks))
     else:
         if args.input is None:
             parser.error("--input: expected the batch's shape, as 8x12")

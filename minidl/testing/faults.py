@@ -190,9 +190,9 @@ UNMODIFIED, REPEAT, SKIP = "not modified", "repeatable", "input_grad=False"
 LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
 RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
 DW, DB, DX = (
-    "np.matmul(x.T, dy, out=weight.grad)",
+    "np.dot(x.T, dy, out=weight.grad)",
     "dy.sum(axis=0, out=bias.grad)",
-    "dy @ weight.value.T if input_grad else None",
+    "np.dot(dy, weight.value.T) if input_grad else None",
 )
 STALE = 'dy @ self.__dict__.setdefault("_w", weight.value.copy()).T if input_grad else None'
 MASKED = "dy * mask"
@@ -217,8 +217,8 @@ FAULTS = (
     Fault("mean for sum in a bias gradient", LINEAR, DB, "dy.mean(axis=0, out=bias.grad)", linear, "bias"),
     Fault("wrong axis in a bias gradient", LINEAR, DB, "dy.sum(axis=1, out=bias.grad)", linear, "bias"),
     Fault("bias gradient forgotten", LINEAR, DB, "pass", linear, "bias"),
-    Fault("weight gradient transposed", LINEAR, DW, "np.matmul(dy.T, x, out=weight.grad)", linear, "weight"),
-    Fault("weight gradient averaged over the batch", LINEAR, DW, "np.matmul(x.T / len(x), dy, out=weight.grad)", linear, "weight"),
+    Fault("weight gradient transposed", LINEAR, DW, "np.dot(dy.T, x, out=weight.grad)", linear, "weight"),
+    Fault("weight gradient averaged over the batch", LINEAR, DW, "np.dot(x.T / len(x), dy, out=weight.grad)", linear, "weight"),
     Fault("1% error in one column", LINEAR, DW, f"{DW}; weight.grad[:, 3] *= 1.01", linear, "weight", index=(None, 3)),
     Fault("one wrong entry in 10,000", LINEAR, DW, f"{DW}; weight.grad[37, 59] *= 0.9", large, "weight", index=(37, 59)),
     Fault("one missing entry in 10,000", LINEAR, DW, f"{DW}; weight.grad[99, 0] = 0", large, "weight", index=(99, 0)),
@@ -226,7 +226,7 @@ FAULTS = (
     Fault("sign of the input's gradient", LINEAR, DX, f"-{DX}", linear, "input"),
     Fault("weight not transposed", LINEAR, DX, DX.replace(".T", ""), linear, "input"),
     Fault("stale parameter value", LINEAR, DX, STALE, linear, "input", STEP),
-    Fault("input's gradient of the wrong shape", LINEAR, DX, DX.replace("dy @ weight.value.T", "weight.value @ dy.T"), oblong, "input", CONTRACT),
+    Fault("input's gradient of the wrong shape", LINEAR, DX, DX.replace("dy, weight.value.T", "weight.value, dy.T"), oblong, "input", CONTRACT),
     Fault("parameter changed by backward", LINEAR, DW, f"{DW}; weight.value *= 0.999", linear, "weight", UNMODIFIED),
     Fault("input_grad=False skips a gradient", LINEAR, DB, f"{DB} if input_grad else None", linear, "bias", SKIP),
     Fault("dropout mask dropped", DROPOUT, MASKED, "dy", drop, "input"),
@@ -253,7 +253,7 @@ FAULTS = (
     Fault("minus sign missing", "losses.SmoothedNLL", "-weight * share / at", "weight * share / at", smoothed, "logits"),
     Fault("factor 2 of a square", "losses.SquaredError", "value, error * share", "value, 2 * error * share", squared, "logits"),
     Fault("softmax's second term missing", "simplex._Softmax", 'dp - np.einsum("nk,nk->n", dp, p)[:, None]', "dp", softmax_vjp, "z"),
-    Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= total", "p /= total + 1e-3", softmax_vjp, "output", "on the simplex"),
+    Fault("probabilities that do not sum to one", "simplex._Softmax", "return p, np.log(total)", "return 0.999 * p, np.log(total)", softmax_vjp, "output", "on the simplex"),
     Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
     Fault("size of the support off by one", "simplex._Sparsemax", COUNT, f"({COUNT} + 1)", sparsemax_vjp, "z"),
     Fault("square root missing", "simplex._Entmax15", "r = np.sqrt(p)\n", "r = p\n", entmax_vjp, "z"),
