@@ -167,10 +167,12 @@ def make_parser(description: str, out: str) -> Parser:
     return parser
 
 
-def add_axis(parser: Parser, flag: str, default: list[Any], **bounds: Any) -> None:
-    """A flag that takes the values of one axis of the grid."""
+def add_axis(
+    parser: Parser, flag: str, default: list[Any], *, name: str = "", **bounds: Any
+) -> None:
+    """A flag that takes the values of one axis of the grid; ``name`` is what one is called."""
     kind = whole_number if isinstance(default[0], int) else real_number
-    name = flag.strip("-").rstrip("s").replace("-", " ")
+    name = name or flag.strip("-").removesuffix("s").replace("-", " ")
     parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
 
 
