@@ -14,7 +14,7 @@ from minidl.experiments.sparse import REGULARIZED, relumax_loss, report_losses, 
 def main() -> None:
     parser = make_parser(__doc__.splitlines()[0], out="runs/q3_train")
     add_axis(parser, "--b", [5.0], low=0, open_low=True)
-    add_axis(parser, "--eps", [0.1], low=0)
+    add_axis(parser, "--eps", [0.1], name="eps", low=0)
     add_axis(parser, "--widths", [256])
     add_axis(parser, "--learning-rates", [1e-3], low=0, open_low=True)
     add_axis(parser, "--dropouts", [0.3], low=0, high=1)

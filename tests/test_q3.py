@@ -67,7 +67,7 @@ def test_properties(tmp_path):
 
 
 def test_training(folder):
-    args = ["--data", "set.npz", "--widths", 8, "--epochs", 6, "--jobs", 1, "--b", 2, 5]
+    args = ["--data", "set.npz", "--widths", 16, "--learning-rates", 0.02, "--dropouts", 0, "--epochs", 12, "--jobs", 1, "--b", 1, 2]  # fmt: skip
     done = run(folder, "q3_train.py", *args)
     assert done.returncode == 0, done.stderr
     out = folder / "runs/q3_train"
@@ -76,8 +76,8 @@ def test_training(folder):
         "softmax",
         "sparsemax",
         "entmax15",
+        "relumax b=1 eps=0.1",
         "relumax b=2 eps=0.1",
-        "relumax b=5 eps=0.1",
     ]
     softmax, *sparse = table
     assert softmax["support"] == "4.0000"
@@ -90,7 +90,7 @@ def test_training(folder):
     assert pictures == {"training.png"} | {f"candidates-{r['loss'].replace(' ', '-')}.png" for r in sparse}  # fmt: skip
     for line in (out / "results.jsonl").read_text().splitlines():
         record = json.loads(line)
-        assert len(record["values"]["supports"]) == len(record["values"]["history"]) == 7
+        assert len(record["values"]["supports"]) == len(record["values"]["history"]) == 13
         for kind, examples in record["values"]["candidates"].items():
             for _, classes in examples:
                 assert sum(classes.values()) == pytest.approx(1, abs=1e-5)

@@ -35,10 +35,12 @@ def add_number(parser: Parser, flag: str, default: float, help: str, **bounds: A
     )
 
 
-def add_axis(parser: Parser, flag: str, default: list[Any], **bounds: Any) -> None:
-    """A flag that takes the values of one axis of the grid."""
+def add_axis(
+    parser: Parser, flag: str, default: list[Any], *, name: str = "", **bounds: Any
+) -> None:
+    """A flag that takes the values of one axis of the grid; ``name`` is that of one value."""
     kind = whole_number if isinstance(default[0], int) else real_number
-    name = flag.strip("-").rstrip("s").replace("-", " ")
+    name = name or flag.strip("-").rstrip("s").replace("-", " ")
     parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
 
 
