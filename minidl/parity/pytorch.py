@@ -39,6 +39,8 @@ def twin(
     ------
     TypeError
         If a part has no counterpart in PyTorch.
+    ValueError
+        If the optimizer was made for another model.
     """
     if optimizer.model is not model:
         raise ValueError("twin: the optimizer was made for another model")
@@ -47,7 +49,7 @@ def twin(
 
 
 class TorchModel(Layer):
-    """A PyTorch module with the contract of a layer.
+    """A PyTorch module with the contract of a layer, but for the gradient of its input.
 
     Dropout draws the masks that the model it was made from will draw.
     """
