@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from minidl.arrays import Array, Rng
-from minidl.blocks import SideBySide, longest, shrink
+from minidl.blocks import Steps, longest, make_steps, shrink
 from minidl.data.dataset import Dataset
 from minidl.errors import whole
 from minidl.history import History
@@ -246,7 +246,7 @@ def _train(
 
 def _blocks(going: Sequence[_Trainee], order: Array, epoch: int, block: int) -> Iterator[None]:
     """One epoch, a block at a time."""
-    together: SideBySide | None = None
+    together: Steps | None = None
     for start in range(0, len(order), block):
         rows = order[start : start + block]
         going = [trainee for trainee in going if trainee.online.error is None]
@@ -257,7 +257,7 @@ def _blocks(going: Sequence[_Trainee], order: Array, epoch: int, block: int) -> 
                 trainee.plain_steps(rows, epoch, start)
         else:
             if together is None:
-                together = SideBySide([t.online for t in going], going[0].split, going[0].loss)
+                together = make_steps([t.online for t in going], going[0].split, going[0].loss)
             for trainee, total in zip(going, together.step(rows), strict=True):
                 trainee.total += total
                 if not math.isfinite(total):

@@ -1,0 +1,192 @@
+"""Features: fitted on the training part alone, the same by another way, a data set in and out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minidl
+from minidl.data.features import PCA, AveragePool, Pipeline, Standardize, bias_column
+
+
+def dataset(n=120, features=16, pixels=False, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, n + 40)
+    if pixels:
+        x = rng.integers(0, 256, (n + 40, features), dtype=np.uint8)
+    else:
+        x = rng.normal(size=(n + 40, features)) @ rng.normal(size=(features, features)) + 3
+    parts = [(x[i:j], y[i:j]) for i, j in ((0, n), (n, n + 20), (n + 20, n + 40))]
+    return minidl.Dataset(*parts, classes=3, name="some")
+
+
+ALL = [
+    pytest.param(lambda: PCA(5), id="PCA"),
+    pytest.param(Standardize, id="Standardize"),
+    pytest.param(AveragePool, id="AveragePool"),
+    pytest.param(lambda: bias_column, id="bias_column"),
+    pytest.param(lambda: Pipeline(Standardize(), PCA(4), bias_column), id="Pipeline"),
+]
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_a_data_set_in_a_data_set_out(make):
+    before = dataset()
+    after = make().fit_transform(before)
+    assert (after.name, after.classes, list(after.splits)) == ("some", 3, list(before.splits))
+    for key, split in after.splits.items():
+        assert (split.y == before.splits[key].y).all()
+        assert split.x.shape == (len(split), after.features)
+        assert split.x.dtype == np.float64
+        assert split.scale == 1
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_fitted_on_the_training_part_alone(make):
+    """With other validation and test parts, the training features are the same to the last bit,
+    and with other training examples they are not (where there is anything to learn)."""
+    one = dataset()
+    x, y = one.train.x, one.train.y
+    wild = minidl.Dataset(one.train, (1e3 * x[:20], y[:20]), (1e6 * x[20:40] + 1e6, y[20:40]), classes=3)  # fmt: skip
+    a, b = make().fit_transform(one), make().fit_transform(wild)
+    assert (a.train.x == b.train.x).all()
+    fitted = make().fit(wild)
+    assert np.allclose(fitted.apply(one.valid.x), a.valid.x, rtol=1e-12)
+    if not isinstance(fitted, AveragePool | type(bias_column)):
+        everything = minidl.Dataset((np.vstack([x, one.valid.x]), np.append(y, one.valid.y)), classes=3)  # fmt: skip
+        leaky = make().fit(everything)
+        assert not np.allclose(leaky.apply(one.valid.x), a.valid.x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_pixels_become_floats_of_the_dtype_asked_for(make):
+    before = dataset(pixels=True)
+    assert make().fit_transform(before).train.x.dtype == np.float32
+    exact = make().fit_transform(before, "float64").train.x
+    assert exact.dtype == np.float64
+    assert np.allclose(make().fit_transform(before).train.x, exact, rtol=1e-3, atol=1e-4)
+
+
+# PCA.
+
+
+@given(n=st.integers(2, 60), features=st.integers(1, 12), seed=st.integers(0, 2**16))
+def test_pca_laws(n, features, seed):
+    x = np.random.default_rng(seed).normal(size=(n, features)) + 5
+    pca = PCA().fit(minidl.Dataset((x, np.zeros(n, int))))
+    assert pca.ratios.sum() == pytest.approx(1, abs=1e-12)
+    assert (np.diff(pca.variances) <= 0).all()
+    assert (pca.variances >= 0).all()
+    np.testing.assert_allclose(pca.components @ pca.components.T, np.eye(features), atol=1e-12)
+    np.testing.assert_allclose(pca.reconstruct(pca.apply(x)), x, atol=1e-10)
+    largest = pca.components[np.arange(features), np.abs(pca.components).argmax(axis=1)]
+    assert (largest > 0).all()
+    again = PCA().fit(minidl.Dataset((x[::-1].copy(), np.zeros(n, int))))
+    np.testing.assert_allclose(again.variances, pca.variances, atol=1e-10)
+
+
+def test_pca_agrees_with_an_svd():
+    data = dataset(300)
+    pca = PCA().fit(data)
+    centred = data.train.x - data.train.x.mean(axis=0)
+    u, s, vt = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(pca.variances, s**2 / 299, rtol=1e-10)
+    signs = np.sign(np.sum(pca.components * vt, axis=1))
+    np.testing.assert_allclose(pca.components, vt * signs[:, None], atol=1e-10)
+    np.testing.assert_allclose(pca.apply(data.train.x), u * s * signs, atol=1e-10 * s[0])
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999, 1.0])
+def test_pca_by_share_of_variance(share):
+    data = dataset()
+    ratios = PCA().fit(data).ratios
+    pca = PCA(share).fit(data)
+    assert pca.ratios.sum() >= share * (1 - 1e-9)
+    assert pca.ratios[:-1].sum() < share
+    assert (pca.ratios == ratios[: len(pca.ratios)]).all()
+
+
+def test_pca_keeps_what_it_is_asked_to():
+    data = dataset()
+    pca = PCA(4).fit(data)
+    assert pca.transform(data).features == 4
+    lost = np.square(data.train.x - pca.reconstruct(pca.apply(data.train.x))).sum() / 119
+    assert lost == pytest.approx(PCA().fit(data).variances[4:].sum(), rel=1e-9)
+
+
+def test_pca_of_what_never_varies():
+    data = minidl.Dataset((np.ones((9, 3)), np.zeros(9, int)))
+    pca = PCA(2).fit(data)
+    assert (pca.apply(data.train.x) == 0).all()
+    assert (pca.ratios == 0).all()
+
+
+# The others.
+
+
+def test_standardize():
+    data = dataset()
+    x = data.train.x.copy()
+    x[:, 3] = 7
+    data = minidl.Dataset((x, data.train.y), data.valid, classes=3)
+    after = Standardize().fit_transform(data)
+    varying = np.arange(16) != 3
+    np.testing.assert_allclose(after.train.x.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(after.train.x.std(axis=0)[varying], 1, rtol=1e-12)
+    assert (after.valid.x[:, 3] == 0).all()
+    np.testing.assert_allclose(after.valid.x[:, 0], (data.valid.x[:, 0] - x[:, 0].mean()) / x[:, 0].std())  # fmt: skip
+
+
+def test_average_pool_on_an_image_that_can_be_read():
+    image = np.arange(16, dtype=np.float64).reshape(1, 16)
+    np.testing.assert_array_equal(AveragePool(2).apply(image), [[2.5, 4.5, 10.5, 12.5]])
+    np.testing.assert_array_equal(AveragePool(4).apply(image), [[7.5]])
+    np.testing.assert_array_equal(AveragePool(2, (2, 8)).apply(image), [[4.5, 6.5, 8.5, 10.5]])
+    for pool, message in ((AveragePool(3), "square images"), (AveragePool(2, (4, 5)), "4x5 images")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            pool.apply(image)
+
+
+def test_the_bias_column_is_a_linear_layer_s_bias():
+    data = dataset(pixels=True)
+    thetas = []
+    for with_column in (True, False):
+        part = bias_column.fit_transform(data, "float64") if with_column else data
+        model = minidl.Linear(part.features, 3, bias=not with_column, weight_init=minidl.init.zeros, bias_init=minidl.init.zeros, rng=0, dtype="float64")  # fmt: skip
+        minidl.fit_online(model, part, minidl.Perceptron(), lr=1, epochs=3, rng=0)
+        thetas.append(model.theta)
+    assert (thetas[0] == thetas[1]).all()
+    exact = bias_column.fit_transform(data)
+    assert (exact.train.x[:, :-1] * 256 == data.train.x).all()
+    assert (exact.train.x[:, -1] == 1).all()
+
+
+def test_a_pipeline_is_its_steps():
+    data = dataset()
+    steps = Standardize(), PCA(3)
+    expected = data
+    for step in steps:
+        expected = step.fit_transform(expected)
+    after = Pipeline(Standardize(), PCA(3)).fit_transform(data)
+    np.testing.assert_allclose(after.test.x, expected.test.x, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PCA(0), "components to be a whole number >= 1, got 0"),
+        (lambda: PCA(1.5), "components as a share to be a finite number > 0 and <= 1, got 1.5"),
+        (lambda: PCA(17).fit(dataset()), "at most 16"),
+        (lambda: PCA(3).apply(np.ones((2, 16))), "not fitted yet"),
+        (lambda: PCA(3).fit(dataset()).apply(np.ones((2, 5))), r"expected x of shape \(n, 16\), got \(2, 5\)"),
+        (lambda: AveragePool(0), "size to be a whole number"),
+    ],
+)  # fmt: skip
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_pipeline_of_other_things():
+    with pytest.raises(TypeError, match="expected features, got 'PCA'"):
+        Pipeline("PCA")

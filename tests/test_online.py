@@ -1,0 +1,461 @@
+"""One example at a time in blocks: the updates of the plain loop, whatever the block."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import minidl
+from minidl import OnlineRun, compounding, fit_online, fit_side_by_side
+from minidl.data.readers import read_idx
+
+BLOCKS = (1, 2, 63, 64, 10_000)
+
+
+def data(n=300, features=20, classes=5, seed=0, pixels=True, valid=40):
+    """Learnable: each class is brightest in features of its own."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, n + valid)
+    x = rng.integers(0, 200, (n + valid, features))
+    x[np.arange(n + valid), y % features] += 50
+    x = x.astype(np.uint8) if pixels else x / 200
+    return minidl.Dataset((x[:n], y[:n]), (x[n:], y[n:]), classes=classes)
+
+
+def network(dataset, hidden=(), dtype="float64", bias=True, between=minidl.ReLU, drop=None, seed=1):
+    sizes = [dataset.features, *hidden, dataset.classes]
+    layers = []
+    for i, o in itertools.pairwise(sizes):
+        layers += [minidl.Linear(i, o, bias=bias), between(), *([minidl.Dropout(drop)] if drop else [])]  # fmt: skip
+    keep = -2 if drop else -1
+    return minidl.Sequential(*layers[:keep], rng=seed, dtype=dtype)
+
+
+def trained(dataset, loss, block, *, epochs=2, lr=0.05, l2=0.0, l1=0.0, rng=0, **shape):
+    model = network(dataset, **shape)
+    history = fit_online(model, dataset, loss, lr=lr, l2=l2, l1=l1, epochs=epochs, block=block, rng=rng)  # fmt: skip
+    return model, history
+
+
+def distance(a, b):
+    """The largest difference, relative to the largest entry."""
+    return np.abs(a - b).max() / np.abs(b).max()
+
+
+def same_history(one, other, tolerance=1e-12):
+    for a, b in zip(one.to_dicts(), other.to_dicts(), strict=True):
+        del a["seconds"], b["seconds"]
+        assert [k for k, v in a.items() if v is None] == [k for k, v in b.items() if v is None]
+        for key in a:
+            if a[key] is not None:
+                assert a[key] == pytest.approx(b[key], rel=tolerance, abs=tolerance), key
+
+
+# The plain loop is fit's.
+
+
+@pytest.mark.parametrize("loss", [minidl.CrossEntropy(), minidl.Perceptron()])
+def test_the_plain_loop_is_fit_with_batches_of_one(loss):
+    dataset = data()
+    model, history = trained(dataset, loss, 1, l2=0.01, hidden=(6,))
+    other = network(dataset, hidden=(6,))
+    optimizer = minidl.SGD(other, 0.05, weight_decay=0.01)
+    expected = minidl.fit(other, dataset, loss, optimizer, epochs=2, batch_size=1, rng=0)
+    assert (model.theta == other.theta).all()
+    same_history(history, expected, 0)
+
+
+# Equal to the plain loop.
+
+
+@pytest.mark.parametrize("block", [2, 63, 64, 50_000])
+def test_perceptron_on_fashion_mnist_to_the_last_bit(shared, block, plain_perceptron):
+    dataset, expected = plain_perceptron(shared)
+    model = zero_linear(dataset)
+    fit_online(model, dataset, minidl.Perceptron(), lr=1, epochs=1, block=block, rng=0, evaluate_train=False)  # fmt: skip
+    assert (model.theta == expected).all()
+
+
+def zero_linear(dataset, dtype="float64"):
+    return minidl.Linear(dataset.features, dataset.classes, weight_init=minidl.init.zeros, bias_init=minidl.init.zeros, rng=0, dtype=dtype)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plain_perceptron():
+    """One epoch of Fashion-MNIST by a loop that shares nothing with the library."""
+    cache = []
+
+    def run(shared):
+        if not cache:
+            folder = shared / "data/fashion-mnist"
+            x = read_idx(folder / "train-images-idx3-ubyte.gz", 3).reshape(-1, 784)
+            y = read_idx(folder / "train-labels-idx1-ubyte.gz", 1)
+            dataset = minidl.Dataset((x, y))
+            w = np.zeros((10, 785))
+            order = minidl.training.epoch_rng(0, 1).permutation(len(y))
+            for i in order:
+                xi = np.append(x[i] / 256, 1)
+                predicted = int((w @ xi).argmax())
+                if predicted != y[i]:
+                    w[y[i]] += xi
+                    w[predicted] -= xi
+            cache.append((dataset, np.vstack([w.T[:784], w.T[784:]]).ravel()))
+        return cache[0]
+
+    return run
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-3])
+def test_perceptron_by_the_gram_matrix_too(l2):
+    """Side by side, a perceptron goes the general way: as exact without a penalty."""
+    dataset = data(1000)
+    runs = [OnlineRun(zero_linear(dataset), 1.0, l2) for _ in range(2)]
+    fit_side_by_side(runs, dataset, minidl.Perceptron(), epochs=2, rng=0)
+    model = zero_linear(dataset)
+    fit_online(model, dataset, minidl.Perceptron(), lr=1, l2=l2, epochs=2, block=1, rng=0)
+    for run in runs:
+        if l2:
+            assert distance(run.model.theta, model.theta) < 1e-12
+        else:
+            assert (run.model.theta == model.theta).all()
+
+
+@pytest.mark.parametrize("l2", [0.0, 1e-4, 0.1])
+@pytest.mark.parametrize("hidden", [(), (16,), (16, 9), (16, 9, 7)])
+def test_5000_updates_in_float64(hidden, l2):
+    dataset = data(5000, features=30, classes=8)
+    plain, expected = trained(dataset, minidl.CrossEntropy(), 1, epochs=1, lr=0.02, l2=l2, hidden=hidden)  # fmt: skip
+    model, history = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, lr=0.02, l2=l2, hidden=hidden)  # fmt: skip
+    assert distance(model.theta, plain.theta) < 1e-12
+    same_history(history, expected)
+    other, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, lr=0.02 * (1 + 1e-9), l2=l2, hidden=hidden)  # fmt: skip
+    assert distance(other.theta, plain.theta) > 1e-12  # the tolerance tells rates apart
+
+
+@given(
+    n=st.integers(1, 150),
+    features=st.integers(1, 12),
+    classes=st.integers(2, 6),
+    hidden=st.lists(st.integers(1, 6), max_size=3),
+    block=st.sampled_from([2, 3, 63, 64, 500]),
+    l2=st.sampled_from([0.0, 1e-6, 0.1, 3.0, 9.0, 15.0]),
+    bias=st.booleans(),
+    repeated=st.booleans(),
+    dark=st.booleans(),
+    loss=st.sampled_from([minidl.CrossEntropy(), minidl.CrossEntropy("sum"), minidl.Perceptron()]),
+    seed=st.integers(0, 2**16),
+)
+@example(n=65, features=3, classes=2, hidden=[], block=64, l2=20.0, bias=True, repeated=False, dark=False, loss=minidl.CrossEntropy(), seed=0)  # fmt: skip
+@settings(max_examples=60)
+def test_equal_to_the_plain_loop(n, features, classes, hidden, block, l2, bias, repeated, dark, loss, seed):  # fmt: skip
+    rng = np.random.default_rng(seed)
+    # Real-valued features, so that no two logits are the same number rounded in two ways.
+    x, y = rng.normal(size=(n, features)), rng.integers(0, classes, n)
+    if repeated:
+        x[:], y[: n // 2] = x[0], y[0]
+    if dark:
+        x[rng.random(n) < 0.5] = 0
+    dataset = minidl.Dataset((x, y), classes=classes)
+    options = {"lr": 0.05, "l2": l2, "hidden": hidden, "bias": bias}
+    plain, expected = trained(dataset, loss, 1, **options)
+    model, history = trained(dataset, loss, block, **options)
+    scale = max(np.abs(plain.theta).max(), 1e-3)
+    assert np.abs(model.theta - plain.theta).max() < 1e-11 * scale
+    same_history(history, expected, 1e-9)
+
+
+@pytest.mark.parametrize("block", BLOCKS[1:])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"hidden": (8,), "between": minidl.Tanh},
+        {"hidden": (8,), "drop": 0.3},
+        {"hidden": (8, 4), "drop": 0.5, "between": minidl.Sigmoid},
+    ],
+)
+def test_any_layers_may_follow_and_dropout_draws_the_same_masks(shape, block):
+    dataset = data()
+    plain, expected = trained(dataset, minidl.CrossEntropy(), 1, l2=1e-3, **shape)
+    model, history = trained(dataset, minidl.CrossEntropy(), block, l2=1e-3, **shape)
+    assert distance(model.theta, plain.theta) < 1e-12
+    same_history(history, expected)
+
+
+def test_layer_norm_and_residual_may_follow():
+    dataset = data()
+    thetas = []
+    for block in (1, 64):
+        inner = minidl.Residual(minidl.Linear(8, 8), minidl.Tanh())
+        model = minidl.Sequential(minidl.Linear(20, 8), minidl.LayerNorm(8, dtype="float64"), inner, minidl.Linear(8, 5), rng=0, dtype="float64")  # fmt: skip
+        fit_online(model, dataset, minidl.CrossEntropy(), lr=0.05, l2=1e-3, epochs=2, block=block, rng=0)  # fmt: skip
+        thetas.append(model.theta)
+    assert distance(*thetas) < 1e-12
+
+
+def test_losses_that_have_no_kernel():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 7))
+    signs = np.sign(x[:, 0] + 0.1)
+    for loss in (minidl.BinaryLogistic(), minidl.SquaredError()):
+        dataset = minidl.Dataset((x[:150], signs[:150]), (x[150:], signs[150:]))
+        thetas = []
+        for block in (1, 64):
+            model = minidl.Sequential(minidl.Linear(7, 1), rng=0, dtype="float64")
+            history = fit_online(model, dataset, loss, lr=0.05, epochs=3, block=block, rng=0)
+            thetas.append(model.theta)
+            assert history[3].valid_loss < 0.7 * history[0].valid_loss
+        assert distance(*thetas) < 1e-12
+
+
+def test_a_loss_that_derives_from_one_with_a_kernel_is_itself_asked():
+    class Half(minidl.CrossEntropy):
+        def __call__(self, logits, y):
+            value, dlogits = super().__call__(logits, y)
+            return value / 2, dlogits / 2
+
+    dataset = data()
+    plain, _ = trained(dataset, Half(), 1)
+    model, _ = trained(dataset, Half(), 64)
+    other, _ = trained(dataset, minidl.CrossEntropy(), 64)
+    assert distance(model.theta, plain.theta) < 1e-12 < distance(other.theta, plain.theta)
+
+
+@pytest.mark.parametrize("hidden", [(), (16,)])
+def test_float32_stays_near_and_stays_float32(hidden):
+    dataset = data(2000)
+    exact, _ = trained(dataset, minidl.CrossEntropy(), 64, hidden=hidden)
+    model, _ = trained(dataset, minidl.CrossEntropy(), 64, hidden=hidden, dtype="float32")
+    assert model.theta.dtype == np.float32
+    assert distance(model.theta, exact.theta) < 1e-4
+
+
+def test_the_smallest_penalty_counts_in_float32():
+    """1 - lr l2 rounds to 1 in float32; the plain loop's weights would not shrink at all."""
+    x = np.zeros((4000, 3), np.float32)
+    dataset = minidl.Dataset((x, np.zeros(4000, int)), classes=2)
+    model = minidl.Linear(3, 2, rng=0)
+    before = model.weight.value.copy()
+    fit_online(model, dataset, minidl.CrossEntropy(), lr=1e-4, l2=1e-4, epochs=50, rng=0)
+    shrunk = 1 - np.abs(model.weight.value).sum() / np.abs(before).sum()
+    assert shrunk == pytest.approx(1 - math.exp(-200_000 * 1e-8), rel=0.01)
+
+
+# Side by side.
+
+
+@pytest.mark.parametrize("hidden", [(), (6,)])
+def test_side_by_side_is_one_by_one(hidden):
+    dataset = data(500)
+    grid = [(0.1, 0.0), (0.1, 0.1), (0.001, 1e-4)]
+    runs = [OnlineRun(network(dataset, hidden), lr, l2) for lr, l2 in grid]
+    histories = fit_side_by_side(runs, dataset, minidl.CrossEntropy(), epochs=2, rng=0)
+    for run, history, (lr, l2) in zip(runs, histories, grid, strict=True):
+        alone, expected = trained(dataset, minidl.CrossEntropy(), 64, lr=lr, l2=l2, hidden=hidden)
+        assert distance(run.model.theta, alone.theta) < 1e-12
+        same_history(history, expected)
+        assert history is run.history
+
+
+def test_side_by_side_takes_models_of_different_kinds():
+    dataset = data(200)
+    models = [network(dataset), network(dataset, (6,)), network(dataset, (4,), drop=0.2)]
+    fit_side_by_side([OnlineRun(m, 0.05) for m in models], dataset, minidl.CrossEntropy(), epochs=1, rng=0)  # fmt: skip
+    for model, shape in zip(models, ({}, {"hidden": (6,)}, {"hidden": (4,), "drop": 0.2}), strict=True):  # fmt: skip
+        alone, _ = trained(dataset, minidl.CrossEntropy(), 1, epochs=1, **shape)
+        assert distance(model.theta, alone.theta) < 1e-12
+
+
+# Checkpoints, orders, penalties.
+
+
+def test_restore_best_and_ties():
+    dataset = data(60, valid=6)
+    for ties, which in (("first", min), ("last", max)):
+        model, history = network(dataset), minidl.History(ties=ties)
+        fit_online(model, dataset, minidl.CrossEntropy(), lr=0.5, epochs=12, rng=0, restore_best=True, history=history)  # fmt: skip
+        scores = history.column("valid_accuracy")
+        equal = [i for i, score in enumerate(scores) if score == max(scores)]
+        assert len(equal) > 1, "no tie, so this shows nothing"
+        assert history.best.epoch == which(equal)
+        again = network(dataset)
+        fit_online(again, dataset, minidl.CrossEntropy(), lr=0.5, epochs=which(equal), rng=0)
+        assert (model.theta == again.theta).all()
+    with pytest.raises(ValueError, match="expected ties 'first' or 'last', got 'latest'"):
+        minidl.History(ties="latest")
+
+
+def test_a_run_can_be_continued():
+    dataset = data()
+    whole, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=4)
+    model, history = trained(dataset, minidl.CrossEntropy(), 64, epochs=2)
+    fit_online(model, dataset, minidl.CrossEntropy(), lr=0.05, epochs=4, rng=0, history=history)
+    assert len(history) == 5
+    assert (model.theta == whole.theta).all()
+
+
+def test_the_course_s_order():
+    """A permutation of the arrays, which stay permuted: the second epoch shuffles the first's."""
+    orders = compounding(50, np.random.RandomState(42))
+    legacy = np.random.RandomState(42)
+    x = np.arange(50)
+    for _ in range(3):
+        x = x[legacy.permutation(50)]
+        assert (next(orders) == x).all()
+
+
+def test_given_orders_are_used():
+    dataset = data()
+    backwards = np.arange(len(dataset.train))[::-1]
+    model, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, rng=iter([backwards]))
+    plain, _ = trained(dataset, minidl.CrossEntropy(), 1, epochs=1, rng=iter([backwards]))
+    other, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, rng=0)
+    assert distance(model.theta, plain.theta) < 1e-12 < distance(other.theta, plain.theta)
+    with pytest.raises(ValueError, match="order of 300 rows for epoch 2, got none"):
+        trained(dataset, minidl.CrossEntropy(), 64, epochs=2, rng=iter([backwards]))
+    with pytest.raises(ValueError, match=r"order of 300 rows for epoch 1, got shape \(9,\)"):
+        trained(dataset, minidl.CrossEntropy(), 64, rng=iter([backwards[:9]]))
+
+
+def test_l1_by_a_proximal_step_a_block():
+    dataset = data(130)
+    model, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, lr=0.01, l2=0.1, l1=0.1, hidden=(4,))  # fmt: skip
+    plain = network(dataset, (4,))
+    optimizer, loss = minidl.SGD(plain, 0.01, weight_decay=0.1), minidl.CrossEntropy()
+    order = minidl.training.epoch_rng(0, 1).permutation(130)
+    for start in (0, 64, 128):
+        rows = order[start : start + 64]
+        for i in rows:
+            logits, backward = plain.forward(dataset.train.rows(np.array([i]), "float64"), train=True)  # fmt: skip
+            backward(loss(logits, dataset.train.y[[i]])[1])
+            optimizer.step()
+        by = len(rows) * 0.01 * 0.1
+        plain.theta[:] = np.sign(plain.theta) * np.maximum(np.abs(plain.theta) - by, 0)
+    assert distance(model.theta, plain.theta) < 1e-12
+    assert 0.1 < np.mean(model.theta == 0) < 0.9
+    assert ((model.theta == 0) == (plain.theta == 0)).all()
+
+
+def test_callbacks_see_blocks_and_may_stop():
+    seen = []
+
+    class Count(minidl.Callback):
+        def on_batch(self, run):
+            seen.append(run.batches)
+
+        def on_epoch(self, run):
+            return len(run.history) == 3
+
+    dataset = data(130)
+    history = fit_online(network(dataset), dataset, minidl.CrossEntropy(), lr=0.1, epochs=9, rng=0, callbacks=[Count()])  # fmt: skip
+    assert len(history) == 3
+    assert seen == [3] * 6
+
+
+def test_ctrl_c_leaves_the_weights_of_the_last_epoch():
+    class Interrupt(minidl.Callback):
+        def on_batch(self, run):
+            if len(run.history) == 3:
+                raise KeyboardInterrupt
+
+    dataset, model = data(), network(data(), (6,))
+    with pytest.raises(KeyboardInterrupt):
+        fit_online(model, dataset, minidl.CrossEntropy(), lr=0.05, epochs=9, rng=0, callbacks=[Interrupt()])  # fmt: skip
+    expected, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=2, hidden=(6,))
+    assert (model.theta == expected.theta).all()
+
+
+# Errors.
+
+
+@pytest.mark.parametrize("block", [1, 64])
+@pytest.mark.parametrize("hidden", [(), (6,)])
+def test_divergence_names_epoch_step_and_layer(hidden, block):
+    dataset, model, history = data(), network(data(), hidden, "float32"), minidl.History()
+    before = model.theta.copy()
+    with pytest.raises(minidl.NonFiniteLossError, match=r"epoch 1, step \d+: the loss is nan; the first output that is not finite is that of layer") as one:  # fmt: skip
+        fit_online(model, dataset, minidl.CrossEntropy(), lr=1e38, l2=1e-38, epochs=3, block=block, rng=0, history=history)  # fmt: skip
+    assert (model.theta == before).all()
+    assert len(history) == 1
+    other = network(dataset, hidden, "float32")
+    with pytest.raises(minidl.NonFiniteLossError) as two:
+        fit_online(other, dataset, minidl.CrossEntropy(), lr=1e38, l2=1e-38, epochs=3, block=65 - block, rng=0)  # fmt: skip
+    assert str(one.value) == str(two.value)
+
+
+def test_a_perceptron_that_overflows():
+    dataset, model = data(), zero_linear(data(), "float32")
+    with pytest.raises(minidl.NonFiniteLossError, match="epoch 1, step"):
+        fit_online(model, dataset, minidl.Perceptron(), lr=3e38, epochs=1, rng=0)
+
+
+def test_side_by_side_the_others_go_on():
+    dataset = data()
+    runs = [OnlineRun(network(dataset, dtype="float32"), lr, l2) for lr, l2 in ((0.05, 0.0), (1e38, 1e-38), (0.01, 0.1))]  # fmt: skip
+    fit_side_by_side(runs, dataset, minidl.CrossEntropy(), epochs=2, rng=0)
+    assert [len(run.history) for run in runs] == [3, 1, 3]
+    assert [run.error is None for run in runs] == [True, False, True]
+    assert "epoch 1, step" in runs[1].error
+    assert np.isfinite(runs[1].model.theta).all()
+    for run in (runs[0], runs[2]):
+        alone, _ = trained(dataset, minidl.CrossEntropy(), 64, lr=run.lr, l2=run.l2, dtype="float32")  # fmt: skip
+        assert distance(run.model.theta, alone.theta) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block": 0}, "expected block to be a whole number >= 1, got 0"),
+        ({"lr": 0}, "expected lr to be a finite number > 0, got 0"),
+        ({"lr": math.nan}, "expected lr to be a finite number > 0, got nan"),
+        ({"l2": -1}, "expected l2 to be a finite number >= 0, got -1"),
+        ({"l1": "a"}, "expected l1 to be a finite number >= 0, got 'a'"),
+        ({"epochs": -1}, "expected epochs to be a whole number >= 0, got -1"),
+    ],
+)
+def test_bad_options(options, message):
+    dataset = data()
+    with pytest.raises(ValueError, match=message):
+        fit_online(network(dataset), dataset, minidl.CrossEntropy(), **{"lr": 0.1, "epochs": 1, "rng": 0, **options})  # fmt: skip
+
+
+def test_bad_models():
+    dataset, loss = data(), minidl.CrossEntropy()
+    for model, named in (
+        (minidl.Sequential(minidl.Dropout(0.5), minidl.Linear(20, 5), rng=0), r"Dropout\(0.5\)"),
+        (minidl.ReLU(), r"ReLU\(\)"),
+        (minidl.Sequential(), r"Sequential\(\)"),
+    ):
+        with pytest.raises(ValueError, match=f"whose first layer is Linear, got {named}"):
+            fit_online(model, dataset, loss, lr=0.1, epochs=1, rng=0)
+    with pytest.raises(ValueError, match=r"expected x of shape \(n, 3\), got \(300, 20\)"):
+        fit_online(minidl.Linear(3, 5, rng=0), dataset, loss, lr=0.1, epochs=1, rng=0)
+    with pytest.raises(TypeError, match="rng"):
+        fit_online(network(dataset), dataset, loss, lr=0.1, epochs=1, rng=None)
+
+
+def test_bad_labels():
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    floats = minidl.Dataset((x, x[:, 0]))
+    for loss in (minidl.CrossEntropy(), minidl.Perceptron()):
+        with pytest.raises(TypeError, match="expected integer labels, got dtype float64"):
+            fit_online(minidl.Linear(4, 2, rng=0, dtype="float64"), floats, loss, lr=0.1, epochs=1, rng=0)  # fmt: skip
+        with pytest.raises(ValueError, match=r"expected labels in 0\.\.1, got y\[2\] = 2"):
+            fit_online(minidl.Linear(4, 2, rng=0, dtype="float64"), minidl.Dataset((x, np.arange(30) % 3)), loss, lr=0.1, epochs=1, rng=0)  # fmt: skip
+
+
+def test_bad_company():
+    dataset, loss = data(), minidl.CrossEntropy()
+    good = network(dataset)
+    for other, message in (
+        (network(dataset, bias=False), "alike in inputs, bias and dtype"),
+        (network(dataset, dtype="float32"), "alike in inputs, bias and dtype"),
+        (minidl.Linear(3, 5, rng=0, dtype="float64"), "alike in inputs, bias and dtype"),
+        (good, "a model of its own"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_side_by_side([OnlineRun(good, 0.1), OnlineRun(other, 0.1)], dataset, loss, epochs=1, rng=0)  # fmt: skip
+    with pytest.raises(ValueError, match="at least one run"):
+        fit_side_by_side([], dataset, loss, epochs=1, rng=0)
