@@ -40,7 +40,7 @@ def add_axis(
 ) -> None:
     """A flag that takes the values of one axis of the grid; ``name`` is that of one value."""
     kind = whole_number if isinstance(default[0], int) else real_number
-    name = name or flag.strip("-").rstrip("s").replace("-", " ")
+    name = name or flag.strip("-").removesuffix("s").replace("-", " ")
     parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
 
 

@@ -23,7 +23,15 @@ from minidl.activations import (
 from minidl.arrays import Array
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
-from minidl.losses import CrossEntropy, FenchelYoung, Loss, SmoothedNLL, SquaredError
+from minidl.losses import (
+    BinaryLogistic,
+    CrossEntropy,
+    FenchelYoung,
+    Loss,
+    Perceptron,
+    SmoothedNLL,
+    SquaredError,
+)
 from minidl.simplex import SimplexMap, entmax15, relumax, softmax, sparsemax
 
 Make = Callable[[int, int], Layer]
@@ -70,6 +78,11 @@ def distributions(rng: np.random.Generator, logits: Array) -> Array:
     return np.asarray(y / y.sum(axis=1, keepdims=True), logits.dtype)
 
 
+def signs(rng: np.random.Generator, logits: Array) -> Array:
+    """-1 or +1 for each row, for losses of one logit."""
+    return rng.choice([-1, 1], len(logits))
+
+
 def numbers(rng: np.random.Generator, logits: Array) -> Array:
     """A number for each output."""
     return np.asarray(rng.standard_normal(logits.shape), logits.dtype)
@@ -86,6 +99,8 @@ LOSSES: dict[str, tuple[Loss, Targets]] = {
     "SmoothedNLL(relumax)": (SmoothedNLL(relumax(5.0)), classes),
     "SmoothedNLL(relumax), distributions": (SmoothedNLL(relumax(5.0)), distributions),
     "SmoothedNLL(sparsemax)": (SmoothedNLL(sparsemax, eps=0.1), classes),
+    "Perceptron": (Perceptron(), classes),
+    "BinaryLogistic": (BinaryLogistic(), signs),
     "SquaredError": (SquaredError(), numbers),
     "SquaredError, sum": (SquaredError("sum"), numbers),
 }

@@ -107,6 +107,7 @@ def test_map_with_masked_logits(name):
 def test_loss(name, dtype, layout):
     loss, targets = LOSSES[name]
     rng = np.random.default_rng(6)
-    logits = LAYOUTS[layout](2 * rng.standard_normal((7, 5)).astype(dtype))
+    outputs = 1 if name == "BinaryLogistic" else 5
+    logits = LAYOUTS[layout](2 * rng.standard_normal((7, outputs)).astype(dtype))
     report = check_loss(loss, logits, targets(rng, logits))
     report.raise_if_failed()
