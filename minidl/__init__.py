@@ -23,7 +23,7 @@ from minidl.activations import (
 )
 from minidl.data import Dataset, load, load_letters
 from minidl.history import History
-from minidl.layer import Layer, Parameter, Sequential
+from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
 from minidl.losses import (
     BinaryLogistic,
@@ -34,8 +34,10 @@ from minidl.losses import (
     SquaredError,
 )
 from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
-from minidl.optim import SGD, Adam, AdamW, Cosine, StepDecay, WarmUp
+from minidl.optim import SGD, Adam, AdamW
+from minidl.parameter import Parameter
 from minidl.rng import TorchRandom
+from minidl.schedules import Cosine, StepDecay, WarmUp
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
 from minidl.training import (
     Callback,

@@ -14,8 +14,9 @@ import numpy as np
 from minidl.arrays import Array
 from minidl.files import atomic
 from minidl.history import History
-from minidl.layer import Layer, walk
+from minidl.layer import Layer
 from minidl.optim import Optimizer
+from minidl.parameter import walk
 
 FORMAT = 1
 

@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike
 from minidl.arrays import Array, Backward, Rng
 from minidl.errors import real, whole
 from minidl.init import Init, uniform_fan_in
-from minidl.layer import Layer, Parameter, Sequential, check_input
+from minidl.layer import Layer, Sequential, check_input
+from minidl.parameter import Parameter
 from minidl.rng import as_generator
 
 

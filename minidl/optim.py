@@ -1,4 +1,4 @@
-"""Optimizers with PyTorch's semantics, and learning-rate schedules.
+"""Optimizers with PyTorch's semantics.
 
 An optimizer owns the flat vectors of one model and updates them in blocks that stay in cache,
 with one or two scratch blocks: no temporaries, no loop over layers.
@@ -16,8 +16,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -25,6 +24,7 @@ import numpy as np
 from minidl.arrays import Array
 from minidl.errors import did_you_mean, real, whole
 from minidl.layer import Layer
+from minidl.schedules import Schedule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,67 +37,6 @@ _FLUSH = {  # by dtype: weights, first moments, second moments
     np.dtype(np.float32): (1e-15, 1e-25, 1e-35),
     np.dtype(np.float64): (1e-150, 1e-200, 1e-290),
 }
-
-Schedule = Callable[[int], float]
-"""The learning rate as a function of the number of steps taken so far."""
-
-
-@dataclass(frozen=True)
-class StepDecay:
-    """``lr * factor ** (t // every)``: PyTorch's StepLR."""
-
-    lr: float
-    every: int
-    factor: float = 0.1
-
-    def __post_init__(self) -> None:
-        real("StepDecay", "lr", self.lr, low=0)
-        whole("StepDecay", "every", self.every)
-        real("StepDecay", "factor", self.factor, low=0)
-
-    def __call__(self, t: int) -> float:
-        return self.lr * self.factor ** (t // self.every)
-
-
-@dataclass(frozen=True)
-class Cosine:
-    """Half a cosine from ``lr`` to ``final`` over ``steps``, then ``final``.
-
-    ``final + (lr - final) (1 + cos(pi t / steps)) / 2``, as PyTorch's CosineAnnealingLR.
-    """
-
-    lr: float
-    steps: int
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        real("Cosine", "lr", self.lr, low=0)
-        whole("Cosine", "steps", self.steps)
-        real("Cosine", "final", self.final, low=0)
-
-    def __call__(self, t: int) -> float:
-        turn = math.pi * min(t, self.steps) / self.steps
-        return self.final + (self.lr - self.final) * (1 + math.cos(turn)) / 2
-
-
-@dataclass(frozen=True)
-class WarmUp:
-    """Rises linearly over the first ``steps``, then follows ``lr``, a number or a schedule.
-
-    Step ``t`` is scaled by ``min(1, (t + 1) / steps)``, so that the first one already moves.
-    """
-
-    lr: float | Schedule
-    steps: int
-
-    def __post_init__(self) -> None:
-        if not callable(self.lr):
-            real("WarmUp", "lr", self.lr, low=0)
-        whole("WarmUp", "steps", self.steps)
-
-    def __call__(self, t: int) -> float:
-        lr = self.lr(t) if callable(self.lr) else self.lr
-        return lr * min(1.0, (t + 1) / self.steps)
 
 
 def flush_weights(theta: Array) -> None:

@@ -18,8 +18,9 @@ import numpy as np
 from minidl.arrays import Array
 from minidl.errors import require
 from minidl.files import atomic
-from minidl.layer import Layer, walk
+from minidl.layer import Layer
 from minidl.layers import Linear
+from minidl.parameter import walk
 
 
 def transposed(model: Layer) -> set[str]:

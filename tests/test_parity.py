@@ -248,7 +248,7 @@ def test_what_cannot_be_compared(call, error, message):
 def test_the_standard_set_has_everything():
     cases = standard_set()
     layers = {
-        type(layer) for case in cases for layer in minidl.layer.walk(Sequential(*case.layers()))
+        type(layer) for case in cases for layer in minidl.parameter.walk(Sequential(*case.layers()))
     }
     public = [getattr(minidl, name) for name in minidl.__all__]
     classes = [c for c in public if isinstance(c, type)]

@@ -17,7 +17,6 @@ from minidl import (
     Sigmoid,
     Tanh,
     losses,
-    optim,
     simplex,
 )
 from minidl.parity.__main__ import main
@@ -181,8 +180,8 @@ FAULTS = [
     (LayerNorm, "forward", layer_norm_unbiased, "LayerNorm", "logits", 1, "Tanh"),
     (losses._Reduced, "_share", mean_for_sum, "CrossEntropy(reduction='sum')", "loss", 1, "depth"),
     (type(simplex.softmax), "_vjp", softmax_without_centring, "Softmax", "gradient of 0.bias", 1, "Sparsemax"),
-    (optim.StepDecay, "__call__", step_decay_off_by_one, "depth 1, SGD(lr=StepDecay(lr=0.1, every=20, factor=0.5))", "parameter of 2.bias", 20, "Adam"),
-    (optim.WarmUp, "__call__", warm_up_from_zero, "depth 1, SGD(lr=WarmUp(lr=0.05, steps=10), momentum=0.9)", "parameter of 2.bias", 1, "AdamW"),
+    (schedules.StepDecay, "__call__", step_decay_off_by_one, "depth 1, SGD(lr=StepDecay(lr=0.1, every=20, factor=0.5))", "parameter of 2.bias", 20, "Adam"),
+    (schedules.WarmUp, "__call__", warm_up_from_zero, "depth 1, SGD(lr=WarmUp(lr=0.05, steps=10), momentum=0.9)", "parameter of 2.bias", 1, "AdamW"),
 ]  # fmt: skip
 
 

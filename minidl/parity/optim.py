@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
-from minidl.optim import SGD, Adam, AdamW, Cosine, Optimizer, Schedule, StepDecay, WarmUp
+from minidl.optim import SGD, Adam, AdamW, Optimizer
+from minidl.schedules import Cosine, Schedule, StepDecay, WarmUp
 
 
 def torch_optimizer(ours: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> Any:

@@ -35,9 +35,10 @@ from minidl.losses import (
     SmoothedNLL,
     SquaredError,
 )
-from minidl.optim import SGD, Adam, AdamW, Cosine, Optimizer, StepDecay, WarmUp
+from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.parity.lockstep import compare
 from minidl.parity.report import ParityReport
+from minidl.schedules import Cosine, StepDecay, WarmUp
 from minidl.simplex import entmax15, relumax, sparsemax
 
 FEATURES, WIDTH, CLASSES = 20, 32, 5

@@ -18,7 +18,8 @@ import numpy as np
 
 from minidl.cli import Parser, run_main, whole_number
 from minidl.errors import did_you_mean
-from minidl.layer import Layer, is_layer, named_parameters
+from minidl.layer import Layer
+from minidl.parameter import is_layer, named_parameters
 from minidl.testing.checks import check_layer
 from minidl.testing.faults import FAULTS, try_fault
 from minidl.testing.networks import check_random_network

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minidl.arrays import Array, Backward
-from minidl.layer import Parameter
+from minidl.parameter import Parameter
 
 
 class Cached:

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.arrays import Array, Rng
 from minidl.errors import real
-from minidl.layer import is_layer
+from minidl.parameter import is_layer
 from minidl.rng import as_generator
 from minidl.testing import conditions
 from minidl.testing.conditions import Case, Check, hold

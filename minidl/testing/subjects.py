@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidl.arrays import Array, Backward
-from minidl.layer import Parameter, is_layer, named_parameters, walk
+from minidl.parameter import Parameter, is_layer, named_parameters, walk
 from minidl.testing.adapters import Cached, accepts
 from minidl.testing.report import ContractError
 

@@ -1,0 +1,70 @@
+"""Learning-rate schedules: functions of the number of steps taken so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from minidl.errors import real, whole
+
+Schedule = Callable[[int], float]
+"""The learning rate as a function of the number of steps taken so far."""
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """``lr * factor ** (t // every)``: PyTorch's StepLR."""
+
+    lr: float
+    every: int
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        real("StepDecay", "lr", self.lr, low=0)
+        whole("StepDecay", "every", self.every)
+        real("StepDecay", "factor", self.factor, low=0)
+
+    def __call__(self, t: int) -> float:
+        return self.lr * self.factor ** (t // self.every)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from ``lr`` to ``final`` over ``steps``, then ``final``.
+
+    ``final + (lr - final) (1 + cos(pi t / steps)) / 2``, as PyTorch's CosineAnnealingLR.
+    """
+
+    lr: float
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        real("Cosine", "lr", self.lr, low=0)
+        whole("Cosine", "steps", self.steps)
+        real("Cosine", "final", self.final, low=0)
+
+    def __call__(self, t: int) -> float:
+        turn = math.pi * min(t, self.steps) / self.steps
+        return self.final + (self.lr - self.final) * (1 + math.cos(turn)) / 2
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Rises linearly over the first ``steps``, then follows ``lr``, a number or a schedule.
+
+    Step ``t`` is scaled by ``min(1, (t + 1) / steps)``, so that the first one already moves.
+    """
+
+    lr: float | Schedule
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not callable(self.lr):
+            real("WarmUp", "lr", self.lr, low=0)
+        whole("WarmUp", "steps", self.steps)
+
+    def __call__(self, t: int) -> float:
+        lr = self.lr(t) if callable(self.lr) else self.lr
+        return lr * min(1.0, (t + 1) / self.steps)
