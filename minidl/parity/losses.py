@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
-from minidl.losses import CrossEntropy, FenchelYoung, Loss, SmoothedNLL, SquaredError
+from minidl.losses import (
+    BinaryLogistic,
+    CrossEntropy,
+    FenchelYoung,
+    Loss,
+    Perceptron,
+    SmoothedNLL,
+    SquaredError,
+)
 from minidl.parity.simplex import formula, omega
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -65,6 +73,14 @@ def _squared_error(loss: SquaredError) -> Criterion:
     return lambda z, y: (z - y.reshape(z.shape)).square().sum(dim=-1) / 2
 
 
+def _perceptron(loss: Perceptron) -> Criterion:
+    return lambda z, y: z.max(dim=-1).values - z.gather(1, y[:, None])[:, 0]
+
+
+def _binary_logistic(loss: BinaryLogistic) -> Criterion:
+    return lambda z, y: F.softplus(-y.reshape(z.shape) * z).sum(dim=-1)
+
+
 def _distributions(y: Tensor, z: Tensor) -> Tensor:
     """Labels of either kind as rows of probabilities."""
     return y if y.ndim == 2 else F.one_hot(y, z.shape[1]).to(z.dtype)
@@ -75,4 +91,6 @@ _CRITERIA: dict[type[Any], Callable[[Any], Criterion]] = {
     FenchelYoung: _fenchel_young,
     SmoothedNLL: _smoothed_nll,
     SquaredError: _squared_error,
+    Perceptron: _perceptron,
+    BinaryLogistic: _binary_logistic,
 }

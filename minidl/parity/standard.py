@@ -26,7 +26,15 @@ from minidl.activations import (
 from minidl.arrays import Array
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
-from minidl.losses import CrossEntropy, FenchelYoung, Loss, SmoothedNLL, SquaredError
+from minidl.losses import (
+    BinaryLogistic,
+    CrossEntropy,
+    FenchelYoung,
+    Loss,
+    Perceptron,
+    SmoothedNLL,
+    SquaredError,
+)
 from minidl.optim import SGD, Adam, AdamW, Cosine, Optimizer, StepDecay, WarmUp
 from minidl.parity.lockstep import compare
 from minidl.parity.report import ParityReport
@@ -72,7 +80,7 @@ class Case:
         kind, options = self.optimizer
         model = Sequential(*self.layers(), rng=0, dtype=dtype)
         optimizer: Optimizer = kind(model, **options)
-        batches = _batches(steps, targets=isinstance(self.loss, SquaredError))
+        batches = _batches(steps, self.loss)
         return compare(model, self.loss, optimizer, batches, dtype=dtype, title=self.name)
 
 
@@ -109,9 +117,13 @@ def standard_set() -> list[Case]:
         SmoothedNLL(sparsemax, eps=0.1),
         SquaredError(),
         SquaredError("sum"),
+        Perceptron(),
+        BinaryLogistic(),
     ]
     gentle = (SGD, {"lr": 0.002, "momentum": 0.9})
-    cases += [Case(repr(loss), _around(lambda: [Tanh()]), loss, gentle) for loss in losses]
+    for loss in losses:
+        outputs = 1 if isinstance(loss, BinaryLogistic) else CLASSES
+        cases.append(Case(repr(loss), _around(lambda: [Tanh()], outputs), loss, gentle))
     return cases
 
 
@@ -125,17 +137,20 @@ def _deep(depth: int) -> Callable[[], list[Layer]]:
     return layers
 
 
-def _around(inner: Callable[[], list[Layer]]) -> Callable[[], list[Layer]]:
+def _around(inner: Callable[[], list[Layer]], outputs: int = CLASSES) -> Callable[[], list[Layer]]:
     """Layers between two Linears, so that the gradient of their input is seen as well."""
-    return lambda: [Linear(FEATURES, WIDTH), *inner(), Linear(WIDTH, CLASSES)]
+    return lambda: [Linear(FEATURES, WIDTH), *inner(), Linear(WIDTH, outputs)]
 
 
-def _batches(steps: int, *, targets: bool) -> Iterator[tuple[Array, Array]]:
+def _batches(steps: int, loss: Loss) -> Iterator[tuple[Array, Array]]:
     """Batches of random examples that a linear map has labelled."""
     rng = np.random.default_rng(1)
     x = rng.uniform(size=(EXAMPLES, FEATURES))
-    outputs = (x - 0.5) @ rng.normal(size=(FEATURES, CLASSES))
-    y = outputs if targets else outputs.argmax(axis=1)
+    y = (x - 0.5) @ rng.normal(size=(FEATURES, CLASSES))
+    if isinstance(loss, BinaryLogistic):
+        y = np.where(y[:, 0] > 0, 1, -1)
+    elif not isinstance(loss, SquaredError):
+        y = y.argmax(axis=1)
     for _ in range(steps):
         rows = rng.integers(EXAMPLES, size=BATCH)
         yield x[rows], y[rows]
