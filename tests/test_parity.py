@@ -230,7 +230,7 @@ def test_differences_that_are_no_numbers_count():
     [
         (lambda m: compare(m, CrossEntropy(), SGD(m), []), ValueError, "compare: expected at least one batch"),
         (lambda m: compare(m, CrossEntropy(), SGD(m), batches(), dtype=np.float16), ValueError, "expected dtype float32 or float64, got float16"),
-        (lambda m: compare(m, CrossEntropy(), SGD(m), batches(), dtype=np.longdouble), ValueError, "expected dtype float32 or float64, got float128"),
+        (lambda m: compare(m, CrossEntropy(), SGD(m), batches(), dtype=np.complex64), ValueError, "expected dtype float32 or float64, got complex64"),
         (lambda m: compare(m, CrossEntropy(), SGD(m), batches(features=5)), ValueError, r"Linear\(6, 8\): expected x of shape \(n, 6\), got \(7, 5\)"),
         (lambda m: compare(m, CrossEntropy(), SGD(Linear(2, 2, rng=0)), batches()), ValueError, "compare: the optimizer was made for another model"),
         (lambda m: compare(m, lambda z, y: (0.0, z), SGD(m), batches()), TypeError, "no PyTorch counterpart of the loss <function"),

@@ -17,6 +17,7 @@ from minidl import (
     Sigmoid,
     Tanh,
     losses,
+    schedules,
     simplex,
 )
 from minidl.parity.__main__ import main
