@@ -243,6 +243,25 @@ def test_dtype_masks_and_nothing_changed(loss, dtype):
         assert math.isnan(loss(np.array([row], dtype), np.array([0]))[0])
 
 
+@every_loss
+@pytest.mark.parametrize("k", [3, 200])
+def test_logits_further_apart_than_the_largest_double(loss, k):
+    z = np.zeros((2, k))
+    z[:, 0], z[:, 1] = 1.7e308, -1.7e308
+    value, dz = loss(z, np.array([0, 0]))
+    assert 0 <= value < 10
+    assert np.abs(dz).max() < 1e-12
+
+
+@pytest.mark.parametrize("k", [5, 128, 129, 300])
+def test_cross_entropy_is_the_same_by_class_and_by_row(k):
+    z, y = np.random.default_rng(k).normal(size=(40, k)), np.arange(40) % k
+    value, dz = CrossEntropy()(z, y)
+    p = softmax(z)
+    assert value == pytest.approx(-np.log(p[np.arange(40), y]).mean(), rel=1e-13)
+    np.testing.assert_allclose(dz, (p - np.eye(k)[y]) / 40, rtol=0, atol=1e-15)
+
+
 def test_cross_entropy_is_fenchel_young_of_softmax():
     z, y = np.random.default_rng(0).normal(size=(7, 5)), np.arange(7) % 5
     for reduction in ("mean", "sum"):
