@@ -51,7 +51,7 @@ def run_main(main: Callable[[], None]) -> NoReturn:
     """Run a script: exit 2 with one line for bad input, 130 after Ctrl-C."""
     try:
         main()
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:

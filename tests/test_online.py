@@ -221,6 +221,9 @@ def test_a_loss_that_derives_from_one_with_a_kernel_is_itself_asked():
     model, _ = trained(dataset, Half(), 64)
     other, _ = trained(dataset, minidl.CrossEntropy(), 64)
     assert distance(model.theta, plain.theta) < 1e-12 < distance(other.theta, plain.theta)
+    runs = [OnlineRun(network(dataset), 0.05) for _ in range(2)]
+    fit_side_by_side(runs, dataset, Half(), epochs=2, rng=0)
+    assert distance(runs[1].model.theta, plain.theta) < 1e-12
 
 
 @pytest.mark.parametrize("hidden", [(), (16,)])
@@ -230,6 +233,14 @@ def test_float32_stays_near_and_stays_float32(hidden):
     model, _ = trained(dataset, minidl.CrossEntropy(), 64, hidden=hidden, dtype="float32")
     assert model.theta.dtype == np.float32
     assert distance(model.theta, exact.theta) < 1e-4
+
+
+@pytest.mark.parametrize(("lr", "l2", "n"), [(0.1, 0.2, 8000), (0.05, 15.0, 300), (0.1, 9.9, 300)])
+def test_penalties_so_strong_that_powers_leave_float32(lr, l2, n):
+    dataset = data(n)
+    exact, _ = trained(dataset, minidl.CrossEntropy(), 1, lr=lr, l2=l2, epochs=1)
+    model, _ = trained(dataset, minidl.CrossEntropy(), 64, lr=lr, l2=l2, epochs=1, dtype="float32")
+    assert distance(model.theta, exact.theta) < 1e-5
 
 
 def test_the_smallest_penalty_counts_in_float32():
@@ -319,14 +330,15 @@ def test_given_orders_are_used():
         trained(dataset, minidl.CrossEntropy(), 64, rng=iter([backwards[:9]]))
 
 
-def test_l1_by_a_proximal_step_a_block():
+@pytest.mark.parametrize("block", [1, 64])
+def test_l1_by_a_proximal_step_a_block(block):
     dataset = data(130)
-    model, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, lr=0.01, l2=0.1, l1=0.1, hidden=(4,))  # fmt: skip
+    model, _ = trained(dataset, minidl.CrossEntropy(), block, epochs=1, lr=0.01, l2=0.1, l1=0.1, hidden=(4,))  # fmt: skip
     plain = network(dataset, (4,))
     optimizer, loss = minidl.SGD(plain, 0.01, weight_decay=0.1), minidl.CrossEntropy()
     order = minidl.training.epoch_rng(0, 1).permutation(130)
-    for start in (0, 64, 128):
-        rows = order[start : start + 64]
+    for start in range(0, 130, block):
+        rows = order[start : start + block]
         for i in rows:
             logits, backward = plain.forward(dataset.train.rows(np.array([i]), "float64"), train=True)  # fmt: skip
             backward(loss(logits, dataset.train.y[[i]])[1])
@@ -376,24 +388,35 @@ def test_divergence_names_epoch_step_and_layer(hidden, block):
     dataset, model, history = data(), network(data(), hidden, "float32"), minidl.History()
     before = model.theta.copy()
     with pytest.raises(minidl.NonFiniteLossError, match=r"epoch 1, step \d+: the loss is nan; the first output that is not finite is that of layer") as one:  # fmt: skip
-        fit_online(model, dataset, minidl.CrossEntropy(), lr=1e38, l2=1e-38, epochs=3, block=block, rng=0, history=history)  # fmt: skip
+        fit_online(model, dataset, minidl.CrossEntropy(), lr=1e38, epochs=3, block=block, rng=0, history=history)  # fmt: skip
     assert (model.theta == before).all()
     assert len(history) == 1
     other = network(dataset, hidden, "float32")
     with pytest.raises(minidl.NonFiniteLossError) as two:
-        fit_online(other, dataset, minidl.CrossEntropy(), lr=1e38, l2=1e-38, epochs=3, block=65 - block, rng=0)  # fmt: skip
+        fit_online(other, dataset, minidl.CrossEntropy(), lr=1e38, epochs=3, block=65 - block, rng=0)  # fmt: skip
     assert str(one.value) == str(two.value)
 
 
-def test_a_perceptron_that_overflows():
-    dataset, model = data(), zero_linear(data(), "float32")
-    with pytest.raises(minidl.NonFiniteLossError, match="epoch 1, step"):
-        fit_online(model, dataset, minidl.Perceptron(), lr=3e38, epochs=1, rng=0)
+@pytest.mark.parametrize("loss", [minidl.CrossEntropy(), minidl.Perceptron()])
+@pytest.mark.parametrize("shape", [{}, {"hidden": (6,)}, {"hidden": (6,), "drop": 0.0}])
+def test_divergence_in_a_later_block(shape, loss):
+    """A few examples of enormous features, long after the start: the plain loop's error."""
+    rng = np.random.default_rng(0)
+    x = data(pixels=False).train.x.astype(np.float32)
+    x[10:20] = rng.choice([-1e30, 1e30], (10, 20))
+    dataset = minidl.Dataset((x, data().train.y), classes=5)
+    order, messages = np.roll(np.arange(300), 200), []
+    for block in (1, 64):
+        model = network(dataset, dtype="float32", **shape)
+        with pytest.raises(minidl.NonFiniteLossError, match=r"epoch 1, step 2\d\d: ") as error:
+            fit_online(model, dataset, loss, lr=1e9, epochs=1, block=block, rng=iter([order]))
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
 
 
 def test_side_by_side_the_others_go_on():
     dataset = data()
-    runs = [OnlineRun(network(dataset, dtype="float32"), lr, l2) for lr, l2 in ((0.05, 0.0), (1e38, 1e-38), (0.01, 0.1))]  # fmt: skip
+    runs = [OnlineRun(network(dataset, dtype="float32"), lr, l2) for lr, l2 in ((0.05, 0.0), (1e38, 0.0), (0.01, 0.1))]  # fmt: skip
     fit_side_by_side(runs, dataset, minidl.CrossEntropy(), epochs=2, rng=0)
     assert [len(run.history) for run in runs] == [3, 1, 3]
     assert [run.error is None for run in runs] == [True, False, True]

@@ -1,0 +1,161 @@
+"""Question 1 as users run it: scripts, their files, and the comparison with published digits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl.experiments import online_runs
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A working folder with a small data set in the course's format: 26 classes, 28x28 pixels."""
+    rng = np.random.default_rng(0)
+    centres = rng.integers(0, 200, (26, 784))
+    content = {}
+    for part, n in (("train", 520), ("valid", 130), ("test", 130)):
+        y = np.resize(np.arange(26), n)
+        content[f"X_{part}"] = (centres[y] + rng.integers(0, 56, (n, 784))).astype(np.uint8)
+        content[f"y_{part}"] = y + 1
+    np.savez(tmp_path / "set.npz", **content)
+    return tmp_path
+
+
+def run(folder, script, *args):
+    command = [sys.executable, str(EXAMPLES / script), "--data", "set.npz", *map(str, args)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def plain_perceptron(file, epochs, seed):
+    """The course's script: rows of W for classes, arrays that are permuted again and again."""
+    data = np.load(file)
+    x, xv, xt = (np.hstack([data[f"X_{p}"] / 256, np.ones((len(data[f"X_{p}"]), 1))]) for p in ("train", "valid", "test"))  # fmt: skip
+    y, yv, yt = (data[f"y_{p}"] - 1 for p in ("train", "valid", "test"))
+    legacy = np.random.RandomState(seed)  # the stream of the global np.random.seed
+    w, best = np.zeros((26, 785)), (-1.0, 0, 0.0)
+    for epoch in range(1, epochs + 1):
+        order = legacy.permutation(len(x))
+        x, y = x[order], y[order]
+        for xi, yi in zip(x, y, strict=True):
+            predicted = (w @ xi).argmax()
+            if predicted != yi:
+                w[yi] += xi
+                w[predicted] -= xi
+        valid = float(np.mean((xv @ w.T).argmax(axis=1) == yv))
+        if valid >= best[0]:
+            best = valid, epoch, float(np.mean((xt @ w.T).argmax(axis=1) == yt))
+    return best
+
+
+def test_the_perceptron_has_the_digits_of_the_course_s_loop(folder):
+    done = run(folder, "q1_perceptron.py", "--epochs", 3, "--seed", 7, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((folder / "out/scores.json").read_text())
+    valid, epoch, test = plain_perceptron(folder / "set.npz", 3, 7)
+    assert (scores["best_valid"], scores["selected_epoch"], scores["test"]) == (valid, epoch, test)
+    assert 0 < scores["time"] < 60
+    for name in ("curves.png", "weights.png", "history.csv", "best.npz"):
+        assert (folder / "out" / name).stat().st_size > 0
+    assert "not the course's own file" in done.stdout
+    model = minidl.Linear(784, 26, rng=0, dtype="float64")
+    minidl.checkpoint.load(folder / "out/best.npz", model)
+    data = minidl.load(folder / "set.npz")
+    assert minidl.evaluate(model, data.test, minidl.Perceptron())[1] == test
+
+
+def test_logistic_regression_with_l1(folder):
+    done = run(folder, "q1_logistic.py", "--epochs", 2, "--features", "pool", "--l1", 0.05, "--lr", 0.001)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    zeros = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("L1 ")]
+    assert zeros[0] < 0.01 < 0.1 < zeros[1]
+    assert (folder / "runs/q1_logistic/norm.png").exists()
+
+
+def test_the_grid_of_twelve_resumes(folder):
+    args = ("--grid", "--epochs", 2, "--jobs", 2, "--features", "pca")
+    done = run(folder, "q1_logistic.py", *args)
+    assert done.returncode == 0, done.stderr
+    out = folder / "runs/q1_logistic"
+    rows = (out / "table.csv").read_text().splitlines()
+    assert rows[0] == "features,learning_rate,l2,valid,epoch,test,norm,seconds,best"
+    assert len(rows) == 13
+    assert sum(row.endswith(",1") for row in rows) == 1
+    assert len(list((out / "models").glob("*.npz"))) == 12
+    assert "PCA: 90 components hold" in done.stdout
+    lines = (out / "results.jsonl").read_text().splitlines(keepends=True)
+    (out / "results.jsonl").write_text(lines[0])
+    again = run(folder, "q1_logistic.py", *args)
+    assert again.returncode == 0, again.stderr
+    assert (out / "results.jsonl").read_text().splitlines(keepends=True)[0] == lines[0]
+    strip = [",".join(row.split(",")[:6]) for row in rows]
+    assert [",".join(r.split(",")[:6]) for r in (out / "table.csv").read_text().splitlines()] == strip  # fmt: skip
+    other = run(folder, "q1_logistic.py", *args[:3], "--seed", 1)
+    assert other.returncode == 2
+    assert "holds other results" in other.stderr
+
+
+def test_the_mlp(folder):
+    done = run(folder, "q1_mlp.py", "--epochs", 2, "--width", 8, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((folder / "out/scores.json").read_text())
+    assert {"best_valid", "selected_epoch", "test", "time"} <= set(scores)
+    assert (folder / "out/weights.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("script", "args", "message"),
+    [
+        ("q1_perceptron.py", ["--epochs", "0"], "expected epochs to be a whole number >= 1"),
+        ("q1_logistic.py", ["--lr", "0"], "expected lr to be a finite number > 0"),
+        ("q1_logistic.py", ["--features", "ica"], "invalid choice: 'ica'"),
+        ("q1_mlp.py", ["--lr", "1e30"], "the loss is nan"),
+        ("q1_mlp.py", ["--data", "nowhere.npz"], "no such file"),
+    ],
+)
+def test_bad_input_is_one_line(folder, script, args, message):
+    done = run(folder, script, *args)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_the_initial_weights_of_the_mlp_come_from_the_course_s_stream():
+    data = minidl.load_letters(50, 20, 20)
+    model = online_runs.mlp(data, 100, np.random.RandomState(42), "float64")
+    legacy = np.random.RandomState(42)
+    assert (model[0].weight.value == legacy.normal(0.1, 0.1, (100, 784)).T).all()
+    assert (model[2].weight.value == legacy.normal(0.1, 0.1, (26, 100)).T).all()
+    assert not model[0].bias.value.any()
+
+
+def test_published_digits_are_compared_on_the_course_s_file_alone(folder, monkeypatch, capsys):
+    file = folder / "set.npz"
+    figures = {"best_valid": 0.61268, "selected_epoch": 6, "test": 0.61112}
+    online_runs.compare("perceptron", figures, file)
+    told = capsys.readouterr().out
+    assert "not the course's own file" in told
+    assert "equal" not in told
+    monkeypatch.setattr(online_runs, "COURSE_FILE", blob_sha1(file))
+    online_runs.compare("perceptron", figures, file)
+    told = capsys.readouterr().out
+    assert "group a: test 0.6110 (here 0.6111)" in told
+    assert "best_valid 0.6127 (equal), selected_epoch 6 (equal), test 0.6111 (equal)" in told
+    online_runs.compare("perceptron", {**figures, "selected_epoch": 7}, file)
+    assert "selected_epoch 6 (here 7)" in capsys.readouterr().out
+    with file.open("ab") as end:
+        end.write(b"\0")
+    assert not online_runs.is_course_file(file)
+    assert not online_runs.is_course_file("letters")
+
+
+def blob_sha1(file):
+    """By git itself."""
+    done = subprocess.run(["git", "hash-object", str(file)], capture_output=True, text=True, check=True)  # fmt: skip
+    return done.stdout.strip()
