@@ -8,7 +8,6 @@ from argparse import Namespace
 from pathlib import Path
 
 from minidl.cli import Parser, real_number, run_main, whole_number
-from minidl.errors import require
 from minidl.experiments.backend import (
     add_backend_flags,
     check_backend,
@@ -19,6 +18,7 @@ from minidl.experiments.command import load_data, note_generated
 from minidl.experiments.feedforward import ACTIVATIONS, OPTIMIZERS, train_feedforward
 from minidl.history import History
 from minidl.plots import Panel, line_plot
+from minidl.threads import one_blas_thread
 from minidl.training import Progress
 
 DATA = "emnist-letters.npz"
@@ -58,7 +58,7 @@ def main() -> None:
     }
     options = {k: getattr(args, k) for k in ("epochs", "batch_size", "optimizer", "activation")}
     options |= {k: getattr(args, k) for k in ("seed", "dtype", "backend")}
-    with require("threadpoolctl", "examples").threadpool_limits(1):  # as in a grid
+    with one_blas_thread():
         values = train_feedforward(point, dataset=dataset, callbacks=[Progress()], **options)
 
     history = History.from_dicts(values["history"])

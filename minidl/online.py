@@ -19,6 +19,7 @@ from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import SGD
 from minidl.tails import OnlineRun
+from minidl.threads import one_blas_thread
 from minidl.training import (
     Callback,
     NonFiniteLossError,
@@ -102,9 +103,9 @@ def fit_online(
         layer whose output is not finite.
     """
     run = OnlineRun(model, lr, l2, l1, History() if history is None else history)
-    _train(
-        [run], dataset, loss, epochs, block, rng, restore_best, evaluate_train, callbacks=callbacks
-    )
+    how = (epochs, block, rng, restore_best, evaluate_train, callbacks)
+    with one_blas_thread():
+        _train([run], dataset, loss, *how)
     if run.error is not None:
         raise NonFiniteLossError(run.error)
     return run.history
@@ -151,7 +152,8 @@ def fit_side_by_side(
         raise ValueError("fit_side_by_side: expected a model of its own for each run")
     if len({len(run.history) for run in runs}) > 1:
         raise ValueError("fit_side_by_side: expected histories of the same length")
-    _train(runs, dataset, loss, epochs, block, rng, restore_best, evaluate_train)
+    with one_blas_thread():
+        _train(runs, dataset, loss, epochs, block, rng, restore_best, evaluate_train)
     return [run.history for run in runs]
 
 

@@ -482,3 +482,24 @@ def test_bad_company():
             fit_side_by_side([OnlineRun(good, 0.1), OnlineRun(other, 0.1)], dataset, loss, epochs=1, rng=0)  # fmt: skip
     with pytest.raises(ValueError, match="at least one run"):
         fit_side_by_side([], dataset, loss, epochs=1, rng=0)
+
+
+def test_training_has_one_blas_thread():
+    """Two that wait for each other take fifty times as long; how many there were comes back."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def threads():
+        return [p["num_threads"] for p in threadpoolctl.threadpool_info()]
+
+    before, seen = threads(), []
+
+    class Watch(minidl.Callback):
+        def on_batch(self, run):
+            seen.extend(threads())
+
+    dataset = data()
+    model = network(dataset)
+    minidl.fit_online(model, dataset, minidl.CrossEntropy(), lr=0.1, epochs=1, rng=0, callbacks=[Watch()])  # fmt: skip
+    assert seen
+    assert set(seen) == {1}
+    assert threads() == before

@@ -20,6 +20,7 @@ from minidl.cli import Interrupted
 from minidl.errors import require, whole
 from minidl.experiments.grid import Grid, Point
 from minidl.files import write_text
+from minidl.threads import one_blas_thread
 
 TrainOne = Callable[[Point], Mapping[str, Any]]
 """Trains one point; returns what JSON can hold. Must be picklable to run in other processes."""
@@ -177,11 +178,10 @@ def _run_all(
 
 def _call(train_one: TrainOne, point: Point) -> Result:
     """One run, in whatever process."""
-    limits = require("threadpoolctl", "examples").threadpool_limits
     since = time.perf_counter()
     values, error = {}, None
     try:
-        with limits(1):
+        with one_blas_thread():
             values = dict(train_one(point))
     except Exception as failure:  # whatever it is, it is recorded and the other runs go on
         error = f"{type(failure).__name__}: {failure}"
