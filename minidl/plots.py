@@ -53,6 +53,8 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
             axes.set_xscale("log")
             axes.set_xticks(panel.xticks, [f"{tick:g}" for tick in panel.xticks])
             axes.minorticks_off()
+        elif panel.xlabel == "epoch":
+            axes.xaxis.get_major_locator().set_params(integer=True)
         if panel.ylog:
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)

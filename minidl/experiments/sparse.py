@@ -171,7 +171,7 @@ def report_losses(dataset: Dataset, results: list[Result], out: Path) -> None:
         return
     line_plot(
         out / "training.png",
-        Panel(supports, "epoch", "mean support size (classes), validation part"),
+        Panel(supports, "epoch", "mean support size (classes)"),
         Panel(curves, "epoch", "validation accuracy (share of examples)"),
         title=title,
     )
