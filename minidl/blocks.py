@@ -204,12 +204,6 @@ class _Block:
 
     def _steps(self, labels: list[float]) -> None:
         steps = [tail.step for tail in self.tails]
-        if len(steps) == 1:
-            (step,) = steps
-            for t, (label, (k, past, z, _)) in enumerate(zip(labels, self.rows, strict=True)):
-                k.dot(past, z)
-                step(t, label)
-            return
         for t, (label, (k, past, z, _)) in enumerate(zip(labels, self.rows, strict=True)):
             k.dot(past, z)
             for step in steps:

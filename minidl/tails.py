@@ -57,15 +57,19 @@ class OnlineRun:
         self.lr = real("fit_online", "lr", self.lr, low=0, open_low=True)
         self.l2 = real("fit_online", "l2", self.l2, low=0)
         self.l1 = real("fit_online", "l1", self.l1, low=0)
-        if not (self.layers and isinstance(self.layers[0], Linear)):
+        layer = self.layers[0] if self.layers else self.model
+        own = isinstance(layer, Linear) and type(layer).forward is not Linear.forward
+        if own or not isinstance(layer, Linear):
             raise ValueError(
-                "fit_online: expected a model whose first layer is Linear, got "
-                f"{self.layers[0] if self.layers else self.model!r}"
+                f"fit_online: expected a model whose first layer is Linear, got {layer!r}"
+                f"{', whose forward pass is its own' if own else ''}"
             )
 
     @property
     def layers(self) -> Sequence[Layer]:
-        return self.model.layers if isinstance(self.model, Sequential) else (self.model,)
+        if isinstance(self.model, Sequential) and type(self.model).forward is Sequential.forward:
+            return self.model.layers
+        return (self.model,)
 
     @property
     def first(self) -> Linear:
@@ -97,7 +101,7 @@ def make_tails(
     runs: Sequence[OnlineRun], loss: Loss, columns: Sequence[slice], z: Array, g: Array
 ) -> list[Tail]:
     """The fastest tails that fit; each run has its ``columns`` of ``z`` and ``g``."""
-    widths = {columns.stop - columns.start for columns in columns}
+    widths = {c.stop - c.start for c in columns}
     linear = all(len(run.layers) == 1 for run in runs)
     if type(loss) is CrossEntropy and linear and len(widths) == 1 < len(runs):
         return [SoftmaxTails(runs, z, g)]

@@ -447,7 +447,18 @@ def test_bad_options(options, message):
 
 def test_bad_models():
     dataset, loss = data(), minidl.CrossEntropy()
+
+    class Twice(minidl.Linear):
+        def forward(self, x, *, train=False):
+            return super().forward(2 * x, train=train)
+
+    class Own(minidl.Sequential):
+        def forward(self, x, *, train=False):
+            return super().forward(2 * x, train=train)
+
     for model, named in (
+        (minidl.Sequential(Twice(20, 5), rng=0), r"Linear\(20, 5\), whose forward pass is its own"),
+        (Own(minidl.Linear(20, 5), rng=0), r"Sequential\(Linear\(20, 5\)\)"),
         (minidl.Sequential(minidl.Dropout(0.5), minidl.Linear(20, 5), rng=0), r"Dropout\(0.5\)"),
         (minidl.ReLU(), r"ReLU\(\)"),
         (minidl.Sequential(), r"Sequential\(\)"),
