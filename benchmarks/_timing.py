@@ -1,6 +1,8 @@
 """Timing candidates side by side: in turn, in one process, on one thread.
 
-Import this module before NumPy: it pins the threads of every library that may be measured.
+Import this module before NumPy: it gives every library that may be measured one thread, and
+leaves to OpenBLAS which of its kernels suit this processor, as PyTorch's libraries choose theirs.
+To measure under an ``OPENBLAS_CORETYPE`` of your own, set ``MINIDL_KEEP_CORETYPE`` as well.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ import os
 
 for _name in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{_name}_NUM_THREADS"] = "1"
+if "MINIDL_KEEP_CORETYPE" not in os.environ and os.environ.pop("OPENBLAS_CORETYPE", ""):
+    os.environ.pop("OPENBLAS_L2_SIZE", "")
+    print("OPENBLAS_CORETYPE is set aside; MINIDL_KEEP_CORETYPE=1 keeps it")
 
 import json
 import platform

@@ -4,11 +4,11 @@ An optimizer owns the flat vectors of one model and updates them in blocks that 
 with one or two scratch blocks: no temporaries, no loop over layers.
 
 Numbers on their way to becoming denormal are set to zero every 50 steps. A pixel that is always
-dark or a ReLU unit that has died has gradient 0, its moments decay for ever, and arithmetic on
-denormal numbers is slower than everything else together (on Fashion-MNIST by a factor of 3 to
-10 after a few epochs). The thresholds lie far below anything that changes an accuracy: in
-float32 1e-15 for weights, 1e-25 and 1e-35 for first and second moments; in float64 1e-150,
-1e-200 and 1e-290.
+dark or a ReLU unit that has died has gradient 0, its moments decay for ever, and on many
+processors arithmetic on denormal numbers is slower than everything else together (an epoch of
+Fashion-MNIST became 3 to 10 times as slow on one, a few per cent on another). The thresholds lie
+far below anything that changes an accuracy: in float32 1e-15 for weights, 1e-25 and 1e-35 for
+first and second moments; in float64 1e-150, 1e-200 and 1e-290.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ def one_blas_thread() -> Iterator[None]:
     """Within this context matrix products use one thread, where threadpoolctl is installed.
 
     The products of these models are small. Two threads that wait for each other take twice as
-    long as one on narrow layers, and fifty times as long on one example at a time.
+    long as one on narrow layers, and dozens of times as long on one example at a time.
     """
     try:
         from threadpoolctl import threadpool_limits

@@ -497,7 +497,7 @@ def test_bad_company():
 
 
 def test_training_has_one_blas_thread():
-    """Two that wait for each other take fifty times as long; how many there were comes back."""
+    """Two that wait for each other take dozens of times as long; how many there were comes back."""
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
     def threads():
