@@ -27,8 +27,8 @@ def public(module, base):
         value
         for name, value in vars(module).items()
         if inspect.isclass(value)
-        and issubclass(value, base)
         and value.__module__ == module.__name__
+        and issubclass(value, base)
         and not name.startswith("_")
         and not inspect.isabstract(value)
     }
