@@ -159,3 +159,20 @@ def blob_sha1(file):
     """By git itself."""
     done = subprocess.run(["git", "hash-object", str(file)], capture_output=True, text=True, check=True)  # fmt: skip
     return done.stdout.strip()
+
+
+def test_an_interrupted_run_keeps_the_epochs_that_ended(tmp_path, capsys):
+    class Interrupt(minidl.Callback):
+        def on_epoch(self, run):
+            if len(run.history) == 3:
+                raise KeyboardInterrupt
+
+    data = minidl.Dataset(*[(np.eye(3), np.arange(3))] * 3)
+    parser = online_runs.make_parser("", str(tmp_path), dtype="float64")
+    args = parser.parse_args(["--epochs", "9"])
+    model = online_runs.linear_model(data, "float64")
+    loss = minidl.CrossEntropy()
+    history, scores = online_runs.train(model, data, loss, args, lr=0.1, watch=Interrupt())
+    assert len(history) == 3
+    assert scores["best_valid"] == history.best.valid_accuracy
+    assert "2 of 9 epochs ended and are kept" in capsys.readouterr().out

@@ -86,7 +86,7 @@ def test_figures_do_not_depend_on_the_number_of_processes(folder):
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
 def test_stopped_half_way_and_started_again(folder, how):
-    args = ["--data", "set.npz", *SMALL, "--epochs", 40, "--jobs", 2]
+    args = ["--data", "set.npz", *SMALL, "--epochs", 150, "--jobs", 2]
     assert run(folder, *args, "--out", "straight").returncode == 0
     process = subprocess.Popen(command(*args, "--out", "stopped"), cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)  # fmt: skip
     results = folder / "stopped/results.jsonl"

@@ -124,22 +124,32 @@ def train(
     l2: float = 0.0,
     l1: float = 0.0,
 ) -> tuple[History, dict[str, Any]]:
-    """Train as the course does and leave the model at its best; the figures of its scores.json."""
+    """Train as the course does and leave the model at its best; the figures of its scores.json.
+
+    After Ctrl-C the figures are those of the epochs that ended.
+    """
     order = compounding(len(dataset.train), random or np.random.RandomState(args.seed))
     since = time.perf_counter()
-    history = fit_online(
-        model,
-        dataset,
-        loss,
-        lr=lr,
-        l2=l2,
-        l1=l1,
-        epochs=args.epochs,
-        rng=order,
-        restore_best=True,
-        history=History(ties="last"),
-        callbacks=[Progress(), *([watch] if watch else [])],
-    )
+    history = History(ties="last")
+    try:
+        fit_online(
+            model,
+            dataset,
+            loss,
+            lr=lr,
+            l2=l2,
+            l1=l1,
+            epochs=args.epochs,
+            rng=order,
+            restore_best=True,
+            history=history,
+            callbacks=[Progress(), *([watch] if watch else [])],
+        )
+    except KeyboardInterrupt:
+        if not history.records:
+            raise
+        ended = f"{len(history) - 1} of {args.epochs} epochs ended and are kept"
+        print(f"\ninterrupted: {ended}; the same command trains anew", flush=True)
     return history, scores(model, dataset, loss, history, time.perf_counter() - since)
 
 
