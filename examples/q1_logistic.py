@@ -41,6 +41,8 @@ def main() -> None:
         model, watches[l1] = linear_model(data, args.dtype), Weights()
         rates = {"lr": args.lr, "l2": args.l2, "l1": l1}
         history, scores = train(model, data, loss, args, watch=watches[l1], **rates)
+        if len(history) <= args.epochs:  # interrupted
+            break
     report("logistic regression", model, data, history, scores, args, pixels=chosen)
     draw_penalties(watches, data, args.out)
 

@@ -352,12 +352,12 @@ def run_grid(
 
 def draw_penalties(watches: Mapping[float, Weights], dataset: Dataset, out: Path) -> None:
     """The norm of the weights over the epochs, and what an L1 penalty makes of their zeros."""
-    epochs = range(len(next(iter(watches.values())).norms))
+    epochs = {l1: range(len(watch.norms)) for l1, watch in watches.items()}
     names = {l1: f"L1 {l1:g}" for l1 in watches}
-    norms = {names[l1]: (epochs, watch.norms) for l1, watch in watches.items()}
+    norms = {names[l1]: (epochs[l1], watch.norms) for l1, watch in watches.items()}
     panels = [Panel(norms, "epoch", "l2 norm of the weights")]
     if len(watches) > 1:
-        zeros = {names[l1]: (epochs, watch.zeros) for l1, watch in watches.items()}
+        zeros = {names[l1]: (epochs[l1], watch.zeros) for l1, watch in watches.items()}
         panels.append(Panel(zeros, "epoch", "share of weights that are exactly 0"))
     line_plot(out / "norm.png", *panels, title=f"logistic regression, {name_of(dataset)}")
     for l1, watch in watches.items():
