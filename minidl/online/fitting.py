@@ -1,6 +1,6 @@
 """SGD on one example at a time, as fast as on batches: ``fit_online`` and ``fit_side_by_side``.
 
-How: ``minidl.blocks``. What it is equal to: the plain loop, here as ``block=1``.
+How: ``minidl.online.blocks``. What it is equal to: the plain loop, here as ``block=1``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from minidl.arrays import Array, Rng
-from minidl.blocks import Steps, longest, make_steps, shrink
 from minidl.data.dataset import Dataset
 from minidl.errors import whole
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.losses import Loss
+from minidl.online.blocks import Steps, longest, make_steps, shrink
+from minidl.online.tails import OnlineRun
 from minidl.optim import SGD
-from minidl.tails import OnlineRun
 from minidl.threads import one_blas_thread
 from minidl.training import (
     Callback,
