@@ -62,7 +62,7 @@ def main() -> None:
         values = train_feedforward(point, dataset=dataset, callbacks=[Progress()], **options)
 
     history = History.from_dicts(values["history"])
-    title = f"{dataset.name}{' (generated, not EMNIST)' if dataset.generated else ''}"
+    title = dataset.title
     print(f"{title}, initial training loss {history[0].train_loss:.6f}")
     print(f"Final Training Accuracy   {values['final_train_accuracy']:.4f}")
     print(f"Best Validation Accuracy  {values['best_valid_accuracy']:.4f}")

@@ -343,7 +343,7 @@ def test_letters_are_cached_mapped_and_shared(tmp_path, monkeypatch):
     np.testing.assert_array_equal(small.train.x, large.train.x[:40])
     np.testing.assert_array_equal(small.train.x, letters.draw(40)[0])
     np.testing.assert_array_equal(small.test.y, letters.draw(20, split=2)[1])
-    assert small.generated
+    assert small.title == "letters (generated, not EMNIST)"
     sent = pickle.loads(pickle.dumps(small))
     assert len(sent.train) == 40
     assert sent.checksum() == small.checksum()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl.experiments import online_runs
+from minidl.experiments import online_runs, published
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -138,21 +138,21 @@ def test_the_initial_weights_of_the_mlp_come_from_the_course_s_stream():
 def test_published_digits_are_compared_on_the_course_s_file_alone(folder, monkeypatch, capsys):
     file = folder / "set.npz"
     figures = {"best_valid": 0.61268, "selected_epoch": 6, "test": 0.61112}
-    online_runs.compare("perceptron", figures, file)
+    published.compare("perceptron", figures, file)
     told = capsys.readouterr().out
     assert "not the course's own file" in told
     assert "equal" not in told
-    monkeypatch.setattr(online_runs, "COURSE_FILE", blob_sha1(file))
-    online_runs.compare("perceptron", figures, file)
+    monkeypatch.setattr(published, "COURSE_FILE", blob_sha1(file))
+    published.compare("perceptron", figures, file)
     told = capsys.readouterr().out
     assert "group a: test 0.6110 (here 0.6111)" in told
     assert "best_valid 0.6127 (equal), selected_epoch 6 (equal), test 0.6111 (equal)" in told
-    online_runs.compare("perceptron", {**figures, "selected_epoch": 7}, file)
+    published.compare("perceptron", {**figures, "selected_epoch": 7}, file)
     assert "selected_epoch 6 (here 7)" in capsys.readouterr().out
     with file.open("ab") as end:
         end.write(b"\0")
-    assert not online_runs.is_course_file(file)
-    assert not online_runs.is_course_file("letters")
+    assert not published.is_course_file(file)
+    assert not published.is_course_file("letters")
 
 
 def blob_sha1(file):

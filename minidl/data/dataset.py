@@ -169,6 +169,11 @@ class Dataset:
                     )
 
     @property
+    def title(self) -> str:
+        """The name, with a warning where the examples are generated."""
+        return f"{self.name}{' (generated, not EMNIST)' if self.generated else ''}"
+
+    @property
     def splits(self) -> dict[str, Split]:
         """The parts that there are, by name."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}

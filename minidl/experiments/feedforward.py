@@ -199,7 +199,7 @@ def report(
     ``axis`` is what the experiment is about: the best run of each of its values is marked.
     """
     names = list(results[0].point)
-    title = f"{dataset.name}{' (generated, not EMNIST)' if dataset.generated else ''}"
+    title = dataset.title
     columns = [*names, "valid", "epoch", "train", "test", "seconds"]
     table = Table([*columns, "published"] if published else columns, f"{title}: accuracies")
     marked: list[Result] = []

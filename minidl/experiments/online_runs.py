@@ -9,7 +9,6 @@ checkpoint is the last one with the highest validation accuracy.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import string
@@ -28,6 +27,7 @@ from minidl.data import Dataset
 from minidl.data.features import PCA, AveragePool, Feature
 from minidl.experiments.command import add_number, base_parser, load_data, note_generated
 from minidl.experiments.grid import Grid, Point
+from minidl.experiments.published import compare, is_course_file
 from minidl.experiments.runner import run
 from minidl.files import write_text
 from minidl.history import History
@@ -40,25 +40,6 @@ from minidl.tables import Table
 from minidl.training import Callback, Progress, Run, evaluate
 
 EPOCHS = 20
-COURSE_FILE = "4f3b704981b3eb4ec7042fdf18400eeed27af74d"
-"""The git blob SHA-1 of the course's ``emnist-letters.npz``, which was not at hand here."""
-
-PUBLISHED: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    "perceptron": {
-        "group a": {"test": "0.6110"},
-        "group b": {"best_valid": "0.6127", "selected_epoch": "6", "test": "0.6111"},
-    },
-    "logistic regression": {
-        "group a": {"test": "0.7022"},
-        "group b": {"best_valid": "0.6959134615", "selected_epoch": "20", "test": "0.6975"},
-    },
-    "MLP": {
-        "group a": {"test": "0.8803"},
-        "group b": {"best_valid": "0.8803365", "selected_epoch": "18", "test": "0.8775"},
-    },
-}
-"""What two reports on the homework of 2025-26 say, digit for digit."""
-
 FEATURES = ("raw", "pca", "pool")
 
 
@@ -184,7 +165,7 @@ def report(
     write_text(out / "scores.json", json.dumps(figures, indent=1) + "\n")
     history.to_csv(out / "history.csv")
     checkpoint.save(out / "best.npz", model, history=history)
-    title = f"{what}, {name_of(dataset)}"
+    title = f"{what}, {dataset.title}"
     print(f"{title}: best epoch {figures['selected_epoch']} of {history[-1].epoch}")
     print(f"  validation accuracy {figures['best_valid']:.4f}")
     print(f"  test accuracy       {figures['test']:.4f}   ({figures['time']:.1f} s)")
@@ -207,37 +188,6 @@ def report(
     line_plot(out / "curves.png", *panels, title=title)
     draw_weights(out / "weights.png", model, dataset, args.data, title, pixels)
     print(f"wrote scores.json, history.csv, best.npz and pictures to {out}{os.sep}")
-
-
-def name_of(dataset: Dataset) -> str:
-    """With a warning where it is due."""
-    return f"{dataset.name}{' (generated, not EMNIST)' if dataset.generated else ''}"
-
-
-def is_course_file(path: str | os.PathLike[str]) -> bool:
-    """Whether this is the course's own ``emnist-letters.npz``, by its git blob SHA-1."""
-    if not Path(path).is_file():
-        return False
-    digest = hashlib.sha1(f"blob {Path(path).stat().st_size}\0".encode(), usedforsecurity=False)
-    with Path(path).open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest() == COURSE_FILE
-
-
-def compare(what: str, figures: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Print whether the figures are the published ones, to as many digits as were published."""
-    same_data = is_course_file(path)
-    if not same_data:
-        print("  not the course's own file, so the published figures are of other data:")
-    for group, published in PUBLISHED[what].items():
-        words = []
-        for key, text in published.items():
-            digits = len(text.partition(".")[2])
-            ours = f"{figures[key]:.{digits}f}"
-            verdict = ("equal" if ours == text else f"here {ours}") if same_data else ""
-            words.append(f"{key} {text}" + (f" ({verdict})" if verdict else ""))
-        print(f"  published by {group}: {', '.join(words)}")
 
 
 def draw_weights(
@@ -328,7 +278,7 @@ def run_grid(
     )
     elapsed = time.perf_counter() - since
     columns = ["features", "learning_rate", "l2", "valid", "epoch", "test", "norm", "seconds"]
-    table = Table(columns, f"logistic regression, {name_of(dataset)}")
+    table = Table(columns, f"logistic regression, {dataset.title}")
     failed = [result for result in results if result.error is not None]
     if failed:
         raise ValueError(f"{failed[0].id}: {failed[0].error}")
@@ -359,6 +309,6 @@ def draw_penalties(watches: Mapping[float, Weights], dataset: Dataset, out: Path
     if len(watches) > 1:
         zeros = {names[l1]: (epochs[l1], watch.zeros) for l1, watch in watches.items()}
         panels.append(Panel(zeros, "epoch", "share of weights that are exactly 0"))
-    line_plot(out / "norm.png", *panels, title=f"logistic regression, {name_of(dataset)}")
+    line_plot(out / "norm.png", *panels, title=f"logistic regression, {dataset.title}")
     for l1, watch in watches.items():
         print(f"L1 {l1:g}: norm {watch.norms[-1]:.4f}, exactly zero {watch.zeros[-1]:.4f}")

@@ -136,7 +136,7 @@ def _candidates(support: Array, p: Array) -> dict[str, list[tuple[int, dict[int,
 
 def report_losses(dataset: Dataset, results: list[Result], out: Path) -> None:
     """Print and write the table, the curves, and a contact sheet for each sparse loss."""
-    title = f"{dataset.name}{' (generated, not EMNIST)' if dataset.generated else ''}"
+    title = dataset.title
     keys = {
         "valid": "best_valid_accuracy",
         "test": "test_accuracy",
