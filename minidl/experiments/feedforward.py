@@ -204,6 +204,7 @@ def report(
     table = Table([*columns, "published"] if published else columns, f"{title}: accuracies")
     marked: list[Result] = []
     gaps: list[float] = []
+    choice = len({r.point[axis] for r in results}) < len(results)
     for value in dict.fromkeys(r.point[axis] for r in results):
         group = [r for r in results if r.point[axis] == value]
         best = best_of(group)
@@ -217,11 +218,12 @@ def report(
                 cells.append(there)
                 if there is not None and not r.error:
                     gaps.append(abs(there - r.values["best_valid_accuracy"]))
-            table.add(*[f"{v:g}" for v in r.point.values()], *cells, marked=r is best)
+            table.add(*[f"{v:g}" for v in r.point.values()], *cells, marked=r is best and choice)
         table.end_group()
         marked += [best] if best else []
     table.show()
-    print(f"* the best of each {axis}")
+    if choice:
+        print(f"* the best of each {axis}")
     table.write(out / "table")
     failed = sum(r.error is not None for r in results)
     if failed:
