@@ -7,7 +7,7 @@ With --seed-like torch:42 it starts from the weights and sees the batches of the
 from argparse import Namespace
 from pathlib import Path
 
-from minidl.cli import Parser, real_number, run_main, whole_number
+from minidl.cli import Interrupted, Parser, real_number, run_main, whole_number
 from minidl.experiments.backend import (
     add_backend_flags,
     check_backend,
@@ -19,7 +19,7 @@ from minidl.experiments.feedforward import ACTIVATIONS, OPTIMIZERS, train_feedfo
 from minidl.history import History
 from minidl.plots import Panel, line_plot
 from minidl.threads import one_blas_thread
-from minidl.training import Progress
+from minidl.training import Progress, WriteHistory
 
 DATA = "emnist-letters.npz"
 
@@ -58,8 +58,14 @@ def main() -> None:
     }
     options = {k: getattr(args, k) for k in ("epochs", "batch_size", "optimizer", "activation")}
     options |= {k: getattr(args, k) for k in ("seed", "dtype", "backend")}
-    with one_blas_thread():
-        values = train_feedforward(point, dataset=dataset, callbacks=[Progress()], **options)
+    kept = args.out / f"{args.model}-history-{configuration(args)}.json"
+    watching = [Progress(), WriteHistory(kept)]
+    try:
+        with one_blas_thread():
+            values = train_feedforward(point, dataset=dataset, callbacks=watching, **options)
+    except KeyboardInterrupt as error:
+        where = f"the epochs that ended are in {kept}" if kept.exists() else "no epoch had ended"
+        raise Interrupted(f"interrupted: {where}; the same command trains anew") from error
 
     history = History.from_dicts(values["history"])
     title = dataset.title
@@ -73,7 +79,7 @@ def main() -> None:
         "validation": (epochs, history.column("valid_loss")),
     }
     accuracies = {"validation": (epochs, history.column("valid_accuracy"))}
-    history.to_json(args.out / f"{args.model}-history-{configuration(args)}.json")
+    history.to_json(kept)
     for name, curves, label in (
         ("training-loss", losses, "loss (nats)"),
         ("validation-accuracy", accuracies, "validation accuracy (share of examples)"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,16 @@ class Progress(Callback):
 
     def on_end(self, run: Run) -> None:
         self.bar.close()
+
+
+class WriteHistory(Callback):
+    """Writes the history to a JSON file after each epoch, so that what is finished is kept."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+
+    def on_epoch(self, run: Run) -> None:
+        run.history.to_json(self.path)
 
 
 def predict(model: Layer, split: Split) -> Array:

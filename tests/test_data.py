@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import minidl
-from minidl.data import Dataset, Split, letters, load, load_letters, read_idx
+from minidl.data import Dataset, letters, load, load_letters, read_idx
 
 KEYS = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
@@ -390,8 +389,3 @@ def test_show_with_bad_input(tmp_path, args, message):
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("*.png"))
-
-
-def test_split_is_what_fit_needs():
-    assert minidl.Dataset is Dataset
-    assert len(Split(np.zeros((3, 2)), np.zeros(3, int), 1.0)) == 3

@@ -44,10 +44,10 @@ def test_assigning_to_a_parameter_writes_into_the_vector():
     np.testing.assert_array_equal(model.grad[15:20], 7)
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, copy.copy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: m.copy()])  # fmt: skip
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: m.copy()])  # fmt: skip
 def test_copies_are_whole_models(clone):
     model = network()
-    other = clone(model) if clone is not copy.copy else copy.deepcopy(copy.copy(model))
+    other = clone(model)
     np.testing.assert_array_equal(other.theta, model.theta)
     other.theta[:] = 0
     assert all((p.value == 0).all() for _, p in other.named_parameters())

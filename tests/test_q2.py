@@ -248,7 +248,10 @@ def test_depth(folder):
     out = folder / "runs/q2_depth"
     assert [r["layers"] for r in table(out)] == ["1", "3"]
     assert (out / "accuracy-by-layers.png").exists()
-    assert "3.weight" not in str(np.load(next((out / "models").glob("layers=1,*"))).files).replace("model/3.", "")  # fmt: skip
+    for layers, last in ((1, "model/3.weight"), (3, "model/9.weight")):
+        (file,) = (out / "models").glob(f"layers={layers},*")
+        weights = [name for name in np.load(file).files if name.endswith("weight")]
+        assert (len(weights), weights[-1]) == (layers + 1, last)
 
 
 def high_water_mark(pid):

@@ -60,7 +60,7 @@ def load(source: str | os.PathLike[str], *, progress: bool = False) -> Dataset:
     if path.is_dir():
         return _load_idx(path)
     if not path.exists():
-        hint = did_you_mean(str(source), NAMES) if os.sep not in str(source) else ""
+        hint = did_you_mean(str(source), NAMES) if Path(source).suffix == "" else ""
         raise FileNotFoundError(f"{path}: no such file or folder{hint}")
     return _load_npz(path)
 
