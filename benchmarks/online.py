@@ -24,12 +24,12 @@ import torch
 
 import minidl
 from minidl import OnlineRun, fit_side_by_side, init
-from minidl.arrays import Array
 from minidl.cli import Parser, run_main
 from minidl.data import Split
-from minidl.experiments import Table
 from minidl.layer import Layer
 from minidl.losses import Loss
+from minidl.tables import Table
+from minidl.typing import Array
 
 FEATURES, CLASSES, HIDDEN, BLOCK = 784, 26, 100, 64
 GRID = [(lr, l2) for lr in (1e-3, 1e-4, 1e-5) for l2 in (1e-4, 1e-5)]
@@ -196,7 +196,7 @@ def jax_scan(case: str, x: Array, y: Array, settings: list[tuple[float, float]])
 
 
 def measure(rounds: int, jax: bool) -> dict[str, Any]:
-    letters = minidl.load("letters", progress=True).train
+    letters = minidl.load_dataset("letters", progress=True).train
     split = Split(np.array(letters.x), letters.y, letters.scale)
     floats = split.rows(slice(JAX_SAMPLE)), split.y[:JAX_SAMPLE]
     x, y = floats[0][:SAMPLE], floats[1][:SAMPLE]

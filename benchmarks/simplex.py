@@ -22,7 +22,7 @@ import torch
 
 import minidl
 from minidl.cli import Parser, run_main
-from minidl.experiments import Table
+from minidl.tables import Table
 
 SIZES = ((64, 26), (4096, 26), (64, 1000), (64, 32_000))
 B = 2.0

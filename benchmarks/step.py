@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from homework.feedforward import feedforward
 from threadpoolctl import threadpool_info
 
 import minidl
 from minidl.cli import Parser, run_main
 from minidl.data import Split
-from minidl.experiments import Table
-from minidl.experiments.feedforward import feedforward
+from minidl.tables import Table
 
 WIDTHS = (16, 32, 64, 128, 256)
 TARGETS = (0.30, 0.35, 0.45, 0.60, 0.80)
@@ -126,7 +126,7 @@ def measure_steps(rounds: int) -> dict[str, Any]:
 
 def measure_epochs(data: str, epochs: int, width: int) -> dict[str, Any]:
     """Seconds of the first and the last epoch on real images, with and without L2."""
-    split = minidl.load(data).train
+    split = minidl.load_dataset(data).train
     table = Table(
         ["candidate", "L2", "first", "last", "last / first"],
         f"seconds an epoch on {data}, width {width}, {epochs} epochs",

@@ -4,9 +4,8 @@ One run also draws the l2 norm of the weights over the epochs; with --l1 it is c
 run without, for the share of weights that are exactly 0.
 """
 
-from minidl.cli import run_main
-from minidl.experiments.command import add_number
-from minidl.experiments.online_runs import (
+from homework.command import add_number
+from homework.online_runs import (
     FEATURES,
     Weights,
     draw_penalties,
@@ -18,6 +17,8 @@ from minidl.experiments.online_runs import (
     run_grid,
     train,
 )
+
+from minidl.cli import run_main
 from minidl.losses import CrossEntropy
 
 

@@ -1,10 +1,10 @@
 """Question 1.3: a network with one hidden layer, trained on one example at a time."""
 
 import numpy as np
+from homework.command import add_number
+from homework.online_runs import load, make_parser, mlp, report, train
 
 from minidl.cli import run_main
-from minidl.experiments.command import add_number
-from minidl.experiments.online_runs import load, make_parser, mlp, report, train
 from minidl.losses import CrossEntropy
 
 

@@ -3,8 +3,9 @@
 In float64 sums of multiples of 1/256 are exact, so the digits are those of the plain loop.
 """
 
+from homework.online_runs import linear_model, load, make_parser, report, train
+
 from minidl.cli import run_main
-from minidl.experiments.online_runs import linear_model, load, make_parser, report, train
 from minidl.losses import Perceptron
 
 

@@ -4,10 +4,11 @@ The other settings are those of the best network with 32 units in a published re
 width experiment; give your own.
 """
 
+from homework.command import add_axis
+from homework.feedforward import make_parser, report, run_grid
+
 from minidl.cli import run_main
-from minidl.experiments import Grid
-from minidl.experiments.command import add_axis
-from minidl.experiments.feedforward import make_parser, report, run_grid
+from minidl.grid import Grid
 
 
 def main() -> None:

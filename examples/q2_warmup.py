@@ -7,15 +7,16 @@ With --seed-like torch:42 it starts from the weights and sees the batches of the
 from argparse import Namespace
 from pathlib import Path
 
-from minidl.cli import Interrupted, Parser, real_number, run_main, whole_number
-from minidl.experiments.backend import (
+from homework.backend import (
     add_backend_flags,
     check_backend,
     plot_parity,
     report_parity,
 )
-from minidl.experiments.command import load_data, note_generated
-from minidl.experiments.feedforward import ACTIVATIONS, OPTIMIZERS, train_feedforward
+from homework.command import load_data, note_generated
+from homework.feedforward import ACTIVATIONS, OPTIMIZERS, train_feedforward
+
+from minidl.cli import Interrupted, Parser, float_argument, int_argument, run_main
 from minidl.history import History
 from minidl.plots import Panel, line_plot
 from minidl.threads import one_blas_thread
@@ -27,13 +28,13 @@ DATA = "emnist-letters.npz"
 def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
-    add("-epochs", type=whole_number("epochs"), default=30)
-    add("-batch_size", type=whole_number("batch_size"), default=64)
-    add("-hidden_size", type=whole_number("hidden_size"), default=32)
-    add("-layers", type=whole_number("layers"), default=1, help="hidden layers")
-    add("-learning_rate", type=real_number("learning_rate", low=0), default=0.001)
-    add("-l2_decay", type=real_number("l2_decay", low=0), default=0.0)
-    add("-dropout", type=real_number("dropout", low=0, high=1), default=0.0)
+    add("-epochs", type=int_argument("epochs"), default=30)
+    add("-batch_size", type=int_argument("batch_size"), default=64)
+    add("-hidden_size", type=int_argument("hidden_size"), default=32)
+    add("-layers", type=int_argument("layers"), default=1, help="hidden layers")
+    add("-learning_rate", type=float_argument("learning_rate", low=0), default=0.001)
+    add("-l2_decay", type=float_argument("l2_decay", low=0), default=0.0)
+    add("-dropout", type=float_argument("dropout", low=0, high=1), default=0.0)
     add("-activation", choices=ACTIVATIONS, default="relu")
     add("-optimizer", choices=OPTIMIZERS, default="sgd")
     add("-data_path", default=DATA, help=f"default {DATA}, or without it generated letters")

@@ -6,10 +6,11 @@ activation, Dropout, Linear, trained by mini-batches on cross-entropy.
 
 from pathlib import Path
 
+from homework.command import add_axis
+from homework.feedforward import make_parser, read_published, report, run_grid
+
 from minidl.cli import run_main
-from minidl.experiments import Grid
-from minidl.experiments.command import add_axis
-from minidl.experiments.feedforward import make_parser, read_published, report, run_grid
+from minidl.grid import Grid
 
 
 def main() -> None:

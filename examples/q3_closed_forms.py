@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.cli import Parser, run_main
-from minidl.errors import real
-from minidl.experiments import Table
 from minidl.plots import figure, save
 from minidl.simplex import SimplexMap, relumax, softmax, sparsemax
+from minidl.tables import Table
+from minidl.typing import Array
+from minidl.validation import check_float
 
 T = np.linspace(-4, 4, 1601)
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--b", nargs="+", type=float, default=[0.5, 1.0, 2.0], metavar="B")
     parser.add_argument("--out", type=Path, default=Path("runs/q3_closed_forms"))
     args = parser.parse_args()
-    bs = [real("q3_closed_forms", "b", b, low=0, open_low=True) for b in args.b]
+    bs = [check_float("q3_closed_forms", "b", b, low=0, open_low=True) for b in args.b]
     table = Table(["map", "function", "derivative"], "largest difference from the closed form")
     picture = figure(4.2 * len(bs), 6)
     rows = picture.subplots(2, len(bs), squeeze=False, sharex=True, sharey="row")

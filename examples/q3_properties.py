@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.cli import Parser, run_main
-from minidl.errors import whole
-from minidl.experiments import Table
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
+from minidl.tables import Table
+from minidl.typing import Array
+from minidl.validation import check_int
 
 MAPS = softmax, entmax15, sparsemax, relumax(1.0), relumax(5.0)
 CLASSES = (2, 5, 26, 1000)
@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--out", type=Path, default=Path("runs/q3_properties"))
     args = parser.parse_args()
-    rng = np.random.default_rng(whole("q3_properties", "seed", args.seed, low=0))
-    rows = whole("q3_properties", "rows", args.rows)
+    rng = np.random.default_rng(check_int("q3_properties", "seed", args.seed, low=0))
+    rows = check_int("q3_properties", "rows", args.rows)
     inputs = {k: 2 * rng.normal(size=(rows, k)) for k in CLASSES}
     headers = [f"K = {k}" for k in CLASSES]
 

@@ -4,11 +4,12 @@ Linear, activation, Dropout, Linear, trained with cross-entropy, the sparsemax l
 loss and the smoothed relumax loss.
 """
 
+from homework.command import add_axis
+from homework.feedforward import make_parser, run_grid
+from homework.sparse import REGULARIZED, relumax_loss, report_losses, train_with_loss
+
 from minidl.cli import run_main
-from minidl.experiments import Grid
-from minidl.experiments.command import add_axis
-from minidl.experiments.feedforward import make_parser, run_grid
-from minidl.experiments.sparse import REGULARIZED, relumax_loss, report_losses, train_with_loss
+from minidl.grid import Grid
 
 
 def main() -> None:

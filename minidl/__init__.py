@@ -5,7 +5,7 @@ For example::
     layers = minidl.Linear(784, 256), minidl.ReLU(), minidl.Linear(256, 26)
     model = minidl.Sequential(*layers, rng=42)
     optimizer = minidl.Adam(model, lr=1e-3)
-    dataset = minidl.load("letters")
+    dataset = minidl.load_dataset("letters")
     history = minidl.fit(model, dataset, minidl.CrossEntropy(), optimizer, epochs=10, rng=0)
 """
 
@@ -21,7 +21,7 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
-from minidl.data import Dataset, load, load_letters
+from minidl.data import Dataset, load_dataset, load_letters
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
@@ -47,7 +47,7 @@ from minidl.training import (
     WriteHistory,
     evaluate,
     fit,
-    predict,
+    outputs,
 )
 
 __version__ = "0.1.0"
@@ -98,9 +98,9 @@ __all__ = [
     "fit_online",
     "fit_side_by_side",
     "init",
-    "load",
+    "load_dataset",
     "load_letters",
-    "predict",
+    "outputs",
     "relumax",
     "softmax",
     "sparsemax",

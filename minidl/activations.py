@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.arrays import Array, Backward
 from minidl.layer import Layer
 from minidl.simplex import SimplexMap, entmax15, relumax, softmax, sparsemax
+from minidl.typing import Array, Backward
 
 
 class ReLU(Layer):

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.files import atomic
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
 from minidl.parameter import walk
+from minidl.typing import Array
 
 FORMAT = 1
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from minidl.errors import real, whole
+from minidl.validation import check_float, check_int
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,12 +17,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def whole_number(name: str, *, low: int = 1) -> Any:
+def int_argument(name: str, *, low: int = 1) -> Any:
     """An argparse type: a whole number, or one line that says what was expected."""
 
     def parse(text: str) -> int:
         try:
-            return whole("argument", name, int(text), low=low)
+            return check_int("argument", name, int(text), low=low)
         except ValueError:
             raise argparse.ArgumentTypeError(
                 f"expected {name} to be a whole number >= {low}, got {text!r}"
@@ -31,12 +31,12 @@ def whole_number(name: str, *, low: int = 1) -> Any:
     return parse
 
 
-def real_number(name: str, **bounds: Any) -> Any:
+def float_argument(name: str, **bounds: Any) -> Any:
     """An argparse type: a finite number within bounds."""
 
     def parse(text: str) -> float:
         try:
-            return real("argument", name, text, **bounds)
+            return check_float("argument", name, text, **bounds)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error).removeprefix("argument: ")) from None
 

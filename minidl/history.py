@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from minidl.arrays import Array
 from minidl.files import write_text
 from minidl.plots import Panel, line_plot
+from minidl.typing import Array
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from minidl.arrays import Array
-from minidl.errors import real
+from minidl.typing import Array
+from minidl.validation import check_float
 
 
 class Init(Protocol):
@@ -65,8 +65,8 @@ class normal:  # noqa: N801 - reads as the functions beside it: normal(0.1, 0.1)
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        real("normal", "mean", self.mean)
-        real("normal", "std", self.std, low=0)
+        check_float("normal", "mean", self.mean)
+        check_float("normal", "std", self.std, low=0)
 
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int

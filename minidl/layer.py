@@ -16,15 +16,15 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.arrays import Array, Backward, Rng
-from minidl.errors import did_you_mean
 from minidl.parameter import Parameter, is_layer, members, named_parameters, walk
 from minidl.rng import as_generator
+from minidl.typing import Array, Backward, Rng
+from minidl.validation import did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,8 +53,17 @@ class Layer(ABC):
     ``numpy.random.Generator`` in an attribute ``rng``, None until its model gives it one.
     """
 
+    skips_input_grad: ClassVar[bool] = False
+    """Whether ``backward`` also takes ``input_grad=False``: it then writes the parameters'
+    gradients, returns None and saves the work of ``dx``. Training asks the first layer for it.
+    A class that defines ``forward`` declares this itself; it is not inherited."""
+
     _theta: Array
     _grad: Array
+
+    def __init_subclass__(cls) -> None:
+        if "forward" in vars(cls) and "skips_input_grad" not in vars(cls):
+            cls.skips_input_grad = False
 
     @abstractmethod
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
@@ -182,6 +191,14 @@ def check_input(layer: Layer, x: Array, features: int, like: Array) -> None:
         )
 
 
+def write_gradients(layer: object, backward: Backward, dy: Array) -> None:
+    """Pull ``dy`` back to the layer's parameters; the input's gradient is not needed."""
+    if getattr(layer, "skips_input_grad", False):
+        backward(dy, input_grad=False)
+    else:
+        backward(dy)
+
+
 class Sequential(Layer):
     """Layers one after another.
 
@@ -198,6 +215,8 @@ class Sequential(Layer):
     >>> model = Sequential(Linear(784, 256), ReLU(), Linear(256, 26), rng=42)
     >>> logits, backward = model.forward(x, train=True)
     """
+
+    skips_input_grad = True
 
     def __init__(
         self, *layers: Layer, rng: Rng | None = None, dtype: DTypeLike | None = None
@@ -231,7 +250,7 @@ class Sequential(Layer):
             for backward in tape[: self._first : -1]:
                 dy = backward(dy)
             if tape[self._first :]:
-                tape[self._first](dy, input_grad=False)
+                write_gradients(self.layers[self._first], tape[self._first], dy)
             return None
 
         return x, pull_back

@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.arrays import Array, Backward, Rng
-from minidl.errors import real, whole
 from minidl.init import Init, uniform_fan_in
 from minidl.layer import Layer, Sequential, check_input
 from minidl.parameter import Parameter
 from minidl.rng import as_generator
+from minidl.typing import Array, Backward, Rng
+from minidl.validation import check_float, check_int
 
 
 class Linear(Layer):
@@ -40,6 +40,8 @@ class Linear(Layer):
     bias : Parameter, shape (out_features,), or None
     """
 
+    skips_input_grad = True
+
     def __init__(
         self,
         in_features: int,
@@ -51,8 +53,8 @@ class Linear(Layer):
         rng: Rng | None = None,
         dtype: DTypeLike | None = None,
     ) -> None:
-        self.in_features = i = whole("Linear", "in_features", in_features)
-        self.out_features = o = whole("Linear", "out_features", out_features)
+        self.in_features = i = check_int("Linear", "in_features", in_features)
+        self.out_features = o = check_int("Linear", "out_features", out_features)
         self.weight = Parameter.drawn(
             (i, o), partial(weight_init, shape=(i, o), fan_in=i, fan_out=o)
         )
@@ -102,7 +104,7 @@ class Dropout(Layer):
     """
 
     def __init__(self, p: float = 0.5, *, rng: Rng | None = None) -> None:
-        self.p = real("Dropout", "p", p, low=0, high=1)
+        self.p = check_float("Dropout", "p", p, low=0, high=1)
         self.rng = None if rng is None else as_generator(rng)
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
@@ -143,9 +145,11 @@ class LayerNorm(Layer):
         Start at ones and zeros.
     """
 
+    skips_input_grad = True
+
     def __init__(self, features: int, *, eps: float = 1e-5, dtype: DTypeLike | None = None) -> None:
-        self.in_features = whole("LayerNorm", "features", features)
-        self.eps = real("LayerNorm", "eps", eps, low=0, open_low=True)
+        self.in_features = check_int("LayerNorm", "features", features)
+        self.eps = check_float("LayerNorm", "eps", eps, low=0, open_low=True)
         self.weight = Parameter(np.ones(features, dtype or np.float32))
         self.bias = Parameter(np.zeros(features, dtype or np.float32))
 
@@ -182,6 +186,8 @@ class Residual(Layer):
     *layers : Layer
         ``f``, one after another; its output has the shape of its input.
     """
+
+    skips_input_grad = True
 
     def __init__(self, *layers: Layer, rng: Rng | None = None) -> None:
         self.inner = Sequential(*layers)

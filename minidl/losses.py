@@ -11,9 +11,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from minidl.arrays import Array
-from minidl.errors import real
 from minidl.simplex import Entries, RegularizedMap, SimplexMap, shift, softmax
+from minidl.typing import Array
+from minidl.validation import check_float
 
 
 class Loss(Protocol):
@@ -206,7 +206,7 @@ class SmoothedNLL(_Reduced):
         super().__init__(reduction)
         if not isinstance(map, SimplexMap):
             raise TypeError(f"SmoothedNLL: expected a map as relumax(5.0), got {map!r}")
-        self.map, self.eps = map, real("SmoothedNLL", "eps", eps, low=0)
+        self.map, self.eps = map, check_float("SmoothedNLL", "eps", eps, low=0)
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
         rows, columns, weight = _entries(check_labels("SmoothedNLL", logits, y))

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from minidl.arrays import Array
-from minidl.errors import did_you_mean, real, whole
 from minidl.layer import Layer
 from minidl.schedules import Schedule
+from minidl.typing import Array
+from minidl.validation import check_float, check_int, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -69,8 +69,8 @@ class Optimizer(ABC):
     def __init__(self, model: Layer, lr: float | Schedule, weight_decay: float) -> None:
         owner = type(self).__name__
         self.model = model
-        self.lr = lr if callable(lr) else real(owner, "lr", lr, low=0)
-        self.weight_decay = real(owner, "weight_decay", weight_decay, low=0)
+        self.lr = lr if callable(lr) else check_float(owner, "lr", lr, low=0)
+        self.weight_decay = check_float(owner, "weight_decay", weight_decay, low=0)
         self.steps = 0
         self._state = [np.zeros_like(model.theta) for _ in self.moments]
         self._blocks: list[tuple[Array, ...]] = []
@@ -140,7 +140,7 @@ class Optimizer(ABC):
                     f"{owner}: expected {name} of shape {self.model.theta.shape}, "
                     f"got {np.shape(state[name])}"
                 )
-        self.steps = whole(owner, "steps", state["steps"], low=0)
+        self.steps = check_int(owner, "steps", state["steps"], low=0)
         for name, vector in zip(self.moments, self._state, strict=True):
             vector[:] = state[name]
 
@@ -194,8 +194,8 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        self.momentum = real("SGD", "momentum", momentum, low=0)
-        self.dampening = real("SGD", "dampening", dampening)
+        self.momentum = check_float("SGD", "momentum", momentum, low=0)
+        self.dampening = check_float("SGD", "dampening", dampening)
         self.nesterov = bool(nesterov)
         if nesterov and (self.momentum == 0 or self.dampening != 0):
             raise ValueError(
@@ -273,10 +273,10 @@ class Adam(Optimizer):
         if len(betas) != 2:
             raise ValueError(f"{owner}: expected two betas, got {betas!r}")
         self.betas = (
-            real(owner, "betas[0]", betas[0], low=0, high=1, open_high=True),
-            real(owner, "betas[1]", betas[1], low=0, high=1, open_high=True),
+            check_float(owner, "betas[0]", betas[0], low=0, high=1, open_high=True),
+            check_float(owner, "betas[1]", betas[1], low=0, high=1, open_high=True),
         )
-        self.eps = real(owner, "eps", eps, low=0)
+        self.eps = check_float(owner, "eps", eps, low=0)
         super().__init__(model, lr, weight_decay)
 
     def torch_moments(self) -> dict[str, Array]:

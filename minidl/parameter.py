@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.arrays import Array
+from minidl.typing import Array
 
 if TYPE_CHECKING:
     from typing_extensions import Self

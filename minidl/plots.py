@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array
-from minidl.errors import require
 from minidl.files import atomic
+from minidl.typing import Array
+from minidl.validation import require
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, Rng
-from minidl.errors import whole
+from minidl.typing import Array, Rng
+from minidl.validation import check_int
 
 
 def as_generator(rng: Rng) -> np.random.Generator:
@@ -59,7 +59,7 @@ class TorchRandom(np.random.Generator):
     """
 
     def __init__(self, seed: int) -> None:
-        if whole("TorchRandom", "seed", seed, low=0) >= 2**64:
+        if check_int("TorchRandom", "seed", seed, low=0) >= 2**64:
             raise ValueError(f"TorchRandom: expected seed to be below 2**64, got {seed}")
         self.seed = int(seed)
         key = [self.seed % 2**32]
@@ -90,7 +90,7 @@ class TorchRandom(np.random.Generator):
 
     def randperm(self, n: int) -> Array:
         """``torch.randperm(n, generator=self)``, integers of 64 bits."""
-        n = whole("TorchRandom", "n", n, low=0)
+        n = check_int("TorchRandom", "n", n, low=0)
         if n >= 2**32 // 20:
             raise ValueError(f"TorchRandom: PyTorch permutes {n} numbers in another way")
         jumps = self._raw(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint64)

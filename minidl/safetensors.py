@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.arrays import Array
-from minidl.errors import require
 from minidl.files import atomic
 from minidl.layer import Layer
 from minidl.layers import Linear
 from minidl.parameter import walk
+from minidl.typing import Array
+from minidl.validation import require
 
 
 def transposed(model: Layer) -> set[str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minidl.errors import real, whole
+from minidl.validation import check_float, check_int
 
 Schedule = Callable[[int], float]
 """The learning rate as a function of the number of steps taken so far."""
@@ -21,9 +21,9 @@ class StepDecay:
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        real("StepDecay", "lr", self.lr, low=0)
-        whole("StepDecay", "every", self.every)
-        real("StepDecay", "factor", self.factor, low=0)
+        check_float("StepDecay", "lr", self.lr, low=0)
+        check_int("StepDecay", "every", self.every)
+        check_float("StepDecay", "factor", self.factor, low=0)
 
     def __call__(self, t: int) -> float:
         return self.lr * self.factor ** (t // self.every)
@@ -41,9 +41,9 @@ class Cosine:
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        real("Cosine", "lr", self.lr, low=0)
-        whole("Cosine", "steps", self.steps)
-        real("Cosine", "final", self.final, low=0)
+        check_float("Cosine", "lr", self.lr, low=0)
+        check_int("Cosine", "steps", self.steps)
+        check_float("Cosine", "final", self.final, low=0)
 
     def __call__(self, t: int) -> float:
         turn = math.pi * min(t, self.steps) / self.steps
@@ -62,8 +62,8 @@ class WarmUp:
 
     def __post_init__(self) -> None:
         if not callable(self.lr):
-            real("WarmUp", "lr", self.lr, low=0)
-        whole("WarmUp", "steps", self.steps)
+            check_float("WarmUp", "lr", self.lr, low=0)
+        check_int("WarmUp", "steps", self.steps)
 
     def __call__(self, t: int) -> float:
         lr = self.lr(t) if callable(self.lr) else self.lr

@@ -21,9 +21,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.arrays import Array
-from minidl.errors import real
-from minidl.thresholds import least_sorting
+from minidl.thresholds import row_thresholds
+from minidl.typing import Array
+from minidl.validation import check_float
 
 Entries = tuple[Array, Array, Array | float]
 """Label distributions as the entries of a matrix that are not 0: rows, columns, weights."""
@@ -224,7 +224,7 @@ class _Sparsemax(RegularizedMap):
     """
 
     def _project(self, z: Array) -> tuple[Array, Array]:
-        tau = least_sorting(z, self._of_sorted)
+        tau = row_thresholds(z, self._of_sorted)
         p = z - tau
         return np.maximum(p, 0, out=p), tau
 
@@ -270,7 +270,7 @@ class _Entmax15(RegularizedMap):
 
     def _project(self, z: Array) -> tuple[Array, Array]:
         half = z / 2
-        tau = least_sorting(half, self._of_sorted)
+        tau = row_thresholds(half, self._of_sorted)
         half -= tau
         np.maximum(half, 0, out=half)
         return np.square(half, out=half), 2 * tau
@@ -335,7 +335,7 @@ class relumax(SimplexMap):  # noqa: N801 - stands beside softmax and sparsemax, 
     """
 
     def __init__(self, b: float) -> None:
-        self.b = real("relumax", "b", b, low=0, open_low=True)
+        self.b = check_float("relumax", "b", b, low=0, open_low=True)
 
     @staticmethod
     def b_for_sparsemax(z: Array, axis: int = -1) -> Array:

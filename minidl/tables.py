@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minidl.errors import require
 from minidl.files import write_text
+from minidl.validation import require
 
 
 @dataclass

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.arrays import Array
+from minidl.typing import Array
 
 
-def least_sorting(z: Array, of_sorted: Callable[[Array], Array]) -> Array:
+def row_thresholds(z: Array, of_sorted: Callable[[Array], Array]) -> Array:
     """The thresholds (n, 1) of rows, sorting as little as possible.
 
     The largest entry is 0 and its probability at most 1, so the threshold is at least -1; and
@@ -27,12 +27,12 @@ def least_sorting(z: Array, of_sorted: Callable[[Array], Array]) -> Array:
         few = above(z, -1)
         if few is None and (length := z.shape[1] // 128) > 3:
             maxima = z[:, : 128 * length].reshape(len(z), length, 128).max(axis=1)
-            bound = by_sorting(maxima, of_sorted).astype(z.dtype)
+            bound = thresholds_by_sorting(maxima, of_sorted).astype(z.dtype)
             few = above(z, np.nextafter(bound, z.dtype.type(-2)))
-    return by_sorting(z if few is None else few, of_sorted).astype(z.dtype)
+    return thresholds_by_sorting(z if few is None else few, of_sorted).astype(z.dtype)
 
 
-def by_sorting(z: Array, of_sorted: Callable[[Array], Array]) -> Array:
+def thresholds_by_sorting(z: Array, of_sorted: Callable[[Array], Array]) -> Array:
     """The thresholds of rows that are sorted whole, largest first, -1 in place of less."""
     rows = max(1, 2**15 // z.shape[1])  # so many that intermediate results stay in cache
     blocks = [

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, Rng
 from minidl.data.dataset import Dataset, Split
-from minidl.errors import did_you_mean, real, require, whole
 from minidl.history import Epoch, History
-from minidl.layer import Layer, Sequential
+from minidl.layer import Layer, Sequential, write_gradients
 from minidl.losses import Loss
 from minidl.optim import Optimizer
 from minidl.rng import as_generator
+from minidl.typing import Array, Rng
+from minidl.validation import check_float, check_int, did_you_mean, require
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -65,8 +65,8 @@ class EarlyStopping(Callback):
         known = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
         if monitor not in known:
             raise ValueError(f"EarlyStopping: no monitor {monitor!r}{did_you_mean(monitor, known)}")
-        self.patience = whole("EarlyStopping", "patience", patience)
-        self.min_delta = real("EarlyStopping", "min_delta", min_delta, low=0)
+        self.patience = check_int("EarlyStopping", "patience", patience)
+        self.min_delta = check_float("EarlyStopping", "min_delta", min_delta, low=0)
         self.monitor = monitor
 
     def on_epoch(self, run: Run) -> bool:
@@ -111,7 +111,7 @@ class WriteHistory(Callback):
         run.history.to_json(self.path)
 
 
-def predict(model: Layer, split: Split) -> Array:
+def outputs(model: Layer, split: Split) -> Array:
     """The outputs of ``model`` for all rows of ``split``, in evaluation mode."""
     return np.concatenate([model(x) for x in split.chunks(model.dtype)])
 
@@ -125,11 +125,11 @@ def evaluate(model: Layer, split: Split, loss: Loss) -> tuple[float, float | Non
     accuracy : float or None
         The share of rows whose largest output is at the label; None for a regression.
     """
-    outputs = predict(model, split)
-    value, _ = loss(outputs, split.y)
+    logits = outputs(model, split)
+    value, _ = loss(logits, split.y)
     if split.y.dtype.kind == "f":
         return value, None
-    return value, float(np.mean(outputs.argmax(axis=1) == split.y))
+    return value, float(np.mean(logits.argmax(axis=1) == split.y))
 
 
 def fit(
@@ -185,8 +185,8 @@ def fit(
     """
     if optimizer.model is not model:
         raise ValueError("fit: the optimizer was made for another model")
-    epochs = whole("fit", "epochs", epochs, low=0)
-    batch_size = whole("fit", "batch_size", batch_size)
+    epochs = check_int("fit", "epochs", epochs, low=0)
+    batch_size = check_int("fit", "batch_size", batch_size)
     history = History() if history is None else history
     train, batches = dataset.train, -(-len(dataset.train) // batch_size)
     run = Run(model, optimizer, history, epochs, batches)
@@ -205,7 +205,7 @@ def fit(
                 value, dlogits = loss(logits, y)
                 if not math.isfinite(value):
                     raise NonFiniteLossError(diagnose(model, x, value, epoch, step))
-                backward(dlogits, input_grad=False)
+                write_gradients(model, backward, dlogits)
                 optimizer.step()
                 total += value
                 for callback in on_batch:

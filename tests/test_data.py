@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.data import Dataset, letters, load, load_letters, read_idx
+from minidl.data import Dataset, letters, load_dataset, load_letters, read_idx
 
 KEYS = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
@@ -142,7 +142,7 @@ def test_course_files_of_every_year(tmp_path, year, base):
         for key in KEYS[year][1::2]:
             content[key] = content[key].astype(np.uint8) + np.uint8(base)
 
-    data = load(write_npz(tmp_path / "set.npz", year, shift, unrelated=np.arange(3)))
+    data = load_dataset(write_npz(tmp_path / "set.npz", year, shift, unrelated=np.arange(3)))
     expected = list(arrays())
     for split, x, y in zip(data.splits.values(), expected[::2], expected[1::2], strict=True):
         np.testing.assert_array_equal(split.x, x)
@@ -156,7 +156,7 @@ def test_images_and_float_labels_in_a_column(tmp_path):
         content["train_images"] = content["train_images"].reshape(-1, 3, 3)
         content["train_labels"] = content["train_labels"].astype(float)[:, None]
 
-    data = load(write_npz(tmp_path / "set.npz", "2024-25", change))
+    data = load_dataset(write_npz(tmp_path / "set.npz", "2024-25", change))
     assert data.train.x.shape == (12, 9)
     assert data.train.y.dtype == np.int64
 
@@ -165,15 +165,15 @@ def test_regression_without_a_dev_part(tmp_path):
     rng = np.random.default_rng(0)
     content = {"Xtrain": rng.normal(size=(5, 3)), "ytrain": rng.normal(size=(5, 1)), "Xtest": rng.normal(size=(4, 3)), "ytest": rng.normal(size=(4, 1))}  # fmt: skip
     np.savez(tmp_path / "houses.npz", **content)
-    data = load(tmp_path / "houses.npz")
+    data = load_dataset(tmp_path / "houses.npz")
     assert (data.classes, data.valid, len(data.test)) == (0, None, 4)
 
 
 def test_real_course_files(shared):
-    letters_ = load(shared / "data/nist-az-small/nist_az_small.npz")
+    letters_ = load_dataset(shared / "data/nist-az-small/nist_az_small.npz")
     assert [len(s) for s in letters_.splits.values()] == [5154, 390, 390]
     assert np.bincount(letters_.valid.y).tolist() == [15] * 26
-    houses = load(shared / "data/ames/ames.npz")
+    houses = load_dataset(shared / "data/ames/ames.npz")
     assert (houses.classes, houses.features, houses.valid) == (0, 348, None)
 
 
@@ -188,7 +188,7 @@ def test_damaged_npz(tmp_path, how):
     np.savez_compressed(path, **dict(zip(KEYS["2025-26"], arrays((300, 30, 30)), strict=True)))
     spoil(path, how)
     with pytest.raises(ValueError, match=r"set.npz: cannot be read as an .npz file"):
-        load(path)
+        load_dataset(path)
 
 
 @pytest.mark.parametrize(
@@ -205,21 +205,21 @@ def test_damaged_npz(tmp_path, how):
 )  # fmt: skip
 def test_npz_with_wrong_content(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        load(write_npz(tmp_path / "set.npz", change=change))
+        load_dataset(write_npz(tmp_path / "set.npz", change=change))
 
 
 def test_what_is_no_data_set(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"leters: no such file or folder, did you mean 'letters'"
     ):
-        load("leters")
+        load_dataset("leters")
     with pytest.raises(FileNotFoundError, match=r"nothing.npz: no such file"):
-        load(tmp_path / "nothing.npz")
+        load_dataset(tmp_path / "nothing.npz")
     with pytest.raises(FileNotFoundError, match=r"no IDX files.*found nothing"):
-        load(tmp_path)
+        load_dataset(tmp_path)
     np.save(tmp_path / "a.npy", np.zeros(3))
     with pytest.raises(ValueError, match=r"a single array"):
-        load(tmp_path / "a.npy")
+        load_dataset(tmp_path / "a.npy")
 
 
 # ---------------------------------------------------------------- IDX
@@ -252,7 +252,7 @@ def write_idx(folder, prefix="", test="t10k", sizes=(12, 6), zipped=False, dash=
 @pytest.mark.parametrize("dash", ["-", "."])
 def test_mnist_style_folder(tmp_path, zipped, dash):
     x, y, x_test, y_test = write_idx(tmp_path / "digits", zipped=zipped, dash=dash)
-    data = load(tmp_path / "digits")
+    data = load_dataset(tmp_path / "digits")
     assert [len(s) for s in data.splits.values()] == [10, 2, 6]  # the last sixth validates
     np.testing.assert_array_equal(data.train.x, x[:10].reshape(10, 9))
     np.testing.assert_array_equal(data.valid.y, y[10:])
@@ -264,14 +264,14 @@ def test_mnist_style_folder(tmp_path, zipped, dash):
 def test_emnist_folder(tmp_path):
     _, y, *_ = write_idx(tmp_path, "emnist-letters-", "test", (20_900, 8), zipped=True, base=1)
     write_idx(tmp_path)  # EMNIST's names win over MNIST's
-    data = load(tmp_path)
+    data = load_dataset(tmp_path)
     assert [len(s) for s in data.splits.values()] == [100, 20_800, 8]
     np.testing.assert_array_equal(data.valid.y, y[100:] - 1)
     assert (data.name, data.transposed, data.classes) == ("emnist-letters", True, 4)
 
 
 def test_real_idx_files(shared):
-    data = load(shared / "data/fashion-mnist")
+    data = load_dataset(shared / "data/fashion-mnist")
     assert [len(s) for s in data.splits.values()] == [50_000, 10_000, 10_000]
     assert np.bincount(data.test.y).tolist() == [1000] * 10
 
@@ -291,7 +291,7 @@ def test_damaged_idx(tmp_path, spoil, message):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError, match=message):
-        load(tmp_path)
+        load_dataset(tmp_path)
 
 
 def test_incomplete_idx_folders(tmp_path):
@@ -300,10 +300,10 @@ def test_incomplete_idx_folders(tmp_path):
         read_idx(tmp_path / "t10k-images-idx3-ubyte", 1)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(FileNotFoundError, match=r"missing t10k-labels-idx1-ubyte\[.gz\]; found"):
-        load(tmp_path)
+        load_dataset(tmp_path)
     write_idx(tmp_path, "emnist-letters-", "test")
     with pytest.raises(ValueError, match=r"more than 20800 training images"):
-        load(tmp_path)
+        load_dataset(tmp_path)
 
 
 # ---------------------------------------------------------------- letters
@@ -368,7 +368,7 @@ def test_show(tmp_path):
     assert lines[0] == "set: 3 classes, 9 features"
     assert lines[1].startswith("train       12 examples; uint8 ")
     assert "labels 0 .. 2, 4 to 4 a class" in lines[1]
-    assert lines[4] == f"sha256 {load(tmp_path / 'set.npz').checksum()}"
+    assert lines[4] == f"sha256 {load_dataset(tmp_path / 'set.npz').checksum()}"
     assert (tmp_path / "set.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -54,10 +54,10 @@ def test_a_missing_extra_is_named():
             "tqdm",
         ),
         (
-            "from minidl.experiments import Grid, run; run(Grid(a=[1]), dict, out='/nonexistent')",
+            "from minidl.grid import Grid, run; run(Grid(a=[1]), dict, out='/nonexistent')",
             "threadpoolctl",
         ),
-        ("from minidl.experiments import Table; Table(['a']).show()", "rich"),
+        ("from minidl.tables import Table; Table(['a']).show()", "rich"),
     ):
         done = python(f"import minidl\ntry:\n    {code}\nexcept ImportError as e:\n    print(e)")
         assert f"{package} is needed for this: pip install 'minidl[examples]'" in done.stdout, code

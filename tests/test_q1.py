@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from homework import online_runs, published
 
 import minidl
-from minidl.experiments import online_runs, published
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -66,7 +66,7 @@ def test_the_perceptron_has_the_digits_of_the_course_s_loop(folder):
     assert "not the course's own file" in done.stdout
     model = minidl.Linear(784, 26, rng=0, dtype="float64")
     minidl.checkpoint.load(folder / "out/best.npz", model)
-    data = minidl.load(folder / "set.npz")
+    data = minidl.load_dataset(folder / "set.npz")
     assert minidl.evaluate(model, data.test, minidl.Perceptron())[1] == test
 
 

@@ -71,7 +71,7 @@ def fashion(tmp_path_factory):
     if not source.is_dir():
         pytest.skip("no ../shared/data/fashion-mnist beside the checkout")
     file = tmp_path_factory.mktemp("fashion") / "fashion.npz"
-    save(file, minidl.load(source), 10_000)
+    save(file, minidl.load_dataset(source), 10_000)
     return file
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from minidl.experiments.sparse import calibration_error, map_and_loss, relumax_loss
+from homework.sparse import calibration_error, map_and_loss, relumax_loss
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

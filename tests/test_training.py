@@ -9,7 +9,7 @@ import pytest
 import minidl
 from minidl import Callback, CrossEntropy, Dataset, Dropout, Linear, ReLU, Sequential, checkpoint
 from minidl.history import Epoch, History
-from minidl.training import Progress, evaluate, fit, predict
+from minidl.training import Progress, evaluate, fit, outputs
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_fit_learns_and_records(data):
     assert first.train_loss == evaluate(start, data.train, CrossEntropy())[0]
     assert history[-1].valid_loss == evaluate(model, data.valid, CrossEntropy())[0]
     assert history[-1].train_accuracy == np.mean(
-        predict(model, data.train).argmax(1) == data.train.y
+        outputs(model, data.train).argmax(1) == data.train.y
     )
     assert all(r.seconds > 0 and r.lr == 1e-2 for r in history)
     assert history.best.valid_accuracy == max(history.column("valid_accuracy"))

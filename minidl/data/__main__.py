@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.cli import Parser, run_main
 from minidl.data.dataset import Dataset, Split
 from minidl.data.images import as_images, class_name
-from minidl.data.readers import load
+from minidl.data.readers import load_dataset
 from minidl.plots import contact_sheet
+from minidl.typing import Array
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.columns < 1:
         parser.error(f"--columns: expected at least 1, got {args.columns}")
-    dataset = load(args.path, progress=True)
+    dataset = load_dataset(args.path, progress=True)
     print(describe(dataset))
     if args.split not in dataset.splits:
         parser.error(f"--split: {dataset.name} has no {args.split} part")

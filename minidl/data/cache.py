@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.data import letters
 from minidl.data.dataset import Dataset, Split
-from minidl.errors import require, whole
 from minidl.files import atomic
+from minidl.typing import Array
+from minidl.validation import check_int, require
 
 
 def cache_folder() -> Path:
@@ -50,8 +50,8 @@ def load_letters(
     """
     sizes = {"train": train, "valid": valid, "test": test}
     for key, n in sizes.items():
-        whole("letters", key, n)
-    whole("letters", "seed", seed, low=0)
+        check_int("letters", key, n)
+    check_int("letters", "seed", seed, low=0)
     splits = [_split(i, key, n, seed, progress) for i, (key, n) in enumerate(sizes.items())]
     return Dataset(*splits, name="letters", classes=letters.N_CLASSES, generated=True)
 

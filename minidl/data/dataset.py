@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.arrays import Array
-from minidl.errors import real, whole
 from minidl.files import atomic
+from minidl.typing import Array
+from minidl.validation import check_float, check_int
 
 CHUNK = 4096
 """Rows converted at a time where all of them are read in order."""
@@ -123,7 +123,7 @@ class Dataset:
             classes = int(labels.max()) + 1 if labels.dtype.kind == "i" else 0
         set_ = object.__setattr__
         set_(self, "name", name)
-        set_(self, "classes", whole(name, "classes", classes, low=0))
+        set_(self, "classes", check_int(name, "classes", classes, low=0))
         set_(self, "features", splits["train"].x.shape[1])
         set_(self, "generated", generated)
         set_(self, "transposed", transposed)
@@ -203,7 +203,7 @@ class Dataset:
         """At most ``sizes[part]`` examples of each part, evenly spaced (a part may be sorted)."""
         parts: dict[str, Split] = {}
         for key, split in self.splits.items():
-            n = min(whole(self.name, key, sizes.get(key, len(split))), len(split))
+            n = min(check_int(self.name, key, sizes.get(key, len(split))), len(split))
             rows = np.arange(n) * len(split) // n
             parts[key] = Split(split.x[rows], split.y[rows], split.scale)
         return self._with(parts)
@@ -261,4 +261,4 @@ def _as_split(owner: str, part: Split | tuple[Array, Array], scale: float | None
     if scale is None:
         scale = 1 / 256 if x.dtype == np.uint8 else 1.0
     y = y.astype(np.int64 if y.dtype.kind in "iu" else np.float64)
-    return Split(x.reshape(len(x), -1), y, real(owner, "scale", scale))
+    return Split(x.reshape(len(x), -1), y, check_float(owner, "scale", scale))

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.arrays import Array
 from minidl.data.dataset import Dataset, Split
-from minidl.errors import real, whole
+from minidl.typing import Array
+from minidl.validation import check_float, check_int
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,7 +101,7 @@ class AveragePool(Feature):
     """
 
     def __init__(self, size: int = 2, shape: tuple[int, int] | None = None) -> None:
-        self.size = whole("AveragePool", "size", size)
+        self.size = check_int("AveragePool", "size", size)
         self.shape = shape
 
     def apply(self, x: Array) -> Array:
@@ -154,9 +154,9 @@ class PCA(Feature):
     def __init__(self, components: int | float | None = None) -> None:
         self.keep = components
         if isinstance(components, float):
-            real("PCA", "components as a share", components, low=0, high=1, open_low=True)
+            check_float("PCA", "components as a share", components, low=0, high=1, open_low=True)
         elif components is not None:
-            whole("PCA", "components", components)
+            check_int("PCA", "components", components)
 
     def _fit(self, train: Split) -> None:
         features = train.x.shape[1]

@@ -7,8 +7,8 @@ import string
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.data.dataset import Dataset, Split
+from minidl.typing import Array
 
 
 def as_images(

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.errors import whole
+from minidl.validation import check_int
 
 N_CLASSES = 26
 VERSION = 1  # to be raised when the pixels change: files of drawn letters carry it in their names
@@ -213,8 +213,8 @@ def blocks(
     ValueError
         If n, seed or split is out of range; at once, not when the first block is asked for.
     """
-    n = whole("letters", "n", n)
-    key = whole("letters", "seed", seed, low=0), whole("letters", "split", split, low=0)
+    n = check_int("letters", "n", n)
+    key = check_int("letters", "seed", seed, low=0), check_int("letters", "split", split, low=0)
 
     def each() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
         for start in range(0, n, _BLOCK):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.data.cache import load_letters
 from minidl.data.dataset import Dataset
-from minidl.errors import did_you_mean
+from minidl.typing import Array
+from minidl.validation import did_you_mean
 
 NAMES = ("letters",)
 
@@ -34,7 +34,7 @@ EMNIST_VALID = 20_800
 part, and balanced, as its authors describe."""
 
 
-def load(source: str | os.PathLike[str], *, progress: bool = False) -> Dataset:
+def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> Dataset:
     """Load a data set, recognising its format.
 
     Parameters
@@ -86,7 +86,7 @@ def _load_npz(path: Path) -> Dataset:
         )
     ys = {key: arrays[key] for key in keys[1::2]}
     # House prices, the one regression among the course's data sets, come under these keys.
-    regression = year == "2021-22" and not _whole(ys[keys[1]])
+    regression = year == "2021-22" and not _is_integral(ys[keys[1]])
     if not regression:
         ys = _labels(path, ys)
     parts = [(arrays[x], ys[y]) for x, y in zip(keys[::2], keys[1::2], strict=True)]
@@ -98,7 +98,7 @@ def _load_npz(path: Path) -> Dataset:
 _KNOWN_KEYS = {key for keys in _SCHEMES.values() for key in keys}
 
 
-def _whole(y: Array) -> bool:
+def _is_integral(y: Array) -> bool:
     if y.dtype.kind == "f":
         return bool(np.all(np.isfinite(y) & (y == np.round(y))))
     return y.dtype.kind in "iu"
@@ -107,7 +107,7 @@ def _whole(y: Array) -> bool:
 def _labels(path: Path, ys: dict[str, Array]) -> dict[str, Array]:
     """Labels as integers from 0: the course's files count from 0 or from 1."""
     for key, y in ys.items():
-        if not _whole(y):
+        if not _is_integral(y):
             bad = next(v for v in y.ravel().tolist() if isinstance(v, str) or v % 1 != 0)
             raise ValueError(f"{path}: expected integer labels in {key}, got {bad!r}")
     first = next(iter(ys.values()))

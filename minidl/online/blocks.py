@@ -24,11 +24,11 @@ from typing import Protocol
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.data.dataset import Split
 from minidl.losses import Loss, Perceptron
 from minidl.online.tails import OnlineRun, make_tails
 from minidl.optim import flush_weights
+from minidl.typing import Array
 
 
 def longest(runs: Sequence[OnlineRun], block: int) -> int:

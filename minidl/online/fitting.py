@@ -10,11 +10,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from minidl.arrays import Array, Rng
 from minidl.data.dataset import Dataset
-from minidl.errors import whole
 from minidl.history import History
-from minidl.layer import Layer
+from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
 from minidl.online.blocks import Steps, longest, make_steps, shrink
 from minidl.online.tails import OnlineRun
@@ -28,6 +26,8 @@ from minidl.training import (
     diagnose,
     epoch_rng,
 )
+from minidl.typing import Array, Rng
+from minidl.validation import check_int
 
 __all__ = ["OnlineRun", "compounding", "fit_online", "fit_side_by_side"]
 
@@ -182,7 +182,7 @@ class _Trainee:
         value, dlogits = self.loss(logits, y)
         if not math.isfinite(value):
             raise NonFiniteLossError(diagnose(self.model, x, value, *where))
-        backward(dlogits, input_grad=False)
+        write_gradients(self.model, backward, dlogits)
         self.run.optimizer.step()
         if self.online.l1:
             shrink(self.model.theta, self.online.lr * self.online.l1)
@@ -216,8 +216,8 @@ def _train(
     evaluate_train: bool,
     callbacks: Sequence[Callback] = (),
 ) -> None:
-    epochs = whole("fit_online", "epochs", epochs, low=0)
-    block = min(longest(runs, whole("fit_online", "block", block)), len(dataset.train))
+    epochs = check_int("fit_online", "epochs", epochs, low=0)
+    block = min(longest(runs, check_int("fit_online", "block", block)), len(dataset.train))
     everyone = [_Trainee(run, dataset, loss, epochs, block, evaluate_train) for run in runs]
     going, leader = everyone, everyone[0].run
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]

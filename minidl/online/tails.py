@@ -20,12 +20,12 @@ from typing import Protocol, cast
 import numpy as np
 
 from minidl.activations import ReLU
-from minidl.arrays import Array
-from minidl.errors import real
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron
+from minidl.typing import Array
+from minidl.validation import check_float
 
 
 @dataclass
@@ -54,9 +54,9 @@ class OnlineRun:
     error: str | None = None
 
     def __post_init__(self) -> None:
-        self.lr = real("fit_online", "lr", self.lr, low=0, open_low=True)
-        self.l2 = real("fit_online", "l2", self.l2, low=0)
-        self.l1 = real("fit_online", "l1", self.l1, low=0)
+        self.lr = check_float("fit_online", "lr", self.lr, low=0, open_low=True)
+        self.l2 = check_float("fit_online", "l2", self.l2, low=0)
+        self.l1 = check_float("fit_online", "l1", self.l1, low=0)
         layer = self.layers[0] if self.layers else self.model
         own = isinstance(layer, Linear) and type(layer).forward is not Linear.forward
         if own or not isinstance(layer, Linear):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl.errors import require
+from minidl.validation import require
 
 if TYPE_CHECKING:
     from minidl.parity.convert import from_torch, to_torch

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minidl.cli import Parser, run_main, whole_number
-from minidl.errors import require
+from minidl.cli import Parser, int_argument, run_main
 from minidl.files import write_text
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
+from minidl.validation import require
 
 if TYPE_CHECKING:
     from minidl.parity.report import ParityReport
@@ -26,7 +26,7 @@ Runs = list[tuple["Case", "ParityReport"]]
 def main() -> None:
     parser = Parser(prog="python -m minidl.parity", description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
-    parser.add_argument("--steps", type=whole_number("steps"), default=200, help="(default 200)")
+    parser.add_argument("--steps", type=int_argument("steps"), default=200, help="(default 200)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how differences grow")
     args = parser.parse_args()

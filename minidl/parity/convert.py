@@ -20,12 +20,12 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
-from minidl.arrays import Rng
 from minidl.init import zeros
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
 from minidl.parity import modules, simplex
 from minidl.safetensors import load_torch_state, torch_state
+from minidl.typing import Rng
 
 # What has no parameters and no children, ours and PyTorch's.
 _PAIRS: Mapping[type[Layer], type[Any]] = {

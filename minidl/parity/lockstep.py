@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.arrays import Array
-from minidl.layer import Layer
+from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
 from minidl.optim import Optimizer
 from minidl.parity.pytorch import twin
 from minidl.parity.report import ParityReport, Tolerance, default_tolerance
+from minidl.typing import Array
 
 
 def compare(
@@ -85,7 +85,7 @@ def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str
     """One training step of either library: all that it computes, in the order of causes."""
     logits, backward = model.forward(x, train=True)
     value, dlogits = loss(logits, y)
-    backward(dlogits, input_grad=False)
+    write_gradients(model, backward, dlogits)
     optimizer.step()
     return {
         "logits": logits,

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minidl.arrays import Array, Backward
 from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import Optimizer
@@ -18,6 +17,7 @@ from minidl.parity.convert import to_torch
 from minidl.parity.losses import criterion
 from minidl.parity.optim import learning_rates, torch_optimizer
 from minidl.safetensors import transposed
+from minidl.typing import Array, Backward
 
 
 def twin(
@@ -53,6 +53,8 @@ class TorchModel(Layer):
 
     Dropout draws the masks that the model it was made from will draw.
     """
+
+    skips_input_grad = True
 
     def __init__(self, model: Layer) -> None:
         self.module = to_torch(model, same_masks=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
+from minidl.typing import Array
 
 Tolerance = Callable[[int], float]
 """The largest relative difference allowed at a step, counted from 1."""

@@ -23,7 +23,6 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
-from minidl.arrays import Array
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
 from minidl.losses import (
@@ -40,6 +39,7 @@ from minidl.parity.lockstep import compare
 from minidl.parity.report import ParityReport
 from minidl.schedules import Cosine, StepDecay, WarmUp
 from minidl.simplex import entmax15, relumax, sparsemax
+from minidl.typing import Array
 
 FEATURES, WIDTH, CLASSES = 20, 32, 5
 EXAMPLES, BATCH = 256, 16

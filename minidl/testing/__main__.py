@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from minidl.cli import Parser, run_main, whole_number
-from minidl.errors import did_you_mean
+from minidl.cli import Parser, int_argument, run_main
 from minidl.layer import Layer
 from minidl.parameter import is_layer, named_parameters
 from minidl.testing.checks import check_layer
 from minidl.testing.faults import FAULTS, try_fault
 from minidl.testing.networks import check_random_network
 from minidl.testing.report import ContractError, aligned
+from minidl.validation import did_you_mean
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--inference", action="store_true", help="check with train=False")
     parser.add_argument(
         "--seed",
-        type=whole_number("seed", low=0),
+        type=int_argument("seed", low=0),
         default=0,
         help="draws the batch and the directions",
     )
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--atol", type=float, help="absolute tolerance (by dtype)")
     parser.add_argument("--faults", action="store_true", help="show what planted faults become of")
     parser.add_argument(
-        "--networks", type=whole_number("N"), metavar="N", help="check N random right networks"
+        "--networks", type=int_argument("N"), metavar="N", help="check N random right networks"
     )
     args = parser.parse_args()
     wanted = [args.layer is not None, args.faults, args.networks is not None]

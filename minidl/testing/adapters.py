@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from minidl.arrays import Array, Backward
 from minidl.parameter import Parameter
+from minidl.typing import Array, Backward
 
 
 class Cached:

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, Rng
-from minidl.errors import real
 from minidl.parameter import is_layer
 from minidl.rng import as_generator
 from minidl.testing import conditions
@@ -24,6 +22,8 @@ from minidl.testing.subjects import (
     Subject,
     float_array,
 )
+from minidl.typing import Array, Rng
+from minidl.validation import check_float
 
 
 def check_layer(
@@ -212,9 +212,9 @@ def _check(
     default_rtol, default_atol = TOLERANCES[first.dtype]
     settings = Settings(
         rng,
-        real("eps", "eps", eps, low=0, open_low=True),
-        default_rtol if rtol is None else real("rtol", "rtol", rtol, low=0),
-        default_atol if atol is None else real("atol", "atol", atol, low=0),
+        check_float("eps", "eps", eps, low=0, open_low=True),
+        default_rtol if rtol is None else check_float("rtol", "rtol", rtol, low=0),
+        default_atol if atol is None else check_float("atol", "atol", atol, low=0),
     )
     with subject.held():
         dy = cotangent(rng, subject.run(subject.tensors))

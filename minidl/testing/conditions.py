@@ -11,12 +11,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.testing.adapters import accepts
 from minidl.testing.gradients import Point, Settings
 from minidl.testing.layouts import Layout, fortran, reversed_strides
 from minidl.testing.report import FAILED, Condition
 from minidl.testing.subjects import LayerSubject, MapSubject, Run, Subject, twin
+from minidl.typing import Array
 
 
 class Broken(Exception):  # noqa: N818 - never leaves this module

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from minidl.activations import Tanh
-from minidl.arrays import Array
 from minidl.layers import Linear
 from minidl.losses import Loss
 from minidl.simplex import relumax, softmax
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
 from minidl.testing.report import FAILED, ContractError, GradientReport
+from minidl.typing import Array
 
 Check = Callable[[Any], GradientReport]
 """Checks the changed module."""

@@ -26,9 +26,9 @@ from functools import cached_property
 
 import numpy as np
 
-from minidl.arrays import Array
 from minidl.testing.report import FAILED, KINK, OK, ROUNDING, Entry, TensorCheck
 from minidl.testing.subjects import Run, Subject, Tensors
+from minidl.typing import Array
 
 TOLERANCES = {
     np.dtype(np.float64): (1e-6, 1e-9),

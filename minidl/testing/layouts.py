@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.arrays import Array
+from minidl.typing import Array
 
 Layout = Callable[[Array], Array]
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.arrays import Array
+from minidl.catalogue import LAYERS
 from minidl.layer import Layer, Sequential
 from minidl.layers import Linear
-from minidl.testing.catalogue import LAYERS
 from minidl.testing.checks import check_layer
 from minidl.testing.report import GradientReport
+from minidl.typing import Array
 
 
 def random_layer(rng: np.random.Generator, features: int, max_out: int = 8) -> Layer:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.arrays import Array
 from minidl.layer import Layer, Sequential
 from minidl.testing.layouts import LAYOUTS
 from minidl.testing.networks import random_batch, random_layer, random_network
+from minidl.typing import Array
 
 try:
     from hypothesis import strategies as st

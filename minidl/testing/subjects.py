@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array, Backward
 from minidl.parameter import Parameter, is_layer, named_parameters, walk
 from minidl.testing.adapters import Cached, accepts
 from minidl.testing.report import ContractError
+from minidl.typing import Array, Backward
 
 Tensors = Mapping[str, Array]
 Pull = Callable[[Array], dict[str, Array]]

@@ -7,10 +7,10 @@ import pytest
 
 import minidl
 from minidl import activations, layer, layers, losses, simplex
+from minidl.catalogue import LAYERS, LOSSES, MAPS
 from minidl.layer import Layer
 from minidl.simplex import SimplexMap
 from minidl.testing import check_layer, check_loss, check_simplex_map
-from minidl.testing.catalogue import LAYERS, LOSSES, MAPS
 from minidl.testing.layouts import LAYOUTS
 
 DTYPES = ["float32", "float64"]

@@ -20,7 +20,6 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
-from minidl.arrays import Array
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
 from minidl.losses import (
@@ -33,6 +32,7 @@ from minidl.losses import (
     SquaredError,
 )
 from minidl.simplex import SimplexMap, entmax15, relumax, softmax, sparsemax
+from minidl.typing import Array
 
 Make = Callable[[int, int], Layer]
 """A layer on ``(n, features)``, ``out`` wide where it can change the width."""

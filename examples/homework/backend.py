@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl.arrays import Rng
-from minidl.cli import Parser, whole_number
-from minidl.errors import require
+from minidl.cli import Parser, int_argument
 from minidl.history import History
 from minidl.plots import Panel, line_plot
 from minidl.rng import TorchRandom
 from minidl.training import fit
+from minidl.typing import Rng
+from minidl.validation import require
 
 CURVES = ("train_loss", "valid_loss", "valid_accuracy")
 
@@ -21,7 +21,7 @@ CURVES = ("train_loss", "valid_loss", "valid_accuracy")
 def add_backend_flags(parser: Parser) -> None:
     """``--seed`` or ``--seed-like``, and ``--backend`` or ``--parity``."""
     seeds = parser.add_mutually_exclusive_group()
-    seeds.add_argument("--seed", type=whole_number("seed", low=0), default=42)
+    seeds.add_argument("--seed", type=int_argument("seed", low=0), default=42)
     seeds.add_argument(
         "--seed-like",
         dest="seed",

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from minidl.cli import Parser, real_number, whole_number
-from minidl.data import Dataset, load, load_letters
+from minidl.cli import Parser, float_argument, int_argument
+from minidl.data import Dataset, load_dataset, load_letters
 
 QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
 """Examples of a run without --full: 80 networks in about a minute on two cores."""
@@ -19,8 +19,8 @@ def base_parser(description: str, out: str, *, epochs: str) -> Parser:
     add = parser.add_argument
     add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
     add("--full", action="store_true", help="all examples and epochs")
-    add("--epochs", type=whole_number("epochs"), help=epochs)
-    add("--jobs", type=whole_number("jobs"), default=_cores(), help="default: one a core")
+    add("--epochs", type=int_argument("epochs"), help=epochs)
+    add("--jobs", type=int_argument("jobs"), default=_cores(), help="default: one a core")
     add("--out", type=Path, default=Path(out), help=f"folder of the results (default {out})")
     add("--dtype", choices=("float32", "float64"), default="float32")
     return parser
@@ -28,7 +28,7 @@ def base_parser(description: str, out: str, *, epochs: str) -> Parser:
 
 def add_number(parser: Parser, flag: str, default: float, help: str, **bounds: Any) -> None:
     """A flag that takes one number: a whole one if the default is."""
-    kind = whole_number if isinstance(default, int) else real_number
+    kind = int_argument if isinstance(default, int) else float_argument
     name = flag.strip("-").replace("-", " ")
     parser.add_argument(
         flag, type=kind(name, **bounds), default=default, help=f"{help} (default {default:g})"
@@ -39,7 +39,7 @@ def add_axis(
     parser: Parser, flag: str, default: list[Any], *, name: str = "", **bounds: Any
 ) -> None:
     """A flag that takes the values of one axis of the grid; ``name`` is that of one value."""
-    kind = whole_number if isinstance(default[0], int) else real_number
+    kind = int_argument if isinstance(default[0], int) else float_argument
     name = name or flag.strip("-").removesuffix("s").replace("-", " ")
     parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
 
@@ -48,7 +48,7 @@ def load_data(source: str, *, full: bool) -> Dataset:
     """All of a data set, or as much of it as a quick run takes; with classes and all parts."""
     if source == "letters" and not full:
         return load_letters(**QUICK, progress=True)
-    dataset = load(source, progress=True)
+    dataset = load_dataset(source, progress=True)
     if not dataset.classes or dataset.valid is None or dataset.test is None:
         raise ValueError(
             f"{source}: expected classes and training, validation and test parts, got {dataset}"

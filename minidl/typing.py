@@ -1,4 +1,4 @@
-"""The types that every module speaks of."""
+"""Types that all modules share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 Backward = Callable[..., Any]
 """``backward(dy) -> dx``: pulls a cotangent back through one forward pass.
 
-A layer with parameters also takes ``input_grad=False`` and then returns None.
+That of a layer with ``skips_input_grad`` also takes ``input_grad=False``; it then returns None.
 """
 
 Rng = int | np.random.SeedSequence | np.random.Generator

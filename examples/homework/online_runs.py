@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
+from homework.command import add_number, base_parser, load_data, note_generated
+from homework.published import compare, is_course_file
 from minidl import checkpoint, init
 from minidl.activations import ReLU
 from minidl.cli import Parser
 from minidl.data import Dataset
 from minidl.data.features import PCA, AveragePool, Feature
-from minidl.experiments.command import add_number, base_parser, load_data, note_generated
-from minidl.experiments.grid import Grid, Point
-from minidl.experiments.published import compare, is_course_file
-from minidl.experiments.runner import run
 from minidl.files import write_text
+from minidl.grid.axes import Grid, Point
+from minidl.grid.runner import run
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Linear

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from minidl.arrays import Array
+from homework.backend import plot_parity, report_parity
+from homework.feedforward import fit_feedforward
 from minidl.data import Dataset
 from minidl.data.images import as_images, class_name
-from minidl.errors import did_you_mean
-from minidl.experiments.backend import plot_parity, report_parity
-from minidl.experiments.feedforward import fit_feedforward
-from minidl.experiments.grid import Point
-from minidl.experiments.runner import Result
+from minidl.grid.axes import Point
+from minidl.grid.runner import Result
 from minidl.losses import FenchelYoung, Loss, SmoothedNLL
 from minidl.plots import Panel, captioned_sheet, line_plot
 from minidl.simplex import RegularizedMap, SimplexMap, entmax15, relumax, softmax, sparsemax
 from minidl.tables import Table
-from minidl.training import Callback, Run, predict
+from minidl.training import Callback, Run, outputs
+from minidl.typing import Array
+from minidl.validation import did_you_mean
 
 REGULARIZED: dict[str, RegularizedMap] = {
     "softmax": softmax,
@@ -70,7 +70,7 @@ class _Supports(Callback):
         self.sizes: list[float] = []
 
     def _measure(self, run: Run) -> None:
-        p = self.map(predict(run.model, self.split))
+        p = self.map(outputs(run.model, self.split))
         self.sizes.append(float(self.map.support(p).sum(axis=1).mean()))
 
     def on_start(self, run: Run) -> None:
@@ -88,7 +88,7 @@ def train_with_loss(point: Point, *, dataset: Dataset, **options: Any) -> dict[s
         point, loss, dataset=dataset, callbacks=[supports], restore_best=True, **options
     )
     test = dataset.test or dataset.train
-    logits = predict(model, test)
+    logits = outputs(model, test)
     p, rows = map(logits), np.arange(len(test))
     batch = slice(options["batch_size"])
     return {

@@ -13,13 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import checkpoint
-from minidl.activations import ReLU, Tanh
-from minidl.arrays import Rng
-from minidl.cli import Parser, whole_number
-from minidl.data import Dataset
-from minidl.errors import did_you_mean, whole
-from minidl.experiments.backend import (
+from homework.backend import (
     add_backend_flags,
     check_backend,
     fit_with,
@@ -27,9 +21,13 @@ from minidl.experiments.backend import (
     plot_parity,
     report_parity,
 )
-from minidl.experiments.command import base_parser, load_data, note_generated
-from minidl.experiments.grid import Grid, Point
-from minidl.experiments.runner import Result, run
+from homework.command import base_parser, load_data, note_generated
+from minidl import checkpoint
+from minidl.activations import ReLU, Tanh
+from minidl.cli import Parser, int_argument
+from minidl.data import Dataset
+from minidl.grid.axes import Grid, Point
+from minidl.grid.runner import Result, run
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, Linear
@@ -38,6 +36,8 @@ from minidl.optim import SGD, Adam
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
 from minidl.training import evaluate
+from minidl.typing import Rng
+from minidl.validation import check_int, did_you_mean
 
 ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
 OPTIMIZERS: Mapping[str, type[SGD] | type[Adam]] = {"adam": Adam, "sgd": SGD}
@@ -64,7 +64,7 @@ def feedforward(
         hint = did_you_mean(activation, ACTIVATIONS)
         raise ValueError(f"feedforward: no activation {activation!r}{hint}")
     hidden: list[Layer] = []
-    for i in range(whole("feedforward", "layers", layers)):
+    for i in range(check_int("feedforward", "layers", layers)):
         hidden += [
             Linear(width if i else features, width),
             ACTIVATIONS[activation](),
@@ -146,7 +146,7 @@ def make_parser(description: str, out: str) -> Parser:
     parser = base_parser(description, out, epochs=epochs)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
-    parser.add_argument("--batch-size", type=whole_number("batch size"), default=64)
+    parser.add_argument("--batch-size", type=int_argument("batch size"), default=64)
     add_backend_flags(parser)
     return parser
 

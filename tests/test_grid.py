@@ -6,7 +6,8 @@ import json
 import pytest
 import work
 
-from minidl.experiments import Grid, Table, run
+from minidl.grid import Grid, run
+from minidl.tables import Table
 
 
 def lines(out):

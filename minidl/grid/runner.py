@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from minidl.cli import Interrupted
-from minidl.errors import require, whole
-from minidl.experiments.grid import Grid, Point
 from minidl.files import write_text
+from minidl.grid.axes import Grid, Point
 from minidl.threads import one_blas_thread
+from minidl.validation import check_int, require
 
 TrainOne = Callable[[Point], Mapping[str, Any]]
 """Trains one point; returns what JSON can hold. Must be picklable to run in other processes."""
@@ -83,7 +83,7 @@ def run(
     ValueError
         If ``out`` holds the results of another grid or of other settings; names the difference.
     """
-    out, jobs = Path(out), whole("run", "jobs", jobs)
+    out, jobs = Path(out), check_int("run", "jobs", jobs)
     require("threadpoolctl", "examples")
     _claim(out, {"axes": grid.axes, "settings": dict(settings or {})})
     file = out / "results.jsonl"

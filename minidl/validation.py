@@ -20,7 +20,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", expected one of {', '.join(names)}" if names else ""
 
 
-def whole(owner: str, name: str, value: object, *, low: int = 1) -> int:
+def check_int(owner: str, name: str, value: object, *, low: int = 1) -> int:
     """``value`` as an int that is at least ``low``; ValueError otherwise."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -31,7 +31,7 @@ def whole(owner: str, name: str, value: object, *, low: int = 1) -> int:
     return number
 
 
-def real(
+def check_float(
     owner: str,
     name: str,
     value: object,

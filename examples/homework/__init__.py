@@ -1,0 +1,1 @@
+"""What the homework's scripts share: flags, choice of data, published figures, reports."""
