@@ -1,11 +1,35 @@
-"""Question 1.3: a network with one hidden layer, trained on one example at a time."""
+"""Train a network with one hidden layer on one example at a time (Question 1.3)."""
 
 import numpy as np
-from homework.command import add_number
-from homework.online_runs import load, make_parser, mlp, report, train
+from homework.flags import add_number
+from homework.online import keep_finished_epochs, load, make_parser, report
 
+from minidl import (
+    CrossEntropy,
+    Dataset,
+    History,
+    Linear,
+    Progress,
+    ReLU,
+    Sequential,
+    compounding,
+    fit_online,
+)
 from minidl.cli import run_main
-from minidl.losses import CrossEntropy
+from minidl.init import zeros
+
+
+def build(dataset: Dataset, width: int, random: np.random.RandomState, dtype: str) -> Sequential:
+    """Return the network with the course's initial values.
+
+    Weights are from N(0.1, 0.1^2), drawn in the course's layout (out, in); biases are zero.
+    """
+    hidden = Linear(dataset.features, width, weight_init=zeros, bias_init=zeros)
+    output = Linear(width, dataset.classes, weight_init=zeros, bias_init=zeros)
+    model = Sequential(hidden, ReLU(), output, rng=0, dtype=dtype)
+    for layer in (hidden, output):
+        layer.weight.value = random.normal(0.1, 0.1, layer.weight.shape[::-1]).T
+    return model
 
 
 def main() -> None:
@@ -15,12 +39,24 @@ def main() -> None:
     add_number(parser, "--l2", 0.0, "L2 penalty", low=0)
     args = parser.parse_args()
     dataset = load(args)
-    random = np.random.RandomState(args.seed)
-    model = mlp(dataset, args.width, random, args.dtype)
-    history, scores = train(
-        model, dataset, CrossEntropy(), args, random=random, lr=args.lr, l2=args.l2
-    )
-    report("MLP", model, dataset, history, scores, args)
+    random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
+    model = build(dataset, args.width, random, args.dtype)
+    loss = CrossEntropy()
+    history = History(ties="last")
+    with keep_finished_epochs(history, args.epochs):
+        fit_online(
+            model,
+            dataset,
+            loss,
+            lr=args.lr,
+            weight_decay=args.l2,
+            epochs=args.epochs,
+            rng=compounding(len(dataset.train), random),
+            restore_best=True,
+            history=history,
+            callbacks=[Progress()],
+        )
+    report("MLP", model, dataset, loss, history, args)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,43 @@
-"""Question 1.1: the perceptron, on one example at a time.
+"""Train the perceptron on one example at a time (Question 1.1).
 
-In float64 sums of multiples of 1/256 are exact, so the digits are those of the plain loop.
+In float64, sums of multiples of 1/256 are exact, so the digits are those of the plain loop.
 """
 
-from homework.online_runs import linear_model, load, make_parser, report, train
+import numpy as np
+from homework.online import keep_finished_epochs, load, make_parser, report
 
+from minidl import History, Linear, Perceptron, Progress, compounding, fit_online
 from minidl.cli import run_main
-from minidl.losses import Perceptron
+from minidl.init import zeros
 
 
 def main() -> None:
     parser = make_parser(__doc__.splitlines()[0], "runs/q1_perceptron", dtype="float64")
     args = parser.parse_args()
     dataset = load(args)
-    model = linear_model(dataset, args.dtype)
-    history, scores = train(model, dataset, Perceptron(), args, lr=1.0)
-    report("perceptron", model, dataset, history, scores, args, unit="logits")
+    model = Linear(
+        dataset.features,
+        dataset.classes,
+        weight_init=zeros,
+        bias_init=zeros,
+        rng=0,
+        dtype=args.dtype,
+    )
+    loss = Perceptron()
+    history = History(ties="last")
+    with keep_finished_epochs(history, args.epochs):
+        fit_online(
+            model,
+            dataset,
+            loss,
+            lr=1.0,
+            epochs=args.epochs,
+            rng=compounding(len(dataset.train), np.random.RandomState(args.seed)),
+            restore_best=True,
+            history=history,
+            callbacks=[Progress()],
+        )
+    report("perceptron", model, dataset, loss, history, args, loss_unit="logits")
 
 
 if __name__ == "__main__":

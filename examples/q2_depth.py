@@ -1,14 +1,55 @@
-"""Question 2.3: how deep should a network be? One to nine hidden layers of 32 units, compared.
+"""Compare the depths of a network with 32 units a layer: one to nine hidden layers (Question 2.3).
 
 The other settings are those of the best network with 32 units in a published report on the
-width experiment; give your own.
+width experiment. Flags change them.
 """
 
-from homework.command import add_axis
-from homework.feedforward import make_parser, report, run_grid
+import os
 
+from homework.backends import fit_with
+from homework.flags import add_axis
+from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
+from homework.report import plot_by_axis, show_best, tabulate
+
+from minidl import CrossEntropy, Dropout, Layer, Linear, Sequential, evaluate
 from minidl.cli import run_main
 from minidl.grid import Grid
+
+
+def train(
+    layers: int, width: int, learning_rate: float, dropout: float, l2: float, *, settings: Settings
+) -> Trained:
+    """Train the network of one point of the grid; ``layers`` counts the hidden ones."""
+    dataset = settings.dataset
+    hidden: list[Layer] = []
+    for i in range(layers):
+        hidden += [
+            Linear(width if i else dataset.features, width),
+            ACTIVATIONS[settings.activation](),
+            Dropout(dropout),
+        ]
+    output = Linear(width, dataset.classes)
+    model = Sequential(*hidden, output, rng=settings.rng(), dtype=settings.dtype)
+    loss = CrossEntropy()
+    optimizer = OPTIMIZERS[settings.optimizer](model, learning_rate, weight_decay=l2)
+    fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
+    history = fit(
+        model,
+        dataset,
+        loss,
+        optimizer,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        rng=settings.rng(),
+    )
+    figures = {
+        "best_valid_accuracy": history.best.valid_accuracy,
+        "best_epoch": history.best.epoch,
+        "final_train_accuracy": history[-1].train_accuracy,
+        # As in the course's script, the tested network is that of the last epoch.
+        "test_accuracy": evaluate(model, dataset.splits["test"], loss)[1],
+    }
+    return model, history, figures
 
 
 def main() -> None:
@@ -19,6 +60,7 @@ def main() -> None:
     add_axis(parser, "--dropouts", [0.0], low=0, high=1)
     add_axis(parser, "--l2s", [1e-4], low=0)
     args = parser.parse_args()
+
     grid = Grid(
         layers=args.layers,
         width=args.widths,
@@ -26,8 +68,23 @@ def main() -> None:
         dropout=args.dropouts,
         l2=args.l2s,
     )
-    dataset, results = run_grid(grid, args)
-    report(dataset, results, axis="layers", out=args.out)
+    dataset, results = run_grid(grid, train, args)
+
+    columns = {
+        "valid": "best_valid_accuracy",
+        "epoch": "best_epoch",
+        "train": "final_train_accuracy",
+        "test": "test_accuracy",
+    }
+    tabulate(dataset, results, columns, axis="layers", out=args.out)
+    show_best(dataset, results, args.out)
+    curves = {
+        "final training accuracy": "final_train_accuracy",
+        "best validation accuracy": "best_valid_accuracy",
+    }
+    xlabel = "depth (hidden layers)"
+    plot_by_axis(dataset, results, curves, axis="layers", xlabel=xlabel, out=args.out)
+    print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
 
 
 if __name__ == "__main__":

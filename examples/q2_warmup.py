@@ -1,28 +1,72 @@
-"""Question 2.1: one feed-forward network, with the flags and defaults of the course's script.
+"""Train one feed-forward network, with the flags and defaults of the course (Question 2.1).
 
 Evaluated before training and after each epoch; the test accuracy is that of the last epoch.
 With --seed-like torch:42 it starts from the weights and sees the batches of the course's script.
 """
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
-from homework.backend import (
+from homework.backends import (
     add_backend_flags,
     check_backend,
+    fit_with,
+    new_rng,
     plot_parity,
-    report_parity,
+    print_parity,
 )
-from homework.command import load_data, note_generated
-from homework.feedforward import ACTIVATIONS, OPTIMIZERS, train_feedforward
+from homework.data import load_data, note_generated
+from homework.networks import ACTIVATIONS, OPTIMIZERS
 
+from minidl import (
+    Callback,
+    CrossEntropy,
+    Dataset,
+    Dropout,
+    History,
+    Layer,
+    Linear,
+    Progress,
+    Sequential,
+    WriteHistory,
+    evaluate,
+)
 from minidl.cli import Interrupted, Parser, float_argument, int_argument, run_main
-from minidl.history import History
 from minidl.plots import Panel, line_plot
 from minidl.threads import one_blas_thread
-from minidl.training import Progress, WriteHistory
 
 DATA = "emnist-letters.npz"
+
+
+def train(
+    dataset: Dataset, args: Namespace, backend: str, callbacks: Sequence[Callback] = ()
+) -> tuple[History, float | None]:
+    """Train the network that the flags describe; return its history and test accuracy."""
+    hidden: list[Layer] = []
+    for i in range(args.layers):
+        hidden += [
+            Linear(args.hidden_size if i else dataset.features, args.hidden_size),
+            ACTIVATIONS[args.activation](),
+            Dropout(args.dropout),
+        ]
+    output = Linear(args.hidden_size, dataset.classes)
+    model = Sequential(*hidden, output, rng=new_rng(args.seed), dtype=args.dtype)
+    loss = CrossEntropy()
+    optimizer = OPTIMIZERS[args.optimizer](model, args.learning_rate, weight_decay=args.l2_decay)
+    fit = fit_with(backend)  # minidl.fit, or the same computed by PyTorch
+    with one_blas_thread():
+        history = fit(
+            model,
+            dataset,
+            loss,
+            optimizer,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            rng=new_rng(args.seed),
+            callbacks=callbacks,
+        )
+    return history, evaluate(model, dataset.splits["test"], loss)[1]
 
 
 def main() -> None:
@@ -37,7 +81,8 @@ def main() -> None:
     add("-dropout", type=float_argument("dropout", low=0, high=1), default=0.0)
     add("-activation", choices=ACTIVATIONS, default="relu")
     add("-optimizer", choices=OPTIMIZERS, default="sgd")
-    add("-data_path", default=DATA, help=f"default {DATA}, or without it generated letters")
+    source = f"default {DATA}, or without it generated letters"
+    add("-data_path", "--data", dest="data", metavar="PATH", default=DATA, help=source)
     add("-model", default="ffn", help="the first word of the pictures' names")
     add("--full", action="store_true", help="all of the generated letters")
     add("--out", type=Path, default=Path("runs/q2_warmup"), help="folder of the results")
@@ -46,60 +91,46 @@ def main() -> None:
     args = parser.parse_args()
     check_backend(args.backend)
 
-    generated = args.data_path == DATA and not Path(DATA).exists()
-    dataset = load_data("letters" if generated else args.data_path, full=args.full or not generated)
+    generated = args.data == DATA and not Path(DATA).exists()
+    dataset = load_data("letters" if generated else args.data, full=args.full or not generated)
     print(dataset)
-    note_generated(dataset, "-data_path PATH")
-    point = {
-        "width": args.hidden_size,
-        "layers": args.layers,
-        "learning_rate": args.learning_rate,
-        "dropout": args.dropout,
-        "l2": args.l2_decay,
-    }
-    options = {k: getattr(args, k) for k in ("epochs", "batch_size", "optimizer", "activation")}
-    options |= {k: getattr(args, k) for k in ("seed", "dtype", "backend")}
-    kept = args.out / f"{args.model}-history-{configuration(args)}.json"
-    watching = [Progress(), WriteHistory(kept)]
+    note_generated(dataset, "--data PATH")
+
+    settings = (
+        f"batch-{args.batch_size}-lr-{args.learning_rate}-epochs-{args.epochs}-"
+        f"hidden-{args.hidden_size}-dropout-{args.dropout}-l2-{args.l2_decay}-"
+        f"layers-{args.layers}-act-{args.activation}-opt-{args.optimizer}"
+    )
+    kept = args.out / f"{args.model}-history-{settings}.json"
+    backend = "torch" if args.backend == "torch" else "numpy"
     try:
-        with one_blas_thread():
-            values = train_feedforward(point, dataset=dataset, callbacks=watching, **options)
+        history, test = train(dataset, args, backend, [Progress(), WriteHistory(kept)])
+        beside = train(dataset, args, "torch")[0] if args.backend == "both" else None
     except KeyboardInterrupt as error:
         where = f"the epochs that ended are in {kept}" if kept.exists() else "no epoch had ended"
         raise Interrupted(f"interrupted: {where}; the same command trains anew") from error
 
-    history = History.from_dicts(values["history"])
     title = dataset.title
     print(f"{title}, initial training loss {history[0].train_loss:.6f}")
-    print(f"Final Training Accuracy   {values['final_train_accuracy']:.4f}")
-    print(f"Best Validation Accuracy  {values['best_valid_accuracy']:.4f}")
-    print(f"Final Test Accuracy       {values['test_accuracy']:.4f}")
+    print(f"Final Training Accuracy   {history[-1].train_accuracy:.4f}")
+    print(f"Best Validation Accuracy  {history.best.valid_accuracy:.4f}")
+    print(f"Final Test Accuracy       {test:.4f}")
     epochs = history.column("epoch")
     losses = {
         "training": (epochs, history.column("train_loss")),
         "validation": (epochs, history.column("valid_loss")),
     }
     accuracies = {"validation": (epochs, history.column("valid_accuracy"))}
-    history.to_json(kept)
     for name, curves, label in (
         ("training-loss", losses, "loss (nats)"),
         ("validation-accuracy", accuracies, "validation accuracy (share of examples)"),
     ):
-        file = args.out / f"{args.model}-{name}-{configuration(args)}.pdf"
+        file = args.out / f"{args.model}-{name}-{settings}.pdf"
         line_plot(file, Panel(curves, "epoch", label, title))
-    if args.backend == "both":
-        plot_parity(args.out / f"{args.model}-parity-{configuration(args)}.png", values, title)
-        report_parity([values])
+    if beside is not None:
+        plot_parity(args.out / f"{args.model}-parity-{settings}.png", history, beside, title)
+        print_parity([(history, beside)])
     print(f"wrote the history and the pictures to {args.out}/")
-
-
-def configuration(args: Namespace) -> str:
-    """The settings, as the names of the course's pictures tell them."""
-    return (
-        f"batch-{args.batch_size}-lr-{args.learning_rate}-epochs-{args.epochs}-"
-        f"hidden-{args.hidden_size}-dropout-{args.dropout}-l2-{args.l2_decay}-"
-        f"layers-{args.layers}-act-{args.activation}-opt-{args.optimizer}"
-    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,55 @@
-"""Question 2.2: how wide should a network be? 80 networks with one hidden layer, compared.
+"""Compare the widths of a network with one hidden layer: 80 networks (Question 2.2).
 
-Five widths, four learning rates, with and without dropout and L2; each network is Linear,
+Five widths, four learning rates, with and without dropout and L2. Each network is Linear,
 activation, Dropout, Linear, trained by mini-batches on cross-entropy.
 """
 
+import os
 from pathlib import Path
 
-from homework.command import add_axis
-from homework.feedforward import make_parser, read_published, report, run_grid
+from homework.backends import fit_with
+from homework.flags import add_axis
+from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
+from homework.report import plot_by_axis, read_published, show_best, tabulate
 
+from minidl import CrossEntropy, Dropout, Linear, Sequential, evaluate
 from minidl.cli import run_main
 from minidl.grid import Grid
+
+
+def train(
+    width: int, learning_rate: float, dropout: float, l2: float, *, settings: Settings
+) -> Trained:
+    """Train the network of one point of the grid."""
+    dataset = settings.dataset
+    model = Sequential(
+        Linear(dataset.features, width),
+        ACTIVATIONS[settings.activation](),
+        Dropout(dropout),
+        Linear(width, dataset.classes),
+        rng=settings.rng(),
+        dtype=settings.dtype,
+    )
+    loss = CrossEntropy()
+    optimizer = OPTIMIZERS[settings.optimizer](model, learning_rate, weight_decay=l2)
+    fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
+    history = fit(
+        model,
+        dataset,
+        loss,
+        optimizer,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        rng=settings.rng(),
+    )
+    figures = {
+        "best_valid_accuracy": history.best.valid_accuracy,
+        "best_epoch": history.best.epoch,
+        "final_train_accuracy": history[-1].train_accuracy,
+        # As in the course's script, the tested network is that of the last epoch.
+        "test_accuracy": evaluate(model, dataset.splits["test"], loss)[1],
+    }
+    return model, history, figures
 
 
 def main() -> None:
@@ -22,14 +61,30 @@ def main() -> None:
     parser.add_argument("--compare", type=Path, metavar="CSV", help="published accuracies")
     args = parser.parse_args()
     published = read_published(args.compare) if args.compare else None
+
     grid = Grid(
         width=args.widths,
         learning_rate=args.learning_rates,
         dropout=args.dropouts,
         l2=args.l2s,
     )
-    dataset, results = run_grid(grid, args)
-    report(dataset, results, axis="width", out=args.out, published=published)
+    dataset, results = run_grid(grid, train, args)
+
+    columns = {
+        "valid": "best_valid_accuracy",
+        "epoch": "best_epoch",
+        "train": "final_train_accuracy",
+        "test": "test_accuracy",
+    }
+    tabulate(dataset, results, columns, axis="width", out=args.out, published=published)
+    show_best(dataset, results, args.out)
+    curves = {
+        "final training accuracy": "final_train_accuracy",
+        "best validation accuracy": "best_valid_accuracy",
+    }
+    xlabel = "width (hidden units)"
+    plot_by_axis(dataset, results, curves, axis="width", xlabel=xlabel, out=args.out)
+    print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
 
 
 if __name__ == "__main__":

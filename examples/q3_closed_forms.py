@@ -1,7 +1,7 @@
-"""Question 3: softmax, sparsemax and relumax of two classes, drawn from their closed forms.
+"""Draw softmax, sparsemax and relumax of two classes from their closed forms (Question 3).
 
 K = 2 and z = (0, t): the probability of the second class and its derivative as functions of t,
-overlaid with what the library computes.
+with the library's values drawn over them.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ T = np.linspace(-4, 4, 1601)
 
 
 def closed_form(map: SimplexMap, t: Array) -> tuple[Array, Array]:
-    """``p_2`` and its derivative; at a break beyond which a class is left out, 0."""
+    """Return ``p_2`` and its derivative; 0 at a break beyond which a class has probability 0."""
     if map is softmax:
         p = np.exp(np.minimum(t, 0)) / (1 + np.exp(-np.abs(t)))
         return p, p * (1 - p)

@@ -1,7 +1,7 @@
-"""Question 3: three properties of the maps, each as a table over random logits.
+"""Tabulate three properties of the maps over random logits (Question 3).
 
-A constant changes nothing; zero temperature gives the one-hot of the argmax; and relumax with
-b = max z - tau is sparsemax.
+A constant added to the logits changes nothing. As the temperature goes to zero, the limit is the
+one-hot vector of the argmax. With b = max z - tau, relumax equals sparsemax.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ CLASSES = (2, 5, 26, 1000)
 
 
 def deviation(a: Array, b: Array) -> str:
-    """The largest difference, as a cell."""
+    """Return the largest difference as the text of a cell."""
     return f"{np.abs(a - b).max():.1e}"
 
 

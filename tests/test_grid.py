@@ -3,9 +3,13 @@
 import functools
 import json
 
+import numpy as np
 import pytest
+import q2_width
 import work
+from homework.networks import Settings, train_point
 
+import minidl
 from minidl.grid import Grid, run
 from minidl.tables import Table
 
@@ -129,6 +133,31 @@ def test_on_a_dask_cluster(tmp_path):
         results = run(grid, work.product, out=tmp_path, executor=executor, progress=False)
     assert [r.values["value"] for r in results] == [10, 20, 20, 40, 30, 60]
     assert len(lines(tmp_path)) == 6
+
+
+@pytest.mark.filterwarnings("default")  # Dask's own
+def test_an_example_s_networks_on_a_dask_cluster(tmp_path):
+    """The training function of a script, and the settings with the data, reach the workers."""
+    distributed = pytest.importorskip("distributed")
+    rng = np.random.default_rng(0)
+    parts = [(rng.normal(size=(n, 6)), np.arange(n) % 3) for n in (60, 30, 30)]
+    shared = {"epochs": 2, "batch_size": 16, "optimizer": "adam", "activation": "relu"}
+    settings = Settings(minidl.Dataset(*parts), **shared, seed=0, dtype="float32", backend="numpy")
+    grid = Grid(width=[4, 8], learning_rate=[0.01], dropout=[0.3], l2=[0.0])
+    figures = {}
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):  # fmt: skip
+        for name, executor in (("here", None), ("dask", client.get_executor())):
+            out = tmp_path / name
+            task = functools.partial(train_point, q2_width.train, settings, out / "models")
+            results = run(grid, task, out=out, executor=executor, progress=False)
+            assert [r.error for r in results] == [None, None]
+            keys = ("best_valid_accuracy", "final_train_accuracy", "test_accuracy")
+            figures[name] = [[r.values[key] for key in keys] for r in results]
+            assert len(list((out / "models").glob("*.npz"))) == 2
+    assert figures["here"] == figures["dask"]
 
 
 def test_table(tmp_path, capsys):

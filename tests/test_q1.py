@@ -1,13 +1,17 @@
 """Question 1 as users run it: scripts, their files, and the comparison with published digits."""
 
 import json
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from homework import online_runs, published
+import q1_mlp
+from homework import published
+from homework.online import keep_finished_epochs
 
 import minidl
 
@@ -128,7 +132,7 @@ def test_bad_input_is_one_line(folder, script, args, message):
 
 def test_the_initial_weights_of_the_mlp_come_from_the_course_s_stream():
     data = minidl.load_letters(50, 20, 20)
-    model = online_runs.mlp(data, 100, np.random.RandomState(42), "float64")
+    model = q1_mlp.build(data, 100, np.random.RandomState(42), "float64")
     legacy = np.random.RandomState(42)
     assert (model[0].weight.value == legacy.normal(0.1, 0.1, (100, 784)).T).all()
     assert (model[2].weight.value == legacy.normal(0.1, 0.1, (26, 100)).T).all()
@@ -161,18 +165,37 @@ def blob_sha1(file):
     return done.stdout.strip()
 
 
-def test_an_interrupted_run_keeps_the_epochs_that_ended(tmp_path, capsys):
+def test_an_interrupted_run_keeps_the_epochs_that_ended(capsys):
     class Interrupt(minidl.Callback):
         def on_epoch(self, run):
             if len(run.history) == 3:
                 raise KeyboardInterrupt
 
     data = minidl.Dataset(*[(np.eye(3), np.arange(3))] * 3)
-    parser = online_runs.make_parser("", str(tmp_path), dtype="float64")
-    args = parser.parse_args(["--epochs", "9"])
-    model = online_runs.linear_model(data, "float64")
-    loss = minidl.CrossEntropy()
-    history, scores = online_runs.train(model, data, loss, args, lr=0.1, watch=Interrupt())
+    model = minidl.Linear(3, 3, rng=0, dtype="float64")
+    history = minidl.History()
+    options = {"lr": 0.1, "epochs": 9, "rng": 0, "history": history}
+    with keep_finished_epochs(history, 9):
+        minidl.fit_online(model, data, minidl.CrossEntropy(), callbacks=[Interrupt()], **options)
     assert len(history) == 3
-    assert scores["best_valid"] == history.best.valid_accuracy
     assert "2 of 9 epochs ended and are kept" in capsys.readouterr().out
+    with pytest.raises(KeyboardInterrupt), keep_finished_epochs(minidl.History(), 9):
+        raise KeyboardInterrupt  # before anything was recorded
+
+
+@pytest.mark.parametrize("script", ["q1_perceptron.py", "q1_logistic.py", "q1_mlp.py"])
+def test_ctrl_c_reports_the_epochs_that_ended(folder, script):
+    args = ["--data", "set.npz", "--epochs", "100000", "--out", "out"]
+    command = [sys.executable, str(EXAMPLES / script), *args]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    for line in process.stderr:  # the bar shows a validation accuracy once an epoch has ended
+        if "valid=" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    ended = int(re.search(r"interrupted: (\d+) of 100000 epochs ended and are kept", out)[1])
+    assert ended >= 1
+    scores = json.loads((folder / "out/scores.json").read_text())
+    assert 0 <= scores["selected_epoch"] <= ended
+    assert (folder / "out/curves.png").stat().st_size > 0

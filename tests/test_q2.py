@@ -42,7 +42,7 @@ def records(folder):
     lines = [json.loads(s) for s in (folder / "results.jsonl").read_text().splitlines()]
     for line in lines:
         del line["seconds"]
-        for epoch in line["values"].get("history", []):
+        for epoch in line["values"].get("history", {"records": []})["records"]:
             del epoch["seconds"]
     return sorted(lines, key=lambda line: line["id"])
 

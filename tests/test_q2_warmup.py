@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
 
 def history(folder):
     (file,) = folder.glob("*-history-*.json")
-    return json.loads(file.read_text())
+    return json.loads(file.read_text())["records"]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,9 @@ def test_backends_agree_in_a_grid(folder, here):
     for backend in ("numpy", "torch"):
         here("q2_width.py", "--data", "emnist-letters.npz", "--full", *SMALL, "--seed-like", "torch:7", "--backend", backend, "--out", backend)  # fmt: skip
         lines = (folder / backend / "results.jsonl").read_text().splitlines()
-        results[backend] = {(r := json.loads(x))["id"]: r["values"]["history"] for x in lines}
+        results[backend] = {
+            (r := json.loads(x))["id"]: r["values"]["history"]["records"] for x in lines
+        }
     assert results["numpy"].keys() == results["torch"].keys()
     differ = False
     for name, ours in results["numpy"].items():
@@ -161,6 +163,7 @@ def test_backends_agree_in_a_grid(folder, here):
         (["--backend", "torch", "--parity"], "not allowed with argument"),
         (["-epochs", "0"], "expected epochs to be a whole number >= 1, got '0'"),
         (["-data_path", "nowhere.npz"], "nowhere.npz: no such file or folder"),
+        (["--data", "nowhere.npz"], "nowhere.npz: no such file or folder"),
     ],
 )
 def test_bad_input_is_one_line(folder, args, message):

@@ -89,7 +89,9 @@ def test_training(folder):
     assert pictures == {"training.png"} | {f"candidates-{r['loss'].replace(' ', '-')}.png" for r in sparse}  # fmt: skip
     for line in (out / "results.jsonl").read_text().splitlines():
         record = json.loads(line)
-        assert len(record["values"]["supports"]) == len(record["values"]["history"]) == 13
+        assert (
+            len(record["values"]["supports"]) == len(record["values"]["history"]["records"]) == 13
+        )
         for kind, examples in record["values"]["candidates"].items():
             for _, classes in examples:
                 assert sum(classes.values()) == pytest.approx(1, abs=1e-5)

@@ -8,26 +8,26 @@ import numpy as np
 import minidl
 
 
-def product(point):
-    return {"value": point["a"] * point["b"], "process": os.getpid()}
+def product(a, b):
+    return {"value": a * b, "process": os.getpid()}
 
 
-def slow(point):
+def slow(a):
     time.sleep(0.15)
-    return {"value": point["a"]}
+    return {"value": a}
 
 
-def sometimes(point, *, broken):
-    if point["a"] in broken:
-        raise ArithmeticError(f"{point['a']} is broken")
-    return {"value": point["a"]}
+def sometimes(a, b=None, *, broken):
+    if a in broken:
+        raise ArithmeticError(f"{a} is broken")
+    return {"value": a}
 
 
-def die(point):
+def die(a):
     os._exit(1)
 
 
-def train(point):
+def train(width, lr):
     """A small training run, and how many BLAS threads it saw."""
     import threadpoolctl
 
@@ -36,12 +36,12 @@ def train(point):
     y = (x[:, :4] @ rng.normal(size=(4, 3))).argmax(axis=1)
     data = minidl.Dataset((x[:200], y[:200]), (x[200:], y[200:]))
     layers = (
-        minidl.Linear(50, point["width"]),
+        minidl.Linear(50, width),
         minidl.Dropout(0.2),
-        minidl.Linear(point["width"], 3),
+        minidl.Linear(width, 3),
     )
     model = minidl.Sequential(*layers, rng=0)
-    optimizer = minidl.Adam(model, point["lr"])
+    optimizer = minidl.Adam(model, lr)
     history = minidl.fit(model, data, minidl.CrossEntropy(), optimizer, epochs=3, rng=0)
     threads = [p["num_threads"] for p in threadpoolctl.threadpool_info()]
     return {"losses": history.column("train_loss"), "threads": threads}

@@ -1,1 +1,1 @@
-"""What the homework's scripts share: flags, choice of data, published figures, reports."""
+"""Parts that the homework's scripts share: flags, data, published figures, reports."""

@@ -1,4 +1,4 @@
-"""What reports on the homework of 2025-26 say of question 1, and whether ours equals it."""
+"""Published figures of Question 1 in 2025-26, and the comparison with ours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 COURSE_FILE = "4f3b704981b3eb4ec7042fdf18400eeed27af74d"
-"""The git blob SHA-1 of the course's ``emnist-letters.npz``, which was not at hand here."""
+"""The git blob SHA-1 of the course's ``emnist-letters.npz``, which was not available to us."""
 
 PUBLISHED: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "perceptron": {
@@ -25,11 +25,11 @@ PUBLISHED: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "group b": {"best_valid": "0.8803365", "selected_epoch": "18", "test": "0.8775"},
     },
 }
-"""What two reports on the homework of 2025-26 say, digit for digit."""
+"""The figures of two reports, digit by digit."""
 
 
 def is_course_file(path: str | os.PathLike[str]) -> bool:
-    """Whether this is the course's own ``emnist-letters.npz``, by its git blob SHA-1."""
+    """Return whether this is the course's own ``emnist-letters.npz``, by its git blob SHA-1."""
     if not Path(path).is_file():
         return False
     digest = hashlib.sha1(f"blob {Path(path).stat().st_size}\0".encode(), usedforsecurity=False)
@@ -39,12 +39,12 @@ def is_course_file(path: str | os.PathLike[str]) -> bool:
     return digest.hexdigest() == COURSE_FILE
 
 
-def compare(what: str, figures: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Print whether the figures are the published ones, to as many digits as were published."""
+def compare(name: str, figures: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Print whether the figures equal the published ones, to the digits that were published."""
     same_data = is_course_file(path)
     if not same_data:
         print("  not the course's own file, so the published figures are of other data:")
-    for group, published in PUBLISHED[what].items():
+    for group, published in PUBLISHED[name].items():
         words = []
         for key, text in published.items():
             digits = len(text.partition(".")[2])

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 Point = dict[str, Any]
-"""One setting of every axis."""
+"""One value on every axis."""
 
 
 class Grid:
-    """The product of named axes, the last one moving fastest.
+    """The product of named axes; the last axis varies fastest.
 
     Parameters
     ----------
     **axes : sequence of numbers or strings
-        ``Grid(width=[16, 32], learning_rate=[1e-2, 1e-3])`` has four points.
+        ``Grid(width=[16, 32], learning_rate=[1e-2, 1e-3])`` has four points. The names are
+        those of the training function's arguments.
 
     Raises
     ------
     ValueError
-        If an axis is empty, names a value twice, or holds what JSON has no form for.
+        If an axis is empty, names a value twice, or holds a value that JSON cannot hold.
     """
 
     def __init__(self, **axes: Sequence[Any]) -> None:
@@ -45,11 +47,11 @@ class Grid:
             yield dict(zip(self.axes, values, strict=True))
 
     def __len__(self) -> int:
-        return len(list(itertools.product(*self.axes.values())))
+        return math.prod(map(len, self.axes.values()))
 
     @staticmethod
     def identifier(point: Point) -> str:
-        """A stable name of a point, fit for a file: ``width=16,learning_rate=0.001``."""
+        """Return a stable name of a point for files: ``width=16,learning_rate=0.001``."""
         return ",".join(
             f"{name}={value if isinstance(value, str) else json.dumps(value)}"
             for name, value in point.items()

@@ -1,4 +1,4 @@
-"""What the experiments' command lines share: flags, and the data that they name."""
+"""Command-line flags that the scripts share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from minidl.cli import Parser, float_argument, int_argument
-from minidl.data import Dataset, load_dataset, load_letters
-
-QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
-"""Examples of a run without --full: 80 networks in about a minute on two cores."""
 
 
 def base_parser(description: str, out: str, *, epochs: str) -> Parser:
-    """The flags of every experiment; ``epochs`` says what the default is."""
+    """Return a parser with the flags of every experiment; ``epochs`` describes the default."""
     parser = Parser(description=description, allow_abbrev=False)
     add = parser.add_argument
     add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
@@ -27,7 +23,7 @@ def base_parser(description: str, out: str, *, epochs: str) -> Parser:
 
 
 def add_number(parser: Parser, flag: str, default: float, help: str, **bounds: Any) -> None:
-    """A flag that takes one number: a whole one if the default is."""
+    """Add a flag that takes one number: an integer if the default is one."""
     kind = int_argument if isinstance(default, int) else float_argument
     name = flag.strip("-").replace("-", " ")
     parser.add_argument(
@@ -38,32 +34,10 @@ def add_number(parser: Parser, flag: str, default: float, help: str, **bounds: A
 def add_axis(
     parser: Parser, flag: str, default: list[Any], *, name: str = "", **bounds: Any
 ) -> None:
-    """A flag that takes the values of one axis of the grid; ``name`` is that of one value."""
+    """Add a flag that takes the values of one axis; ``name`` is the name of one value."""
     kind = int_argument if isinstance(default[0], int) else float_argument
     name = name or flag.strip("-").removesuffix("s").replace("-", " ")
     parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
-
-
-def load_data(source: str, *, full: bool) -> Dataset:
-    """All of a data set, or as much of it as a quick run takes; with classes and all parts."""
-    if source == "letters" and not full:
-        return load_letters(**QUICK, progress=True)
-    dataset = load_dataset(source, progress=True)
-    if not dataset.classes or dataset.valid is None or dataset.test is None:
-        raise ValueError(
-            f"{source}: expected classes and training, validation and test parts, got {dataset}"
-        )
-    return dataset if full else dataset.sample(**QUICK)
-
-
-def note_generated(dataset: Dataset, flags: str = "--full --data PATH") -> None:
-    """Say so where the examples are not real, and how to get those that are."""
-    if dataset.generated:
-        print(
-            f"These are generated letters, not EMNIST; the real thing: {flags}, where "
-            "PATH is the course's emnist-letters.npz or a folder with NIST's IDX files.",
-            flush=True,
-        )
 
 
 def _cores() -> int:

@@ -1,11 +1,10 @@
-"""What an experiment is computed by, and which random numbers it starts from."""
+"""Training by minidl, by PyTorch or by both, and from PyTorch's random numbers."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from minidl.cli import Parser, int_argument
 from minidl.history import History
@@ -19,7 +18,7 @@ CURVES = ("train_loss", "valid_loss", "valid_accuracy")
 
 
 def add_backend_flags(parser: Parser) -> None:
-    """``--seed`` or ``--seed-like``, and ``--backend`` or ``--parity``."""
+    """Add ``--seed`` or ``--seed-like``, and ``--backend`` or ``--parity``."""
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int_argument("seed", low=0), default=42)
     seeds.add_argument(
@@ -31,7 +30,7 @@ def add_backend_flags(parser: Parser) -> None:
     )
     backends = parser.add_mutually_exclusive_group()
     backends.add_argument(
-        "--backend", choices=("numpy", "torch"), default="numpy", help="what computes it"
+        "--backend", choices=("numpy", "torch"), default="numpy", help="the library that trains"
     )
     backends.add_argument(
         "--parity",
@@ -43,13 +42,13 @@ def add_backend_flags(parser: Parser) -> None:
 
 
 def check_backend(backend: str) -> None:
-    """Say at the start, not in every run, that PyTorch is missing."""
+    """Raise at the start, not in every run, if PyTorch is needed and missing."""
     if backend != "numpy":
         require("torch", "parity")
 
 
 def fit_with(backend: str) -> Callable[..., History]:
-    """``minidl.fit``, or the same through PyTorch."""
+    """Return ``minidl.fit``, or the same training computed by PyTorch."""
     if backend == "numpy":
         return fit
     from minidl.parity import fit as fit_with_torch
@@ -57,23 +56,21 @@ def fit_with(backend: str) -> Callable[..., History]:
     return fit_with_torch
 
 
-def generator(seed: int | str) -> Rng:
-    """A seed for ours as it is, ``"torch:42"`` as a new stream of PyTorch's numbers."""
+def new_rng(seed: int | str) -> Rng:
+    """Return a seed as it is, and for ``"torch:42"`` a new stream of PyTorch's numbers."""
     return seed if isinstance(seed, int) else TorchRandom(int(seed.removeprefix("torch:")))
 
 
-def differences(values: dict[str, Any]) -> dict[str, float]:
-    """The largest difference of each curve between the two backends, over the epochs."""
-    ours, theirs = _histories(values)
+def differences(ours: History, theirs: History) -> dict[str, float]:
+    """Return the largest difference of each curve over the epochs."""
     return {
         name: max(abs(a - b) for a, b in zip(ours.column(name), theirs.column(name), strict=True))
         for name in CURVES
     }
 
 
-def plot_parity(path: str | os.PathLike[str], values: dict[str, Any], title: str) -> None:
-    """Draw the curves of both backends over each other, with their largest differences."""
-    ours, theirs = _histories(values)
+def plot_parity(path: str | os.PathLike[str], ours: History, theirs: History, title: str) -> None:
+    """Draw the curves of both libraries over each other, with their largest differences."""
     panels = [
         Panel(
             {
@@ -86,25 +83,21 @@ def plot_parity(path: str | os.PathLike[str], values: dict[str, Any], title: str
             f"largest difference {difference:.2g}",
             dashed=("PyTorch",),
         )
-        for name, difference in differences(values).items()
+        for name, difference in differences(ours, theirs).items()
     ]
     line_plot(path, *panels, title=title)
 
 
-def report_parity(runs: Sequence[dict[str, Any]]) -> None:
-    """Print how far apart the backends were, over all networks that both have trained."""
-    gaps = [differences(values) for values in runs if "beside" in values]
+def print_parity(pairs: Sequence[tuple[History, History]]) -> None:
+    """Print the largest differences between the libraries over all networks."""
+    gaps = [differences(ours, theirs) for ours, theirs in pairs]
     print(f"minidl beside PyTorch, the largest differences over {len(gaps)} network(s):")
     for name in CURVES:
         print(f"  {name.replace('_', ' '):<16}{max(gap[name] for gap in gaps):.2g}")
 
 
-def _histories(values: dict[str, Any]) -> tuple[History, History]:
-    return History.from_dicts(values["history"]), History.from_dicts(values["beside"])
-
-
 def _seed_like(text: str) -> str:
-    """An argparse type: ``torch:`` and a seed."""
+    """Parse ``torch:`` and a seed; an argparse type."""
     library, _, seed = text.partition(":")
     if library != "torch" or not seed.isdecimal():
         raise argparse.ArgumentTypeError(f"expected torch:SEED, as torch:42, got {text!r}")

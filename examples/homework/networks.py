@@ -1,0 +1,118 @@
+"""Grids of feed-forward networks: settings, and the run of a whole grid."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from homework.backends import add_backend_flags, check_backend, new_rng
+from homework.data import load_data, note_generated
+from homework.flags import base_parser
+from minidl import checkpoint
+from minidl.activations import ReLU, Tanh
+from minidl.cli import Parser, int_argument
+from minidl.data import Dataset
+from minidl.grid import Grid, Point, Result, run
+from minidl.history import History
+from minidl.layer import Layer, Sequential
+from minidl.optim import SGD, Adam
+from minidl.typing import Rng
+
+ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
+OPTIMIZERS: Mapping[str, type[SGD] | type[Adam]] = {"adam": Adam, "sgd": SGD}
+
+QUICK_EPOCHS, FULL_EPOCHS = 15, 30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that all networks of an experiment share."""
+
+    dataset: Dataset
+    epochs: int
+    batch_size: int
+    optimizer: str
+    activation: str
+    seed: int | str
+    dtype: str
+    backend: str
+
+    def rng(self) -> Rng:
+        """Return the seed, or a new stream of PyTorch's random numbers."""
+        return new_rng(self.seed)
+
+
+Trained = tuple[Sequential, History, dict[str, Any]]
+"""The trained network, its history, and the figures to tabulate."""
+
+
+def make_parser(description: str, out: str) -> Parser:
+    """Return a parser with the flags of all experiments with feed-forward networks."""
+    epochs = f"default {QUICK_EPOCHS}, with --full {FULL_EPOCHS}"
+    parser = base_parser(description, out, epochs=epochs)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
+    parser.add_argument("--batch-size", type=int_argument("batch size"), default=64)
+    add_backend_flags(parser)
+    return parser
+
+
+def run_grid(
+    grid: Grid, train: Callable[..., Trained], args: argparse.Namespace
+) -> tuple[Dataset, list[Result]]:
+    """Load the data, print a description, and train every network of the grid.
+
+    ``train`` gets the values of a point and ``settings``, both as keyword arguments.
+    """
+    check_backend(args.backend)
+    dataset = load_data(args.data, full=args.full)
+    epochs = args.epochs or (FULL_EPOCHS if args.full else QUICK_EPOCHS)
+    print(f"{dataset}; {len(grid)} networks, {epochs} epochs each", flush=True)
+    note_generated(dataset)
+    shared = {
+        "epochs": epochs,
+        "batch_size": args.batch_size,
+        "optimizer": args.optimizer,
+        "activation": args.activation,
+        "seed": args.seed,
+        "dtype": args.dtype,
+        "backend": args.backend,
+    }
+    recorded = {"data": dataset.name, "sha256": dataset.checksum(), **shared}
+    with tempfile.TemporaryDirectory(prefix="minidl-") as folder:
+        if args.jobs > 1 and any(split.file is None for split in dataset.splits.values()):
+            dataset = dataset.mapped(folder)  # one copy of the pixels for all processes
+        task = partial(train_point, train, Settings(dataset, **shared), args.out / "models")
+        results = run(grid, task, out=args.out, jobs=args.jobs, settings=recorded, cost=cost)
+    return dataset, results
+
+
+def train_point(
+    train: Callable[..., Trained], settings: Settings, models: Path, **point: Any
+) -> dict[str, Any]:
+    """Train the network of one point and save it; return its figures and its history.
+
+    With the backend ``"both"`` the network is also trained by PyTorch; that history is returned
+    as ``"beside"``.
+    """
+    both = settings.backend == "both"
+    first = dataclasses.replace(settings, backend="numpy") if both else settings
+    model, history, figures = train(**point, settings=first)
+    checkpoint.save(models / f"{Grid.identifier(point)}.npz", model, history=history)
+    values = {**figures, "history": history.to_dict()}
+    if both:
+        second = dataclasses.replace(settings, backend="torch")
+        values["beside"] = train(**point, settings=second)[1].to_dict()
+    return values
+
+
+def cost(point: Point) -> float:
+    """Return the relative duration of a training: a line through measured steps."""
+    width = int(point["width"])
+    return 20_000 + 800 * width + (int(point.get("layers", 1)) - 1) * (width**2 + 5_000)
