@@ -1,8 +1,8 @@
-"""Timing candidates side by side: in turn, in one process, on one thread.
+"""Time candidates that take turns in one process, on one thread.
 
-Import this module before NumPy: it gives every library that may be measured one thread, and
-leaves to OpenBLAS which of its kernels suit this processor, as PyTorch's libraries choose theirs.
-To measure under an ``OPENBLAS_CORETYPE`` of your own, set ``MINIDL_KEEP_CORETYPE`` as well.
+Import this module before NumPy: it gives every library one thread, and lets OpenBLAS choose its
+kernels for this processor, as PyTorch's libraries choose theirs. To measure with another
+``OPENBLAS_CORETYPE``, set ``MINIDL_KEEP_CORETYPE`` as well.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import os
 
 for _name in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{_name}_NUM_THREADS"] = "1"
+# JAX reads this when it first starts its CPU client.
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 if "MINIDL_KEEP_CORETYPE" not in os.environ and os.environ.pop("OPENBLAS_CORETYPE", ""):
     os.environ.pop("OPENBLAS_L2_SIZE", "")
-    print("OPENBLAS_CORETYPE is set aside; MINIDL_KEEP_CORETYPE=1 keeps it")
+    print("OPENBLAS_CORETYPE is ignored; MINIDL_KEEP_CORETYPE=1 keeps it")
 
 import json
 import platform
@@ -41,12 +43,10 @@ class Timing:
 def alternate(
     candidates: Mapping[str, Callable[[], object]], *, rounds: int, calls: int, parts: int = 1
 ) -> dict[str, Timing]:
-    """Time ``calls`` calls of each candidate in turn, ``rounds`` times over, after a warm-up.
+    """Time ``calls`` calls of each candidate in ``rounds`` rounds, after a warm-up round.
 
-    A call that does its work ``parts`` times over is divided by that.
-
-    In turn, since the speed of a shared machine drifts: what is compared has met the same
-    neighbours.
+    If a call repeats its work ``parts`` times, the time is divided by ``parts``. Candidates take
+    turns because the speed of a shared machine drifts.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(rounds + 1):
@@ -60,7 +60,7 @@ def alternate(
 
 
 def write_json(path: Path, figures: Any) -> None:
-    """Keep the figures, with what they were measured on."""
+    """Write the figures and a description of the machine."""
     import torch
 
     machine = {

@@ -14,7 +14,6 @@ from _timing import alternate, write_json  # isort: skip - pins threads before N
 
 import importlib.util
 import itertools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,12 +276,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     jax = importlib.util.find_spec("jax") is not None
-    if jax:
-        # Read when JAX first starts its CPU client.
-        os.environ["XLA_FLAGS"] = (
-            "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-        )
-    else:
+    if not jax:
         print("JAX is not installed, so it is left out")
     write_json(args.out / "online.json", measure(args.rounds, jax))
 

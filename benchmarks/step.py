@@ -1,24 +1,26 @@
-"""One training step and whole epochs beside PyTorch: one thread, measured in turn in one run.
+"""Time one training step, or whole epochs, beside PyTorch, JAX and scikit-learn on one thread.
 
     python benchmarks/step.py                      # steps at batch 64, Adam, five widths
     python benchmarks/step.py --epochs 10 --data ../shared/data/fashion-mnist
 
 The second form trains on real images, where numbers decay to denormal ones, with and without
-L2, and compares the last epoch with the first.
+L2, and compares the last epoch with the first. All candidates take turns in one run. JAX and
+scikit-learn are left out where they are not installed.
 """
 
 from __future__ import annotations
 
 from _timing import alternate, write_json  # isort: skip - pins threads before NumPy loads
 
+import importlib.util
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from homework.feedforward import feedforward
 from threadpoolctl import threadpool_info
 
 import minidl
@@ -32,8 +34,10 @@ CLASSES, FEATURES, BATCH = 26, 784, 64
 
 
 def our_epochs(width: int, split: Split, l2: float = 0.0) -> Callable[[], object]:
-    """One epoch of ``fit`` a call, without evaluation."""
-    model = feedforward(FEATURES, CLASSES, width=width, rng=0)
+    """Return a function that runs one epoch of ``fit``, without evaluation."""
+    model = minidl.Sequential(
+        minidl.Linear(FEATURES, width), minidl.ReLU(), minidl.Linear(width, CLASSES), rng=0
+    )
     dataset = minidl.Dataset(split, classes=CLASSES)
     optimizer = minidl.Adam(model, 1e-3, weight_decay=l2)
     loss, history = minidl.CrossEntropy(), minidl.History()
@@ -58,10 +62,10 @@ def our_epochs(width: int, split: Split, l2: float = 0.0) -> Callable[[], object
 def torch_epochs(
     width: int, split: Split, l2: float = 0.0, *, fused: bool = False, loader: bool = False
 ) -> Callable[[], object]:
-    """The usual loop in eager PyTorch, on pixels that are float tensors already.
+    """Return a function that runs one epoch in eager PyTorch, on pixels that are float tensors.
 
-    By default batches are indexed from one tensor, PyTorch's best case; ``loader`` draws them
-    from a DataLoader, as the course's script does.
+    By default batches are indexed from one tensor, PyTorch's best case; with ``loader`` they
+    come from a DataLoader, as in the course's script.
     """
     torch.manual_seed(0)
     model = torch.nn.Sequential(
@@ -90,14 +94,80 @@ def torch_epochs(
     return epoch
 
 
+def jax_epochs(width: int, split: Split) -> Callable[[], object]:
+    """Return a function that runs one epoch in JAX: Adam in a compiled ``lax.scan``."""
+    import jax
+    import jax.numpy as jnp
+
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(split.rows(slice(None))), jnp.asarray(split.y)
+    shapes = [(FEATURES, width), (width,), (width, CLASSES), (CLASSES,)]
+    bounds = [FEATURES**-0.5] * 2 + [width**-0.5] * 2
+    weights = [
+        jnp.asarray(rng.uniform(-b, b, s), x.dtype) for s, b in zip(shapes, bounds, strict=True)
+    ]
+    zeros = [jnp.zeros_like(w) for w in weights]
+
+    def loss(weights: Any, x: Any, y: Any) -> Any:
+        w1, b1, w2, b2 = weights
+        logits = jax.nn.relu(x @ w1 + b1) @ w2 + b2
+        rows = jax.nn.logsumexp(logits, axis=1) - logits[jnp.arange(len(y)), y]
+        return rows.mean()
+
+    def step(state: Any, rows: Any) -> Any:
+        w, m, v, t = state
+        value, g = jax.value_and_grad(loss)(w, x[rows], y[rows])
+        t = t + 1
+        m = [0.9 * a + 0.1 * b for a, b in zip(m, g, strict=True)]
+        v = [0.999 * a + 0.001 * b * b for a, b in zip(v, g, strict=True)]
+        rate, scale = 1e-3 / (1 - 0.9**t), 1 / (1 - 0.999**t)
+        w = [a - rate * b / (jnp.sqrt(c * scale) + 1e-8) for a, b, c in zip(w, m, v, strict=True)]
+        return (w, m, v, t), value
+
+    scan = jax.jit(lambda state, order: jax.lax.scan(step, state, order))
+    state = weights, zeros, zeros, jnp.zeros((), x.dtype)
+
+    def epoch() -> None:
+        nonlocal state
+        order = rng.permutation(len(y)).reshape(-1, BATCH)
+        state, values = scan(state, jnp.asarray(order))
+        np.asarray(values)
+
+    return epoch
+
+
+def sklearn_epochs(width: int, split: Split) -> Callable[[], object]:
+    """Return a function that runs one epoch of scikit-learn's MLPClassifier."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    x, y = split.rows(slice(None)), split.y
+    model = MLPClassifier((width,), alpha=0, batch_size=BATCH, max_iter=1, warm_start=True)
+
+    def epoch() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # one epoch is all that is asked
+            model.fit(x, y)
+
+    return epoch
+
+
 def measure_steps(rounds: int) -> dict[str, Any]:
-    """Microseconds for a training step on random pixels, and the ratio to eager PyTorch."""
+    """Return microseconds of a training step on random pixels, and the ratio to eager PyTorch."""
+    others = {"JAX": ("jax", jax_epochs), "scikit-learn": ("sklearn", sklearn_epochs)}
+    for name, (module, _) in list(others.items()):
+        if importlib.util.find_spec(module) is None:
+            print(f"{name} is not installed, so it is left out")
+            del others[name]
     rng = np.random.default_rng(0)
     steps = 200
     pixels = rng.integers(0, 256, (steps * BATCH, FEATURES), dtype=np.uint8)
     split = Split(pixels, rng.integers(0, CLASSES, len(pixels)), 1 / 256)
     table = Table(
-        ["width", "minidl", "torch", "fused Adam", "DataLoader", "ratio", "of minima", "target"],
+        [
+            *("width", "minidl", "torch", "fused Adam", "DataLoader", *others),
+            *("ratio", "of minima", "target"),
+        ],
         "microseconds a step (median), batch 64, Adam, float32, one thread; ratio to torch",
     )
     figures: dict[str, Any] = {}
@@ -107,6 +177,7 @@ def measure_steps(rounds: int) -> dict[str, Any]:
             "torch": torch_epochs(width, split),
             "torch fused": torch_epochs(width, split, fused=True),
             "torch DataLoader": torch_epochs(width, split, loader=True),
+            **{name: make(width, split) for name, (_, make) in others.items()},
         }
         times = alternate(candidates, rounds=rounds, calls=1, parts=steps)
         ours, theirs = times["minidl"], times["torch"]
@@ -125,7 +196,7 @@ def measure_steps(rounds: int) -> dict[str, Any]:
 
 
 def measure_epochs(data: str, epochs: int, width: int) -> dict[str, Any]:
-    """Seconds of the first and the last epoch on real images, with and without L2."""
+    """Return seconds of the first and the last epoch on real images, with and without L2."""
     split = minidl.load_dataset(data).train
     table = Table(
         ["candidate", "L2", "first", "last", "last / first"],

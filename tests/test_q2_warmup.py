@@ -15,7 +15,10 @@ import minidl
 from minidl.parity.training import one_thread
 
 ROOT = Path(__file__).resolve().parents[1]
-WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\nimport runpy; sys.argv = sys.argv[1:]\n"
+WITHOUT_TORCH = (
+    "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]\n"
+    f"sys.path.insert(0, {str(ROOT / 'examples')!r})\n"  # as for a script
+)
 SMALL = ["--widths", 4, "--learning-rates", 0.01, "--l2s", 0, "--epochs", 2, "--jobs", 1]
 
 
