@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The name keeps its suffix, since writers like matplotlib choose their format by it.
     """
+    import tempfile  # slow to import
+
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from minidl.layer import Layer
-from minidl.schedules import Schedule
 from minidl.typing import Array
 from minidl.validation import check_float, check_int, did_you_mean
 
 if TYPE_CHECKING:
+    from minidl.schedules import Schedule
     from typing_extensions import Self
 
 BLOCK = 32_768

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,5 +16,5 @@ Backward = Callable[..., Any]
 That of a layer with ``skips_input_grad`` also takes ``input_grad=False``; it then returns None.
 """
 
-Rng = int | np.random.SeedSequence | np.random.Generator
-"""A seed, or the generator itself."""
+Rng: TypeAlias = "int | np.random.SeedSequence | np.random.Generator"
+"""A seed or a generator. In quotes, since ``import numpy`` alone does not load ``numpy.random``."""

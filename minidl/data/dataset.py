@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -181,6 +180,8 @@ class Dataset:
 
     def checksum(self) -> str:
         """SHA-256 over shapes, dtypes and contents of all parts, as hexadecimal digits."""
+        import hashlib  # slow to import
+
         digest = hashlib.sha256()
         for key, split in self.splits.items():
             digest.update(f"{key} {split.x.shape} {split.x.dtype} {split.scale!r}".encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -66,6 +65,8 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
 
 
 def _load_npz(path: Path) -> Dataset:
+    import zipfile  # takes as long as a tenth of NumPy, so not on `import minidl`
+
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
