@@ -260,7 +260,7 @@ class Sequential(Layer):
                 for backward in reversed(tape):
                     dy = backward(dy)
                 return dy
-            for backward in reversed(tape[self._first + 1 :]):
+            for backward in tape[: self._first : -1]:  # from the last one down
                 dy = backward(dy)
             if self._first < len(tape):
                 write_gradients(self.layers[self._first], tape[self._first], dy)

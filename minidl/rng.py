@@ -8,17 +8,16 @@ from minidl.typing import Rng
 
 
 def as_generator(rng: Rng) -> np.random.Generator:
-    """The generator itself, or a new one from a seed.
+    """Return the generator itself, or a new one from a seed.
 
     Parameters
     ----------
     rng : int, SeedSequence or Generator
-        ``None`` is refused: a run that nobody can repeat is never what was meant.
 
     Raises
     ------
     TypeError
-        If ``rng`` is None or anything else that is neither a seed nor a generator.
+        If ``rng`` is anything else. None is not allowed, since the run could not be repeated.
     """
     if isinstance(rng, np.random.Generator):
         return rng

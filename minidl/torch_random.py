@@ -1,4 +1,4 @@
-"""PyTorch's random numbers in NumPy."""
+"""PyTorch's random numbers, computed with NumPy alone."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from minidl.validation import check_int
 
 
 class TorchRandom(np.random.Generator):
-    r"""PyTorch's random numbers on the CPU, bit for bit, without PyTorch.
+    """PyTorch's random numbers on the CPU, bit for bit, without PyTorch.
 
-    Where an ``rng`` is taken, a run starts from the weights and sees the batches of a PyTorch
-    script with this seed::
+    Passed as ``rng``, it gives a run the initial weights and the batches of a PyTorch script with
+    the same seed::
 
         model = Sequential(Linear(784, 32), ReLU(), Linear(32, 26), rng=TorchRandom(42))
         fit(model, ..., rng=TorchRandom(42))   # a DataLoader's own generator, seeded with 42
 
-    ``uniform`` is ``Tensor.uniform_`` in float32, so the layers' initial values are those of
+    ``uniform`` equals ``Tensor.uniform_`` in float32, so the layers' initial values are those of
     ``nn.Linear`` after ``torch.manual_seed(seed)``. They are drawn in float32 for a float64
-    model too, which gives the weights of ``module.double()``. ``permutation`` is an epoch of
-    ``DataLoader(shuffle=True, generator=...)``.
+    model too, which gives the weights of ``module.double()``. ``permutation`` is the order of an
+    epoch of ``DataLoader(shuffle=True, generator=...)``.
 
-    Nothing else is PyTorch's: ``spawn`` (the streams of dropout layers) gives NumPy's default
-    generators, and the other methods use NumPy's ways on the same stream.
+    Nothing else is reproduced: ``spawn`` (for the streams of dropout layers) returns NumPy's
+    default generators, and all other methods are NumPy's own, on the same stream.
 
     Parameters
     ----------
     seed : int
-        From 0 to 2^64 - 1; PyTorch's generator, too, uses the lower 32 bits alone.
+        From 0 to 2^64 - 1. Only the lower 32 bits matter, as in PyTorch's generator.
 
     Notes
     -----
-    PyTorch's generator is MT19937 (Matsumoto and Nishimura 1998) with its seeding of 2002,
-    which ``numpy.random.MT19937`` has the stream of. Verified against PyTorch 2.13.
+    PyTorch's generator is MT19937 (Matsumoto and Nishimura 1998) with the authors' seeding of 2002.
+    ``numpy.random.MT19937`` is the same generator with another seeding. Verified against
+    PyTorch 2.13.
     """
 
     def __init__(self, seed: int) -> None:
@@ -45,7 +46,7 @@ class TorchRandom(np.random.Generator):
         key = [self.seed % 2**32]
         for i in range(1, 624):
             key.append((1812433253 * (key[-1] ^ key[-1] >> 30) + i) % 2**32)
-        bits = np.random.MT19937(self.seed)  # this seed is that of the spawned streams
+        bits = np.random.MT19937(self.seed)  # spawn() derives its streams from this seed
         bits.state = {
             "bit_generator": "MT19937",
             "state": {"key": np.array(key, np.uint32), "pos": 624},
@@ -53,26 +54,28 @@ class TorchRandom(np.random.Generator):
         super().__init__(bits)
 
     def _raw(self, n: int) -> Array:
-        """The next ``n`` numbers of 32 bits."""
+        """Return the next ``n`` numbers of 32 bits."""
         return self.bit_generator.random_raw(n)
 
     def uniform(  # type: ignore[override]
         self, low: float = 0.0, high: float = 1.0, size: int | tuple[int, ...] | None = None
     ) -> Any:
-        """Numbers of float32 precision in ``[low, high)``, as ``Tensor.uniform_``; in float64."""
+        """Draw the float32 numbers of ``Tensor.uniform_``, returned as float64."""
         lo, hi = np.float32(low), np.float32(high)
         shape = () if size is None else size
         draws = (self._raw(int(np.prod(shape))) & 0xFFFFFF) * 2.0**-24
-        # The product and the sum are exact in float64, so that this rounds once, as a fused
-        # multiply-add does.
+        # Product and sum are exact in float64, so this rounds once, like a fused multiply-add.
         numbers = (draws * float(hi - lo) + float(lo)).astype(np.float32).astype(np.float64)
         return numbers.reshape(shape)[()]
 
     def randperm(self, n: int) -> Array:
-        """``torch.randperm(n, generator=self)``, integers of 64 bits."""
+        """Return ``torch.randperm(n, generator=self)`` as int64."""
         n = check_int("TorchRandom", "n", n, low=0)
         if n >= 2**32 // 20:
-            raise ValueError(f"TorchRandom: PyTorch permutes {n} numbers in another way")
+            raise ValueError(
+                f"TorchRandom: expected n below {2**32 // 20}, got {n}; PyTorch uses another "
+                "algorithm for larger ones"
+            )
         jumps = self._raw(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint64)
         order = list(range(n))
         for k, jump in enumerate(jumps.tolist()):
@@ -80,10 +83,10 @@ class TorchRandom(np.random.Generator):
         return np.array(order, np.int64)
 
     def permutation(self, x: int) -> Array:  # type: ignore[override]
-        """The order of one epoch of ``DataLoader(shuffle=True, generator=self)`` of ``x`` rows.
+        """Return one epoch's order of ``DataLoader(shuffle=True, generator=self)`` of ``x`` rows.
 
-        The loader draws a seed for its workers (two numbers), then the order, and when the
-        epoch ends its sampler draws a second order, of which it uses nothing.
+        The loader draws a seed for its workers (two numbers), then the order. At the end of the
+        epoch its sampler draws a second order and does not use it.
         """
         self._raw(2)
         order = self.randperm(x)
@@ -91,7 +94,7 @@ class TorchRandom(np.random.Generator):
         return order
 
     def spawn(self, n_children: int) -> list[np.random.Generator]:
-        """Independent generators; NumPy's, not PyTorch's."""
+        """Return independent NumPy generators; PyTorch has no counterpart."""
         seeds = self.bit_generator.seed_seq.spawn(n_children)  # type: ignore[attr-defined]
         return [np.random.default_rng(seed) for seed in seeds]
 

@@ -1,4 +1,4 @@
-"""Types that all modules share."""
+"""Types shared by all modules."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 Backward = Callable[..., Any]
-"""``backward(dy) -> dx``: pulls a cotangent back through one forward pass.
+"""``backward(dy) -> dx``, the backward pass that belongs to one forward pass.
 
-That of a layer with ``skips_input_grad`` also takes ``input_grad=False``; it then returns None.
+If the layer declares ``skips_input_grad``, it also takes ``input_grad=False`` and returns None.
 """
 
 Rng: TypeAlias = "int | np.random.SeedSequence | np.random.Generator"
-"""A seed or a generator. In quotes, since ``import numpy`` alone does not load ``numpy.random``."""
+"""A seed or a generator. In quotes, so that ``numpy.random`` is not loaded before it is used."""
