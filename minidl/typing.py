@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,5 +16,5 @@ Backward = Callable[..., Any]
 If the layer declares ``skips_input_grad``, it also takes ``input_grad=False`` and returns None.
 """
 
-Rng: TypeAlias = "int | np.random.SeedSequence | np.random.Generator"
+Rng = Union[int, "np.random.SeedSequence", "np.random.Generator"]
 """A seed or a generator. In quotes, so that ``numpy.random`` is not loaded before it is used."""

@@ -142,7 +142,9 @@ class PCA(Feature):
     def __init__(self, n_components: int | float | None = None) -> None:
         self.n_components = n_components
         if isinstance(n_components, float):
-            check_float("PCA", "n_components, a share,", n_components, low=0, high=1, open_low=True)
+            check_float(
+                "PCA", "a fractional n_components", n_components, low=0, high=1, open_low=True
+            )
         elif n_components is not None:
             check_int("PCA", "n_components", n_components)
 
