@@ -31,7 +31,7 @@ from minidl.tables import Table
 from minidl.typing import Array
 
 FEATURES, CLASSES, HIDDEN, BLOCK = 784, 26, 100, 64
-GRID = [(lr, l2) for lr in (1e-3, 1e-4, 1e-5) for l2 in (1e-4, 1e-5)]
+GRID = [(lr, weight_decay) for lr in (1e-3, 1e-4, 1e-5) for weight_decay in (1e-4, 1e-5)]
 SAMPLE, JAX_SAMPLE = 5_000, 20_000
 
 Candidate = tuple[Callable[[], object], int]
@@ -56,7 +56,7 @@ def ours(runs: list[OnlineRun], loss: Loss, split: Split) -> Candidate:
 
     def fit(epochs: int) -> None:
         fit_side_by_side(
-            runs, dataset, loss, epochs=epochs, block=BLOCK, rng=0, evaluate_train=False
+            runs, dataset, loss, epochs=epochs, block_size=BLOCK, rng=0, evaluate_train=False
         )
 
     fit(0)  # the records before training
@@ -82,13 +82,13 @@ def plain_logistic(x: Array, y: Array, settings: list[tuple[float, float]]) -> C
     ws = [np.zeros((CLASSES, FEATURES + 1), x.dtype) for _ in settings]
 
     def epoch() -> None:
-        for w, (lr, l2) in zip(ws, settings, strict=True):
+        for w, (lr, weight_decay) in zip(ws, settings, strict=True):
             for xi, yi in zip(x, y, strict=True):
                 z = w @ xi
                 p = np.exp(z - z.max())
                 p /= p.sum()
                 p[yi] -= 1
-                w -= lr * (np.outer(p, xi) + l2 * w)
+                w -= lr * (np.outer(p, xi) + weight_decay * w)
 
     return epoch, len(x)
 
@@ -140,8 +140,8 @@ def torch_sgd(
     models = [layers() for _ in settings]
     loss = torch.nn.CrossEntropyLoss()
     optimizers = [
-        torch.optim.SGD(model.parameters(), lr, weight_decay=l2)
-        for model, (lr, l2) in zip(models, settings, strict=True)
+        torch.optim.SGD(model.parameters(), lr, weight_decay=weight_decay)
+        for model, (lr, weight_decay) in zip(models, settings, strict=True)
     ]
 
     def epoch() -> None:
@@ -181,17 +181,17 @@ def jax_scan(case: str, x: Array, y: Array, settings: list[tuple[float, float]])
             return z.max() - z[yi]
         return jax.nn.logsumexp(z) - z[yi]
 
-    def train(weights: Any, lr: Any, l2: Any, xs: Any, ys: Any) -> Any:
+    def train(weights: Any, lr: Any, decay: Any, xs: Any, ys: Any) -> Any:
         def step(w: Any, example: Any) -> Any:
             g = jax.grad(value)(w, *example)
-            return jax.tree_util.tree_map(lambda p, d: p - lr * (d + l2 * p), w, g), None
+            return jax.tree_util.tree_map(lambda p, d: p - lr * (d + decay * p), w, g), None
 
         return jax.lax.scan(step, weights, (xs, ys))[0]
 
     many = jax.jit(jax.vmap(train, in_axes=(None, 0, 0, None, None)))
     xs, ys = jnp.asarray(x), jnp.asarray(y)
-    lrs, l2s = (jnp.asarray(v, x.dtype) for v in zip(*settings, strict=True))
-    return lambda: jax.block_until_ready(many(start, lrs, l2s, xs, ys)), len(x)
+    lrs, decays = (jnp.asarray(v, x.dtype) for v in zip(*settings, strict=True))
+    return lambda: jax.block_until_ready(many(start, lrs, decays, xs, ys)), len(x)
 
 
 def measure(rounds: int, jax: bool) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def measure(rounds: int, jax: bool) -> dict[str, Any]:
     ce, one = minidl.CrossEntropy(), [(1e-4, 1e-5)]
 
     def logistic(settings: list[tuple[float, float]]) -> dict[str, Candidate]:
-        runs = [OnlineRun(linear("float32"), lr, l2) for lr, l2 in settings]
+        runs = [OnlineRun(linear("float32"), lr, weight_decay) for lr, weight_decay in settings]
         return {
             "minidl": ours(runs, ce, split),
             "NumPy loop": plain_logistic(x, y, settings),

@@ -9,7 +9,12 @@ For example::
     history = minidl.fit(model, dataset, minidl.CrossEntropy(), optimizer, epochs=10, rng=0)
 """
 
-from minidl import checkpoint, init
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from minidl import init
 from minidl.activations import (
     Entmax15,
     Quadratic,
@@ -21,7 +26,7 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
-from minidl.data import Dataset, load_dataset, load_letters
+from minidl.data import Dataset, Split, load_dataset, load_letters
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
@@ -29,15 +34,13 @@ from minidl.losses import (
     BinaryLogistic,
     CrossEntropy,
     FenchelYoung,
+    Loss,
     Perceptron,
     SmoothedNLL,
     SquaredError,
 )
-from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
-from minidl.optim import SGD, Adam, AdamW
+from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.parameter import Parameter
-from minidl.rng import TorchRandom
-from minidl.schedules import Cosine, StepDecay, WarmUp
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
 from minidl.training import (
     Callback,
@@ -50,12 +53,49 @@ from minidl.training import (
     outputs,
 )
 
+if TYPE_CHECKING:
+    from minidl import checkpoint, grid, parity, safetensors, testing
+    from minidl.data.features import PCA, AveragePool, Standardize
+    from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
+    from minidl.schedules import Cosine, StepDecay, WarmUp
+    from minidl.torch_random import TorchRandom
+else:
+    # These are imported when they are first used (PEP 562), so that `import minidl` stays fast.
+    _LAZY = {
+        "PCA": "data.features",
+        "AveragePool": "data.features",
+        "Standardize": "data.features",
+        "OnlineRun": "online",
+        "compounding": "online",
+        "fit_online": "online",
+        "fit_side_by_side": "online",
+        "Cosine": "schedules",
+        "StepDecay": "schedules",
+        "WarmUp": "schedules",
+        "TorchRandom": "torch_random",
+    }
+
+    def __getattr__(name: str) -> Any:
+        if name in ("checkpoint", "grid", "parity", "safetensors", "testing"):
+            return importlib.import_module(f"minidl.{name}")
+        if name in _LAZY:
+            return getattr(importlib.import_module(f"minidl.{_LAZY[name]}"), name)
+        raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names alone."""
+    return __all__
+
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "PCA",
     "SGD",
     "Adam",
     "AdamW",
+    "AveragePool",
     "BinaryLogistic",
     "Callback",
     "Cosine",
@@ -69,8 +109,10 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "Linear",
+    "Loss",
     "NonFiniteLossError",
     "OnlineRun",
+    "Optimizer",
     "Parameter",
     "Perceptron",
     "Progress",
@@ -84,7 +126,9 @@ __all__ = [
     "SmoothedNLL",
     "Softmax",
     "Sparsemax",
+    "Split",
     "SquaredError",
+    "Standardize",
     "StepDecay",
     "Tanh",
     "TorchRandom",
@@ -92,16 +136,21 @@ __all__ = [
     "WriteHistory",
     "checkpoint",
     "compounding",
+    "data",
     "entmax15",
     "evaluate",
     "fit",
     "fit_online",
     "fit_side_by_side",
+    "grid",
     "init",
     "load_dataset",
     "load_letters",
     "outputs",
+    "parity",
     "relumax",
+    "safetensors",
     "softmax",
     "sparsemax",
+    "testing",
 ]

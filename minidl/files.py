@@ -1,20 +1,22 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing: a file is written completely or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it onto ``path`` when the block succeeds.
+    """Yield a temporary path in the folder of ``path``; rename it to ``path`` on success.
 
-    The name keeps its suffix, since writers like matplotlib choose their format by it.
+    If the block raises, the temporary file is removed and ``path`` is as it was. The temporary
+    name has the same suffix, since writers such as matplotlib choose the format by it.
     """
+    import tempfile  # slow to import
+
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
@@ -26,13 +28,13 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600; a result is an ordinary file
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, whole or not at all."""
+    """Write ``text`` to ``path`` in UTF-8, completely or not at all."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

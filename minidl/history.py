@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from minidl.files import write_text
-from minidl.plots import Panel, line_plot
 from minidl.typing import Array
 
 
@@ -127,6 +126,8 @@ class History:
 
     def plot(self, path: str | os.PathLike[str], *, title: str = "") -> None:
         """Draw loss and accuracy over the epochs (needs matplotlib)."""
+        from minidl.plots import Panel, line_plot
+
         if not self.records:
             raise ValueError("History: no epoch is recorded yet")
         epochs = self.column("epoch")

@@ -1,8 +1,8 @@
-r"""Initial values of weights and biases.
+"""Initial values of weights and biases.
 
 An initialiser is a function ``init(rng, shape, fan_in, fan_out) -> array`` in float64; the
-layer rounds to its own dtype. Weights have the shape ``(fan_in, fan_out)``, biases
-``(fan_out,)``. ``rng`` only needs the methods ``uniform`` and ``normal``.
+layer rounds it to its own dtype. Weights have the shape ``(fan_in, fan_out)``, biases
+``(fan_out,)``. ``rng`` needs only the methods ``uniform`` and ``normal``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minidl.validation import check_float
 
 
 class Init(Protocol):
-    """What an initialiser looks like."""
+    """The signature of an initialiser."""
 
     def __call__(
         self, rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
@@ -28,21 +28,21 @@ class Init(Protocol):
 def uniform_fan_in(
     rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int
 ) -> Array:
-    r"""Uniform on ``(-1/sqrt(fan_in), 1/sqrt(fan_in))``: what ``torch.nn.Linear`` starts from.
+    """Uniform on ``(-1/sqrt(fan_in), 1/sqrt(fan_in))``, as in ``torch.nn.Linear``.
 
-    The numbers are drawn in PyTorch's order, a weight as ``(fan_out, fan_in)`` and then
-    transposed, so that a generator that reproduces PyTorch's stream gives its weights.
+    The numbers are drawn in PyTorch's order: a weight is drawn as ``(fan_out, fan_in)`` and then
+    transposed. So ``TorchRandom`` gives the same weights as PyTorch.
     """
     if len(shape) == 1:
         bound = 1 / math.sqrt(max(fan_in, 1))
         return rng.uniform(-bound, bound, shape)
-    # Kaiming's gain for a = sqrt(5), rounded as PyTorch rounds it; it equals the bound above.
+    # The same bound, but computed as in PyTorch (Kaiming's, with a = sqrt(5)), for equal rounding.
     bound = math.sqrt(3) * (math.sqrt(2 / 6) / math.sqrt(max(fan_in, 1)))
     return rng.uniform(-bound, bound, shape[::-1]).T
 
 
 def zeros(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> Array:
-    """All zeros; draws nothing."""
+    """All zeros; no random number is drawn."""
     return np.zeros(shape)
 
 
@@ -58,7 +58,7 @@ def glorot(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_ou
 
 
 @dataclass(frozen=True)
-class normal:  # noqa: N801 - reads as the functions beside it: normal(0.1, 0.1)
+class normal:  # noqa: N801 - named like the functions above: normal(0.1, 0.1)
     """Normal with a given ``mean`` and ``std``; the homework's MLP uses ``normal(0.1, 0.1)``."""
 
     mean: float = 0.0

@@ -1,14 +1,15 @@
-"""The contract of a layer, and the two flat vectors that every model is.
+"""The layer contract, and the model that chains layers.
 
 A layer's forward pass returns its output and the function that pulls a cotangent back::
 
     y, backward = layer.forward(x, train=True)
     dx = backward(dy)
 
-What the backward pass needs lives in that closure: two forward passes may be in flight, and
-the memory goes when the closure goes. ``backward`` writes (does not add) the gradients of the
-layer's parameters. All parameters of a model are views into ``model.theta``, their gradients
-into ``model.grad``, so an optimizer or a gradient check works on two vectors.
+``backward`` is a closure that keeps what it needs of this forward pass, so several forward
+passes may be open at once, and the memory is freed with the closure. ``backward`` writes (does
+not add) the gradients of the layer's parameters. All parameters of a model are views into one
+vector ``model.theta``, and their gradients into ``model.grad``, so an optimizer or a gradient
+check works on two vectors.
 """
 
 from __future__ import annotations
@@ -30,16 +31,19 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def _bind(layer: object, theta: Array, grad: Array) -> int:
-    """Make every parameter in ``layer`` a view into the vectors; how many entries they took."""
+def _gather(layer: object, theta: Array, grad: Array) -> int:
+    """Move the parameters of ``layer`` into the vectors; return the number of entries used."""
     end = 0
     for _, member in members(layer):
         if isinstance(member, Parameter):
             piece = slice(end, end + member.size)
-            member._bind(theta[piece], grad[piece])
+            value_view = theta[piece].reshape(member.shape)
+            grad_view = grad[piece].reshape(member.shape)
+            value_view[...], grad_view[...] = member.value, member.grad
+            member.bind(value_view, grad_view)
             end = piece.stop
         else:
-            end += _bind(member, theta[end:], grad[end:])
+            end += _gather(member, theta[end:], grad[end:])
     if isinstance(layer, Layer):
         layer._theta, layer._grad = theta[:end], grad[:end]
     return end
@@ -48,15 +52,15 @@ def _bind(layer: object, theta: Array, grad: Array) -> int:
 class Layer(ABC):
     """A function of a batch, with its backward pass.
 
-    To write one, derive from this class, keep parameters (``Parameter``) and inner layers as
-    attributes, and define ``forward``. A layer that draws random numbers keeps a
-    ``numpy.random.Generator`` in an attribute ``rng``, None until its model gives it one.
+    To write a layer, derive from this class, keep parameters (``Parameter``) and inner layers
+    as attributes, and define ``forward``. A layer that draws random numbers has an attribute
+    ``rng``, None until the model sets it to a ``numpy.random.Generator``.
     """
 
     skips_input_grad: ClassVar[bool] = False
-    """Whether ``backward`` also takes ``input_grad=False``: it then writes the parameters'
-    gradients, returns None and saves the work of ``dx``. Training asks the first layer for it.
-    A class that defines ``forward`` declares this itself; it is not inherited."""
+    """Whether ``backward(dy, input_grad=False)`` is possible: it writes the parameters'
+    gradients, does not compute ``dx``, and returns None. Training uses it on the first layer.
+    A class with its own ``forward`` must declare this itself: the value is not inherited."""
 
     _theta: Array
     _grad: Array
@@ -67,53 +71,53 @@ class Layer(ABC):
 
     @abstractmethod
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
-        """The output, and ``backward(dy) -> dx`` that also writes the parameters' gradients.
+        """Return the output, and ``backward(dy) -> dx``, which also writes the gradients.
 
-        Call ``backward`` before the parameters change: it reads their present values.
+        Call ``backward`` before the parameters change, since it may read their values.
         """
 
     def __call__(self, x: Array) -> Array:
-        """Inference: the output alone."""
+        """Return the output alone, in inference mode."""
         return self.forward(x, train=False)[0]
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter with its name, in the order of ``theta``."""
+        """Yield every parameter with its name, in the order of ``theta``."""
         return named_parameters(self)
 
     @property
     def theta(self) -> Array:
-        """All parameters in one contiguous vector, of which each is a view."""
+        """All parameters in one contiguous vector; each parameter is a view into it."""
         if "_theta" not in self.__dict__:
             self.initialize()
         return self._theta
 
     @property
     def grad(self) -> Array:
-        """All gradients in one contiguous vector, laid out as ``theta``."""
+        """All gradients in one contiguous vector, in the order of ``theta``."""
         if "_grad" not in self.__dict__:
             self.initialize()
         return self._grad
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the parameters, float32 where there are none."""
+        """The dtype of the parameters; float32 if there are none."""
         return self.theta.dtype
 
     def initialize(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> Self:
-        """Draw the values that are not set yet and gather everything in two flat vectors.
+        """Draw the missing values and gather all parameters in the two flat vectors.
 
         Parameters
         ----------
         rng : int or Generator, optional
-            Where the missing values come from. Layers that draw in training get a stream
-            each (``Generator.spawn``), which leaves the values drawn here as they are.
+            The source of the missing values. Each layer that draws in training (dropout)
+            gets a stream of its own by ``Generator.spawn``, which does not change the values.
         dtype : float32 or float64, optional
-            By default that of the values already set, else float32.
+            By default the dtype of the values that are set already, or else float32.
 
         Raises
         ------
         ValueError
-            If a value is missing and there is no ``rng``, or if a parameter occurs twice:
+            If a value is missing and there is no ``rng``. If a parameter occurs twice:
             ``backward`` writes gradients, so the second one would overwrite the first.
         """
         parameters = [p for _, p in self.named_parameters()]
@@ -133,33 +137,33 @@ class Layer(ABC):
         if rng is not None:
             generator = as_generator(rng)
             for parameter in parameters:
-                parameter._set(generator, kind)
+                parameter.initialize(generator, kind)
             for layer in walk(self):
                 if getattr(layer, "rng", self) is None:
                     layer.rng = generator.spawn(1)[0]
         size = sum(p.size for p in parameters)
-        _bind(self, np.empty(size, kind), np.empty(size, kind))
+        _gather(self, np.empty(size, kind), np.empty(size, kind))
         return self
 
     def copy(self, dtype: DTypeLike | None = None) -> Self:
-        """An independent copy, in another dtype if one is given."""
+        """Return an independent copy, in another dtype if one is given."""
         return copy.deepcopy(self).initialize(dtype=dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The flat vectors are made anew on first use: copied views would not be views.
+        # Copies of views are not views, so a copy makes its flat vectors on first use.
         return {k: v for k, v in self.__dict__.items() if k not in ("_theta", "_grad")}
 
     def state_dict(self) -> dict[str, Array]:
-        """A copy of every parameter's value by its name, as ``"0.weight"``."""
+        """Return a copy of every parameter's value by its name, such as ``"0.weight"``."""
         return {name: p.value.copy() for name, p in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Take over the values of ``state``; all or none.
+        """Copy the values of ``state`` into the parameters: all of them, or none on an error.
 
         Raises
         ------
         ValueError
-            If a name is missing or unknown, or a shape differs.
+            If a name is missing or unknown, or if a shape differs.
         """
         owner, own = type(self).__name__, dict(self.named_parameters())
         for name in state:
@@ -181,7 +185,7 @@ class Layer(ABC):
 
 
 def check_input(layer: Layer, x: Array, features: int, like: Array) -> None:
-    """Refuse a batch of the wrong shape or dtype, with the message that design asks for."""
+    """Raise an error that names the layer if a batch has the wrong shape or dtype."""
     if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != features:
         raise ValueError(f"{layer!r}: expected x of shape (n, {features}), got {np.shape(x)}")
     if x.dtype != like.dtype:
@@ -192,7 +196,16 @@ def check_input(layer: Layer, x: Array, features: int, like: Array) -> None:
 
 
 def write_gradients(layer: object, backward: Backward, dy: Array) -> None:
-    """Pull ``dy`` back to the layer's parameters; the input's gradient is not needed."""
+    """Write the gradients of the parameters of ``layer``, without the input's if it can skip it.
+
+    Parameters
+    ----------
+    layer : Layer
+    backward : callable
+        From the forward pass of ``layer``.
+    dy : array
+        The gradient of the loss with respect to the output of ``layer``.
+    """
     if getattr(layer, "skips_input_grad", False):
         backward(dy, input_grad=False)
     else:
@@ -205,9 +218,9 @@ class Sequential(Layer):
     Parameters
     ----------
     *layers : Layer
-        Taken over: their parameters become views into this model's ``theta``.
+        Their parameters become views into this model's ``theta``.
     rng : int or Generator, optional
-        Draws the initial values of the layers that have none, in order.
+        Draws the missing initial values, layer by layer.
     dtype : float32 (default) or float64, optional
 
     Examples
@@ -228,7 +241,7 @@ class Sequential(Layer):
                     "a layer is an object with forward(x, train=...) -> y, backward"
                 )
         self.layers = tuple(layers)
-        # The input's gradient stops at the first layer that has parameters.
+        # Without the input's gradient, the backward pass ends at the first layer with parameters.
         self._first = next(
             (i for i, layer in enumerate(layers) if any(named_parameters(layer))), len(layers)
         )
@@ -247,9 +260,9 @@ class Sequential(Layer):
                 for backward in reversed(tape):
                     dy = backward(dy)
                 return dy
-            for backward in tape[: self._first : -1]:
+            for backward in tape[: self._first : -1]:  # from the last one down
                 dy = backward(dy)
-            if tape[self._first :]:
+            if self._first < len(tape):
                 write_gradients(self.layers[self._first], tape[self._first], dy)
             return None
 
@@ -273,7 +286,7 @@ class Sequential(Layer):
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
     def summary(self) -> str:
-        """A table of the layers, the shapes of their outputs and their parameter counts."""
+        """Return a table of the layers, their output shapes and their parameter counts."""
         features = next((v.in_features for v in walk(self) if hasattr(v, "in_features")), None)
         x = None if features is None else np.zeros((0, features), self.dtype)
         rows = [("", "layer", "output", "parameters")]

@@ -1,4 +1,4 @@
-"""Layers with parameters or with randomness: Linear, Dropout, LayerNorm, Residual."""
+"""Layers with parameters, randomness or inner layers: Linear, Dropout, LayerNorm, Residual."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minidl.validation import check_float, check_int
 
 
 class Linear(Layer):
-    r"""An affine map of the features.
+    """An affine map of the features.
 
     forward: ``y = x W + b``
 
@@ -27,11 +27,11 @@ class Linear(Layer):
     in_features, out_features : int
         ``x`` is ``(n, in_features)``, ``y`` is ``(n, out_features)``.
     bias : bool
-        Whether there is a ``b``.
+        Whether to add ``b``.
     weight_init, bias_init : Init
         By default uniform within ``1/sqrt(in_features)``, as in PyTorch.
     rng : int or Generator, optional
-        For a layer that stands alone; ``Sequential`` draws the values of those it holds.
+        Draws the initial values. Not needed in a ``Sequential``, which draws them with its own.
     dtype : float32 (default) or float64, optional
 
     Attributes
@@ -87,20 +87,20 @@ class Linear(Layer):
 
 
 class Dropout(Layer):
-    r"""Sets entries to zero at random in training (inverted dropout, Srivastava et al. 2014).
+    """Set entries to zero at random in training (inverted dropout, Srivastava et al. 2014).
 
     forward, training: ``y = m * x``, ``m_i = 0`` with probability ``p``, else ``1/(1-p)``
 
     backward: ``dx = m * dy``, with the same mask
 
-    At inference, and for ``p = 0``, the identity; ``p = 1`` gives zeros. Any shape.
+    In inference, and for ``p = 0``, it is the identity; ``p = 1`` gives zeros. Any shape.
 
     Parameters
     ----------
     p : float in [0, 1]
         The probability of dropping an entry.
     rng : int or Generator, optional
-        For a layer that stands alone; ``Sequential`` gives each of its own a stream.
+        Draws the masks. Not needed in a ``Sequential``, which gives each layer its own stream.
     """
 
     def __init__(self, p: float = 0.5, *, rng: Rng | None = None) -> None:
@@ -111,8 +111,8 @@ class Dropout(Layer):
         if not train or self.p == 0:
             return x, lambda dy: dy
         if self.rng is None:
-            raise ValueError(f"{self!r}: needs rng= to train, its own or its Sequential's")
-        # float32 draws whatever x is: half the cost, and both dtypes see the same masks.
+            raise ValueError(f"{self!r}: needs rng= to train, in the layer or in its Sequential")
+        # Drawn in float32 for both dtypes: half the cost, and the same masks in both.
         keep = self.rng.random(x.shape, dtype=np.float32) >= self.p
         mask = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
         return x * mask, lambda dy: dy * mask
@@ -122,27 +122,27 @@ class Dropout(Layer):
 
 
 class LayerNorm(Layer):
-    r"""Normalises each example over its features (Ba, Kiros and Hinton 2016).
+    """Normalise each example over its features (Ba, Kiros and Hinton 2016).
 
     forward: ``h = (x - mean(x)) / sqrt(var(x) + eps)``, ``y = h * weight + bias``
 
     backward: ``dweight = sum_n dy h``, ``dbias = sum_n dy``, and with ``dh = dy * weight``
     ``dx = (dh - mean(dh) - h mean(dh h)) / sqrt(var(x) + eps)``
 
-    Mean and (biased) variance are taken over the features of one example.
+    Mean and variance (with divisor ``features``) are taken over the features of one example.
 
     Parameters
     ----------
     features : int
         ``x`` and ``y`` are ``(n, features)``.
     eps : float
-        Keeps the square root away from zero.
+        Added to the variance, so that the square root is not zero.
     dtype : float32 (default) or float64, optional
 
     Attributes
     ----------
     weight, bias : Parameter, shape (features,)
-        Start at ones and zeros.
+        Initially ones and zeros.
     """
 
     skips_input_grad = True
@@ -177,14 +177,16 @@ class LayerNorm(Layer):
 
 
 class Residual(Layer):
-    """Adds its input to what the layers inside make of it (He et al. 2016).
+    """Inner layers with a skip connection around them (He et al. 2016).
 
     forward: ``y = x + f(x)``; backward: ``dx = dy + f'(dy)``
 
     Parameters
     ----------
     *layers : Layer
-        ``f``, one after another; its output has the shape of its input.
+        ``f``, one after another; its output must have the shape of its input.
+    rng : int or Generator, optional
+        Draws the missing initial values.
     """
 
     skips_input_grad = True

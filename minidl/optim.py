@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from minidl.layer import Layer
-from minidl.schedules import Schedule
 from minidl.typing import Array
 from minidl.validation import check_float, check_int, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from minidl.schedules import Schedule
 
 BLOCK = 32_768
 """Entries in one block: weights, gradient, moments and scratch stay in a second-level cache."""

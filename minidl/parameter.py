@@ -1,4 +1,4 @@
-"""Parameters, and how they are found among the attributes of any object."""
+"""Parameters, and functions that find them among the attributes of any object."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class Parameter:
     """A tensor that is learned, and the gradient of the loss with respect to it.
 
-    ``value`` and ``grad`` are views into the flat vectors of the model that holds the
-    parameter. Assigning to either copies into the view, so the vectors never lose it.
+    In a model, ``value`` and ``grad`` are views into its flat vectors ``theta`` and ``grad``.
+    Assigning to either copies the numbers into the view, which stays a part of the vector.
 
     Parameters
     ----------
     value : array of float32 or float64
-        The initial value. ``Parameter.drawn`` makes one whose value is drawn later.
+        The initial value, copied. Use ``Parameter.drawn`` for a value that is drawn later.
     """
 
     __slots__ = ("_draw", "_grad", "_value", "shape")
@@ -35,31 +35,36 @@ class Parameter:
         array = np.array(value)
         self.shape: tuple[int, ...] = array.shape
         self._draw = None
-        self._own(array if array.dtype.kind == "f" else array.astype(np.float32))
+        value = array if array.dtype.kind == "f" else array.astype(np.float32)
+        self.bind(value, np.zeros_like(value))
 
     @classmethod
     def drawn(cls, shape: tuple[int, ...], draw: Callable[[np.random.Generator], Array]) -> Self:
-        """A parameter that gets its value from ``draw(rng)`` when its model gets an ``rng``."""
+        """Return a parameter whose value ``initialize`` will draw, as ``draw(rng)``."""
         parameter = cls.__new__(cls)
         parameter.shape = shape
         parameter._draw = draw
         return parameter
 
-    def _own(self, value: Array) -> None:
-        self._value, self._grad = value, np.zeros_like(value)
-
-    def _set(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
+    def initialize(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
+        """Draw the value, unless there is one already."""
         if self._draw is not None:
-            self._own(np.ascontiguousarray(self._draw(rng), dtype=dtype))
+            value = np.ascontiguousarray(self._draw(rng), dtype=dtype)
+            self.bind(value, np.zeros_like(value))
             self._draw = None
 
-    def _bind(self, theta: Array, grad: Array) -> None:
-        """Move value and gradient into slices of the model's flat vectors."""
-        theta[:], grad[:] = self.value.ravel(), self.grad.ravel()
-        self._value, self._grad = theta.reshape(self.shape), grad.reshape(self.shape)
+    def bind(self, value: Array, grad: Array) -> None:
+        """Use these two arrays as storage; their contents become the value and the gradient.
+
+        Parameters
+        ----------
+        value, grad : array
+            Of the parameter's shape and of one dtype. They are not copied.
+        """
+        self._value, self._grad = value, grad
 
     def __getattr__(self, name: str) -> Any:
-        # Reached only while the slot is empty, so a parameter with a value pays nothing.
+        # Called only while a slot is empty, so this costs nothing once there is a value.
         if name in ("_value", "_grad"):
             raise ValueError(
                 f"a parameter of shape {self.shape} has no value yet: give rng= to its layer, "
@@ -79,15 +84,17 @@ class Parameter:
 
     @property
     def value(self) -> Array:
+        """The present value. Assigning to it writes in place."""
         return self._value
 
     @value.setter
     def value(self, new: Array) -> None:
-        if new is not self._value:  # p.value -= d has written in place already
+        if new is not self._value:  # `p.value -= d` has written in place already
             self._value[...] = new
 
     @property
     def grad(self) -> Array:
+        """The gradient that the last backward pass wrote. Assigning to it writes in place."""
         return self._grad
 
     @grad.setter
@@ -100,26 +107,29 @@ class Parameter:
 
 
 def members(layer: object) -> Iterator[tuple[str, Any]]:
-    """The parameters and layers that ``layer`` holds, as attributes or in a list or tuple."""
+    """Yield the parameters and layers among the attributes of ``layer``, with their names.
+
+    Lists and tuples are searched too; the first item of ``blocks`` is named ``"blocks.0"``.
+    """
     for name, value in vars(layer).items():
         if isinstance(value, Parameter) or is_layer(value):
             yield name, value
         elif isinstance(value, (list, tuple)):
             for i, item in enumerate(value):
                 if isinstance(item, Parameter) or is_layer(item):
-                    # Sequential's layers are numbered as in PyTorch: "0.weight".
+                    # The layers of a Sequential are numbered as in PyTorch: "0.weight".
                     yield (str(i) if name == "layers" else f"{name}.{i}"), item
 
 
 def is_layer(value: object) -> bool:
-    """Whether ``value`` is an object (not a class) with a ``forward`` method."""
+    """Return whether ``value`` is an object (not a class) with a ``forward`` method."""
     return callable(getattr(value, "forward", None)) and not isinstance(value, type)
 
 
 def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-    """Every parameter of ``layer`` and of the layers in it: ``("0.weight", parameter)``, ...
+    """Yield every parameter of ``layer`` and of the layers in it, as ``("0.weight", parameter)``.
 
-    Works on any object: parameters and layers are found among its attributes.
+    ``layer`` may be any object: parameters and layers are found among its attributes.
     """
     for name, member in members(layer):
         if isinstance(member, Parameter):
@@ -129,7 +139,7 @@ def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Par
 
 
 def walk(layer: object) -> Iterator[Any]:
-    """``layer`` itself, then every layer in it, outside in."""
+    """Yield ``layer`` itself, then every layer in it, outer layers before inner ones."""
     yield layer
     for _, member in members(layer):
         if not isinstance(member, Parameter):

@@ -1,127 +1,26 @@
-"""Explicit randomness: whatever is random takes ``rng``; nothing here is global."""
+"""Explicit randomness: everything random takes ``rng``, and there is no global state."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from minidl.typing import Array, Rng
-from minidl.validation import check_int
+from minidl.typing import Rng
 
 
 def as_generator(rng: Rng) -> np.random.Generator:
-    """The generator itself, or a new one from a seed.
+    """Return the generator itself, or a new one from a seed.
 
     Parameters
     ----------
     rng : int, SeedSequence or Generator
-        ``None`` is refused: a run that nobody can repeat is never what was meant.
 
     Raises
     ------
     TypeError
-        If ``rng`` is None or anything else that is neither a seed nor a generator.
+        If ``rng`` is anything else. None is not allowed, since the run could not be repeated.
     """
     if isinstance(rng, np.random.Generator):
         return rng
     if isinstance(rng, (int, np.integer, np.random.SeedSequence)) and not isinstance(rng, bool):
         return np.random.default_rng(rng)
     raise TypeError(f"rng: expected a seed (int) or a numpy.random.Generator, got {rng!r}")
-
-
-class TorchRandom(np.random.Generator):
-    r"""PyTorch's random numbers on the CPU, bit for bit, without PyTorch.
-
-    Where an ``rng`` is taken, a run starts from the weights and sees the batches of a PyTorch
-    script with this seed::
-
-        model = Sequential(Linear(784, 32), ReLU(), Linear(32, 26), rng=TorchRandom(42))
-        fit(model, ..., rng=TorchRandom(42))   # a DataLoader's own generator, seeded with 42
-
-    ``uniform`` is ``Tensor.uniform_`` in float32, so the layers' initial values are those of
-    ``nn.Linear`` after ``torch.manual_seed(seed)``. They are drawn in float32 for a float64
-    model too, which gives the weights of ``module.double()``. ``permutation`` is an epoch of
-    ``DataLoader(shuffle=True, generator=...)``.
-
-    Nothing else is PyTorch's: ``spawn`` (the streams of dropout layers) gives NumPy's default
-    generators, and the other methods use NumPy's ways on the same stream.
-
-    Parameters
-    ----------
-    seed : int
-        From 0 to 2^64 - 1; PyTorch's generator, too, uses the lower 32 bits alone.
-
-    Notes
-    -----
-    PyTorch's generator is MT19937 (Matsumoto and Nishimura 1998) with its seeding of 2002,
-    which ``numpy.random.MT19937`` has the stream of. Verified against PyTorch 2.13.
-    """
-
-    def __init__(self, seed: int) -> None:
-        if check_int("TorchRandom", "seed", seed, low=0) >= 2**64:
-            raise ValueError(f"TorchRandom: expected seed to be below 2**64, got {seed}")
-        self.seed = int(seed)
-        key = [self.seed % 2**32]
-        for i in range(1, 624):
-            key.append((1812433253 * (key[-1] ^ key[-1] >> 30) + i) % 2**32)
-        bits = np.random.MT19937(self.seed)  # this seed is that of the spawned streams
-        bits.state = {
-            "bit_generator": "MT19937",
-            "state": {"key": np.array(key, np.uint32), "pos": 624},
-        }
-        super().__init__(bits)
-
-    def _raw(self, n: int) -> Array:
-        """The next ``n`` numbers of 32 bits."""
-        return self.bit_generator.random_raw(n)
-
-    def uniform(  # type: ignore[override]
-        self, low: float = 0.0, high: float = 1.0, size: int | tuple[int, ...] | None = None
-    ) -> Any:
-        """Numbers of float32 precision in ``[low, high)``, as ``Tensor.uniform_``; in float64."""
-        lo, hi = np.float32(low), np.float32(high)
-        shape = () if size is None else size
-        draws = (self._raw(int(np.prod(shape))) & 0xFFFFFF) * 2.0**-24
-        # The product and the sum are exact in float64, so that this rounds once, as a fused
-        # multiply-add does.
-        numbers = (draws * float(hi - lo) + float(lo)).astype(np.float32).astype(np.float64)
-        return numbers.reshape(shape)[()]
-
-    def randperm(self, n: int) -> Array:
-        """``torch.randperm(n, generator=self)``, integers of 64 bits."""
-        n = check_int("TorchRandom", "n", n, low=0)
-        if n >= 2**32 // 20:
-            raise ValueError(f"TorchRandom: PyTorch permutes {n} numbers in another way")
-        jumps = self._raw(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint64)
-        order = list(range(n))
-        for k, jump in enumerate(jumps.tolist()):
-            order[k], order[k + jump] = order[k + jump], order[k]
-        return np.array(order, np.int64)
-
-    def permutation(self, x: int) -> Array:  # type: ignore[override]
-        """The order of one epoch of ``DataLoader(shuffle=True, generator=self)`` of ``x`` rows.
-
-        The loader draws a seed for its workers (two numbers), then the order, and when the
-        epoch ends its sampler draws a second order, of which it uses nothing.
-        """
-        self._raw(2)
-        order = self.randperm(x)
-        self._raw(max(x - 1, 0))
-        return order
-
-    def spawn(self, n_children: int) -> list[np.random.Generator]:
-        """Independent generators; NumPy's, not PyTorch's."""
-        seeds = self.bit_generator.seed_seq.spawn(n_children)  # type: ignore[attr-defined]
-        return [np.random.default_rng(seed) for seed in seeds]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return TorchRandom, (self.seed,), self.bit_generator.state
-
-    def __setstate__(self, state: Any) -> None:
-        self.bit_generator.state = state
-
-    def __repr__(self) -> str:
-        return f"TorchRandom({self.seed})"
-
-    __str__ = __repr__

@@ -1,4 +1,4 @@
-"""How many threads matrix products use."""
+"""The number of threads of matrix products."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Within this context matrix products use one thread, where threadpoolctl is installed.
+    """Limit matrix products in this context to one thread, if threadpoolctl is installed.
 
-    The products of these models are small. Two threads that wait for each other take twice as
-    long as one on narrow layers, and dozens of times as long on one example at a time.
+    The products of small models are too short for several threads: two threads take twice as
+    long as one on narrow layers, and 20 to 40 times as long on one example at a time.
     """
     try:
         from threadpoolctl import threadpool_limits

@@ -1,9 +1,9 @@
-"""Types that all modules share."""
+"""Types shared by all modules."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 Backward = Callable[..., Any]
-"""``backward(dy) -> dx``: pulls a cotangent back through one forward pass.
+"""``backward(dy) -> dx``, the backward pass that belongs to one forward pass.
 
-That of a layer with ``skips_input_grad`` also takes ``input_grad=False``; it then returns None.
+If the layer declares ``skips_input_grad``, it also takes ``input_grad=False`` and returns None.
 """
 
-Rng = int | np.random.SeedSequence | np.random.Generator
-"""A seed, or the generator itself."""
+Rng = Union[int, "np.random.SeedSequence", "np.random.Generator"]
+"""A seed or a generator. In quotes, so that ``numpy.random`` is not loaded before it is used."""

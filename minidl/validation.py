@@ -1,4 +1,4 @@
-"""Checks whose messages name the thing, what was expected and what came."""
+"""Checks of arguments; the messages name the owner, what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from types import ModuleType
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``", did you mean 'relu'?"`` for a near miss among ``known``, else what there is."""
+    """Return a hint for an unknown ``word``: the closest known one, or all of them.
+
+    The hint continues a message: ``", did you mean 'relu'?"`` or ``", expected one of ..."``.
+    """
     import difflib
 
     names = list(known)
@@ -21,7 +24,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def check_int(owner: str, name: str, value: object, *, low: int = 1) -> int:
-    """``value`` as an int that is at least ``low``; ValueError otherwise."""
+    """Return ``value`` as an int; ValueError unless it is a whole number of at least ``low``."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -41,7 +44,10 @@ def check_float(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """``value`` as a finite float within ``[low, high]``; an ``open_`` end is itself left out."""
+    """Return ``value`` as a float; ValueError unless it is finite and in ``[low, high]``.
+
+    With ``open_low`` or ``open_high`` the bound itself is not allowed.
+    """
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -57,7 +63,7 @@ def check_float(
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional dependency, or say which extra brings it."""
+    """Import an optional dependency; if it is missing, the error names the extra to install."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,9 +1,10 @@
-"""Data sets and their readers, on files that the tests write and on real ones."""
+"""Data sets and their readers, on files that the tests write and on real files."""
 
 import gzip
 import pickle
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_batches_mix_examples_anew_each_epoch():
     split = Dataset((np.arange(64.0)[:, None], np.zeros(64, int))).train
     rng = np.random.default_rng(0)
     first, second = ({frozenset(b[:, 0]) for b, _ in split.batches(8, rng)} for _ in "ab")
-    assert not first & second  # not the same batches in another order
+    assert not first & second  # other batches, not the same ones in another order
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -76,23 +77,23 @@ def test_frozen_flattened_and_described():
     data = Dataset((images, np.array([0, 1, 2, 1])), name="toy")
     assert (data.features, data.classes, len(data.train), data.valid) == (9, 3, 4, None)
     assert repr(data) == "Dataset(toy: train 4; 9 features, 3 classes)"
-    with pytest.raises(AttributeError, match="frozen"):
+    with pytest.raises(FrozenInstanceError, match="classes"):
         data.classes = 5
-    with pytest.raises(AttributeError):
+    with pytest.raises(FrozenInstanceError, match="scale"):
         data.train.scale = 5
     regression = Dataset((np.zeros((4, 2)), np.array([[0.5], [1], [2], [3]])))
     assert regression.classes == 0
     assert regression.train.y.shape == (4,)
 
 
-def test_memory_maps_travel_by_name(tmp_path):
+def test_memory_maps_are_pickled_as_file_names(tmp_path):
     parts = list(arrays((500, 6, 6)))
     data = Dataset(tuple(parts[:2]), tuple(parts[2:4]), tuple(parts[4:]))
     mapped = data.mapped(tmp_path)
     assert isinstance(mapped.train.x, np.memmap)
     assert mapped.checksum() == data.checksum()
     sent = pickle.dumps(mapped)
-    assert len(sent) < len(pickle.dumps(data)) - 4000  # the pixels stay where they are
+    assert len(sent) < len(pickle.dumps(data)) - 4000  # the pixels are not in the pickle
     there = pickle.loads(sent)
     assert isinstance(there.train.x, np.memmap)
     assert there.checksum() == pickle.loads(pickle.dumps(data)).checksum() == data.checksum()
@@ -124,7 +125,7 @@ def test_sample_is_evenly_spaced():
         (lambda p: p.update(train=(np.zeros((2, 9)), np.array([np.inf, 0])), valid=None, test=None), ValueError, r"finite targets"),
     ],
 )  # fmt: skip
-def test_a_data_set_is_checked(change, error, message):
+def test_errors_name_the_part_and_the_entry(change, error, message):
     x1, y1, x2, y2, x3, y3 = arrays()
     parts = {"train": (x1, y1), "valid": (x2, y2), "test": (x3, y3)}
     change(parts)
@@ -208,7 +209,7 @@ def test_npz_with_wrong_content(tmp_path, change, message):
         load_dataset(write_npz(tmp_path / "set.npz", change=change))
 
 
-def test_what_is_no_data_set(tmp_path):
+def test_sources_that_are_not_data_sets(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"leters: no such file or folder, did you mean 'letters'"
     ):
@@ -253,7 +254,11 @@ def write_idx(folder, prefix="", test="t10k", sizes=(12, 6), zipped=False, dash=
 def test_mnist_style_folder(tmp_path, zipped, dash):
     x, y, x_test, y_test = write_idx(tmp_path / "digits", zipped=zipped, dash=dash)
     data = load_dataset(tmp_path / "digits")
-    assert [len(s) for s in data.splits.values()] == [10, 2, 6]  # the last sixth validates
+    assert [len(s) for s in data.splits.values()] == [
+        10,
+        2,
+        6,
+    ]  # the last sixth is the validation part
     np.testing.assert_array_equal(data.train.x, x[:10].reshape(10, 9))
     np.testing.assert_array_equal(data.valid.y, y[10:])
     np.testing.assert_array_equal(data.test.x, x_test.reshape(6, 9))
@@ -263,7 +268,7 @@ def test_mnist_style_folder(tmp_path, zipped, dash):
 
 def test_emnist_folder(tmp_path):
     _, y, *_ = write_idx(tmp_path, "emnist-letters-", "test", (20_900, 8), zipped=True, base=1)
-    write_idx(tmp_path)  # EMNIST's names win over MNIST's
+    write_idx(tmp_path)  # EMNIST's names come before MNIST's
     data = load_dataset(tmp_path)
     assert [len(s) for s in data.splits.values()] == [100, 20_800, 8]
     np.testing.assert_array_equal(data.valid.y, y[100:] - 1)
@@ -309,7 +314,7 @@ def test_incomplete_idx_folders(tmp_path):
 # ---------------------------------------------------------------- letters
 
 
-def test_letters_are_the_same_for_ever_and_a_prefix_of_more():
+def test_letters_are_reproducible_and_a_prefix_of_a_larger_set():
     x, y = letters.draw(1500, seed=3)
     again = letters.draw(1500, seed=3)
     np.testing.assert_array_equal(x, again[0])
@@ -323,8 +328,8 @@ def test_letters_are_the_same_for_ever_and_a_prefix_of_more():
     assert np.bincount(letters.draw(1040)[1]).tolist() == [40] * 26
 
 
-def test_letters_can_be_told_apart():
-    """Far better than chance from little: nearest class mean over 2,600 letters."""
+def test_letters_can_be_classified():
+    """Nearest class mean over 2,600 letters is far better than chance."""
     (x, y), (x_test, y_test) = letters.draw(2600), letters.draw(1040, split=1)
     means = np.array([x[y == k].mean(axis=0) for k in range(26)])
     distance = ((x_test[:, None] / 1.0 - means) ** 2).sum(axis=2)

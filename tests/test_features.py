@@ -1,4 +1,4 @@
-"""Features: fitted on the training part alone, the same by another way, a data set in and out."""
+"""Features: data set in, data set out; fitted on the training part alone; PCA beside an SVD."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl
-from minidl.data.features import PCA, AveragePool, Pipeline, Standardize, bias_column
+from minidl import PCA, AveragePool, Standardize
 
 
 def dataset(n=120, features=16, pixels=False, seed=0):
@@ -24,8 +24,6 @@ ALL = [
     pytest.param(lambda: PCA(5), id="PCA"),
     pytest.param(Standardize, id="Standardize"),
     pytest.param(AveragePool, id="AveragePool"),
-    pytest.param(lambda: bias_column, id="bias_column"),
-    pytest.param(lambda: Pipeline(Standardize(), PCA(4), bias_column), id="Pipeline"),
 ]
 
 
@@ -43,8 +41,7 @@ def test_a_data_set_in_a_data_set_out(make):
 
 @pytest.mark.parametrize("make", ALL)
 def test_fitted_on_the_training_part_alone(make):
-    """With other validation and test parts, the training features are the same to the last bit,
-    and with other training examples they are not (where there is anything to learn)."""
+    """Other validation and test parts give the same bits; other training examples do not."""
     one = dataset()
     x, y = one.train.x, one.train.y
     wild = minidl.Dataset(one.train, (1e3 * x[:20], y[:20]), (1e6 * x[20:40] + 1e6, y[20:40]), classes=3)  # fmt: skip
@@ -52,7 +49,7 @@ def test_fitted_on_the_training_part_alone(make):
     assert (a.train.x == b.train.x).all()
     fitted = make().fit(wild)
     assert np.allclose(fitted.apply(one.valid.x), a.valid.x, rtol=1e-12)
-    if not isinstance(fitted, AveragePool | type(bias_column)):
+    if not isinstance(fitted, AveragePool):
         everything = minidl.Dataset((np.vstack([x, one.valid.x]), np.append(y, one.valid.y)), classes=3)  # fmt: skip
         leaky = make().fit(everything)
         assert not np.allclose(leaky.apply(one.valid.x), a.valid.x, rtol=1e-6)
@@ -106,7 +103,7 @@ def test_pca_by_share_of_variance(share):
     assert (pca.ratios == ratios[: len(pca.ratios)]).all()
 
 
-def test_pca_keeps_what_it_is_asked_to():
+def test_pca_loses_the_variance_of_the_components_that_it_drops():
     data = dataset()
     pca = PCA(4).fit(data)
     assert pca.transform(data).features == 4
@@ -114,7 +111,7 @@ def test_pca_keeps_what_it_is_asked_to():
     assert lost == pytest.approx(PCA().fit(data).variances[4:].sum(), rel=1e-9)
 
 
-def test_pca_of_what_never_varies():
+def test_pca_of_constant_features():
     data = minidl.Dataset((np.ones((9, 3)), np.zeros(9, int)))
     pca = PCA(2).fit(data)
     assert (pca.apply(data.train.x) == 0).all()
@@ -137,7 +134,7 @@ def test_standardize():
     np.testing.assert_allclose(after.valid.x[:, 0], (data.valid.x[:, 0] - x[:, 0].mean()) / x[:, 0].std())  # fmt: skip
 
 
-def test_average_pool_on_an_image_that_can_be_read():
+def test_average_pool_on_a_small_image():
     image = np.arange(16, dtype=np.float64).reshape(1, 16)
     np.testing.assert_array_equal(AveragePool(2).apply(image), [[2.5, 4.5, 10.5, 12.5]])
     np.testing.assert_array_equal(AveragePool(4).apply(image), [[7.5]])
@@ -147,36 +144,12 @@ def test_average_pool_on_an_image_that_can_be_read():
             pool.apply(image)
 
 
-def test_the_bias_column_is_a_linear_layer_s_bias():
-    data = dataset(pixels=True)
-    thetas = []
-    for with_column in (True, False):
-        part = bias_column.fit_transform(data, "float64") if with_column else data
-        model = minidl.Linear(part.features, 3, bias=not with_column, weight_init=minidl.init.zeros, bias_init=minidl.init.zeros, rng=0, dtype="float64")  # fmt: skip
-        minidl.fit_online(model, part, minidl.Perceptron(), lr=1, epochs=3, rng=0)
-        thetas.append(model.theta)
-    assert (thetas[0] == thetas[1]).all()
-    exact = bias_column.fit_transform(data)
-    assert (exact.train.x[:, :-1] * 256 == data.train.x).all()
-    assert (exact.train.x[:, -1] == 1).all()
-
-
-def test_a_pipeline_is_its_steps():
-    data = dataset()
-    steps = Standardize(), PCA(3)
-    expected = data
-    for step in steps:
-        expected = step.fit_transform(expected)
-    after = Pipeline(Standardize(), PCA(3)).fit_transform(data)
-    np.testing.assert_allclose(after.test.x, expected.test.x, rtol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PCA(0), "components to be a whole number >= 1, got 0"),
-        (lambda: PCA(1.5), "components as a share to be a finite number > 0 and <= 1, got 1.5"),
-        (lambda: PCA(17).fit(dataset()), "at most 16"),
+        (lambda: PCA(0), "n_components to be a whole number >= 1, got 0"),
+        (lambda: PCA(1.5), "a fractional n_components to be a finite number > 0 and <= 1, got 1.5"),
+        (lambda: PCA(17).fit(dataset()), r"PCA\(17\): expected n_components to be at most 16"),
         (lambda: PCA(3).apply(np.ones((2, 16))), "not fitted yet"),
         (lambda: PCA(3).fit(dataset()).apply(np.ones((2, 5))), r"expected x of shape \(n, 16\), got \(2, 5\)"),
         (lambda: AveragePool(0), "size to be a whole number"),
@@ -185,8 +158,3 @@ def test_a_pipeline_is_its_steps():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_a_pipeline_of_other_things():
-    with pytest.raises(TypeError, match="expected features, got 'PCA'"):
-        Pipeline("PCA")

@@ -1,4 +1,4 @@
-"""What ``import minidl`` needs, and what is said when something optional is missing."""
+"""``import minidl``: what it needs, loads and exports; messages for missing extras."""
 
 import subprocess
 import sys
@@ -29,6 +29,39 @@ def test_numpy_is_all_that_import_minidl_needs():
     )
     assert done.stderr == ""
     assert [m for m in eval(done.stdout) if not m.startswith("_")] == []
+
+
+def test_rarely_used_modules_are_not_loaded():
+    done = python(
+        "import sys, numpy; numpy.linalg; before = set(sys.modules)\n"
+        "import minidl; print(set(sys.modules) - before)"
+    )
+    loaded = eval(done.stdout)
+    assert "minidl.training" in loaded
+    slow = {"hashlib", "numpy.random", "tempfile", "urllib.request", "zipfile"}
+    ours = {"checkpoint", "data.features", "grid", "online", "parity", "plots", "safetensors", "schedules", "testing", "torch_random"}  # fmt: skip
+    assert not loaded & (slow | {f"minidl.{name}" for name in ours})
+
+
+def test_every_public_name_is_reachable():
+    """Without any optional package, and in a process where nothing else was imported."""
+    done = python(
+        "import minidl\n"
+        "print(sorted(type(getattr(minidl, name)).__name__ for name in minidl.__all__) != [])\n"
+        "print(dir(minidl) == sorted(minidl.__all__), hasattr(minidl, 'Lienar'))\n"
+        "print(minidl.PCA(2), minidl.grid.run.__name__, minidl.testing.check_layer.__name__)\n"
+        "print(minidl.checkpoint.save.__name__, minidl.safetensors.load.__name__)\n"
+        "from minidl import *\n"
+        "print(Optimizer.__name__, Loss.__name__, Split.__name__, TorchRandom(3), Cosine(1, 2))"
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "True",
+        "True False",
+        "PCA(2) run check_layer",
+        "save load",
+        "Optimizer Loss Split TorchRandom(3) Cosine(lr=1, steps=2, final=0.0)",
+    ]
 
 
 def test_training_needs_nothing_else():

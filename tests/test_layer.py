@@ -1,14 +1,15 @@
-"""The contract: flat vectors, views, copies, state, errors."""
+"""The layer contract: flat vectors, views, copies, state, own layers, errors."""
 
 import copy
 import pickle
 
+import numeric
 import numpy as np
 import pytest
 
 import minidl
-from minidl import Dropout, LayerNorm, Linear, Parameter, ReLU, Residual, Sequential
-from minidl.layer import Layer
+from minidl import Dropout, LayerNorm, Linear, Parameter, ReLU, Residual, Sequential, Tanh
+from minidl.layer import Layer, write_gradients
 
 
 def network(dtype="float64"):
@@ -30,7 +31,7 @@ def test_every_parameter_is_a_view_of_one_contiguous_vector():
         assert np.shares_memory(p.value, model.theta)
         assert np.shares_memory(p.grad, model.grad)
         np.testing.assert_array_equal(p.grad, -p.value)
-    inner = model[2].inner  # a model inside a model owns its share of the same vector
+    inner = model[2].inner  # the theta of an inner model is a part of the same vector
     assert np.shares_memory(inner.theta, model.theta)
     assert inner.theta.size == 30
 
@@ -45,7 +46,7 @@ def test_assigning_to_a_parameter_writes_into_the_vector():
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m)), lambda m: m.copy()])  # fmt: skip
-def test_copies_are_whole_models(clone):
+def test_copies_are_independent_models(clone):
     model = network()
     other = clone(model)
     np.testing.assert_array_equal(other.theta, model.theta)
@@ -71,7 +72,7 @@ def test_same_seed_same_bits_and_dropout_leaves_the_weights_alone():
     assert first.random() != second.random()
 
 
-def test_values_that_are_set_are_kept():
+def test_initialize_keeps_values_that_are_set():
     own = Linear(3, 2, rng=1, dtype="float64")
     before = own.weight.value.copy()
     model = Sequential(own, Linear(2, 2), rng=2)
@@ -106,7 +107,82 @@ def test_input_grad_false_gives_the_same_parameter_gradients():
     assert backward(x, input_grad=False) is None
 
 
-def test_a_users_layer_joins():
+class Scale(Layer):
+    """A user's layer: ``y = gain x``, with the plain ``backward(dy)``."""
+
+    def __init__(self, features):
+        self.gain = Parameter(np.linspace(0.5, 2, features))
+
+    def forward(self, x, *, train=False):
+        gain = self.gain
+
+        def backward(dy):
+            gain.grad = (dy * x).sum(axis=0)
+            return dy * gain.value
+
+        return x * gain.value, backward
+
+
+class Doubled(Linear):
+    """A subclass with its own ``forward``, whose ``backward`` does not take ``input_grad``."""
+
+    def forward(self, x, *, train=False):
+        y, pull_back = super().forward(x, train=train)
+        return 2 * y, lambda dy: pull_back(2 * dy)
+
+
+OWN = {
+    "the only layer": lambda: Scale(3),
+    "the only layer of a Sequential": lambda: Sequential(Scale(3)),
+    "first": lambda: Sequential(Scale(3), Tanh(), Linear(3, 3)),
+    "first with parameters": lambda: Sequential(Tanh(), Scale(3), Linear(3, 3)),
+    "last": lambda: Sequential(Linear(3, 3), Tanh(), Scale(3)),
+    "first in an inner Sequential": lambda: Sequential(Sequential(Scale(3), Tanh()), Linear(3, 3)),
+    "in a first Residual": lambda: Sequential(Residual(Scale(3), Tanh()), Linear(3, 3)),
+    "in a later Residual": lambda: Sequential(Linear(3, 3), Residual(Scale(3))),
+    "a subclass of Linear, alone": lambda: Doubled(3, 3),
+    "a subclass of Linear, first": lambda: Sequential(Doubled(3, 3), Tanh(), Linear(3, 3)),
+    "a subclass of Linear, in a Residual": lambda: Residual(Doubled(3, 3)),
+}
+
+
+@pytest.mark.parametrize("make", OWN.values(), ids=OWN)
+def test_a_layer_with_a_plain_backward_trains_in_any_position(make):
+    model = make().initialize(rng=0, dtype="float64")
+    rng = np.random.default_rng(1)
+    x, target = rng.normal(size=(20, 3)), rng.normal(size=(20, 3))
+    loss = minidl.SquaredError()
+    y, backward = model.forward(x, train=True)
+    model.grad[:] = np.nan
+    write_gradients(model, backward, loss(y, target)[1])
+    expected = numeric.gradient(lambda: loss(model(x), target)[0], model.theta)
+    assert numeric.agree(model.grad, expected)
+
+    data = minidl.Dataset((x, np.arange(20) % 3))
+    before = model.theta.copy()
+    history = minidl.fit(
+        model, data, minidl.CrossEntropy(), minidl.SGD(model, 0.1), epochs=5, rng=0
+    )
+    assert history[-1].train_loss < history[0].train_loss
+    assert (model.theta != before).all()
+
+
+def test_skipping_the_input_gradient_is_declared_and_not_inherited():
+    class Named(Linear):
+        """No forward of its own, so everything is that of Linear."""
+
+    class Careful(Doubled):
+        skips_input_grad = True
+
+        def forward(self, x, *, train=False):
+            y, pull_back = Linear.forward(self, x, train=train)
+            return y, pull_back
+
+    declared = [k.skips_input_grad for k in (Layer, Scale, Linear, Named, Doubled, Careful)]
+    assert declared == [False, False, True, True, False, True]
+
+
+def test_a_layer_may_offer_input_grad_without_declaring_it():
     class Scale(Layer):
         def __init__(self):
             self.gain = Parameter(np.full(3, 2.0))
@@ -176,7 +252,7 @@ def test_summary_and_repr():
         (lambda: Residual(Linear(2, 3), rng=0)(np.ones((1, 2), "f")), ValueError, r"expected an output of shape \(1, 2\), got \(1, 3\)"),
     ],
 )  # fmt: skip
-def test_errors_name_the_thing(make, error, message):
+def test_errors_name_their_owner(make, error, message):
     with pytest.raises(error, match=message):
         make()
 

@@ -1,4 +1,4 @@
-"""Layers and activations: gradients by finite differences, values and gradients beside PyTorch."""
+"""Layers and activations: gradients by finite differences, both passes compared with PyTorch."""
 
 import entmax
 import numeric
@@ -93,7 +93,7 @@ def test_gradients_by_central_differences(name, place, n, k, seed):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_check_above_sees_a_fault(name):
+def test_the_check_above_detects_faults(name):
     model = model_with(name, "alone", 4, 0)
     x = np.random.default_rng(0).normal(size=(3, 4))
     forward = held_masks(model)
@@ -176,7 +176,7 @@ def test_kinks_and_saturation():
 
 
 @given(p=st.floats(0, 1), seed=st.integers(0, 1000))
-def test_dropout_scales_what_it_keeps(p, seed):
+def test_dropout_scales_the_entries_that_it_keeps(p, seed):
     x = np.full((50, 40), 3.0)
     y, backward = Dropout(p, rng=seed).forward(x, train=True)
     kept = y != 0
@@ -198,9 +198,10 @@ def test_dropout_draws_the_same_masks_in_both_dtypes():
 
 
 def test_public_layers_are_all_in_the_table():
+    exported = {name: getattr(minidl, name) for name in minidl.__all__}
     public = {
         name
-        for name, thing in vars(minidl).items()
+        for name, thing in exported.items()
         if isinstance(thing, type) and issubclass(thing, minidl.Layer)
     }
     assert public - {"Layer", "Sequential"} <= set(LAYERS)

@@ -1,4 +1,4 @@
-"""One example at a time in blocks: the updates of the plain loop, whatever the block."""
+"""One example at a time in blocks: the updates of the plain loop, for every block size."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ BLOCKS = (1, 2, 63, 64, 10_000)
 
 
 def data(n=300, features=20, classes=5, seed=0, pixels=True, valid=40):
-    """Learnable: each class is brightest in features of its own."""
+    """Learnable data: each class is brightest in features of its own."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, classes, n + valid)
     x = rng.integers(0, 200, (n + valid, features))
@@ -34,9 +34,9 @@ def network(dataset, hidden=(), dtype="float64", bias=True, between=minidl.ReLU,
     return minidl.Sequential(*layers[:keep], rng=seed, dtype=dtype)
 
 
-def trained(dataset, loss, block, *, epochs=2, lr=0.05, l2=0.0, l1=0.0, rng=0, **shape):
+def trained(dataset, loss, block, *, epochs=2, lr=0.05, weight_decay=0.0, l1=0.0, rng=0, **shape):
     model = network(dataset, **shape)
-    history = fit_online(model, dataset, loss, lr=lr, l2=l2, l1=l1, epochs=epochs, block=block, rng=rng)  # fmt: skip
+    history = fit_online(model, dataset, loss, lr=lr, weight_decay=weight_decay, l1=l1, epochs=epochs, block_size=block, rng=rng)  # fmt: skip
     return model, history
 
 
@@ -54,13 +54,13 @@ def same_history(one, other, tolerance=1e-12):
                 assert a[key] == pytest.approx(b[key], rel=tolerance, abs=tolerance), key
 
 
-# The plain loop is fit's.
+# The plain loop equals fit.
 
 
 @pytest.mark.parametrize("loss", [minidl.CrossEntropy(), minidl.Perceptron()])
 def test_the_plain_loop_is_fit_with_batches_of_one(loss):
     dataset = data()
-    model, history = trained(dataset, loss, 1, l2=0.01, hidden=(6,))
+    model, history = trained(dataset, loss, 1, weight_decay=0.01, hidden=(6,))
     other = network(dataset, hidden=(6,))
     optimizer = minidl.SGD(other, 0.05, weight_decay=0.01)
     expected = minidl.fit(other, dataset, loss, optimizer, epochs=2, batch_size=1, rng=0)
@@ -68,14 +68,14 @@ def test_the_plain_loop_is_fit_with_batches_of_one(loss):
     same_history(history, expected, 0)
 
 
-# Equal to the plain loop.
+# Blocks equal the plain loop.
 
 
 @pytest.mark.parametrize("block", [2, 63, 64, 50_000])
 def test_perceptron_on_fashion_mnist_to_the_last_bit(shared, block, plain_perceptron):
     dataset, expected = plain_perceptron(shared)
     model = zero_linear(dataset)
-    fit_online(model, dataset, minidl.Perceptron(), lr=1, epochs=1, block=block, rng=0, evaluate_train=False)  # fmt: skip
+    fit_online(model, dataset, minidl.Perceptron(), lr=1, epochs=1, block_size=block, rng=0, evaluate_train=False)  # fmt: skip
     assert (model.theta == expected).all()
 
 
@@ -85,7 +85,7 @@ def zero_linear(dataset, dtype="float64"):
 
 @pytest.fixture(scope="module")
 def plain_perceptron():
-    """One epoch of Fashion-MNIST by a loop that shares nothing with the library."""
+    """One epoch of Fashion-MNIST by a loop without code of the library."""
     cache = []
 
     def run(shared):
@@ -108,31 +108,31 @@ def plain_perceptron():
     return run
 
 
-@pytest.mark.parametrize("l2", [0.0, 1e-3])
-def test_perceptron_by_the_gram_matrix_too(l2):
-    """Side by side, a perceptron goes the general way: as exact without a penalty."""
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-3])
+def test_perceptrons_side_by_side_use_the_gram_matrix(weight_decay):
+    """BlockSteps in place of PerceptronSteps: without weight decay it is as exact."""
     dataset = data(1000)
-    runs = [OnlineRun(zero_linear(dataset), 1.0, l2) for _ in range(2)]
+    runs = [OnlineRun(zero_linear(dataset), 1.0, weight_decay) for _ in range(2)]
     fit_side_by_side(runs, dataset, minidl.Perceptron(), epochs=2, rng=0)
     model = zero_linear(dataset)
-    fit_online(model, dataset, minidl.Perceptron(), lr=1, l2=l2, epochs=2, block=1, rng=0)
+    fit_online(model, dataset, minidl.Perceptron(), lr=1, weight_decay=weight_decay, epochs=2, block_size=1, rng=0)  # fmt: skip
     for run in runs:
-        if l2:
+        if weight_decay:
             assert distance(run.model.theta, model.theta) < 1e-12
         else:
             assert (run.model.theta == model.theta).all()
 
 
-@pytest.mark.parametrize("l2", [0.0, 1e-4, 0.1])
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-4, 0.1])
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 9), (16, 9, 7)])
-def test_5000_updates_in_float64(hidden, l2):
+def test_5000_updates_in_float64(hidden, weight_decay):
     dataset = data(5000, features=30, classes=8)
-    plain, expected = trained(dataset, minidl.CrossEntropy(), 1, epochs=1, lr=0.02, l2=l2, hidden=hidden)  # fmt: skip
-    model, history = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, lr=0.02, l2=l2, hidden=hidden)  # fmt: skip
+    plain, expected = trained(dataset, minidl.CrossEntropy(), 1, epochs=1, lr=0.02, weight_decay=weight_decay, hidden=hidden)  # fmt: skip
+    model, history = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, lr=0.02, weight_decay=weight_decay, hidden=hidden)  # fmt: skip
     assert distance(model.theta, plain.theta) < 1e-12
     same_history(history, expected)
-    other, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, lr=0.02 * (1 + 1e-9), l2=l2, hidden=hidden)  # fmt: skip
-    assert distance(other.theta, plain.theta) > 1e-12  # the tolerance tells rates apart
+    other, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, lr=0.02 * (1 + 1e-9), weight_decay=weight_decay, hidden=hidden)  # fmt: skip
+    assert distance(other.theta, plain.theta) > 1e-12  # the tolerance detects another rate
 
 
 @given(
@@ -141,25 +141,25 @@ def test_5000_updates_in_float64(hidden, l2):
     classes=st.integers(2, 6),
     hidden=st.lists(st.integers(1, 6), max_size=3),
     block=st.sampled_from([2, 3, 63, 64, 500]),
-    l2=st.sampled_from([0.0, 1e-6, 0.1, 3.0, 9.0, 15.0]),
+    weight_decay=st.sampled_from([0.0, 1e-6, 0.1, 3.0, 9.0, 15.0]),
     bias=st.booleans(),
     repeated=st.booleans(),
     dark=st.booleans(),
     loss=st.sampled_from([minidl.CrossEntropy(), minidl.CrossEntropy("sum"), minidl.Perceptron()]),
     seed=st.integers(0, 2**16),
 )
-@example(n=65, features=3, classes=2, hidden=[], block=64, l2=20.0, bias=True, repeated=False, dark=False, loss=minidl.CrossEntropy(), seed=0)  # fmt: skip
+@example(n=65, features=3, classes=2, hidden=[], block=64, weight_decay=20.0, bias=True, repeated=False, dark=False, loss=minidl.CrossEntropy(), seed=0)  # fmt: skip
 @settings(max_examples=60)
-def test_equal_to_the_plain_loop(n, features, classes, hidden, block, l2, bias, repeated, dark, loss, seed):  # fmt: skip
+def test_blocks_equal_the_plain_loop(n, features, classes, hidden, block, weight_decay, bias, repeated, dark, loss, seed):  # fmt: skip
     rng = np.random.default_rng(seed)
-    # Real-valued features, so that no two logits are the same number rounded in two ways.
+    # Real-valued features: with small integers two logits may be equal but rounded differently.
     x, y = rng.normal(size=(n, features)), rng.integers(0, classes, n)
     if repeated:
         x[:], y[: n // 2] = x[0], y[0]
     if dark:
         x[rng.random(n) < 0.5] = 0
     dataset = minidl.Dataset((x, y), classes=classes)
-    options = {"lr": 0.05, "l2": l2, "hidden": hidden, "bias": bias}
+    options = {"lr": 0.05, "weight_decay": weight_decay, "hidden": hidden, "bias": bias}
     plain, expected = trained(dataset, loss, 1, **options)
     model, history = trained(dataset, loss, block, **options)
     scale = max(np.abs(plain.theta).max(), 1e-3)
@@ -176,10 +176,10 @@ def test_equal_to_the_plain_loop(n, features, classes, hidden, block, l2, bias, 
         {"hidden": (8, 4), "drop": 0.5, "between": minidl.Sigmoid},
     ],
 )
-def test_any_layers_may_follow_and_dropout_draws_the_same_masks(shape, block):
+def test_any_layers_may_follow_with_the_same_dropout_masks(shape, block):
     dataset = data()
-    plain, expected = trained(dataset, minidl.CrossEntropy(), 1, l2=1e-3, **shape)
-    model, history = trained(dataset, minidl.CrossEntropy(), block, l2=1e-3, **shape)
+    plain, expected = trained(dataset, minidl.CrossEntropy(), 1, weight_decay=1e-3, **shape)
+    model, history = trained(dataset, minidl.CrossEntropy(), block, weight_decay=1e-3, **shape)
     assert distance(model.theta, plain.theta) < 1e-12
     same_history(history, expected)
 
@@ -190,12 +190,12 @@ def test_layer_norm_and_residual_may_follow():
     for block in (1, 64):
         inner = minidl.Residual(minidl.Linear(8, 8), minidl.Tanh())
         model = minidl.Sequential(minidl.Linear(20, 8), minidl.LayerNorm(8, dtype="float64"), inner, minidl.Linear(8, 5), rng=0, dtype="float64")  # fmt: skip
-        fit_online(model, dataset, minidl.CrossEntropy(), lr=0.05, l2=1e-3, epochs=2, block=block, rng=0)  # fmt: skip
+        fit_online(model, dataset, minidl.CrossEntropy(), lr=0.05, weight_decay=1e-3, epochs=2, block_size=block, rng=0)  # fmt: skip
         thetas.append(model.theta)
     assert distance(*thetas) < 1e-12
 
 
-def test_losses_that_have_no_kernel():
+def test_losses_without_a_kernel():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 7))
     signs = np.sign(x[:, 0] + 0.1)
@@ -204,13 +204,13 @@ def test_losses_that_have_no_kernel():
         thetas = []
         for block in (1, 64):
             model = minidl.Sequential(minidl.Linear(7, 1), rng=0, dtype="float64")
-            history = fit_online(model, dataset, loss, lr=0.05, epochs=3, block=block, rng=0)
+            history = fit_online(model, dataset, loss, lr=0.05, epochs=3, block_size=block, rng=0)
             thetas.append(model.theta)
             assert history[3].valid_loss < 0.7 * history[0].valid_loss
         assert distance(*thetas) < 1e-12
 
 
-def test_a_loss_that_derives_from_one_with_a_kernel_is_itself_asked():
+def test_a_subclass_of_a_loss_with_a_kernel_is_called_itself():
     class Half(minidl.CrossEntropy):
         def __call__(self, logits, y):
             value, dlogits = super().__call__(logits, y)
@@ -227,7 +227,7 @@ def test_a_loss_that_derives_from_one_with_a_kernel_is_itself_asked():
 
 
 @pytest.mark.parametrize("hidden", [(), (16,)])
-def test_float32_stays_near_and_stays_float32(hidden):
+def test_float32_is_kept_and_close_to_float64(hidden):
     dataset = data(2000)
     exact, _ = trained(dataset, minidl.CrossEntropy(), 64, hidden=hidden)
     model, _ = trained(dataset, minidl.CrossEntropy(), 64, hidden=hidden, dtype="float32")
@@ -235,21 +235,21 @@ def test_float32_stays_near_and_stays_float32(hidden):
     assert distance(model.theta, exact.theta) < 1e-4
 
 
-@pytest.mark.parametrize(("lr", "l2", "n"), [(0.1, 0.2, 8000), (0.05, 15.0, 300), (0.1, 9.9, 300)])
-def test_penalties_so_strong_that_powers_leave_float32(lr, l2, n):
+@pytest.mark.parametrize(("lr", "weight_decay", "n"), [(0.1, 0.2, 8000), (0.05, 15.0, 300), (0.1, 9.9, 300)])  # fmt: skip
+def test_weight_decay_whose_powers_overflow_float32(lr, weight_decay, n):
     dataset = data(n)
-    exact, _ = trained(dataset, minidl.CrossEntropy(), 1, lr=lr, l2=l2, epochs=1)
-    model, _ = trained(dataset, minidl.CrossEntropy(), 64, lr=lr, l2=l2, epochs=1, dtype="float32")
+    exact, _ = trained(dataset, minidl.CrossEntropy(), 1, lr=lr, weight_decay=weight_decay, epochs=1)  # fmt: skip
+    model, _ = trained(dataset, minidl.CrossEntropy(), 64, lr=lr, weight_decay=weight_decay, epochs=1, dtype="float32")  # fmt: skip
     assert distance(model.theta, exact.theta) < 1e-5
 
 
-def test_the_smallest_penalty_counts_in_float32():
-    """1 - lr l2 rounds to 1 in float32; the plain loop's weights would not shrink at all."""
+def test_the_smallest_weight_decay_has_an_effect_in_float32():
+    """1 - lr weight_decay rounds to 1 in float32; in the plain loop no weight would decay."""
     x = np.zeros((4000, 3), np.float32)
     dataset = minidl.Dataset((x, np.zeros(4000, int)), classes=2)
     model = minidl.Linear(3, 2, rng=0)
     before = model.weight.value.copy()
-    fit_online(model, dataset, minidl.CrossEntropy(), lr=1e-4, l2=1e-4, epochs=50, rng=0)
+    fit_online(model, dataset, minidl.CrossEntropy(), lr=1e-4, weight_decay=1e-4, epochs=50, rng=0)
     shrunk = 1 - np.abs(model.weight.value).sum() / np.abs(before).sum()
     assert shrunk == pytest.approx(1 - math.exp(-200_000 * 1e-8), rel=0.01)
 
@@ -258,13 +258,13 @@ def test_the_smallest_penalty_counts_in_float32():
 
 
 @pytest.mark.parametrize("hidden", [(), (6,)])
-def test_side_by_side_is_one_by_one(hidden):
+def test_side_by_side_equals_one_by_one(hidden):
     dataset = data(500)
     grid = [(0.1, 0.0), (0.1, 0.1), (0.001, 1e-4)]
-    runs = [OnlineRun(network(dataset, hidden), lr, l2) for lr, l2 in grid]
+    runs = [OnlineRun(network(dataset, hidden), lr, decay) for lr, decay in grid]
     histories = fit_side_by_side(runs, dataset, minidl.CrossEntropy(), epochs=2, rng=0)
-    for run, history, (lr, l2) in zip(runs, histories, grid, strict=True):
-        alone, expected = trained(dataset, minidl.CrossEntropy(), 64, lr=lr, l2=l2, hidden=hidden)
+    for run, history, (lr, decay) in zip(runs, histories, grid, strict=True):
+        alone, expected = trained(dataset, minidl.CrossEntropy(), 64, lr=lr, weight_decay=decay, hidden=hidden)  # fmt: skip
         assert distance(run.model.theta, alone.theta) < 1e-12
         same_history(history, expected)
         assert history is run.history
@@ -279,7 +279,7 @@ def test_side_by_side_takes_models_of_different_kinds():
         assert distance(model.theta, alone.theta) < 1e-12
 
 
-# Checkpoints, orders, penalties.
+# The best epoch, resuming, orders, L1.
 
 
 def test_restore_best_and_ties():
@@ -298,17 +298,16 @@ def test_restore_best_and_ties():
         minidl.History(ties="latest")
 
 
-def test_a_run_can_be_continued():
+def test_a_run_can_be_resumed():
     dataset = data()
-    whole, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=4)
+    uninterrupted, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=4)
     model, history = trained(dataset, minidl.CrossEntropy(), 64, epochs=2)
     fit_online(model, dataset, minidl.CrossEntropy(), lr=0.05, epochs=4, rng=0, history=history)
     assert len(history) == 5
-    assert (model.theta == whole.theta).all()
+    assert (model.theta == uninterrupted.theta).all()
 
 
-def test_the_course_s_order():
-    """A permutation of the arrays, which stay permuted: the second epoch shuffles the first's."""
+def test_compounding_is_shuffling_the_arrays_in_place():
     orders = compounding(50, np.random.RandomState(42))
     legacy = np.random.RandomState(42)
     x = np.arange(50)
@@ -331,9 +330,9 @@ def test_given_orders_are_used():
 
 
 @pytest.mark.parametrize("block", [1, 64])
-def test_l1_by_a_proximal_step_a_block(block):
+def test_l1_is_a_proximal_step_after_each_block(block):
     dataset = data(130)
-    model, _ = trained(dataset, minidl.CrossEntropy(), block, epochs=1, lr=0.01, l2=0.1, l1=0.1, hidden=(4,))  # fmt: skip
+    model, _ = trained(dataset, minidl.CrossEntropy(), block, epochs=1, lr=0.01, weight_decay=0.1, l1=0.1, hidden=(4,))  # fmt: skip
     plain = network(dataset, (4,))
     optimizer, loss = minidl.SGD(plain, 0.01, weight_decay=0.1), minidl.CrossEntropy()
     order = minidl.training.epoch_rng(0, 1).permutation(130)
@@ -350,7 +349,7 @@ def test_l1_by_a_proximal_step_a_block(block):
     assert ((model.theta == 0) == (plain.theta == 0)).all()
 
 
-def test_callbacks_see_blocks_and_may_stop():
+def test_callbacks_are_called_per_block_and_may_stop():
     seen = []
 
     class Count(minidl.Callback):
@@ -366,7 +365,7 @@ def test_callbacks_see_blocks_and_may_stop():
     assert seen == [3] * 6
 
 
-def test_ctrl_c_leaves_the_weights_of_the_last_epoch():
+def test_ctrl_c_leaves_the_weights_after_the_last_completed_epoch():
     class Interrupt(minidl.Callback):
         def on_batch(self, run):
             if len(run.history) == 3:
@@ -388,53 +387,53 @@ def test_divergence_names_epoch_step_and_layer(hidden, block):
     dataset, model, history = data(), network(data(), hidden, "float32"), minidl.History()
     before = model.theta.copy()
     with pytest.raises(minidl.NonFiniteLossError, match=r"epoch 1, step \d+: the loss is nan; the first output that is not finite is that of layer") as one:  # fmt: skip
-        fit_online(model, dataset, minidl.CrossEntropy(), lr=1e38, epochs=3, block=block, rng=0, history=history)  # fmt: skip
+        fit_online(model, dataset, minidl.CrossEntropy(), lr=1e38, epochs=3, block_size=block, rng=0, history=history)  # fmt: skip
     assert (model.theta == before).all()
     assert len(history) == 1
     other = network(dataset, hidden, "float32")
     with pytest.raises(minidl.NonFiniteLossError) as two:
-        fit_online(other, dataset, minidl.CrossEntropy(), lr=1e38, epochs=3, block=65 - block, rng=0)  # fmt: skip
+        fit_online(other, dataset, minidl.CrossEntropy(), lr=1e38, epochs=3, block_size=65 - block, rng=0)  # fmt: skip
     assert str(one.value) == str(two.value)
 
 
 @pytest.mark.parametrize("loss", [minidl.CrossEntropy(), minidl.Perceptron()])
 @pytest.mark.parametrize("shape", [{}, {"hidden": (6,)}, {"hidden": (6,), "drop": 0.0}])
 def test_divergence_in_a_later_block(shape, loss):
-    """A few examples of enormous features, long after the start: the plain loop's error."""
+    """A few examples with huge features, long after the start, give the plain loop's error."""
     rng = np.random.default_rng(0)
     x = data(pixels=False).train.x.astype(np.float32)
     x[10:20] = rng.choice([-1e30, 1e30], (10, 20))
     dataset = minidl.Dataset((x, data().train.y), classes=5)
-    # They begin with the fourth block, so that its start must be right.
+    # They are in the fourth block, so the step in the message depends on where it starts.
     order, messages = np.roll(np.arange(300), 182), []
     for block in (1, 64):
         model = network(dataset, dtype="float32", **shape)
         with pytest.raises(minidl.NonFiniteLossError, match=r"epoch 1, step 19\d: ") as error:
-            fit_online(model, dataset, loss, lr=1e9, epochs=1, block=block, rng=iter([order]))
+            fit_online(model, dataset, loss, lr=1e9, epochs=1, block_size=block, rng=iter([order]))
         messages.append(str(error.value))
     assert messages[0] == messages[1]
 
 
-def test_side_by_side_the_others_go_on():
+def test_side_by_side_other_runs_continue_after_a_divergence():
     dataset = data()
-    runs = [OnlineRun(network(dataset, dtype="float32"), lr, l2) for lr, l2 in ((0.05, 0.0), (1e38, 0.0), (0.01, 0.1))]  # fmt: skip
+    runs = [OnlineRun(network(dataset, dtype="float32"), lr, decay) for lr, decay in ((0.05, 0.0), (1e38, 0.0), (0.01, 0.1))]  # fmt: skip
     fit_side_by_side(runs, dataset, minidl.CrossEntropy(), epochs=2, rng=0)
     assert [len(run.history) for run in runs] == [3, 1, 3]
     assert [run.error is None for run in runs] == [True, False, True]
     assert "epoch 1, step" in runs[1].error
     assert np.isfinite(runs[1].model.theta).all()
     for run in (runs[0], runs[2]):
-        alone, _ = trained(dataset, minidl.CrossEntropy(), 64, lr=run.lr, l2=run.l2, dtype="float32")  # fmt: skip
+        alone, _ = trained(dataset, minidl.CrossEntropy(), 64, lr=run.lr, weight_decay=run.weight_decay, dtype="float32")  # fmt: skip
         assert distance(run.model.theta, alone.theta) < 1e-5
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block": 0}, "expected block to be a whole number >= 1, got 0"),
+        ({"block_size": 0}, "expected block_size to be a whole number >= 1, got 0"),
         ({"lr": 0}, "expected lr to be a finite number > 0, got 0"),
         ({"lr": math.nan}, "expected lr to be a finite number > 0, got nan"),
-        ({"l2": -1}, "expected l2 to be a finite number >= 0, got -1"),
+        ({"weight_decay": -1}, "expected weight_decay to be a finite number >= 0, got -1"),
         ({"l1": "a"}, "expected l1 to be a finite number >= 0, got 'a'"),
         ({"epochs": -1}, "expected epochs to be a whole number >= 0, got -1"),
     ],
@@ -481,7 +480,7 @@ def test_bad_labels():
             fit_online(minidl.Linear(4, 2, rng=0, dtype="float64"), minidl.Dataset((x, np.arange(30) % 3)), loss, lr=0.1, epochs=1, rng=0)  # fmt: skip
 
 
-def test_bad_company():
+def test_runs_that_do_not_fit_together():
     dataset, loss = data(), minidl.CrossEntropy()
     good = network(dataset)
     for other, message in (
@@ -497,7 +496,7 @@ def test_bad_company():
 
 
 def test_training_has_one_blas_thread():
-    """Two that wait for each other take dozens of times as long; how many there were comes back."""
+    """Two threads would take dozens of times as long; the old number is restored."""
     threadpoolctl = pytest.importorskip("threadpoolctl")
 
     def threads():

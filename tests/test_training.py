@@ -177,8 +177,8 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_layer(data):
 def test_a_batch_that_is_not_finite_is_named(data):
     model, optimizer = make(dropout=0)
     train_ = minidl.data.Split(data.train.x.copy(), data.train.y, 1.0)
+    spoiled = minidl.Dataset(train_, data.valid, data.test, classes=data.classes)
     train_.x[3, 2] = np.nan  # after the data set was checked
-    spoiled = minidl.data.dataset._rebuild({**vars(data), "train": train_})
     with pytest.raises(minidl.NonFiniteLossError, match="the batch itself is not finite"):
         fit(model, spoiled, CrossEntropy(), optimizer, epochs=1, rng=1)
 

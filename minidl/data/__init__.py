@@ -1,4 +1,4 @@
-"""Data sets: the frozen ``Dataset``, readers for files, and letters that need no file."""
+"""Data sets: ``Dataset``, readers for files, and generated letters that need no file."""
 
 from minidl.data.cache import load_letters
 from minidl.data.dataset import Dataset, Split

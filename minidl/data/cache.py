@@ -1,4 +1,4 @@
-"""The embedded letters on disk: drawn once, then mapped into memory by every process."""
+"""Cache of the generated letters: drawn once, then mapped into memory by every process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minidl.validation import check_int, require
 
 
 def cache_folder() -> Path:
-    """``$MINIDL_CACHE``, or ``minidl`` in the place where the system keeps caches."""
+    """Return ``$MINIDL_CACHE``, or ``minidl`` in the system's folder for caches."""
     if "MINIDL_CACHE" in os.environ:
         return Path(os.environ["MINIDL_CACHE"])
     if sys.platform == "win32":
@@ -35,18 +35,18 @@ def load_letters(
     seed: int = 0,
     progress: bool = False,
 ) -> Dataset:
-    """The generated letters, in the sizes of the course's EMNIST Letters by default.
+    """Load the generated letters, drawing them on first use.
 
-    A smaller set is the beginning of a larger one. What is drawn is kept in the cache folder
-    (``$MINIDL_CACHE``) and mapped from there.
+    The default sizes are those of the course's EMNIST Letters. A smaller set is the beginning of a
+    larger one. Letters are stored in the cache folder (``$MINIDL_CACHE``) and mapped into memory.
 
     Parameters
     ----------
     train, valid, test : int
-        How many of each.
+        The number of examples of each part.
     seed : int
     progress : bool
-        Show a bar while letters are drawn (needs tqdm).
+        Show a progress bar while letters are drawn (needs tqdm).
     """
     sizes = {"train": train, "valid": valid, "test": test}
     for key, n in sizes.items():
@@ -61,22 +61,25 @@ def _split(number: int, key: str, n: int, seed: int, progress: bool) -> Split:
     file = _cached(stem, n)
     if file is None:
         file = cache_folder() / f"{stem}-{n}.npy"
-        bar = progress and require("tqdm", "examples").tqdm(total=n, desc=f"drawing {key} letters")
-        _draw(file, n, letters.blocks(n, seed=seed, split=number), bar.update if bar else int)
-        if bar:
-            bar.close()
+        blocks = letters.blocks(n, seed=seed, split=number)
+        if progress:
+            with require("tqdm", "examples").tqdm(total=n, desc=f"drawing {key} letters") as bar:
+                _draw(file, n, blocks, bar.update)
+        else:
+            _draw(file, n, blocks, lambda drawn: None)
     labels = np.load(file.with_suffix(".labels.npy"))[:n].astype(np.int64)
     return Split.mapped(file, labels, 1 / 256)
 
 
 def _cached(stem: str, n: int) -> Path | None:
-    """The smallest cached file with at least ``n`` letters."""
+    """Return the smallest cached file with at least ``n`` letters, None if there is none."""
     sizes = {
         int(p.name.removeprefix(f"{stem}-").removesuffix(".npy")): p
         for p in cache_folder().glob(f"{stem}-*.npy")
         if not p.name.endswith(".labels.npy") and p.with_suffix(".labels.npy").exists()
     }
-    return sizes[min(s for s in sizes if s >= n)] if any(s >= n for s in sizes) else None
+    large_enough = [size for size in sizes if size >= n]
+    return sizes[min(large_enough)] if large_enough else None
 
 
 def _draw(

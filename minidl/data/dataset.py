@@ -1,11 +1,10 @@
-"""A data set: frozen, checked once, kept small, converted a batch at a time."""
+"""Data sets: checked once, kept as they are on disk, converted to floats batch by batch."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,22 @@ from minidl.typing import Array
 from minidl.validation import check_float, check_int
 
 CHUNK = 4096
-"""Rows converted at a time where all of them are read in order."""
+"""Rows that are converted at a time when all rows are read in order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """The examples of one part: ``x`` (n, features), uint8 or float, and ``y`` (n,).
+    """The examples of one part of a data set.
 
-    Pixels stay as they are on disk; ``rows`` multiplies by ``scale`` as it converts them.
-    ``file``, if set, is the ``.npy`` that ``x`` is a map of (of its first rows): such a split
-    travels to another process as that name, so that all share one copy.
+    Parameters
+    ----------
+    x : array, shape (n, features), uint8 or float
+        As on disk; ``rows`` converts a batch to floats and multiplies it by ``scale``.
+    y : array, shape (n,)
+    scale : float
+    file : Path, optional
+        The ``.npy`` file whose first rows ``x`` maps into memory. A split with a file is pickled
+        as the file's name, so that several processes share one copy of the pixels.
     """
 
     x: Array
@@ -36,7 +41,7 @@ class Split:
 
     @classmethod
     def mapped(cls, file: Path, y: Array, scale: float) -> Split:
-        """The split whose ``x`` are the first ``len(y)`` rows of a ``.npy`` file, mapped."""
+        """Return the split whose ``x`` maps the first ``len(y)`` rows of a ``.npy`` file."""
         return cls(np.load(file, mmap_mode="r")[: len(y)], y, scale, file)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -50,7 +55,7 @@ class Split:
     def rows(
         self, index: Array | slice, dtype: DTypeLike = np.float32, out: Array | None = None
     ) -> Array:
-        """``x[index] * scale``, converted; into ``out``, in its dtype, where that is given."""
+        """Return ``x[index] * scale`` as ``dtype``, or in ``out`` and its dtype."""
         if out is None:
             out = np.array(self.x[index], dtype=dtype)
         else:
@@ -62,20 +67,21 @@ class Split:
     def batches(
         self, batch_size: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
     ) -> Iterator[tuple[Array, Array]]:
-        """Every example once, in an order drawn from ``rng``; the last batch may be smaller."""
+        """Yield every example once, in random order; the last batch may be smaller."""
         order = rng.permutation(len(self))
         for start in range(0, len(self), batch_size):
             index = order[start : start + batch_size]
             yield self.rows(index, dtype), self.y[index]
 
     def chunks(self, dtype: DTypeLike = np.float32) -> Iterator[Array]:
-        """All rows in order, in large pieces."""
+        """Yield all rows in order, ``CHUNK`` at a time."""
         for start in range(0, len(self), CHUNK):
             yield self.rows(slice(start, start + CHUNK), dtype)
 
 
+@dataclass(frozen=True, init=False, repr=False, eq=False)
 class Dataset:
-    """A training part, and a validation and a test part where there are any.
+    """A training part and, optionally, a validation and a test part.
 
     Parameters
     ----------
@@ -87,22 +93,26 @@ class Dataset:
     classes : int, optional
         ``K``; by default one more than the largest training label, 0 for a regression.
     scale : float, optional
-        What ``x`` is multiplied by as it is read: by default 1/256 for uint8, else 1.
+        A factor for ``x``, applied when rows are read; by default 1/256 for uint8, else 1.
     generated : bool
-        Whether a program drew the examples: shown wherever a number is printed.
+        Whether a program drew the examples. It is said wherever a result is printed.
     transposed : bool
-        Whether images are stored column by column, as EMNIST's are; only pictures care.
+        Whether images are stored column by column, as in EMNIST. Only pictures depend on it.
 
     Raises
     ------
     ValueError, TypeError
-        With the split and the entry that is wrong: an empty split, other features than in the
-        training part, a label outside ``0..K-1``, a pixel that is not finite.
+        If a part is empty, has another number of features than the training part, a label
+        outside ``0..K-1``, or a value that is not finite. Names the part and the entry.
     """
 
     train: Split
     valid: Split | None
     test: Split | None
+    name: str
+    classes: int
+    generated: bool
+    transposed: bool
 
     def __init__(
         self,
@@ -117,30 +127,18 @@ class Dataset:
         transposed: bool = False,
     ) -> None:
         parts = {"train": train, "valid": valid, "test": test}
-        splits = {k: _as_split(f"{name}: {k}", v, scale) for k, v in parts.items() if v is not None}
-        labels = splits["train"].y
+        splits = {
+            key: None if part is None else _as_split(f"{name}: {key}", part, scale)
+            for key, part in parts.items()
+        }
+        vars(self).update(splits)  # assignment is refused, since a data set is frozen
         if classes is None:
+            labels = self.train.y
             classes = int(labels.max()) + 1 if labels.dtype.kind == "i" else 0
-        set_ = object.__setattr__
-        set_(self, "name", name)
-        set_(self, "classes", check_int(name, "classes", classes, low=0))
-        set_(self, "features", splits["train"].x.shape[1])
-        set_(self, "generated", generated)
-        set_(self, "transposed", transposed)
-        for key in parts:
-            split = splits.get(key)
-            set_(self, key, split)
-            if split is not None:
-                self._check(f"{name}: {key}", split)
-
-    name: str
-    classes: int
-    features: int
-    generated: bool
-    transposed: bool
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a Dataset is frozen: {name} cannot be set")
+        classes = check_int(name, "classes", classes, low=0)
+        vars(self).update(name=name, classes=classes, generated=generated, transposed=transposed)
+        for key, split in self.splits.items():
+            self._check(f"{name}: {key}", split)
 
     def _check(self, owner: str, split: Split) -> None:
         if split.x.shape[1] != self.features:
@@ -169,18 +167,25 @@ class Dataset:
                     )
 
     @property
+    def features(self) -> int:
+        """The number of features of an example."""
+        return int(self.train.x.shape[1])
+
+    @property
     def title(self) -> str:
-        """The name, with a warning where the examples are generated."""
+        """The name, with a warning if the examples are generated."""
         return f"{self.name}{' (generated, not EMNIST)' if self.generated else ''}"
 
     @property
     def splits(self) -> dict[str, Split]:
-        """The parts that there are, by name."""
+        """The parts that are present, by name, in the order train, valid, test."""
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
-        return {k: v for k, v in parts.items() if v is not None}
+        return {key: split for key, split in parts.items() if split is not None}
 
     def checksum(self) -> str:
-        """SHA-256 over shapes, dtypes and contents of all parts, as hexadecimal digits."""
+        """Return the SHA-256 of the shapes, dtypes and contents of all parts, in hexadecimal."""
+        import hashlib  # slow to import
+
         digest = hashlib.sha256()
         for key, split in self.splits.items():
             digest.update(f"{key} {split.x.shape} {split.x.dtype} {split.scale!r}".encode())
@@ -190,55 +195,44 @@ class Dataset:
         return digest.hexdigest()
 
     def mapped(self, folder: str | os.PathLike[str]) -> Dataset:
-        """The same data set with its ``x`` in ``.npy`` files in ``folder``, mapped into memory."""
-        parts: dict[str, Split] = {}
+        """Return the data set with each ``x`` written to ``folder`` and mapped into memory."""
+        parts: dict[str, Any] = {}
         for key, split in self.splits.items():
             file = Path(folder) / f"{key}.npy"
             with atomic(file) as temporary:
                 np.save(temporary, split.x)
             parts[key] = Split.mapped(file.resolve(), split.y, split.scale)
-        return self._with(parts)
+        return replace(self, **parts)
 
     def sample(self, **sizes: int) -> Dataset:
-        """At most ``sizes[part]`` examples of each part, evenly spaced (a part may be sorted)."""
-        parts: dict[str, Split] = {}
+        """Return at most ``sizes[part]`` examples of each part.
+
+        They are evenly spaced, so that a part that is sorted by class keeps all classes.
+        """
+        parts: dict[str, Any] = {}
         for key, split in self.splits.items():
             n = min(check_int(self.name, key, sizes.get(key, len(split))), len(split))
             rows = np.arange(n) * len(split) // n
             parts[key] = Split(split.x[rows], split.y[rows], split.scale)
-        return self._with(parts)
+        return replace(self, **parts)
 
     def map(self, apply: Callable[[Array], Array], dtype: DTypeLike | None = None) -> Dataset:
-        """The data set of ``apply(x)`` for the scaled rows ``x`` of each part, chunk by chunk.
+        """Return the data set with ``apply(x)`` in place of the scaled rows ``x``.
 
-        Rows come as ``dtype``: by default as they are, float32 for pixels.
+        ``apply`` gets ``CHUNK`` rows at a time, in ``dtype``: by default float32 for pixels, and
+        for floats the dtype that they have.
         """
-        parts: dict[str, Split] = {}
+        parts: dict[str, Any] = {}
         for key, split in self.splits.items():
             kind = dtype or (np.float32 if split.x.dtype == np.uint8 else split.x.dtype)
             x = np.concatenate([apply(chunk) for chunk in split.chunks(kind)])
             parts[key] = Split(x, split.y, 1.0)
-        return self._with({**parts, "features": x.shape[1]})
-
-    def _with(self, parts: Mapping[str, Any]) -> Dataset:
-        """The same data set with other splits."""
-        return _rebuild({**self.__dict__, **parts})
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.__dict__,)
+        return replace(self, **parts)
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{k} {len(s):,}" for k, s in self.splits.items())
+        sizes = ", ".join(f"{key} {len(split):,}" for key, split in self.splits.items())
         kind = f"{self.classes} classes" if self.classes else "regression"
         return f"Dataset({self.name}: {sizes}; {self.features} features, {kind})"
-
-
-def _rebuild(state: dict[str, Any]) -> Dataset:
-    """Unpickle without checking all pixels again."""
-    dataset = Dataset.__new__(Dataset)
-    for name, value in state.items():
-        object.__setattr__(dataset, name, value)
-    return dataset
 
 
 def _as_split(owner: str, part: Split | tuple[Array, Array], scale: float | None) -> Split:

@@ -1,8 +1,8 @@
-"""Features: maps from a data set to a data set, fitted on its training part alone.
+"""Features: transformations of a data set that are fitted on its training part alone.
 
-Each has ``fit(dataset)``, ``transform(dataset)`` and ``fit_transform(dataset)``, and ``apply(x)``
-for bare rows. Pixels become float32, which holds ``k / 256`` exactly, unless ``dtype`` says
-otherwise; floats stay what they are.
+Each has ``fit(dataset)``, ``transform(dataset)`` and ``fit_transform(dataset)``, which return data
+sets, and ``apply(x)`` for an array of rows. By default pixels become float32, which represents
+``k / 256`` exactly, and floats keep their dtype.
 """
 
 from __future__ import annotations
@@ -23,23 +23,26 @@ if TYPE_CHECKING:
 
 
 class Feature(ABC):
-    """A map of rows that may learn from the training part."""
+    """A transformation of rows, which may learn from the training part.
+
+    To write one, define ``apply`` and, if there is something to learn, ``learn``.
+    """
 
     def fit(self, dataset: Dataset) -> Self:
-        """Learn from ``dataset.train``; no other part is looked at."""
-        self._fit(dataset.train)
+        """Learn from ``dataset.train`` alone."""
+        self.learn(dataset.train)
         return self
 
-    def _fit(self, train: Split) -> None:
-        """What ``fit`` does, for those that have something to learn."""
+    def learn(self, train: Split) -> None:
+        """Set what ``apply`` uses; by default there is nothing to learn."""
         return
 
     @abstractmethod
     def apply(self, x: Array) -> Array:
-        """The features (n, f) of rows (n, features) that are scaled already, in their dtype."""
+        """Return the new features of scaled rows ``(n, features)``, in the dtype of ``x``."""
 
     def transform(self, dataset: Dataset, dtype: DTypeLike | None = None) -> Dataset:
-        """All parts of ``dataset``, as features of ``dtype``."""
+        """Apply to all parts of ``dataset``, in ``dtype``."""
         return dataset.map(self.apply, dtype)
 
     def fit_transform(self, dataset: Dataset, dtype: DTypeLike | None = None) -> Dataset:
@@ -50,35 +53,21 @@ class Feature(ABC):
         return f"{type(self).__name__}()"
 
 
-class BiasColumn(Feature):
-    """Appends a constant 1 as the last feature.
-
-    To a model whose first layer has a bias this adds nothing: the bias is that feature's weight.
-    """
-
-    def apply(self, x: Array) -> Array:
-        return np.hstack([x, np.ones((len(x), 1), x.dtype)])
-
-
-bias_column = BiasColumn()
-"""There is nothing to set or to learn, so one is enough."""
-
-
 class Standardize(Feature):
-    """Subtracts each feature's mean and divides by its standard deviation.
+    """Subtract the mean of each feature and divide by its standard deviation.
 
-    A feature that never changes becomes 0.
+    A feature that is constant in the training part becomes 0.
 
     Attributes
     ----------
     mean, std : array, shape (features,), float64
-        Of the training part.
+        Mean and standard deviation of the training part.
     """
 
     mean: Array
     std: Array
 
-    def _fit(self, train: Split) -> None:
+    def learn(self, train: Split) -> None:
         self.mean = _mean(train)
         squares = sum(np.square(x - self.mean).sum(axis=0) for x in train.chunks(np.float64))
         self.std = np.sqrt(squares / len(train))
@@ -90,14 +79,13 @@ class Standardize(Feature):
 
 
 class AveragePool(Feature):
-    """Replaces each square of pixels by its mean: 28x28 becomes 14x14.
+    """Replace each square of ``size`` by ``size`` pixels by its mean: 28x28 becomes 14x14.
 
     Parameters
     ----------
     size : int
-        Pixels along a side of the square.
     shape : (int, int), optional
-        Rows and columns of the image, both multiples of ``size``; by default a square.
+        Height and width of the image, both multiples of ``size``. By default it is a square.
     """
 
     def __init__(self, size: int = 2, shape: tuple[int, int] | None = None) -> None:
@@ -126,24 +114,24 @@ class PCA(Feature):
     """Principal components: the directions in which the training part varies most.
 
     ``apply(x) = (x - mean) components^T``. The components are eigenvectors of the covariance
-    matrix, found by ``numpy.linalg.eigh`` in float64. An eigenvector's sign means nothing: here
-    its entry of largest magnitude is positive.
+    matrix, computed by ``numpy.linalg.eigh`` in float64. The sign of an eigenvector is arbitrary;
+    it is chosen so that the entry of largest magnitude is positive.
 
     Parameters
     ----------
-    components : int or float, optional
-        How many components to keep; or, as a float in (0, 1], the share of the variance that
-        those kept shall have at least. All by default.
+    n_components : int or float, optional
+        The number of components to keep. A float in (0, 1] keeps as many as are needed for this
+        share of the variance. By default all are kept.
 
     Attributes
     ----------
     mean : array, shape (features,)
     components : array, shape (k, features)
-        Orthonormal rows, by falling variance.
+        Orthonormal rows, in order of decreasing variance.
     variances : array, shape (k,)
-        Along each component, with the divisor n - 1.
+        The variance along each component, with divisor n - 1.
     ratios : array, shape (k,)
-        The share of each in the variance of all features together.
+        The share of each component in the total variance.
     """
 
     mean: Array
@@ -151,18 +139,21 @@ class PCA(Feature):
     variances: Array
     ratios: Array
 
-    def __init__(self, components: int | float | None = None) -> None:
-        self.keep = components
-        if isinstance(components, float):
-            check_float("PCA", "components as a share", components, low=0, high=1, open_low=True)
-        elif components is not None:
-            check_int("PCA", "components", components)
+    def __init__(self, n_components: int | float | None = None) -> None:
+        self.n_components = n_components
+        if isinstance(n_components, float):
+            check_float(
+                "PCA", "a fractional n_components", n_components, low=0, high=1, open_low=True
+            )
+        elif n_components is not None:
+            check_int("PCA", "n_components", n_components)
 
-    def _fit(self, train: Split) -> None:
+    def learn(self, train: Split) -> None:
         features = train.x.shape[1]
-        if isinstance(self.keep, int) and self.keep > features:
+        k = features if self.n_components is None else self.n_components
+        if isinstance(k, int) and k > features:
             raise ValueError(
-                f"{self!r}: expected components to be at most {features}, the number of features"
+                f"{self!r}: expected n_components to be at most {features}, the number of features"
             )
         self.mean = _mean(train)
         covariance = np.zeros((features, features))
@@ -171,11 +162,10 @@ class PCA(Feature):
             covariance += x.T @ x
         covariance /= max(len(train) - 1, 1)
         variances, vectors = np.linalg.eigh(covariance)
-        # Ascending, and rounding may leave the smallest a little below 0.
+        # eigh gives them in ascending order, and rounding may leave the smallest just below 0.
         variances, vectors = np.maximum(variances[::-1], 0), vectors[:, ::-1].T
         total = variances.sum()
         ratios = variances / total if total > 0 else np.zeros(features)
-        k = features if self.keep is None else self.keep
         if isinstance(k, float):
             k = min(int(np.searchsorted(np.cumsum(ratios), k * (1 - 1e-12))) + 1, features)
         largest = vectors[np.arange(features), np.abs(vectors).argmax(axis=1)]
@@ -188,53 +178,22 @@ class PCA(Feature):
         return scores
 
     def reconstruct(self, z: Array) -> Array:
-        """The rows whose features are ``z``, as far as the components kept can tell."""
+        """Return the rows whose components are ``z``: the inverse of ``apply`` if all are kept."""
         rows: Array = z @ self.components.astype(z.dtype) + self.mean.astype(z.dtype)
         return rows
 
     def __repr__(self) -> str:
-        return f"PCA({'' if self.keep is None else self.keep})"
-
-
-class Pipeline(Feature):
-    """Features one after another, each fitted on what the one before makes of the training part.
-
-    Parameters
-    ----------
-    *features : Feature
-    """
-
-    def __init__(self, *features: Feature) -> None:
-        for feature in features:
-            if not isinstance(feature, Feature):
-                raise TypeError(f"Pipeline: expected features, got {feature!r}")
-        self.features = features
-
-    def fit(self, dataset: Dataset) -> Self:
-        train = Dataset(dataset.train, classes=dataset.classes, name=dataset.name)
-        for feature in self.features[:-1]:
-            train = feature.fit_transform(train, np.float64)
-        for feature in self.features[-1:]:
-            feature.fit(train)
-        return self
-
-    def apply(self, x: Array) -> Array:
-        for feature in self.features:
-            x = feature.apply(x)
-        return x
-
-    def __repr__(self) -> str:
-        return f"Pipeline({', '.join(map(repr, self.features))})"
+        return f"PCA({'' if self.n_components is None else self.n_components})"
 
 
 def _mean(split: Split) -> Array:
-    """Of each feature, in float64."""
+    """Return the mean of each feature, in float64."""
     total: Array = sum(x.sum(axis=0) for x in split.chunks(np.float64)) / len(split)
     return total
 
 
 def _fitted(feature: Feature, x: Array, *names: str) -> list[Array]:
-    """What was learned, in the dtype of ``x``; an error if nothing was, or of another width."""
+    """Return what was learned, in the dtype of ``x``; refuse ``x`` of the wrong width."""
     if not hasattr(feature, names[0]):
         raise ValueError(f"{feature!r}: not fitted yet; call fit(dataset) first")
     learned = [getattr(feature, name) for name in names]

@@ -1,4 +1,4 @@
-"""Examples as pictures, and classes by their names."""
+"""Examples as images, and names of classes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from minidl.typing import Array
 def as_images(
     dataset: Dataset, split: Split, rows: Array, transpose: bool | None = None
 ) -> Array | None:
-    """Rows of a part as uint8 images (n, side, side[, 3]); None where they are no square images.
+    """Return rows of a part as uint8 images ``(n, side, side[, 3])``.
 
-    ``transpose`` swaps the axes of images that are stored column by column; by default as the
-    data set says.
+    None if the features of an example are not the pixels of a square image. ``transpose`` swaps
+    the axes of images that are stored column by column; by default ``dataset.transposed``.
     """
     channels = 1 if math.isqrt(dataset.features) ** 2 == dataset.features else 3
     side = math.isqrt(dataset.features // channels)
@@ -32,5 +32,5 @@ def as_images(
 
 
 def class_name(dataset: Dataset, k: int) -> str:
-    """A letter where there are 26 classes, else the number."""
+    """Return the letter of class ``k`` if there are 26 classes, else the number."""
     return string.ascii_uppercase[k] if dataset.classes == 26 else str(k)

@@ -1,23 +1,23 @@
-"""Handwriting-like letters drawn by formulas, for when no file is at hand. They are *not* EMNIST.
+"""Generated letters that resemble handwriting, for use without a data file. They are *not* EMNIST.
 
-26 classes, capital and small forms merged, 28 x 28 pixels, meant to be about as hard as EMNIST
-Letters. Accuracies measured with 104,000 letters to train and 20,800 to validate (seed 0), best
-epoch: perceptron 0.61 (20 epochs, from 0.55 to 0.61), logistic regression by SGD 0.725 (20 epochs),
-one hidden layer of 16 / 32 / 64 / 128 / 256 ReLUs by Adam 0.797 / 0.863 / 0.891 / 0.905 / 0.914 (30
-epochs).
+26 classes, capital and small letters merged, 28x28 pixels, meant to be about as hard as EMNIST
+Letters. Accuracies measured with 104,000 training and 20,800 validation examples (seed 0), best
+epoch: perceptron 0.61 (20 epochs, between 0.55 and 0.61), logistic regression by SGD 0.725 (20
+epochs), one hidden layer of 16 / 32 / 64 / 128 / 256 ReLUs by Adam 0.797 / 0.863 / 0.891 / 0.905 /
+0.914 (30 epochs).
 
-A letter is drawn in three steps, each of them a few array operations for a whole block of letters:
+A letter is drawn in three steps, each a few array operations for a whole block of letters:
 
-1. Take the control points of one written form, jitter them, then bend, slant and turn the letter.
-2. Lay smooth curves (Catmull-Rom splines) through them. A position on such a curve is a linear
-   combination of control points, so all positions together are a matrix product, with a matrix
-   that depends on the form alone.
+1. Take the control points of one written form, jitter them, then bend, slant and rotate the letter.
+2. Draw smooth curves (Catmull-Rom splines) through them. A position on such a curve is a linear
+   combination of the control points, so all positions are a matrix product; the matrix depends
+   only on the form.
 3. Move a Gaussian brush along the curves. The brush is separable, ``exp(-dx^2) exp(-dy^2)``, so the
-   sum over its positions is a matrix product as well: (28, positions) @ (positions, 28).
+   sum over its positions is a matrix product too: (28, positions) @ (positions, 28).
 
-The same arguments give the same bits on the same machine with the same NumPy, whatever the number
-of threads. Another processor may round float32 `exp` and matrix products differently: without fused
-multiply-add, about 10 pixels in a million came out one grey level off.
+The same arguments give the same bits on the same machine with the same NumPy, for any number of
+threads. Another processor may round float32 ``exp`` and matrix products differently: without fused
+multiply-add, about 10 pixels in a million differed by one grey level.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from numpy.typing import NDArray
 from minidl.validation import check_int
 
 N_CLASSES = 26
-VERSION = 1  # to be raised when the pixels change: files of drawn letters carry it in their names
+VERSION = 1  # increase it when the pixels change: it is part of the names of the cached files
 
 _SIDE = 28
-_BLOCK = 1040  # letters drawn at once: 40 of each class, some 50 MB of temporaries
-_POSITIONS = 96  # of the brush in one letter: at most about one pixel apart
+_BLOCK = 1040  # letters drawn at once: 40 of each class, about 50 MB of temporary arrays
+_POSITIONS = 96  # positions of the brush in one letter, at most about one pixel apart
 
-# The written forms of A to Z, a line for each letter, or two: first the capital forms, then, after
-# the bar, the small ones, separated by commas. A form is a few strokes. A stroke is a word of
-# two-digit points "xy" on a 10 x 10 grid, x to the right and y DOWN, and the pen runs smoothly
-# through them: "5059 1090" is a T. Two points make a straight line; a corner is where one word ends
-# and the next begins. Equal points of a form are one point, so strokes that meet stay joined. A
-# stroke that ends where it began is a smooth loop. A form may fill any part of the grid; size and
-# place are set later. A form that is written twice is twice as common. Some are ambiguous (a bare
-# I and l, some g and q, u and v), as in real life.
+# The written forms of A to Z, one or two lines per letter: the capital forms, a bar, the small
+# forms; forms are separated by commas. A form consists of strokes. A stroke is a word of two-digit
+# points "xy" on a 10x10 grid, x to the right and y DOWN, and the pen moves smoothly through them:
+# "5059 1090" is a T. Two points make a straight line; a corner is made by ending one stroke and
+# starting another. Equal points of a form are the same point, so joined strokes stay joined under
+# jitter. A stroke that ends at its first point is a smooth loop. A form may fill any part of the
+# grid; size and place are set later. A form that is listed twice is twice as frequent. Some forms
+# are ambiguous (a plain I and l, some g and q, u and v), as in real handwriting.
 _FORMS = """
 5019 5089 2676, 191430608489 1585
     | 825013164986 8089, 1240727689 7434174976, 603013174986 808699
@@ -86,17 +86,17 @@ class _Table(NamedTuple):
     points: NDArray[np.float32]  # (forms, p, 2): control points x, y; the letter is centred, size 1
     place: NDArray[np.float32]  # (forms, 96, p): place @ points are the positions of the brush
     step: NDArray[np.float32]  # (forms, 96, p): step @ points are its movements at each position
-    first: NDArray[np.int64]  # (26, 2): number of the first form of a class, capital and small
-    many: NDArray[np.int64]  # (26, 2): how many forms there are from that one on
+    first: NDArray[np.int64]  # (26, 2): index of the first form of a class, capital and small
+    n_forms: NDArray[np.int64]  # (26, 2): the number of forms of that class, one after another
 
 
 @cache
 def _table() -> _Table:
-    """Read `_FORMS`. Not on import: that would keep everyone waiting who never draws a letter."""
+    """Parse ``_FORMS``, on first use."""
     letters = _FORMS.strip().replace("\n    |", "|").split("\n")
     cases = [[case.split(",") for case in letter.split("|")] for letter in letters]
-    many = np.array([[len(case) for case in letter] for letter in cases], np.int64)
-    first = np.cumsum(many).reshape(many.shape) - many
+    n_forms = np.array([[len(case) for case in letter] for letter in cases], np.int64)
+    first = np.cumsum(n_forms).reshape(n_forms.shape) - n_forms
     forms = [_read(form) for letter in cases for case in letter for form in case]
     p = max(len(points) for points, _, _ in forms)
     table = _Table(
@@ -104,7 +104,7 @@ def _table() -> _Table:
         np.zeros((len(forms), _POSITIONS, p), np.float32),
         np.zeros((len(forms), _POSITIONS, p), np.float32),
         first,
-        many,
+        n_forms,
     )
     for f, (points, place, step) in enumerate(forms):
         table.points[f, : len(points)] = points
@@ -114,21 +114,21 @@ def _table() -> _Table:
 
 
 def _read(form: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """One written form, as in `_Table`: points (p, 2), place (96, p) and step (96, p)."""
+    """Parse one form; return points (p, 2), place (96, p) and step (96, p) as in ``_Table``."""
     strokes = [[word[i : i + 2] for i in range(0, len(word), 2)] for word in form.split()]
     index = {xy: i for i, xy in enumerate(dict.fromkeys(xy for s in strokes for xy in s))}
     points = np.array([[int(xy[0]), int(xy[1])] for xy in index], np.float64)
     low, high = points.min(axis=0), points.max(axis=0)
     points = (points - (low + high) / 2) / (high - low).max()
 
-    spans = []  # (a, b, c, d): the curve runs from b to c, coming from a and going on to d
+    spans = []  # (a, b, c, d): a piece of the curve from b to c, between a before and d after
     for stroke in strokes:
         s = [index[xy] for xy in stroke]
         loop = s[0] == s[-1]
         s = [s[-2] if loop else s[0], *s, s[1] if loop else s[-1]]
         spans += [s[i : i + 4] for i in range(len(s) - 3)]
 
-    # Spread the positions evenly over the length of the letter, with two or more in every span.
+    # Spread the positions evenly over the length of the letter, at least two in every span.
     chords = np.array([np.hypot(*(points[c] - points[b])) for _, b, c, _ in spans])
     free = _POSITIONS - 2 * len(spans)
     ends = np.rint(free * np.cumsum(chords) / chords.sum()).astype(int)
@@ -137,7 +137,7 @@ def _read(form: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[
     row = 0
     for (a, b, c, d), n in zip(spans, np.diff(ends, prepend=0) + 2, strict=True):
         # Catmull-Rom: the cubic from b to c with slopes (c - a)/2 at b and (d - b)/2 at c, and its
-        # derivative. Added, not assigned: at the ends of a stroke a is b, or c is d.
+        # derivative. Added, not assigned, since at the ends of a stroke a is b, or c is d.
         t = (np.arange(n) + 0.5) / n
         for i, cubic, slope in (
             (a, -t + 2 * t**2 - t**3, -1 + 4 * t - 3 * t**2),
@@ -152,7 +152,7 @@ def _read(form: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[
 
 
 def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """One block of letters: pixels (1040, 784) uint8 and labels (1040,) uint8."""
+    """Draw one block of letters: pixels (1040, 784) uint8 and labels (1040,) uint8."""
 
     def normal(spread: float, *shape: int) -> NDArray[np.float32]:
         return np.float32(spread) * rng.standard_normal((_BLOCK, *shape), dtype=np.float32)
@@ -160,11 +160,11 @@ def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np
     table = _table()
     labels = rng.permutation(np.arange(_BLOCK) % N_CLASSES)
     case = rng.integers(2, size=_BLOCK)
-    form = table.first[labels, case] + rng.integers(table.many[labels, case])
+    form = table.first[labels, case] + rng.integers(table.n_forms[labels, case])
 
-    # The hand. Every control point is off by up to 12 % of the letter's size, more or less with the
-    # writer's care (uniformly, not normally: one point far off spoils a letter). Then proportions,
-    # bend, slant and direction of the whole letter.
+    # The handwriting. Every control point is displaced by up to about 12 % of the letter's size;
+    # the limit varies between letters. The distribution is uniform, since one point far off makes a
+    # letter unreadable. Then change proportions, bend, slant and angle of the whole letter.
     jitter = 0.12 * np.exp(normal(0.38, 1, 1))
     off = 2 * rng.random((_BLOCK, *table.points.shape[1:]), dtype=np.float32) - 1
     points = table.points[form] + jitter * off
@@ -174,15 +174,15 @@ def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np
     cos, sin = np.cos(angle), np.sin(angle)
     points = np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
-    # Fit the letter into a box of about 20 pixels, near the middle of the image.
+    # Fit the letter into a box of about 20 pixels near the middle of the image.
     where = table.place[form] @ points
     low, high = where.min(axis=1, keepdims=True), where.max(axis=1, keepdims=True)
     size = 20 * np.exp(normal(0.08, 1, 1)) / (high - low).max(axis=2, keepdims=True)
     where = size * (where - (low + high) / 2) + (_SIDE - 1) / 2 + normal(0.85, 1, 2)
     ink = size * np.linalg.norm(table.step[form] @ points, axis=2, keepdims=True)
 
-    # The brush leaves ink in proportion to its way, with density 1 on the axis of a straight line.
-    # The paper takes only so much: strokes are evenly black, and cross without a blot.
+    # The brush leaves ink in proportion to the distance it moves, with density 1 on the axis of a
+    # straight line. Clipping makes strokes evenly black, also where they cross.
     pen = 0.95 * np.exp(normal(0.2, 1, 1))
     grid = np.arange(_SIDE, dtype=np.float32)
     across, down = (np.exp(-0.5 * ((where[..., i, None] - grid) / pen) ** 2) for i in (0, 1))
@@ -195,7 +195,7 @@ def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np
 def blocks(
     n: int, *, seed: int = 0, split: int = 0
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Draw n letters, at most 1040 at a time, for a caller who does not want to hold them all.
+    """Draw n letters block by block, at most 1040 at a time, to save memory.
 
     Parameters
     ----------
@@ -211,14 +211,14 @@ def blocks(
     Raises
     ------
     ValueError
-        If n, seed or split is out of range; at once, not when the first block is asked for.
+        If n, seed or split is out of range; raised by the call, before the first block is drawn.
     """
     n = check_int("letters", "n", n)
     key = check_int("letters", "seed", seed, low=0), check_int("letters", "split", split, low=0)
 
     def each() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
         for start in range(0, n, _BLOCK):
-            # A stream of its own for every block: more letters never change the ones before them.
+            # Each block has its own random stream, so more letters never change earlier ones.
             stream = np.random.SeedSequence(key[0], spawn_key=(key[1], start // _BLOCK))
             pixels, labels = _draw_block(np.random.default_rng(stream))
             yield pixels[: n - start], labels[: n - start]
@@ -229,18 +229,18 @@ def blocks(
 def draw(n: int, *, seed: int = 0, split: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw n letters.
 
-    ``draw(n)`` is the beginning of ``draw(m)`` for n < m. The classes are balanced and in random
-    order within each 1040 letters; capital and small forms are equally likely.
+    ``draw(n)`` is the beginning of ``draw(m)`` for n < m. Each block of 1040 letters has 40 of each
+    class, in random order; capital and small forms are equally likely.
 
     Parameters
     ----------
     n : int
-        How many letters, at least 1.
+        The number of letters, at least 1.
     seed : int
-        At least 0; another seed gives other letters in the same hands.
+        At least 0. Another seed gives other letters of the same distribution.
     split : int
-        At least 0: which of the independent streams of that seed. By convention 0 is for training,
-        1 for validation and 2 for testing.
+        At least 0: the number of an independent stream of that seed. By convention 0 is for
+        training, 1 for validation and 2 for testing.
 
     Returns
     -------

@@ -1,11 +1,10 @@
-"""Files that hold data sets: the course's ``.npz`` of several years, and IDX folders."""
+"""Readers of data files: the course's ``.npz`` files of several years, and IDX folders."""
 
 from __future__ import annotations
 
 import gzip
 import math
 import os
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from minidl.validation import did_you_mean
 
 NAMES = ("letters",)
 
-# The keys of the course's files, by year: x and y of train, valid, test.
+# The keys of the course's files, by year: x and y of train, valid and test.
 _SCHEMES: dict[str, tuple[str, ...]] = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
     "2024-25": (
@@ -27,32 +26,32 @@ _SCHEMES: dict[str, tuple[str, ...]] = {
     "2021-22": ("Xtrain", "ytrain", "Xdev", "ydev", "Xtest", "ytest"),
 }  # fmt: skip
 
-_PREFIXES = ("emnist-letters-", "")  # EMNIST's names, MNIST's names
+_PREFIXES = ("emnist-letters-", "")  # of the IDX files of EMNIST, and of MNIST
 
 EMNIST_VALID = 20_800
-"""As many of the last EMNIST training rows become the validation part: as large as the test
-part, and balanced, as its authors describe."""
+"""The number of EMNIST training rows, from the end, that become the validation part. It is then
+as large as the test part, and balanced, as the authors of EMNIST describe."""
 
 
 def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> Dataset:
-    """Load a data set, recognising its format.
+    """Load a data set from a file or folder, whose format is recognised.
 
     Parameters
     ----------
     source : path or name
         The name ``"letters"`` (generated letters, no file needed); a course ``.npz`` of
-        2025-26, 2024-25 or 2021-22; or a folder of IDX files, plain or gzip, named as EMNIST's
-        (``emnist-letters-train-images-idx3-ubyte.gz``) or MNIST's
+        2025-26, 2024-25 or 2021-22; or a folder of IDX files, plain or gzip, named as those of
+        EMNIST (``emnist-letters-train-images-idx3-ubyte.gz``) or of MNIST
         (``train-images-idx3-ubyte.gz``).
     progress : bool
-        Show a bar while letters are drawn for the first time (needs tqdm).
+        Show a progress bar while letters are drawn for the first time (needs tqdm).
 
     Raises
     ------
     FileNotFoundError
-        If there is nothing of that name.
+        If there is no such file or folder, or no IDX file in the folder.
     ValueError, TypeError
-        If the content is damaged or not a data set; says what was expected and found.
+        If the content is damaged or is not a data set.
     """
     if str(source) in NAMES:
         return load_letters(progress=progress)
@@ -66,6 +65,8 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
 
 
 def _load_npz(path: Path) -> Dataset:
+    import zipfile  # takes as long as a tenth of NumPy, so not on `import minidl`
+
     try:
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
@@ -77,7 +78,7 @@ def _load_npz(path: Path) -> Dataset:
         raise ValueError(f"{path}: cannot be read as an .npz file ({error})") from error
     year, keys = max(_SCHEMES.items(), key=lambda item: len(set(item[1]) & set(found)))
     missing = [key for key in keys if key not in found]
-    if year == "2021-22" and missing == ["Xdev", "ydev"]:  # the Ames file has no dev part
+    if year == "2021-22" and missing == ["Xdev", "ydev"]:  # the Ames file has no validation part
         missing, keys = [], (*keys[:2], *keys[4:])
     if missing:
         raise ValueError(
@@ -85,7 +86,7 @@ def _load_npz(path: Path) -> Dataset:
             f"found {', '.join(found) or 'nothing'}"
         )
     ys = {key: arrays[key] for key in keys[1::2]}
-    # House prices, the one regression among the course's data sets, come under these keys.
+    # The only regression among the course's data sets, Ames house prices, has these keys.
     regression = year == "2021-22" and not _is_integral(ys[keys[1]])
     if not regression:
         ys = _labels(path, ys)
@@ -105,7 +106,7 @@ def _is_integral(y: Array) -> bool:
 
 
 def _labels(path: Path, ys: dict[str, Array]) -> dict[str, Array]:
-    """Labels as integers from 0: the course's files count from 0 or from 1."""
+    """Return the labels as integers from 0; the course's files count from 0 or from 1."""
     for key, y in ys.items():
         if not _is_integral(y):
             bad = next(v for v in y.ravel().tolist() if isinstance(v, str) or v % 1 != 0)
@@ -123,7 +124,7 @@ def _load_idx(folder: Path) -> Dataset:
     if prefix is None:
         raise FileNotFoundError(
             f"{folder}: no IDX files: expected [emnist-letters-]train-images-idx3-ubyte[.gz] "
-            f"and its sisters; found {', '.join(names) or 'nothing'}"
+            f"and the other three files; found {', '.join(names) or 'nothing'}"
         )
 
     def part(stem: str, dimensions: int) -> Array:
@@ -159,10 +160,10 @@ def _load_idx(folder: Path) -> Dataset:
 
 
 def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
-    """Read an IDX file of uint8 with so many ``dimensions``, plain or gzip.
+    """Read an IDX file of uint8 with a given number of dimensions, plain or gzip.
 
-    Two zero bytes, the type 0x08, the number of dimensions, each as a big-endian uint32, then
-    the values in C order.
+    The format: two zero bytes, the type 0x08, the number of dimensions in one byte, the dimensions
+    as big-endian uint32, the values in C order.
     """
     path = Path(path)
     try:

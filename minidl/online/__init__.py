@@ -1,9 +1,10 @@
 """SGD on one example at a time, as fast as on batches.
 
-``fitting`` has the two functions that train, ``blocks`` what happens to the first layer,
-``tails`` what happens after it.
+``fitting`` has the two functions that train and ``runs`` the model and settings of one run.
+``blocks`` computes the first layer, ``tails`` the layers and the loss after it, from ``kernels``.
 """
 
-from minidl.online.fitting import OnlineRun, compounding, fit_online, fit_side_by_side
+from minidl.online.fitting import compounding, fit_online, fit_side_by_side
+from minidl.online.runs import OnlineRun
 
 __all__ = ["OnlineRun", "compounding", "fit_online", "fit_side_by_side"]

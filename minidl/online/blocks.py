@@ -1,19 +1,19 @@
-r"""SGD on one example at a time, a block of examples from three matrix products.
+r"""SGD on one example at a time, a block of examples with three matrix products.
 
-A step changes the first layer's weight by ``-lr x_t^T g_t``, where ``g_t`` is the gradient of the
-loss with respect to that layer's output. So within a block the output at step t needs none of
-the weights in between::
+Step s changes the first layer's weight by ``-lr x_s^T g_s``, where ``g_s`` is the gradient of the
+loss with respect to that layer's output. So within a block the output at step t follows from the
+weights ``W_0`` at the start of the block::
 
     z_t = x_t W_t = x_t W_0 + sum_{s<t} (x_t . x_s) (-lr g_s)
 
-``Z = X W_0`` and the Gram matrix ``X X^T`` are two products for the whole block; with them each
-example costs one short product; ``W_0 + X^T G``, where row s of G is ``-lr g_s``, is the third.
-The updates are those of the plain loop, one after the other: only sums are added up in another
-order. The bias is the weight of a last feature that is always 1.
+``Z = X W_0`` and the Gram matrix ``X X^T`` are two products for the whole block; each example then
+costs one short product; ``W_0 + X^T G``, where row s of G is ``-lr g_s``, is the third product.
+The updates are those of the plain loop, one after the other; only the order of additions differs.
+The bias is the weight of a last feature that is always 1.
 
-An L2 penalty multiplies W by ``a = 1 - lr l2`` at each step. What is kept is V with ``W = c V``:
-the number c takes the powers of a, and G is kept in units of c. So the smallest penalty counts,
-even where ``1 - lr l2`` rounds to 1 in float32, and costs no pass over the weights.
+Weight decay multiplies W by ``a = 1 - lr weight_decay`` at each step. The matrix that is stored is
+V, with ``W = c V``: the scalar c takes the powers of a, and the rows of G are divided by c. So
+weight decay costs no pass over the weights, and has an effect even where a rounds to 1 in float32.
 """
 
 from __future__ import annotations
@@ -26,37 +26,38 @@ import numpy as np
 
 from minidl.data.dataset import Split
 from minidl.losses import Loss, Perceptron
-from minidl.online.tails import OnlineRun, make_tails
+from minidl.online.runs import OnlineRun
+from minidl.online.tails import make_tails
 from minidl.optim import flush_weights
 from minidl.typing import Array
 
 
-def longest(runs: Sequence[OnlineRun], block: int) -> int:
-    """As many examples as a block may have: fewer where c would shrink by more than 1000."""
-    least = min(run.keep for run in runs)
-    if least >= 1:
-        return block
-    return max(1, min(block, int(math.log(1e-3) / math.log(least)))) if least > 0 else 1
+def max_block_size(runs: Sequence[OnlineRun], block_size: int) -> int:
+    """Return ``block_size``, or less where weight decay would shrink c by more than 1000."""
+    smallest = min(run.decay_factor for run in runs)
+    if smallest >= 1:
+        return block_size
+    if smallest <= 0:
+        return 1
+    return max(1, min(block_size, int(math.log(1e-3) / math.log(smallest))))
 
 
-def shrink(weights: Array, by: Array | float) -> None:
-    """Move weights towards 0, and no further: the proximal step of an L1 penalty, in place."""
+def soft_threshold(weights: Array, by: Array | float) -> None:
+    """Move weights towards 0 but not past it, in place: the proximal step of an L1 penalty."""
     weights -= np.clip(weights, -by, by)
 
 
-def weights_of(run: OnlineRun) -> Array:
-    """A first layer's weight, and under it the bias: in ``theta`` one follows the other."""
-    return run.first.theta.reshape(-1, run.first.out_features)
-
-
 class Steps(Protocol):
-    """Takes one example after another for some runs."""
+    """Takes the steps of some runs, a block of examples at a time.
+
+    While blocks are taken, the first layers of the models are out of date until ``write_back``.
+    """
 
     def step(self, index: Array) -> list[float]:
-        """Take these examples one after another; the sum of their losses for each run.
+        """Take one step for each of these examples; return the sum of the losses of each run.
 
-        Where a sum is not finite, the run's model has its weights from before the block again;
-        the run must not go on, but does the others no harm.
+        If a sum is not finite, the weights of that run's model are restored to those before the
+        block. That run must not continue; the other runs are not affected.
         """
 
     def write_back(self) -> None:
@@ -64,23 +65,24 @@ class Steps(Protocol):
 
 
 def make_steps(runs: Sequence[OnlineRun], split: Split, loss: Loss) -> Steps:
-    """The fastest way for these runs."""
+    """Return the fastest implementation for these runs."""
     first = runs[0]
     alone = len(runs) == len(first.layers) == 1
-    if alone and type(loss) is Perceptron and first.l2 == first.l1 == 0:
-        return Mistakes(first, split)
-    return SideBySide(runs, split, loss)
+    if alone and type(loss) is Perceptron and first.weight_decay == first.l1 == 0:
+        return PerceptronSteps(first, split)
+    return BlockSteps(runs, split, loss)
 
 
-class Mistakes:
-    """One perceptron. A mistake changes two rows of W, so there is nothing to put off.
+class PerceptronSteps:
+    """One perceptron, updated at each mistake.
 
-    ``W x`` with a matrix that stays in cache costs less than its share of a block's products.
+    A mistake changes only two columns of W. ``x W`` with a matrix that stays in cache costs less
+    than the products of a block.
     """
 
     def __init__(self, run: OnlineRun, split: Split) -> None:
-        self.run, self.split, self.rate = run, split, np.array(run.lr, run.model.dtype)
-        self.w = np.ascontiguousarray(weights_of(run).T)
+        self.run, self.split, self.lr = run, split, np.array(run.lr, run.model.dtype)
+        self.w = np.ascontiguousarray(run.first_weights.T)
         self.rows, self.before = list(self.w), np.empty_like(self.w)
 
     def step(self, index: Array) -> list[float]:
@@ -91,27 +93,24 @@ class Mistakes:
         w, rows, add, subtract = self.w, self.rows, np.add, np.subtract
         self.before[:] = w
         with np.errstate(over="ignore", invalid="ignore"):
-            moves = x if self.rate == 1 else x * self.rate
-            for label, xt, move, zt in zip(labels.tolist(), x, moves, z, strict=True):
+            changes = x if self.lr == 1 else x * self.lr
+            for label, xt, change, zt in zip(labels.tolist(), x, changes, z, strict=True):
                 w.dot(xt, zt)
                 predicted = zt.argmax()
                 if predicted != label:
-                    add(rows[label], move, rows[label])
-                    subtract(rows[predicted], move, rows[predicted])
+                    add(rows[label], change, rows[label])
+                    subtract(rows[predicted], change, rows[predicted])
             loss = float((z.max(axis=1) - z[range(len(z)), labels]).sum())
         if not math.isfinite(loss):
-            weights_of(self.run)[:] = self.before.T
+            self.run.first_weights[:] = self.before.T
         return [loss]
 
     def write_back(self) -> None:
-        weights_of(self.run)[:] = self.w.T
+        self.run.first_weights[:] = self.w.T
 
 
-class SideBySide:
-    """Runs over the same examples, their first layers' weights side by side in one matrix V.
-
-    While blocks are taken, the models' own first layers are out of date: ``write_back``.
-    """
+class BlockSteps:
+    """Runs over the same examples, their first layers side by side as the columns of V."""
 
     def __init__(self, runs: Sequence[OnlineRun], split: Split, loss: Loss) -> None:
         self.runs, self.split, self.loss = runs, split, loss
@@ -119,13 +118,12 @@ class SideBySide:
         widths = [run.first.out_features for run in runs]
         ends = np.cumsum(widths).tolist()
         self.columns = [slice(end - w, end) for end, w in zip(ends, widths, strict=True)]
-        self.v = np.hstack([weights_of(run) for run in runs])
-        self.decays, self.sparse = (any(getattr(r, k) for r in runs) for k in ("l2", "l1"))
-        # For each column: a, c, and how far an example's L1 penalty goes.
-        self.a, self.l1 = (
-            np.repeat(values, widths)
-            for values in ([r.keep for r in runs], [r.lr * r.l1 for r in runs])
-        )
+        self.v = np.hstack([run.first_weights for run in runs])
+        self.has_weight_decay = any(run.weight_decay for run in runs)
+        self.has_l1 = any(run.l1 for run in runs)
+        # For each column of V: a, c, and the L1 threshold of one example.
+        self.a = np.repeat([run.decay_factor for run in runs], widths)
+        self.l1 = np.repeat([run.lr * run.l1 for run in runs], widths)
         self.c = np.ones_like(self.a)
         self._blocks: dict[int, _Block] = {}
 
@@ -133,40 +131,40 @@ class SideBySide:
         n = len(index)
         if n not in self._blocks:
             self._blocks[n] = _Block(n, self)
-        tails = [run.tail.copy() for run in self.runs]
+        tails = [run.tail_theta.copy() for run in self.runs]
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             losses = self._blocks[n].gradients(index)
             for r, loss in enumerate(losses):
                 if not math.isfinite(loss):
-                    weights_of(self.runs[r])[:] = (self.v * self.c)[:, self.columns[r]]
-                    self.runs[r].tail[:] = tails[r]
+                    self.runs[r].first_weights[:] = (self.v * self.c)[:, self.columns[r]]
+                    self.runs[r].tail_theta[:] = tails[r]
             self._blocks[n].update()
             self.c *= self.a**n
-            if self.sparse:
-                shrink(self.v, (n * self.l1 / self.c).astype(self.dtype))
+            if self.has_l1:
+                soft_threshold(self.v, (n * self.l1 / self.c).astype(self.dtype))
                 for run in self.runs:
-                    shrink(run.tail, n * run.lr * run.l1)
+                    soft_threshold(run.tail_theta, n * run.lr * run.l1)
             if self.c.min() < 0.5:
-                self._fold()
+                self._rescale()
         return losses
 
-    def _fold(self) -> None:
-        """Let V be W."""
+    def _rescale(self) -> None:
+        """Multiply V by c, so that c is 1 and V = W."""
         self.v *= self.c.astype(self.dtype)
         self.c[:] = 1
         flush_weights(self.v)
 
     def write_back(self) -> None:
-        self._fold()
+        self._rescale()
         for run, columns in zip(self.runs, self.columns, strict=True):
-            weights_of(run)[:] = self.v[:, columns]
-            flush_weights(run.tail)
+            run.first_weights[:] = self.v[:, columns]
+            flush_weights(run.tail_theta)
 
 
 class _Block:
-    """Buffers for n examples; views on their rows, made once."""
+    """The buffers for a block of n examples, and views of their rows, made once."""
 
-    def __init__(self, n: int, owner: SideBySide) -> None:
+    def __init__(self, n: int, owner: BlockSteps) -> None:
         self.owner = owner
         features, width = owner.v.shape
         self.x = np.ones((n, features), owner.dtype)
@@ -184,21 +182,21 @@ class _Block:
         self.powers = owner.a ** np.arange(n)[:, None]
 
     def gradients(self, index: Array) -> list[float]:
-        """One step an example; V, which must wait for ``update``, comes in by its products."""
+        """Take the steps of all layers but the first, whose gradients are stored in G."""
         owner, x = self.owner, self.x
         y = owner.split.y[index]
         owner.split.rows(index, out=self.pixels)
         np.dot(x, owner.v, out=self.g)
         np.dot(x, x.T, out=self.gram)
         self.diagonal[:] = 1
-        if owner.decays:
+        if owner.has_weight_decay:
             self._decaying_steps(y.tolist())
         else:
             self._steps(y.tolist())
         return [loss for tail in self.tails for loss in tail.losses(y)]
 
     def update(self) -> None:
-        """``V += X^T G``."""
+        """Update the first layer: ``V += X^T G``."""
         np.dot(self.x.T, self.g, out=self.change)
         np.add(self.owner.v, self.change, out=self.owner.v)
 
@@ -210,15 +208,15 @@ class _Block:
                 step(t, label)
 
     def _decaying_steps(self, labels: list[float]) -> None:
-        """The same, with outputs in units of ``c a^t`` and gradients in those of ``c a^(t+1)``."""
+        """The same with weight decay: outputs times ``c a^t``, gradients over ``c a^(t+1)``."""
         multiply, steps = np.multiply, [tail.step for tail in self.tails]
         c, a = self.owner.c, self.owner.a
-        up = (c * self.powers).astype(self.z.dtype)
-        down = (1 / (c * a * self.powers)).astype(self.z.dtype)
-        rows = zip(labels, self.rows, list(up), list(down), strict=True)
-        for t, (label, (k, past, z, g), unit, inverse) in enumerate(rows):
+        scales = (c * self.powers).astype(self.z.dtype)
+        inverses = (1 / (c * a * self.powers)).astype(self.z.dtype)
+        rows = zip(labels, self.rows, list(scales), list(inverses), strict=True)
+        for t, (label, (k, past, z, g), scale, inverse) in enumerate(rows):
             k.dot(past, z)
-            multiply(z, unit, z)
+            multiply(z, scale, z)
             for step in steps:
                 step(t, label)
             multiply(g, inverse, g)

@@ -1,6 +1,6 @@
 """SGD on one example at a time, as fast as on batches: ``fit_online`` and ``fit_side_by_side``.
 
-How: ``minidl.online.blocks``. What it is equal to: the plain loop, here as ``block=1``.
+``minidl.online.blocks`` says how. With ``block_size=1`` the functions run the plain loop here.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from minidl.data.dataset import Dataset
 from minidl.history import History
 from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
-from minidl.online.blocks import Steps, longest, make_steps, shrink
-from minidl.online.tails import OnlineRun
+from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
+from minidl.online.runs import OnlineRun
 from minidl.optim import SGD
 from minidl.threads import one_blas_thread
 from minidl.training import (
@@ -29,16 +29,15 @@ from minidl.training import (
 from minidl.typing import Array, Rng
 from minidl.validation import check_int
 
-__all__ = ["OnlineRun", "compounding", "fit_online", "fit_side_by_side"]
-
 Order = Rng | Iterator[Array]
-"""What orders the examples: as in ``fit``, or the orders themselves, one for each epoch."""
+"""The order of the examples: as in ``fit``, or an iterator with the order of each epoch."""
 
 
 def compounding(n: int, rng: np.random.RandomState | np.random.Generator) -> Iterator[Array]:
-    """The course's order of n examples: in each epoch, a permutation of the epoch before.
+    """Yield orders of n examples, each a random permutation of the order before.
 
-    With ``numpy.random.RandomState(42)`` these are the very orders of its scripts.
+    These are the orders of a script that shuffles its arrays in place before each epoch. With
+    ``numpy.random.RandomState(42)`` they are those of the course's scripts.
     """
     order = np.arange(n)
     while True:
@@ -52,10 +51,10 @@ def fit_online(
     loss: Loss,
     *,
     lr: float,
-    l2: float = 0.0,
+    weight_decay: float = 0.0,
     l1: float = 0.0,
     epochs: int,
-    block: int = 64,
+    block_size: int = 64,
     rng: Order,
     callbacks: Sequence[Callback] = (),
     restore_best: bool = False,
@@ -64,27 +63,29 @@ def fit_online(
 ) -> History:
     r"""Train a model by SGD with batch size 1.
 
-    Every step is ``w -= lr (grad + l2 w)`` on all parameters, as with
-    ``fit(..., SGD(model, lr, weight_decay=l2), batch_size=1)``, and with the same ``rng`` it
-    takes the same steps, up to the rounding of sums; but in blocks, at a tenth of the time.
+    Every step is ``w -= lr (grad + weight_decay w)`` on all parameters, as with
+    ``fit(..., SGD(model, lr, weight_decay=weight_decay), batch_size=1)``. With the same ``rng``
+    the steps are the same up to the rounding of sums, but they are computed in blocks, in about a
+    tenth of the time.
 
     Parameters
     ----------
     model : Layer
-        A ``Linear``, or a ``Sequential`` that begins with one. What follows may be any layers,
-        dropout included, whose masks are those of the plain loop. None, or ReLU and Linear in
-        turn, go fastest, under ``CrossEntropy`` and ``Perceptron``.
+        A ``Linear``, or a ``Sequential`` that begins with one. Any layers may follow, including
+        dropout, whose masks are those of the plain loop. No other layers, or ReLU and Linear in
+        turn, are the fastest, with ``CrossEntropy`` and ``Perceptron``.
     dataset : Dataset
     loss : Loss
-    lr, l2 : float
+    lr, weight_decay : float
     l1 : float
-        After each block of n examples, every parameter moves by ``n lr l1`` towards 0 and stops
-        there: proximal gradient descent with one proximal step a block.
+        L1 penalty: after each block of n examples, every parameter moves towards 0 by
+        ``n lr l1``, but not past it. This is proximal gradient descent with one proximal step a
+        block.
     epochs : int
-    block : int
-        Examples in a block. 1 is the plain loop: forward, loss, backward, step.
+    block_size : int
+        The number of examples in a block. 1 is the plain loop: forward, loss, backward, step.
     rng : int, Generator, or iterator of arrays
-        As in ``fit``, or the orders themselves, one for each epoch (see ``compounding``).
+        As in ``fit``, or an iterator with the order of each epoch (see ``compounding``).
     callbacks : sequence of Callback
         ``on_batch`` is called after each block.
     restore_best, evaluate_train, history
@@ -93,19 +94,20 @@ def fit_online(
     Returns
     -------
     History
-        As that of ``fit``. If training does not come to its end, the model has the weights of
-        the last epoch that did (the best ones with ``restore_best``).
+        As that of ``fit``. If training ends early, the model has the weights after the last
+        completed epoch (the best ones with ``restore_best``).
 
     Raises
     ------
     NonFiniteLossError
-        When a loss is NaN or infinite, with the epoch, the example's place in it and the first
-        layer whose output is not finite.
+        When a loss is NaN or infinite; names the epoch, the step and the first layer whose
+        output is not finite.
     """
-    run = OnlineRun(model, lr, l2, l1, History() if history is None else history)
-    how = (epochs, block, rng, restore_best, evaluate_train, callbacks)
+    run = OnlineRun(model, lr, weight_decay, l1, History() if history is None else history)
     with one_blas_thread():
-        _train([run], dataset, loss, *how)
+        _train(
+            [run], dataset, loss, epochs, block_size, rng, restore_best, evaluate_train, callbacks
+        )
     if run.error is not None:
         raise NonFiniteLossError(run.error)
     return run.history
@@ -117,28 +119,28 @@ def fit_side_by_side(
     loss: Loss,
     *,
     epochs: int,
-    block: int = 64,
+    block_size: int = 64,
     rng: Order,
     restore_best: bool = False,
     evaluate_train: bool = True,
 ) -> list[History]:
     """Train several models on the same examples in one pass.
 
-    Each gets what ``fit_online`` would give it alone. Six linear models with softmax
-    cross-entropy take about 2.5 times as long as one.
+    Each model gets the updates that ``fit_online`` would give it alone. Six linear models with
+    softmax cross-entropy take about 2.5 times as long as one.
 
     Parameters
     ----------
     runs : sequence of OnlineRun
-        Their first layers have the same number of inputs, all or none of them a bias.
-    dataset, loss, epochs, block, rng, restore_best, evaluate_train
+        Their first layers have the same number of inputs, and all or none of them have a bias.
+    dataset, loss, epochs, block_size, rng, restore_best, evaluate_train
         As in ``fit_online``.
 
     Returns
     -------
     list of History
-        Those of the runs. A run whose loss is not finite ends there: its ``error`` says why,
-        and the others go on. The seconds of an epoch are those of all runs together.
+        The histories of the runs. A run whose loss is not finite ends there, with the reason in
+        its ``error``; the others continue. The seconds of an epoch are those of all runs together.
     """
     if not runs:
         raise ValueError("fit_side_by_side: expected at least one run")
@@ -153,55 +155,61 @@ def fit_side_by_side(
     if len({len(run.history) for run in runs}) > 1:
         raise ValueError("fit_side_by_side: expected histories of the same length")
     with one_blas_thread():
-        _train(runs, dataset, loss, epochs, block, rng, restore_best, evaluate_train)
+        _train(runs, dataset, loss, epochs, block_size, rng, restore_best, evaluate_train)
     return [run.history for run in runs]
 
 
-class _Trainee:
-    """A run with what ``fit`` has: an optimizer for plain steps, and the recorder."""
+class _Trainer:
+    """One run during training: its optimizer for plain steps, its recorder, its loss so far."""
 
     def __init__(
-        self, online: OnlineRun, dataset: Dataset, loss: Loss, epochs: int, block: int, train: bool
+        self,
+        online: OnlineRun,
+        dataset: Dataset,
+        loss: Loss,
+        epochs: int,
+        block_size: int,
+        evaluate_train: bool,
     ) -> None:
         self.online, self.model, self.split, self.loss = online, online.model, dataset.train, loss
-        optimizer = SGD(online.model, online.lr, weight_decay=online.l2)
-        blocks = -(-len(dataset.train) // block)
+        optimizer = SGD(online.model, online.lr, weight_decay=online.weight_decay)
+        blocks = -(-len(dataset.train) // block_size)
         self.run = Run(online.model, optimizer, online.history, epochs, blocks)
-        self._record = Recorder(self.run, dataset, loss, train)
-        self.weights, self.total = online.model.theta.copy(), 0.0
+        self.recorder = Recorder(self.run, dataset, loss, evaluate_train)
+        self.completed, self.total = online.model.theta.copy(), 0.0
 
     def record(self, train_loss: float | None) -> None:
-        """After an epoch."""
-        self._record(train_loss)
-        self.weights, self.total = self.model.theta.copy(), 0.0
+        """Record an epoch and keep the parameters after it."""
+        self.recorder(train_loss)
+        self.completed, self.total = self.model.theta.copy(), 0.0
 
-    def plain_step(self, row: Array, where: tuple[int, int]) -> None:
-        """One example; ``row`` is its number, alone in an array."""
-        x, y = self.split.rows(row, self.model.dtype), self.split.y[row]
+    def plain_step(self, index: Array, epoch: int, step: int) -> None:
+        """Take one step for the one example in ``index``."""
+        x, y = self.split.rows(index, self.model.dtype), self.split.y[index]
         logits, backward = self.model.forward(x, train=True)
         value, dlogits = self.loss(logits, y)
         if not math.isfinite(value):
-            raise NonFiniteLossError(diagnose(self.model, x, value, *where))
+            raise NonFiniteLossError(diagnose(self.model, x, value, epoch, step))
         write_gradients(self.model, backward, dlogits)
         self.run.optimizer.step()
         if self.online.l1:
-            shrink(self.model.theta, self.online.lr * self.online.l1)
+            soft_threshold(self.model.theta, self.online.lr * self.online.l1)
         self.total += value
 
-    def plain_steps(self, rows: Array, epoch: int, start: int) -> None:
-        """Several examples; where the loss is not finite, the run ends with that error."""
+    def plain_steps(self, index: Array, epoch: int, start: int) -> None:
+        """Take one step for each example; a loss that is not finite ends the run."""
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                for i in range(len(rows)):
-                    self.plain_step(rows[i : i + 1], (epoch, start + i))
+                for i in range(len(index)):
+                    self.plain_step(index[i : i + 1], epoch, start + i)
         except NonFiniteLossError as error:
             self.online.error = str(error)
 
-    def explain(self, rows: Array, epoch: int, start: int) -> None:
-        """End a run whose loss was not finite in this block, with the plain loop's reason."""
-        self.plain_steps(rows, epoch, start)
+    def explain(self, index: Array, epoch: int, start: int) -> None:
+        """End a run whose loss was not finite in this block, with the error of the plain loop."""
+        self.plain_steps(index, epoch, start)
         if self.online.error is None:
-            end = start + len(rows)
+            end = start + len(index)
             self.online.error = f"epoch {epoch}, steps {start} to {end}: the loss is not finite"
 
 
@@ -210,70 +218,74 @@ def _train(
     dataset: Dataset,
     loss: Loss,
     epochs: int,
-    block: int,
+    block_size: int,
     rng: Order,
     restore_best: bool,
     evaluate_train: bool,
     callbacks: Sequence[Callback] = (),
 ) -> None:
+    """Train the runs together; the callbacks see the first one."""
     epochs = check_int("fit_online", "epochs", epochs, low=0)
-    block = min(longest(runs, check_int("fit_online", "block", block)), len(dataset.train))
-    everyone = [_Trainee(run, dataset, loss, epochs, block, evaluate_train) for run in runs]
-    going, leader = everyone, everyone[0].run
+    block_size = max_block_size(runs, check_int("fit_online", "block_size", block_size))
+    block_size = min(block_size, len(dataset.train))
+    trainers = [_Trainer(run, dataset, loss, epochs, block_size, evaluate_train) for run in runs]
+    active, first = trainers, trainers[0].run
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
     for callback in callbacks:
-        callback.on_start(leader)
+        callback.on_start(first)
     try:
-        if not leader.history.records:
-            for trainee in everyone:
-                trainee.record(None)
-        for epoch in range(len(leader.history), epochs + 1):
+        if not first.history.records:
+            for trainer in trainers:
+                trainer.record(None)
+        for epoch in range(len(first.history), epochs + 1):
             order = _order(rng, epoch, len(dataset.train))
-            for _ in _blocks(going, order, epoch, block):
+            for _ in _train_epoch(active, order, epoch, block_size):
                 for callback in on_batch:
-                    callback.on_batch(leader)
-            going = [trainee for trainee in going if trainee.online.error is None]
-            for trainee in going:
-                trainee.record(trainee.total / len(order))
-            stops = [callback.on_epoch(leader) for callback in callbacks if going]
-            if any(stops) or not going:
+                    callback.on_batch(first)
+            active = [trainer for trainer in active if trainer.online.error is None]
+            for trainer in active:
+                trainer.record(trainer.total / len(order))
+            stops = [callback.on_epoch(first) for callback in callbacks if active]
+            if any(stops) or not active:
                 break
     finally:
-        for trainee in everyone:
-            best = trainee.online.history.best_theta if restore_best else None
-            trainee.model.theta[:] = trainee.weights if best is None else best
+        for trainer in trainers:
+            best = trainer.online.history.best_theta if restore_best else None
+            trainer.model.theta[:] = trainer.completed if best is None else best
         for callback in callbacks:
-            callback.on_end(leader)
+            callback.on_end(first)
 
 
-def _blocks(going: Sequence[_Trainee], order: Array, epoch: int, block: int) -> Iterator[None]:
-    """One epoch, a block at a time."""
-    together: Steps | None = None
-    for start in range(0, len(order), block):
-        rows = order[start : start + block]
-        going = [trainee for trainee in going if trainee.online.error is None]
-        if not going:
+def _train_epoch(
+    active: Sequence[_Trainer], order: Array, epoch: int, block_size: int
+) -> Iterator[None]:
+    """Train for one epoch; yield after each block."""
+    steps: Steps | None = None
+    for start in range(0, len(order), block_size):
+        index = order[start : start + block_size]
+        active = [trainer for trainer in active if trainer.online.error is None]
+        if not active:
             return
-        if block == 1:
-            for trainee in going:
-                trainee.plain_steps(rows, epoch, start)
+        if block_size == 1:
+            for trainer in active:
+                trainer.plain_steps(index, epoch, start)
         else:
-            if together is None:
-                together = make_steps([t.online for t in going], going[0].split, going[0].loss)
-            for trainee, total in zip(going, together.step(rows), strict=True):
-                trainee.total += total
+            if steps is None:
+                steps = make_steps([t.online for t in active], active[0].split, active[0].loss)
+            for trainer, total in zip(active, steps.step(index), strict=True):
+                trainer.total += total
                 if not math.isfinite(total):
-                    trainee.explain(rows, epoch, start)
-            if any(trainee.online.error for trainee in going):
-                together.write_back()
-                together = None
+                    trainer.explain(index, epoch, start)
+            if any(trainer.online.error for trainer in active):
+                steps.write_back()
+                steps = None
         yield
-    if together is not None:
-        together.write_back()
+    if steps is not None:
+        steps.write_back()
 
 
 def _order(rng: Order, epoch: int, n: int) -> Array:
-    """The rows of one epoch."""
+    """Return the order of the n examples in an epoch."""
     if not isinstance(rng, Iterator):
         return epoch_rng(rng, epoch).permutation(n)
     order = next(rng, None)
