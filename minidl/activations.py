@@ -1,6 +1,6 @@
-"""Activations: elementwise, and onto the probability simplex along an axis.
+"""Activation layers: elementwise functions, and maps onto the probability simplex along an axis.
 
-All take arrays of any shape and keep their dtype.
+All of them take arrays of any shape and keep the dtype.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.layer import Layer
-from minidl.simplex import SimplexMap, entmax15, relumax, softmax, sparsemax
+from minidl.simplex import entmax15, relumax, softmax, sparsemax
+from minidl.simplex_map import SimplexMap
 from minidl.typing import Array, Backward
 
 
@@ -34,7 +35,7 @@ class Tanh(Layer):
 class Sigmoid(Layer):
     """forward: ``y = 1 / (1 + exp(-x))``; backward: ``dx = dy y (1 - y)``.
 
-    Computed from ``exp(-|x|)``, which cannot overflow.
+    It is computed from ``exp(-|x|)``, which cannot overflow.
     """
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
@@ -60,14 +61,16 @@ class Simplex(Layer):
     Parameters
     ----------
     map : SimplexMap
+        One of ``minidl.simplex``, or your own.
     axis : int
+        The axis of the classes.
     """
 
     def __init__(self, map: SimplexMap, axis: int = -1) -> None:
         self.map, self.axis = map, axis
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
-        y = self.map._call(x, self.axis, finite=False)
+        y = self.map(x, self.axis, check_finite=False)
         return y, lambda dy: self.map.vjp(y, dy, self.axis)
 
     def __repr__(self) -> str:

@@ -1,11 +1,13 @@
-"""Every layer, map and loss of minidl, one line each: what the kit checks, and draws from.
+"""The catalogue: every layer, map and loss of minidl, one line each.
 
-A new one joins by one line here; a test fails until it does.
+The gradient checks, the random networks, the comparison with PyTorch and the tests read it. Add
+a line for a new layer, map or loss; a test fails until you do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,13 +33,17 @@ from minidl.losses import (
     SmoothedNLL,
     SquaredError,
 )
-from minidl.simplex import SimplexMap, entmax15, relumax, softmax, sparsemax
+from minidl.simplex import entmax15, relumax, softmax, sparsemax
+from minidl.simplex_map import SimplexMap
 from minidl.typing import Array
 
-Make = Callable[[int, int], Layer]
-"""A layer on ``(n, features)``, ``out`` wide where it can change the width."""
+MakeLayer = Callable[[int, int], Layer]
+"""``make(features, out)``: a layer for batches (n, features).
 
-LAYERS: dict[str, Make] = {
+Its output is ``out`` wide if the layer can change the width, else ``features`` wide.
+"""
+
+LAYERS: dict[str, MakeLayer] = {
     "Linear": lambda features, out: Linear(features, out),
     "Linear, no bias": lambda features, out: Linear(features, out, bias=False),
     "Dropout": lambda features, out: Dropout(0.3),
@@ -63,44 +69,55 @@ MAPS: dict[str, SimplexMap] = {
 }
 
 Targets = Callable[[np.random.Generator, Array], Array]
-"""Draws what belongs to the logits."""
+"""``targets(rng, logits)``: random targets for a batch of logits."""
 
 
 def classes(rng: np.random.Generator, logits: Array) -> Array:
-    """A class for each row."""
+    """Draw a class for each row."""
     return rng.integers(0, logits.shape[1], len(logits))
 
 
 def distributions(rng: np.random.Generator, logits: Array) -> Array:
-    """A distribution over the classes for each row; half of the entries are 0."""
+    """Draw a distribution over the classes for each row; about half of the entries are 0."""
     y = rng.uniform(0.1, 1, logits.shape) * (rng.random(logits.shape) < 0.5)
     y[:, 0] += y.sum(axis=1) == 0
     return np.asarray(y / y.sum(axis=1, keepdims=True), logits.dtype)
 
 
 def signs(rng: np.random.Generator, logits: Array) -> Array:
-    """-1 or +1 for each row, for losses of one logit."""
+    """Draw -1 or +1 for each row, for losses of one logit."""
     return rng.choice([-1, 1], len(logits))
 
 
 def numbers(rng: np.random.Generator, logits: Array) -> Array:
-    """A number for each output."""
+    """Draw a number for each output."""
     return np.asarray(rng.standard_normal(logits.shape), logits.dtype)
 
 
-LOSSES: dict[str, tuple[Loss, Targets]] = {
-    "CrossEntropy": (CrossEntropy(), classes),
-    "CrossEntropy, sum": (CrossEntropy("sum"), classes),
-    "CrossEntropy, distributions": (CrossEntropy(), distributions),
-    "FenchelYoung(sparsemax)": (FenchelYoung(sparsemax), classes),
-    "FenchelYoung(sparsemax), distributions": (FenchelYoung(sparsemax), distributions),
-    "FenchelYoung(entmax15)": (FenchelYoung(entmax15), classes),
-    "FenchelYoung(entmax15), distributions": (FenchelYoung(entmax15), distributions),
-    "SmoothedNLL(relumax)": (SmoothedNLL(relumax(5.0)), classes),
-    "SmoothedNLL(relumax), distributions": (SmoothedNLL(relumax(5.0)), distributions),
-    "SmoothedNLL(sparsemax)": (SmoothedNLL(sparsemax, eps=0.1), classes),
-    "Perceptron": (Perceptron(), classes),
-    "BinaryLogistic": (BinaryLogistic(), signs),
-    "SquaredError": (SquaredError(), numbers),
-    "SquaredError, sum": (SquaredError("sum"), numbers),
+@dataclass(frozen=True)
+class LossEntry:
+    """A loss, and logits and targets that fit it."""
+
+    loss: Loss
+    targets: Targets
+    outputs: int | None = None
+    """The number of logits of an example, where the loss demands one."""
+
+
+LOSSES: dict[str, LossEntry] = {
+    "CrossEntropy": LossEntry(CrossEntropy(), classes),
+    "CrossEntropy, sum": LossEntry(CrossEntropy("sum"), classes),
+    "CrossEntropy, distributions": LossEntry(CrossEntropy(), distributions),
+    "FenchelYoung(sparsemax)": LossEntry(FenchelYoung(sparsemax), classes),
+    "FenchelYoung(sparsemax), sum": LossEntry(FenchelYoung(sparsemax, "sum"), classes),
+    "FenchelYoung(sparsemax), distributions": LossEntry(FenchelYoung(sparsemax), distributions),
+    "FenchelYoung(entmax15)": LossEntry(FenchelYoung(entmax15), classes),
+    "FenchelYoung(entmax15), distributions": LossEntry(FenchelYoung(entmax15), distributions),
+    "SmoothedNLL(relumax)": LossEntry(SmoothedNLL(relumax(5.0)), classes),
+    "SmoothedNLL(relumax), distributions": LossEntry(SmoothedNLL(relumax(5.0)), distributions),
+    "SmoothedNLL(sparsemax)": LossEntry(SmoothedNLL(sparsemax, eps=0.1), classes),
+    "Perceptron": LossEntry(Perceptron(), classes),
+    "BinaryLogistic": LossEntry(BinaryLogistic(), signs, outputs=1),
+    "SquaredError": LossEntry(SquaredError(), numbers),
+    "SquaredError, sum": LossEntry(SquaredError("sum"), numbers),
 }

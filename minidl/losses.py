@@ -1,8 +1,8 @@
 """Losses: ``value, dlogits = loss(logits, y)``.
 
-The value and its gradient come from one call, so that the two can never belong to different
-functions. The value is a Python float, summed in float64; the gradient has the dtype of the
-logits and is with respect to the logits. Mean over the batch by default.
+One call returns the value and its gradient, so the two always belong to the same function. The
+value is a Python float, summed in float64. The gradient is with respect to the logits and has
+their dtype. Both are the mean over the batch by default.
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from minidl.simplex import Entries, RegularizedMap, SimplexMap, shift, softmax
+from minidl.simplex import softmax
+from minidl.simplex_map import Entries, RegularizedMap, SimplexMap, shift
 from minidl.typing import Array
 from minidl.validation import check_float
 
 
 class Loss(Protocol):
-    """What a loss looks like."""
+    """A function of logits and targets that returns its value and its gradient."""
 
-    def __call__(self, logits: Array, y: Array) -> tuple[float, Array]: ...
+    def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
+        """Return the value, and the gradient with respect to the logits."""
+        ...
 
 
 def check_labels(owner: str, logits: Array, y: Array) -> Array:
-    """``y`` as integers in ``0..K-1`` (n,) or as distributions (n, K) in the logits' dtype."""
+    """Check ``y``: integers in ``0..K-1``, (n,), or distributions, (n, K).
+
+    Returns it; distributions in the dtype of the logits.
+    """
     y = np.asarray(y)
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
@@ -34,7 +40,7 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
         raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
     if y.dtype.kind not in "iu":
         raise TypeError(f"{owner}: expected integer labels, got dtype {y.dtype}")
-    # One pass finds both ends: as unsigned numbers, negative labels are the largest.
+    # One pass checks both bounds: as unsigned integers, negative labels are the largest.
     unsigned = y.view(f"u{y.itemsize}")
     if n and unsigned.max() >= k:
         i = int(unsigned.argmax())
@@ -46,7 +52,7 @@ def _check_distributions(owner: str, y: Array) -> Array:
     if y.dtype.kind not in "iuf":
         raise TypeError(f"{owner}: expected distributions of numbers, got dtype {y.dtype}")
     sums = y.sum(axis=1, dtype=np.float64)
-    # Sums of rounded probabilities; NaN fails as well.
+    # Allow for rounded probabilities; the comparison is False for NaN.
     slack = np.sqrt(np.finfo(y.dtype).eps) if y.dtype.kind == "f" else 0
     wrong = ~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))
     if wrong.any():
@@ -59,15 +65,21 @@ def _check_distributions(owner: str, y: Array) -> Array:
 
 
 def _entries(y: Array) -> Entries:
-    """Checked labels of either kind as rows, columns and weights."""
+    """Return the nonzero entries of checked labels of either kind."""
     if y.ndim == 1:
         return np.arange(len(y)), y, 1.0
     rows, columns = np.nonzero(y)
     return rows, columns, y[rows, columns]
 
 
-class _Reduced:
-    """A loss that is averaged or summed over the batch."""
+class ReducedLoss:
+    """Base of losses that are averaged or summed over the batch.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+        Over the batch.
+    """
 
     def __init__(self, reduction: Literal["mean", "sum"] = "mean") -> None:
         if reduction not in ("mean", "sum"):
@@ -76,37 +88,37 @@ class _Reduced:
             )
         self.reduction = reduction
 
-    def _share(self, n: int) -> float:
-        """What one example counts for."""
+    def share(self, n: int) -> float:
+        """Return the weight of one example in a batch of ``n``."""
         return 1 / max(n, 1) if self.reduction == "mean" else 1.0
 
     def _settings(self) -> list[str]:
-        """What ``repr`` shows."""
+        """Return the arguments that ``repr`` shows."""
         return [] if self.reduction == "mean" else [f"reduction={self.reduction!r}"]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._settings())})"
 
 
-class FenchelYoung(_Reduced):
-    r"""The loss that belongs to a regularised map (Blondel, Martins and Niculae 2020).
+class FenchelYoung(ReducedLoss):
+    r"""The Fenchel-Young loss of a regularised map (Blondel, Martins and Niculae 2020).
 
     value: ``mean_n (omega*(z_n) + omega(y_n) - <z_n, y_n>)``; gradient: ``(map(z) - y) / n``
 
     Convex in the logits, never negative, and 0 exactly where ``map(z) = y``: for sparsemax
     where the label's logit leads by 1, for entmax-1.5 by 2, for softmax nowhere. With softmax
-    it is cross-entropy. Its gradient is not 0 for a label outside the support, where
-    ``-log p_y`` would be infinite and teach nothing (see ``SmoothedNLL``).
+    it is cross-entropy. For a label outside the support, where ``-log p_y`` would be infinite
+    and have gradient 0, its gradient is not 0 (see ``SmoothedNLL``).
 
-    Computed as a sum of terms that are not negative, from logits shifted by their row's
-    maximum: exact under a common offset. A logit of ``-inf`` has probability 0 and gradient
-    0; where it is the label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf``
-    or NaN, gives NaN.
+    It is computed as a sum of nonnegative terms from logits shifted by their row's maximum, so
+    a common offset changes nothing. A logit of ``-inf`` has probability 0 and gradient 0; if it
+    is the label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives
+    NaN.
 
     Parameters
     ----------
     map : RegularizedMap
-        ``softmax``, ``sparsemax`` or ``entmax15``.
+        ``softmax``, ``sparsemax``, ``entmax15``, or your own.
     reduction : {"mean", "sum"}
         Over the batch.
 
@@ -127,8 +139,8 @@ class FenchelYoung(_Reduced):
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
         y = check_labels(type(self).__name__, logits, y)
-        share = self._share(len(y))
-        value, dlogits = self.map._loss(logits, _entries(y))
+        share = self.share(len(y))
+        value, dlogits = self.map.fenchel_young(logits, _entries(y))
         dlogits *= share
         return value * share, dlogits
 
@@ -141,8 +153,8 @@ class CrossEntropy(FenchelYoung):
 
     value: ``mean_n (log sum_k exp z_nk - z_ny)``; gradient: ``(softmax(z) - onehot(y)) / n``
 
-    Computed from logits shifted by their row's maximum: never negative, and exact under a
-    common offset. A logit of ``-inf`` has probability 0 and gradient 0; where it is the
+    It is computed from logits shifted by their row's maximum: it is never negative, and a common
+    offset changes nothing. A logit of ``-inf`` has probability 0 and gradient 0; if it is the
     label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives NaN.
 
     Parameters
@@ -152,8 +164,8 @@ class CrossEntropy(FenchelYoung):
 
     Notes
     -----
-    For a distribution ``y`` the value is the Kullback-Leibler divergence of the prediction
-    from it, ``sum y log y`` more than the cross-entropy, so that the least value is 0.
+    For a distribution ``y`` the value is the Kullback-Leibler divergence ``KL(y, softmax(z))``,
+    which is the cross-entropy plus ``sum y log y``. So the least value is 0.
 
     Examples
     --------
@@ -167,28 +179,29 @@ class CrossEntropy(FenchelYoung):
         return super()._settings()[1:]
 
 
-class SmoothedNLL(_Reduced):
-    r"""Minus the log-probability of the label, made finite by ``eps``; for any map.
+class SmoothedNLL(ReducedLoss):
+    r"""The negative log-likelihood of smoothed probabilities, for any map.
 
     value: ``mean_n -log((p_y + eps) / (1 + K eps))`` with ``p = map(z)``
 
     gradient: ``-vjp(p, e_y / (p_y + eps)) / n``; note the minus sign
 
-    Without ``eps``, a sparse map's ``-log p_y`` is infinite as soon as the label is outside the
-    support, and its gradient there is 0, since no small change of the logits changes
-    ``p_y = 0``. ``eps`` makes the value finite; the gradient of such an example stays 0. So
-    choose relumax's ``b`` large enough that labels start inside the support, or use
-    ``FenchelYoung``, whose gradient never vanishes on a mistake.
+    Without ``eps``, a sparse map's ``-log p_y`` is infinite if the label is outside the support,
+    and its gradient there is 0, since no small change of the logits changes ``p_y = 0``.
+    ``eps`` makes the value finite; the gradient of such an example stays 0. So choose relumax's
+    ``b`` large enough that labels are inside the support at the start of training, or use
+    ``FenchelYoung``, whose gradient is 0 only where ``map(z) = y``.
 
-    The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``: 0 only for ``eps`` = 0
-    or ``K`` = 1. For a distribution ``y`` the value is ``sum_i y_i`` times the above for ``i``.
+    The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``: 0 only for ``eps = 0``
+    or ``K = 1``. For a distribution ``y`` the value is the mean of the values of the labels
+    ``i``, with weights ``y_i``.
 
     Parameters
     ----------
     map : SimplexMap
         ``relumax(b)``, or any other.
     eps : float >= 0
-        With 0, where ``p_y = 0``, the value is ``inf`` and the gradient 0.
+        With ``eps = 0``, the value is ``inf`` and the gradient 0 where ``p_y = 0``.
     reduction : {"mean", "sum"}
         Over the batch.
 
@@ -210,21 +223,21 @@ class SmoothedNLL(_Reduced):
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
         rows, columns, weight = _entries(check_labels("SmoothedNLL", logits, y))
-        share = self._share(len(logits))
-        p, _ = self.map._project(shift(logits)[0])
+        share = self.share(len(logits))
+        p = self.map.project_rows(shift(logits)[0])
         at = p[rows, columns] + p.dtype.type(self.eps)
         most = p.dtype.type(1 + p.shape[1] * self.eps)
         dp = np.zeros_like(p)
         with np.errstate(divide="ignore"):
             value = float((weight * np.log(most / at)).sum(dtype=np.float64))
             dp[rows, columns] = np.where(at > 0, -weight * share / at, 0)
-        return value * share, self.map._vjp(p, dp)
+        return value * share, self.map.vjp_rows(p, dp)
 
     def _settings(self) -> list[str]:
         return [repr(self.map), f"eps={self.eps:g}", *super()._settings()]
 
 
-class SquaredError(_Reduced):
+class SquaredError(ReducedLoss):
     r"""Half the squared distance, for regression.
 
     value: ``mean_n 1/2 ||z_n - y_n||^2``; gradient: ``(z - y) / n``
@@ -236,8 +249,9 @@ class SquaredError(_Reduced):
 
     Notes
     -----
-    ``y`` has the shape of ``z``, ``(n, d)``; ``(n,)`` will do where ``d`` is 1.
-    ``torch.nn.MSELoss`` averages over the outputs too and has no half: ``2/d`` times this.
+    ``y`` has the shape of ``z``, ``(n, d)``; ``(n,)`` is accepted if ``d`` is 1.
+    ``torch.nn.MSELoss`` also averages over the outputs and has no factor 1/2: it is ``2/d`` times
+    this.
     """
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
@@ -247,22 +261,22 @@ class SquaredError(_Reduced):
             raise ValueError(
                 f"SquaredError: expected y of the outputs' shape {logits.shape}, got {y.shape}"
             )
-        share = self._share(len(y))
+        share = self.share(len(y))
         error = logits - y.astype(logits.dtype, copy=False)
         value = 0.5 * float(np.square(error).sum(dtype=np.float64)) * share
         return value, error * share
 
 
-class Perceptron(_Reduced):
+class Perceptron(ReducedLoss):
     r"""The multi-class perceptron's loss (Rosenblatt 1958; Collobert and Bengio 2004).
 
     value: ``mean_n (max_k z_nk - z_ny)``; gradient: ``(e_predicted - e_y) / n``, which is 0
     where the prediction is right
 
-    The prediction is the first of the largest logits, so a tie that the label does not win is
-    a mistake: its value is 0, its gradient is not. SGD on one example at a time with learning
-    rate 1 is the perceptron algorithm: add ``x`` to the label's weights, subtract it from those
-    of the prediction.
+    The prediction is the first of the largest logits. If the label ties with an earlier class,
+    the prediction is wrong: the value is 0, the gradient is not. SGD on one example at a time
+    with learning rate 1 is the perceptron algorithm: after a mistake, add ``x`` to the weights
+    of the label and subtract it from those of the prediction.
 
     Parameters
     ----------
@@ -275,7 +289,7 @@ class Perceptron(_Reduced):
             raise ValueError(f"Perceptron: expected y of shape (n,), got {np.shape(y)}")
         y = check_labels("Perceptron", logits, y)
         rows, predicted = np.arange(len(y)), logits.argmax(axis=1)
-        share = self._share(len(y))
+        share = self.share(len(y))
         value = (logits[rows, predicted] - logits[rows, y]).sum(dtype=np.float64)
         dlogits = np.zeros_like(logits)
         dlogits[rows, predicted] = share
@@ -283,7 +297,7 @@ class Perceptron(_Reduced):
         return float(value) * share, dlogits
 
 
-class BinaryLogistic(_Reduced):
+class BinaryLogistic(ReducedLoss):
     r"""Logistic loss of one logit, for labels -1 and +1.
 
     value: ``mean_n log(1 + exp(-m_n))`` with the margin ``m = y z``
@@ -291,7 +305,7 @@ class BinaryLogistic(_Reduced):
     derivative: ``-y sigmoid(-m) / n``; second derivative: ``sigmoid(m) sigmoid(-m) / n``, never
     negative, so the loss is convex
 
-    Computed from ``exp(-|m|)``, which cannot overflow. Softmax cross-entropy of the two logits
+    It is computed from ``exp(-|m|)``, which cannot overflow. Softmax cross-entropy of the two logits
     ``(0, z)`` is the same function.
 
     Parameters
@@ -307,21 +321,21 @@ class BinaryLogistic(_Reduced):
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
         sign = self._signs(logits, y)
         margin = sign * logits
-        share = self._share(len(logits))
+        share = self.share(len(logits))
         e = np.exp(-np.abs(margin))
         value = (np.log1p(e) + np.maximum(-margin, 0)).sum(dtype=np.float64)
         sigmoid = np.where(margin <= 0, 1, e) / (1 + e)
         return float(value) * share, -share * sign * sigmoid
 
     def second_derivative(self, logits: Array, y: Array) -> Array:
-        """With respect to each logit; the same for both labels."""
+        """Return the second derivative for each logit; it is the same for both labels."""
         e = np.exp(-np.abs(self._signs(logits, y) * logits))
-        curvature: Array = self._share(len(logits)) * e / np.square(1 + e)
+        curvature: Array = self.share(len(logits)) * e / np.square(1 + e)
         return curvature
 
     @staticmethod
     def _signs(logits: Array, y: Array) -> Array:
-        """The labels as a column of -1 and +1 in the logits' dtype."""
+        """Check the labels; return them as a column of -1 and +1 in the logits' dtype."""
         y = np.asarray(y)
         if logits.ndim != 2 or logits.shape[1] != 1:
             raise ValueError(f"BinaryLogistic: expected logits of shape (n, 1), got {logits.shape}")

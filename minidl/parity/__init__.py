@@ -1,7 +1,10 @@
-"""Standing beside PyTorch: the same network in both libraries, step by step.
+"""Comparison with PyTorch: the same network in both libraries, step by step.
 
-The only part that imports torch (the ``parity`` extra), and not before one of its names is
-used, so that what is missing can be said in one line.
+``compare`` trains copies in both and records every difference; ``fit`` trains with PyTorch;
+``to_torch`` and ``from_torch`` convert networks; ``register`` adds a layer of your own.
+``python -m minidl.parity`` compares every part of the library.
+
+Only this package imports torch (the extra ``parity``), and only when one of its names is used.
 """
 
 from __future__ import annotations
@@ -12,21 +15,30 @@ from typing import TYPE_CHECKING, Any
 from minidl.validation import require
 
 if TYPE_CHECKING:
-    from minidl.parity.convert import from_torch, to_torch
+    from minidl.parity.convert import from_torch, register, to_torch
     from minidl.parity.lockstep import compare
-    from minidl.parity.pytorch import twin
+    from minidl.parity.pytorch import torch_counterparts
     from minidl.parity.report import ParityReport
     from minidl.parity.training import fit
 
-__all__ = ["ParityReport", "compare", "fit", "from_torch", "to_torch", "twin"]
+__all__ = [
+    "ParityReport",
+    "compare",
+    "fit",
+    "from_torch",
+    "register",
+    "to_torch",
+    "torch_counterparts",
+]
 
 _MODULES = {
     "ParityReport": "report",
     "compare": "lockstep",
     "fit": "training",
     "from_torch": "convert",
+    "register": "convert",
     "to_torch": "convert",
-    "twin": "pytorch",
+    "torch_counterparts": "pytorch",
 }
 
 

@@ -1,6 +1,6 @@
-"""``python -m minidl.parity``: the standard set beside PyTorch, in one table.
+"""``python -m minidl.parity``: the standard set compared with PyTorch, in one table.
 
-Exit 1 if a relative difference passes its tolerance.
+Exits with 1 if a relative difference is above its tolerance.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from minidl.validation import require
 
 if TYPE_CHECKING:
     from minidl.parity.report import ParityReport
-    from minidl.parity.standard import Case
+    from minidl.parity.standard import ParityCase
 
-Runs = list[tuple["Case", "ParityReport"]]
+Runs = list[tuple["ParityCase", "ParityReport"]]
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _table(runs: Runs) -> Table:
-    """The largest relative difference of each kind of quantity over all steps, case by case."""
+    """Tabulate the largest relative difference of each kind of quantity, case by case."""
     report = runs[0][1]
     title = (
         f"Largest relative differences from PyTorch, {report.dtype}, {len(report.relative)} steps"
@@ -71,7 +71,7 @@ def _table(runs: Runs) -> Table:
 
 
 def _growth(runs: Runs) -> dict[str, list[float]]:
-    """The largest relative difference of any quantity at each step, by optimizer and depth."""
+    """Return the largest relative difference at each step, by optimizer and depth."""
     curves: dict[str, list[float]] = {}
     for family in ("SGD", "Adam"):
         for depth in dict.fromkeys(case.depth for case, _ in runs if case.depth):
@@ -85,15 +85,15 @@ def _growth(runs: Runs) -> dict[str, list[float]]:
 
 
 def _print_growth(runs: Runs) -> None:
-    print("How differences grow (the largest of any quantity so far):")
+    print("The largest relative difference of any quantity up to a step:")
     for name, curve in _growth(runs).items():
         marks = [t for t in (1, 10, 50, 100, 200, 500, 1000) if t <= len(curve)]
         print(f"  {name:<15}" + ", ".join(f"step {t}: {max(curve[:t]):.0e}" for t in marks))
     print(
-        "A gradient is exact to rounding relative to its largest entry. SGD keeps it so at any\n"
-        "depth. Adam divides each entry by its own size, so where an entry is far smaller than\n"
-        "the largest, as most are in the first layers of a deep network, its rounding error\n"
-        "becomes part of the step; the curvature that the network then meets multiplies it."
+        "The rounding error of a gradient is small relative to its largest entry. SGD keeps it\n"
+        "so at any depth. Adam divides each entry by its own size. Where an entry is far smaller\n"
+        "than the largest, as most are in the first layers of a deep network, its rounding error\n"
+        "becomes part of the step, and the curvature of the loss multiplies it."
     )
 
 
@@ -102,7 +102,7 @@ def _plot_growth(runs: Runs, path: Path) -> None:
     steps = range(1, len(report.relative) + 1)
     curves = {name: (steps, curve) for name, curve in _growth(runs).items()}
     curves["tolerance"] = (steps, [report.tolerance(step) for step in steps])
-    title = f"minidl beside PyTorch, {report.dtype}"
+    title = f"minidl and PyTorch, {report.dtype}"
     line_plot(path, Panel(curves, "step", "largest relative difference", title, ylog=True))
 
 

@@ -1,10 +1,15 @@
-"""Networks from our layers to ``torch.nn`` modules and back, with their weights."""
+"""Networks from our layers to ``torch.nn`` modules and back, with their weights.
+
+``COUNTERPARTS`` lists each layer class with the module class that computes the same. A new layer
+adds an entry to it; a user's own layer joins by ``register``.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -20,33 +25,178 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
-from minidl.init import zeros
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
 from minidl.parity import modules, simplex
 from minidl.safetensors import load_torch_state, torch_state
 from minidl.typing import Rng
 
-# What has no parameters and no children, ours and PyTorch's.
-_PAIRS: Mapping[type[Layer], type[Any]] = {
-    ReLU: nn.ReLU,
-    Tanh: nn.Tanh,
-    Sigmoid: nn.Sigmoid,
-    Quadratic: modules.Quadratic,
-}
-_PAIRS_BACK = {theirs: ours for ours, theirs in _PAIRS.items()}
 
-_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+@dataclass(frozen=True)
+class Convert:
+    """``convert(child, name)`` converts a layer or module that is inside another one."""
+
+    convert_part: Callable[[Any, Convert], Any]
+    path: tuple[str, ...] = ()
+
+    def __call__(self, child: Any, name: str) -> Any:
+        return self.convert_part(child, Convert(self.convert_part, (*self.path, name)))
+
+    def __str__(self) -> str:
+        """The position in the whole network, for messages."""
+        return f"module {'.'.join(self.path)}, " if self.path else ""
+
+
+ToTorch = Callable[[Any, Convert], nn.Module]
+FromTorch = Callable[[Any, Convert], Layer]
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """A layer class and the module class that computes the same.
+
+    Attributes
+    ----------
+    ours : class of layers
+    theirs : class of modules
+    to_torch : callable, optional
+        ``to_torch(layer, convert)`` makes the module; by default ``theirs()``.
+    from_torch : callable, optional
+        ``from_torch(module, convert)`` makes the layer, with any values; by default ``ours()``.
+    """
+
+    ours: type[Any]
+    theirs: type[Any]
+    to_torch: ToTorch | None = None
+    from_torch: FromTorch | None = None
+
+
+def _torch_sequential(layer: Sequential, convert: Convert) -> nn.Module:
+    return nn.Sequential(*[convert(inner, str(i)) for i, inner in enumerate(layer)])
+
+
+def _children(module: nn.Sequential, convert: Convert, prefix: str = "") -> list[Layer]:
+    return [convert(child, prefix + name) for name, child in module.named_children()]
+
+
+def _torch_linear(layer: Linear, convert: Convert) -> nn.Module:
+    return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+
+
+def _our_linear(module: nn.Linear, convert: Convert) -> Layer:
+    bias = module.bias is not None
+    return Linear(module.in_features, module.out_features, bias=bias, rng=0)
+
+
+def _our_layer_norm(module: nn.LayerNorm, convert: Convert) -> Layer:
+    if len(module.normalized_shape) > 1 or module.weight is None or module.bias is None:
+        raise ValueError(
+            "from_torch: expected a LayerNorm over one axis with weight and bias, "
+            f"got {convert}{module!r}"
+        )
+    return LayerNorm(module.normalized_shape[0], eps=module.eps)
+
+
+def _torch_simplex(layer: Simplex, convert: Convert) -> nn.Module:
+    return simplex.Simplex(layer.map, layer.axis)
+
+
+COUNTERPARTS: list[Counterpart] = [
+    Counterpart(ReLU, nn.ReLU),
+    Counterpart(Tanh, nn.Tanh),
+    Counterpart(Sigmoid, nn.Sigmoid),
+    Counterpart(Quadratic, modules.Quadratic),
+    Counterpart(Linear, nn.Linear, _torch_linear, _our_linear),
+    Counterpart(
+        LayerNorm,
+        nn.LayerNorm,
+        lambda layer, _: nn.LayerNorm(layer.in_features, eps=layer.eps),
+        _our_layer_norm,
+    ),
+    Counterpart(
+        Dropout,
+        nn.Dropout,
+        lambda layer, _: nn.Dropout(layer.p),
+        lambda module, _: Dropout(module.p),
+    ),
+    Counterpart(Dropout, modules.SameMasks, from_torch=lambda module, _: Dropout(module.p)),
+    Counterpart(
+        Softmax,
+        nn.Softmax,
+        lambda layer, _: nn.Softmax(layer.axis),
+        lambda module, _: Softmax(-1 if module.dim is None else module.dim),
+    ),
+    Counterpart(
+        Simplex,
+        simplex.Simplex,
+        _torch_simplex,
+        lambda module, _: Simplex(module.map, module.dim),
+    ),
+    Counterpart(Sparsemax, simplex.Simplex, _torch_simplex),
+    Counterpart(Entmax15, simplex.Simplex, _torch_simplex),
+    Counterpart(Relumax, simplex.Simplex, _torch_simplex),
+    Counterpart(
+        Sequential,
+        nn.Sequential,
+        _torch_sequential,
+        lambda module, convert: Sequential(*_children(module, convert)),
+    ),
+    Counterpart(
+        Residual,
+        modules.Residual,
+        lambda layer, convert: modules.Residual(convert(layer.inner, "inner")),
+        lambda module, convert: Residual(*_children(module.inner, convert, "inner.")),
+    ),
+]
+"""An entry for each layer class. The first entry with a class converts that class."""
+
+
+def register(
+    ours: type[Any],
+    theirs: type[Any],
+    to_torch: ToTorch | None = None,
+    from_torch: FromTorch | None = None,
+) -> None:
+    """Make ``to_torch``, ``from_torch`` and ``compare`` know a layer class of your own.
+
+    The parameters of the layer and of the module have the same names, order and shapes; only the
+    weight of a ``Linear`` is transposed. Their values are copied for you. An entry for a class
+    that has one already takes precedence over it.
+
+    Parameters
+    ----------
+    ours : class of layers
+    theirs : class of modules
+        Computes the same as ``ours``; autograd gives its gradients.
+    to_torch : callable, optional
+        ``to_torch(layer, convert)`` makes a module of the layer's sizes; ``convert(inner, name)``
+        converts a layer inside it, which becomes the module's attribute ``name``. By default
+        ``theirs()``.
+    from_torch : callable, optional
+        ``from_torch(module, convert)``: the reverse. The layer's parameters have values, of any
+        kind. By default ``ours()``.
+
+    Examples
+    --------
+    >>> minidl.parity.register(Square, TorchSquare)  # neither has sizes
+    >>> minidl.parity.register(
+    ...     Scale,
+    ...     TorchScale,
+    ...     to_torch=lambda layer, convert: TorchScale(layer.features),
+    ...     from_torch=lambda module, convert: Scale(module.features),
+    ... )
+    """
+    COUNTERPARTS.insert(0, Counterpart(ours, theirs, to_torch, from_torch))
 
 
 def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
-    """The PyTorch module that computes what ``model`` does, with a copy of its weights.
+    """Return the PyTorch module that computes what ``model`` does, with a copy of its weights.
 
     Parameters
     ----------
     model : Layer
-        Any network made of this library's layers. A Residual, and an activation that ``torch.nn``
-        lacks, become small modules of ``minidl.parity.modules``.
+        Any network made of this library's layers and of registered ones. A Residual, and an
+        activation that ``torch.nn`` lacks, become small modules of ``minidl.parity.modules``.
     same_masks : bool
         Whether Dropout becomes a module that draws the masks that ours will draw, instead of
         ``nn.Dropout``.
@@ -54,47 +204,36 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
     Raises
     ------
     TypeError
-        If a layer has no counterpart; names it and where it is.
+        If a layer has no counterpart; the message names it and its position.
     """
-    shared: dict[int, Any] = {}  # streams that several layers share stay shared in the copy
+    streams: dict[int, Any] = {}  # a stream that several layers share is shared in the copy too
 
-    def module(layer: Layer, where: str) -> nn.Module:
-        kind = type(layer)
-        if kind in _PAIRS:
-            return _PAIRS[kind]()
-        if isinstance(layer, Sequential) and kind is Sequential:
-            return nn.Sequential(*[module(x, f"{where}{i}.") for i, x in enumerate(layer)])
-        if isinstance(layer, Residual) and kind is Residual:
-            return modules.Residual(module(layer.inner, f"{where}inner."))
-        if isinstance(layer, Linear) and kind is Linear:
-            return nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-        if isinstance(layer, LayerNorm) and kind is LayerNorm:
-            return nn.LayerNorm(layer.in_features, eps=layer.eps)
-        if isinstance(layer, Softmax) and kind is Softmax:
-            return nn.Softmax(layer.axis)
-        if isinstance(layer, Simplex) and kind in (Simplex, Sparsemax, Entmax15, Relumax):
-            return simplex.Simplex(layer.map, layer.axis)
-        if isinstance(layer, Dropout) and kind is Dropout:
-            if same_masks:
-                return modules.SameMasks(layer.p, copy.deepcopy(layer.rng, shared))
-            return nn.Dropout(layer.p)
-        raise TypeError(f"to_torch: no PyTorch counterpart of {_place(where)}{layer!r}")
+    def part(layer: Any, convert: Convert) -> nn.Module:
+        if same_masks and type(layer) is Dropout:
+            return modules.SameMasks(layer.p, copy.deepcopy(layer.rng, streams))
+        for entry in COUNTERPARTS:
+            if entry.ours is type(layer):
+                return entry.to_torch(layer, convert) if entry.to_torch else entry.theirs()
+        raise TypeError(f"to_torch: no PyTorch counterpart of {convert}{layer!r}")
 
-    with torch.device("meta"):  # draws no random numbers and sets no memory aside
-        twin = module(model, "")
+    with torch.device("meta"):  # draws no random numbers and allocates no memory
+        module = part(model, Convert(part))
     state = {name: torch.from_numpy(value) for name, value in torch_state(model).items()}
-    twin.load_state_dict(state, assign=True)
-    return twin
+    module.load_state_dict(state, assign=True)
+    return module
+
+
+_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
-    """The network of ours that computes what ``module`` does, with a copy of its weights.
+    """Return the network of our layers that computes what ``module`` does, with its weights.
 
     Parameters
     ----------
     module : nn.Module
-        A ``nn.Sequential`` (or one module) of those that have a counterpart, or what ``to_torch``
-        gave; in float32 or float64.
+        A module that has a counterpart, a ``nn.Sequential`` of such modules, or the result of
+        ``to_torch``; in float32 or float64.
     rng : int or Generator, optional
         For the streams of Dropout layers; without it they cannot train.
 
@@ -102,7 +241,7 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
     ------
     TypeError, ValueError
         If a module has no counterpart, or only with other options; if the parameters are of
-        another dtype, or of several. Names the module and where it is.
+        another dtype, or of several. The message names the module and its position.
     """
     values = [value for _, value in module.named_parameters(remove_duplicate=False)]
     dtypes = {value.dtype for value in values} or {torch.float32}
@@ -113,43 +252,16 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
         )
     if len({id(value) for value in values}) < len(values):
         raise ValueError("from_torch: a module occurs twice; shared parameters are not supported")
-    dtype = _DTYPES[dtypes.pop()]
 
-    def layer(module: Any, where: str) -> Layer:
-        kind = type(module)
-        if kind in _PAIRS_BACK:
-            return _PAIRS_BACK[kind]()
-        if kind is nn.Sequential:
-            children = module.named_children()
-            return Sequential(*[layer(child, f"{where}{name}.") for name, child in children])
-        if kind is modules.Residual:
-            children = module.inner.named_children()
-            return Residual(*[layer(child, f"{where}inner.{name}.") for name, child in children])
-        if kind is nn.Linear:
-            blank: dict[str, Any] = {"weight_init": zeros, "bias_init": zeros, "rng": 0}
-            bias = module.bias is not None
-            return Linear(module.in_features, module.out_features, bias=bias, dtype=dtype, **blank)
-        if kind is nn.LayerNorm:
-            if len(module.normalized_shape) > 1 or module.weight is None or module.bias is None:
-                raise ValueError(
-                    "from_torch: expected a LayerNorm over one axis with weight and bias, "
-                    f"got {_place(where)}{module!r}"
-                )
-            return LayerNorm(module.normalized_shape[0], eps=module.eps, dtype=dtype)
-        if kind is nn.Softmax:
-            return Softmax(-1 if module.dim is None else module.dim)
-        if kind is simplex.Simplex:
-            return Simplex(module.map, module.dim)
-        if kind in (nn.Dropout, modules.SameMasks):
-            return Dropout(module.p)
-        raise TypeError(f"from_torch: no counterpart of {_place(where)}{module!r}")
+    def part(module: Any, convert: Convert) -> Layer:
+        for entry in COUNTERPARTS:
+            if entry.theirs is type(module):
+                made = entry.from_torch(module, convert) if entry.from_torch else entry.ours()
+                return cast(Layer, made)
+        raise TypeError(f"from_torch: no counterpart of {convert}{module!r}")
 
-    model = layer(module, "")
+    model = part(module, Convert(part)).initialize(dtype=_DTYPES[dtypes.pop()])
     names = [name for name, _ in model.named_parameters()]
     arrays = [value.detach().cpu().numpy() for value in values]
     load_torch_state(model, dict(zip(names, arrays, strict=True)))
     return model.initialize(rng)
-
-
-def _place(where: str) -> str:
-    return f"module {where.rstrip('.')}, " if where else ""

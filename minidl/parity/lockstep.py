@@ -1,4 +1,4 @@
-"""Both libraries through the same steps, each on its own numbers."""
+"""A training run in both libraries, compared step by step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
 from minidl.optim import Optimizer
-from minidl.parity.pytorch import twin
+from minidl.parity.pytorch import torch_counterparts
 from minidl.parity.report import ParityReport, Tolerance, default_tolerance
 from minidl.typing import Array
 
@@ -28,22 +28,22 @@ def compare(
 ) -> ParityReport:
     """Train copies of a model here and in PyTorch, and record every difference at every step.
 
-    Both start from the same weights and moments and see the same batches and dropout masks; from
-    there on each goes its own way. Model and optimizer stay as they are.
+    Both start from the same weights and moments and see the same batches and dropout masks. After
+    that each continues from its own numbers. Model and optimizer are not changed.
 
     Parameters
     ----------
     model, loss, optimizer
-        Made of this library's parts; the optimizer is the model's.
+        Made of parts that have a counterpart in PyTorch; the optimizer is the model's.
     batches : iterable of (x, y)
         One for each step.
     dtype : float64 (default) or float32
-        In which both compute.
+        The dtype of both computations.
     tolerance : callable, optional
         ``tolerance(step)`` is the largest relative difference allowed at a step, from 1; by
         default ``minidl.parity.report.default_tolerance(dtype)``.
     title : str
-        For the report.
+        The title of the report.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def compare(
         raise ValueError("compare: the optimizer was made for another model")
     model = model.copy(dtype)
     ours = model, loss, optimizer.copy(model)
-    theirs = twin(*ours)
+    theirs = torch_counterparts(*ours)
     parameters = list(model.named_parameters())
     starts = np.cumsum([0] + [p.size for _, p in parameters])[:-1]
     quantities: list[str] = []
@@ -64,7 +64,7 @@ def compare(
         here, there = _step(*ours, x, y), _step(*theirs, x, y)
         quantities, columns = [], []
         for kind, value in here.items():
-            if kind in _WHOLE:
+            if kind in _NOT_PER_PARAMETER:
                 quantities.append(kind)
                 columns.append(_differences(value, there[kind], np.array([0])))
             else:
@@ -78,11 +78,11 @@ def compare(
     return ParityReport(title, str(model.dtype), quantities, absolute, relative, allowed)
 
 
-_WHOLE = ("logits", "loss", "dlogits")
+_NOT_PER_PARAMETER = ("logits", "loss", "dlogits")
 
 
 def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:
-    """One training step of either library: all that it computes, in the order of causes."""
+    """Run one training step of either library; return all results in the order of causes."""
     logits, backward = model.forward(x, train=True)
     value, dlogits = loss(logits, y)
     write_gradients(model, backward, dlogits)
@@ -98,7 +98,7 @@ def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str
 
 
 def _differences(a: Array, b: Array, starts: Array) -> Array:
-    """The largest difference in each piece, absolute and relative to the piece's largest entry."""
+    """Return the largest difference in each piece: absolute, and relative to its largest entry."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return np.full((2, len(starts)), np.inf)
     a, b = a.ravel(), b.ravel()

@@ -1,4 +1,7 @@
-"""Our losses as PyTorch computes them, from the outputs ``z`` and the targets ``y``."""
+"""Our losses as PyTorch computes them, from the outputs ``z`` and the targets ``y``.
+
+``CRITERIA`` has an entry for each class of losses; for a loss of your own, add one.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +21,24 @@ from minidl.losses import (
     SmoothedNLL,
     SquaredError,
 )
-from minidl.parity.simplex import formula, omega
+from minidl.parity.simplex import formula
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
 def criterion(loss: Loss) -> Criterion:
-    """The function of ``(z, y)`` that PyTorch differentiates in place of ``loss``.
+    """Return the function of ``(z, y)`` that PyTorch differentiates in place of ``loss``.
 
     Raises
     ------
     TypeError
-        If the loss has no counterpart.
+        If the loss, or its map, has no counterpart.
     """
-    if type(loss) not in _CRITERIA:
+    if type(loss) not in CRITERIA:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the loss {loss!r}")
-    rows: Criterion = _CRITERIA[type(loss)](loss)
-    mean = loss.reduction == "mean"  # type: ignore[attr-defined]
-    return lambda z, y: rows(z, y).mean() if mean else rows(z, y).sum()
-
-
-# Each gives a function of (z, y) with one value for every row.
+    values = CRITERIA[type(loss)](loss)
+    mean = getattr(loss, "reduction", "mean") == "mean"
+    return lambda z, y: values(z, y).mean() if mean else values(z, y).sum()
 
 
 def _cross_entropy(loss: CrossEntropy) -> Criterion:
@@ -51,19 +51,22 @@ def _cross_entropy(loss: CrossEntropy) -> Criterion:
 
 def _fenchel_young(loss: FenchelYoung) -> Criterion:
     map, f = loss.map, formula(loss.map)
+    if f.omega is None:
+        raise TypeError(f"minidl.parity: no PyTorch counterpart of the regulariser of {map!r}")
+    omega = f.omega
 
     def values(z: Tensor, y: Tensor) -> Tensor:
-        p, y = f(z, -1), _distributions(y, z)
-        return ((p - y) * z).sum(dim=-1) - omega(map, p) + omega(map, y)
+        p, y = f.project(map, z, -1), _distributions(y, z)
+        return ((p - y) * z).sum(dim=-1) - omega(map, p).sum(dim=-1) + omega(map, y).sum(dim=-1)
 
     return values
 
 
 def _smoothed_nll(loss: SmoothedNLL) -> Criterion:
-    eps, f = loss.eps, formula(loss.map)
+    map, eps, f = loss.map, loss.eps, formula(loss.map)
 
     def values(z: Tensor, y: Tensor) -> Tensor:
-        shares = (f(z, -1) + eps) / (1 + z.shape[1] * eps)
+        shares = (f.project(map, z, -1) + eps) / (1 + z.shape[1] * eps)
         return -torch.xlogy(_distributions(y, z), shares).sum(dim=-1)
 
     return values
@@ -82,11 +85,11 @@ def _binary_logistic(loss: BinaryLogistic) -> Criterion:
 
 
 def _distributions(y: Tensor, z: Tensor) -> Tensor:
-    """Labels of either kind as rows of probabilities."""
+    """Return labels of either kind as rows of probabilities."""
     return y if y.ndim == 2 else F.one_hot(y, z.shape[1]).to(z.dtype)
 
 
-_CRITERIA: dict[type[Any], Callable[[Any], Criterion]] = {
+CRITERIA: dict[type[Any], Callable[[Any], Criterion]] = {
     CrossEntropy: _cross_entropy,
     BinaryLogistic: _binary_logistic,
     FenchelYoung: _fenchel_young,
@@ -94,3 +97,7 @@ _CRITERIA: dict[type[Any], Callable[[Any], Criterion]] = {
     SmoothedNLL: _smoothed_nll,
     SquaredError: _squared_error,
 }
+"""For each class of losses, a function that makes the criterion of ``(z, y)``.
+
+The criterion returns one value for each row; their mean or sum is the loss.
+"""

@@ -1,4 +1,4 @@
-"""Counterparts of layers that ``torch.nn`` lacks: plain formulas, differentiated by autograd."""
+"""Modules for layers that ``torch.nn`` lacks: plain formulas, differentiated by autograd."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Residual(nn.Module):  # type: ignore[misc]
 class SameMasks(nn.Module):  # type: ignore[misc]
     """Dropout that draws from a copy of our layer's stream, so that both drop the same entries.
 
-    It knows which entries to keep and scales them by itself.
+    Only the draw is the same: the scaling is PyTorch's arithmetic.
     """
 
     def __init__(self, p: float, rng: np.random.Generator | None) -> None:

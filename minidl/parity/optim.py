@@ -15,7 +15,7 @@ from minidl.schedules import Cosine, Schedule, StepDecay, WarmUp
 
 
 def torch_optimizer(ours: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> Any:
-    """PyTorch's optimizer with the settings of ours.
+    """Return PyTorch's optimizer with the settings of ours.
 
     Raises
     ------
@@ -34,12 +34,12 @@ def torch_optimizer(ours: Optimizer, parameters: Iterable[torch.nn.Parameter]) -
 
 
 def learning_rates(lr: float | Schedule) -> Iterator[float]:
-    """The learning rate of each step, from PyTorch's schedulers where it has our schedule's."""
+    """Yield the learning rate of each step, from PyTorch's scheduler if it has this one."""
     if isinstance(lr, StepDecay):
         return _scheduled(lr.lr, lambda o: lr_scheduler.StepLR(o, lr.every, lr.factor))
     if isinstance(lr, Cosine):
         curve = _scheduled(lr.lr, lambda o: lr_scheduler.CosineAnnealingLR(o, lr.steps, lr.final))
-        # PyTorch's rises again after its last step, ours stays.
+        # After the last step PyTorch's rate rises again; ours stays.
         return chain(islice(curve, lr.steps), repeat(lr.final))
     if isinstance(lr, WarmUp):
         first, last = 1 / lr.steps, lr.steps - 1
@@ -49,7 +49,7 @@ def learning_rates(lr: float | Schedule) -> Iterator[float]:
 
 
 def _scheduled(lr: float, scheduler: Callable[[Any], Any]) -> Iterator[float]:
-    """What a scheduler makes of ``lr``, read off an optimizer that it drives."""
+    """Yield the learning rates that a scheduler sets on an optimizer."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr)
     driver = scheduler(optimizer)
     while True:

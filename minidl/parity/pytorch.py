@@ -20,20 +20,20 @@ from minidl.safetensors import transposed
 from minidl.typing import Array, Backward
 
 
-def twin(
+def torch_counterparts(
     model: Layer, loss: Loss, optimizer: Optimizer
 ) -> tuple[TorchModel, TorchLoss, TorchOptimizer]:
-    """PyTorch's copies of the three parts of a training run.
+    """Return a model, a loss and an optimizer that compute the same with PyTorch and autograd.
 
-    What drives or reads ours (``fit``, ``evaluate``) drives and reads these. All that is computed
-    is computed by PyTorch and autograd; vectors are laid out as ours.
+    They keep this library's contracts and the layout of its vectors, so ``fit`` and ``evaluate``
+    take them too.
 
     Parameters
     ----------
     model : Layer
     loss : Loss
     optimizer : Optimizer
-        Of the model, fresh or after any number of steps.
+        The model's optimizer, new or after any number of steps.
 
     Raises
     ------
@@ -43,22 +43,22 @@ def twin(
         If the optimizer was made for another model.
     """
     if optimizer.model is not model:
-        raise ValueError("twin: the optimizer was made for another model")
+        raise ValueError("torch_counterparts: the optimizer was made for another model")
     theirs = TorchModel(model)
     return theirs, TorchLoss(loss), TorchOptimizer(theirs, optimizer)
 
 
 class TorchModel(Layer):
-    """A PyTorch module with the contract of a layer, but for the gradient of its input.
+    """A PyTorch module with the contract of a layer; it gives no gradient of the input.
 
-    Dropout draws the masks that the model it was made from will draw.
+    Its Dropout draws the masks that the original model will draw.
     """
 
     skips_input_grad = True
 
     def __init__(self, model: Layer) -> None:
         self.module = to_torch(model, same_masks=True)
-        self._turned = transposed(model)
+        self._transposed = transposed(model)
         self._shapes = {name: p.shape for name, p in model.named_parameters()}
         self._name = f"TorchModel({model!r})"
 
@@ -78,18 +78,18 @@ class TorchModel(Layer):
 
     @property
     def theta(self) -> Array:
-        """A copy of all parameters, as ``theta`` of our model has them; not to be written to."""
+        """A read-only copy of all parameters, laid out as ``theta`` of our model."""
         return self.gather(p.detach() for p in self.module.parameters())
 
     @property
     def grad(self) -> Array:
-        """A copy of all gradients, as ``grad`` of our model has them."""
+        """A read-only copy of all gradients, laid out as ``grad`` of our model."""
         return self.gather(p.grad for p in self.module.parameters())
 
     def gather(self, tensors: Iterable[Tensor]) -> Array:
-        """One of PyTorch's tensors for each parameter as one vector in our layout."""
+        """Join one of PyTorch's tensors for each parameter into one vector in our layout."""
         pieces = [
-            (t.T if name in self._turned else t).numpy().ravel()
+            (t.T if name in self._transposed else t).numpy().ravel()
             for name, t in zip(self._shapes, tensors, strict=True)
         ]
         vector = np.concatenate(pieces)
@@ -97,11 +97,11 @@ class TorchModel(Layer):
         return vector
 
     def scatter(self, vector: Array) -> list[Tensor]:
-        """The inverse of ``gather``."""
+        """Split a vector in our layout into PyTorch's tensors; the inverse of ``gather``."""
         ends = np.cumsum([np.prod(shape, dtype=int) for shape in self._shapes.values()])
         pieces = np.split(vector, ends[:-1])
         return [
-            torch.tensor(piece.reshape(shape).T if name in self._turned else piece.reshape(shape))
+            torch.tensor(piece.reshape(shape).T if name in self._transposed else piece.reshape(shape))
             for piece, (name, shape) in zip(pieces, self._shapes.items(), strict=True)
         ]
 
@@ -124,7 +124,7 @@ class TorchLoss:
 
 
 class TorchOptimizer:
-    """``step()`` by PyTorch, from the state that our optimizer was in."""
+    """``step()`` by PyTorch, starting from the state of our optimizer."""
 
     def __init__(self, model: TorchModel, ours: Optimizer) -> None:
         self.model, self.steps, self.lr_at = model, ours.steps, ours.lr_at
@@ -137,12 +137,14 @@ class TorchOptimizer:
                     self._inner.state[p] |= {"step": torch.tensor(float(self.steps)), name: tensor}
 
     def step(self) -> None:
+        """Update the parameters from their gradients."""
         for group in self._inner.param_groups:
             group["lr"] = next(self._rates)
         self._inner.step()
         self.steps += 1
 
     def torch_moments(self) -> dict[str, Array]:
+        """Return the moments under PyTorch's names, each as one vector in our layout."""
         names = self._inner.state[self._parameters[0]].keys() - {"step"}
         return {
             name: self.model.gather(self._inner.state[p][name] for p in self._parameters)

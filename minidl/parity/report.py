@@ -1,4 +1,4 @@
-"""What a comparison found: every difference at every step."""
+"""The result of a comparison: every difference at every step."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Tolerance = Callable[[int], float]
 
 
 def default_tolerance(dtype: str) -> Tolerance:
-    """1e-10 in float64.
+    """Return the tolerance for a dtype.
 
-    In float32, 1e-5 at the first step and ten times as much every 50 steps: on curved ground two
-    runs part exponentially, from whatever rounding sets them apart at first.
+    1e-10 in float64. In float32, 1e-5 at the first step and ten times as much every 50 steps:
+    the first rounding differences of two runs grow exponentially where the loss is curved.
     """
     if dtype == "float64":
         return lambda step: 1e-10
@@ -33,8 +33,8 @@ def default_tolerance(dtype: str) -> Tolerance:
 class ParityReport:
     """The differences between two runs, by step and quantity.
 
-    A relative difference is that of a tensor: the largest difference of an entry over the
-    largest entry. True where no relative difference passes its tolerance.
+    The relative difference of a tensor is its largest absolute difference over its largest
+    entry. A report is true if no relative difference is above its tolerance.
 
     Attributes
     ----------
@@ -56,14 +56,14 @@ class ParityReport:
 
     @property
     def beyond(self) -> Array:
-        """Where the tolerance is passed, (steps, quantities)."""
+        """A mask of the differences above their tolerance, (steps, quantities)."""
         allowed = [self.tolerance(step) for step in range(1, len(self.relative) + 1)]
         late: Array = self.relative > np.array(allowed)[:, None]
         return late
 
     @property
     def first(self) -> tuple[int, str] | None:
-        """The step that first passes the tolerance, and there the quantity nearest the cause."""
+        """The first step with a difference above its tolerance, and the first such quantity."""
         where = np.argwhere(self.beyond)
         return (int(where[0, 0]) + 1, self.quantities[where[0, 1]]) if len(where) else None
 
@@ -71,18 +71,18 @@ class ParityReport:
         return self.first is None
 
     def of(self, kind: str) -> Array:
-        """The largest relative difference of one kind, as ``"gradient"``, at each step."""
+        """Return the largest relative difference of a kind, as ``"gradient"``, at each step."""
         columns = [i for i, name in enumerate(self.quantities) if _kind(name) == kind]
         largest: Array = self.relative[:, columns].max(axis=1, initial=0)
         return largest
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of quantities there are, in the order of causes."""
+        """The kinds of quantities, in the order of causes."""
         return list(dict.fromkeys(map(_kind, self.quantities)))
 
     def table(self) -> Table:
-        """The worst step of each quantity, and where it first passes the tolerance."""
+        """Return the worst step of each quantity, and the first step above the tolerance."""
         columns = ["quantity", "relative", "at step", "absolute", "at step", "beyond from step"]
         table = Table(columns, f"{self.title} ({self.dtype}, {len(self.relative)} steps)".strip())
         for i, name in enumerate(self.quantities):
@@ -95,7 +95,7 @@ class ParityReport:
         return table
 
     def verdict(self) -> str:
-        """One line: all within the tolerance, or what passed it first, and when."""
+        """Return one line: all within the tolerance, or the first quantity and step above it."""
         if self.first is None:
             return f"within the tolerance at all {len(self.relative)} steps"
         step, quantity = self.first
@@ -119,7 +119,7 @@ class ParityReport:
         line_plot(path, Panel(curves, "step", "largest relative difference", title, ylog=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, as JSON takes them."""
+        """Return the figures in a form for JSON."""
         worst = {}
         for i, name in enumerate(self.quantities):
             relative, absolute = _worst(self.relative[:, i]), _worst(self.absolute[:, i])
@@ -141,16 +141,16 @@ class ParityReport:
 
 
 def _kind(quantity: str) -> str:
-    """``"gradient"`` for ``"gradient of 0.weight"``."""
+    """Return the kind of a quantity: ``"gradient"`` for ``"gradient of 0.weight"``."""
     return quantity.partition(" of ")[0]
 
 
 def _worst(differences: Array) -> tuple[float, int]:
-    """The largest difference and the first step that has it."""
+    """Return the largest difference and the first step that has it."""
     step = int(differences.argmax())
     return float(differences[step]), step + 1
 
 
 def _json(x: float) -> float | str:
-    """JSON has no infinity."""
+    """Return ``x``, infinity as text: JSON has none."""
     return x if math.isfinite(x) else str(x)

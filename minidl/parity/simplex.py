@@ -1,20 +1,37 @@
 """The maps onto the simplex as plain PyTorch formulas, differentiated by autograd.
 
-Thresholds are found here by bisection, which shares nothing with our sorting; on the support
-that this gives, they follow in closed form.
+``FORMULAS`` has an entry for each class of maps; for a map of your own, add one. Thresholds are
+found here by bisection, an algorithm independent of our sorting: it gives the support, and the
+support gives the exact threshold in closed form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minidl.simplex import SimplexMap, entmax15, relumax, softmax, sparsemax
+from minidl.simplex import entmax15, relumax, softmax, sparsemax
+from minidl.simplex_map import SimplexMap
 
-Formula = Callable[[Tensor, int], Tensor]
+
+@dataclass(frozen=True)
+class Formula:
+    """A class of maps in PyTorch.
+
+    Attributes
+    ----------
+    project : callable
+        ``project(map, z, dim)``: the probabilities of the logits ``z`` along ``dim``.
+    omega : callable, optional
+        ``omega(map, p)``: the terms of the regulariser, which is their sum over the last axis.
+    """
+
+    project: Callable[[Any, Tensor, int], Tensor]
+    omega: Callable[[Any, Tensor], Tensor] | None = None
 
 
 class Simplex(nn.Module):  # type: ignore[misc]
@@ -25,38 +42,33 @@ class Simplex(nn.Module):  # type: ignore[misc]
         self.map, self.dim, self.formula = map, dim, formula(map)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.formula(z, self.dim)
+        return self.formula.project(self.map, z, self.dim)
 
     def extra_repr(self) -> str:
-        """What ``repr`` shows."""
+        """Return the arguments that ``repr`` shows."""
         return f"{self.map!r}, dim={self.dim}"
 
 
 def formula(map: SimplexMap) -> Formula:
-    """``p = f(z, dim)`` for one of our maps.
+    """Return the formulas of one of our maps.
 
     Raises
     ------
     TypeError
         If the map has no counterpart.
     """
-    if type(map) not in _FORMULAS:
+    if type(map) not in FORMULAS:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the map {map!r}")
-    return _FORMULAS[type(map)](map)
+    return FORMULAS[type(map)]
 
 
-def omega(map: SimplexMap, p: Tensor) -> Tensor:
-    """The regulariser of one of our maps, summed over the last axis."""
-    return _OMEGAS[type(map)](p).sum(dim=-1)
-
-
-def _sparsemax(z: Tensor, dim: int) -> Tensor:
+def _sparsemax(map: SimplexMap, z: Tensor, dim: int) -> Tensor:
     inside = z > _threshold(z, dim, power=1)
     tau = ((z * inside).sum(dim, keepdim=True) - 1) / inside.sum(dim, keepdim=True)
     return (z - tau).relu()
 
 
-def _entmax15(z: Tensor, dim: int) -> Tensor:
+def _entmax15(map: SimplexMap, z: Tensor, dim: int) -> Tensor:
     z = z / 2
     inside = z > _threshold(z, dim, power=2)
     k = inside.sum(dim, keepdim=True)
@@ -65,16 +77,13 @@ def _entmax15(z: Tensor, dim: int) -> Tensor:
     return (z - mean + ((1 - deviations) / k).sqrt()).relu().square()
 
 
-def _relumax(b: float) -> Formula:
-    def map(z: Tensor, dim: int) -> Tensor:
-        u = (z - z.max(dim, keepdim=True).values + b).relu()
-        return u / u.sum(dim, keepdim=True)
-
-    return map
+def _relumax(map: relumax, z: Tensor, dim: int) -> Tensor:
+    u = (z - z.max(dim, keepdim=True).values + map.b).relu()
+    return u / u.sum(dim, keepdim=True)
 
 
 def _threshold(z: Tensor, dim: int, power: int) -> Tensor:
-    """``tau`` with ``sum (z - tau)_+^power = 1``, to the last digits."""
+    """Return ``tau`` with ``sum (z - tau)_+^power = 1``, up to rounding."""
     with torch.no_grad():
         high = z.max(dim, keepdim=True).values
         low = high - 1
@@ -85,14 +94,11 @@ def _threshold(z: Tensor, dim: int, power: int) -> Tensor:
         return low
 
 
-_FORMULAS: dict[type[Any], Callable[[Any], Formula]] = {
-    type(softmax): lambda _: torch.softmax,
-    type(sparsemax): lambda _: _sparsemax,
-    type(entmax15): lambda _: _entmax15,
-    relumax: lambda ours: _relumax(ours.b),
-}
-_OMEGAS: dict[type[Any], Callable[[Tensor], Tensor]] = {
-    type(softmax): lambda p: torch.xlogy(p, p),
-    type(sparsemax): lambda p: p * (p - 1) / 2,
-    type(entmax15): lambda p: (p**1.5 - p) * (4 / 3),
+FORMULAS: dict[type[SimplexMap], Formula] = {
+    type(softmax): Formula(
+        lambda map, z, dim: torch.softmax(z, dim), lambda map, p: torch.xlogy(p, p)
+    ),
+    type(sparsemax): Formula(_sparsemax, lambda map, p: p * (p - 1) / 2),
+    type(entmax15): Formula(_entmax15, lambda map, p: (p**1.5 - p) * (4 / 3)),
+    relumax: Formula(_relumax),
 }

@@ -14,7 +14,7 @@ from minidl.history import History
 from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import Optimizer
-from minidl.parity.pytorch import twin
+from minidl.parity.pytorch import torch_counterparts
 
 
 def fit(
@@ -27,12 +27,12 @@ def fit(
     history: History | None = None,
     **options: Any,
 ) -> History:
-    """``minidl.fit`` with everything that is computed computed by PyTorch, on one thread.
+    """Train as ``minidl.fit`` does, with all arithmetic done by PyTorch on one thread.
 
-    The same weights at the start, the same batches and dropout masks. Takes what ``minidl.fit``
-    takes; the model ends with the trained weights, its optimizer stays as it was.
+    Initial weights, batches and dropout masks are those of ``minidl.fit``, and so are the
+    parameters of this function. The model gets the trained weights; its optimizer is not changed.
     """
-    theirs, criterion, method = twin(model, loss, optimizer)
+    theirs, criterion, method = torch_counterparts(model, loss, optimizer)
     history = History() if history is None else history
     try:
         with one_thread():
@@ -46,7 +46,7 @@ def fit(
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch on one thread: at these sizes faster, and the same whatever runs beside it."""
+    """Within this context PyTorch uses one thread: faster at these sizes, and reproducible."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
