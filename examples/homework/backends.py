@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from minidl.cli import Parser, int_argument
 from minidl.history import History
 from minidl.plots import Panel, line_plot
-from minidl.rng import TorchRandom
+from minidl.torch_random import TorchRandom
 from minidl.training import fit
 from minidl.typing import Rng
 from minidl.validation import require
