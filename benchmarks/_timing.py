@@ -1,8 +1,8 @@
-"""Timing candidates side by side: in turn, in one process, on one thread.
+"""Timing of several candidates, in turn, in one process, on one thread.
 
-Import this module before NumPy: it gives every library that may be measured one thread, and
-leaves to OpenBLAS which of its kernels suit this processor, as PyTorch's libraries choose theirs.
-To measure under an ``OPENBLAS_CORETYPE`` of your own, set ``MINIDL_KEEP_CORETYPE`` as well.
+Import this module before NumPy: it limits every library to one thread, and removes
+``OPENBLAS_CORETYPE``, so that OpenBLAS chooses its kernels for this processor as PyTorch's
+libraries do. Set ``MINIDL_KEEP_CORETYPE=1`` to keep it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ for _name in ("OMP", "OPENBLAS", "MKL"):
     os.environ[f"{_name}_NUM_THREADS"] = "1"
 if "MINIDL_KEEP_CORETYPE" not in os.environ and os.environ.pop("OPENBLAS_CORETYPE", ""):
     os.environ.pop("OPENBLAS_L2_SIZE", "")
-    print("OPENBLAS_CORETYPE is set aside; MINIDL_KEEP_CORETYPE=1 keeps it")
+    print("OPENBLAS_CORETYPE is removed; MINIDL_KEEP_CORETYPE=1 keeps it")
 
 import json
 import platform
@@ -32,7 +32,7 @@ from minidl.files import write_text
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds for one call, or for one of its parts."""
+    """Seconds for one call, or for one part of a call."""
 
     median: float
     minimum: float
@@ -41,12 +41,10 @@ class Timing:
 def alternate(
     candidates: Mapping[str, Callable[[], object]], *, rounds: int, calls: int, parts: int = 1
 ) -> dict[str, Timing]:
-    """Time ``calls`` calls of each candidate in turn, ``rounds`` times over, after a warm-up.
+    """Time ``calls`` calls of each candidate in turn, for ``rounds`` rounds after a warm-up.
 
-    A call that does its work ``parts`` times over is divided by that.
-
-    In turn, since the speed of a shared machine drifts: what is compared has met the same
-    neighbours.
+    If a call repeats its work ``parts`` times, the time is that of one part. The candidates take
+    turns because the speed of a shared machine drifts.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(rounds + 1):
@@ -54,13 +52,13 @@ def alternate(
             since = time.perf_counter()
             for _ in range(calls):
                 call()
-            if i:  # the first round warms caches, allocators and just-in-time compilers
+            if i:  # the first round warms up caches, allocators and just-in-time compilers
                 seconds[name].append((time.perf_counter() - since) / (calls * parts))
     return {n: Timing(statistics.median(s), min(s)) for n, s in seconds.items()}
 
 
 def write_json(path: Path, figures: Any) -> None:
-    """Keep the figures, with what they were measured on."""
+    """Write the figures as JSON, with a description of the machine."""
     import torch
 
     machine = {
