@@ -1,10 +1,10 @@
-"""One training step and whole epochs beside PyTorch: one thread, measured in turn in one run.
+"""Time training steps and whole epochs against PyTorch, on one thread.
 
     python benchmarks/step.py                      # steps at batch 64, Adam, five widths
     python benchmarks/step.py --epochs 10 --data ../shared/data/fashion-mnist
 
-The second form trains on real images, where numbers decay to denormal ones, with and without
-L2, and compares the last epoch with the first.
+Candidates take turns in one process. The second form trains on real images, with and without L2,
+and compares the last epoch with the first: there some numbers decay until they are denormal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLASSES, FEATURES, BATCH = 26, 784, 64
 
 
 def our_epochs(width: int, split: Split, l2: float = 0.0) -> Callable[[], object]:
-    """One epoch of ``fit`` a call, without evaluation."""
+    """Return a function that trains one epoch with ``fit``, without evaluation."""
     model = feedforward(FEATURES, CLASSES, width=width, rng=0)
     dataset = minidl.Dataset(split, classes=CLASSES)
     optimizer = minidl.Adam(model, 1e-3, weight_decay=l2)
@@ -58,10 +58,10 @@ def our_epochs(width: int, split: Split, l2: float = 0.0) -> Callable[[], object
 def torch_epochs(
     width: int, split: Split, l2: float = 0.0, *, fused: bool = False, loader: bool = False
 ) -> Callable[[], object]:
-    """The usual loop in eager PyTorch, on pixels that are float tensors already.
+    """Return a function that trains one epoch with the usual loop in eager PyTorch.
 
-    By default batches are indexed from one tensor, PyTorch's best case; ``loader`` draws them
-    from a DataLoader, as the course's script does.
+    The pixels are a float tensor already. By default batches are indexed from it, PyTorch's best
+    case; with ``loader`` they come from a DataLoader, as in the course's script.
     """
     torch.manual_seed(0)
     model = torch.nn.Sequential(
@@ -91,7 +91,7 @@ def torch_epochs(
 
 
 def measure_steps(rounds: int) -> dict[str, Any]:
-    """Microseconds for a training step on random pixels, and the ratio to eager PyTorch."""
+    """Measure microseconds for a training step on random pixels, and the ratio to eager PyTorch."""
     rng = np.random.default_rng(0)
     steps = 200
     pixels = rng.integers(0, 256, (steps * BATCH, FEATURES), dtype=np.uint8)
@@ -125,7 +125,7 @@ def measure_steps(rounds: int) -> dict[str, Any]:
 
 
 def measure_epochs(data: str, epochs: int, width: int) -> dict[str, Any]:
-    """Seconds of the first and the last epoch on real images, with and without L2."""
+    """Measure seconds of the first and the last epoch on real images, with and without L2."""
     split = minidl.load_dataset(data).train
     table = Table(
         ["candidate", "L2", "first", "last", "last / first"],
