@@ -58,6 +58,10 @@ class Parameter:
         theta[:], grad[:] = self.value.ravel(), self.grad.ravel()
         self._value, self._grad = theta.reshape(self.shape), grad.reshape(self.shape)
 
+    def rebind(self, value: Array, grad: Array) -> None:
+        """Use these arrays, without a copy, as value and gradient."""
+        self._value, self._grad = value, grad
+
     def __getattr__(self, name: str) -> Any:
         # Reached only while the slot is empty, so a parameter with a value pays nothing.
         if name in ("_value", "_grad"):

@@ -20,9 +20,8 @@ from minidl.cli import Parser, int_argument, run_main
 from minidl.layer import Layer
 from minidl.parameter import is_layer, named_parameters
 from minidl.testing.checks import check_layer
-from minidl.testing.faults import FAULTS, try_fault
 from minidl.testing.networks import check_random_network
-from minidl.testing.report import ContractError, aligned
+from minidl.testing.report import ContractError
 from minidl.validation import did_you_mean
 
 
@@ -43,17 +42,13 @@ def main() -> None:
     parser.add_argument("--eps", type=float, default=1e-5, help="step of the differences (1e-5)")
     parser.add_argument("--rtol", type=float, help="relative tolerance (by dtype)")
     parser.add_argument("--atol", type=float, help="absolute tolerance (by dtype)")
-    parser.add_argument("--faults", action="store_true", help="show what planted faults become of")
     parser.add_argument(
         "--networks", type=int_argument("N"), metavar="N", help="check N random right networks"
     )
     args = parser.parse_args()
-    wanted = [args.layer is not None, args.faults, args.networks is not None]
-    if sum(wanted) != 1:
-        parser.error("expected a layer as module:Layer, or --faults, or --networks N")
-    if args.faults:
-        passed = show_faults()
-    elif args.networks is not None:
+    if (args.layer is None) == (args.networks is None):
+        parser.error("expected a layer as module:Layer, or --networks N")
+    if args.networks is not None:
         passed = try_networks(range(args.seed, args.seed + args.networks))
     else:
         if args.input is None:
@@ -117,18 +112,6 @@ def load_layer(text: str) -> Any:
     if not callable(found):
         raise TypeError(f"{text}: expected a layer, or what makes one, got {found!r}")
     return found(*args, **options)
-
-
-def show_faults() -> bool:
-    """Plant each fault and print what was named; whether all was named rightly."""
-    rows = [("fault", "planted in", "caught", "the report's words")]
-    outcomes = [try_fault(fault) for fault in FAULTS]
-    for o in outcomes:
-        rows.append((o.fault.what, o.fault.where, "yes" if o.right else "NO", o.named))
-    right = sum(o.right for o in outcomes)
-    print("\n".join(aligned(rows)))
-    print(f"\n{right} of {len(FAULTS)} faults caught, each with the right tensor named")
-    return right == len(FAULTS)
 
 
 def try_networks(seeds: range) -> bool:

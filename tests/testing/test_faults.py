@@ -5,9 +5,10 @@ import os
 
 import numpy as np
 import pytest
+from testing import faults
+from testing.faults import FAULTS, GRADIENT, plant, try_fault
 
-from minidl.testing import check_layer, faults
-from minidl.testing.faults import FAULTS, GRADIENT, plant, try_fault
+from minidl.testing import check_layer
 from minidl.testing.networks import check_random_network
 
 
@@ -20,7 +21,7 @@ def test_fault_is_caught_and_named(fault):
 def test_there_are_enough_of_them():
     assert len(FAULTS) >= 20
     assert len({f.what for f in FAULTS}) == len(FAULTS)
-    # Where the library says what it should, every one of the checks passes.
+    # With the right text of the library, every one of the checks passes.
     for check in {f.check for f in FAULTS}:
         where = next(f.where for f in FAULTS if f.check is check)
         fault = next(f for f in FAULTS if f.check is check)
@@ -40,7 +41,7 @@ def test_a_fault_that_changes_nothing_is_not_caught():
 
 
 def test_nothing_to_plant_is_an_error():
-    with pytest.raises(ValueError, match="says 'no such text' 0 times, expected once"):
+    with pytest.raises(ValueError, match="expected 'no such text' once, found it 0 times"):
         plant("layers.Linear", "no such text", "")
 
 
