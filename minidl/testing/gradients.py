@@ -88,16 +88,14 @@ class Linearization:
 
     @cached_property
     def rounded(self) -> list[dict[str, Array]]:
-        """Gradients after changes by units in the last place: of the tensors, the cotangent, and
-        what passes between inner layers.
-        """
-        with self.subject.tapped(lambda _, x: (self._ulps(x), self._ulps)):
-            return [
-                _wide(
-                    self.subject.run({k: self._ulps(v) for k, v in self.tensors.items()}).pull(dy)
-                )
-                for dy in (self._ulps(self.dy) for _ in range(NEARBY))
-            ]
+        """Gradients after random rounding of the tensors, the cotangent and all between layers."""
+        gradients = []
+        with self.subject.tapped(lambda _, x: (self._rounded(x), self._rounded)):
+            for _ in range(NEARBY):
+                dy = self._rounded(self.dy)
+                run = self.subject.run({k: self._rounded(v) for k, v in self.tensors.items()})
+                gradients.append(_wide(run.pull(dy)))
+        return gradients
 
     def taylor_slope(self) -> float:
         """Return the slope of ``log |phi(v + h u) - phi(v) - h <grad, u>|`` over ``log h``.
@@ -120,11 +118,6 @@ class Linearization:
             return math.inf
         steps = np.diff(np.array(points), axis=0)
         return float(np.median(steps[-3:, 1] / steps[-3:, 0]))
-
-    # Both sides along a direction
-
-    def _analytic(self, name: str, u: Direction) -> float:
-        return _along(self.gradients[name], u)
 
     def _slopes(self, name: str, u: Direction, h: float) -> tuple[float, float, float]:
         """Return the central and the one-sided derivatives of ``<dy, y>`` along ``u``."""
@@ -168,17 +161,10 @@ class Linearization:
         }
         return {name: float(outputs + step) * 2**-50 for name, step in steps.items()}
 
-    def _tolerance(self, name: str, a: float, n: float, noise: float) -> float:
-        """Return a tolerance relative to the typical entry: a sum may cancel by chance."""
-        size = max(abs(a), abs(n), self._typical[name])
-        return self.settings.atol + self.settings.rtol * size + noise
-
-    # The policy: steps 1 to 5
-
     def _check_along(self, name: str) -> TensorCheck:
         u = direction(self.settings.rng, self.wide[name])
-        verdict, numeric = self._judge(name, u)
-        a, worst = self._analytic(name, u), None
+        verdict, numeric = self._compare(name, u)
+        a, worst = _along(self.gradients[name], u), None
         if verdict != OK and np.isfinite(a):
             verdict = self._on_kink(name, u, between=verdict == KINK)
             if verdict == FAILED and self._within_rounding(name, u, numeric):
@@ -188,29 +174,30 @@ class Linearization:
             verdict = FAILED if worst else KINK
         return TensorCheck(name, self.wide[name].shape, a, numeric, verdict, worst)
 
-    def _judge(self, name: str, u: Direction) -> tuple[str, float]:
+    def _compare(self, name: str, u: Direction) -> tuple[str, float]:
         """Step 1: return OK, KINK (between the one-sided ones) or FAILED, and the derivative."""
-        a, h = self._analytic(name, u), self.settings.eps
-        for k in range(STEPS):
-            finer, rounding = self._slopes(name, u, h / 100**k), self._rounding[name] / (h / 100**k)
-            tolerance = self._tolerance(name, a, finer[0], rounding)
-            if k > 1 and rounding > 0.1 * tolerance:
+        a, settings = _along(self.gradients[name], u), self.settings
+        for h in (settings.eps / 100**k for k in range(STEPS)):
+            (central, *sides), rounding = self._slopes(name, u, h), self._rounding[name] / h
+            # Relative to the typical entry too: a sum may cancel by chance.
+            size = max(abs(a), abs(central), self._typical[name])
+            tolerance = settings.atol + settings.rtol * size + rounding
+            if h < settings.eps / 1e3 and rounding > 0.1 * tolerance:
                 break  # the step is too small to prove anything
-            (numeric, *sides), slack = finer, tolerance
+            numeric, low, high = central, min(sides) - tolerance, max(sides) + tolerance
             if abs(a - numeric) <= tolerance:
                 return OK, numeric
-        verdict = KINK if min(sides) - slack <= a <= max(sides) + slack else FAILED
-        return verdict, numeric
+        return (KINK if low <= a <= high else FAILED), numeric
 
     def _on_kink(self, name: str, u: Direction, between: bool) -> str:
         """Steps 2 and 3, at several distances: a function of strong curvature needs a small one.
 
         A value between is not enough: the kink of one entry would hide the error of another.
         """
-        a, inside, label = self._analytic(name, u), [], KINK
+        a, inside, label = _along(self.gradients[name], u), [], KINK
         for distance in (1e-4, 1e-6, 1e-8):
             points = [self.nearby(distance) for _ in range(NEARBY)]
-            verdicts, slopes = zip(*(p._judge_rounded(name, u) for p in points), strict=True)
+            verdicts, slopes = zip(*(p.judge(name, u) for p in points), strict=True)
             if verdicts.count(FAILED) > NEARBY // 4 or verdicts.count(KINK) > NEARBY // 2:
                 continue
             label = ROUNDING if ROUNDING in verdicts else label
@@ -220,9 +207,9 @@ class Linearization:
         # A kink is there at every distance; the slopes of a smooth function converge.
         return label if inside and all(inside) else FAILED
 
-    def _judge_rounded(self, name: str, u: Direction) -> tuple[str, float]:
-        """As ``_judge``, or ROUNDING if that explains a difference."""
-        verdict, numeric = self._judge(name, u)
+    def judge(self, name: str, u: Direction) -> tuple[str, float]:
+        """As ``_compare``, or ROUNDING if that explains a difference."""
+        verdict, numeric = self._compare(name, u)
         if verdict == FAILED and self._within_rounding(name, u, numeric):
             verdict = ROUNDING
         return verdict, numeric
@@ -240,7 +227,7 @@ class Linearization:
 
     def _within_rounding(self, name: str, u: Direction, numeric: float) -> bool:
         """Step 4."""
-        a, rtol = self._analytic(name, u), self.settings.rtol
+        a, rtol = _along(self.gradients[name], u), self.settings.rtol
         # The remainder of a gradient that cancels to nothing, beside others that do not.
         error, floor = abs(a - numeric), 0.01 * rtol * self._largest
         if error > math.sqrt(rtol) * self._largest:
@@ -248,7 +235,8 @@ class Linearization:
         values = [a, *(_along(gradients[name], u) for gradients in self.rounded)]
         return error <= 4 * (max(values) - min(values)) + floor
 
-    def _ulps(self, v: Array) -> Array:
+    def _rounded(self, v: Array) -> Array:
+        """Return ``v`` with each entry changed by -1, 0 or 1 unit in the last place."""
         ulps = self.settings.rng.integers(-1, 2, v.shape).astype(v.dtype)
         finite = np.where(np.isfinite(v), v, 0)
         return np.asarray(v + finite * ulps * np.finfo(v.dtype).eps, v.dtype)
@@ -258,7 +246,7 @@ class Linearization:
         entries, x = self._suspects(name), self.wide[name]
         found: list[tuple[float, int, float, float]] = []
         for j in entries:
-            a, (verdict, numeric) = self._analytic(name, j), self._judge_rounded(name, j)
+            a, (verdict, numeric) = _along(self.gradients[name], j), self.judge(name, j)
             if verdict == FAILED:
                 found.append((abs(a - numeric), j, a, numeric))
         if not found:
@@ -275,7 +263,9 @@ class Linearization:
         def error(entries: Array) -> float:
             part = np.zeros(u.shape)
             part.flat[entries] = u.flat[entries]
-            return abs(self._analytic(name, part) - self._slopes(name, part, self.settings.eps)[0])
+            return abs(
+                _along(self.gradients[name], part) - self._slopes(name, part, self.settings.eps)[0]
+            )
 
         while len(left) > ALL_ENTRIES:
             left = max(np.array_split(left, 2), key=error)

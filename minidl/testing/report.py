@@ -104,10 +104,9 @@ class GradientReport:
         One for each side condition.
     slope : float
         The rate at which the remainder of the first-order Taylor expansion falls with the
-        step, all tensors moving at once: 2 if the gradient is right, 1 if it is wrong, and
-        infinity if no remainder is above rounding, as for a linear function. A second opinion
-        that needs no tolerance. It does not enter the verdict, because a kink within the step
-        changes it.
+        step, all tensors moving at once: 2 if the gradient is right, 1 if it is wrong, infinity
+        if no remainder is above rounding (a linear function). It needs no tolerance, but does
+        not enter the verdict: a kink within the step changes it.
     notes : tuple of str
         What the check could not see.
     """

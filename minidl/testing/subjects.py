@@ -23,7 +23,7 @@ Tensors = Mapping[str, Array]
 Pull = Callable[..., Sequence[Any]]
 """``pull(dy)`` returns the gradients of the inputs in order."""
 Tap = Callable[[Any, Array], tuple[Array, Callable[[Array], Array]]]
-"""``tap(layer, x)`` returns the input to use, and a function of the cotangent that does so."""
+"""``tap(layer, x)`` returns the input to use, and a function that is applied to the cotangent."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The whole library through the kit: one table, which a new layer, map or loss joins by a line."""
+"""Gradient checks of every layer, map and loss in the catalogue."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""``python -m minidl.testing`` as a user runs it."""
+"""``python -m minidl.testing``, as a user runs it."""
 
 import subprocess
 import sys
@@ -82,7 +82,7 @@ def test_a_wrong_shape(run):
     ("args", "says"),
     [
         ([], "expected a layer as module:Layer, or --networks N"),
-        (["my_module:Scale"], "--input: expected the batch's shape, as 8x12"),
+        (["my_module:Scale"], "--input: expected the shape of the batch, as 8x12"),
         (["my_module:Scale", "--input", "8by12"], "expected a shape as 8x12, got '8by12'"),
         (["my_module", "--input", "8x12"], "expected module:Layer, got 'my_module'"),
         (["my_module:Scale(", "--input", "8x12"], "expected module:Layer or module:Layer(12, 5)"),
