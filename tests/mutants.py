@@ -79,7 +79,7 @@ TESTS = {
     "online": "test_online test_online_losses",
     "optim.py": "test_optim test_training",
     "parameter.py": "test_layer test_layers",
-    "parity": "test_parity test_parity_faults",
+    "parity": "test_parity test_parity_convert test_parity_faults",
     "plots.py": "test_plots",
     "rng.py": "test_rng test_layer test_training",
     "safetensors.py": "test_safetensors",
@@ -87,7 +87,7 @@ TESTS = {
     "simplex.py": "test_simplex test_simplex_losses",
     "simplex_map.py": "test_simplex test_simplex_own test_simplex_losses",
     "tables.py": "test_tables",
-    "testing": "testing/test_checks testing/test_faults testing/test_command testing/test_strategies",
+    "testing": "testing/test_checks testing/test_catalogue testing/test_command testing/test_strategies testing/test_faults",
     "threads.py": "test_grid test_import",
     "thresholds.py": "test_simplex test_simplex_losses",
     "torch_random.py": "test_rng",
@@ -206,8 +206,6 @@ def nodes(
             yield from nodes(node, module, inside, first)
 
 
-
-
 def all_mutants(module: str) -> list[tuple[Mutant, bytes]]:
     """Return the mutants of a module, each with the module's changed source."""
     source = (PACKAGE / module).read_bytes()
@@ -258,7 +256,9 @@ def test_files(module: str) -> list[str]:
 class Plugin:
     """For pytest: few Hypothesis examples, without shrinking; the first failure is written down."""
 
-    def __init__(self, wanted: list[str] | None = None, known: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, wanted: list[str] | None = None, known: frozenset[str] = frozenset()
+    ) -> None:
         self.wanted, self.known = wanted, known
 
     def pytest_sessionstart(self) -> None:
@@ -350,7 +350,7 @@ def run_tests(
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        os.setsid()
+        os.setpgid(0, 0)
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
         try:
             code = in_child(tree, files, plugin)
@@ -460,7 +460,9 @@ def make_survey(trees: list[Path], files: list[str], cache: Path, cpu_seconds: i
         for file in missing[k :: len(trees)]:
             outcome, name = run_tests(trees[k], [file], None, 20 * cpu_seconds)
             if outcome != "survived":
-                raise RuntimeError(f"without a mutant: {name}\n{(trees[k] / 'log').read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"without a mutant: {name}\n{(trees[k] / 'log').read_text()[-2000:]}"
+                )
             (trees[k] / "survey").replace(path(file))
             print(f"surveyed {file}", flush=True)
 
@@ -551,7 +553,9 @@ def report(finished: list[Mutant]) -> None:
         print(f"{module:28}{count['killed']:8}{count['timeout']:8}{count['survived']:9}")
     for mutant in finished:
         if mutant.outcome == "survived":
-            print(f"{mutant.module}:{mutant.line} {mutant.function}: {mutant.before} -> {mutant.after}")
+            print(
+                f"{mutant.module}:{mutant.line} {mutant.function}: {mutant.before} -> {mutant.after}"
+            )
 
 
 if __name__ == "__main__":
