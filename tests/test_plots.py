@@ -48,7 +48,11 @@ def test_curves_of_two_panels(tmp_path, drawn):
     first, second = figure.axes
     assert first.get_position().x1 <= second.get_position().x0  # side by side
     assert figure.get_suptitle() == "both"
-    assert (first.get_xlabel(), first.get_ylabel(), first.get_title()) == ("epoch", "loss (nats)", "the left one")
+    assert (first.get_xlabel(), first.get_ylabel(), first.get_title()) == (
+        "epoch",
+        "loss (nats)",
+        "the left one",
+    )
     (line,) = first.lines
     np.testing.assert_array_equal(line.get_xydata(), [[0, 3], [1, 1], [2, 2]])
     assert [line.get_linestyle() for line in second.lines] == ["-", "--"]
@@ -160,7 +164,8 @@ def test_a_captioned_sheet_has_groups_of_images_with_captions(tmp_path, drawn):
             assert picture.get_interpolation() == "nearest"
         if axes.images:  # the caption is below the image
             figure.canvas.draw()
-            assert axes.title.get_window_extent().y1 <= axes.get_window_extent().y0 + 1
+            caption, frame = axes.title.get_window_extent(), axes.get_window_extent()
+            assert (caption.y0 + caption.y1) / 2 < frame.y0
     boxes = [part.bbox for part in figure.subfigs]
     assert boxes[0].height == pytest.approx(2 * boxes[1].height, rel=0.01)
     assert boxes[0].y0 >= boxes[1].y1 - 1
@@ -199,7 +204,9 @@ def test_weights_are_in_a_grid_that_is_wider_than_high(tmp_path, drawn, n, shape
     assert sum(len(axes.images) for axes in grid) == n
     assert not any(axes.axison for axes in grid)
     down, across = shape
-    assert figure.get_size_inches().tolist() == pytest.approx([0.9 * across + 1.2, 1.05 * down + 0.6])
+    assert figure.get_size_inches().tolist() == pytest.approx(
+        [0.9 * across + 1.2, 1.05 * down + 0.6]
+    )
     assert figure.get_suptitle() == ""
 
 
@@ -219,7 +226,10 @@ def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
     loss, accuracy = drawn[0].axes
     assert drawn[0].get_suptitle() == "a run"
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (nats)")
-    assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == ("epoch", "accuracy (share of examples)")
+    assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == (
+        "epoch",
+        "accuracy (share of examples)",
+    )
     for axes in (loss, accuracy):
         assert texts(axes.get_legend().get_texts()) == ["training", "validation"]
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [[0, 1], [1, 1 / 2], [2, 1 / 3]])
