@@ -90,13 +90,9 @@ def _restore(
     arrays: dict[str, Array], meta: dict[str, Any], model: Layer, optimizer: Optimizer | None
 ) -> None:
     """Set the state of model, optimizer and random streams."""
-    model.load_state_dict(_part(arrays, "model/"))
-    if optimizer is not None:
-        if meta.get("optimizer") != type(optimizer).__name__:
-            saved = meta.get("optimizer", "no optimizer")
-            raise ValueError(f"expected a {type(optimizer).__name__}, got {saved}")
-        optimizer.load_state_dict(_part(arrays, "optimizer/"))
-    streams, rngs = meta.get("streams", []), _rngs(model)
+    streams, rngs = meta.get("streams"), _rngs(model)
+    if not isinstance(streams, list):
+        raise ValueError(f"expected a list of random streams, got {streams!r}")
     if len(streams) != len(rngs):
         raise ValueError(f"has {len(streams)} random streams, the model {len(rngs)}")
     for i, (rng, state) in enumerate(zip(rngs, streams, strict=True)):
@@ -105,6 +101,12 @@ def _restore(
         except (ValueError, TypeError, LookupError, OverflowError) as error:
             kind = type(rng.bit_generator).__name__
             raise ValueError(f"random stream {i}: expected a state of {kind} ({error})") from error
+    if optimizer is not None:
+        if meta.get("optimizer") != type(optimizer).__name__:
+            saved = meta.get("optimizer", "no optimizer")
+            raise ValueError(f"expected a {type(optimizer).__name__}, got {saved}")
+        optimizer.load_state_dict(_part(arrays, "optimizer/"))
+    model.load_state_dict(_part(arrays, "model/"))
 
 
 def _history(arrays: dict[str, Array], meta: dict[str, Any], model: Layer) -> History:

@@ -317,28 +317,32 @@ class Adam(Optimizer):
         beta1, beta2 = self.betas
         # sqrt(v / (1 - beta2^t)) = root * sqrt(v / (1 - beta2))
         root = math.sqrt((1 - beta2) / (1 - beta2**self.steps))
-        self._eps = self.eps / root
-        self._lr = lr * (1 - beta1) / (1 - beta1**self.steps) / root
+        eps, lr = self.eps / root, lr * (1 - beta1) / (1 - beta1**self.steps) / root
+        # As arrays of no dimensions: NumPy is slower with Python's numbers.
+        dtype = self.model.theta.dtype
+        self._betas = np.array(beta1, dtype), np.array(beta2, dtype)
+        self._eps, self._lr = np.array(eps, dtype), np.array(lr, dtype)
 
     def _update(self, theta: Array, grad: Array, *rest: Array) -> None:
         m, v, s, g = rest
         if self.weight_decay:
             grad = self._decay(theta, grad, g)
-        m *= self.betas[0]
+        beta1, beta2 = self._betas
+        m *= beta1
         m += grad
         try:
             with np.errstate(over="raise"):
-                np.multiply(grad, grad, out=s)
-                v *= self.betas[1]
+                np.multiply(grad, grad, s)
+                v *= beta2
                 v += s
         except FloatingPointError:
             raise FloatingPointError(
                 f"{self!r}: the second moment overflows {v.dtype} at step {self.steps}; the "
                 f"largest gradient is {np.abs(grad).max():.2g}"
             ) from None
-        np.sqrt(v, out=s)
+        np.sqrt(v, s)
         s += self._eps
-        np.divide(m, s, out=s)
+        np.divide(m, s, s)
         s *= self._lr
         theta -= s
 

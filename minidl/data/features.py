@@ -193,7 +193,8 @@ def _mean(split: Split) -> Array:
     for x in split.chunks(np.float64):
         total += x.sum(axis=0)
         constant &= (x == first).all(axis=0)
-    return np.where(constant, first, total / len(split))
+    mean: Array = np.where(constant, first, total / len(split))
+    return mean
 
 
 def _fitted(feature: Feature, x: Array, *names: str) -> list[Array]:
