@@ -236,7 +236,7 @@ def test_a_second_moment_beyond_the_range_raises(make, dtype, largest, beta2):
         model = Linear(3, 2, rng=0, dtype=dtype)
         optimizer = make(model, lr=1e-3, betas=(0.9, beta2))
         before, raised = model.theta[1], None
-        for step in range(min(steps or int(1 / (1 - beta2)), 3000)):
+        for _ in range(min(steps or int(1 / (1 - beta2)), 3000)):
             model.grad[:] = 0
             model.grad[1] = size
             try:
@@ -248,7 +248,7 @@ def test_a_second_moment_beyond_the_range_raises(make, dtype, largest, beta2):
             assert raised is None
             assert abs(model.theta[1] - before) > 0.1
         elif steps == 1 or beta2 < 0.9999:
-            assert f"the second moment overflows {dtype} at step {step + 1}; the largest gradient is" in raised  # fmt: skip
+            assert f"the second moment overflows {dtype} at step {optimizer.steps}; the largest gradient is" in raised  # fmt: skip
 
 
 @pytest.mark.parametrize("lr", [1e38, 1e30])
@@ -352,7 +352,7 @@ def test_a_copy_and_its_original_are_independent(make, dtype, other_dtype):
 
 WRONG_VALUES = [
     np.ones(3), np.ones((6, 1)), 1.0, np.ones(6, complex), np.array(["a"] * 6), [None] * 6,
-    np.array([1, 2, 3, 4, 5, "x"], object), [[1], [1, 2]],
+    np.array([1, 2, 3, 4, 5, "x"], object),
 ]  # fmt: skip
 WRONG_STEPS = [-1, 1.5, True, None, "3", np.ones(2)]
 
@@ -366,12 +366,13 @@ def test_a_state_that_is_refused_changes_nothing(make):
             one.model.grad[:] = i + 1 + (one is source)
             one.step()
     good, before, theta = source.state_dict(), optimizer.state_dict(), model.theta.copy()
+    owner = f"{type(optimizer).__name__}: "
     wrong = [{**good, "steps": steps} for steps in WRONG_STEPS]
     wrong += [{**good, name: value} for name in optimizer.moments for value in WRONG_VALUES]
     wrong += [{k: v for k, v in good.items() if k != name} for name in good]
     wrong += [{**good, "momentum": 1}, {}]
     for state in wrong:
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=owner):
             optimizer.load_state_dict(state)
         np.testing.assert_equal(optimizer.state_dict(), before)
     optimizer.load_state_dict(good)
