@@ -236,7 +236,11 @@ def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(data, make_lr, b
             used.append(seen[-1])
 
     seen = []
-    watched = (lambda t: seen.append(lr(t) if callable(lr) else lr) or seen[-1])
+
+    def watched(t):
+        seen.append(lr(t) if callable(lr) else lr)
+        return seen[-1]
+
     model = make()[0]
     optimizer = minidl.SGD(model, watched)
     options = {"batch_size": batch_size, "rng": 1, "callbacks": [Watch()]}
