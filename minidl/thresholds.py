@@ -53,7 +53,7 @@ def thresholds_by_sorting(
         s = np.sort(np.maximum(z[i : i + rows], -1), axis=-1)[:, ::-1]
         tau = threshold_of_sorted(s)
         blocks.append(tau if power is None else refined(s, tau, power))
-    return np.concatenate(blocks)
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
 def refined(s: Array, tau: Array, power: int) -> Array:
