@@ -268,11 +268,10 @@ class Adam(Optimizer):
     The stored moments are ``m / (1 - beta1)`` and ``v / (1 - beta2)``. This saves two passes over
     memory; the step size contains the constants. ``torch_moments`` returns ``m`` and ``v``.
 
-    The stored second moment overflows where gradients stay above ``sqrt(max (1 - beta2))`` for
-    ``1 / (1 - beta2)`` steps, or exceed ``sqrt(max)`` once, with the largest number ``max`` of the
-    dtype. In float32 and with the default betas these bounds are 5.8e17 and 1.8e19. (PyTorch's
-    moments allow 1.8e19 and 5.8e20.) ``step`` then raises a FloatingPointError; with an infinite
-    moment the parameter would never change again. Use float64 or a smaller loss.
+    Where the stored second moment overflows, ``step`` raises a FloatingPointError: with an
+    infinite moment a parameter would never change again. Gradients may stay at
+    ``sqrt(max (1 - beta2))`` and reach ``sqrt(max)`` once, where ``max`` is the largest number of
+    the dtype: 5.8e17 and 1.8e19 in float32 with the default betas (PyTorch: 1.8e19 and 5.8e20).
 
     The flush sets stored moments below 1e-25 and 1e-35 to zero (float64: 1e-200 and 1e-290). For
     ``eps`` below 1e-8 the thresholds are multiplied by ``eps / 1e-8`` and by its square, so that

@@ -178,9 +178,7 @@ CONSTANTS = [0.1, 0.7, 1 / 3, 1e-300, -1e-9, 12345.678, 1e15 / 3, 1e300, 0.0, -0
 
 
 @given(
-    constants=st.lists(
-        st.sampled_from(CONSTANTS) | st.floats(-1e30, 1e30), min_size=1, max_size=6
-    ),
+    constants=st.lists(st.sampled_from(CONSTANTS) | st.floats(-1e30, 1e30), min_size=1, max_size=6),
     n=st.sampled_from([1, 2, 3, 10, 97, 4095, 4096, 4097, 9001]),
     dtype=st.sampled_from(["float32", "float64"]),
 )

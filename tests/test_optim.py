@@ -125,6 +125,29 @@ def test_flushing_changes_tiny_numbers_only():
     np.testing.assert_array_equal(v[:2], np.float32([1e-34, 0]))
 
 
+@pytest.mark.parametrize("make", [Adam, AdamW])
+@pytest.mark.parametrize("eps", [0.0, 1e-40, 1e-12, 1e-10, 1e-9, 1e-8, 1e-6, 1.0])
+@pytest.mark.parametrize(
+    ("dtype", "first", "second"), [("float32", 1e-25, 1e-35), ("float64", 1e-200, 1e-290)]
+)
+def test_the_flush_thresholds_of_moments_follow_a_small_eps(make, eps, dtype, first, second):
+    """By ``eps / 1e-8`` for the first, its square for the second; nothing changes with eps=0."""
+    model = Linear(2, 2, rng=0, dtype=dtype)
+    optimizer, ratio = make(model, eps=eps), min(1, eps / 1e-8)
+    smallest = np.finfo(dtype).smallest_subnormal
+    m = np.array([1e-3, -1e-3, 0.99, -0.99, 1.01, -1.01]) * first * (ratio or 1)
+    v = np.array([1e-3, 0.98, 0.99, 1.01, 1.02, 1e3]) * second * (ratio**2 or 1)
+    m, v = np.where(np.abs(m) < smallest, smallest, m), np.maximum(v, smallest)
+    optimizer.load_state_dict({"steps": 9, "scaled_exp_avg": m, "scaled_exp_avg_sq": v})
+    before = moments_of(optimizer)
+    optimizer.flush()
+    for old, new, limit in zip(before, moments_of(optimizer), (first * ratio, second * ratio**2), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(
+            new, np.where(np.abs(old) < np.dtype(dtype).type(limit), 0, old)
+        )
+        assert eps or new.all()
+
+
 @pytest.mark.parametrize("make", [Adam, AdamW, SGD, lambda m: SGD(m, momentum=0.9)])
 def test_a_flush_comes_with_every_fiftieth_step(make):
     model = Linear(4, 4, rng=0)
