@@ -27,6 +27,8 @@ from minidl.typing import Array
 from minidl.validation import check_int
 
 CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
+N_CLASSES = len(CLASSES)
+NOTE = "not photographs"
 SIDE = 48
 FEATURES = SIDE * SIDE * 3
 VERSION = 1  # increase it when the pixels change: it is part of the names of the cached files
@@ -101,9 +103,9 @@ def blocks(n: int, *, seed: int = 0, split: int = 0) -> Iterator[tuple[Array, Ar
 
 
 def _draw_block(rng: np.random.Generator) -> tuple[Array, Array]:
-    labels = rng.permutation(np.repeat(np.arange(len(CLASSES), dtype=np.uint8), _BLOCK // 6))
+    labels = rng.permutation(np.repeat(np.arange(N_CLASSES, dtype=np.uint8), _BLOCK // N_CLASSES))
     layout, colour, texture = (
-        np.where(rng.random(_BLOCK) < share, labels, rng.integers(0, len(CLASSES), _BLOCK))
+        np.where(rng.random(_BLOCK) < share, labels, rng.integers(0, N_CLASSES, _BLOCK))
         for share in (_LAYOUT, _COLOUR, _TEXTURE)
     )
     ground, road = _layout(layout, rng)
