@@ -85,7 +85,7 @@ QUESTIONS: dict[str, dict[str, Setting]] = {
         "perceptron": published(Setting(100, loss="perceptron"), "0.3743"),
         "logistic": published(LOGISTIC, "0.4597"),
         "logistic L2 0.01": published(replace(LOGISTIC, l2=0.01), "0.5053"),
-        "logistic L1 0.001": replace(LOGISTIC, l1=0.001),
+        "logistic L1 0.01": replace(LOGISTIC, l1=0.01),
         "MLP": published(Setting(20, lr=1e-3, hidden=(100,)), "0.5443"),
     },
     "q2.1": {
