@@ -342,7 +342,8 @@ def draw_online(runs: Mapping[str, Result], dataset: Dataset, out: Path) -> None
     for name, values in weights.items():
         zeros_share = penalties[name].values["exact_zeros"]
         text = f"{name}: {zeros_share:.1%} exactly 0"
-        axes.hist(np.clip(values, -limit, limit), 121, (-limit, limit), label=text, histtype="step")
+        shown = np.clip(values, -limit, limit)
+        axes.hist(shown, bins=121, range=(-limit, limit), label=text, histtype="step")
     axes.set(xlabel="weight", ylabel="number of weights", yscale="log", title=title)
     axes.grid(alpha=0.3)
     axes.legend()

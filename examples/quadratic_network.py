@@ -208,8 +208,8 @@ def tabulate_units(features: int, starts: int, seed: int, out: Path) -> None:
             )
     table.show()
     print(
-        "error: of the network with that many units; one_less, two_less: the closest network with\n"
-        "so many units fewer; its_largest: the largest hidden weight of the first of these. If the\n"
+        "error: of the network with that many units; one_less, two_less: the closest network\n"
+        "with so many units fewer; its_largest: the largest hidden weight of the former. If the\n"
         "linear part is outside the range, one unit less comes close with ever larger weights."
     )
     table.write(out / "units")

@@ -99,7 +99,7 @@ def test_all_questions_on_a_file_in_the_course_s_format(file, tmp_path):
     assert "L1" in done.stdout
     assert "exactly 0" in done.stdout
     # The tested model is the last one, not the best.
-    model = minidl.Linear(6912, 6, rng=0, dtype="float64")
+    model = minidl.Sequential(minidl.Linear(6912, 6), rng=0, dtype="float64")
     minidl.checkpoint.load(out / "q2.1/models/lr 1e-1.npz", model)
     data = minidl.load_dataset(file)
     row = table(out / "q2.1")["lr 1e-1"]
