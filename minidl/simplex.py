@@ -47,7 +47,7 @@ def _row_dots(a: Array, b: Array) -> Array:
     if a.shape[1] >= 1024:
         whole = a.shape[1] // 128 * 128
         rest = a[:, whole:], b[:, whole:]
-        a, b = (x[:, :whole].reshape(len(x), -1, 128) for x in (a, b))
+        a, b = (x[:, :whole].reshape(len(x), whole // 128, 128) for x in (a, b))
         return _row_dots(*rest) + np.einsum("nmk,nmk->nm", a, b).sum(axis=-1)
     return np.asarray(np.einsum("nk,nk->n", a, b))
 
