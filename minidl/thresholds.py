@@ -14,9 +14,7 @@ import numpy as np
 from minidl.typing import Array
 
 
-def row_thresholds(
-    z: Array, threshold_of_sorted: Callable[[Array], Array], power: int
-) -> Array:
+def row_thresholds(z: Array, threshold_of_sorted: Callable[[Array], Array], power: int) -> Array:
     """Return the thresholds (n, 1) of rows; long rows are sorted only in part.
 
     The largest entry is 0 and its probability at most 1, so the threshold is at least -1. It is
