@@ -29,6 +29,10 @@ class Panel:
     """Whether the y axis is logarithmic; what is not positive is left out."""
     dashed: Sequence[str] = ()
     """Labels of curves that are drawn dashed, over the others."""
+    mark: float | None = None
+    """The x position of a vertical dotted line: the best epoch."""
+    pairs: bool = False
+    """Whether each curve and the next one share a colour."""
 
 
 def figure(width: float, height: float) -> Any:
@@ -46,9 +50,13 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
     """Draw panels side by side."""
     picture = figure(5.2 * len(panels), 3.8)
     for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for label, (x, y) in panel.curves.items():
-            style = "--" if label in panel.dashed else "-"
-            axes.plot(x, y, style, label=label, marker="o" if panel.xticks else None, markersize=4)
+        for i, (label, (x, y)) in enumerate(panel.curves.items()):
+            style = ("--" if label in panel.dashed else "-") + ("o" if panel.xticks else "")
+            colour = f"C{(i // 2 if panel.pairs else i) % 10}"
+            axes.plot(x, y, style, color=colour, label=label, markersize=4)
+        if panel.mark is not None:
+            label = f"best {panel.xlabel} ({panel.mark:g})"
+            axes.axvline(panel.mark, color="grey", linestyle=":", label=label)
         if panel.xticks:
             axes.set_xscale("log")
             axes.set_xticks(panel.xticks, [f"{tick:g}" for tick in panel.xticks])
@@ -59,7 +67,7 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
         axes.grid(alpha=0.3)
-        if len(panel.curves) > 1:
+        if len(panel.curves) > 1 or panel.mark is not None:
             axes.legend()
     if title:
         picture.suptitle(title)
