@@ -1,8 +1,8 @@
-"""Time candidates that take turns in one process, on one thread.
+"""Timing of several candidates, in turn, in one process, on one thread.
 
-Import this module before NumPy: it gives every library one thread, and lets OpenBLAS choose its
-kernels for this processor, as PyTorch's libraries choose theirs. To measure with another
-``OPENBLAS_CORETYPE``, set ``MINIDL_KEEP_CORETYPE`` as well.
+Import this module before NumPy: it limits every library to one thread, and removes
+``OPENBLAS_CORETYPE``, so that OpenBLAS chooses its kernels for this processor as PyTorch's
+libraries do. Set ``MINIDL_KEEP_CORETYPE=1`` to keep it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ for _name in ("OMP", "OPENBLAS", "MKL"):
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 if "MINIDL_KEEP_CORETYPE" not in os.environ and os.environ.pop("OPENBLAS_CORETYPE", ""):
     os.environ.pop("OPENBLAS_L2_SIZE", "")
-    print("OPENBLAS_CORETYPE is ignored; MINIDL_KEEP_CORETYPE=1 keeps it")
+    print("OPENBLAS_CORETYPE is removed; MINIDL_KEEP_CORETYPE=1 keeps it")
 
 import json
 import platform
@@ -34,7 +34,7 @@ from minidl.files import write_text
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds for one call, or for one of its parts."""
+    """Seconds for one call, or for one part of a call."""
 
     median: float
     minimum: float
@@ -43,9 +43,9 @@ class Timing:
 def alternate(
     candidates: Mapping[str, Callable[[], object]], *, rounds: int, calls: int, parts: int = 1
 ) -> dict[str, Timing]:
-    """Time ``calls`` calls of each candidate in ``rounds`` rounds, after a warm-up round.
+    """Time ``calls`` calls of each candidate in turn, for ``rounds`` rounds after a warm-up.
 
-    If a call repeats its work ``parts`` times, the time is divided by ``parts``. Candidates take
+    If a call repeats its work ``parts`` times, the time is that of one part. The candidates take
     turns because the speed of a shared machine drifts.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
@@ -54,13 +54,13 @@ def alternate(
             since = time.perf_counter()
             for _ in range(calls):
                 call()
-            if i:  # the first round warms caches, allocators and just-in-time compilers
+            if i:  # the first round warms up caches, allocators and just-in-time compilers
                 seconds[name].append((time.perf_counter() - since) / (calls * parts))
     return {n: Timing(statistics.median(s), min(s)) for n, s in seconds.items()}
 
 
 def write_json(path: Path, figures: Any) -> None:
-    """Write the figures and a description of the machine."""
+    """Write the figures as JSON, with a description of the machine."""
     import torch
 
     machine = {

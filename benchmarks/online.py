@@ -1,11 +1,11 @@
-"""SGD on one example at a time: microseconds an example, one thread, in turn in one run.
+"""Benchmark of SGD on one example at a time: microseconds an example, on one thread.
 
     python benchmarks/online.py
 
-``fit_online`` takes whole epochs of 104,000 letters, 784 pixels, 26 classes, the cost of gathering
-and converting pixels included, evaluation left out. The textbook NumPy loop and eager PyTorch with
-batch size 1 take 5,000 of them, from pixels that are floats already: their best case. So does
-JAX's jit + scan, where JAX is installed, with 20,000.
+The candidates are timed in turn in one process. minidl trains whole epochs of 104,000 letters
+(784 pixels, 26 classes) with the cost of gathering and converting pixels, but without evaluation.
+The textbook NumPy loop and eager PyTorch with batch size 1 train on 5,000 of them, JAX's jit + scan
+(if JAX is installed) on 20,000, all from pixels that are floats already: their best case.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GRID = [(lr, weight_decay) for lr in (1e-3, 1e-4, 1e-5) for weight_decay in (1e-
 SAMPLE, JAX_SAMPLE = 5_000, 20_000
 
 Candidate = tuple[Callable[[], object], int]
-"""What to call, and how many examples it takes."""
+"""A function to call, and the number of examples that it trains on."""
 
 
 def linear(dtype: str) -> Layer:
@@ -51,7 +51,7 @@ def mlp(dtype: str) -> Layer:
 
 
 def ours(runs: list[OnlineRun], loss: Loss, split: Split) -> Candidate:
-    """One epoch a call."""
+    """Train one epoch a call."""
     dataset = minidl.Dataset(split, classes=CLASSES)
 
     def fit(epochs: int) -> None:
@@ -59,7 +59,7 @@ def ours(runs: list[OnlineRun], loss: Loss, split: Split) -> Candidate:
             runs, dataset, loss, epochs=epochs, block_size=BLOCK, rng=0, evaluate_train=False
         )
 
-    fit(0)  # the records before training
+    fit(0)  # evaluates before training
     return lambda: fit(len(runs[0].history)), len(split)
 
 
@@ -135,7 +135,7 @@ def torch_perceptron(x: Array, y: Array) -> Candidate:
 def torch_sgd(
     layers: Callable[[], Any], x: Array, y: Array, settings: list[tuple[float, float]]
 ) -> Candidate:
-    """The usual loop, once for each setting."""
+    """Run the usual training loop, once for each setting."""
     xs, ys = torch.from_numpy(x), torch.from_numpy(y)
     models = [layers() for _ in settings]
     loss = torch.nn.CrossEntropyLoss()
@@ -161,7 +161,7 @@ def torch_mlp() -> Any:
 
 
 def jax_scan(case: str, x: Array, y: Array, settings: list[tuple[float, float]]) -> Candidate:
-    """One jitted scan over the examples a call; a grid by vmap."""
+    """Run one jitted scan over the examples a call, with vmap over the settings."""
     import jax
     import jax.numpy as jnp
 
@@ -271,7 +271,7 @@ def measure(rounds: int, jax: bool) -> dict[str, Any]:
 
 def main() -> None:
     parser = Parser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="in which all take turns (7)")
+    parser.add_argument("--rounds", type=int, default=7, help="timings of each candidate (7)")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     args = parser.parse_args()
     torch.set_num_threads(1)

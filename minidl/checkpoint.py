@@ -1,4 +1,4 @@
-"""Saving and loading: one ``.npz`` file, written whole or not at all, without pickle."""
+"""Checkpoints: one ``.npz`` file, written whole or not at all, without pickle."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def save(
     optimizer: Optimizer | None = None,
     history: History | None = None,
 ) -> None:
-    """Write the model's parameters and, where given, what a resumed run needs.
+    """Write the parameters of a model and, where given, the state of its optimizer and history.
 
-    With the optimizer and the history, ``fit`` continues with the same bits as a run that was
-    not interrupted: the states of the layers' random streams are saved too.
+    With both, ``fit`` resumes with the same bits as a run that was not interrupted: the states of
+    the layers' random streams are saved too.
 
     Parameters
     ----------
     path : path
-        By custom ``*.npz``; any NumPy reads it.
+        Usually ``*.npz``; NumPy can read the file.
     model : Layer
     optimizer : Optimizer, optional
     history : History, optional
@@ -49,11 +49,11 @@ def save(
         meta["optimizer"] = type(optimizer).__name__
         arrays |= {f"optimizer/{k}": np.asarray(v) for k, v in optimizer.state_dict().items()}
     if history is not None:
-        meta["history"] = history.to_dicts()
+        meta["history"] = history.to_dict()
         if history.best_theta is not None:
             arrays["best_theta"] = history.best_theta
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, meta=np.array(json.dumps(meta, default=_plain)), **arrays)  # type: ignore[arg-type]
+        np.savez(file, meta=np.array(json.dumps(meta, default=_as_json)), **arrays)  # type: ignore[arg-type]
 
 
 def load(
@@ -61,20 +61,21 @@ def load(
     model: Layer,
     optimizer: Optimizer | None = None,
 ) -> History:
-    """Read what ``save`` wrote into a model (and optimizer) of the same make.
+    """Read a file that ``save`` wrote into a model (and optimizer) with the same structure.
 
     Returns
     -------
     History
-        Of the saved run; empty if none was saved. Pass it to ``fit`` to go on.
+        The saved history; empty if none was saved. Pass it to ``fit`` to resume.
 
     Raises
     ------
     ValueError
-        If the file is damaged or belongs to another model or optimizer; nothing is changed then.
+        If the file is damaged or belongs to another model or optimizer; then nothing is changed.
     """
     arrays, meta = _read(Path(path))
-    state = {k.removeprefix("model/"): v for k, v in arrays.items() if k.startswith("model/")}
+    history = History.from_dict(meta["history"]) if "history" in meta else History()
+    history.best_theta = arrays.get("best_theta")
     streams, rngs = meta["streams"], _rngs(model)
     if len(streams) != len(rngs):
         raise ValueError(f"{path}: has {len(streams)} random streams, the model {len(rngs)}")
@@ -83,24 +84,21 @@ def load(
             saved = meta.get("optimizer", "no optimizer")
             raise ValueError(f"{path}: expected a {type(optimizer).__name__}, got {saved}")
         before = optimizer.state_dict()
-        optimizer.load_state_dict(
-            {
-                k.removeprefix("optimizer/"): v
-                for k, v in arrays.items()
-                if k.startswith("optimizer/")
-            }
-        )
+        optimizer.load_state_dict(_part(arrays, "optimizer/"))
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(_part(arrays, "model/"))
     except ValueError as error:
         if optimizer is not None:
             optimizer.load_state_dict(before)
         raise ValueError(f"{path}: {error}") from error
-    for rng, saved_state in zip(rngs, streams, strict=True):
-        rng.bit_generator.state = saved_state
-    history = History.from_dicts(meta.get("history", []))
-    history.best_theta = arrays.get("best_theta")
+    for rng, state in zip(rngs, streams, strict=True):
+        rng.bit_generator.state = state
     return history
+
+
+def _part(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
+    """Return the arrays whose names begin with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -127,11 +125,11 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def _rngs(model: Layer) -> list[np.random.Generator]:
-    """The streams of the layers that draw in training."""
+    """Return the random streams of the layers that have one."""
     rngs = [getattr(layer, "rng", None) for layer in walk(model)]
     return [rng for rng in rngs if isinstance(rng, np.random.Generator)]
 
 
-def _plain(value: object) -> Any:
-    """Bit generators keep NumPy arrays and integers in their states."""
+def _as_json(value: object) -> Any:
+    """Convert the NumPy arrays and integers in the states of bit generators."""
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)

@@ -1,4 +1,4 @@
-"""What the command-line tools share: one line on stderr and exit 2 for bad input."""
+"""Helpers for command-line programs: bad input gives one line on stderr and exit status 2."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def int_argument(name: str, *, low: int = 1) -> Any:
-    """An argparse type: a whole number, or one line that says what was expected."""
+    """Return an argparse type: a whole number that is at least ``low``."""
 
     def parse(text: str) -> int:
         try:
@@ -32,7 +32,7 @@ def int_argument(name: str, *, low: int = 1) -> Any:
 
 
 def float_argument(name: str, **bounds: Any) -> Any:
-    """An argparse type: a finite number within bounds."""
+    """Return an argparse type: a finite number within the bounds of ``check_float``."""
 
     def parse(text: str) -> float:
         try:
@@ -44,11 +44,11 @@ def float_argument(name: str, **bounds: Any) -> Any:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with a line that says what was kept and how to go on."""
+    """Ctrl-C, with a message that says what was kept and how to resume."""
 
 
 def run_main(main: Callable[[], None]) -> NoReturn:
-    """Run a script: exit 2 with one line for bad input, 130 after Ctrl-C."""
+    """Run a script; exit with 0, 2 and one line for bad input, or 130 after Ctrl-C."""
     try:
         main()
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:

@@ -1,4 +1,4 @@
-"""What happened in a training run, epoch by epoch."""
+"""The records of a training run, one for each epoch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +19,11 @@ from minidl.typing import Array
 
 @dataclass(frozen=True)
 class Epoch:
-    """One record. Epoch 0 is the state before training.
+    """The figures of one epoch. Epoch 0 is the state before training.
 
-    ``train_loss`` is the mean over the epoch's batches as training went (dropout active, weights
-    moving); everything else is evaluated after the epoch, in evaluation mode. None stands for
-    what was not measured: accuracies of a regression, validation without a validation part.
+    ``train_loss`` is the mean over the batches during the epoch, with dropout active and changing
+    parameters; all other figures are evaluated after the epoch, in evaluation mode. None means
+    not measured: accuracies of a regression, validation figures without a validation part.
     """
 
     epoch: int
@@ -32,32 +32,35 @@ class Epoch:
     valid_loss: float | None
     valid_accuracy: float | None
     seconds: float
-    """Of this epoch, evaluation included."""
+    """The time for this epoch, evaluation included."""
     lr: float
     """The learning rate of the epoch's last step."""
 
     @property
     def score(self) -> float:
-        """What the best epoch has most of: validation accuracy, else minus validation loss."""
+        """Return the score that selects the best epoch.
+
+        It is the validation accuracy, or minus the validation loss where no accuracy was measured.
+        """
         if self.valid_accuracy is not None:
             return self.valid_accuracy
         return -math.inf if self.valid_loss is None else -self.valid_loss
 
 
 class History:
-    """The records of a run, and the best weights while it lives in memory.
+    """The records of a run, and a copy of the best parameters.
 
     Parameters
     ----------
     ties : {"first", "last"}
-        Which of equally good epochs is the best one. The course's scripts of Question 1 take
-        the last.
+        Which of several epochs with the highest score is the best one.
 
     Attributes
     ----------
     records : list of Epoch
     best_theta : array or None
-        A copy of the parameters after the best epoch.
+        A copy of the parameters after the best epoch. Checkpoints keep it; ``to_dict`` and
+        ``to_json`` leave it out.
     """
 
     def __init__(self, *, ties: Literal["first", "last"] = "first") -> None:
@@ -68,21 +71,21 @@ class History:
         self.best_theta: Array | None = None
 
     def append(self, record: Epoch, theta: Array) -> None:
-        """Add a record; keep ``theta`` if it is the best so far."""
+        """Add a record; copy ``theta`` if the record is the best so far."""
         self.records.append(record)
         if self.best is record and record.score > -math.inf:
             self.best_theta = theta.copy()
 
     @property
     def best(self) -> Epoch:
-        """The record with the highest validation accuracy (lowest loss in a regression)."""
+        """The record with the highest validation accuracy (the lowest loss in a regression)."""
         if not self.records:
             raise ValueError("History: no epoch is recorded yet")
         records = self.records if self.ties == "first" else self.records[::-1]
         return max(records, key=lambda record: record.score)
 
     def column(self, name: str) -> list[Any]:
-        """One quantity over the epochs, as ``history.column("valid_accuracy")``."""
+        """Return one figure for all epochs, as ``history.column("valid_accuracy")``."""
         return [getattr(record, name) for record in self.records]
 
     def __len__(self) -> int:
@@ -94,52 +97,67 @@ class History:
     def __getitem__(self, epoch: int) -> Epoch:
         return self.records[epoch]
 
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """The records as dictionaries, as JSON takes them."""
-        return [dataclasses.asdict(record) for record in self.records]
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``{"ties": ..., "records": [...]}``, as JSON takes it."""
+        return {"ties": self.ties, "records": [dataclasses.asdict(r) for r in self.records]}
 
     @classmethod
-    def from_dicts(cls, records: list[dict[str, Any]]) -> History:
-        """The inverse of ``to_dicts``; the best weights are not in there."""
-        history = cls()
-        history.records = [Epoch(**record) for record in records]
+    def from_dict(cls, state: Mapping[str, Any]) -> History:
+        """Build a history from what ``to_dict`` returned."""
+        history = cls(ties=state["ties"])
+        history.records = [Epoch(**record) for record in state["records"]]
         return history
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the records as a JSON list."""
-        write_text(path, json.dumps(self.to_dicts(), indent=1) + "\n")
+        """Write ``to_dict()`` as JSON."""
+        write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> History:
-        """Read what ``to_json`` wrote."""
-        return cls.from_dicts(json.loads(Path(path).read_text(encoding="utf-8")))
+        """Read a file that ``to_json`` wrote."""
+        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the records as CSV with a header; what was not measured is left empty."""
+        """Write the records as CSV with a header; a figure that was not measured is left empty."""
         text = io.StringIO()
-        writer = csv.DictWriter(
-            text, [f.name for f in dataclasses.fields(Epoch)], lineterminator="\n"
-        )
+        names = [field.name for field in dataclasses.fields(Epoch)]
+        writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.to_dicts())
+        writer.writerows(dataclasses.asdict(record) for record in self.records)
         write_text(path, text.getvalue())
 
-    def plot(self, path: str | os.PathLike[str], *, title: str = "") -> None:
-        """Draw loss and accuracy over the epochs (needs matplotlib)."""
+    def plot(
+        self, path: str | os.PathLike[str], *, title: str = "", loss_unit: str | None = None
+    ) -> None:
+        """Draw loss and accuracy over the epochs (needs matplotlib).
+
+        Parameters
+        ----------
+        path : path
+            The suffix names the format, as ``.png``.
+        title : str
+        loss_unit : str, optional
+            Shown on the axis of the loss. By default nats for a classification, none for a
+            regression.
+        """
         from minidl.plots import Panel, line_plot
 
         if not self.records:
             raise ValueError("History: no epoch is recorded yet")
-        epochs = self.column("epoch")
-        panels = []
-        for quantity, unit in (("loss", "nats"), ("accuracy", "share of examples")):
+        if loss_unit is None and self.records[0].train_accuracy is not None:
+            loss_unit = "nats"
+        labels = {
+            "loss": f"loss ({loss_unit})" if loss_unit else "loss",
+            "accuracy": "accuracy (share of examples)",
+        }
+        epochs, panels = self.column("epoch"), []
+        for figure, label in labels.items():
             curves = {
-                label: (epochs, self.column(f"{part}_{quantity}"))
-                for part, label in (("train", "training"), ("valid", "validation"))
-                if None not in self.column(f"{part}_{quantity}")
+                name: (epochs, self.column(f"{part}_{figure}"))
+                for part, name in (("train", "training"), ("valid", "validation"))
+                if None not in self.column(f"{part}_{figure}")
             }
             if curves:
-                label = f"{quantity} ({unit})" if self.column("train_accuracy")[0] else quantity
                 panels.append(Panel(curves, "epoch", label))
         line_plot(path, *panels, title=title)
 

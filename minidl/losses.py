@@ -305,8 +305,8 @@ class BinaryLogistic(ReducedLoss):
     derivative: ``-y sigmoid(-m) / n``; second derivative: ``sigmoid(m) sigmoid(-m) / n``, never
     negative, so the loss is convex
 
-    It is computed from ``exp(-|m|)``, which cannot overflow. Softmax cross-entropy of the two logits
-    ``(0, z)`` is the same function.
+    It is computed from ``exp(-|m|)``, which cannot overflow. Softmax cross-entropy of the two
+    logits ``(0, z)`` is the same function.
 
     Parameters
     ----------

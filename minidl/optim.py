@@ -1,14 +1,13 @@
 """Optimizers with PyTorch's semantics.
 
-An optimizer owns the flat vectors of one model and updates them in blocks that stay in cache,
-with one or two scratch blocks: no temporaries, no loop over layers.
+An optimizer updates the flat vector of all parameters of a model in blocks that stay in cache,
+with two scratch blocks: no temporary arrays, no loop over layers.
 
-Numbers on their way to becoming denormal are set to zero every 50 steps. A pixel that is always
-dark or a ReLU unit that has died has gradient 0, its moments decay for ever, and on many
-processors arithmetic on denormal numbers is slower than everything else together (an epoch of
-Fashion-MNIST became 3 to 10 times as slow on one, a few per cent on another). The thresholds lie
-far below anything that changes an accuracy: in float32 1e-15 for weights, 1e-25 and 1e-35 for
-first and second moments; in float64 1e-150, 1e-200 and 1e-290.
+Every 50 steps, numbers that are about to become denormal are set to zero. A pixel that is always
+dark or a dead ReLU unit has gradient 0, so its moments decay towards 0, and arithmetic on denormal
+numbers is slow: an epoch of Fashion-MNIST took 3 to 10 times as long on one processor, a few per
+cent longer on another. The thresholds are too small to change an accuracy: in float32 1e-15 for
+parameters, 1e-25 and 1e-35 for first and second moments; in float64 1e-150, 1e-200 and 1e-290.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,41 +30,41 @@ if TYPE_CHECKING:
     from minidl.schedules import Schedule
 
 BLOCK = 32_768
-"""Entries in one block: weights, gradient, moments and scratch stay in a second-level cache."""
+"""Entries in a block: parameters, gradient, moments and scratch fit into a level 2 cache."""
 
 FLUSH_EVERY = 50
-_FLUSH = {  # by dtype: weights, first moments, second moments
+"""Steps between two flushes of numbers that are about to become denormal."""
+
+_THRESHOLDS = {  # by dtype: for parameters, first moments, second moments
     np.dtype(np.float32): (1e-15, 1e-25, 1e-35),
     np.dtype(np.float64): (1e-150, 1e-200, 1e-290),
 }
 
 
 def flush_weights(theta: Array) -> None:
-    """Set the weights that are about to become denormal to zero, in place."""
-    _flush(theta, _FLUSH[theta.dtype][0])
+    """Set parameters that are about to become denormal to zero, in place."""
+    _flush(theta, _THRESHOLDS[theta.dtype][0])
 
 
-def _flush(vector: Array, tiny: float) -> None:
+def _flush(vector: Array, threshold: float) -> None:
     for start in range(0, vector.size, BLOCK):
         block = vector[start : start + BLOCK]
-        block[np.abs(block) < tiny] = 0
+        block[np.abs(block) < threshold] = 0
 
 
 class Optimizer(ABC):
-    """Updates ``model.theta`` from ``model.grad``.
+    """Base class: updates ``model.theta`` from ``model.grad``.
 
     Attributes
     ----------
     lr : float or Schedule
-        May be assigned to at any time.
+        May be changed at any time.
     steps : int
-        How many steps were taken.
+        The number of steps taken so far.
     """
 
-    moments: ClassVar[tuple[str, ...]] = ()
-    """Names of the vectors that are kept beside the weights, first moment first."""
-
-    _scratch: ClassVar[int] = 2
+    moments: tuple[str, ...] = ()
+    """The names of the vectors that the optimizer keeps, first moment first."""
 
     def __init__(self, model: Layer, lr: float | Schedule, weight_decay: float) -> None:
         owner = type(self).__name__
@@ -78,35 +77,35 @@ class Optimizer(ABC):
         self._theta: Array | None = None
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """Return the learning rate of a step, counted from 0."""
         return float(self.lr(step) if callable(self.lr) else self.lr)
 
     def step(self) -> None:
-        """One update from the gradient that the last backward pass wrote."""
+        """Update the parameters once, from the gradient that the last backward pass wrote."""
         lr = self.lr_at(self.steps)
         self.steps += 1
         self._prepare(lr)
-        for block in self._cut():
+        for block in self._views():
             self._update(*block)
         if self.steps % FLUSH_EVERY == 0:
-            self._flush()
+            self.flush()
 
     @abstractmethod
     def _prepare(self, lr: float) -> None:
-        """Compute what all blocks of this step share."""
+        """Compute the constants of this step."""
 
     @abstractmethod
-    def _update(self, theta: Array, grad: Array, *state_and_scratch: Array) -> None:
-        """Update one block in place."""
+    def _update(self, theta: Array, grad: Array, *moments_and_scratch: Array) -> None:
+        """Update one block in place; two scratch arrays of its size come last."""
 
-    def _cut(self) -> list[tuple[Array, ...]]:
-        """Views of weights, gradient and moments block by block, with scratch of their size."""
+    def _views(self) -> list[tuple[Array, ...]]:
+        """Return the blocks: views of parameters, gradient and moments, and two scratch arrays."""
         theta, grad = self.model.theta, self.model.grad
-        if theta is not self._theta:  # the first step, or the model got other vectors since
+        if theta is not self._theta:  # the first step, or the model has new vectors
             if theta.size != sum(block[0].size for block in self._blocks) and self._blocks:
                 raise ValueError(f"{self!r}: the model has other parameters than at the start")
             vectors = [theta, grad, *self._state]
-            scratch = [np.empty(min(BLOCK, theta.size), theta.dtype) for _ in range(self._scratch)]
+            scratch = [np.empty(min(BLOCK, theta.size), theta.dtype) for _ in range(2)]
             self._blocks = []
             for start in range(0, theta.size, BLOCK):
                 views = [v[start : start + BLOCK] for v in vectors]
@@ -114,20 +113,22 @@ class Optimizer(ABC):
             self._theta = theta
         return self._blocks
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Set parameters and moments that are about to become denormal to zero."""
         theta = self.model.theta
-        for vector, tiny in zip([theta, *self._state], _FLUSH[theta.dtype], strict=False):
-            _flush(vector, tiny)
+        vectors, thresholds = [theta, *self._state], _THRESHOLDS[theta.dtype]
+        for vector, threshold in zip(vectors, thresholds, strict=False):
+            _flush(vector, threshold)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs, to the last bit: the step count and a copy of each moment."""
+        """Return the step count and a copy of each moment: all that a resumed run needs."""
         return {
             "steps": self.steps,
             **dict(zip(self.moments, map(np.copy, self._state), strict=True)),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the state of an optimizer of the same kind over a model of the same size."""
+        """Set the state to that of an optimizer of the same type and model size."""
         owner, known = type(self).__name__, ("steps", *self.moments)
         for name in state:
             if name not in known:
@@ -146,11 +147,11 @@ class Optimizer(ABC):
             vector[:] = state[name]
 
     def torch_moments(self) -> dict[str, Array]:
-        """The moments as PyTorch keeps them, under PyTorch's names."""
+        """Return the moments with PyTorch's names and scaling."""
         return dict(zip(self.moments, self._state, strict=True))
 
     def copy(self, model: Layer) -> Self:
-        """The same settings, step count and moments for a copy of the model, in any dtype."""
+        """Return a copy for a copy of the model, in any dtype: settings, step count, moments."""
         if model.theta.shape != self.model.theta.shape:
             raise ValueError(
                 f"{self!r}: expected a model of {self.model.theta.size} parameters, "
@@ -180,9 +181,9 @@ class SGD(Optimizer):
     lr : float or Schedule
     momentum, dampening : float
     nesterov : bool
-        Needs a momentum and no dampening.
+        Requires momentum and no dampening.
     weight_decay : float
-        L2, added to the gradient; on all parameters alike.
+        L2 penalty on all parameters, added to the gradient.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ class SGD(Optimizer):
                 f"momentum={momentum!r}, dampening={dampening!r}"
             )
         if self.momentum:
-            self.moments = ("momentum_buffer",)  # type: ignore[misc]
+            self.moments = ("momentum_buffer",)
         super().__init__(model, lr, weight_decay)
 
     def _prepare(self, lr: float) -> None:
@@ -251,12 +252,12 @@ class Adam(Optimizer):
     eps : float
         Outside the square root.
     weight_decay : float
-        L2, added to the gradient; on all parameters alike.
+        L2 penalty on all parameters, added to the gradient.
 
     Notes
     -----
-    Kept are ``m / (1 - beta1)`` and ``v / (1 - beta2)``, which saves two passes over memory; the
-    constants move into the step size. ``torch_moments`` gives ``m`` and ``v`` themselves.
+    The stored moments are ``m / (1 - beta1)`` and ``v / (1 - beta2)``. This saves two passes over
+    memory; the step size contains the constants. ``torch_moments`` returns ``m`` and ``v``.
     """
 
     moments = ("scaled_exp_avg", "scaled_exp_avg_sq")
@@ -307,7 +308,7 @@ class Adam(Optimizer):
         theta -= s
 
     def _decay(self, theta: Array, grad: Array, out: Array) -> Array:
-        """The gradient of the loss with its L2 penalty."""
+        """Return the gradient of the loss with its L2 penalty."""
         np.multiply(theta, self.weight_decay, out=out)
         out += grad
         return out
@@ -316,7 +317,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     r"""Adam with decoupled weight decay (Loshchilov and Hutter 2019), as ``torch.optim.AdamW``.
 
-    ``w *= 1 - lr * weight_decay`` before the step of Adam, whose gradient stays as it is.
+    ``w *= 1 - lr * weight_decay``, then the step of Adam without weight decay in the gradient.
     """
 
     def __init__(
@@ -332,8 +333,8 @@ class AdamW(Adam):
 
     def _prepare(self, lr: float) -> None:
         super()._prepare(lr)
-        self._keep = 1 - lr * self.weight_decay
+        self._decay_factor = 1 - lr * self.weight_decay
 
     def _decay(self, theta: Array, grad: Array, out: Array) -> Array:
-        theta *= self._keep
+        theta *= self._decay_factor
         return grad

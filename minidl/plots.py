@@ -1,4 +1,4 @@
-"""Pictures, written with matplotlib (the ``examples`` extra) and without a display."""
+"""Plots, written to files with matplotlib (the ``examples`` extra); no display is needed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from minidl.validation import require
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: curves by their label, each a pair of x and y values."""
+    """One set of axes: a pair of x and y values for each label."""
 
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     xlabel: str
     ylabel: str
     title: str = ""
     xticks: Sequence[float] | None = None
-    """Where given, the x axis is logarithmic with just these ticks, and points are marked."""
+    """If given, the x axis is logarithmic with these ticks only, and each point has a marker."""
     ylog: bool = False
-    """Whether the y axis is logarithmic; what is not positive is left out."""
+    """Whether the y axis is logarithmic; values that are not positive are left out."""
     dashed: Sequence[str] = ()
-    """Labels of curves that are drawn dashed, over the others."""
+    """Labels of the curves with a dashed line."""
     mark: float | None = None
     """The x position of a vertical dotted line: the best epoch."""
     pairs: bool = False
@@ -36,12 +36,12 @@ class Panel:
 
 
 def figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure, in inches, that belongs to no window."""
+    """Return an empty matplotlib figure without a window; the sizes are in inches."""
     return require("matplotlib.figure", "examples").Figure((width, height), layout="constrained")
 
 
 def save(picture: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure in the format that the suffix names, whole or not at all."""
+    """Write a figure in the format of the file suffix, whole or not at all."""
     with atomic(path) as temporary:
         picture.savefig(temporary, dpi=150)
 
@@ -77,9 +77,9 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
 def contact_sheet(
     path: str | os.PathLike[str], rows: Mapping[str, Array], *, title: str = ""
 ) -> None:
-    """Draw images in rows, each with its label: ``rows[label]`` is ``(n, height, width[, 3])``.
+    """Draw rows of images with labels: ``rows[label]`` is ``(n, height, width[, 3])``.
 
-    Grey images are drawn dark on light, as ink on paper.
+    In grey images, larger values are darker.
     """
     widest = max(len(images) for images in rows.values())
     height, width, *colour = next(iter(rows.values())).shape[1:]
@@ -104,9 +104,9 @@ def captioned_sheet(
     columns: int = 8,
     title: str = "",
 ) -> None:
-    """Draw groups of images, each image over its caption: ``groups[title] = images, captions``.
+    """Draw groups of images, each with a caption below: ``groups[title] = images, captions``.
 
-    Grey images are drawn dark on light, as ink on paper.
+    In grey images, larger values are darker.
     """
     heights = [-(-len(captions) // columns) for _, captions in groups.values()]
     picture = figure(1.15 * columns, 1.45 * sum(heights) + 0.35 * len(groups) + 0.3)
@@ -127,7 +127,7 @@ def captioned_sheet(
 def weight_sheet(
     path: str | os.PathLike[str], weights: Array, labels: Sequence[str], *, title: str = ""
 ) -> None:
-    """Draw weights as images, ``(n, height, width)``: 0 white, negative blue, positive red."""
+    """Draw weights of shape ``(n, height, width)``: 0 white, negative blue, positive red."""
     across = math.ceil(math.sqrt(1.6 * len(weights)))
     down = -(-len(weights) // across)
     picture = figure(0.9 * across + 1.2, 1.05 * down + 0.6)

@@ -1,7 +1,7 @@
-"""Weights as PyTorch keeps them, and its ``state_dict`` files in safetensors form.
+"""Parameters in PyTorch's layout, and safetensors files of a PyTorch ``state_dict``.
 
-Needs no PyTorch. Names are the same on both sides (``"0.weight"``); the weight of a Linear is
-``(in, out)`` here and ``(out, in)`` there::
+PyTorch is not needed. The names are the same in both libraries (``"0.weight"``); the weight of a
+Linear is ``(in, out)`` in minidl and ``(out, in)`` in PyTorch::
 
     minidl.safetensors.save("model.safetensors", model)
     module.load_state_dict(safetensors.torch.load_file("model.safetensors"))    # in PyTorch
@@ -24,48 +24,48 @@ from minidl.validation import require
 
 
 def transposed(model: Layer) -> set[str]:
-    """The names of the parameters that PyTorch keeps the other way round."""
+    """Return the names of the parameters that are transposed in PyTorch."""
     weights = {id(layer.weight) for layer in walk(model) if isinstance(layer, Linear)}
     return {name for name, p in model.named_parameters() if id(p) in weights}
 
 
 def torch_state(model: Layer) -> dict[str, Array]:
-    """A copy of every parameter's value by its name, in PyTorch's layout."""
-    turned = transposed(model)
+    """Return a copy of the value of each parameter by its name, in PyTorch's layout."""
+    names = transposed(model)
     return {
-        name: np.array(value.T if name in turned else value, order="C")
+        name: np.array(value.T if name in names else value, order="C")
         for name, value in model.state_dict().items()
     }
 
 
 def load_torch_state(model: Layer, state: Mapping[str, Array]) -> None:
-    """Take over values in PyTorch's layout; all or none.
+    """Set all parameters to values in PyTorch's layout, or none if there is an error.
 
     Raises
     ------
     ValueError
-        If a name is missing or unknown, or a shape differs (shapes are told in our layout).
+        If a name is missing or unknown, or a shape differs (the message has minidl's layout).
     """
-    turned = transposed(model)
+    names = transposed(model)
     model.load_state_dict(
-        {k: np.transpose(v) if k in turned and np.ndim(v) == 2 else v for k, v in state.items()}
+        {k: np.transpose(v) if k in names and np.ndim(v) == 2 else v for k, v in state.items()}
     )
 
 
 def save(path: str | os.PathLike[str], model: Layer) -> None:
-    """Write the model's weights for PyTorch (needs safetensors)."""
+    """Write the parameters of a model for PyTorch (needs safetensors)."""
     with atomic(path) as temporary:
         require("safetensors.numpy", "safetensors").save_file(torch_state(model), temporary)
 
 
 def load(path: str | os.PathLike[str], model: Layer) -> None:
-    """Read weights that PyTorch (or ``save``) wrote (needs safetensors).
+    """Read parameters that PyTorch or ``save`` wrote (needs safetensors).
 
     Raises
     ------
     ValueError
-        If the file is damaged, has a dtype that NumPy lacks, or belongs to another model;
-        nothing is changed then.
+        If the file is damaged, has a dtype that NumPy lacks, or belongs to another model; then
+        nothing is changed.
     """
     library = require("safetensors", "safetensors")
     try:

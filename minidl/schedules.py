@@ -14,7 +14,7 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class StepDecay:
-    """``lr * factor ** (t // every)``: PyTorch's StepLR."""
+    """A factor after every few steps: ``lr * factor ** (t // every)``, as PyTorch's StepLR."""
 
     lr: float
     every: int
@@ -31,7 +31,7 @@ class StepDecay:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from ``lr`` to ``final`` over ``steps``, then ``final``.
+    """Half a cosine period from ``lr`` to ``final`` over ``steps``, then ``final``.
 
     ``final + (lr - final) (1 + cos(pi t / steps)) / 2``, as PyTorch's CosineAnnealingLR.
     """
@@ -52,9 +52,9 @@ class Cosine:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Rises linearly over the first ``steps``, then follows ``lr``, a number or a schedule.
+    """A linear rise over the first ``steps``, then ``lr``, a number or a schedule.
 
-    Step ``t`` is scaled by ``min(1, (t + 1) / steps)``, so that the first one already moves.
+    Step ``t`` has ``lr`` times ``min(1, (t + 1) / steps)``, so the rate of the first step is not 0.
     """
 
     lr: float | Schedule

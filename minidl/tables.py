@@ -1,4 +1,4 @@
-"""A table: on the terminal with rich, on disk as CSV and Markdown."""
+"""Tables: on the terminal with rich, in files as CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from minidl.validation import require
 
 @dataclass
 class Table:
-    """Rows of text under named columns; some are marked, and groups are set apart."""
+    """Rows of text under column names, some of them marked, in groups."""
 
     columns: Sequence[str]
     title: str = ""
     rows: list[tuple[str, ...]] = field(default_factory=list)
     marked: set[int] = field(default_factory=set)
     breaks: set[int] = field(default_factory=set)
-    """Rows that end a group."""
+    """The indices of the rows that end a group."""
 
     def add(self, *cells: object, marked: bool = False) -> None:
-        """Add a row; floats are shown with four decimals, None as nothing."""
+        """Add a row; floats are shown with four decimals, None as an empty cell."""
         if marked:
             self.marked.add(len(self.rows))
         self.rows.append(tuple(map(_text, cells)))
 
     def end_group(self) -> None:
-        """Set the rows so far apart from those to come."""
+        """End a group: leave space between the last row and the next one."""
         self.breaks.add(len(self.rows) - 1)
 
     def show(self) -> None:
@@ -46,16 +46,16 @@ class Table:
         for i, row in enumerate(self.rows):
             style = "bold green" if i in self.marked else None
             table.add_row(*self._starred(i, row), style=style, end_section=i in self.breaks)
-        # In a file or a pipe, a table is as wide as it needs to be.
+        # In a file or a pipe, long rows are not wrapped at the width of a terminal.
         width = None if sys.stdout.isatty() else 200
         require("rich.console", "examples").Console(width=width).print(table)
 
     def _starred(self, i: int, row: tuple[str, ...]) -> tuple[str, ...]:
-        """A marked row carries a star, which survives where colours do not."""
+        """Add a star to a marked row, for output without colours."""
         return (f"* {row[0]}", *row[1:]) if i in self.marked else row
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write as CSV; a last column ``best`` has 1 for marked rows."""
+        """Write as CSV; a last column ``best`` is 1 in marked rows, else 0."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow((*self.columns, "best"))

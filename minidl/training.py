@@ -22,41 +22,44 @@ from minidl.validation import check_float, check_int, did_you_mean, require
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite; says at which step, and which layer was first."""
+    """A loss is NaN or infinite.
+
+    The message names the epoch, the step and the first layer whose output is not finite.
+    """
 
 
 @dataclass
 class Run:
-    """What callbacks see."""
+    """The state of a training run, as callbacks see it."""
 
     model: Layer
     optimizer: Optimizer
     history: History
     epochs: int
     batches: int
-    """In one epoch."""
+    """The number of batches in one epoch."""
 
 
 class Callback:
-    """Hooks into ``fit``; override what is needed."""
+    """Methods that ``fit`` calls during training; a subclass overrides those that it needs."""
 
     def on_start(self, run: Run) -> None:
-        """Before the first epoch."""
+        """Called before the first epoch."""
 
     def on_batch(self, run: Run) -> None:
-        """After each step."""
+        """Called after each step."""
 
     def on_epoch(self, run: Run) -> bool | None:
-        """After each epoch, its record the last in ``run.history``; True ends the training."""
+        """Called after each epoch, when ``run.history`` has its record. True ends the training."""
 
     def on_end(self, run: Run) -> None:
-        """On every way out."""
+        """Called when training ends, in whatever way."""
 
 
 class EarlyStopping(Callback):
     """Stop when ``monitor`` has not improved by more than ``min_delta`` for ``patience`` epochs.
 
-    Accuracies improve upwards, losses downwards.
+    Accuracies improve when they rise, losses when they fall.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class EarlyStopping(Callback):
 
 
 class Progress(Callback):
-    """A progress bar over all steps, with the time left (needs tqdm)."""
+    """A progress bar over all steps, with the remaining time (needs tqdm)."""
 
     def on_start(self, run: Run) -> None:
         done = max(len(run.history) - 1, 0) * run.batches
@@ -102,7 +105,7 @@ class Progress(Callback):
 
 
 class WriteHistory(Callback):
-    """Writes the history to a JSON file after each epoch, so that what is finished is kept."""
+    """Write the history to a JSON file after each epoch, so that an interrupted run keeps it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
@@ -112,18 +115,18 @@ class WriteHistory(Callback):
 
 
 def outputs(model: Layer, split: Split) -> Array:
-    """The outputs of ``model`` for all rows of ``split``, in evaluation mode."""
+    """Return the outputs of ``model`` for all rows of ``split``, in evaluation mode."""
     return np.concatenate([model(x) for x in split.chunks(model.dtype)])
 
 
 def evaluate(model: Layer, split: Split, loss: Loss) -> tuple[float, float | None]:
-    """Loss and accuracy over all of ``split``, in evaluation mode.
+    """Return the loss and the accuracy over all rows of ``split``, in evaluation mode.
 
     Returns
     -------
     loss : float
     accuracy : float or None
-        The share of rows whose largest output is at the label; None for a regression.
+        The share of rows whose largest output is that of the label; None for a regression.
     """
     logits = outputs(model, split)
     value, _ = loss(logits, split.y)
@@ -156,31 +159,31 @@ def fit(
     optimizer : Optimizer
         Made for this model.
     epochs : int
-        How often every training example is seen.
+        The number of passes over the training examples.
     batch_size : int
-        The last batch of an epoch may be smaller.
+        The number of examples in a batch. The last batch of an epoch may be smaller.
     rng : int or Generator
-        Orders the examples. With a seed, the order in an epoch depends on the seed and the
-        epoch's number alone, so that a run may be continued.
+        Orders the examples. With a seed, the order in an epoch depends only on the seed and the
+        number of the epoch, so that a run can be resumed.
     callbacks : sequence of Callback
     restore_best : bool
-        Whether to leave the model with its best weights instead of its last ones, on every way
-        out: the end, early stopping, a loss that is not finite, Ctrl-C.
+        Whether to leave the model with its best parameters instead of the last ones, however
+        training ends: after all epochs, by early stopping, a loss that is not finite, or Ctrl-C.
     evaluate_train : bool
         Whether to measure the training accuracy after each epoch.
     history : History, optional
-        Filled as training goes, so that an interrupted run leaves its records. One that has
-        records already is continued after its last epoch.
+        Filled during training, so that an interrupted run leaves its records. If it already has
+        records, training resumes after the last epoch in it.
 
     Returns
     -------
     History
-        With one record an epoch, the first of them before training.
+        One record for each epoch; the first record is from before training.
 
     Raises
     ------
     NonFiniteLossError
-        When the loss of a batch is NaN or infinite, with the epoch, the step and the first layer
+        When the loss of a batch is NaN or infinite; names the epoch, the step and the first layer
         whose output is not finite.
     """
     if optimizer.model is not model:
@@ -223,7 +226,7 @@ def fit(
 
 
 class Recorder:
-    """Evaluates after an epoch and appends the record."""
+    """Evaluate the model after each epoch and append the record to the history."""
 
     def __init__(self, run: Run, dataset: Dataset, loss: Loss, evaluate_train: bool) -> None:
         self.run, self.dataset, self.loss = run, dataset, loss
@@ -249,15 +252,15 @@ class Recorder:
 
 
 def epoch_rng(rng: Rng, epoch: int) -> np.random.Generator:
-    """The generator that orders one epoch."""
+    """Return the generator for the order of the examples in one epoch."""
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
-        # A spawn key of its own keeps this stream apart from those of layers with that seed.
+        # The spawn key makes this stream independent of those of layers with the same seed.
         return np.random.default_rng(np.random.SeedSequence(int(rng), spawn_key=(2**16, epoch)))
     return as_generator(rng)
 
 
 def diagnose(model: Layer, x: Array, value: float, epoch: int, step: int) -> str:
-    """Where a loss that is not finite comes from."""
+    """Describe a loss that is not finite; name the first layer whose output is not finite."""
     where = f"epoch {epoch}, step {step}: the loss is {value}"
     if not np.isfinite(x).all():
         return f"{where}; the batch itself is not finite"

@@ -1,6 +1,6 @@
-"""A plain PyTorch script in the form of the course's hw1-ffn.py; uses nothing of minidl.
+"""A plain PyTorch script in the form of the course's hw1-ffn.py, without minidl.
 
-python plain_ffn.py DATA.npz EPOCHS OPTIMIZER LEARNING_RATE: prints its figures as JSON.
+``python plain_ffn.py DATA.npz EPOCHS OPTIMIZER LEARNING_RATE`` prints its figures as JSON.
 """
 
 import json

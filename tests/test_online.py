@@ -46,7 +46,7 @@ def distance(a, b):
 
 
 def same_history(one, other, tolerance=1e-12):
-    for a, b in zip(one.to_dicts(), other.to_dicts(), strict=True):
+    for a, b in zip(one.to_dict()["records"], other.to_dict()["records"], strict=True):
         del a["seconds"], b["seconds"]
         assert [k for k, v in a.items() if v is None] == [k for k, v in b.items() if v is None]
         for key in a:

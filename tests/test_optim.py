@@ -1,4 +1,4 @@
-"""Optimizers beside PyTorch over the product of their options; blocks, flushing, schedules."""
+"""Optimizers compared with PyTorch's for all options; blocks, flushing, schedules."""
 
 import itertools
 import pickle
@@ -58,7 +58,7 @@ def test_equals_pytorch_for_20_steps(ours, theirs, options):
         (SGD, torch.optim.SGD, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}),
     ],
 )
-def test_the_comparison_sees_another_optimizer(ours, theirs, options, wrong):
+def test_the_comparison_detects_another_optimizer(ours, theirs, options, wrong):
     right = [twin for _, twin, *_ in run_both(Adam if ours is AdamW else ours, theirs, options)]
     if wrong:
         seen = [t.copy() for t, *_ in run_both(ours, theirs, wrong)]
@@ -82,6 +82,11 @@ def test_blocks_make_no_difference(make, monkeypatch):
     np.testing.assert_array_equal(results[0], results[2])
 
 
+def moments_of(optimizer):
+    state = optimizer.state_dict()
+    return [state[name] for name in optimizer.moments]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("make", [Adam, lambda m: Adam(m, weight_decay=1e-4), lambda m: SGD(m, momentum=0.9)])  # fmt: skip
 def test_nothing_becomes_denormal(make, dtype):
@@ -89,30 +94,33 @@ def test_nothing_becomes_denormal(make, dtype):
     optimizer = make(model)
     model.grad[:] = 1e-3
     optimizer.step()
-    model.theta[:5] = np.finfo(dtype).tiny  # on its way
-    dead = slice(10, 20)  # units whose gradient is zero from here on
+    model.theta[:5] = np.finfo(dtype).tiny  # the smallest normal number
+    dead = slice(10, 20)  # units whose gradient is zero from now on
     for _ in range(9000 if dtype == "float64" else 2000):
         model.grad[:] = 1e-3
         model.grad[dead] = 0
         optimizer.step()
     tiny = np.finfo(dtype).tiny
-    for vector in (model.theta, *optimizer._state):
+    moments = moments_of(optimizer)
+    for vector in (model.theta, *moments):
         assert not ((vector != 0) & (np.abs(vector) < tiny)).any()
-    first = optimizer._state[0]
+    first = moments[0]
     assert optimizer.weight_decay or (first[dead] == 0).all()
     assert (np.abs(first[20:]) > 1e-4).all()
 
 
-def test_flushing_leaves_ordinary_numbers_alone():
+def test_flushing_changes_tiny_numbers_only():
     model = Linear(4, 4, rng=0)
     optimizer = Adam(model)
     model.theta[:3] = [1e-14, -1e-14, 1e-16]
-    optimizer._state[0][:2] = [1e-24, 1e-26]
-    optimizer._state[1][:2] = [1e-34, 1e-36]
-    optimizer._flush()
+    m, v = moments_of(optimizer)
+    m[:2], v[:2] = [1e-24, 1e-26], [1e-34, 1e-36]
+    optimizer.load_state_dict({"steps": 0, "scaled_exp_avg": m, "scaled_exp_avg_sq": v})
+    optimizer.flush()
+    m, v = moments_of(optimizer)
     np.testing.assert_array_equal(model.theta[:3], np.float32([1e-14, -1e-14, 0]))
-    np.testing.assert_array_equal(optimizer._state[0][:2], np.float32([1e-24, 0]))
-    np.testing.assert_array_equal(optimizer._state[1][:2], np.float32([1e-34, 0]))
+    np.testing.assert_array_equal(m[:2], np.float32([1e-24, 0]))
+    np.testing.assert_array_equal(v[:2], np.float32([1e-34, 0]))
 
 
 def test_schedules_equal_pytorch():
@@ -133,7 +141,7 @@ def test_schedules_equal_pytorch():
     assert WarmUp(Cosine(1.0, 10), 5)(1) == pytest.approx(0.4 * Cosine(1.0, 10)(1))
 
 
-def test_a_schedule_drives_the_steps():
+def test_a_schedule_sets_the_learning_rate_of_each_step():
     model = Linear(2, 2, rng=0, dtype="float64")
     optimizer = SGD(model, StepDecay(1.0, every=2, factor=0.1))
     moves = []
@@ -155,8 +163,8 @@ def test_state_round_trip(make, way):
             model.grad[:] = np.random.default_rng(i).normal(size=model.grad.size)
             optimizer.step()
 
-    straight = Linear(3, 3, rng=0, dtype="float64")
-    steps(straight, make(straight), 0, 20)
+    uninterrupted = Linear(3, 3, rng=0, dtype="float64")
+    steps(uninterrupted, make(uninterrupted), 0, 20)
     model = Linear(3, 3, rng=0, dtype="float64")
     optimizer = make(model)
     steps(model, optimizer, 0, 10)
@@ -168,7 +176,7 @@ def test_state_round_trip(make, way):
         optimizer = make(model)
         optimizer.load_state_dict(state)
     steps(model, optimizer, 10, 20)
-    np.testing.assert_array_equal(model.theta, straight.theta)
+    np.testing.assert_array_equal(model.theta, uninterrupted.theta)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +200,7 @@ def test_errors(make, message):
         make(Linear(2, 2, rng=0))
 
 
-def test_optimizer_follows_a_model_that_is_taken_over():
+def test_an_optimizer_of_a_layer_that_a_model_takes_over():
     layer = Linear(2, 2, rng=0)
     optimizer = SGD(layer, 1.0)
     model = minidl.Sequential(layer, rng=1)

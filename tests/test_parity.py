@@ -1,4 +1,4 @@
-"""The lock-step comparison with PyTorch: that it agrees, what it reports, what it refuses."""
+"""The lock-step comparison with PyTorch: agreement, the report, conversion, errors."""
 
 import json
 import sys
@@ -28,8 +28,20 @@ from minidl import (
     Tanh,
     sparsemax,
 )
-from minidl.parity import ParityReport, compare, fit, from_torch, to_torch, twin
+from minidl.catalogue import LAYERS, LOSSES, MAPS
+from minidl.parity import (
+    ParityReport,
+    compare,
+    convert,
+    fit,
+    from_torch,
+    register,
+    to_torch,
+    torch_counterparts,
+)
 from minidl.parity.__main__ import main
+from minidl.parity.losses import criterion
+from minidl.parity.simplex import formula
 from minidl.parity.standard import DEPTHS, OPTIMIZERS, standard_set
 from minidl.parity.training import one_thread
 
@@ -113,7 +125,7 @@ class OwnLinear(Linear):
         (lambda: from_torch(nn.Sequential(nn.Sequential(nn.GELU()))), TypeError, r"no counterpart of module 0.0, GELU\("),
         (lambda: from_torch(nn.Linear(2, 2).half()), ValueError, "expected parameters of dtype float32 or float64, the same for all, got torch.float16"),
         (lambda: from_torch(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())), ValueError, "got torch.float32, torch.float64"),
-        (lambda: from_torch(nn.LayerNorm((2, 3))), ValueError, "expected a LayerNorm over one axis with weight and bias"),
+        (lambda: from_torch(nn.Sequential(nn.LayerNorm((2, 3)))), ValueError, r"expected a LayerNorm over one axis with weight and bias, got module 0, LayerNorm\("),
         (lambda: from_torch(nn.LayerNorm(3, bias=False)), ValueError, "one axis with weight and bias"),
         (lambda: from_torch(nn.Sequential(*[nn.Linear(2, 2)] * 2)), ValueError, "a module occurs twice"),
     ],
@@ -233,6 +245,7 @@ def test_differences_that_are_no_numbers_count():
         (lambda m: compare(m, CrossEntropy(), SGD(m), batches(), dtype=np.complex64), ValueError, "expected dtype float32 or float64, got complex64"),
         (lambda m: compare(m, CrossEntropy(), SGD(m), batches(features=5)), ValueError, r"Linear\(6, 8\): expected x of shape \(n, 6\), got \(7, 5\)"),
         (lambda m: compare(m, CrossEntropy(), SGD(Linear(2, 2, rng=0)), batches()), ValueError, "compare: the optimizer was made for another model"),
+        (lambda m: torch_counterparts(m, CrossEntropy(), SGD(Linear(2, 2, rng=0))), ValueError, "torch_counterparts: the optimizer was made for another model"),
         (lambda m: compare(m, lambda z, y: (0.0, z), SGD(m), batches()), TypeError, "no PyTorch counterpart of the loss <function"),
         (lambda m: compare(m, CrossEntropy(), type("Own", (SGD,), {})(m), batches()), TypeError, "no PyTorch counterpart of the optimizer Own"),
     ],
@@ -242,20 +255,152 @@ def test_what_cannot_be_compared(call, error, message):
         call(network())
 
 
+# Parts of the user's own
+
+
+class Scale(minidl.Layer):
+    """``y = scale * x``, with a number for each feature."""
+
+    def __init__(self, features):
+        self.features = features
+        self.scale = minidl.Parameter(np.ones(features))
+
+    def forward(self, x, *, train=False):
+        def backward(dy):
+            self.scale.grad = (dy * x).sum(axis=0)
+            return dy * self.scale.value
+
+        return x * self.scale.value, backward
+
+
+class TorchScale(nn.Module):
+    def __init__(self, features):
+        super().__init__()
+        self.features = features
+        self.scale = nn.Parameter(torch.ones(features))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+class Wrapped(minidl.Layer):
+    """A layer with another one inside."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def forward(self, x, *, train=False):
+        return self.inner.forward(x, train=train)
+
+
+class TorchWrapped(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+class TorchOwn(nn.Module):
+    def forward(self, x):
+        return x
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(convert, "COUNTERPARTS", list(convert.COUNTERPARTS))
+    register(Own, TorchOwn)
+    register(
+        Scale,
+        TorchScale,
+        to_torch=lambda layer, convert: TorchScale(layer.features),
+        from_torch=lambda module, convert: Scale(module.features),
+    )
+    register(
+        Wrapped,
+        TorchWrapped,
+        to_torch=lambda layer, convert: TorchWrapped(convert(layer.inner, "inner")),
+        from_torch=lambda module, convert: Wrapped(convert(module.inner, "inner")),
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_own_layers_there_and_back(registered, dtype):
+    model = Sequential(Linear(6, 8), Scale(8), Own(), Wrapped(Sequential(Linear(8, 4), Scale(4))), rng=0, dtype=dtype)  # fmt: skip
+    model.theta[:] += np.random.default_rng(1).normal(size=model.theta.size) / 3
+    module = to_torch(model)
+    assert [type(child) for child in module] == [nn.Linear, TorchScale, TorchOwn, TorchWrapped]
+    assert list(module.state_dict()) == list(model.state_dict())
+    back = from_torch(module)
+    assert [type(layer) for layer in back] == [Linear, Scale, Own, Wrapped]
+    assert back.dtype == dtype
+    np.testing.assert_array_equal(back.theta, model.theta)
+    report = compare(model, CrossEntropy(), SGD(model, 0.1), batches(), dtype=dtype)
+    assert report, report.verdict()
+    assert report.relative.max() > 0
+
+
+def test_own_layers_are_found_by_errors(registered):
+    with pytest.raises(TypeError, match=r"counterpart of module 0.inner.1, Linear\(2, 2\)"):
+        to_torch(Sequential(Wrapped(Sequential(Own(), OwnLinear(2, 2))), rng=0))
+    with pytest.raises(TypeError, match=r"counterpart of module 0.inner.1, GELU\("):
+        from_torch(nn.Sequential(TorchWrapped(nn.Sequential(TorchOwn(), nn.GELU()))))
+
+
+def test_a_registered_class_takes_precedence(monkeypatch):
+    monkeypatch.setattr(convert, "COUNTERPARTS", list(convert.COUNTERPARTS))
+    assert type(to_torch(Sequential(ReLU()))[0]) is nn.ReLU
+    register(ReLU, nn.ReLU6)
+    assert type(to_torch(Sequential(ReLU()))[0]) is nn.ReLU6
+    assert type(from_torch(nn.ReLU())) is ReLU
+
+
 # The standard set
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_has_a_counterpart(name):
+    model = Sequential(LAYERS[name](5, 4), rng=0, dtype="float64")
+    back = from_torch(to_torch(model))
+    x = np.random.default_rng(0).normal(size=(3, 5))
+    np.testing.assert_array_equal(back(x), model(x))
+    theirs = to_torch(model).eval()(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(theirs, model(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_every_map_has_a_counterpart(name):
+    map, z = MAPS[name], np.random.default_rng(0).normal(size=(3, 5))
+    theirs = formula(map)
+    np.testing.assert_allclose(theirs.project(map, torch.from_numpy(z), -1), map(z), rtol=1e-12)
+    assert (theirs.omega is not None) == hasattr(map, "omega")
+    if theirs.omega is not None:
+        omega = theirs.omega(map, torch.from_numpy(map(z))).sum(dim=-1)
+        np.testing.assert_allclose(omega, map.omega(map(z)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_has_a_counterpart(name):
+    entry, rng = LOSSES[name], np.random.default_rng(0)
+    z = rng.normal(size=(3, entry.outputs or 5))
+    y = entry.targets(rng, z)
+    theirs = criterion(entry.loss)(torch.from_numpy(z), torch.from_numpy(y))
+    assert theirs.item() == pytest.approx(entry.loss(z, y)[0], rel=1e-12)
 
 
 def test_the_standard_set_has_everything():
     cases = standard_set()
-    layers = {
-        type(layer) for case in cases for layer in minidl.parameter.walk(Sequential(*case.layers()))
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    assert set(names) >= {*LAYERS, *LOSSES}  # tests/testing/test_catalogue.py: all that there are
+    maps = {
+        type(layer.map)
+        for case in cases
+        for layer in minidl.parameter.walk(Sequential(*case.layers()))
+        if isinstance(layer, minidl.Simplex)
     }
-    public = [getattr(minidl, name) for name in minidl.__all__]
-    classes = [c for c in public if isinstance(c, type)]
-    abstract = {minidl.Layer, minidl.Simplex}
-    assert layers >= {c for c in classes if issubclass(c, minidl.Layer)} - abstract
-    losses = {type(case.loss) for case in cases}
-    assert losses >= {c for c in classes if c.__module__ == "minidl.losses"}
+    assert maps == {type(map) for map in MAPS.values()}
     kinds = {case.optimizer[0] for case in cases}
     assert kinds >= {SGD, Adam, AdamW}
     settings = [options for _, options in OPTIMIZERS]
@@ -267,7 +412,7 @@ def test_the_standard_set_has_everything():
 
 
 def command(capsys, monkeypatch, *args):
-    """What ``python -m minidl.parity`` prints, and whether it exits with 1."""
+    """Run ``python -m minidl.parity``; return its output and whether it exits with 1."""
     monkeypatch.setattr(sys, "argv", ["minidl.parity", *map(str, args)])
     failed = False
     try:
@@ -346,9 +491,9 @@ def test_fit_is_the_same_experiment():
     assert optimizer.steps == 0
 
 
-def test_the_twin_cannot_be_written_to():
+def test_the_counterpart_cannot_be_written_to():
     model = network()
-    theirs = twin(model, CrossEntropy(), SGD(model))[0]
+    theirs = torch_counterparts(model, CrossEntropy(), SGD(model))[0]
     with pytest.raises(ValueError, match="read-only"):
         theirs.theta[:] = 0
     assert repr(theirs).startswith("TorchModel(Sequential(Linear(6, 8), ")

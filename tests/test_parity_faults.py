@@ -1,4 +1,4 @@
-"""Faults planted in our layers, losses and optimizers: parity fails and names where and when."""
+"""Faults planted in our layers, losses and optimizers: parity fails and names quantity and step."""
 
 import sys
 
@@ -24,7 +24,7 @@ from minidl.parity.__main__ import main
 
 
 def failures(capsys, monkeypatch, steps):
-    """The lines of ``python -m minidl.parity`` about cases that fail, by case; none if it ends well."""
+    """Run ``python -m minidl.parity``; return its lines about the cases that fail, by case."""
     monkeypatch.setattr(sys, "argv", ["minidl.parity", "--steps", str(steps)])
     try:
         main()
@@ -171,16 +171,16 @@ FAULTS = [
     (SGD, "_prepare", momentum_without_dampening, "depth 3, SGD(lr=0.05, momentum=0.9, dampening=0.3)", "momentum_buffer of 6.bias", 2, "nesterov"),
     (SGD, "_prepare", dampening_from_the_first_step, "depth 3, SGD(lr=0.05, momentum=0.9, dampening=0.3)", "momentum_buffer of 6.bias", 1, "nesterov"),
     (SGD, "_update", nesterov_looks_back, "depth 1, SGD(lr=0.05, momentum=0.9, nesterov=True)", "parameter of 2.bias", 1, "Adam"),
-    (Dropout, "forward", dropout_without_scale, "Dropout(0.3)", "logits", 1, "depth"),
-    (Dropout, "forward", dropout_without_mask_backward, "Dropout(0.3)", "gradient of 0.bias", 1, "depth"),
+    (Dropout, "forward", dropout_without_scale, "Dropout", "logits", 1, "depth"),
+    (Dropout, "forward", dropout_without_mask_backward, "Dropout", "gradient of 0.bias", 1, "depth"),
     (Linear, "forward", linear_bias_gradient_mean, "depth 1, SGD(lr=0.1)", "gradient of 2.bias", 1, "nothing"),
     (ReLU, "forward", relu_without_mask, "ReLU", "gradient of 0.bias", 1, "Tanh"),
     (Tanh, "forward", tanh_derivative_of_the_input, "depth 9, SGD(lr=0.1)", "gradient of 16.bias", 1, "Sigmoid"),
     (Sigmoid, "forward", sigmoid_derivative, "Sigmoid", "gradient of 0.bias", 1, "Tanh"),
     (Residual, "forward", residual_without_skip_backward, "Residual", "gradient of 0.bias", 1, "Tanh"),
     (LayerNorm, "forward", layer_norm_unbiased, "LayerNorm", "logits", 1, "Tanh"),
-    (losses._Reduced, "_share", mean_for_sum, "CrossEntropy(reduction='sum')", "loss", 1, "depth"),
-    (type(simplex.softmax), "_vjp", softmax_without_centring, "Softmax", "gradient of 0.bias", 1, "Sparsemax"),
+    (losses.ReducedLoss, "share", mean_for_sum, "CrossEntropy, sum", "loss", 1, "depth"),
+    (type(simplex.softmax), "vjp_rows", softmax_without_centring, "Softmax", "gradient of 0.bias", 1, "Sparsemax"),
     (schedules.StepDecay, "__call__", step_decay_off_by_one, "depth 1, SGD(lr=StepDecay(lr=0.1, every=20, factor=0.5))", "parameter of 2.bias", 20, "Adam"),
     (schedules.WarmUp, "__call__", warm_up_from_zero, "depth 1, SGD(lr=WarmUp(lr=0.05, steps=10), momentum=0.9)", "parameter of 2.bias", 1, "AdamW"),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""PyTorch's state_dict files, read and written without PyTorch."""
+"""safetensors files of a PyTorch state_dict, read and written without PyTorch."""
 
 import subprocess
 import sys

@@ -1,7 +1,6 @@
 """The maps onto the simplex: algebraic laws, derivatives, equality with independent code.
 
-A law is a function that is called with a map and logits, so that it can be shown to fail on a
-wrong map too.
+A law is a function of a map and logits, so that the tests can show that it fails on a wrong map.
 """
 
 import entmax
@@ -219,7 +218,7 @@ def torch_relumax(b):
     return map
 
 
-TWINS = {
+REFERENCES = {
     "softmax": lambda z: torch.softmax(z, -1),
     "sparsemax": lambda z: entmax.sparsemax(z, -1),
     "entmax15": lambda z: entmax.entmax15(z, -1),
@@ -234,7 +233,7 @@ def test_equal_to_pytorch_and_entmax(map, n, k, scale):
     rng = np.random.default_rng(k)
     z, dp = scale * rng.normal(size=(n, k)), rng.normal(size=(n, k))
     t = torch.from_numpy(z).requires_grad_()
-    theirs = TWINS[repr(map)](t)
+    theirs = REFERENCES[repr(map)](t)
     theirs.backward(torch.from_numpy(dp))
     p = map(z)
     np.testing.assert_allclose(p, theirs.detach().numpy(), rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""fit, evaluate, History, callbacks, checkpoints: on every way out, and the same bits again."""
+"""fit, evaluate, History, callbacks, checkpoints."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def train(data, epochs=4, **options):
 
 
 class At(Callback):
-    """Calls ``what(run)`` after some epoch, or after some batch of it."""
+    """Calls ``what(run)`` after an epoch, or after a batch of it."""
 
     def __init__(self, epoch, what, batch=None):
         self.epoch, self.what, self.batch, self.batches = epoch, what, batch, 0
@@ -77,7 +77,7 @@ def test_fit_learns_and_records(data):
     assert history.best.valid_accuracy == max(history.column("valid_accuracy"))
 
 
-def test_train_loss_is_the_mean_over_batches_as_training_went(data):
+def test_train_loss_is_the_mean_over_the_batches_during_the_epoch(data):
     seen = []
 
     class Watching(CrossEntropy):
@@ -98,13 +98,13 @@ def test_same_seed_same_bits(data):
     (a, history_a), (b, history_b) = train(data), train(data)
     np.testing.assert_array_equal(a.theta, b.theta)
     assert history_a.column("train_loss") == history_b.column("train_loss")
-    state = np.random.get_state()[1].copy()  # noqa: NPY002 - that nobody touched it
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 - to see that fit does not use it
     train(data, epochs=1)
     np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
-def test_order_of_examples_has_a_stream_of_its_own(data):
-    """The seed of a model used again in fit must not tie batches to dropout masks or weights."""
+def test_the_order_of_examples_has_an_independent_stream(data):
+    """With the seed of the model in fit, batches do not depend on dropout masks or weights."""
     order = minidl.training.epoch_rng(0, 1).random(4)
     for other in (np.random.default_rng(0), *np.random.default_rng(0).spawn(3)):
         assert (other.random(4) != order).all()
@@ -113,7 +113,7 @@ def test_order_of_examples_has_a_stream_of_its_own(data):
 
 
 @pytest.mark.parametrize("way", ["end", "early", "ctrl-c", "not finite"])
-def test_best_weights_are_restored_on_every_way_out(data, way):
+def test_best_weights_are_restored_however_training_ends(data, way):
     best = {}
 
     class Keep(Callback):
@@ -130,7 +130,7 @@ def test_best_weights_are_restored_on_every_way_out(data, way):
         "ctrl-c": At(6, raising(KeyboardInterrupt()), batch=2),
         "not finite": At(6, poison, batch=2),
     }[way]
-    model, optimizer = make(lr=0.3)  # wild: the last weights are not the best
+    model, optimizer = make(lr=0.3)  # so large that the last weights are not the best
     history = History()
     arguments = {"epochs": 9, "batch_size": 32, "rng": 1, "restore_best": True}
     expected = {"ctrl-c": KeyboardInterrupt, "not finite": minidl.NonFiniteLossError}.get(way)
@@ -156,7 +156,7 @@ def test_best_weights_are_not_restored_unless_asked(data):
         def on_epoch(self, run):
             ends.append(run.model.theta.copy())
 
-    model, optimizer = make(lr=0.3)  # wild: the last weights are not the best
+    model, optimizer = make(lr=0.3)  # so large that the last weights are not the best
     history = fit(model, data, CrossEntropy(), optimizer, epochs=9, batch_size=32, rng=1, callbacks=[Last()])  # fmt: skip
     assert history.best.epoch < 9
     np.testing.assert_array_equal(model.theta, ends[-1])
@@ -226,7 +226,7 @@ def test_without_a_validation_part(data):
     assert history.best_theta is None
 
 
-def test_history_is_written_as_training_goes(data, tmp_path):
+def test_history_is_written_after_each_epoch(data, tmp_path):
     leave = At(3, raising(KeyboardInterrupt()), batch=2)
     with pytest.raises(KeyboardInterrupt):
         train(data, callbacks=[leave, minidl.WriteHistory(tmp_path / "h.json")])
@@ -241,7 +241,7 @@ def test_history_files(data, tmp_path):
     assert [float(r["valid_accuracy"]) for r in rows] == history.column("valid_accuracy")
     history.to_json(tmp_path / "h.json")
     assert History.from_json(tmp_path / "h.json").records == history.records
-    assert json.loads((tmp_path / "h.json").read_text())[0]["epoch"] == 0
+    assert json.loads((tmp_path / "h.json").read_text())["records"][0]["epoch"] == 0
     history.plot(tmp_path / "h.png", title="a run")
     assert (tmp_path / "h.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -253,7 +253,42 @@ def test_history_files(data, tmp_path):
         _ = History().best
 
 
-def test_fit_refuses_what_makes_no_sense(data):
+@pytest.mark.parametrize(("ties", "best"), [("first", 1), ("last", 2)])
+def test_ties_survive_files(tmp_path, ties, best):
+    model, _ = make()
+    history = History(ties=ties)
+    for epoch, accuracy in enumerate([0.5, 0.8, 0.8]):
+        history.append(Epoch(epoch, 1.0, 0.5, 1.0, accuracy, 0.1, 0.01), model.theta + epoch)
+    history.to_json(tmp_path / "h.json")
+    checkpoint.save(tmp_path / "h.npz", model, history=history)
+    from_checkpoint = checkpoint.load(tmp_path / "h.npz", model)
+    for copy in (
+        History.from_dict(history.to_dict()),
+        History.from_json(tmp_path / "h.json"),
+        from_checkpoint,
+    ):
+        assert copy.ties == ties
+        assert copy.records == history.records
+        assert copy.best.epoch == best
+    np.testing.assert_array_equal(from_checkpoint.best_theta, model.theta + best)
+
+
+def test_the_axis_labels_of_a_plot(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr("minidl.plots.line_plot", lambda path, *panels, title: drawn.append(panels))
+    history, regression = History(), History()
+    history.append(Epoch(0, 1.0, 0.0, 1.0, 0.5, 0.1, 0.01), np.zeros(1))
+    regression.append(Epoch(0, 1.0, None, None, None, 0.1, 0.01), np.zeros(1))
+    for one, options in ((history, {}), (history, {"loss_unit": "logits"}), (regression, {}), (regression, {"loss_unit": "m"})):  # fmt: skip
+        one.plot(tmp_path / "h.png", **options)
+    labels = [[panel.ylabel for panel in panels] for panels in drawn]
+    accuracy = "accuracy (share of examples)"
+    assert labels == [["loss (nats)", accuracy], ["loss (logits)", accuracy], ["loss"], ["loss (m)"]]  # fmt: skip
+    assert [list(panel.curves) for panel in drawn[0]] == [["training", "validation"]] * 2
+    assert [list(panel.curves) for panel in drawn[2]] == [["training"]]
+
+
+def test_bad_arguments_of_fit(data):
     model, optimizer = make()
     other, _ = make()
     loss = CrossEntropy()
@@ -273,8 +308,8 @@ def test_fit_refuses_what_makes_no_sense(data):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_resumed_run_has_the_same_bits(data, tmp_path, dtype):
     loss, options = CrossEntropy(), {"batch_size": 32, "rng": 1}
-    straight, optimizer = make(dtype=dtype)
-    whole = fit(straight, data, loss, optimizer, epochs=6, **options)
+    uninterrupted, optimizer = make(dtype=dtype)
+    expected = fit(uninterrupted, data, loss, optimizer, epochs=6, **options)
     model, optimizer = make(dtype=dtype)
     history = fit(model, data, loss, optimizer, epochs=3, **options)
     checkpoint.save(tmp_path / "run.npz", model, optimizer, history)
@@ -282,9 +317,9 @@ def test_a_resumed_run_has_the_same_bits(data, tmp_path, dtype):
     history = checkpoint.load(tmp_path / "run.npz", other, other_optimizer)
     assert len(history) == 4
     history = fit(other, data, loss, other_optimizer, epochs=6, history=history, **options)
-    np.testing.assert_array_equal(other.theta, straight.theta)
-    assert history.column("train_loss") == whole.column("train_loss")
-    assert history.column("valid_accuracy") == whole.column("valid_accuracy")
+    np.testing.assert_array_equal(other.theta, uninterrupted.theta)
+    assert history.column("train_loss") == expected.column("train_loss")
+    assert history.column("valid_accuracy") == expected.column("valid_accuracy")
 
 
 def test_checkpoint_errors_change_nothing(data, tmp_path):

@@ -101,7 +101,9 @@ class TorchModel(Layer):
         ends = np.cumsum([np.prod(shape, dtype=int) for shape in self._shapes.values()])
         pieces = np.split(vector, ends[:-1])
         return [
-            torch.tensor(piece.reshape(shape).T if name in self._transposed else piece.reshape(shape))
+            torch.tensor(
+                piece.reshape(shape).T if name in self._transposed else piece.reshape(shape)
+            )
             for piece, (name, shape) in zip(pieces, self._shapes.items(), strict=True)
         ]
 

@@ -95,10 +95,8 @@ def _threshold(z: Tensor, dim: int, power: int) -> Tensor:
 
 
 FORMULAS: dict[type[SimplexMap], Formula] = {
-    type(softmax): Formula(
-        lambda map, z, dim: torch.softmax(z, dim), lambda map, p: torch.xlogy(p, p)
-    ),
-    type(sparsemax): Formula(_sparsemax, lambda map, p: p * (p - 1) / 2),
-    type(entmax15): Formula(_entmax15, lambda map, p: (p**1.5 - p) * (4 / 3)),
+    type(softmax): Formula(lambda _, z, dim: torch.softmax(z, dim), lambda _, p: torch.xlogy(p, p)),
+    type(sparsemax): Formula(_sparsemax, lambda _, p: p * (p - 1) / 2),
+    type(entmax15): Formula(_entmax15, lambda _, p: (p**1.5 - p) * (4 / 3)),
     relumax: Formula(_relumax),
 }

@@ -1,0 +1,57 @@
+"""Train a small network on three spirals, evaluate it, save it and load it again.
+
+Run it with ``python examples/quickstart.py``.
+"""
+
+import numpy as np
+
+import minidl
+
+
+def spirals(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return n points of the plane, float32 (n, 2), and the label of each: spiral 0, 1 or 2."""
+    y = rng.integers(3, size=n)
+    radius = rng.uniform(0.05, 1, n)
+    angle = 5 * radius + 2 * np.pi / 3 * y + rng.normal(0, 0.5, n)
+    x = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return x.astype(np.float32), y
+
+
+def network(seed: int) -> minidl.Sequential:
+    """Return a network with two hidden layers of 64 units."""
+    first, second, last = minidl.Linear(2, 64), minidl.Linear(64, 64), minidl.Linear(64, 3)
+    return minidl.Sequential(first, minidl.ReLU(), second, minidl.ReLU(), last, rng=seed)
+
+
+def main() -> None:
+    # The data are NumPy arrays: inputs (n, features) and integer labels (n,).
+    rng = np.random.default_rng(0)
+    data = minidl.Dataset(
+        train=spirals(2000, rng), valid=spirals(500, rng), test=spirals(1000, rng), name="spirals"
+    )
+    print(data)
+
+    model = network(seed=1)
+    print(model.summary())
+
+    loss = minidl.CrossEntropy()
+    optimizer = minidl.Adam(model, lr=3e-3)
+    history = minidl.fit(
+        model, data, loss, optimizer, epochs=30, batch_size=32, rng=2, restore_best=True
+    )
+    print(f"best epoch {history.best.epoch}: validation accuracy {history.best.valid_accuracy:.3f}")
+
+    test = data.splits["test"]
+    test_loss, test_accuracy = minidl.evaluate(model, test, loss)
+    print(f"test loss {test_loss:.3f}, test accuracy {test_accuracy:.3f}")
+
+    minidl.checkpoint.save("runs/quickstart.npz", model)
+    loaded = network(seed=99)  # its initial values are replaced by the saved ones
+    minidl.checkpoint.load("runs/quickstart.npz", loaded)
+    logits = loaded(test.x[:5])  # a model is called on an array
+    print(f"classes of five test points: {logits.argmax(axis=1)}, their labels: {test.y[:5]}")
+    print("the loaded model has the same weights:", np.array_equal(loaded.theta, model.theta))
+
+
+if __name__ == "__main__":
+    main()
