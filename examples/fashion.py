@@ -269,7 +269,7 @@ def run_networks(dataset: Dataset, args: argparse.Namespace) -> None:
 
 def cost(point: Point) -> float:
     """Return the relative duration of a training, from measured steps."""
-    return (6.0 if point["optimizer"] == "adam" else 1.0) * (0.4 + 0.6 * point["layers"])
+    return (6 if point["optimizer"] == "adam" else 1) * (2 + 3 * int(point["layers"]))
 
 
 def show_times(dataset: Dataset, args: argparse.Namespace, n: int = 1000) -> None:
@@ -390,9 +390,7 @@ def running_means(history: History) -> list[float]:
     return (np.cumsum(losses) / np.arange(1, len(losses) + 1)).tolist()
 
 
-def draw(
-    args: argparse.Namespace, title: str, curves: dict[str, Curves], suffix: str = ""
-) -> None:
+def draw(args: argparse.Namespace, title: str, curves: dict[str, Curves], suffix: str = "") -> None:
     """Draw the training loss, computed in two ways, and the accuracies over the epochs."""
     losses, accuracies, dashed, best = {}, {}, [], None
     for name, (history, test) in curves.items():
@@ -406,7 +404,9 @@ def draw(
         best = history.best.epoch if len(curves) == 1 else None
     unit = "logits" if args.model == "perceptron" else "nats"
     panels = [
-        Panel(losses, "epoch", f"mean training loss ({unit})", dashed=dashed, pairs=len(curves) > 1),
+        Panel(
+            losses, "epoch", f"mean training loss ({unit})", dashed=dashed, pairs=len(curves) > 1
+        ),
         Panel(
             accuracies,
             "epoch",

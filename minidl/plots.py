@@ -67,7 +67,9 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
         axes.grid(alpha=0.3)
-        if len(panel.curves) > 1 or panel.mark is not None:
+        if len(panel.curves) > 4:  # beside the axes, since it would cover curves
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+        elif len(panel.curves) > 1 or panel.mark is not None:
             axes.legend()
     if title:
         picture.suptitle(title)
