@@ -1,4 +1,4 @@
-"""The losses of Question 1: the perceptron's, and the logistic one of two classes."""
+"""The losses of Question 1: the perceptron loss and the binary logistic loss."""
 
 import math
 
@@ -56,7 +56,7 @@ def test_binary_logistic_is_softmax_of_two(n, seed):
     np.testing.assert_allclose(dz[:, 0], dother[:, 1], rtol=1e-12)
 
 
-def test_binary_logistic_far_out():
+def test_binary_logistic_at_large_margins():
     z = np.array([[1000.0], [-1000.0]])
     value, dz = BinaryLogistic("sum")(z, np.array([-1.0, -1.0]))
     assert value == 1000

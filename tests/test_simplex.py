@@ -18,13 +18,13 @@ from minidl.simplex import threshold
 MAPS = {repr(m): m for m in (softmax, sparsemax, entmax15, relumax(0.3), relumax(1), relumax(5))}
 every_map = pytest.mark.parametrize("map", MAPS.values(), ids=MAPS.keys())
 
-# A map is constant beyond this lead of the largest logit, softmax never.
+# The lead of the largest logit from which a map is one-hot; softmax never is.
 LEAD = {"sparsemax": 1.0, "entmax15": 2.0, "relumax(0.3)": 0.3, "relumax(1)": 1.0, "relumax(5)": 5.0}  # fmt: skip
 
 
 @st.composite
 def logits(draw, *, masked=True, scales=(1.0, 1e-300, 1e-8, 1e-3, 1e3, 1e8, 1e300)):
-    """Ties, one-hot rows, huge and tiny scales, and masked classes; at most 4 rows of 8."""
+    """Draw logits with ties, one-hot rows, extreme scales and masked classes; at most 4 by 8."""
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 8)))
     kind = draw(st.sampled_from(["any", "ties", "one-hot"]))
     if kind == "one-hot":
@@ -130,7 +130,7 @@ def test_laws_see_a_wrong_map(law):
 
 
 def bisection(z, power):
-    """``p = (z - tau)_+^power`` with sum 1, by halving 200 times."""
+    """Return ``p = (z - tau)_+^power`` with sum 1, by 200 bisections."""
     z = z - z.max(axis=-1, keepdims=True)
     low, high = np.full((len(z), 1), -1.0), np.zeros((len(z), 1))
     for _ in range(200):
@@ -146,7 +146,7 @@ def test_sparsemax_is_the_nearest_point_and_idempotent(z):
     np.testing.assert_allclose(p, bisection(z, 1), rtol=0, atol=1e-12)
     np.testing.assert_allclose(sparsemax(p), p, rtol=0, atol=1e-15)
     tau = threshold(z)[:, None]
-    if np.abs(z[z > -np.inf]).max() < 1e4:  # else rounding z - tau hides a sum of one
+    if np.abs(z[z > -np.inf]).max() < 1e4:  # larger logits lose the digits of z - tau
         np.testing.assert_allclose(np.maximum(z - tau, 0), p, rtol=0, atol=1e-11)
 
 
@@ -156,7 +156,7 @@ def test_entmax15_equals_bisection(z):
 
 
 @pytest.mark.parametrize(("power", "map"), [(1, sparsemax), (2, entmax15)])
-def test_bisection_tells_the_two_apart(power, map):
+def test_bisection_distinguishes_the_two(power, map):
     z = np.array([[0.3, 0, -0.2]])
     np.testing.assert_allclose(map(z), bisection(z / power, power), atol=1e-15)
     assert np.abs(map(z) - bisection(z * 1.0001 / power, power)).max() > 1e-6
@@ -348,7 +348,7 @@ def test_rows_without_a_distribution(map, dtype):
             map(z)
         with pytest.raises(ValueError, match=rf"got {what.replace('+', '.')}$"):
             map(z[0, 1])
-        # a layer passes NaN on, which stops fit with the layer's name
+        # a layer gives NaN, which stops fit with the layer's name
         y, backward = Simplex(map).forward(z)
         assert np.isfinite(y[0, 0]).all()
         assert np.isnan(y[0, 1]).any()

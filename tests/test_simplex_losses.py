@@ -1,4 +1,4 @@
-"""Losses made from the maps: laws, gradients, equality with the entmax package, its failures."""
+"""Losses made from the maps: laws, gradients, comparison with the entmax package."""
 
 import math
 
@@ -53,7 +53,7 @@ def labels_of_both_kinds(n, k, seed=0):
 
 @every_loss
 @given(z=LOGITS, offset=st.integers(-(2**20), 2**20), seed=st.integers(0, 99))
-def test_never_negative_and_blind_to_a_common_offset(loss, z, offset, seed):
+def test_never_negative_and_invariant_to_a_common_offset(loss, z, offset, seed):
     z = np.round(z * 1024) / 1024  # adding a whole number rounds nothing
     for y in labels_of_both_kinds(*z.shape, seed):
         value, dz = loss(z, y)
@@ -139,13 +139,13 @@ def test_least_value_of_the_smoothed_loss(eps):
 
 @pytest.mark.parametrize("map", [sparsemax, entmax15, relumax(1)])
 def test_why_plain_log_probabilities_fail(map):
-    """Outside the support: an infinite value, and nothing to learn from."""
+    """For a label outside the support, -log p is infinite and its gradient is 0."""
     z, y = np.array([[3.0, 0, -1]]), np.array([1])
     assert map(z)[0, 1] == 0
     value, dz = SmoothedNLL(map, eps=0)(z, y)
     assert value == np.inf
     np.testing.assert_array_equal(dz, 0)
-    value, dz = SmoothedNLL(map, eps=0.01)(z, y)  # finite, but still nothing to learn from
+    value, dz = SmoothedNLL(map, eps=0.01)(z, y)  # finite, but the gradient is still 0
     assert value == pytest.approx(math.log(1.03 / 0.01))
     np.testing.assert_array_equal(dz, 0)
     if hasattr(map, "omega"):
@@ -155,7 +155,7 @@ def test_why_plain_log_probabilities_fail(map):
 
 
 def theirs(name, z, y):
-    """The entmax package's value for each row, and gradient of their mean."""
+    """Return the entmax package's value for each row, and the gradient of their mean."""
     t = torch.from_numpy(z).requires_grad_()
     if name == "softmax":
         values = torch.nn.functional.cross_entropy(t, torch.from_numpy(y), reduction="none")
@@ -203,7 +203,7 @@ def test_a_masked_class_where_entmax_gives_nan(name):
     assert value == pytest.approx(without[0], rel=1e-15)
     np.testing.assert_allclose(np.delete(dz, 1, axis=1), without[1], rtol=0, atol=1e-15)
     assert dz[0, 1] == 0
-    # a label that is masked costs everything
+    # if the label is masked, the loss is infinite
     value, dz = FenchelYoung(map)(z, np.array([1]))
     assert value == np.inf
     assert np.isfinite(dz).all()
