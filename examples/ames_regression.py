@@ -1,4 +1,4 @@
-"""Ames house prices: linear regression or a network, on one example at a time (2021-22, Question 2).
+"""Predict Ames house prices, one example at a time (Question 2 of 2021-22).
 
 linear: SGD beside the closed forms (least squares of minimum norm, and ridge), with the distance
 between SGD's weights and the ridge solution, in all and by singular direction. mlp: a network with
@@ -92,7 +92,7 @@ class Errors(Callback):
 
 
 def linear(dataset: Dataset, args: argparse.Namespace) -> tuple[Linear, Any]:
-    """Return a linear regression with zero weights, and its orders; the bias is the ones' weight."""
+    """Return a linear regression with zero weights, and the source of its orders."""
     model = Linear(dataset.features, 1, weight_init=zeros, bias_init=zeros, rng=0, dtype="float64")
     return model, np.random.RandomState(args.seed)
 
@@ -145,7 +145,7 @@ def report(name: str, errors: Errors, dataset: Dataset, args: argparse.Namespace
     print(f"{name}, {dataset.name}: RMSE of the log price")
     print(f"  epoch {last:<3}  train {errors.train[-1]:.4f}  test {errors.test[-1]:.4f}")
     print(
-        f"  epoch {best:<3}  train {errors.train[best]:.4f}  test {errors.test[best]:.4f}, the lowest on test"
+        f"  epoch {best:<3}  train {errors.train[best]:.4f}  test {errors.test[best]:.4f} (lowest)"
     )
     if last >= 25:
         first, end = np.mean(errors.test[1:6]), np.mean(errors.test[-20:])
@@ -250,12 +250,11 @@ def main() -> None:
         print("These are generated houses; the real thing: --data PATH of the course's ames.npz.")
 
     if args.model == "mlp":
-        model, random = mlp(dataset, args)
-        report(f"MLP with {args.width} units", train(model, random, dataset, args), dataset, args)
+        errors = train(*mlp(dataset, args), dataset, args)
+        report(f"MLP with {args.width} units", errors, dataset, args)
     else:
         solutions = closed_forms(dataset)
-        model, random = linear(dataset, args)
-        errors = train(model, random, dataset, args)
+        errors = train(*linear(dataset, args), dataset, args)
         report("linear regression by SGD", errors, dataset, args)
         weights = np.stack(errors.weights[: len(errors.test)])
         distances(dataset, weights, solutions[f"ridge, lambda {LAMBDA:g}"], args)

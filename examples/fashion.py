@@ -6,7 +6,6 @@ model is that of the last epoch.
 """
 
 import argparse
-import itertools
 import json
 import os
 import time
@@ -222,8 +221,8 @@ def train_network(
 class OneChange(Grid):
     """The points that differ from the first value of each axis on one axis at most.
 
-    ``everything`` takes all points with one layer. Deeper networks have ``deep``, a learning rate
-    of their own, and else the first values.
+    ``everything`` takes all points of the first number of layers. Networks with other numbers of
+    layers have the learning rate ``deep`` and the first values of the other axes.
     """
 
     def __init__(self, everything: bool, deep: float, **axes: Sequence[Any]) -> None:
@@ -232,13 +231,12 @@ class OneChange(Grid):
 
     def __iter__(self) -> Iterator[Point]:
         first = {name: values[0] for name, values in self.axes.items()}
-        for values in itertools.product(*self.axes.values()):
-            point = dict(zip(self.axes, values, strict=True))
-            if point["layers"] != first["layers"]:
-                if point == {**first, "layers": point["layers"], "learning_rate": self.deep}:
-                    yield point
-            elif self.everything or sum(point[name] != first[name] for name in first) <= 1:
+        for point in super().__iter__():
+            changes = sum(point[name] != first[name] for name in first)
+            if point["layers"] == first["layers"] and (self.everything or changes <= 1):
                 yield point
+        for layers in self.axes["layers"][1:]:
+            yield {**first, "learning_rate": self.deep, "layers": layers}
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -258,7 +256,8 @@ def run_networks(dataset: Dataset, args: argparse.Namespace) -> None:
     )
     print(f"{len(grid)} networks: " + ("all settings" if args.all else "one change at a time"))
     train = partial(train_network, batch_size=args.batch_size)
-    results = run_grid(grid, train, dataset, args, batch_size=args.batch_size, cost=cost)
+    more = {"batch_size": args.batch_size, "deep_learning_rate": args.deep_learning_rate}
+    results = run_grid(grid, train, dataset, args, cost=cost, **more)
     best = tabulate(dataset, results, args)
     if best is not None:
         name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
@@ -387,12 +386,16 @@ def running_means(history: History) -> list[float]:
     The script never empties its list of losses, so its curve falls more slowly than the loss.
     """
     losses = history.column("train_loss")[1:]
-    return (np.cumsum(losses) / np.arange(1, len(losses) + 1)).tolist()
+    means: list[float] = (np.cumsum(losses) / np.arange(1, len(losses) + 1)).tolist()
+    return means
 
 
 def draw(args: argparse.Namespace, title: str, curves: dict[str, Curves], suffix: str = "") -> None:
     """Draw the training loss, computed in two ways, and the accuracies over the epochs."""
-    losses, accuracies, dashed, best = {}, {}, [], None
+    losses: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+    accuracies: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+    dashed: list[str] = []
+    best = None
     for name, (history, test) in curves.items():
         label = f"{name}, " if name else ""
         epochs = history.column("epoch")
@@ -426,16 +429,16 @@ def main() -> None:
     parser.add_argument("model", choices=("perceptron", "logistic", "mlp", "ffn"))
     add_number(parser, "--seed", 42, "of weights and order", low=0)
     add_number(parser, "--width", 200, "hidden units of mlp")
-    rates = parser.add_argument_group("ffn, and --learning-rates for logistic too")
-    add_axis(rates, "--learning-rates", [1e-3, 1e-2, 1e-1], low=0, open_low=True)
-    add_axis(rates, "--widths", [200, 100])
-    add_axis(rates, "--dropouts", [0.3, 0.5], low=0, high=1)
-    rates.add_argument("--activations", nargs="+", choices=ACTIVATIONS, default=["relu", "tanh"])
-    rates.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=["sgd", "adam"])
-    add_axis(rates, "--layers", [1, 2, 3])
-    add_number(rates, "--deep-learning-rate", 1e-2, "of 2 and 3 layers", low=0, open_low=True)
-    add_number(rates, "--batch-size", 1, "examples in a batch")
-    rates.add_argument("--all", action="store_true", help="all 48 settings of one layer")
+    # Of ffn; --learning-rates of logistic too.
+    add_axis(parser, "--learning-rates", [1e-3, 1e-2, 1e-1], low=0, open_low=True)
+    add_axis(parser, "--widths", [200, 100])
+    add_axis(parser, "--dropouts", [0.3, 0.5], low=0, high=1)
+    parser.add_argument("--activations", nargs="+", choices=ACTIVATIONS, default=["relu", "tanh"])
+    parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=["sgd", "adam"])
+    add_axis(parser, "--layers", [1, 2, 3])
+    add_number(parser, "--deep-learning-rate", 1e-2, "of more layers", low=0, open_low=True)
+    add_number(parser, "--batch-size", 1, "of ffn")
+    parser.add_argument("--all", action="store_true", help="ffn: all 48 settings of one layer")
     args = parser.parse_args()
     args.out = args.out / args.model
     quick = args.model == "ffn" and not args.full

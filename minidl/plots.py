@@ -19,7 +19,7 @@ from minidl.validation import require
 class Panel:
     """One set of axes: a pair of x and y values for each label."""
 
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    curves: Mapping[str, tuple[Sequence[float] | Array, Sequence[float] | Array]]
     xlabel: str
     ylabel: str
     title: str = ""
