@@ -145,6 +145,11 @@ class Layer(ABC):
         _gather(self, np.empty(size, kind), np.empty(size, kind))
         return self
 
+    def forget_vectors(self) -> None:
+        """Drop ``theta`` and ``grad``; they are gathered again from the parameters on first use."""
+        self.__dict__.pop("_theta", None)
+        self.__dict__.pop("_grad", None)
+
     def copy(self, dtype: DTypeLike | None = None) -> Self:
         """Return an independent copy, in another dtype if one is given."""
         return copy.deepcopy(self).initialize(dtype=dtype)
