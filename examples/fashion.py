@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from homework.fashion import load_fashion, published
+from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
 from homework.networks import ACTIVATIONS, OPTIMIZERS
 from homework.online import keep_finished_epochs
 
 from minidl import (
     SGD,
-    Callback,
     CrossEntropy,
     Dataset,
     Dropout,
@@ -35,7 +35,6 @@ from minidl import (
     TorchRandom,
     checkpoint,
     compounding,
-    evaluate,
     fit,
     fit_online,
 )
@@ -47,24 +46,10 @@ from minidl.losses import Loss
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
 from minidl.threads import one_blas_thread
-from minidl.training import Run
 
 QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
 QUICK_FFN = {"train": 3_900, "valid": 1_300, "test": 1_300}
 EPOCHS, QUICK_FFN_EPOCHS = 20, 10
-
-
-class TestAccuracy(Callback):
-    """Records the test accuracy before training and after each epoch."""
-
-    def __init__(self, dataset: Dataset, loss: Loss) -> None:
-        self.split, self.loss, self.values = dataset.splits["test"], loss, list[float]()
-
-    def on_start(self, run: Run) -> None:
-        self.on_epoch(run)
-
-    def on_epoch(self, run: Run) -> None:
-        self.values.append(evaluate(run.model, self.split, self.loss)[1] or 0.0)
 
 
 # The plain models of Question 3, with the course's initial values and order.

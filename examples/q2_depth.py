@@ -7,11 +7,13 @@ width experiment. Flags change them.
 import os
 
 from homework.backends import fit_with
+from homework.comparison import read_published
+from homework.figures import COLUMNS, TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
 from homework.report import plot_by_axis, show_best, tabulate
 
-from minidl import CrossEntropy, Dropout, Layer, Linear, Sequential, evaluate
+from minidl import CrossEntropy, Dropout, Layer, Linear, Sequential
 from minidl.cli import run_main
 from minidl.grid import Grid
 
@@ -31,6 +33,7 @@ def train(
     output = Linear(width, dataset.classes)
     model = Sequential(*hidden, output, rng=settings.rng(), dtype=settings.dtype)
     loss = CrossEntropy()
+    test = TestAccuracy(dataset, loss)
     optimizer = OPTIMIZERS[settings.optimizer](model, learning_rate, weight_decay=l2)
     fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
     history = fit(
@@ -41,15 +44,9 @@ def train(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         rng=settings.rng(),
+        callbacks=[test],
     )
-    figures = {
-        "best_valid_accuracy": history.best.valid_accuracy,
-        "best_epoch": history.best.epoch,
-        "final_train_accuracy": history[-1].train_accuracy,
-        # As in the course's script, the tested network is that of the last epoch.
-        "test_accuracy": evaluate(model, dataset.splits["test"], loss)[1],
-    }
-    return model, history, figures
+    return model, history, both_epochs(history, test.values)
 
 
 def main() -> None:
@@ -70,13 +67,7 @@ def main() -> None:
     )
     dataset, results = run_grid(grid, train, args)
 
-    columns = {
-        "valid": "best_valid_accuracy",
-        "epoch": "best_epoch",
-        "train": "final_train_accuracy",
-        "test": "test_accuracy",
-    }
-    tabulate(dataset, results, columns, axis="layers", out=args.out)
+    tabulate(dataset, results, COLUMNS, axis="layers", out=args.out)
     show_best(dataset, results, args.out)
     curves = {
         "final training accuracy": "final_train_accuracy",
