@@ -156,7 +156,8 @@ def test_the_course_s_split(shared):
     order = np.random.RandomState(42).permutation(60_000)
     assert (data.valid.y == y[order[:10_000]]).all()
     assert (data.train.y == y[order[10_000:]]).all()
-    assert (data.train.x[-1] == raw.train.x[order[-1]] if order[-1] < 50_000 else raw.valid.x[order[-1] - 50_000]).all()  # fmt: skip
+    where = order[-1] - 50_000
+    assert (data.train.x[-1] == (raw.valid.x[where] if where >= 0 else raw.train.x[where])).all()
     assert published(data, 20, "logistic", "pytorch", 1e-3) == "test 0.8388"
     assert published(data, 19, "logistic", "pytorch", 1e-3) is None
     assert published(data, 20, "logistic", "pytorch", 1e-2) is None

@@ -60,5 +60,5 @@ def test_entmax_away_from_kinks_and_dtypes():
 
 
 def test_labels_are_checked():
-    with pytest.raises(ValueError, match="labels in 0..3"):
+    with pytest.raises(ValueError, match=r"labels in 0..3"):
         CrossEntropy().hessian_vector_product(np.zeros((1, 4)), np.array([4]), np.ones((1, 4)))

@@ -76,9 +76,8 @@ def read_published(
         found = list(reader.fieldnames or ())
         missing = [k for k in (*required, "best_valid_acc") if k not in found]
         if missing:
-            raise ValueError(
-                f"{path}: missing columns {', '.join(missing)}; found {', '.join(found) or 'nothing'}"
-            )
+            present = ", ".join(found) or "nothing"
+            raise ValueError(f"{path}: missing columns {', '.join(missing)}; found {present}")
         columns = [*required, *(name for name in optional if name in found)]
         valid = {}
         for row in reader:

@@ -26,7 +26,8 @@ class Published:
 
 def _logistic(group: str, features: str, **figures: str) -> Published:
     """Return figures of logistic regression with the assignment's learning rate and penalty."""
-    settings = {"epochs": 20, "features": features, "lr": 1e-4, "l2": 1e-5, "l1": 0.0}
+    settings: dict[str, float | str] = {"epochs": 20, "features": features}
+    settings |= {"lr": 1e-4, "l2": 1e-5, "l1": 0.0}
     return Published("logistic regression", group, figures, settings)
 
 
