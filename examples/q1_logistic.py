@@ -322,7 +322,7 @@ def draw_features(dataset: Dataset, counts: Sequence[int], args: argparse.Namesp
     }
     if transpose:
         images = {label: row.swapaxes(1, 2) for label, row in images.items()}
-    title = f"{dataset.title}: images and what the features keep (share of the variance)"
+    title = f"{dataset.title}: what features keep"
     contact_sheet(args.out / "features.png", images, title=title)
     return True
 
