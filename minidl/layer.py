@@ -60,14 +60,18 @@ class Layer(ABC):
     skips_input_grad: ClassVar[bool] = False
     """Whether ``backward(dy, input_grad=False)`` is possible: it writes the parameters'
     gradients, does not compute ``dx``, and returns None. Training uses it on the first layer.
-    A class with its own ``forward`` must declare this itself: the value is not inherited."""
+    It belongs to a ``forward``: a subclass with its own ``forward`` does not inherit it."""
 
     _theta: Array
     _grad: Array
 
     def __init_subclass__(cls) -> None:
-        if "forward" in vars(cls) and "skips_input_grad" not in vars(cls):
-            cls.skips_input_grad = False
+        for base in cls.__mro__:
+            if "skips_input_grad" in vars(base):
+                return
+            if "forward" in vars(base):
+                cls.skips_input_grad = False
+                return
 
     @abstractmethod
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
