@@ -127,7 +127,7 @@ def draw_depths(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
     ticks = sorted({r.point["layers"] for r in results})
     dashed = [label for label in curves if label.endswith("last epoch")]
     label = "accuracy (share of examples)"
-    title = f"{dataset.title}: best validation and final training accuracy"
+    title = dataset.title
     panel = Panel(curves, "depth (hidden layers)", label, xticks=ticks, dashed=dashed, pairs=True)
     line_plot(out / "accuracy-by-layers.png", panel, title=title)
 

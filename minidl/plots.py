@@ -48,7 +48,8 @@ def save(picture: Any, path: str | os.PathLike[str]) -> None:
 
 def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> None:
     """Draw panels side by side."""
-    picture = figure(5.2 * len(panels), 3.8)
+    beside = [len(panel.curves) > 4 for panel in panels]  # the legend would cover curves
+    picture = figure(5.2 * len(panels) + 3.2 * sum(beside), 3.8)
     for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for i, (label, (x, y)) in enumerate(panel.curves.items()):
             style = ("--" if label in panel.dashed else "-") + ("o" if panel.xticks else "")
@@ -67,7 +68,7 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
         axes.grid(alpha=0.3)
-        if len(panel.curves) > 4:  # beside the axes, since it would cover curves
+        if len(panel.curves) > 4:
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
         elif len(panel.curves) > 1 or panel.mark is not None:
             axes.legend()
