@@ -386,8 +386,8 @@ def draw(args: argparse.Namespace, title: str, curves: dict[str, Curves], suffix
         epochs = history.column("epoch")
         losses[f"{label}this epoch"] = epochs[1:], history.column("train_loss")[1:]
         losses[f"{label}all batches so far"] = epochs[1:], running_means(history)
-        accuracies[f"{label}validation"] = epochs, history.column("valid_accuracy")
-        accuracies[f"{label}test"] = epochs, test[: len(epochs)]
+        accuracies[f"{label}validation"] = epochs[1:], history.column("valid_accuracy")[1:]
+        accuracies[f"{label}test"] = epochs[1:], test[1 : len(epochs)]
         dashed += [f"{label}all batches so far", f"{label}test"]
         best = history.best.epoch if len(curves) == 1 else None
     unit = "logits" if args.model == "perceptron" else "nats"
