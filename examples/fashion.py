@@ -8,20 +8,19 @@ model is that of the last epoch.
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-from homework.fashion import load_fashion, published
+from homework.fashion import OneChange, load_fashion, published
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
 from homework.networks import ACTIVATIONS, OPTIMIZERS
 from homework.online import keep_finished_epochs
+from homework.timing import show_times
 
 from minidl import (
-    SGD,
     CrossEntropy,
     Dataset,
     Dropout,
@@ -45,7 +44,6 @@ from minidl.init import zeros
 from minidl.losses import Loss
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
-from minidl.threads import one_blas_thread
 
 QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
 QUICK_FFN = {"train": 3_900, "valid": 1_300, "test": 1_300}
@@ -203,30 +201,6 @@ def train_network(
     return {"history": history.to_dict(), "test": test.values}
 
 
-class OneChange(Grid):
-    """The points that differ from the first value of each axis on one axis at most.
-
-    ``everything`` takes all points of the first number of layers. Networks with other numbers of
-    layers have the learning rate ``deep`` and the first values of the other axes.
-    """
-
-    def __init__(self, everything: bool, deep: float, **axes: Sequence[Any]) -> None:
-        super().__init__(**axes)
-        self.everything, self.deep = everything, deep
-
-    def __iter__(self) -> Iterator[Point]:
-        first = {name: values[0] for name, values in self.axes.items()}
-        for point in super().__iter__():
-            changes = sum(point[name] != first[name] for name in first)
-            if point["layers"] == first["layers"] and (self.everything or changes <= 1):
-                yield point
-        for layers in self.axes["layers"][1:]:
-            yield {**first, "learning_rate": self.deep, "layers": layers}
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
 def run_networks(dataset: Dataset, args: argparse.Namespace) -> None:
     """Train the networks of the grid; print their table and draw the curves of two of them."""
     grid = OneChange(
@@ -248,60 +222,15 @@ def run_networks(dataset: Dataset, args: argparse.Namespace) -> None:
         name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
         draw(args, f"the best network, {dataset.title}\n{name}", {"": curves_of(best)})
     if args.batch_size == 1:
-        show_times(dataset, args)
+        settings = args.widths[0], args.dropouts[0], args.activations[0]
+        show_times(
+            dataset, settings, args.layers, partial(network, seed=args.seed, dtype=args.dtype)
+        )
 
 
 def cost(point: Point) -> float:
     """Return the relative duration of a training, from measured steps."""
     return (6 if point["optimizer"] == "adam" else 1) * (2 + 3 * int(point["layers"]))
-
-
-def show_times(dataset: Dataset, args: argparse.Namespace, n: int = 1000) -> None:
-    """Print microseconds an example at batch size 1, beside a PyTorch loop if it is installed."""
-    part = dataset.sample(train=n).train
-    few = Dataset(part, classes=dataset.classes)
-    loss = CrossEntropy()
-    table = Table(["layers", "fit_online", "fit", "PyTorch"], f"microseconds an example, n = {n}")
-    for layers in args.layers:
-        settings = args.widths[0], args.dropouts[0], args.activations[0], layers
-        with one_blas_thread():
-            model = network(dataset, *settings, args.seed, args.dtype)
-            options: dict[str, Any] = {"epochs": 1, "rng": 0, "evaluate_train": False}
-            online = fit_online(model, few, loss, lr=1e-3, **options)[-1].seconds
-            update = SGD(model, 1e-3)
-            plain = fit(model, few, loss, update, batch_size=1, **options)[-1].seconds
-            times = [f"{1e6 * s / n:.0f}" for s in (online, plain)]
-            table.add(layers, *times, torch_microseconds(few, *settings))
-    table.show()
-
-
-def torch_microseconds(
-    few: Dataset, width: int, dropout: float, activation: str, layers: int
-) -> str:
-    """Return the time of a plain PyTorch loop for one example, if PyTorch is installed."""
-    try:
-        import torch
-    except ImportError:
-        return "not installed"
-    stack, size = [], few.features
-    for _ in range(layers):
-        function = torch.nn.ReLU() if activation == "relu" else torch.nn.Tanh()
-        stack += [torch.nn.Linear(size, width), function, torch.nn.Dropout(dropout)]
-        size = width
-    model = torch.nn.Sequential(*stack, torch.nn.Linear(size, few.classes))
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    x, y = torch.from_numpy(few.train.rows(slice(None))), torch.from_numpy(few.train.y)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    for i in torch.randperm(len(y)).tolist():
-        optimizer.zero_grad()
-        value = torch.nn.functional.cross_entropy(model(x[i : i + 1]), y[i : i + 1])
-        value.backward()
-        optimizer.step()
-    seconds = time.perf_counter() - start
-    torch.set_num_threads(threads)
-    return f"{1e6 * seconds / len(y):.0f}"
 
 
 # Tables and pictures.

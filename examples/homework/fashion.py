@@ -1,15 +1,17 @@
-"""Data and published figures of Fashion-MNIST in 2021-22."""
+"""Data, published figures and the grid of Fashion-MNIST in 2021-22."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from homework.data import load_data
 from minidl.data import Dataset, Split, load_letters
+from minidl.grid import Grid, Point
 
 CHECKSUM = "4a1c3cbe9e9a0660dc03acf48040e57b7cc92eb49e11ff9c2bbba846179ce1fe"
 """``Dataset.checksum()`` of Fashion-MNIST in the course's split."""
@@ -56,3 +58,27 @@ def published(dataset: Dataset, epochs: int, *settings: object) -> str | None:
     if epochs != 20 or key not in PUBLISHED or dataset.checksum() != CHECKSUM:
         return None
     return PUBLISHED[key]
+
+
+class OneChange(Grid):
+    """The points that differ from the first value of each axis on one axis at most.
+
+    ``everything`` takes all points of the first number of layers. Networks with other numbers of
+    layers have the learning rate ``deep`` and the first values of the other axes.
+    """
+
+    def __init__(self, everything: bool, deep: float, **axes: Sequence[Any]) -> None:
+        super().__init__(**axes)
+        self.everything, self.deep = everything, deep
+
+    def __iter__(self) -> Iterator[Point]:
+        first = {name: values[0] for name, values in self.axes.items()}
+        for point in super().__iter__():
+            changes = sum(point[name] != first[name] for name in first)
+            if point["layers"] == first["layers"] and (self.everything or changes <= 1):
+                yield point
+        for layers in self.axes["layers"][1:]:
+            yield {**first, "learning_rate": self.deep, "layers": layers}
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
