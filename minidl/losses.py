@@ -3,6 +3,11 @@
 One call returns the value and its gradient, so the two always belong to the same function. The
 value is a Python float, summed in float64. The gradient is with respect to the logits and has
 their dtype. Both are the mean over the batch by default.
+
+Labels may have any integer dtype and byte order. For the losses of several classes, a row whose
+largest logit is not finite (only ``-inf``, or ``+inf``, or NaN) makes the value NaN, which stops
+``fit``, for every number of classes. They are finite for finite float32 logits however far apart,
+and for float64 logits unless a difference or the sum is above the largest double, 1.8e308.
 """
 
 from __future__ import annotations
@@ -49,7 +54,7 @@ def hessian(loss: TwiceDifferentiable, logits: Array, y: Array) -> Array:
 def check_labels(owner: str, logits: Array, y: Array) -> Array:
     """Check ``y``: integers in ``0..K-1``, (n,), or distributions, (n, K).
 
-    Returns it; distributions in the dtype of the logits.
+    Returns labels as int64, so that no arithmetic overflows; distributions in the logits' dtype.
     """
     y = np.asarray(y)
     if logits.ndim != 2 or logits.shape[1] == 0:
@@ -61,12 +66,13 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
         raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
     if y.dtype.kind not in "iu":
         raise TypeError(f"{owner}: expected integer labels, got dtype {y.dtype}")
+    labels = y.astype(np.int64, copy=False)
     # One pass checks both bounds: as unsigned integers, negative labels are the largest.
-    unsigned = y.view(f"u{y.itemsize}")
+    unsigned = labels.view(np.uint64)
     if n and unsigned.max() >= k:
         i = int(unsigned.argmax())
         raise ValueError(f"{owner}: expected labels in 0..{k - 1}, got y[{i}] = {y[i]}")
-    return y
+    return labels
 
 
 def _check_distributions(owner: str, y: Array) -> Array:
@@ -134,7 +140,7 @@ class FenchelYoung(ReducedLoss):
     It is computed as a sum of nonnegative terms from logits shifted by their row's maximum, so
     a common offset changes nothing. A logit of ``-inf`` has probability 0 and gradient 0; if it
     is the label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives
-    NaN.
+    NaN. The value for float32 logits is finite however far apart they are.
 
     Parameters
     ----------
@@ -159,9 +165,12 @@ class FenchelYoung(ReducedLoss):
         self.map = map
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
-        y = check_labels(type(self).__name__, logits, y)
-        share = self.share(len(y))
-        value, dlogits = self.map.fenchel_young(logits, _entries(y))
+        labels = _entries(check_labels(type(self).__name__, logits, y))
+        share = self.share(len(logits))
+        value, dlogits = self.map.fenchel_young(logits, labels)
+        if value == np.inf and logits.dtype != np.float64:
+            # A difference of two logits may be too large for float32.
+            value = self.map.fenchel_young(logits.astype(np.float64), labels)[0]
         dlogits *= share
         return value * share, dlogits
 
@@ -182,7 +191,8 @@ class CrossEntropy(FenchelYoung):
 
     It is computed from logits shifted by their row's maximum: it is never negative, and a common
     offset changes nothing. A logit of ``-inf`` has probability 0 and gradient 0; if it is the
-    label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives NaN.
+    label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives NaN. The
+    value for float32 logits is finite however far apart they are.
 
     Parameters
     ----------
@@ -221,7 +231,7 @@ class SmoothedNLL(ReducedLoss):
 
     The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``: 0 only for ``eps = 0``
     or ``K = 1``. For a distribution ``y`` the value is the mean of the values of the labels
-    ``i``, with weights ``y_i``.
+    ``i``, with weights ``y_i``. A row whose largest logit is not finite gives NaN.
 
     Parameters
     ----------
@@ -278,7 +288,8 @@ class SquaredError(ReducedLoss):
     -----
     ``y`` has the shape of ``z``, ``(n, d)``; ``(n,)`` is accepted if ``d`` is 1.
     ``torch.nn.MSELoss`` also averages over the outputs and has no factor 1/2: it is ``2/d`` times
-    this.
+    this. Squares are taken in the logits' dtype: where one overflows (from a difference of 1.8e19
+    in float32, 1.3e154 in float64), the value is ``inf``.
     """
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
@@ -310,6 +321,10 @@ class Perceptron(ReducedLoss):
     with learning rate 1 is the perceptron algorithm: after a mistake, add ``x`` to the weights
     of the label and subtract it from those of the prediction.
 
+    If the label's logit is ``-inf``, the value is ``inf``. A row of only ``-inf``, or with ``+inf``
+    or NaN, gives NaN. Logits are subtracted in float64, so that far apart float32 logits give a
+    finite value.
+
     Parameters
     ----------
     reduction : {"mean", "sum"}
@@ -320,12 +335,17 @@ class Perceptron(ReducedLoss):
         if np.ndim(y) != 1:
             raise ValueError(f"Perceptron: expected y of shape (n,), got {np.shape(y)}")
         y = check_labels("Perceptron", logits, y)
-        rows, predicted = np.arange(len(y)), logits.argmax(axis=1)
-        share = self.share(len(y))
-        value = (logits[rows, predicted] - logits[rows, y]).sum(dtype=np.float64)
-        dlogits = np.zeros_like(logits)
-        dlogits[rows, predicted] = share
-        dlogits[rows, y] -= share
+        starts = np.arange(0, logits.size, logits.shape[1])  # of the rows, in the flat arrays
+        predicted, label = starts + logits.argmax(axis=1), starts + y
+        share, flat = self.share(len(y)), logits.ravel()
+        top = flat[predicted]
+        with np.errstate(invalid="ignore", over="ignore"):
+            top += 0 * top  # NaN where the largest logit is not finite
+            value = np.subtract(top, flat[label], dtype=np.float64).sum()
+        dlogits = np.zeros(logits.shape, logits.dtype)
+        dflat = dlogits.reshape(-1)
+        dflat[predicted] = share
+        dflat[label] -= share
         return float(value) * share, dlogits
 
 
@@ -338,7 +358,8 @@ class BinaryLogistic(ReducedLoss):
     negative, so the loss is convex
 
     It is computed from ``exp(-|m|)``, which cannot overflow. Softmax cross-entropy of the two
-    logits ``(0, z)`` is the same function.
+    logits ``(0, z)`` is the same function. An infinite logit gives the limit, 0 or ``inf``; NaN
+    gives NaN.
 
     Parameters
     ----------

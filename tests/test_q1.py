@@ -103,6 +103,11 @@ def test_the_grid_of_twelve_resumes(folder):
     assert len(list((out / "models").glob("*.npz"))) == 12
     assert "PCA: 90 components hold" in done.stdout
     lines = (out / "results.jsonl").read_text().splitlines(keepends=True)
+    for result in map(json.loads, lines):  # the six runs of a group share its time evenly
+        times = [row["share_of_seconds"] for row in result["values"]["runs"]]
+        assert len(times) == 6
+        assert times == [times[0]] * 6
+        assert 0 < sum(times) <= result["seconds"]
     (out / "results.jsonl").write_text(lines[0])
     again = run(folder, "q1_logistic.py", *args)
     assert again.returncode == 0, again.stderr
