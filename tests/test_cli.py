@@ -55,7 +55,11 @@ def test_whole_numbers_have_a_least_value(options, text, result, capsys):
         ({"low": 0, "open_low": True}, "0", "expected lr to be a finite number > 0, got '0'"),
         ({"low": 0, "open_low": True}, "1e-9", 1e-9),
         ({"low": 0, "high": 1}, "1", 1.0),
-        ({"low": 0, "high": 1}, "1.5", "expected lr to be a finite number >= 0 and <= 1, got '1.5'"),
+        (
+            {"low": 0, "high": 1},
+            "1.5",
+            "expected lr to be a finite number >= 0 and <= 1, got '1.5'",
+        ),
         ({"high": 1, "open_high": True}, "1", "expected lr to be a finite number < 1, got '1'"),
         ({"high": 1, "open_high": True}, "0.999", 0.999),
     ],
@@ -78,13 +82,17 @@ def test_check_int(value, low, ok):
         assert type(number) is int
         assert number == value
     else:
-        with pytest.raises(ValueError, match=rf"^owner: expected n to be a whole number >= {low}, got "):
+        with pytest.raises(
+            ValueError, match=rf"^owner: expected n to be a whole number >= {low}, got "
+        ):
             check_int("owner", "n", value, low=low)
 
 
 @pytest.mark.parametrize("value", [None, "x", math.inf, -math.inf, math.nan, [1.0], 2.5])
 def test_check_float_refuses(value):
-    with pytest.raises(ValueError, match=r"^owner: expected x to be a finite number >= 0 and <= 2, got "):
+    with pytest.raises(
+        ValueError, match=r"^owner: expected x to be a finite number >= 0 and <= 2, got "
+    ):
         check_float("owner", "x", value, low=0, high=2)
 
 
@@ -103,7 +111,9 @@ def test_hints_for_unknown_names():
 
 def test_a_missing_package_is_named_with_its_extra():
     assert require("os.path", "examples") is os.path
-    with pytest.raises(ImportError, match=r"^nowhere is needed for this: pip install 'minidl\[some\]' \(No module"):
+    with pytest.raises(
+        ImportError, match=r"^nowhere is needed for this: pip install 'minidl\[some\]' \(No module"
+    ):
         require("nowhere.at_all", "some")
 
 

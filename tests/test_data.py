@@ -407,11 +407,15 @@ def test_every_scale_is_applied(scale, kind):
     x = np.arange(12, dtype=kind).reshape(6, 2)
     split = Dataset((x, np.zeros(6, int)), scale=scale).train
     for dtype in ("float32", "float64"):
-        np.testing.assert_array_equal(split.rows(np.array([4, 1]), dtype), scale * x[[4, 1]].astype(dtype))
+        np.testing.assert_array_equal(
+            split.rows(np.array([4, 1]), dtype), scale * x[[4, 1]].astype(dtype)
+        )
         out = np.empty((2, 2), dtype)
         assert split.rows(np.array([4, 1]), out=out) is out
         np.testing.assert_array_equal(out, scale * x[[4, 1]].astype(dtype))
-    np.testing.assert_array_equal(np.concatenate(list(split.chunks("float64"))), scale * x.astype(float))
+    np.testing.assert_array_equal(
+        np.concatenate(list(split.chunks("float64"))), scale * x.astype(float)
+    )
     assert (x == np.arange(12).reshape(6, 2)).all()  # the data on disk stay as they are
 
 
@@ -419,7 +423,9 @@ def test_every_scale_is_applied(scale, kind):
 def test_the_position_of_a_value_that_is_not_finite(row):
     x, y = np.zeros((10_000, 3)), np.zeros(10_000, int)
     x[row, 1] = x[9999, 2] = np.inf
-    with pytest.raises(ValueError, match=rf"train: expected finite features, got x\[{row}, 1\] = inf"):
+    with pytest.raises(
+        ValueError, match=rf"train: expected finite features, got x\[{row}, 1\] = inf"
+    ):
         Dataset((x, y))
 
 
@@ -518,7 +524,9 @@ def test_bytes_after_an_idx_array(tmp_path, name, zipped):
     raw = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(gzip.compress(raw + b"\0") if zipped else raw + b"\0")
     n, shape = (108, r"\(12, 3, 3\)") if "images" in name else (12, r"\(12,\)")
-    with pytest.raises(ValueError, match=rf"{name}: expected {n} values for shape {shape}, got {n + 1}"):
+    with pytest.raises(
+        ValueError, match=rf"{name}: expected {n} values for shape {shape}, got {n + 1}"
+    ):
         load_dataset(tmp_path)
 
 
@@ -624,17 +632,38 @@ def test_descriptions():
 
 def test_show_one_part_in_another_file(tmp_path):
     write_npz(tmp_path / "set.npz")
-    done = show("set.npz", "--split", "test", "--out", "sheets/test.png", "--columns", 1, "--transpose", cwd=tmp_path)
+    done = show(
+        "set.npz",
+        "--split",
+        "test",
+        "--out",
+        "sheets/test.png",
+        "--columns",
+        1,
+        "--transpose",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "wrote sheets/test.png"
     assert (tmp_path / "sheets/test.png").read_bytes().startswith(b"\x89PNG")
-    content = {"Xtrain": np.zeros((5, 3)), "ytrain": np.arange(5) + 0.5, "Xtest": np.zeros((4, 3)), "ytest": np.ones(4)}
+    content = {
+        "Xtrain": np.zeros((5, 3)),
+        "ytrain": np.arange(5) + 0.5,
+        "Xtest": np.zeros((4, 3)),
+        "ytest": np.ones(4),
+    }
     np.savez(tmp_path / "houses.npz", **content)
     done = show("houses.npz", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "no picture: the 3 features are not square images with class labels"
+    assert (
+        done.stdout.splitlines()[-1]
+        == "no picture: the 3 features are not square images with class labels"
+    )
     done = show("houses.npz", "--split", "valid", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, "python -m minidl.data: --split: houses has no valid part\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "python -m minidl.data: --split: houses has no valid part\n",
+    )
     assert [p.name for p in tmp_path.glob("*.png")] == []
 
 
@@ -683,7 +712,13 @@ def test_the_bar_counts_the_letters_that_are_drawn(tmp_path, monkeypatch, capsys
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
     load_letters(1500, 30, 20, progress=True)
     shown = capsys.readouterr().err
-    for text in ("drawing train letters: 100%", "1500/1500", "drawing valid letters: 100%", "30/30", "20/20"):
+    for text in (
+        "drawing train letters: 100%",
+        "1500/1500",
+        "drawing valid letters: 100%",
+        "30/30",
+        "20/20",
+    ):
         assert text in shown
     load_letters(1500, 30, 20, progress=True)
     assert capsys.readouterr().err == ""

@@ -48,7 +48,11 @@ def test_curves_of_two_panels(tmp_path, drawn):
     first, second = figure.axes
     assert first.get_position().x1 <= second.get_position().x0  # side by side
     assert figure.get_suptitle() == "both"
-    assert (first.get_xlabel(), first.get_ylabel(), first.get_title()) == ("epoch", "loss (nats)", "the left one")
+    assert (first.get_xlabel(), first.get_ylabel(), first.get_title()) == (
+        "epoch",
+        "loss (nats)",
+        "the left one",
+    )
     (line,) = first.lines
     np.testing.assert_array_equal(line.get_xydata(), [[0, 3], [1, 1], [2, 2]])
     assert [line.get_linestyle() for line in second.lines] == ["-", "--"]
@@ -199,7 +203,9 @@ def test_weights_are_in_a_grid_that_is_wider_than_high(tmp_path, drawn, n, shape
     assert sum(len(axes.images) for axes in grid) == n
     assert not any(axes.axison for axes in grid)
     down, across = shape
-    assert figure.get_size_inches().tolist() == pytest.approx([0.9 * across + 1.2, 1.05 * down + 0.6])
+    assert figure.get_size_inches().tolist() == pytest.approx(
+        [0.9 * across + 1.2, 1.05 * down + 0.6]
+    )
     assert figure.get_suptitle() == ""
 
 
@@ -219,7 +225,10 @@ def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
     loss, accuracy = drawn[0].axes
     assert drawn[0].get_suptitle() == "a run"
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (nats)")
-    assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == ("epoch", "accuracy (share of examples)")
+    assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == (
+        "epoch",
+        "accuracy (share of examples)",
+    )
     for axes in (loss, accuracy):
         assert texts(axes.get_legend().get_texts()) == ["training", "validation"]
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [[0, 1], [1, 1 / 2], [2, 1 / 3]])
