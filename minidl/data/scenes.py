@@ -194,7 +194,7 @@ def _make_spectra() -> tuple[Array, Array]:
 
     def unit(spectrum: Array) -> Array:
         spectrum = spectrum * (radius > 0)
-        return (spectrum / np.sqrt(np.mean(spectrum**2))).astype(np.float32)
+        return np.asarray(spectrum / np.sqrt(np.mean(spectrum**2)), np.float32)
 
     return np.stack([unit(texture) for texture in textures]), unit(natural)
 
