@@ -1,10 +1,11 @@
-"""Maps onto the simplex and their losses beside PyTorch and entmax: one thread, in turn.
+"""Time the maps onto the simplex and their losses against PyTorch and entmax, on one thread.
 
     python benchmarks/simplex.py
 
-Forward and backward of each, float32. Where there are more than 100 classes, entmax also runs
-with ``k=100``, its partial sort. Logits of standard deviation 2 give small supports, as in a
-trained model; 0.1 gives wide ones, as at the start of training.
+Each time is that of a forward and a backward pass in float32; candidates take turns in one process.
+With more than 100 classes, entmax also runs with ``k=100``, its partial sort. Logits of standard
+deviation 2 give small supports, as in a trained model; 0.1 gives large ones, as at the start of
+training.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 
 import minidl
 from minidl.cli import Parser, run_main
+from minidl.simplex_map import SimplexMap
 from minidl.tables import Table
 
 SIZES = ((64, 26), (4096, 26), (64, 1000), (64, 32_000))
@@ -31,19 +33,19 @@ Candidates = dict[str, Callable[[], object]]
 
 
 def torch_relumax(z: torch.Tensor) -> torch.Tensor:
-    """Relumax through autograd."""
+    """Compute relumax, differentiated by autograd."""
     u = torch.relu(z - z.max(dim=-1, keepdim=True).values + B)
     return u / u.sum(dim=-1, keepdim=True)
 
 
 def cases(n: int, k: int, scale: float) -> dict[str, Candidates]:
-    """By what is measured: ours first, then the others."""
+    """Return the candidates of each measurement: minidl first, then the others."""
     rng = np.random.default_rng(0)
     z, dp = (scale * rng.normal(size=(n, k))).astype("f"), rng.normal(size=(n, k)).astype("f")
     y = rng.integers(0, k, n)
     t, dt, label = torch.from_numpy(z).requires_grad_(), torch.from_numpy(dp), torch.from_numpy(y)
 
-    def our_map(map: minidl.simplex.SimplexMap) -> Callable[[], object]:
+    def our_map(map: SimplexMap) -> Callable[[], object]:
         return lambda: map.vjp(map(z), dp)
 
     def their_map(map: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[], object]:
@@ -91,14 +93,14 @@ def cases(n: int, k: int, scale: float) -> dict[str, Candidates]:
 
 
 def calls_in_10_ms(call: Callable[[], object]) -> int:
-    """How often to call at a time, from one call after a warm-up."""
+    """Return the number of calls that take about 10 ms, estimated from one call after a warm-up."""
     alternate({"": call}, rounds=1, calls=1)
     seconds = alternate({"": call}, rounds=1, calls=1)[""].minimum
     return max(1, min(200, int(0.01 / seconds)))
 
 
 def measure(rounds: int, scale: float) -> list[dict[str, Any]]:
-    """Microseconds for forward and backward, and ratios to the fastest of the others."""
+    """Measure microseconds for forward and backward, and ratios to the fastest of the others."""
     table = Table(
         ["what", "n", "K", "minidl", "torch", "entmax", "entmax k=100", "ratio", "of minima"],
         f"microseconds, forward and backward (median), float32, one thread, logits of sd {scale:g}",
@@ -129,7 +131,7 @@ def measure(rounds: int, scale: float) -> list[dict[str, Any]]:
 
 
 def micros(timing: Timing | None) -> str | None:
-    """A cell of the table."""
+    """Format a cell of the table."""
     return None if timing is None else f"{1e6 * timing.median:.0f}"
 
 

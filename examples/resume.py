@@ -3,8 +3,6 @@
 The resumed run ends with the same weights, bit for bit, as a run that was not interrupted. The
 checkpoint holds the weights, the optimizer's moments, the history and the state of dropout's
 random numbers. The order of the examples depends only on the seed and the epoch.
-
-Run it with ``python examples/resume.py``.
 """
 
 import numpy as np
@@ -15,18 +13,12 @@ from minidl.training import Run
 CHECKPOINT = "runs/resume.npz"
 
 
-class SaveCheckpoint(minidl.Callback):
-    """Save everything that a resumed run needs after each epoch."""
+class SaveAndInterrupt(minidl.Callback):
+    """Save a checkpoint after each epoch; after epoch 3 raise what Ctrl-C raises."""
 
     def on_epoch(self, run: Run) -> None:
         minidl.checkpoint.save(CHECKPOINT, run.model, run.optimizer, run.history)
-
-
-class Interrupt(minidl.Callback):
-    """Raise KeyboardInterrupt after epoch 3, as Ctrl-C would."""
-
-    def on_epoch(self, run: Run) -> None:
-        if len(run.history) == 4:  # the first record, epoch 0, is the state before training
+        if run.history[-1].epoch == 3:
             raise KeyboardInterrupt
 
 
@@ -49,9 +41,8 @@ def main() -> None:
     uninterrupted = model.theta.copy()
 
     model, optimizer = fresh(seed=1)
-    callbacks = [SaveCheckpoint(), Interrupt()]
     try:
-        minidl.fit(model, data, loss, optimizer, epochs=8, rng=2, callbacks=callbacks)
+        minidl.fit(model, data, loss, optimizer, epochs=8, rng=2, callbacks=[SaveAndInterrupt()])
     except KeyboardInterrupt:
         print(f"interrupted; the checkpoint is in {CHECKPOINT}")
 

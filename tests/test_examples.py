@@ -1,6 +1,5 @@
 """The examples for newcomers run as scripts, without a data file; their output is checked."""
 
-import os
 import re
 import subprocess
 import sys
@@ -19,8 +18,7 @@ def run(tmp_path):
 
     def run(name):
         command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
-        environment = {**os.environ, "MPLBACKEND": "none", "PYTHONPATH": str(EXAMPLES.parent)}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)  # fmt: skip
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return done.stdout
@@ -48,8 +46,7 @@ def test_quickstart(run, tmp_path):
 def test_own_layer(run):
     out = run("own_layer.py")
     assert "Conv2d(), x (4, 36) float64, train=True: passed" in out
-    assert figure(out, "convolutional: validation accuracy") > 0.95
-    assert figure(out, "linear: validation accuracy") < 0.6
+    assert figure(out, "\nvalidation accuracy") > 0.95
 
 
 @pytest.mark.parametrize(
@@ -64,8 +61,7 @@ def test_the_check_of_own_layer_finds_a_fault(tmp_path, right, wrong, tensor):
     text = (EXAMPLES / "own_layer.py").read_text(encoding="utf-8")
     assert text.count(right) == 1
     (tmp_path / "faulty.py").write_text(text.replace(right, wrong), encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
-    done = subprocess.run([sys.executable, "faulty.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)  # fmt: skip
+    done = subprocess.run([sys.executable, "faulty.py"], cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode != 0
     assert "GradientError" in done.stderr
     assert re.search(rf"^{tensor} .*(FAILED|failed|wrong)", done.stderr, re.M), done.stderr

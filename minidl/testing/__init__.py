@@ -1,14 +1,14 @@
-"""Is the backward pass that I wrote right, and if not, where is it wrong?
+"""Gradient checks for layers, losses, simplex maps and functions, whoever wrote them.
 
 For example::
 
     from minidl.testing import assert_gradients, check_layer
 
-    print(check_layer(MyLayer(12, 5), x))      # a table, and the worst entry of what is wrong
+    print(check_layer(MyLayer(12, 5), x))      # a table, and the worst wrong entry
     assert_gradients(MyLayer(12, 5), x)        # in a test
 
 See ``docs/gradient-checks.md``. ``minidl.testing.strategies`` has strategies for Hypothesis and
-needs the extra ``testing``; everything else here needs NumPy alone.
+needs the extra ``testing``; all other modules need NumPy alone.
 """
 
 from minidl.testing.adapters import Cached

@@ -1,6 +1,6 @@
 """``python -m minidl.testing my_module:MyLayer(12, 5) --input 8x12``: check a layer from a shell.
 
-Exits 0 when it is right, 1 when it is wrong, 2 when it could not be checked.
+Exits 0 if the layer is right, 1 if it is wrong, 2 if it could not be checked.
 """
 
 from __future__ import annotations
@@ -20,63 +20,48 @@ from minidl.cli import Parser, int_argument, run_main
 from minidl.layer import Layer
 from minidl.parameter import is_layer, named_parameters
 from minidl.testing.checks import check_layer
-from minidl.testing.faults import FAULTS, try_fault
 from minidl.testing.networks import check_random_network
-from minidl.testing.report import ContractError, aligned
+from minidl.testing.report import ContractError
 from minidl.validation import did_you_mean
 
 
 def main() -> None:
     parser = Parser(prog="python -m minidl.testing", description="Check gradients.")
-    parser.add_argument(
-        "layer", nargs="?", help='"module:Layer", or with arguments "module:Layer(12, bias=False)"'
-    )
-    parser.add_argument("--input", type=_shape, help="the batch's shape, as 8x12")
-    parser.add_argument("--dtype", choices=("float32", "float64"), help="default: the layer's own")
-    parser.add_argument("--inference", action="store_true", help="check with train=False")
-    parser.add_argument(
-        "--seed",
-        type=int_argument("seed", low=0),
-        default=0,
-        help="draws the batch and the directions",
-    )
-    parser.add_argument("--eps", type=float, default=1e-5, help="step of the differences (1e-5)")
-    parser.add_argument("--rtol", type=float, help="relative tolerance (by dtype)")
-    parser.add_argument("--atol", type=float, help="absolute tolerance (by dtype)")
-    parser.add_argument("--faults", action="store_true", help="show what planted faults become of")
-    parser.add_argument(
-        "--networks", type=int_argument("N"), metavar="N", help="check N random right networks"
-    )
+    add = parser.add_argument
+    add("layer", nargs="?", help='"module:Layer", or with arguments "module:Layer(12, bias=False)"')
+    add("--input", type=_shape, help="the shape of the batch, as 8x12")
+    add("--dtype", choices=("float32", "float64"), help="default: the layer's own")
+    add("--inference", action="store_true", help="check with train=False")
+    seed = int_argument("seed", low=0)
+    add("--seed", type=seed, default=0, help="draws the batch and the directions")
+    add("--eps", type=float, default=1e-5, help="step of the differences (1e-5)")
+    add("--rtol", type=float, help="relative tolerance (by dtype)")
+    add("--atol", type=float, help="absolute tolerance (by dtype)")
+    add("--networks", type=int_argument("N"), metavar="N", help="check N random right networks")
     args = parser.parse_args()
-    wanted = [args.layer is not None, args.faults, args.networks is not None]
-    if sum(wanted) != 1:
-        parser.error("expected a layer as module:Layer, or --faults, or --networks N")
-    if args.faults:
-        passed = show_faults()
-    elif args.networks is not None:
-        passed = try_networks(range(args.seed, args.seed + args.networks))
+    if (args.layer is None) == (args.networks is None):
+        parser.error("expected a layer as module:Layer, or --networks N")
+    if args.networks is not None:
+        passed = check_networks(range(args.seed, args.seed + args.networks))
     else:
         if args.input is None:
-            parser.error("--input: expected the batch's shape, as 8x12")
+            parser.error("--input: expected the shape of the batch, as 8x12")
         passed = check_named(args)
     if not passed:
         sys.exit(1)
 
 
 def check_named(args: argparse.Namespace) -> bool:
-    """Check the layer that the command line names."""
-    layer = load_layer(args.layer)
-    rng = np.random.default_rng(args.seed)
+    """Check the layer that the command line names, and print the report."""
+    layer, rng = load_layer(args.layer), np.random.default_rng(args.seed)
     if isinstance(layer, Layer):
         layer.initialize(rng, args.dtype)
     own = [p.value.dtype for _, p in named_parameters(layer)]
     dtype = args.dtype or (np.result_type(*own) if own else np.float64)
     x = np.asarray(rng.standard_normal(args.input), dtype)
+    options = {"eps": args.eps, "rtol": args.rtol, "atol": args.atol}
     try:
-        report = check_layer(
-            layer, x, train=not args.inference, rng=rng,
-            eps=args.eps, rtol=args.rtol, atol=args.atol,
-        )  # fmt: skip
+        report = check_layer(layer, x, train=not args.inference, rng=rng, **options)
     except ContractError as error:
         print(error)
         return False
@@ -85,7 +70,7 @@ def check_named(args: argparse.Namespace) -> bool:
 
 
 def load_layer(text: str) -> Any:
-    """The object that ``"module:name"`` or ``"module:name(1, key=2)"`` stands for.
+    """Return the object that ``"module:name"`` or ``"module:name(1, key=2)"`` stands for.
 
     A class, or a function that makes a layer, is called; arguments are literals.
     """
@@ -93,46 +78,30 @@ def load_layer(text: str) -> Any:
     if not colon or not module_name:
         raise ValueError(f"expected module:Layer, got {text!r}")
     try:
-        call = ast.parse(expression, mode="eval").body
-        name = call.func if isinstance(call, ast.Call) else call
-        if not isinstance(name, ast.Name):
+        body = ast.parse(expression, mode="eval").body
+        call = body if isinstance(body, ast.Call) else ast.Call(body, [], [])
+        if not isinstance(call.func, ast.Name):
             raise SyntaxError("no name")
-        args = [ast.literal_eval(a) for a in call.args] if isinstance(call, ast.Call) else []
-        options = (
-            {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-            if isinstance(call, ast.Call)
-            else {}
-        )
+        args = [ast.literal_eval(a) for a in call.args]
+        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except (SyntaxError, ValueError):
         raise ValueError(f"expected module:Layer or module:Layer(12, 5), got {text!r}") from None
     if not any(Path(entry or ".").resolve() == Path.cwd() for entry in sys.path):
         sys.path.insert(0, str(Path.cwd()))
-    module = importlib.import_module(module_name)
-    found = getattr(module, name.id, None)
+    module, name = importlib.import_module(module_name), call.func.id
+    found = getattr(module, name, None)
     if found is None:
         names = [n for n in vars(module) if not n.startswith("_")]
-        raise ValueError(f"{module_name} has no {name.id!r}{did_you_mean(name.id, names)}")
-    if is_layer(found) and not isinstance(call, ast.Call):
+        raise ValueError(f"{module_name} has no {name!r}{did_you_mean(name, names)}")
+    if is_layer(found) and call is not body:
         return found
     if not callable(found):
-        raise TypeError(f"{text}: expected a layer, or what makes one, got {found!r}")
+        raise TypeError(f"{text}: expected a layer, or a function that makes one, got {found!r}")
     return found(*args, **options)
 
 
-def show_faults() -> bool:
-    """Plant each fault and print what was named; whether all was named rightly."""
-    rows = [("fault", "planted in", "caught", "the report's words")]
-    outcomes = [try_fault(fault) for fault in FAULTS]
-    for o in outcomes:
-        rows.append((o.fault.what, o.fault.where, "yes" if o.right else "NO", o.named))
-    right = sum(o.right for o in outcomes)
-    print("\n".join(aligned(rows)))
-    print(f"\n{right} of {len(FAULTS)} faults caught, each with the right tensor named")
-    return right == len(FAULTS)
-
-
-def try_networks(seeds: range) -> bool:
-    """Check random networks that are right; whether none raised an alarm."""
+def check_networks(seeds: range) -> bool:
+    """Check random networks that are right; return whether none raised a false alarm."""
     verdicts: Counter[str] = Counter()
     alarms = 0
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""The contract for layers that were written in another style."""
+"""The layer contract for layers that were written in another style."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from minidl.typing import Array, Backward
 
 
 class Cached:
-    """The layer contract for an object that keeps its pass in itself.
+    """The layer contract for an object that keeps the state of its pass in itself.
 
     Such an object has ``y = layer.forward(x)`` and ``dx = layer.backward(dy)``, plain arrays
-    for parameters, and others into which ``backward`` puts their gradients. Each pass runs on a
-    shallow copy, so that two may be in flight.
+    for parameters, and other arrays into which ``backward`` writes their gradients. Each pass
+    runs on a shallow copy, so that two may be in flight.
 
     Parameters
     ----------
     layer : object
     **gradients : str
-        For each parameter's attribute, that of its gradient.
+        For the attribute of each parameter, the attribute of its gradient.
 
     Examples
     --------
@@ -44,17 +44,16 @@ class Cached:
             setattr(self, name, Parameter(getattr(layer, name)))
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
-        """One pass of a copy of the layer, with the parameters' present values."""
+        """Run one pass of a copy of the layer, with the present values of the parameters."""
         layer = copy.copy(self.layer)
-        parameters = {name: getattr(self, name) for name in self._gradients}
-        for name, parameter in parameters.items():
-            setattr(layer, name, parameter.value)
+        for name in self._gradients:
+            setattr(layer, name, getattr(self, name).value)
         options = {"train": train} if accepts(layer.forward, x, train=train) else {}
 
         def backward(dy: Array) -> Any:
             dx = layer.backward(dy)
-            for name, parameter in parameters.items():
-                parameter.grad = getattr(layer, self._gradients[name])
+            for name, gradient in self._gradients.items():
+                getattr(self, name).grad = getattr(layer, gradient)
             return dx
 
         return layer.forward(x, **options), backward
@@ -64,7 +63,7 @@ class Cached:
 
 
 def accepts(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
-    """Whether a call with these arguments fits the function's signature."""
+    """Return whether a call with these arguments fits the signature of the function."""
     try:
         inspect.signature(function).bind(*args, **options)
     except TypeError:

@@ -1,4 +1,4 @@
-"""The memory layouts that an array of the same values can come in."""
+"""Memory layouts: arrays with the same values and other strides."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from minidl.typing import Array
 Layout = Callable[[Array], Array]
 
 
-def contiguous(x: Array) -> Array:
-    """C order."""
-    return np.array(x, order="C")
-
-
 def fortran(x: Array) -> Array:
-    """Fortran order: the first axis runs fastest."""
+    """Return a copy in Fortran order: the first axis varies fastest."""
     return np.array(x, order="F")
 
 
 def strided(x: Array) -> Array:
-    """Every other entry of each axis of a larger array, whose other entries are NaN."""
+    """Return every other entry of each axis of a larger array; the entries between are NaN."""
     larger = np.full([2 * n for n in x.shape], np.nan, x.dtype)
-    view = larger[tuple(slice(None, None, 2) for _ in x.shape)]
+    view = larger[(slice(None, None, 2),) * x.ndim]
     view[...] = x
     return view
 
 
 def reversed_strides(x: Array) -> Array:
-    """Negative strides along every axis."""
-    backwards = tuple(slice(None, None, -1) for _ in x.shape)
+    """Return a copy with negative strides along every axis."""
+    backwards = (slice(None, None, -1),) * x.ndim
     return np.array(x[backwards], order="C")[backwards]
 
 
-def empty(x: Array) -> Array:
-    """A batch of no examples."""
-    return x[:0]
-
-
 LAYOUTS: dict[str, Layout] = {
-    "C": contiguous,
+    "C": lambda x: np.array(x, order="C"),
     "Fortran": fortran,
     "strided": strided,
     "reversed": reversed_strides,
-    "empty": empty,
+    "empty": lambda x: x[:0],  # a batch of no examples
 }
+
+
+def copy_with_strides(x: Array) -> Array:
+    """Return a copy with the strides of ``x``, so that the caller's memory layout is checked."""
+    if x.size == 0 or x.flags.c_contiguous:
+        return x.copy()
+    ends = [s * (n - 1) for s, n in zip(x.strides, x.shape, strict=True)]
+    low, high = sum(min(e, 0) for e in ends), sum(max(e, 0) for e in ends)
+    buffer = np.zeros(high - low + x.itemsize, np.uint8)
+    copy: Array = np.ndarray(x.shape, x.dtype, buffer.data, -low, x.strides)
+    copy[...] = x
+    return copy

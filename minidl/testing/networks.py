@@ -1,22 +1,20 @@
-"""Random networks that are right, and batches for them: what must raise no alarm."""
+"""Random networks that are right, and batches for them: none must raise a false alarm."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.catalogue import LAYERS
 from minidl.layer import Layer, Sequential
-from minidl.layers import Linear
+from minidl.parameter import walk
 from minidl.testing.checks import check_layer
 from minidl.testing.report import GradientReport
 from minidl.typing import Array
 
 
 def random_layer(rng: np.random.Generator, features: int, max_out: int = 8) -> Layer:
-    """Any layer of the catalogue on ``features``, without values."""
+    """Return any layer of the catalogue on ``features``, without values."""
     name = str(rng.choice(sorted(LAYERS)))
     return LAYERS[name](features, int(rng.integers(1, max_out + 1)))
 
@@ -29,7 +27,7 @@ def random_network(
     dtype: DTypeLike = np.float32,
     kinks: bool = False,
 ) -> Sequential:
-    """A chain of at most ``depth`` random layers.
+    """Return a chain of at most ``depth`` random layers.
 
     With ``kinks``, biases are 0 and weights are small whole numbers, so that on a batch with
     zeros and repeated rows units sit on their kinks and logits are tied.
@@ -37,21 +35,23 @@ def random_network(
     layers: list[Layer] = []
     for _ in range(int(rng.integers(1, depth + 1))):
         layers.append(random_layer(rng, features))
-        features = _width(layers[-1], features)
+        widths = [
+            inner.out_features for inner in walk(layers[-1]) if hasattr(inner, "out_features")
+        ]
+        features = widths[-1] if widths else features
     network = Sequential(*layers, rng=int(rng.integers(2**32)), dtype=dtype)
     if not kinks:  # LayerNorm starts at ones and zeros, which hide a missing factor
         network.theta[:] += 0.3 * rng.standard_normal(network.theta.size)
-    else:
-        for name, p in network.named_parameters():
-            zero = name.endswith("bias")
-            p.value = np.zeros(p.shape) if zero else rng.integers(-2, 3, p.shape) / 2
+        return network
+    for name, p in network.named_parameters():
+        p.value = np.zeros(p.shape) if name.endswith("bias") else rng.integers(-2, 3, p.shape) / 2
     return network
 
 
 def random_batch(
     rng: np.random.Generator, n: int, features: int, dtype: DTypeLike, *, kinks: bool = False
 ) -> Array:
-    """Normal numbers; with ``kinks``, small whole ones, a row of zeros and a row twice."""
+    """Return normal numbers; with ``kinks``, small whole ones, a row of zeros and a row twice."""
     if not kinks:
         return np.asarray(rng.standard_normal((n, features)), dtype)
     x = rng.integers(-2, 3, (n, features)).astype(dtype)
@@ -61,7 +61,7 @@ def random_batch(
 
 
 def check_random_network(seed: int) -> GradientReport:
-    """Check the network of this number: its sizes, dtype, mode and kinks all follow from it."""
+    """Check the network of this seed, which decides its sizes, dtype, mode and kinks."""
     rng = np.random.default_rng(seed)
     dtype = np.float32 if rng.random() < 0.5 else np.float64
     kinks, train = bool(rng.random() < 0.5), bool(rng.random() < 0.75)
@@ -69,12 +69,3 @@ def check_random_network(seed: int) -> GradientReport:
     network = random_network(rng, features, dtype=dtype, kinks=kinks)
     x = random_batch(rng, n, features, dtype, kinks=kinks)
     return check_layer(network, x, train=train, rng=rng)
-
-
-def _width(layer: Any, features: int) -> int:
-    if isinstance(layer, Linear):
-        return layer.out_features
-    if isinstance(layer, Sequential):
-        for inner in layer:
-            features = _width(inner, features)
-    return features

@@ -1,4 +1,4 @@
-"""What a gradient check found: a table, and the sentence that names the worst entry."""
+"""The report of a gradient check: a table, and a sentence that names the worst entry."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class GradientError(AssertionError):
 
 
 class ContractError(TypeError, ValueError):
-    """What came back has the wrong type or shape, so there is nothing to compare."""
+    """A result has the wrong type or shape, so that there is nothing to compare."""
 
 
 def relative_error(analytic: float, numeric: float) -> float:
-    """``|a - n| / max(|a|, |n|)``, and 0 where both are 0."""
+    """Return ``|a - n| / max(|a|, |n|)``, and 0 where both are 0."""
     scale = max(abs(analytic), abs(numeric))
     return abs(analytic - numeric) / scale if scale else 0.0
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One wrong entry of a tensor: the worst of ``wrong`` among ``searched``."""
+    """A wrong entry of a tensor: the worst of ``wrong`` ones among ``searched``."""
 
     tensor: str
     index: tuple[int, ...]
@@ -47,10 +47,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """The derivative along one random direction of one tensor, from both sides.
-
-    Of several directions, the one that fits worst.
-    """
+    """Both derivatives of one tensor along a random direction: of several, the worst."""
 
     name: str
     shape: tuple[int, ...]
@@ -64,20 +61,30 @@ class TensorCheck:
         """The relative error."""
         return relative_error(self.analytic, self.numeric)
 
+    @property
+    def failure(self) -> str:
+        """The sentence that says what is wrong, empty if nothing is."""
+        if self.verdict != FAILED:
+            return ""
+        return str(self.worst or f"{self.name}: the derivative along a direction is wrong")
+
 
 @dataclass(frozen=True)
 class Condition:
-    """A side condition by its name, and what is wrong with it, if anything is."""
+    """The outcome of a side condition: ``problem`` says what is wrong, None if nothing is.
+
+    ``skipped`` says why there was nothing to check.
+    """
 
     name: str
     problem: str | None = None
     tensor: str | None = None
     index: tuple[int, ...] | None = None
     skipped: str | None = None
-    """Why there was nothing to check."""
 
     @property
     def verdict(self) -> str:
+        """The word in the table."""
         if self.skipped:
             return f"- ({self.skipped})"
         return f"{FAILED}: {self.problem}" if self.problem else OK
@@ -85,22 +92,21 @@ class Condition:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """The outcome of a gradient check: true when everything passed, a table when printed.
+    """The outcome of a gradient check: true if everything passed, a table when printed.
 
     Attributes
     ----------
     subject : str
-        What was checked.
+        The object that was checked.
     tensors : tuple of TensorCheck
         One for the input and one for each parameter.
     conditions : tuple of Condition
         One for each side condition.
     slope : float
-        How fast the remainder of the first-order Taylor expansion falls with the step, all
-        tensors moving at once: 2 when the gradient is right, 1 when it is not, and infinity
-        where there is no remainder above rounding, as for a linear function. A second
-        opinion that needs no tolerance; it does not enter the verdict, because a kink
-        within the step bends it.
+        The rate at which the remainder of the first-order Taylor expansion falls with the
+        step, all tensors moving at once: 2 if the gradient is right, 1 if it is wrong, infinity
+        if no remainder is above rounding (a linear function). It needs no tolerance, but does
+        not enter the verdict: a kink within the step changes it.
     notes : tuple of str
         What the check could not see.
     """
@@ -108,7 +114,7 @@ class GradientReport:
     subject: str
     tensors: tuple[TensorCheck, ...]
     conditions: tuple[Condition, ...]
-    slope: float = math.nan
+    slope: float
     notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -117,32 +123,23 @@ class GradientReport:
     @property
     def failures(self) -> tuple[str, ...]:
         """A sentence for each failure, those of the tensors first."""
-        tensors = [
-            str(t.worst) if t.worst else f"{t.name}: the derivative along a direction is wrong"
-            for t in self.tensors
-            if t.verdict == FAILED
-        ]
-        return (*tensors, *(f"{c.name}: {c.problem}" for c in self.conditions if c.problem))
+        conditions = (f"{c.name}: {c.problem}" for c in self.conditions if c.problem)
+        return (*(t.failure for t in self.tensors if t.failure), *conditions)
 
     def __getitem__(self, name: str) -> TensorCheck:
-        """The line of one tensor, by its name."""
-        for tensor in self.tensors:
-            if tensor.name == name:
-                return tensor
-        raise KeyError(name)
+        """Return the line of the tensor ``name``."""
+        return {tensor.name: tensor for tensor in self.tensors}[name]
 
     def raise_if_failed(self) -> None:
-        """Raise ``GradientError`` with the printed report, unless all passed."""
+        """Raise ``GradientError`` with the printed report if anything failed."""
         if not self:
             raise GradientError(f"\n{self}")
 
     def __str__(self) -> str:
-        head = ("tensor", "shape", "analytic", "numeric", "relative error", "verdict")
-        tensors = [
-            (t.name, str(t.shape), f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}",
-             t.verdict)
-            for t in self.tensors
-        ]  # fmt: skip
+        tensors = [("tensor", "shape", "analytic", "numeric", "relative error", "verdict")]
+        for t in self.tensors:
+            sides = f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}"
+            tensors.append((t.name, str(t.shape), *sides, t.verdict))
         conditions = [(c.name, c.verdict) for c in self.conditions]
         if not math.isnan(self.slope):
             means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
@@ -151,24 +148,22 @@ class GradientReport:
         worst = [str(t.worst) for t in self.tensors if t.worst]
         return "\n".join(
             [
-                f"{self.subject}: {'passed' if self else FAILED}",
-                "",
-                *aligned([head, *tensors], right=(2, 3, 4)),
-                "",
-                *aligned(conditions),
-                *notes,
+                *(f"{self.subject}: {'passed' if self else FAILED}", ""),
+                *(*aligned(tensors, right=(2, 3, 4)), ""),
+                *(*aligned(conditions), *notes),
                 *(["", *worst] if worst else []),
             ]
         )
 
 
 def aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
-    """Rows as lines with columns of equal width, flush left but for those in ``right``."""
+    """Return rows as lines with columns of equal width, left-aligned except those in ``right``."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:>{w}}" if k in right else f"{cell:<{w}}"
-            for k, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if k in right else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -2,19 +2,19 @@
 
 For gradient checks they draw sizes, layouts and a seed, and fill the arrays from the seed: the
 entries of an array that Hypothesis drew itself shrink onto kinks. For algebraic laws, where
-ties and zeros are what one wants, ``logits`` draws the entries.
+ties and zeros are wanted, ``logits`` draws the entries.
+
+A size that is None is drawn: ``rows`` from 1 to 6, ``features`` and ``classes`` from 1 to 8.
+``dtype`` is float32 or float64.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.layer import Layer, Sequential
-from minidl.testing.layouts import LAYOUTS
+from minidl.testing.layouts import LAYOUTS, Layout
 from minidl.testing.networks import random_batch, random_layer, random_network
 from minidl.typing import Array
 
@@ -28,16 +28,14 @@ except ImportError as error:
     ) from error
 
 Size = int | None
-"""A number, or None to draw one."""
-
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def layouts() -> SearchStrategy[Callable[[Array], Array]]:
-    """A function that puts an array into a memory layout.
+def layouts() -> SearchStrategy[Layout]:
+    """Draw a function that puts an array into a memory layout.
 
-    C order, Fortran order, strided, negative strides, or a batch of no examples. Each is a
-    function of ``minidl.testing.layouts``.
+    One of ``minidl.testing.layouts``: C order, Fortran order, strided, negative strides, or a
+    batch of no examples.
     """
     return st.sampled_from(sorted(LAYOUTS)).map(LAYOUTS.__getitem__)
 
@@ -49,19 +47,14 @@ def batches(
     *,
     rows: Size = None,
     dtype: DTypeLike = np.float64,
-    layout: SearchStrategy[Callable[[Array], Array]] | None = None,
+    layout: SearchStrategy[Layout] | None = None,
 ) -> Array:
-    """A batch ``(rows, features)``, normal or of small whole numbers, in any memory layout.
+    """Draw a batch ``(rows, features)``, normal or of small whole numbers.
 
-    Parameters
-    ----------
-    features, rows : int, optional
-        Drawn from 1 to 8 and 1 to 6 if not given. The layout may leave no rows.
-    dtype : float32 or float64
-    layout : strategy of functions
-        By default ``layouts()``; ``st.just(np.ascontiguousarray)`` for plain arrays.
+    ``layout`` draws its memory layout, by default ``layouts()``, which may leave no rows;
+    ``st.just(np.ascontiguousarray)`` gives plain arrays.
     """
-    shape = _size(draw, rows, 6), _size(draw, features, 8)
+    shape = draw(_size(rows, 6)), draw(_size(features, 8))
     rng = np.random.default_rng(draw(SEEDS))
     x = random_batch(rng, *shape, dtype, kinks=draw(st.booleans()))
     return draw(layouts() if layout is None else layout)(x)
@@ -76,18 +69,12 @@ def logits(
     dtype: DTypeLike = np.float64,
     neg_inf: bool = False,
 ) -> Array:
-    """Logits ``(rows, classes)``, drawn entry by entry: ties, one-hot rows, extreme scales.
+    """Draw logits ``(rows, classes)`` entry by entry: ties, one-hot rows, extreme scales.
 
-    Parameters
-    ----------
-    classes, rows : int, optional
-        Drawn from 1 to 8 and 1 to 6 if not given.
-    dtype : float32 or float64
-    neg_inf : bool
-        Whether entries may be ``-inf``; at least one of each row is finite.
+    With ``neg_inf``, entries may be ``-inf``; at least one of each row is finite.
     """
     kind = np.dtype(dtype)
-    shape = _size(draw, rows, 6), _size(draw, classes, 8)
+    shape = draw(_size(rows, 6)), draw(_size(classes, 8))
     elements = st.floats(-10, 10, width=32 if kind == np.float32 else 64, allow_subnormal=False)
     z = draw(npst.arrays(kind, shape, elements=elements))
     form = draw(st.sampled_from(["any", "tied", "one-hot", "huge", "tiny"]))
@@ -105,22 +92,15 @@ def logits(
 
 
 def labels(rows: int, classes: int) -> SearchStrategy[Array]:
-    """A class for each row: integers ``(rows,)`` in ``0..classes-1``."""
+    """Draw a class for each row: integers ``(rows,)`` in ``0..classes-1``."""
     return npst.arrays(np.int64, (rows,), elements=st.integers(0, classes - 1))
 
 
 @st.composite
 def layers(draw: DrawFn, features: Size = None, *, dtype: DTypeLike = np.float64) -> Layer:
-    """Any layer of minidl, with values, on batches ``(n, features)``.
-
-    Parameters
-    ----------
-    features : int, optional
-        Drawn from 1 to 8 if not given; give it to know which batches fit.
-    dtype : float32 or float64
-    """
+    """Draw any layer of minidl, with values, on batches ``(n, features)``."""
     rng = np.random.default_rng(draw(SEEDS))
-    return random_layer(rng, _size(draw, features, 8)).initialize(rng, dtype)
+    return random_layer(rng, draw(_size(features, 8))).initialize(rng, dtype)
 
 
 @st.composite
@@ -132,22 +112,14 @@ def networks(
     dtype: DTypeLike = np.float64,
     kinks: bool = True,
 ) -> Sequential:
-    """A chain of random layers on batches ``(n, features)``.
+    """Draw a chain of at most ``depth`` random layers on batches ``(n, features)``.
 
-    Parameters
-    ----------
-    features : int, optional
-        Drawn from 1 to 8 if not given; give it to know which batches fit.
-    depth : int
-        At most so many layers.
-    dtype : float32 or float64
-    kinks : bool
-        Whether weights may be small whole numbers and biases 0, so that units sit on kinks.
+    With ``kinks``, weights may be small whole numbers and biases 0, so that units sit on kinks.
     """
     rng = np.random.default_rng(draw(SEEDS))
-    features, on_kinks = _size(draw, features, 8), kinks and draw(st.booleans())
+    features, on_kinks = draw(_size(features, 8)), kinks and draw(st.booleans())
     return random_network(rng, features, depth=depth, dtype=dtype, kinks=on_kinks)
 
 
-def _size(draw: DrawFn, size: Size, most: int) -> Any:
-    return draw(st.integers(1, most)) if size is None else size
+def _size(size: Size, most: int) -> SearchStrategy[int]:
+    return st.integers(1, most) if size is None else st.just(size)

@@ -1,4 +1,4 @@
-"""What a check reports, what it leaves alone, how it judges kinks, and what it refuses."""
+"""The report of a check, the restored state, kinks, other styles of code, and errors."""
 
 import copy
 import re
@@ -112,7 +112,7 @@ def test_the_network_of_the_exercise():
     assert check_layer(Sequential(*layers, rng=0, dtype="float64"), RNG.random((64, 784)))
 
 
-# What is left alone
+# State that is restored
 
 
 def state(model):
@@ -122,7 +122,7 @@ def state(model):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("right", [True, False])
-def test_the_caller_finds_everything_as_it_was(right, dtype):
+def test_the_state_of_the_caller_is_restored(right, dtype):
     last = Linear(4, 4) if right else OneWrongEntry(4, 4)
     model = Sequential(Linear(5, 4), Dropout(0.5), Tanh(), last, rng=3, dtype=dtype)
     model.grad[:] = 7
@@ -137,7 +137,7 @@ def test_the_caller_finds_everything_as_it_was(right, dtype):
     assert np.shares_memory(model[0].weight.value, theta)
 
 
-def test_buffers_are_put_back():
+def test_buffers_are_restored():
     class Counting(Layer):
         def __init__(self):
             self.mean, self.calls = np.zeros(5), 0
@@ -153,7 +153,7 @@ def test_buffers_are_put_back():
     assert not layer.mean.any()
 
 
-def test_everything_is_put_back_after_an_exception():
+def test_everything_is_restored_after_an_exception():
     class Fails(Linear):
         def forward(self, x, *, train=False):
             y, backward = super().forward(x, train=train)
@@ -169,7 +169,7 @@ def test_everything_is_put_back_after_an_exception():
     assert before.dtype == np.float32
 
 
-def test_a_read_only_input_will_do():
+def test_a_read_only_input_is_accepted():
     x = X.copy()
     x.flags.writeable = False
     assert check_layer(Tanh(), x)
@@ -192,6 +192,65 @@ def test_the_cotangent_is_not_the_input_of_the_same_seed():
     assert check_layer(Seen(), x, rng=0)
     assert seen
     assert not any((dy == x).all() for dy in seen)
+
+
+# The side condition input_grad=False
+
+
+class Scale(Layer):
+    """y = 2 x; ``backward`` is given by each test."""
+
+    def __init__(self, backward):
+        self.backward = backward
+
+    def forward(self, x, *, train=False):
+        return 2 * x, self.backward
+
+
+class Declares(Scale):
+    skips_input_grad = True
+
+    def forward(self, x, *, train=False):
+        return super().forward(x, train=train)
+
+
+def condition(layer):
+    (found,) = (c for c in check_layer(layer, X).conditions if c.name == "input_grad=False")
+    return found
+
+
+def keeps(dy, input_grad=True):
+    return 2 * dy if input_grad else None
+
+
+@pytest.mark.parametrize(
+    ("layer", "verdict"),
+    [
+        (Declares(keeps), "ok"),
+        (Scale(keeps), "ok"),
+        (Scale(lambda dy: 2 * dy), "- (not offered)"),
+        (Declares(lambda dy: 2 * dy), "FAILED: declared by skips_input_grad, but "),
+        (Sequential(Declares(lambda dy: 2 * dy)), "ok"),  # it has no parameters: never asked
+        (Declares(lambda dy, input_grad=True: 2 * dy), "FAILED: backward(dy, input_grad=False) returned ndarray, not None"),
+        (Scale(lambda dy, input_grad=True: 2 * dy), "FAILED: backward(dy, input_grad=False) returned ndarray, not None"),
+    ],
+)  # fmt: skip
+def test_a_declared_or_accepted_input_grad_is_checked(layer, verdict):
+    assert condition(layer).verdict.startswith(verdict)
+
+
+def test_a_wrong_declaration_of_an_inner_layer_is_found():
+    layer = Linear(5, 3, rng=0, dtype="float64")
+    forward = layer.forward
+
+    def without_the_argument(x, *, train=False):
+        y, backward = forward(x, train=train)
+        return y, lambda dy: backward(dy)
+
+    layer.forward = without_the_argument
+    found = condition(Sequential(layer))
+    assert found.tensor == "input"
+    assert re.match("FAILED: declared by skips_input_grad, but .* 'input_grad'", found.verdict)
 
 
 # Kinks
@@ -234,15 +293,15 @@ def test_many_kinks_at_once():
         assert report["input"].verdict == "ok (kink)"
 
 
-def test_a_smooth_function_has_no_excuse():
-    # Wrong at one point only: beside it both sides agree, but nothing jumps there.
+def test_an_error_of_a_smooth_function_is_no_kink():
+    # Wrong at one point only: nearby both sides agree, but the derivative does not jump there.
     layer = Elementwise(np.sin, lambda x: np.where(x == 0, 1.01, np.cos(x)))
     x = X.copy()
     x[0, 0] = 0
     assert check_layer(layer, x)["input"].worst.index == (0, 0)
 
 
-def test_rounding_is_told_from_an_error():
+def test_rounding_is_distinguished_from_an_error():
     # 1 - y^2 cancels where tanh saturates: in float32 its relative error is 1e-3 there.
     x = np.full((1, 3), 5.5, np.float32)
     model = Sequential(Linear(3, 1, rng=0), Tanh())
@@ -253,7 +312,7 @@ def test_rounding_is_told_from_an_error():
     assert not check_layer(wrong, np.full((1, 3), 0.5, np.float32))
 
 
-# Other people's code
+# Code in other styles
 
 
 def affine(x, w, b):
@@ -330,7 +389,7 @@ def test_arrays_that_are_no_parameters_are_mentioned():
     assert "note: scale: plain arrays, not checked" in str(check_layer(Plain(), X))
 
 
-def test_assert_gradients_takes_whatever_it_is():
+def test_assert_gradients_takes_layers_losses_maps_and_functions():
     assert_gradients(Tanh(), X)
     assert_gradients(minidl.CrossEntropy(), X, np.arange(6) % 5)
     assert_gradients(minidl.softmax, X)
@@ -339,7 +398,7 @@ def test_assert_gradients_takes_whatever_it_is():
         assert_gradients(np.sin, lambda x, dy: dy * np.sin(x), X)
 
 
-# Errors: what was expected, what came, how to write it right
+# Errors say what was expected, what came, and how to write it right
 
 
 class Returns(Layer):

@@ -1,4 +1,4 @@
-"""The strategies draw what they say, and work in a user's own test."""
+"""The strategies draw what their docstrings promise, and work in a user's own test."""
 
 import subprocess
 import sys

@@ -1,15 +1,15 @@
-"""Does the checker catch what it should? Faults, planted in the library's own source.
+"""Faults planted in the source of the library, to test that the gradient checks find them.
 
-Each is one piece of a class's text and what to put in its place. The changed module lives by
-itself; the library stays as it is. ``python -m minidl.testing --faults`` prints what became of
-each, and the tests demand that all are caught and that the right tensor is named.
+Each fault replaces one piece of the text of a class. The change is made in a copy of the module;
+the library itself stays as it is. The tests demand that every fault is caught and that the right
+tensor is named; ``python tests/testing/faults.py`` prints the table.
 """
-# ruff: noqa: E501 - in the table, a fault is a line
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -22,7 +22,7 @@ from minidl.layers import Linear
 from minidl.losses import Loss
 from minidl.simplex import relumax, softmax
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
-from minidl.testing.report import FAILED, ContractError, GradientReport
+from minidl.testing.report import FAILED, ContractError, GradientReport, aligned
 from minidl.typing import Array
 
 Check = Callable[[Any], GradientReport]
@@ -34,19 +34,19 @@ CONTRACT = "contract"
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault, and what its report must say.
+    """A fault, and what its report must name.
 
     Attributes
     ----------
     what : str
-        In words.
+        A description.
     where : str
         Module and class.
     old, new : str
-        What the class says, exactly once, and what is put there.
+        A text that occurs exactly once in the class, and its replacement.
     check : callable
     tensor : str
-        What the report must name.
+        The tensor that the report must name.
     by : str
         The gradient itself, the name of a side condition, or the contract (an exception).
     index : tuple, optional
@@ -65,7 +65,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the checker made of a fault: what it named, and whether that is right."""
+    """The words of the report about a fault, and whether they are right."""
 
     fault: Fault
     named: str
@@ -73,27 +73,27 @@ class Outcome:
 
 
 def plant(where: str, old: str, new: str) -> ModuleType:
-    """The names of a module of minidl, where one class says something else.
+    """Return a copy of a module of minidl in which the text of one class is changed.
 
     Raises
     ------
     ValueError
-        If the class does not say ``old`` exactly once: then there is nothing to plant.
+        If ``old`` does not occur exactly once in the class.
     """
     module_name, _, class_name = where.partition(".")
     module = importlib.import_module(f"minidl.{module_name}")
-    right = inspect.getsource(getattr(module, class_name))
-    if right.count(old) != 1:
-        raise ValueError(f"{where} says {old!r} {right.count(old)} times, expected once")
+    source = inspect.getsource(getattr(module, class_name))
+    if source.count(old) != 1:
+        raise ValueError(f"{where}: expected {old!r} once, found it {source.count(old)} times")
     changed = ModuleType(module.__name__)
     vars(changed).update(vars(module))
-    code = compile(right.replace(old, new), f"<{where} with a fault>", "exec")
-    exec(code, vars(changed))  # noqa: S102 - our own text
+    code = compile(source.replace(old, new), f"<{where} with a fault>", "exec")
+    exec(code, vars(changed))
     return changed
 
 
 def try_fault(fault: Fault) -> Outcome:
-    """Plant it, check, and compare what is named with what should be."""
+    """Plant a fault, run its check, and compare the report with what it should name."""
     module = plant(fault.where, fault.old, fault.new)
     try:
         found = list(_found(fault.check(module)))
@@ -109,7 +109,7 @@ def try_fault(fault: Fault) -> Outcome:
 
 
 def _found(report: GradientReport) -> Iterator[tuple[str, str | None, Any, str]]:
-    """By what, the tensor, the index and the sentence, for each failure."""
+    """Yield the kind, the tensor, the index and the sentence of each failure."""
     for t in report.tensors:
         if t.verdict == FAILED:
             yield GRADIENT, t.name, t.worst.index if t.worst else None, str(t.worst or t.name)
@@ -128,7 +128,7 @@ def _batch(*shape: int, dtype: type[np.floating[Any]] = np.float64) -> Array:
     return np.asarray(np.random.default_rng(1).standard_normal(shape), dtype)
 
 
-# Square, so that a transpose or a wrong axis fits and only the numbers are wrong.
+# Square: the result of a transpose or a wrong axis has the right shape, only wrong numbers.
 def linear(m: Any) -> GradientReport:
     return check_layer(m.Linear(5, 5, rng=0, dtype="float64"), _batch(5, 5))
 
@@ -253,7 +253,7 @@ FAULTS = (
     Fault("minus sign missing", "losses.SmoothedNLL", "-weight * share / at", "weight * share / at", smoothed, "logits"),
     Fault("factor 2 of a square", "losses.SquaredError", "value, error * share", "value, 2 * error * share", squared, "logits"),
     Fault("softmax's second term missing", "simplex._Softmax", 'dp - np.einsum("nk,nk->n", dp, p)[:, None]', "dp", softmax_vjp, "z"),
-    Fault("probabilities that do not sum to one", "simplex._Softmax", "return p, np.log(total)", "return 0.999 * p, np.log(total)", softmax_vjp, "output", "on the simplex"),
+    Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= p.sum(axis=-1, keepdims=True)\n        return p", "p *= 0.999 / p.sum(axis=-1, keepdims=True)\n        return p", softmax_vjp, "output", "on the simplex"),
     Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
     Fault("size of the support off by one", "simplex._Sparsemax", COUNT, f"({COUNT} + 1)", sparsemax_vjp, "z"),
     Fault("square root missing", "simplex._Entmax15", "r = np.sqrt(p)\n", "r = p\n", entmax_vjp, "z"),
@@ -262,3 +262,18 @@ FAULTS = (
     Fault("jvp without its second term", "simplex.relumax", "h -= p * h.sum(axis=-1, keepdims=True)", "pass", relumax_vjp, "z", "jvp"),
 )
 # fmt: on
+
+
+def main() -> None:
+    """Print a table of the faults; exit 1 if one is not caught."""
+    outcomes = [try_fault(fault) for fault in FAULTS]
+    rows = [("fault", "planted in", "caught", "the report's words")]
+    rows += [(o.fault.what, o.fault.where, "yes" if o.right else "NO", o.named) for o in outcomes]
+    print("\n".join(aligned(rows)))
+    right = sum(o.right for o in outcomes)
+    print(f"\n{right} of {len(FAULTS)} faults caught, each with the right tensor named")
+    sys.exit(0 if right == len(FAULTS) else 1)
+
+
+if __name__ == "__main__":
+    main()
