@@ -91,12 +91,13 @@ def test_no_network_below_the_rank(rank):
 def test_a_linear_part_outside_the_range_needs_two_more(rank):
     for seed in range(2):
         c = quadratic_network.random_c(3, rank, False, np.random.default_rng([rank, seed]))
-        assert distances(c, rank, 200, 40, seed)[0].min() > 0.1
+        far = [distances(c, rank, 200, steps, seed)[0].min() for steps in (40, 80)]
+        assert far[1] == pytest.approx(far[0], rel=0.01)  # a minimum, and not 0
+        assert far[1] > 1e-3
         near, largest = distances(c, rank + 1, 200, 40, seed)
         # The infimum is 0 and not attained: whoever is close has large weights.
         assert 1e-9 < near.min() < 0.05
         slope = np.linalg.norm(decompose(c)[-1])
-        assert (near * largest**2).min() > 0
         assert largest[near.argmin()] > 3 * slope
         assert distances(c, rank + 2, 50, 100, seed)[0].min() < 1e-9
 
@@ -174,14 +175,14 @@ def run(folder, *args):
 
 
 def test_the_script(tmp_path):
-    args = ("--features", 2, "--examples", 30, "--starts", 4, "--steps", 100, "--jobs", 1)
+    args = ("--features", 2, "--examples", 30, "--starts", 4, "--steps", 20, "--jobs", 1)
     done = run(tmp_path, *args)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "runs/quadratic_network"
-    rows = list(csv.DictReader((out / "gaps.csv").open()))
+    rows = list(csv.DictReader((out / "gaps.csv").read_text().splitlines()))
     assert [(r["target"], r["units"]) for r in rows] == [(t, u) for t in ("generic", "singular") for u in "123"]  # fmt: skip
     assert all(float(r["gap"]) > -1e-15 for r in rows)
-    kinds = list(csv.DictReader((out / "units.csv").open()))
+    kinds = list(csv.DictReader((out / "units.csv").read_text().splitlines()))
     assert [r["units"] for r in kinds] == ["2", "1", "3", "2"]
     assert all(float(r["error"]) < 1e-12 for r in kinds)
     assert (out / "gaps.png").read_bytes().startswith(b"\x89PNG")
