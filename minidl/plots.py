@@ -121,7 +121,7 @@ def captioned_sheet(
             axes.axis("off")
         for axes, image, caption in zip(grid, images, captions, strict=False):
             axes.imshow(image, cmap="gray_r", interpolation="nearest", vmin=0, vmax=255)
-            axes.set_title(caption, fontsize=7, y=-0.06, va="top")
+            axes.set_title(caption, fontsize=7, y=-0.06, va="top", pad=0)
     if title:
         picture.suptitle(title, fontsize=10)
     save(picture, path)
