@@ -32,8 +32,8 @@ def row_thresholds(z: Array, threshold_of_sorted: Callable[[Array], Array], powe
             bound *= 1 + 1e-6  # lower, by more than its rounding error
             candidates = entries_above(z, bound.astype(z.dtype))
     candidates = z if candidates is None else candidates
-    # The formula's error, in eps of float64, grows as K (power 1) or K^2 (power 2).
-    long = z.shape[1] >= (128 if z.dtype == np.float64 else 2 ** (32 // power))
+    # The formula's error, in eps of float64, grows as K or K^2; float32 has digits to spare.
+    long = z.dtype == np.float64 and z.shape[1] >= 128
     tau = thresholds_by_sorting(candidates, threshold_of_sorted, power if long else None)
     return tau.astype(z.dtype)
 
