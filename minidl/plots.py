@@ -46,9 +46,12 @@ def save(picture: Any, path: str | os.PathLike[str]) -> None:
         picture.savefig(temporary, dpi=150)
 
 
-def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> None:
-    """Draw panels side by side."""
-    beside = [len(panel.curves) > 4 for panel in panels]  # the legend would cover curves
+def line_plot(
+    path: str | os.PathLike[str], *panels: Panel, title: str = "", legend_below: bool = False
+) -> None:
+    """Draw panels side by side; ``legend_below`` draws one legend for panels with equal labels."""
+    # A legend in the axes would cover some of many curves.
+    beside = [len(panel.curves) > 4 and not legend_below for panel in panels]
     picture = figure(5.2 * len(panels) + 3.2 * sum(beside), 3.8)
     for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for i, (label, (x, y)) in enumerate(panel.curves.items()):
@@ -68,10 +71,15 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
         axes.grid(alpha=0.3)
+        if legend_below:
+            continue
         if len(panel.curves) > 4:
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
         elif len(panel.curves) > 1 or panel.mark is not None:
             axes.legend()
+    if legend_below:
+        handles, labels = axes.get_legend_handles_labels()
+        picture.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     if title:
         picture.suptitle(title)
     save(picture, path)

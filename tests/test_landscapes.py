@@ -1,5 +1,6 @@
 """The experiments on landscapes: generated scenes, the course's file format, tables, resumption."""
 
+import argparse
 import csv
 import json
 import signal
@@ -161,20 +162,22 @@ def test_bad_input_is_one_line(tmp_path, args, message):
 
 
 def test_published_figures_stand_beside_complete_runs_alone(tmp_path, capsys):
-    data = minidl.Dataset((np.eye(3), np.arange(3)), name="photographs")
     values = {"test_accuracy": 0.6, "valid_accuracy": 0.61, "best_valid_accuracy": 0.62, "norms": [1.0, 2.0], "exact_zeros": 0.0}  # fmt: skip
-    runs = list(landscapes.QUESTIONS["q2.2"])
-    results = [Result(name, {"run": name}, values, None, 165.0) for name in runs]
-    results[1] = Result(runs[1], {"run": runs[1]}, {}, "NonFiniteLossError: nan", 3.0)
-    epochs = dict.fromkeys(runs, 200)
-    landscapes.tabulate("q2.2", results, epochs, data, tmp_path, compare=True)
+    settings = landscapes.QUESTIONS["q2.2"]
+    results = [Result(name, {"run": name}, values, None, 165.0) for name in settings]
+    results[1] = Result("batch 512", {"run": "batch 512"}, {}, "NonFiniteLossError: nan", 3.0)
+    epochs = dict.fromkeys(settings, 200)
+    published = {name: s.published for name, s in settings.items()}
+    landscapes.tabulate("networks", results, epochs, published, tmp_path)
     row = table(tmp_path)["batch 64"]
     assert (row["time"], row["published_time"]) == ("2:45.0", "2:45")
     assert (row["published_test"], row["published_valid"]) == ("0.6080", "0.6090")
     assert table(tmp_path)["batch 512"]["test"] == "NonFiniteLossError: nan"
     assert "of the course's photographs" in capsys.readouterr().out
-    landscapes.tabulate("q2.2", results, epochs, data, tmp_path, compare=False)
+    landscapes.tabulate("networks", results, epochs, {}, tmp_path)
     assert "published_test" not in table(tmp_path)["batch 64"]
+    for full, chosen, want in ((True, None, True), (True, 5, False), (False, None, False)):
+        assert landscapes.complete(argparse.Namespace(full=full, epochs=chosen)) is want
 
 
 # ---------------------------------------------------------------- generated scenes
@@ -230,6 +233,6 @@ def test_generated_scenes_are_named_wherever_a_figure_is_printed(tmp_path, monke
     args = ["landscapes.py", "q2.1", "--epochs", "1", "--jobs", "1", "--out", "out"]
     monkeypatch.setattr(sys, "argv", args)
     landscapes.main()
-    assert (tmp_path / "out/q2.1/table.md").read_text().startswith("# scenes (generated, not photographs): ")  # fmt: skip
+    assert (tmp_path / "out/q2.1/table.md").read_text().splitlines()[0].endswith(", scenes (generated, not photographs)")  # fmt: skip
     recorded = json.loads((tmp_path / "out/q2.1/grid.json").read_text())
     assert recorded["settings"]["data"] == "scenes"
