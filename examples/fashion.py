@@ -74,8 +74,11 @@ def mlp(dataset: Dataset, width: int, random: np.random.RandomState, dtype: str)
     return model
 
 
-def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
-    """Train one model of Question 3; print validation and test accuracy after each epoch."""
+def run_plain(dataset: Dataset, args: argparse.Namespace) -> bool:
+    """Train one model of Question 3; print validation and test accuracy after each epoch.
+
+    Returns whether all epochs ended: Ctrl-C reports those that did.
+    """
     random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
     settings: tuple[object, ...] = (args.model,)
     loss: Loss = CrossEntropy()
@@ -115,6 +118,7 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
     write_text(args.out / "scores.json", json.dumps(figures, indent=1) + "\n")
     checkpoint.save(args.out / "last.npz", model, history=history)
     draw(args, f"{args.model}, {dataset.title}", {"": (history, test.values)})
+    return bool(len(history) > args.epochs)
 
 
 # Question 4.1: logistic regression from PyTorch's initial values.
@@ -141,7 +145,8 @@ def train_logistic(
 
 def run_logistic(dataset: Dataset, args: argparse.Namespace) -> None:
     """Train the plain logistic regression, and those from PyTorch's initial values."""
-    run_plain(dataset, args)
+    if not run_plain(dataset, args):
+        return
     print("from PyTorch's initial values (4.1):")
     results = run_grid(Grid(learning_rate=args.learning_rates), train_logistic, dataset, args)
     tabulate(dataset, results, args, start="pytorch")
@@ -365,7 +370,12 @@ def main() -> None:
             "where PATH is a folder with its four IDX files or the course's .npz.",
             flush=True,
         )
-    {"logistic": run_logistic, "ffn": run_networks}.get(args.model, run_plain)(dataset, args)
+    if args.model == "ffn":
+        run_networks(dataset, args)
+    elif args.model == "logistic":
+        run_logistic(dataset, args)
+    else:
+        run_plain(dataset, args)
 
 
 if __name__ == "__main__":

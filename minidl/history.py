@@ -141,7 +141,7 @@ class History:
     def plot(
         self, path: str | os.PathLike[str], *, title: str = "", loss_unit: str | None = None
     ) -> None:
-        """Draw loss and accuracy over the epochs (needs matplotlib).
+        """Draw loss and accuracy over the epochs, with the best epoch marked (needs matplotlib).
 
         Parameters
         ----------
@@ -163,6 +163,7 @@ class History:
             "accuracy": "accuracy (share of examples)",
         }
         epochs, panels = self.column("epoch"), []
+        mark = self.best.epoch if self.best.score > -math.inf else None
         for figure, label in labels.items():
             curves = {
                 name: (epochs, self.column(f"{part}_{figure}"))
@@ -170,7 +171,7 @@ class History:
                 if None not in self.column(f"{part}_{figure}")
             }
             if curves:
-                panels.append(Panel(curves, "epoch", label))
+                panels.append(Panel(curves, "epoch", label, mark=mark))
         line_plot(path, *panels, title=title)
 
     def __repr__(self) -> str:
