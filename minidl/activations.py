@@ -56,7 +56,7 @@ class Simplex(Layer):
 
     forward: ``y = map(x)`` along ``axis``; backward: ``dx = J^T dy``, from ``y`` alone
 
-    Where the largest entry of a row is not finite, the output is NaN.
+    Where the largest entry of a row is not finite, all of the row's outputs are NaN.
 
     Parameters
     ----------

@@ -3,6 +3,11 @@
 One call returns the value and its gradient, so the two always belong to the same function. The
 value is a Python float, summed in float64. The gradient is with respect to the logits and has
 their dtype. Both are the mean over the batch by default.
+
+Labels may have any integer dtype and byte order. For the losses of several classes, a row whose
+largest logit is not finite (only ``-inf``, or ``+inf``, or NaN) makes the value NaN, which stops
+``fit``, for every number of classes. They are finite for finite float32 logits however far apart,
+and for float64 logits unless a difference or the sum is above the largest double, 1.8e308.
 """
 
 from __future__ import annotations
@@ -25,10 +30,31 @@ class Loss(Protocol):
         ...
 
 
+class TwiceDifferentiable(Loss, Protocol):
+    """A loss with second derivatives: cross-entropy, the squared error, logistic loss."""
+
+    def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
+        """Return the product of the Hessian in the logits with ``v``, of the logits' shape."""
+        ...
+
+
+def hessian(loss: TwiceDifferentiable, logits: Array, y: Array) -> Array:
+    """Return the Hessian of each example in its logits, (n, K, K), a column at a time.
+
+    The Hessian in all logits together is block-diagonal with these blocks. For large K use
+    ``loss.hessian_vector_product``, which takes O(K) for an example.
+    """
+    units = np.eye(logits.shape[1], dtype=logits.dtype)
+    columns = [
+        loss.hessian_vector_product(logits, y, np.tile(unit, (len(logits), 1))) for unit in units
+    ]
+    return np.stack(columns, axis=-1)
+
+
 def check_labels(owner: str, logits: Array, y: Array) -> Array:
     """Check ``y``: integers in ``0..K-1``, (n,), or distributions, (n, K).
 
-    Returns it; distributions in the dtype of the logits.
+    Returns labels as int64, so that no arithmetic overflows; distributions in the logits' dtype.
     """
     y = np.asarray(y)
     if logits.ndim != 2 or logits.shape[1] == 0:
@@ -40,12 +66,13 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
         raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
     if y.dtype.kind not in "iu":
         raise TypeError(f"{owner}: expected integer labels, got dtype {y.dtype}")
+    labels = y.astype(np.int64, copy=False)
     # One pass checks both bounds: as unsigned integers, negative labels are the largest.
-    unsigned = y.view(f"u{y.itemsize}")
+    unsigned = labels.view(np.uint64)
     if n and unsigned.max() >= k:
         i = int(unsigned.argmax())
         raise ValueError(f"{owner}: expected labels in 0..{k - 1}, got y[{i}] = {y[i]}")
-    return y
+    return labels
 
 
 def _check_distributions(owner: str, y: Array) -> Array:
@@ -113,7 +140,7 @@ class FenchelYoung(ReducedLoss):
     It is computed as a sum of nonnegative terms from logits shifted by their row's maximum, so
     a common offset changes nothing. A logit of ``-inf`` has probability 0 and gradient 0; if it
     is the label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives
-    NaN.
+    NaN. The value for float32 logits is finite however far apart they are.
 
     Parameters
     ----------
@@ -138,11 +165,20 @@ class FenchelYoung(ReducedLoss):
         self.map = map
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
-        y = check_labels(type(self).__name__, logits, y)
-        share = self.share(len(y))
-        value, dlogits = self.map.fenchel_young(logits, _entries(y))
+        labels = _entries(check_labels(type(self).__name__, logits, y))
+        share = self.share(len(logits))
+        value, dlogits = self.map.fenchel_young(logits, labels)
+        if value == np.inf and logits.dtype != np.float64:
+            # A difference of two logits may be too large for float32.
+            value = self.map.fenchel_young(logits.astype(np.float64), labels)[0]
         dlogits *= share
         return value * share, dlogits
+
+    def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
+        """Return the Hessian times ``v``, (n, K): ``J v / n``, J the Jacobian of the map."""
+        check_labels(type(self).__name__, logits, y)
+        product: Array = self.map.jvp(self.map(logits), v) * logits.dtype.type(self.share(len(v)))
+        return product
 
     def _settings(self) -> list[str]:
         return [repr(self.map), *super()._settings()]
@@ -155,7 +191,8 @@ class CrossEntropy(FenchelYoung):
 
     It is computed from logits shifted by their row's maximum: it is never negative, and a common
     offset changes nothing. A logit of ``-inf`` has probability 0 and gradient 0; if it is the
-    label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives NaN.
+    label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives NaN. The
+    value for float32 logits is finite however far apart they are.
 
     Parameters
     ----------
@@ -194,7 +231,7 @@ class SmoothedNLL(ReducedLoss):
 
     The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``: 0 only for ``eps = 0``
     or ``K = 1``. For a distribution ``y`` the value is the mean of the values of the labels
-    ``i``, with weights ``y_i``.
+    ``i``, with weights ``y_i``. A row whose largest logit is not finite gives NaN.
 
     Parameters
     ----------
@@ -251,7 +288,8 @@ class SquaredError(ReducedLoss):
     -----
     ``y`` has the shape of ``z``, ``(n, d)``; ``(n,)`` is accepted if ``d`` is 1.
     ``torch.nn.MSELoss`` also averages over the outputs and has no factor 1/2: it is ``2/d`` times
-    this.
+    this. Squares are taken in the logits' dtype: where one overflows (from a difference of 1.8e19
+    in float32, 1.3e154 in float64), the value is ``inf``.
     """
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
@@ -266,6 +304,11 @@ class SquaredError(ReducedLoss):
         value = 0.5 * float(np.square(error).sum(dtype=np.float64)) * share
         return value, error * share
 
+    def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
+        """Return the Hessian times ``v``: ``v / n``, since the Hessian of an example is I."""
+        product: Array = v * logits.dtype.type(self.share(len(v)))
+        return product
+
 
 class Perceptron(ReducedLoss):
     r"""The multi-class perceptron's loss (Rosenblatt 1958; Collobert and Bengio 2004).
@@ -278,6 +321,10 @@ class Perceptron(ReducedLoss):
     with learning rate 1 is the perceptron algorithm: after a mistake, add ``x`` to the weights
     of the label and subtract it from those of the prediction.
 
+    If the label's logit is ``-inf``, the value is ``inf``. A row of only ``-inf``, or with ``+inf``
+    or NaN, gives NaN. Logits are subtracted in float64, so that far apart float32 logits give a
+    finite value.
+
     Parameters
     ----------
     reduction : {"mean", "sum"}
@@ -288,12 +335,17 @@ class Perceptron(ReducedLoss):
         if np.ndim(y) != 1:
             raise ValueError(f"Perceptron: expected y of shape (n,), got {np.shape(y)}")
         y = check_labels("Perceptron", logits, y)
-        rows, predicted = np.arange(len(y)), logits.argmax(axis=1)
-        share = self.share(len(y))
-        value = (logits[rows, predicted] - logits[rows, y]).sum(dtype=np.float64)
-        dlogits = np.zeros_like(logits)
-        dlogits[rows, predicted] = share
-        dlogits[rows, y] -= share
+        starts = np.arange(0, logits.size, logits.shape[1])  # of the rows, in the flat arrays
+        predicted, label = starts + logits.argmax(axis=1), starts + y
+        share, flat = self.share(len(y)), logits.ravel()
+        top = flat[predicted]
+        with np.errstate(invalid="ignore", over="ignore"):
+            top += 0 * top  # NaN where the largest logit is not finite
+            value = np.subtract(top, flat[label], dtype=np.float64).sum()
+        dlogits = np.zeros(logits.shape, logits.dtype)
+        dflat = dlogits.reshape(-1)
+        dflat[predicted] = share
+        dflat[label] -= share
         return float(value) * share, dlogits
 
 
@@ -306,7 +358,8 @@ class BinaryLogistic(ReducedLoss):
     negative, so the loss is convex
 
     It is computed from ``exp(-|m|)``, which cannot overflow. Softmax cross-entropy of the two
-    logits ``(0, z)`` is the same function.
+    logits ``(0, z)`` is the same function. An infinite logit gives the limit, 0 or ``inf``; NaN
+    gives NaN.
 
     Parameters
     ----------
@@ -332,6 +385,11 @@ class BinaryLogistic(ReducedLoss):
         e = np.exp(-np.abs(self._signs(logits, y) * logits))
         curvature: Array = self.share(len(logits)) * e / np.square(1 + e)
         return curvature
+
+    def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
+        """Return the Hessian times ``v``: the second derivative of each logit times its ``v``."""
+        product: Array = self.second_derivative(logits, y) * v
+        return product
 
     @staticmethod
     def _signs(logits: Array, y: Array) -> Array:

@@ -12,7 +12,15 @@ From a map come a layer (``minidl.Sparsemax()``) and losses (``minidl.FenchelYou
 
 A logit of ``-inf`` (a masked class) has probability 0 and gradient 0. Where the largest logit
 is not finite (a row of only ``-inf``, or one with ``+inf`` or NaN) there is no distribution: a
-call of a map raises ValueError; a layer or a loss gives NaN, which stops ``fit``.
+call of a map raises ValueError; a layer gives a row of NaN and a loss NaN, which stops ``fit``.
+This holds for every number of classes.
+
+Accuracy: the probabilities of sparsemax and entmax15 are correct to 16 eps of the row's largest,
+in both dtypes (tested up to ``K = 200,000`` classes). The exception is float64 below 128 classes,
+where it would cost time: sparsemax is correct to ``K/4 + 4`` eps and entmax15 to ``K^2/4 + 16``
+eps, but near these only where the largest logit leads by almost 1 or 2 and all others are equal.
+relumax's vjp and jvp contain a sum over the support; they are correct to 4 eps of the sum of
+``abs(h) + abs(dp) / s`` over it.
 """
 
 from __future__ import annotations
@@ -33,6 +41,16 @@ __all__ = [
     "sparsemax",
     "threshold",
 ]
+
+
+def _row_dots(a: Array, b: Array) -> Array:
+    """Return ``sum_k a_nk b_nk``; long rows are summed in blocks, which round less."""
+    if a.shape[1] >= 512:
+        whole = a.shape[1] // 128 * 128
+        rest = a[:, whole:], b[:, whole:]
+        a, b = (x[:, :whole].reshape(len(x), whole // 128, 128) for x in (a, b))
+        return np.asarray(_row_dots(*rest) + np.einsum("nmk,nmk->nm", a, b).sum(axis=-1))
+    return np.asarray(np.einsum("nk,nk->n", a, b))
 
 
 def _shortfall(z: Array, tau: Array, labels: Entries) -> float:
@@ -58,7 +76,7 @@ class _Softmax(RegularizedMap):
         return p
 
     def vjp_rows(self, p: Array, dp: Array) -> Array:
-        dz: Array = p * (dp - np.einsum("nk,nk->n", dp, p)[:, None])
+        dz: Array = p * (dp - _row_dots(dp, p)[:, None])
         return dz
 
     def omega(self, p: Array, axis: int = -1) -> Array:
@@ -108,7 +126,7 @@ class _Sparsemax(RegularizedMap):
 
     def project_with_threshold(self, z: Array) -> tuple[Array, Array]:
         """Return the probabilities and ``tau`` (n, 1)."""
-        tau = row_thresholds(z, self._threshold_of_sorted)
+        tau = row_thresholds(z, self._threshold_of_sorted, power=1)
         p = z - tau
         return np.maximum(p, 0, out=p), tau
 
@@ -135,7 +153,7 @@ class _Sparsemax(RegularizedMap):
         p, tau = self.project_with_threshold(z)
         rows, columns, weight = labels
         p[rows, columns] -= weight
-        divergence = np.einsum("nk,nk->n", p, p).sum(dtype=np.float64) / 2
+        divergence = _row_dots(p, p).sum(dtype=np.float64) / 2
         return float(divergence) + _shortfall(z, tau, labels), p
 
 
@@ -158,7 +176,7 @@ class _Entmax15(RegularizedMap):
     def project_with_threshold(self, z: Array) -> tuple[Array, Array]:
         """Return the probabilities and ``2 tau`` (n, 1), the threshold of the logits."""
         half = z / 2
-        tau = row_thresholds(half, self._threshold_of_sorted)
+        tau = row_thresholds(half, self._threshold_of_sorted, power=2)
         half -= tau
         np.maximum(half, 0, out=half)
         return np.square(half, out=half), 2 * tau
@@ -179,7 +197,7 @@ class _Entmax15(RegularizedMap):
 
     def vjp_rows(self, p: Array, dp: Array) -> Array:
         r = np.sqrt(p)
-        dz: Array = np.einsum("nk,nk->n", dp, r)[:, None] / r.sum(axis=-1, keepdims=True)
+        dz: Array = _row_dots(dp, r)[:, None] / r.sum(axis=-1, keepdims=True)
         dz = dp - dz
         dz *= r
         return dz
@@ -196,7 +214,7 @@ class _Entmax15(RegularizedMap):
         r, root = np.sqrt(p), np.sqrt(weight)
         at = r[rows, columns]
         r[rows, columns] = 0
-        divergence = np.einsum("nk,nk->n", p, r).sum(dtype=np.float64)
+        divergence = _row_dots(p, r).sum(dtype=np.float64)
         divergence += (np.square(root - at) * (2 * root + at)).sum(dtype=np.float64)
         p[rows, columns] -= weight
         return float(divergence) * 2 / 3 + _shortfall(z, tau, labels), p
@@ -241,7 +259,7 @@ class relumax(SimplexMap):  # noqa: N801 - lower case as softmax and sparsemax
 
     def vjp_rows(self, p: Array, dp: Array) -> Array:
         rows, m = np.arange(len(p)), p.argmax(axis=-1)
-        h = self._centred(p, dp, np.einsum("nk,nk->n", dp, p), p[rows, m])
+        h = self._centred(p, dp, _row_dots(dp, p), p[rows, m])
         h[rows, m] -= h.sum(axis=-1)
         return h
 

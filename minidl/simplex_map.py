@@ -14,18 +14,21 @@ import numpy as np
 from minidl.typing import Array
 
 Entries = tuple[Array, Array, Array | float]
-"""The nonzero entries of a matrix of label distributions: row indices, column indices, values."""
+"""The nonzero entries of a matrix of label distributions: row indices, column indices, values.
+
+Indices are int64, so that arithmetic with them cannot overflow.
+"""
 
 
 def shift(z: Array) -> tuple[Array, Array]:
     """Return ``z`` (n, K) minus the largest entry of each row, and these entries (n, 1).
 
-    A row becomes NaN where its largest entry is infinite.
+    Where the largest entry is infinite or NaN, all of the row becomes NaN.
     """
     # On short rows indexing is twice as fast as max; NaN counts as the largest here too.
     top = z[np.arange(len(z)), z.argmax(axis=-1)][:, None]
     with np.errstate(invalid="ignore", over="ignore"):
-        return z - top, top
+        return z - (top + (top - top)), top  # top - top is NaN where top is not finite
 
 
 class SimplexMap(ABC):
@@ -40,7 +43,10 @@ class SimplexMap(ABC):
 
     @abstractmethod
     def project_rows(self, z: Array) -> Array:
-        """Return the probabilities (n, K) of logits whose largest is 0 in each row."""
+        """Return the probabilities (n, K) of logits whose largest is 0 in each row.
+
+        A row of NaN stands for logits without a distribution; its probabilities are NaN.
+        """
 
     @abstractmethod
     def vjp_rows(self, p: Array, dp: Array) -> Array:
@@ -61,7 +67,8 @@ class SimplexMap(ABC):
         axis : int
             The axis of the classes.
         check_finite : bool
-            Whether a row whose largest logit is not finite is an error; if not, it gives NaN.
+            Whether a row whose largest logit is not finite is an error; if not, all of its
+            probabilities are NaN.
 
         Raises
         ------

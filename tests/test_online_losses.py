@@ -92,3 +92,56 @@ def test_labels_of_the_wrong_kind():
         Perceptron()(np.zeros((2, 2)), np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"Perceptron: expected labels in 0\.\.1, got y\[1\] = 2"):
         Perceptron()(np.zeros((2, 2)), np.array([0, 2]))
+
+
+@pytest.mark.parametrize("k", [1, 2, 26, 127, 128, 600])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_perceptron_where_the_largest_logit_is_not_finite(k, dtype, reduction):
+    inf, nan = np.inf, np.nan
+    rows = [np.full(k, value) for value in (-inf, inf, nan)]
+    for i in {0, k - 1}:
+        rows += [np.where(np.arange(k) == i, value, 1.0) for value in (inf, nan)]
+    for row in rows:
+        for label in {0, k - 1}:
+            z = np.array([np.zeros(k), row], dtype)
+            assert math.isnan(Perceptron(reduction)(z, np.array([0, label]))[0])
+    masked = np.array([[-inf] * (k - 1) + [2.0]], dtype)
+    value, dz = Perceptron(reduction)(masked, np.array([k - 1]))
+    assert (value, dz.any()) == (0, False)
+    if k > 1:
+        value, dz = Perceptron(reduction)(masked, np.array([0]))
+        assert value == inf
+        assert (dz[0, 0], dz[0, -1]) == (-1, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("k", [2, 128])
+def test_perceptron_of_logits_far_apart(k, dtype):
+    largest = float(np.finfo(dtype).max)
+    z = np.zeros((2, k), dtype)
+    z[:, 0], z[:, 1] = largest, -largest
+    assert Perceptron()(z, np.array([0, 0]))[0] == 0
+    value, dz = Perceptron("sum")(z, np.array([1, 0]))
+    assert value == 2 * largest  # inf for float64
+    np.testing.assert_array_equal(dz[0, :2], [1, -1])
+
+
+def test_perceptron_of_logits_in_any_layout():
+    z = np.random.default_rng(0).normal(size=(6, 5))
+    y = np.arange(6) % 5
+    expected = Perceptron()(z, y)
+    for other in (np.asfortranarray(z), np.repeat(z, 2, axis=1)[:, ::2], z[::-1].copy()[::-1]):
+        value, dz = Perceptron()(other, y)
+        assert value == expected[0]
+        np.testing.assert_array_equal(dz, expected[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_binary_logistic_of_logits_that_are_not_finite(dtype):
+    loss, largest = BinaryLogistic("sum"), float(np.finfo(dtype).max)
+    for z, y, expected in (
+        (np.inf, 1, 0), (np.inf, -1, np.inf), (-np.inf, -1, 0), (-np.inf, 1, np.inf),
+        (np.nan, 1, np.nan), (np.nan, -1, np.nan), (largest, 1, 0), (largest, -1, largest),
+    ):  # fmt: skip
+        np.testing.assert_equal(loss(np.array([[z]], dtype), np.array([y]))[0], expected)

@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidl import Relumax, Simplex, Sparsemax, entmax15, relumax, simplex, softmax, sparsemax
+from minidl import (
+    Linear,
+    Relumax,
+    Sequential,
+    Simplex,
+    Sparsemax,
+    entmax15,
+    relumax,
+    simplex,
+    softmax,
+    sparsemax,
+)
 from minidl.simplex import threshold
 
 MAPS = {repr(m): m for m in (softmax, sparsemax, entmax15, relumax(0.3), relumax(1), relumax(5))}
@@ -337,22 +348,55 @@ def test_temperature():
     assert supports == [1, 2, 3]
 
 
+SIZES = [1, 2, 3, 127, 128, 129, 255, 256, 511, 512, 600, 1000, 5000, 20_000]
+"""Numbers of classes on both sides of every change of algorithm, or of a possible one."""
+
+
+def rows_without_a_distribution(k):
+    """Rows whose largest logit is not finite, by what is wrong with them."""
+    normal = np.random.default_rng(k).normal(size=k)
+    for i in {0, k // 2, k - 1}:
+        for what, value in (("+inf", np.inf), ("NaN", np.nan)):
+            for other in (normal, 50 * normal, np.zeros(k), np.full(k, -np.inf)):
+                row = other.copy()
+                row[i] = value
+                yield what, row
+    yield "only -inf", np.full(k, -np.inf)
+    yield "+inf", np.full(k, np.inf)
+    yield "NaN", np.full(k, np.nan)
+
+
 @every_map
+@pytest.mark.parametrize("k", SIZES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_rows_without_a_distribution(map, dtype):
-    inf, nan = np.inf, np.nan
-    rows = {"only -inf": [-inf, -inf, -inf], "+inf": [0, inf, 1], "NaN": [0, nan, 1]}
-    for what, row in rows.items():
-        z = np.array([[[0, 1, 2], row]], dtype)
+def test_rows_without_a_distribution(map, k, dtype):
+    good = np.random.default_rng(0).normal(size=k)
+    for what, row in rows_without_a_distribution(k):
+        z = np.array([[good, row, good]], dtype)
         with pytest.raises(ValueError, match=rf"got {what.replace('+', '.')} in row \[0, 1\]"):
             map(z)
         with pytest.raises(ValueError, match=rf"got {what.replace('+', '.')}$"):
             map(z[0, 1])
-        # a layer gives NaN, which stops fit with the layer's name
+        # a layer passes NaN on, which stops fit with the layer's name
         y, backward = Simplex(map).forward(z)
-        assert np.isfinite(y[0, 0]).all()
-        assert np.isnan(y[0, 1]).any()
-        assert np.isfinite(backward(np.ones_like(y))[0, 0]).all()
+        dx = backward(np.ones_like(y))
+        assert np.isnan(y[0, 1]).all()
+        assert np.isnan(dx[0, 1]).all()
+        np.testing.assert_array_equal(y[0, [0, 2]], map(z[0, [0, 2]]))
+        assert np.isfinite(dx[0, [0, 2]]).all()
+
+
+@every_map
+@pytest.mark.parametrize("k", SIZES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_examples(map, k, dtype):
+    z = np.zeros((0, k), dtype)
+    for result in (map(z), map.vjp(z, z), map.jvp(z, z), map(z[:, None], -1)[:, 0], map(z.T, 0).T):
+        assert (result.shape, result.dtype) == ((0, k), dtype)
+    assert map.jacobian(z[:, :300]).shape == (0, min(k, 300), min(k, 300))
+    assert Simplex(map).forward(z)[1](z).shape == (0, k)
+    assert threshold(z).shape == relumax.b_for_sparsemax(z).shape == (0,)
+    assert f"(n, {k})" in Sequential(Linear(2, k), Simplex(map), rng=0).summary()
 
 
 @every_map
@@ -408,3 +452,82 @@ def test_omega_makes_the_map(map):
     np.testing.assert_array_equal(map.omega(np.eye(5)), 0)
     wrong = map(1.1 * z)
     assert ((wrong * z).sum(axis=1) - map.omega(wrong) < best - 1e-9).any()
+
+
+LONG = np.longdouble
+extended = pytest.mark.skipif(
+    np.finfo(LONG).eps > 1e-18, reason="long double has no more digits than double"
+)
+
+
+def exact(z, power):
+    """``p = (z / power - tau)_+^power`` with sum 1, by Newton's method in long double."""
+    x = (z.astype(LONG) - z.max(axis=-1, keepdims=True)) / power
+    tau = np.full((len(x), 1), -1, LONG)
+    for _ in range(200):  # from below, every step is up
+        r = np.maximum(x - tau, 0)
+        slope = power * (r ** (power - 1) * (r > 0)).sum(axis=-1, keepdims=True)
+        step = ((r**power).sum(axis=-1, keepdims=True) - 1) / slope
+        tau += step
+        if (np.abs(step) <= 4 * np.finfo(LONG).eps * np.abs(tau)).all():
+            return np.maximum(x - tau, 0) ** power
+    raise AssertionError("no convergence")
+
+
+def hard_rows(k):
+    """Supports of every size; leads just below that at which all others leave the support."""
+    rng, few = np.random.default_rng(k), k > 20_000
+    for spread in (1e-4, 0.1) if few else (0, 1e-8, 1e-4, 1e-2, 0.1, 1, 50):
+        yield spread * rng.normal(size=k)
+        yield spread * rng.random(k)
+    for lead in (0.9, 1.999) if few else (0.5, 0.9, 0.99, 1, 1.9, 1.99, 1.999, 2):
+        for noise in (0, 1 / k) if few else (0, 1 / k, 0.01):
+            z = noise * rng.random(k) - lead
+            z[k // 2] = 0
+            yield z
+
+
+@extended
+@pytest.mark.parametrize("k", [2, 26, 100, 127, 128, 129, 1000, 16_384, 200_000])
+@pytest.mark.parametrize(("map", "power"), [(sparsemax, 1), (entmax15, 2)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_accuracy_of_probabilities(map, power, k, dtype):
+    z = np.array(list(hard_rows(k)), dtype)
+    bound = 16.0
+    if dtype == "float64" and k < 128:
+        bound = k / 4 + 4 if map is sparsemax else k * k / 4 + 16
+    for row in z[:, None]:
+        p, expected = map(row), exact(row, power)
+        error = np.abs(p - expected).max() / expected.max() / np.finfo(dtype).eps
+        assert error <= bound
+
+
+@extended
+@pytest.mark.parametrize("k", [2, 127, 128, 511, 512, 513, 1000, 20_000, 200_000])
+@pytest.mark.parametrize("b", [0.5, 5])
+@pytest.mark.parametrize("mean", [0, 1, -30])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_accuracy_of_derivatives_of_relumax(k, b, mean, dtype):
+    rng, rows, map = np.random.default_rng(k), np.arange(3), relumax(b)
+    z, d = rng.normal(size=(2, 3, k)).astype(dtype)
+    d += np.array(mean, dtype)
+    p = map(z)
+    m, inside, s = p.argmax(axis=1), p > 0, LONG(b) / p.max(axis=1, keepdims=True)
+    P, D = p.astype(LONG), d.astype(LONG)  # exact from the given p, whose sum is rounded
+    h = inside * (D - (D * P).sum(axis=1, keepdims=True)) / s
+    vjp = h.copy()
+    vjp[rows, m] -= h.sum(axis=1)
+    q = inside * (D - D[rows, m][:, None]) / s
+    jvp = q - P * q.sum(axis=1, keepdims=True)
+    for got, expected, terms in ((map.vjp(p, d), vjp, h), (map.jvp(p, d), jvp, q)):
+        size = (np.abs(terms) + inside * np.abs(D) / s).sum(axis=1)
+        error = np.abs(got - expected).max(axis=1) / size / np.finfo(dtype).eps
+        assert error.max() <= 4
+
+
+@pytest.mark.parametrize("map", [sparsemax, entmax15])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("k", [127, 128, 300, 70_000])
+def test_a_row_has_the_same_bits_in_any_batch(map, dtype, k):
+    z = np.array(list(hard_rows(k)), dtype)
+    np.testing.assert_array_equal(map(z), [map(row) for row in z])

@@ -238,19 +238,65 @@ def test_dtype_masks_and_nothing_changed(loss, dtype):
         assert dz[0, 1] == 0
         np.testing.assert_array_equal(z, before[0])
         np.testing.assert_array_equal(y, before[1])
-    assert loss(z[:0], np.zeros(0, int))[0] == 0
-    for row in ([-np.inf] * 4, [np.inf, 0, 0, 0], [np.nan, 0, 0, 0]):
-        assert math.isnan(loss(np.array([row], dtype), np.array([0]))[0])
+
+
+SIZES = [1, 2, 4, 127, 128, 129, 511, 512, 600, 1000, 5000]
 
 
 @every_loss
-@pytest.mark.parametrize("k", [3, 200])
-def test_logits_further_apart_than_the_largest_double(loss, k):
-    z = np.zeros((2, k))
-    z[:, 0], z[:, 1] = 1.7e308, -1.7e308
+@pytest.mark.parametrize("k", SIZES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_without_a_distribution_make_the_value_nan(loss, k, dtype):
+    good = np.random.default_rng(k).normal(size=k)
+    rows = [np.full(k, value) for value in (-np.inf, np.inf, np.nan)]
+    for i in {0, k // 2, k - 1}:
+        for value in (np.inf, np.nan):
+            for other in (good, np.zeros(k), np.full(k, -np.inf)):
+                rows.append(other.copy())
+                rows[-1][i] = value
+    for row in rows:
+        z = np.array([good, row, good], dtype)
+        for label in {0, k // 2, k - 1}:
+            value, dz = loss(z, np.array([0, label, 0]))
+            assert math.isnan(value)
+            assert np.isfinite(dz[[0, 2]]).all()
+
+
+@every_loss
+@pytest.mark.parametrize("k", SIZES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_examples(loss, k, dtype):
+    for y in (np.zeros(0, int), np.zeros((0, k))):
+        value, dz = loss(np.zeros((0, k), dtype), y)
+        assert (value, dz.shape, dz.dtype) == (0, (0, k), dtype)
+
+
+@every_loss
+@pytest.mark.parametrize("k", [2, 3, 127, 128, 200, 600])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_logits_further_apart_than_the_largest_number(loss, k, dtype):
+    largest = float(np.finfo(dtype).max)
+    z = np.zeros((2, k), dtype)
+    z[:, 0], z[:, 1] = 0.9 * largest, -0.9 * largest
     value, dz = loss(z, np.array([0, 0]))
     assert 0 <= value < 10
     assert np.abs(dz).max() < 1e-12
+    for y in (np.array([1, 0]), np.array([0, 1]), np.eye(k)[[1, 0]]):
+        value, dz = loss(z, y)
+        assert np.isfinite(dz).all()
+        if isinstance(loss, FenchelYoung) and dtype == "float32":
+            # the label's logit is 1.8 times the largest float32 below the largest logit
+            mean = 2 if loss.reduction == "mean" else 1
+            assert value == pytest.approx(1.8 * largest / mean, rel=1e-6)
+        elif isinstance(loss, FenchelYoung):
+            assert value == np.inf
+        elif loss.eps:
+            assert value <= 2 * math.log(1 / loss.eps + k)
+        else:
+            assert value == np.inf
+    z[:, 2:] = -np.inf
+    if k > 2 and isinstance(loss, FenchelYoung):
+        assert loss(z, np.array([0, 2]))[0] == np.inf  # the label's logit is -inf
 
 
 @pytest.mark.parametrize("k", [5, 128, 129, 300])
