@@ -1,6 +1,7 @@
 """Train a network with one hidden layer on one example at a time (Question 1.3)."""
 
 import numpy as np
+from homework.figures import TestAccuracy
 from homework.flags import add_number
 from homework.online import keep_finished_epochs, load, make_parser, report
 
@@ -42,7 +43,7 @@ def main() -> None:
     random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
     model = build(dataset, args.width, random, args.dtype)
     loss = CrossEntropy()
-    history = History(ties="last")
+    history, test = History(ties=args.ties), TestAccuracy(dataset, loss)
     with keep_finished_epochs(history, args.epochs):
         fit_online(
             model,
@@ -52,11 +53,12 @@ def main() -> None:
             weight_decay=args.l2,
             epochs=args.epochs,
             rng=compounding(len(dataset.train), random),
-            restore_best=True,
             history=history,
-            callbacks=[Progress()],
+            callbacks=[Progress(), test],
         )
-    report("MLP", model, dataset, loss, history, args)
+    model.theta[:] = history.best_theta
+    settings = {"width": args.width, "lr": args.lr, "l2": args.l2}
+    report("MLP", model, dataset, history, test.values, args, settings=settings)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ In float64, sums of multiples of 1/256 are exact, so the digits are those of the
 """
 
 import numpy as np
+from homework.figures import TestAccuracy
 from homework.online import keep_finished_epochs, load, make_parser, report
 
 from minidl import History, Linear, Perceptron, Progress, compounding, fit_online
@@ -24,7 +25,7 @@ def main() -> None:
         dtype=args.dtype,
     )
     loss = Perceptron()
-    history = History(ties="last")
+    history, test = History(ties=args.ties), TestAccuracy(dataset, loss)
     with keep_finished_epochs(history, args.epochs):
         fit_online(
             model,
@@ -33,11 +34,13 @@ def main() -> None:
             lr=1.0,
             epochs=args.epochs,
             rng=compounding(len(dataset.train), np.random.RandomState(args.seed)),
-            restore_best=True,
             history=history,
-            callbacks=[Progress()],
+            callbacks=[Progress(), test],
         )
-    report("perceptron", model, dataset, loss, history, args, loss_unit="logits")
+    model.theta[:] = history.best_theta
+    report(
+        "perceptron", model, dataset, history, test.values, args, settings={}, loss_unit="logits"
+    )
 
 
 if __name__ == "__main__":

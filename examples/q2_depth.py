@@ -1,89 +1,203 @@
 """Compare the depths of a network with 32 units a layer: one to nine hidden layers (Question 2.3).
 
-The other settings are those of the best network with 32 units in a published report on the
-width experiment. Flags change them.
+The other settings are those of the best network with 32 units in a published report on the width
+experiment; flags change them, or --from takes them from a finished run of q2_width.py. --init,
+--norm and --residual train networks with these remedies beside the plain ones. --why records the
+gradients and the dead units of SGD and Adam, without and with remedies.
 """
 
+import argparse
 import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from homework.backends import fit_with
+from homework.comparison import read_published
+from homework.depth import (
+    PLAIN,
+    Signals,
+    add_skip,
+    best_setting,
+    draw_signals,
+    initial_values,
+    norm_layers,
+    remedy_name,
+)
+from homework.figures import COLUMNS, TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
 from homework.report import plot_by_axis, show_best, tabulate
 
-from minidl import CrossEntropy, Dropout, Layer, Linear, Sequential, evaluate
+from minidl import Callback, CrossEntropy, Dataset, Dropout, Layer, Linear, Sequential
 from minidl.cli import run_main
-from minidl.grid import Grid
+from minidl.grid import Grid, Result
+from minidl.plots import Panel, line_plot
+
+OUT = Path("runs/q2_depth")
+WHY = ["sgd 0.01", "adam 0.001"]
+"""Optimizers and learning rates of --why."""
+WHY_EPOCHS = 10
 
 
 def train(
-    layers: int, width: int, learning_rate: float, dropout: float, l2: float, *, settings: Settings
+    layers: int,
+    width: int,
+    dropout: float,
+    l2: float,
+    learning_rate: float = 0.0,
+    optimizer: str = "",
+    network: str = PLAIN,
+    *,
+    why: bool = False,
+    settings: Settings,
 ) -> Trained:
-    """Train the network of one point of the grid; ``layers`` counts the hidden ones."""
+    """Train the network of one point of the grid; ``layers`` counts the hidden ones.
+
+    ``optimizer`` is empty, or as ``"sgd 0.01"`` an optimizer with its learning rate. ``network``
+    names the remedies for depth.
+    """
     dataset = settings.dataset
+    weight, bias = initial_values(network)
     hidden: list[Layer] = []
     for i in range(layers):
-        hidden += [
-            Linear(width if i else dataset.features, width),
+        block = [
+            Linear(width if i else dataset.features, width, weight_init=weight, bias_init=bias),
+            *norm_layers(network, width),
             ACTIVATIONS[settings.activation](),
             Dropout(dropout),
         ]
+        hidden += add_skip(block, network) if i else block
     output = Linear(width, dataset.classes)
     model = Sequential(*hidden, output, rng=settings.rng(), dtype=settings.dtype)
     loss = CrossEntropy()
-    optimizer = OPTIMIZERS[settings.optimizer](model, learning_rate, weight_decay=l2)
+    test = TestAccuracy(dataset, loss)
+    name, rate = settings.optimizer, learning_rate
+    if optimizer:
+        name, rate = optimizer.split()[0], float(optimizer.split()[1])
+    update = OPTIMIZERS[name](model, rate, weight_decay=l2)
+    callbacks: list[Callback] = [test]
+    signals = Signals(dataset, loss)
+    if why:
+        callbacks.append(signals)
     fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
     history = fit(
         model,
         dataset,
         loss,
-        optimizer,
+        update,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         rng=settings.rng(),
+        callbacks=callbacks,
     )
-    figures = {
-        "best_valid_accuracy": history.best.valid_accuracy,
-        "best_epoch": history.best.epoch,
-        "final_train_accuracy": history[-1].train_accuracy,
-        # As in the course's script, the tested network is that of the last epoch.
-        "test_accuracy": evaluate(model, dataset.splits["test"], loss)[1],
-    }
+    figures = both_epochs(history, test.values)
+    if why:
+        figures |= {"gradients": signals.gradients, "dead": signals.dead}
     return model, history, figures
 
 
+def take_setting(args: argparse.Namespace) -> None:
+    """Take the best setting of the first width from the folder ``--from`` and print it."""
+    point, settings = best_setting(args.source, args.widths[0])
+    args.learning_rates, args.dropouts = [point["learning_rate"]], [point["dropout"]]
+    args.l2s = [point["l2"]]
+    for name in ("optimizer", "activation", "epochs", "batch_size"):
+        setattr(args, name, settings[name])
+    words = {**point, **{k: settings[k] for k in ("optimizer", "activation", "epochs")}}
+    print(f"from {args.source}: " + ", ".join(f"{k} {v}" for k, v in words.items()))
+    if settings["data"] != args.data:
+        print(f"  (trained there on {settings['data']})")
+
+
+def draw_depths(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
+    """Draw training and validation accuracy against depth, for each kind of network."""
+    kinds: dict[str, list[Result]] = {}
+    for r in results:
+        if r.error is None:
+            words = [str(r.point[k]) for k in ("network", "optimizer") if k in r.point]
+            kinds.setdefault(", ".join(words), []).append(r)
+    curves: dict[str, Any] = {}
+    for name, runs in kinds.items():
+        depths = [r.point["layers"] for r in runs]
+        curves[f"{name}: validation"] = depths, [r.values["best_valid_accuracy"] for r in runs]
+        training = [r.values["final_train_accuracy"] for r in runs]
+        curves[f"{name}: training, last epoch"] = depths, training
+    ticks = sorted({r.point["layers"] for r in results})
+    dashed = [label for label in curves if label.endswith("last epoch")]
+    label = "accuracy (share of examples)"
+    title = dataset.title
+    panel = Panel(curves, "depth (hidden layers)", label, xticks=ticks, dashed=dashed, pairs=True)
+    line_plot(out / "accuracy-by-layers.png", panel, title=title)
+
+
+def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
+    """Draw the records of --why, one picture for each kind of network and optimizer."""
+    for network in dict.fromkeys(r.point["network"] for r in results):
+        for optimizer in dict.fromkeys(r.point["optimizer"] for r in results):
+            runs = {
+                r.point["layers"]: r.values
+                for r in results
+                if r.error is None
+                and (r.point["network"], r.point["optimizer"]) == (network, optimizer)
+            }
+            name = f"why-{network}-{optimizer}".replace(" ", "-")
+            if runs:
+                title = f"{dataset.title}: {network} networks, {optimizer}"
+                draw_signals(out / f"{name}.png", runs, title)
+
+
 def main() -> None:
-    parser = make_parser(__doc__.splitlines()[0], out="runs/q2_depth")
+    parser = make_parser(__doc__.splitlines()[0], out=str(OUT))
     add_axis(parser, "--layers", [1, 3, 5, 7, 9])
     add_axis(parser, "--widths", [32])
     add_axis(parser, "--learning-rates", [1e-3], low=0, open_low=True)
     add_axis(parser, "--dropouts", [0.0], low=0, high=1)
     add_axis(parser, "--l2s", [1e-4], low=0)
+    add = parser.add_argument
+    add("--init", choices=("pytorch", "he"), default="pytorch", help="remedy: initial values")
+    add("--norm", choices=("none", "layer", "batch"), default="none", help="remedy: normalisation")
+    add("--residual", action="store_true", help="remedy: skip connections")
+    add("--why", action="store_true", help="gradients and dead units, for SGD and Adam")
+    add("--from", dest="source", type=Path, metavar="FOLDER", help="a finished run of q2_width")
+    add("--compare", type=Path, metavar="CSV", help="published accuracies by depth")
     args = parser.parse_args()
+    published = read_published(args.compare, required=["layers"]) if args.compare else None
+    if args.source:
+        take_setting(args)
+    remedies = remedy_name(args.init, args.norm, args.residual)
+    if args.why:
+        if args.backend != "numpy":
+            raise ValueError("--why needs --backend numpy")
+        remedies = "he+layer+residual" if remedies == PLAIN else remedies
+        args.epochs = args.epochs or (None if args.full else WHY_EPOCHS)
 
-    grid = Grid(
-        layers=args.layers,
-        width=args.widths,
-        learning_rate=args.learning_rates,
-        dropout=args.dropouts,
-        l2=args.l2s,
-    )
-    dataset, results = run_grid(grid, train, args)
+    axes: dict[str, list[Any]] = {"layers": args.layers, "width": args.widths}
+    if not args.why:
+        axes["learning_rate"] = args.learning_rates
+    axes |= {"dropout": args.dropouts, "l2": args.l2s}
+    if args.why:
+        axes["optimizer"] = WHY
+    if remedies != PLAIN:
+        axes["network"] = [PLAIN, remedies]
+    if args.out == OUT and (args.why or remedies != PLAIN):
+        args.out = Path(f"{OUT}-why" if args.why else f"{OUT}-{remedies}")
+    dataset, results = run_grid(Grid(**axes), partial(train, why=args.why), args)
 
-    columns = {
-        "valid": "best_valid_accuracy",
-        "epoch": "best_epoch",
-        "train": "final_train_accuracy",
-        "test": "test_accuracy",
-    }
-    tabulate(dataset, results, columns, axis="layers", out=args.out)
+    tabulate(dataset, results, COLUMNS, axis="layers", out=args.out, published=published)
     show_best(dataset, results, args.out)
-    curves = {
-        "final training accuracy": "final_train_accuracy",
-        "best validation accuracy": "best_valid_accuracy",
-    }
-    xlabel = "depth (hidden layers)"
-    plot_by_axis(dataset, results, curves, axis="layers", xlabel=xlabel, out=args.out)
+    if remedies != PLAIN:
+        draw_depths(dataset, results, args.out)
+    else:
+        curves = {
+            "final training accuracy": "final_train_accuracy",
+            "best validation accuracy": "best_valid_accuracy",
+        }
+        xlabel = "depth (hidden layers)"
+        plot_by_axis(dataset, results, curves, axis="layers", xlabel=xlabel, out=args.out)
+    if args.why:
+        draw_reasons(dataset, results, args.out)
     print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
 
 

@@ -120,10 +120,13 @@ def main() -> None:
         "training": (epochs, history.column("train_loss")),
         "validation": (epochs, history.column("valid_loss")),
     }
-    accuracies = {"validation": (epochs, history.column("valid_accuracy"))}
+    accuracies = {
+        "training": (epochs, history.column("train_accuracy")),
+        "validation": (epochs, history.column("valid_accuracy")),
+    }
     for name, curves, label in (
         ("training-loss", losses, "loss (nats)"),
-        ("validation-accuracy", accuracies, "validation accuracy (share of examples)"),
+        ("validation-accuracy", accuracies, "accuracy (share of examples)"),
     ):
         file = args.out / f"{args.model}-{name}-{settings}.pdf"
         line_plot(file, Panel(curves, "epoch", label, title))

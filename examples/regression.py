@@ -2,7 +2,7 @@
 
     y = 10 sin(pi x1 x2) + 20 (x3 - 1/2)^2 + 10 x4 + 5 x5 + noise
 
-with noise of standard deviation 1, so no model can have a test error below 1 (Friedman 1991).
+with noise of standard deviation 1, which is the error of the best possible model (Friedman 1991).
 
 Run it with ``python examples/regression.py``.
 """

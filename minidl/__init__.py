@@ -26,7 +26,7 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
-from minidl.data import Dataset, Split, load_dataset, load_letters
+from minidl.data import Dataset, Split, load_dataset, load_letters, load_scenes
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
@@ -146,6 +146,7 @@ __all__ = [
     "init",
     "load_dataset",
     "load_letters",
+    "load_scenes",
     "outputs",
     "parity",
     "relumax",

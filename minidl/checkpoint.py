@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import zipfile
@@ -17,6 +18,7 @@ from minidl.layer import Layer
 from minidl.optim import Optimizer
 from minidl.parameter import walk
 from minidl.typing import Array
+from minidl.validation import check_array
 
 FORMAT = 1
 
@@ -74,25 +76,47 @@ def load(
         If the file is damaged or belongs to another model or optimizer; then nothing is changed.
     """
     arrays, meta = _read(Path(path))
-    history = History.from_dict(meta["history"]) if "history" in meta else History()
-    history.best_theta = arrays.get("best_theta")
-    streams, rngs = meta["streams"], _rngs(model)
+    twin, twin_optimizer = copy.deepcopy((model, optimizer))
+    try:
+        history = _history(arrays, meta, twin)
+        _restore(arrays, meta, twin, twin_optimizer)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    _restore(arrays, meta, model, optimizer)  # cannot fail: the copies took the same state
+    return history
+
+
+def _restore(
+    arrays: dict[str, Array], meta: dict[str, Any], model: Layer, optimizer: Optimizer | None
+) -> None:
+    """Set the state of model, optimizer and random streams."""
+    streams, rngs = meta.get("streams"), _rngs(model)
+    if not isinstance(streams, list):
+        raise ValueError(f"expected a list of random streams, got {streams!r}")
     if len(streams) != len(rngs):
-        raise ValueError(f"{path}: has {len(streams)} random streams, the model {len(rngs)}")
+        raise ValueError(f"has {len(streams)} random streams, the model {len(rngs)}")
+    for i, (rng, state) in enumerate(zip(rngs, streams, strict=True)):
+        try:
+            rng.bit_generator.state = state
+        except (ValueError, TypeError, LookupError, OverflowError) as error:
+            kind = type(rng.bit_generator).__name__
+            raise ValueError(f"random stream {i}: expected a state of {kind} ({error})") from error
     if optimizer is not None:
         if meta.get("optimizer") != type(optimizer).__name__:
             saved = meta.get("optimizer", "no optimizer")
-            raise ValueError(f"{path}: expected a {type(optimizer).__name__}, got {saved}")
-        before = optimizer.state_dict()
+            raise ValueError(f"expected a {type(optimizer).__name__}, got {saved}")
         optimizer.load_state_dict(_part(arrays, "optimizer/"))
-    try:
-        model.load_state_dict(_part(arrays, "model/"))
-    except ValueError as error:
-        if optimizer is not None:
-            optimizer.load_state_dict(before)
-        raise ValueError(f"{path}: {error}") from error
-    for rng, state in zip(rngs, streams, strict=True):
-        rng.bit_generator.state = state
+    model.load_state_dict(_part(arrays, "model/"))
+
+
+def _history(arrays: dict[str, Array], meta: dict[str, Any], model: Layer) -> History:
+    """Return the saved history, with best parameters that fit the model."""
+    history = History.from_dict(meta["history"]) if "history" in meta else History()
+    if "best_theta" in arrays:
+        theta = model.theta
+        history.best_theta = check_array(
+            "History", "best_theta", arrays["best_theta"], theta.shape, theta.dtype
+        )
     return history
 
 
@@ -107,6 +131,7 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             archive = np.load(file, allow_pickle=False)
             arrays = {key: archive[key] for key in archive.files}
         meta = json.loads(str(arrays.pop("meta")))
+        saved = meta.get("format")
     except FileNotFoundError:
         raise
     except (
@@ -119,8 +144,8 @@ def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
         zlib.error,
     ) as error:
         raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
-    if meta.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected checkpoint format {FORMAT}, got {meta.get('format')}")
+    if saved != FORMAT:
+        raise ValueError(f"{path}: expected checkpoint format {FORMAT}, got {saved}")
     return arrays, meta
 
 

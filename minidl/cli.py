@@ -55,6 +55,6 @@ def run_main(main: Callable[[], None]) -> NoReturn:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
-        print(f"\n{interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)

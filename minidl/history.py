@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import math
+import numbers
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ class Epoch:
         if self.valid_accuracy is not None:
             return self.valid_accuracy
         return -math.inf if self.valid_loss is None else -self.valid_loss
+
+
+_MAY_BE_NONE = ("train_accuracy", "valid_loss", "valid_accuracy")
 
 
 class History:
@@ -103,9 +107,17 @@ class History:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> History:
-        """Build a history from what ``to_dict`` returned."""
-        history = cls(ties=state["ties"])
-        history.records = [Epoch(**record) for record in state["records"]]
+        """Build a history from what ``to_dict`` returned; ValueError for anything else."""
+        try:
+            history = cls(ties=state["ties"])
+            history.records = [Epoch(**record) for record in state["records"]]
+        except (TypeError, LookupError) as error:
+            raise ValueError(f"History: cannot be read ({error!r})") from error
+        for record in history.records:
+            for name, figure in dataclasses.asdict(record).items():
+                unmeasured = figure is None and name in _MAY_BE_NONE
+                if not (isinstance(figure, numbers.Real) or unmeasured):
+                    raise ValueError(f"History: expected {name} to be a number, got {figure!r}")
         return history
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
@@ -129,7 +141,7 @@ class History:
     def plot(
         self, path: str | os.PathLike[str], *, title: str = "", loss_unit: str | None = None
     ) -> None:
-        """Draw loss and accuracy over the epochs (needs matplotlib).
+        """Draw loss and accuracy over the epochs, with the best epoch marked (needs matplotlib).
 
         Parameters
         ----------
@@ -151,6 +163,7 @@ class History:
             "accuracy": "accuracy (share of examples)",
         }
         epochs, panels = self.column("epoch"), []
+        mark = self.best.epoch if self.best.score > -math.inf else None
         for figure, label in labels.items():
             curves = {
                 name: (epochs, self.column(f"{part}_{figure}"))
@@ -158,7 +171,7 @@ class History:
                 if None not in self.column(f"{part}_{figure}")
             }
             if curves:
-                panels.append(Panel(curves, "epoch", label))
+                panels.append(Panel(curves, "epoch", label, mark=mark))
         line_plot(path, *panels, title=title)
 
     def __repr__(self) -> str:

@@ -59,7 +59,7 @@ def glorot(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_ou
 
 @dataclass(frozen=True)
 class normal:  # noqa: N801 - named like the functions above: normal(0.1, 0.1)
-    """Normal with a given ``mean`` and ``std``; the homework's MLP uses ``normal(0.1, 0.1)``."""
+    """Normal with a given ``mean`` and ``std``."""
 
     mean: float = 0.0
     std: float = 1.0

@@ -25,7 +25,7 @@ from numpy.typing import DTypeLike
 from minidl.parameter import Parameter, is_layer, members, named_parameters, walk
 from minidl.rng import as_generator
 from minidl.typing import Array, Backward, Rng
-from minidl.validation import did_you_mean
+from minidl.validation import check_array, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,14 +60,18 @@ class Layer(ABC):
     skips_input_grad: ClassVar[bool] = False
     """Whether ``backward(dy, input_grad=False)`` is possible: it writes the parameters'
     gradients, does not compute ``dx``, and returns None. Training uses it on the first layer.
-    A class with its own ``forward`` must declare this itself: the value is not inherited."""
+    It belongs to a ``forward``: a subclass with its own ``forward`` does not inherit it."""
 
     _theta: Array
     _grad: Array
 
     def __init_subclass__(cls) -> None:
-        if "forward" in vars(cls) and "skips_input_grad" not in vars(cls):
-            cls.skips_input_grad = False
+        for base in cls.__mro__:
+            if "skips_input_grad" in vars(base):
+                return
+            if "forward" in vars(base):
+                cls.skips_input_grad = False
+                return
 
     @abstractmethod
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
@@ -168,22 +172,21 @@ class Layer(ABC):
         Raises
         ------
         ValueError
-            If a name is missing or unknown, or if a shape differs.
+            If a name is missing or unknown, a shape differs, or a value is not a number.
         """
         owner, own = type(self).__name__, dict(self.named_parameters())
         for name in state:
             if name not in own:
                 raise ValueError(f"{owner}: no parameter {name!r}{did_you_mean(name, own)}")
+        parts: dict[str, Array] = {}
         for name, parameter in own.items():
             if name not in state:
                 raise ValueError(f"{owner}: the state has no value for {name!r}")
-            if np.shape(state[name]) != parameter.shape:
-                raise ValueError(
-                    f"{owner}: expected {name} of shape {parameter.shape}, "
-                    f"got {np.shape(state[name])}"
-                )
+            parts[name] = check_array(
+                owner, name, state[name], parameter.shape, parameter.value.dtype
+            )
         for name, parameter in own.items():
-            parameter.value = state[name]
+            parameter.value = parts[name]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -30,6 +30,27 @@ class Loss(Protocol):
         ...
 
 
+class TwiceDifferentiable(Loss, Protocol):
+    """A loss with second derivatives: cross-entropy, the squared error, logistic loss."""
+
+    def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
+        """Return the product of the Hessian in the logits with ``v``, of the logits' shape."""
+        ...
+
+
+def hessian(loss: TwiceDifferentiable, logits: Array, y: Array) -> Array:
+    """Return the Hessian of each example in its logits, (n, K, K), a column at a time.
+
+    The Hessian in all logits together is block-diagonal with these blocks. For large K use
+    ``loss.hessian_vector_product``, which takes O(K) for an example.
+    """
+    units = np.eye(logits.shape[1], dtype=logits.dtype)
+    columns = [
+        loss.hessian_vector_product(logits, y, np.tile(unit, (len(logits), 1))) for unit in units
+    ]
+    return np.stack(columns, axis=-1)
+
+
 def check_labels(owner: str, logits: Array, y: Array) -> Array:
     """Check ``y``: integers in ``0..K-1``, (n,), or distributions, (n, K).
 
@@ -152,6 +173,12 @@ class FenchelYoung(ReducedLoss):
             value = self.map.fenchel_young(logits.astype(np.float64), labels)[0]
         dlogits *= share
         return value * share, dlogits
+
+    def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
+        """Return the Hessian times ``v``, (n, K): ``J v / n``, J the Jacobian of the map."""
+        check_labels(type(self).__name__, logits, y)
+        product: Array = self.map.jvp(self.map(logits), v) * logits.dtype.type(self.share(len(v)))
+        return product
 
     def _settings(self) -> list[str]:
         return [repr(self.map), *super()._settings()]
@@ -277,6 +304,11 @@ class SquaredError(ReducedLoss):
         value = 0.5 * float(np.square(error).sum(dtype=np.float64)) * share
         return value, error * share
 
+    def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
+        """Return the Hessian times ``v``: ``v / n``, since the Hessian of an example is I."""
+        product: Array = v * logits.dtype.type(self.share(len(v)))
+        return product
+
 
 class Perceptron(ReducedLoss):
     r"""The multi-class perceptron's loss (Rosenblatt 1958; Collobert and Bengio 2004).
@@ -353,6 +385,11 @@ class BinaryLogistic(ReducedLoss):
         e = np.exp(-np.abs(self._signs(logits, y) * logits))
         curvature: Array = self.share(len(logits)) * e / np.square(1 + e)
         return curvature
+
+    def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
+        """Return the Hessian times ``v``: the second derivative of each logit times its ``v``."""
+        product: Array = self.second_derivative(logits, y) * v
+        return product
 
     @staticmethod
     def _signs(logits: Array, y: Array) -> Array:

@@ -3,11 +3,12 @@
 An optimizer updates the flat vector of all parameters of a model in blocks that stay in cache,
 with two scratch blocks: no temporary arrays, no loop over layers.
 
-Every 50 steps, numbers that are about to become denormal are set to zero. A pixel that is always
-dark or a dead ReLU unit has gradient 0, so its moments decay towards 0, and arithmetic on denormal
-numbers is slow: an epoch of Fashion-MNIST took 3 to 10 times as long on one processor, a few per
-cent longer on another. The thresholds are too small to change an accuracy: in float32 1e-15 for
-parameters, 1e-25 and 1e-35 for first and second moments; in float64 1e-150, 1e-200 and 1e-290.
+Every 50 steps, numbers that are about to become denormal are set to zero (a flush). A pixel that
+is always dark or a dead ReLU unit has gradient 0, so its moments decay towards 0, and arithmetic
+on denormal numbers is slow: an epoch of Fashion-MNIST took 3 to 10 times as long on one processor,
+a few per cent longer on another. The thresholds are too small to change an accuracy: in float32
+1e-15 for parameters, 1e-25 and 1e-35 for first and second moments; in float64 1e-150, 1e-200 and
+1e-290. Adam with a small ``eps`` divides by small second moments and has lower thresholds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 from minidl.layer import Layer
 from minidl.typing import Array
-from minidl.validation import check_float, check_int, did_you_mean
+from minidl.validation import check_array, check_float, check_int, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,10 +116,13 @@ class Optimizer(ABC):
 
     def flush(self) -> None:
         """Set parameters and moments that are about to become denormal to zero."""
-        theta = self.model.theta
-        vectors, thresholds = [theta, *self._state], _THRESHOLDS[theta.dtype]
-        for vector, threshold in zip(vectors, thresholds, strict=False):
+        vectors = [self.model.theta, *self._state]
+        for vector, threshold in zip(vectors, self._thresholds(), strict=False):
             _flush(vector, threshold)
+
+    def _thresholds(self) -> tuple[float, float, float]:
+        """Return the magnitudes of parameters, first and second moments below which 0 is set."""
+        return _THRESHOLDS[self.model.theta.dtype]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step count and a copy of each moment: all that a resumed run needs."""
@@ -128,7 +132,13 @@ class Optimizer(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set the state to that of an optimizer of the same type and model size."""
+        """Set the state to that of an optimizer of the same type and model size, or change nothing.
+
+        Raises
+        ------
+        ValueError
+            If a name is missing or unknown, a shape differs, or a value is not a number.
+        """
         owner, known = type(self).__name__, ("steps", *self.moments)
         for name in state:
             if name not in known:
@@ -136,15 +146,14 @@ class Optimizer(ABC):
         for name in known:
             if name not in state:
                 raise ValueError(f"{owner}: the state has no {name!r}")
-        for name in self.moments:
-            if np.shape(state[name]) != self.model.theta.shape:
-                raise ValueError(
-                    f"{owner}: expected {name} of shape {self.model.theta.shape}, "
-                    f"got {np.shape(state[name])}"
-                )
-        self.steps = check_int(owner, "steps", state["steps"], low=0)
-        for name, vector in zip(self.moments, self._state, strict=True):
-            vector[:] = state[name]
+        theta = self.model.theta
+        steps = check_int(owner, "steps", state["steps"], low=0)
+        new = [
+            check_array(owner, name, state[name], theta.shape, theta.dtype) for name in self.moments
+        ]
+        self.steps = steps
+        for vector, values in zip(self._state, new, strict=True):
+            vector[:] = values
 
     def torch_moments(self) -> dict[str, Array]:
         """Return the moments with PyTorch's names and scaling."""
@@ -258,6 +267,19 @@ class Adam(Optimizer):
     -----
     The stored moments are ``m / (1 - beta1)`` and ``v / (1 - beta2)``. This saves two passes over
     memory; the step size contains the constants. ``torch_moments`` returns ``m`` and ``v``.
+
+    Where the stored second moment overflows, ``step`` raises a FloatingPointError: with an
+    infinite moment a parameter would never change again. Gradients may stay at
+    ``sqrt(max (1 - beta2))`` and reach ``sqrt(max)`` once, where ``max`` is the largest number of
+    the dtype: 5.8e17 and 1.8e19 in float32 with the default betas (PyTorch: 1.8e19 and 5.8e20).
+
+    The flush sets stored moments below 1e-25 and 1e-35 to zero (float64: 1e-200 and 1e-290). For
+    ``eps`` below 1e-8 the thresholds are multiplied by ``eps / 1e-8`` and by its square, so that
+    with ``eps=0`` the moments are never changed. For ``beta2`` up to 0.99999 and every ``eps`` a
+    flush changes the denominator by less than half a unit in its last place, and a parameter
+    through the first moment by less than ``1e-17 lr``. So the flush is exact up to rounding for
+    parameters above 1e-15 and ``1e-9 lr``; parameters below 1e-15 become 0. For ``eps`` below
+    1e-11 in float32, denormal second moments remain and steps may become slow.
     """
 
     moments = ("scaled_exp_avg", "scaled_exp_avg_sq")
@@ -285,25 +307,41 @@ class Adam(Optimizer):
         m, v = self._state
         return {"exp_avg": m * (1 - self.betas[0]), "exp_avg_sq": v * (1 - self.betas[1])}
 
+    def _thresholds(self) -> tuple[float, float, float]:
+        parameter, first, second = super()._thresholds()
+        ratio = min(1.0, self.eps / 1e-8)
+        return parameter, first * ratio, second * ratio**2
+
     def _prepare(self, lr: float) -> None:
         beta1, beta2 = self.betas
         # sqrt(v / (1 - beta2^t)) = root * sqrt(v / (1 - beta2))
         root = math.sqrt((1 - beta2) / (1 - beta2**self.steps))
-        self._eps = self.eps / root
-        self._lr = lr * (1 - beta1) / (1 - beta1**self.steps) / root
+        eps, lr = self.eps / root, lr * (1 - beta1) / (1 - beta1**self.steps) / root
+        # As arrays of no dimensions: NumPy is slower with Python's numbers.
+        dtype = self.model.theta.dtype
+        self._betas = np.array(beta1, dtype), np.array(beta2, dtype)
+        self._eps, self._lr = np.array(eps, dtype), np.array(lr, dtype)
 
     def _update(self, theta: Array, grad: Array, *rest: Array) -> None:
         m, v, s, g = rest
         if self.weight_decay:
             grad = self._decay(theta, grad, g)
-        m *= self.betas[0]
+        beta1, beta2 = self._betas
+        m *= beta1
         m += grad
-        np.multiply(grad, grad, out=s)
-        v *= self.betas[1]
-        v += s
-        np.sqrt(v, out=s)
+        try:
+            with np.errstate(over="raise"):
+                np.multiply(grad, grad, s)
+                v *= beta2
+                v += s
+        except FloatingPointError:
+            raise FloatingPointError(
+                f"{self!r}: the second moment overflows {v.dtype} at step {self.steps}; the "
+                f"largest gradient is {np.abs(grad).max():.2g}"
+            ) from None
+        np.sqrt(v, s)
         s += self._eps
-        np.divide(m, s, out=s)
+        np.divide(m, s, s)
         s *= self._lr
         theta -= s
 

@@ -19,7 +19,7 @@ from minidl.validation import require
 class Panel:
     """One set of axes: a pair of x and y values for each label."""
 
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    curves: Mapping[str, tuple[Sequence[float] | Array, Sequence[float] | Array]]
     xlabel: str
     ylabel: str
     title: str = ""
@@ -29,6 +29,10 @@ class Panel:
     """Whether the y axis is logarithmic; values that are not positive are left out."""
     dashed: Sequence[str] = ()
     """Labels of the curves with a dashed line."""
+    mark: float | None = None
+    """The x position of a vertical dotted line: the best epoch."""
+    pairs: bool = False
+    """Whether each curve and the next one share a colour."""
 
 
 def figure(width: float, height: float) -> Any:
@@ -42,13 +46,21 @@ def save(picture: Any, path: str | os.PathLike[str]) -> None:
         picture.savefig(temporary, dpi=150)
 
 
-def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> None:
-    """Draw panels side by side."""
-    picture = figure(5.2 * len(panels), 3.8)
+def line_plot(
+    path: str | os.PathLike[str], *panels: Panel, title: str = "", legend_below: bool = False
+) -> None:
+    """Draw panels side by side; ``legend_below`` draws one legend for panels with equal labels."""
+    # A legend in the axes would cover some of many curves.
+    beside = [len(panel.curves) > 4 and not legend_below for panel in panels]
+    picture = figure(5.2 * len(panels) + 3.2 * sum(beside), 3.8)
     for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for label, (x, y) in panel.curves.items():
-            style = "--" if label in panel.dashed else "-"
-            axes.plot(x, y, style, label=label, marker="o" if panel.xticks else None, markersize=4)
+        for i, (label, (x, y)) in enumerate(panel.curves.items()):
+            style = ("--" if label in panel.dashed else "-") + ("o" if panel.xticks else "")
+            colour = f"C{(i // 2 if panel.pairs else i) % 10}"
+            axes.plot(x, y, style, color=colour, label=label, markersize=4)
+        if panel.mark is not None:
+            label = f"best {panel.xlabel} ({panel.mark:g})"
+            axes.axvline(panel.mark, color="grey", linestyle=":", label=label)
         if panel.xticks:
             axes.set_xscale("log")
             axes.set_xticks(panel.xticks, [f"{tick:g}" for tick in panel.xticks])
@@ -59,8 +71,15 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
             axes.set_yscale("log", nonpositive="mask")
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
         axes.grid(alpha=0.3)
-        if len(panel.curves) > 1:
+        if legend_below:
+            continue
+        if len(panel.curves) > 4:
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+        elif len(panel.curves) > 1 or panel.mark is not None:
             axes.legend()
+    if legend_below:
+        handles, labels = axes.get_legend_handles_labels()
+        picture.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     if title:
         picture.suptitle(title)
     save(picture, path)
@@ -110,7 +129,7 @@ def captioned_sheet(
             axes.axis("off")
         for axes, image, caption in zip(grid, images, captions, strict=False):
             axes.imshow(image, cmap="gray_r", interpolation="nearest", vmin=0, vmax=255)
-            axes.set_title(caption, fontsize=7, y=-0.06, va="top")
+            axes.set_title(caption, fontsize=7, y=-0.06, va="top", pad=0)
     if title:
         picture.suptitle(title, fontsize=10)
     save(picture, path)

@@ -7,6 +7,11 @@ import math
 import operator
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minidl.typing import Array
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -60,6 +65,18 @@ def check_float(
         want = " ".join(["a finite number", " and ".join(bounds)]).strip()
         raise ValueError(f"{owner}: expected {name} to be {want}, got {value!r}")
     return number
+
+
+def check_array(
+    owner: str, name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Return a copy of ``value`` in ``dtype``; ValueError if it has another shape or no numbers."""
+    array = np.asarray(value)
+    if array.shape != shape:
+        raise ValueError(f"{owner}: expected {name} of shape {shape}, got {array.shape}")
+    if not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise ValueError(f"{owner}: expected {name} to be real numbers, got dtype {array.dtype}")
+    return array.astype(dtype)
 
 
 def require(module: str, extra: str) -> ModuleType:

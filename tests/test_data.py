@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.data import Dataset, letters, load_dataset, load_letters, read_idx
+from minidl.data import Dataset, cache, letters, load_dataset, load_letters, read_idx
+from minidl.data.__main__ import describe, sheet_rows
+from minidl.data.images import as_images, class_name
 
 KEYS = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
@@ -394,3 +396,333 @@ def test_show_with_bad_input(tmp_path, args, message):
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not list(tmp_path.glob("*.png"))
+
+
+# ---------------------------------------------------------------- rows, positions, checksums
+
+
+@pytest.mark.parametrize("scale", [-1.0, 1 / 1024, 0.5, 1.0, 2.0, 255.0])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_every_scale_is_applied(scale, kind):
+    x = np.arange(12, dtype=kind).reshape(6, 2)
+    split = Dataset((x, np.zeros(6, int)), scale=scale).train
+    for dtype in ("float32", "float64"):
+        np.testing.assert_array_equal(
+            split.rows(np.array([4, 1]), dtype), scale * x[[4, 1]].astype(dtype)
+        )
+        out = np.empty((2, 2), dtype)
+        assert split.rows(np.array([4, 1]), out=out) is out
+        np.testing.assert_array_equal(out, scale * x[[4, 1]].astype(dtype))
+    np.testing.assert_array_equal(
+        np.concatenate(list(split.chunks("float64"))), scale * x.astype(float)
+    )
+    assert (x == np.arange(12).reshape(6, 2)).all()  # the data on disk stay as they are
+
+
+@pytest.mark.parametrize("row", [0, 4095, 4096, 5000, 8191, 8192, 9999])
+def test_the_position_of_a_value_that_is_not_finite(row):
+    x, y = np.zeros((10_000, 3)), np.zeros(10_000, int)
+    x[row, 1] = x[9999, 2] = np.inf
+    with pytest.raises(
+        ValueError, match=rf"train: expected finite features, got x\[{row}, 1\] = inf"
+    ):
+        Dataset((x, y))
+
+
+@pytest.mark.parametrize("n", [1, 4095, 4096, 4097, 8192, 10_000])
+def test_chunks_are_all_rows_in_order(n):
+    x = np.arange(n, dtype=np.float64)[:, None]
+    split = Dataset((x, np.zeros(n, int))).train
+    chunks = list(split.chunks("float64"))
+    assert max(map(len, chunks)) <= 4096
+    np.testing.assert_array_equal(np.concatenate(chunks), x)
+    mapped = Dataset((x, np.zeros(n, int)), classes=1).map(lambda rows: rows + 1)
+    np.testing.assert_array_equal(mapped.train.x, x + 1)
+
+
+def test_the_checksum_sees_every_change():
+    x, y = np.arange(30_000, dtype=np.uint8).reshape(10_000, 3), np.arange(10_000) % 3
+    other_x, late_x, other_y = x.copy(), x.copy(), y.copy()
+    other_x[0, 0] ^= 1
+    late_x[-1, -1] ^= 1
+    other_y[-1] = 1
+    sets = [
+        Dataset((x, y)),
+        Dataset((other_x, y)),
+        Dataset((late_x, y)),
+        Dataset((x, other_y), classes=3),
+        Dataset((x.astype(np.float32), y)),
+        Dataset((x.astype(np.float64), y)),
+        Dataset((x.reshape(5_000, 6), y[:5_000])),
+        Dataset((x, y), scale=1 / 255),
+        Dataset((x, y), (x, y)),
+        Dataset((x, y), None, (x, y)),
+        Dataset((x, y), (x, y), (x, y)),
+    ]
+    sums = [data.checksum() for data in sets]
+    assert len(set(sums)) == len(sets)
+    assert all(len(s) == 64 for s in sums)
+    assert Dataset((x.copy(), y.copy()), name="another name").checksum() == sums[0]
+
+
+@given(n=st.integers(1, 60), size=st.integers(1, 80))
+def test_a_sample_is_evenly_spaced_over_all_rows(n, size):
+    x = np.arange(n, dtype=np.float64)[:, None]
+    sample = Dataset((x, np.arange(n) % 2), classes=2).sample(train=size).train
+    rows = sample.x[:, 0].astype(int)
+    assert len(rows) == min(n, size)
+    assert (sample.y == rows % 2).all()
+    assert rows[0] == 0
+    gaps = np.diff([*rows, n])  # the last gap reaches the end
+    assert gaps.min() >= 1
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_a_sample_keeps_the_scale_and_the_other_parts():
+    x, y = np.arange(8, dtype=np.uint8)[:, None], np.zeros(8, int)
+    sample = Dataset((x, y), (x, y), (x, y), classes=4, name="some").sample(train=2, test=4)
+    assert [len(s) for s in sample.splits.values()] == [2, 8, 4]
+    assert (sample.name, sample.classes, sample.train.scale) == ("some", 4, 1 / 256)
+    with pytest.raises(ValueError, match=r"some: expected train to be a whole number >= 1, got 0"):
+        sample.sample(train=0)
+
+
+@pytest.mark.parametrize(
+    ("train", "expected", "classes"),
+    [
+        ([0, 1, 2], [0, 1, 2], 3),
+        ([1, 2, 3], [0, 1, 2], 3),  # labels from 1
+        ([2, 3, 4], [2, 3, 4], 5),  # from 0, without the first two classes
+        ([5, 5, 5], [5, 5, 5], 6),
+        ([1, 1, 1], [0, 0, 0], 1),
+    ],
+)
+def test_labels_count_from_1_only_if_the_least_is_1(tmp_path, train, expected, classes):
+    def change(content):
+        for key in KEYS["2025-26"][1::2]:
+            content[key] = np.resize(train, len(content[key]))
+
+    data = load_dataset(write_npz(tmp_path / "set.npz", change=change))
+    for split in data.splits.values():
+        np.testing.assert_array_equal(split.y, np.resize(expected, len(split)))
+    assert data.classes == classes
+
+
+@pytest.mark.parametrize(("n", "valid"), [(6, 1), (11, 1), (17, 2), (60, 10), (65, 10)])
+def test_the_last_sixth_of_mnist_is_the_validation_part(tmp_path, n, valid):
+    x, y, *_ = write_idx(tmp_path, sizes=(n, 6))
+    data = load_dataset(tmp_path)
+    assert [len(s) for s in data.splits.values()] == [n - valid, valid, 6]
+    np.testing.assert_array_equal(data.valid.x, x[n - valid :].reshape(valid, 9))
+    np.testing.assert_array_equal(data.train.y, y[: n - valid])
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
+def test_bytes_after_an_idx_array(tmp_path, name, zipped):
+    write_idx(tmp_path)
+    raw = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(raw + b"\0") if zipped else raw + b"\0")
+    n, shape = (108, r"\(12, 3, 3\)") if "images" in name else (12, r"\(12,\)")
+    with pytest.raises(
+        ValueError, match=rf"{name}: expected {n} values for shape {shape}, got {n + 1}"
+    ):
+        load_dataset(tmp_path)
+
+
+def test_idx_files_that_do_not_belong_together(tmp_path):
+    write_idx(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(11)))
+    with pytest.raises(ValueError, match="12 training images but 11 labels"):
+        load_dataset(tmp_path)
+    array = read_idx(tmp_path / "train-images-idx3-ubyte", 3)
+    assert (array.shape, array.dtype) == ((12, 3, 3), np.uint8)
+
+
+def test_emnist_needs_more_than_its_validation_part(tmp_path):
+    write_idx(tmp_path, "emnist-letters-", "test", (20_800, 8), base=1)
+    with pytest.raises(ValueError, match=r"more than 20800 training images.*got 20800"):
+        load_dataset(tmp_path)
+    write_idx(tmp_path, "emnist-letters-", "test", (20_826, 8), base=1)
+    assert [len(s) for s in load_dataset(tmp_path).splits.values()] == [26, 20_800, 8]
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_rows_as_images():
+    x = np.arange(2 * 6, dtype=np.float64).reshape(3, 4) * 3 - 7
+    data = Dataset((x, np.array([0, 1, 0])))
+    grey = as_images(data, data.train, np.array([2, 0]))
+    expected = np.round(255 * (x - x.min()) / (x.max() - x.min())).astype(np.uint8).reshape(3, 2, 2)
+    assert grey.dtype == np.uint8
+    assert (grey.min(), grey.max()) == (0, 255)  # black and white for the whole part
+    np.testing.assert_array_equal(grey, expected[[2, 0]])
+    by_column = as_images(data, data.train, np.array([2, 0]), transpose=True)
+    np.testing.assert_array_equal(by_column, expected[[2, 0]].transpose(0, 2, 1))
+    stored = Dataset((x, np.array([0, 1, 0])), transposed=True)
+    np.testing.assert_array_equal(as_images(stored, stored.train, np.array([2, 0])), by_column)
+    upright = as_images(stored, stored.train, np.array([2, 0]), transpose=False)
+    np.testing.assert_array_equal(upright, grey)
+
+
+def test_colour_images_and_constant_images():
+    x = np.arange(2 * 12, dtype=np.uint8).reshape(2, 2, 2, 3)
+    data = Dataset((x, np.array([0, 1])))
+    colour = as_images(data, data.train, np.arange(2))
+    assert colour.shape == (2, 2, 2, 3)
+    np.testing.assert_array_equal(colour, np.round(255 * (x / 23.0)).astype(np.uint8))
+    swapped = as_images(data, data.train, np.arange(2), transpose=True)
+    np.testing.assert_array_equal(swapped, colour.transpose(0, 2, 1, 3))
+    flat = Dataset((np.full((2, 4), 7, np.uint8), np.array([0, 1])))
+    assert (as_images(flat, flat.train, np.arange(2)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("features", "shape"),
+    [(1, None), (2, None), (3, None), (4, (2, 2)), (12, (2, 2, 3)), (13, None), (27, (3, 3, 3)), (49, (7, 7))],
+)  # fmt: skip
+def test_features_that_are_square_images(features, shape):
+    data = Dataset((np.zeros((3, features)), np.arange(3)))
+    images = as_images(data, data.train, np.arange(2))
+    assert (images if shape is None else images.shape) == (None if shape is None else (2, *shape))
+    regression = Dataset((np.zeros((3, features)), np.zeros(3)))
+    assert as_images(regression, regression.train, np.arange(2)) is None
+
+
+@pytest.mark.parametrize(("classes", "name"), [(26, "C"), (25, "2"), (27, "2"), (10, "2")])
+def test_names_of_classes(classes, name):
+    assert class_name(Dataset((np.zeros((3, 4)), np.arange(3)), classes=classes), 2) == name
+
+
+# ---------------------------------------------------------------- python -m minidl.data
+
+
+def test_the_contact_sheet_shows_the_first_examples_of_each_class():
+    x = np.arange(12 * 4, dtype=np.uint8).reshape(12, 4)
+    data = Dataset((x, np.resize([0, 1, 2], 12)), classes=4)
+    rows = sheet_rows(data, data.train, 3, transpose=False)
+    assert list(rows) == ["0", "1", "2", "3"]
+    assert [len(images) for images in rows.values()] == [3, 3, 3, 0]
+    every = as_images(data, data.train, np.arange(12))
+    np.testing.assert_array_equal(rows["1"], every[[1, 4, 7]])
+    np.testing.assert_array_equal(
+        sheet_rows(data, data.train, 3, transpose=True)["1"], rows["1"].transpose(0, 2, 1)
+    )
+    table = Dataset((np.zeros((3, 5)), np.arange(3)))
+    assert sheet_rows(table, table.train, 3, transpose=False) is None
+
+
+def test_descriptions():
+    x, y = np.array([[0, 255], [3, 4], [5, 6]], np.uint8), np.array([0, 1, 1])
+    data = Dataset((x, y), (x[1:], y[1:]), name="some", generated=True)
+    assert describe(data).splitlines() == [
+        "some: 2 classes, 2 features",
+        "generated by a program: not real data",
+        "train        3 examples; uint8 0 .. 255, scaled by 0.00390625; labels 0 .. 1, 1 to 2 a class",
+        "valid        2 examples; uint8 3 .. 6, scaled by 0.00390625; labels 1 .. 1, 0 to 2 a class",
+        f"sha256 {data.checksum()}",
+    ]
+    regression = Dataset((np.array([[0.5], [2]]), np.array([-1.5, 3])), name="houses")
+    assert describe(regression).splitlines()[:2] == [
+        "houses: a regression, 1 features",
+        "train        2 examples; float64 0.5 .. 2, scaled by 1; targets -1.5 .. 3",
+    ]
+
+
+def test_show_one_part_in_another_file(tmp_path):
+    write_npz(tmp_path / "set.npz")
+    done = show(
+        "set.npz",
+        "--split",
+        "test",
+        "--out",
+        "sheets/test.png",
+        "--columns",
+        1,
+        "--transpose",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "wrote sheets/test.png"
+    assert (tmp_path / "sheets/test.png").read_bytes().startswith(b"\x89PNG")
+    content = {
+        "Xtrain": np.zeros((5, 3)),
+        "ytrain": np.arange(5) + 0.5,
+        "Xtest": np.zeros((4, 3)),
+        "ytest": np.ones(4),
+    }
+    np.savez(tmp_path / "houses.npz", **content)
+    done = show("houses.npz", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        done.stdout.splitlines()[-1]
+        == "no picture: the 3 features are not square images with class labels"
+    )
+    done = show("houses.npz", "--split", "valid", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "python -m minidl.data: --split: houses has no valid part\n",
+    )
+    assert [p.name for p in tmp_path.glob("*.png")] == []
+
+
+# ---------------------------------------------------------------- the cache of letters
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"MINIDL_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+        ("linux", {"XDG_CACHE_HOME": "/b"}, "/b/minidl"),
+        ("linux", {"HOME": "/home/me"}, "/home/me/.cache/minidl"),
+        ("darwin", {"HOME": "/home/me", "XDG_CACHE_HOME": "/b"}, "/home/me/Library/Caches/minidl"),
+        ("win32", {"LOCALAPPDATA": "/c", "XDG_CACHE_HOME": "/b"}, "/c/minidl"),
+    ],
+)
+def test_the_folder_of_the_cache(monkeypatch, platform, variables, expected):
+    for name in ("MINIDL_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cache.sys, "platform", platform)
+    assert cache.cache_folder().as_posix() == expected
+
+
+def test_the_smallest_cached_file_is_used_and_half_written_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    for n in (20, 30):
+        load_letters(n, 10, 10)
+    assert load_letters(15, 10, 10).train.file.name.endswith("-20.npy")
+    assert load_letters(20, 10, 10).train.file.name.endswith("-20.npy")
+    assert load_letters(21, 10, 10).train.file.name.endswith("-30.npy")
+    assert load_letters(5, 10, 10, seed=1).train.file.name.endswith("seed1-train-5.npy")
+    (file,) = tmp_path.glob("*seed0-train-20.labels.npy")
+    file.unlink()  # without labels, the pixels may be incomplete
+    assert load_letters(15, 10, 10).train.file.name.endswith("-30.npy")
+    letters_ = load_letters(15, 10, 10)
+    assert (letters_.classes, letters_.train.scale, letters_.generated) == (
+        26,
+        1 / 256,
+        "not EMNIST",
+    )
+    for i, split in enumerate(letters_.splits.values()):
+        pixels, labels = letters.draw(len(split), split=i)
+        np.testing.assert_array_equal(split.x, pixels)
+        np.testing.assert_array_equal(split.y, labels)
+
+
+def test_the_bar_counts_the_letters_that_are_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    load_letters(1500, 30, 20, progress=True)
+    shown = capsys.readouterr().err
+    for text in (
+        "drawing train letters: 100%",
+        "1500/1500",
+        "drawing valid letters: 100%",
+        "30/30",
+        "20/20",
+    ):
+        assert text in shown
+    load_letters(1500, 30, 20, progress=True)
+    assert capsys.readouterr().err == ""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import minidl
@@ -103,6 +103,46 @@ def test_pca_by_share_of_variance(share):
     assert (pca.ratios == ratios[: len(pca.ratios)]).all()
 
 
+@pytest.mark.parametrize("k", [1, 2, 9, 15, 16, None])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pca_keeps_as_many_components_as_asked_for(k, dtype):
+    """Shapes and values of all figures, and of the projection back to the features."""
+    data, kept = dataset(), k or 16
+    pca, everything = PCA(k).fit(data), PCA().fit(data)
+    assert pca.components.shape == (kept, 16)
+    assert pca.mean.shape == (16,)
+    for name in ("components", "variances", "ratios"):
+        assert len(getattr(pca, name)) == kept
+        np.testing.assert_array_equal(getattr(pca, name), getattr(everything, name)[:kept])
+    x = data.valid.x.astype(dtype)
+    z = pca.apply(x)
+    assert (z.shape, z.dtype) == ((20, kept), dtype)
+    back = pca.reconstruct(z)
+    assert (back.shape, back.dtype) == ((20, 16), dtype)
+    tolerance = 1e-4 if dtype == "float32" else 1e-12
+    expected = (x - pca.mean) @ pca.components.T @ pca.components + pca.mean
+    np.testing.assert_allclose(back, expected, rtol=tolerance, atol=tolerance * 100)
+    np.testing.assert_allclose(pca.apply(back), z, atol=tolerance * 100)
+    # The mean of the rows is their projection on no component.
+    origin = pca.reconstruct(np.zeros((1, kept), dtype))
+    np.testing.assert_allclose(origin[0], pca.mean, rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda: PCA(3), PCA, Standardize])
+@pytest.mark.parametrize("shape", [(4, 15), (4, 17), (4, 3), (4, 0), (4, 1), (16,), (16, 16, 1), (2, 4, 16)])  # fmt: skip
+def test_rows_of_another_width_are_refused(make, shape):
+    feature = make().fit(dataset())
+    with pytest.raises(ValueError, match=r"expected x of shape \(n, 16\), got \("):
+        feature.apply(np.ones(shape))
+    assert feature.apply(np.ones((0, 16))).shape[0] == 0
+
+
+@pytest.mark.parametrize("n", [17, 100, True, -1, "3", [2]])
+def test_a_number_of_components_that_is_refused(n):
+    with pytest.raises(ValueError, match="n_components"):
+        PCA(n).fit(dataset())
+
+
 def test_pca_loses_the_variance_of_the_components_that_it_drops():
     data = dataset()
     pca = PCA(4).fit(data)
@@ -132,6 +172,59 @@ def test_standardize():
     np.testing.assert_allclose(after.train.x.std(axis=0)[varying], 1, rtol=1e-12)
     assert (after.valid.x[:, 3] == 0).all()
     np.testing.assert_allclose(after.valid.x[:, 0], (data.valid.x[:, 0] - x[:, 0].mean()) / x[:, 0].std())  # fmt: skip
+
+
+CONSTANTS = [0.1, 0.7, 1 / 3, 1e-300, -1e-9, 12345.678, 1e15 / 3, 1e300, 0.0, -0.0]
+
+
+@given(
+    constants=st.lists(st.sampled_from(CONSTANTS) | st.floats(-1e30, 1e30), min_size=1, max_size=6),
+    n=st.sampled_from([1, 2, 3, 10, 97, 4095, 4096, 4097, 9001]),
+    dtype=st.sampled_from(["float32", "float64"]),
+)
+@example(constants=CONSTANTS, n=1000, dtype="float64")
+def test_constant_features_become_0_exactly(constants, n, dtype):
+    """Whatever the constant and the number of rows; beside them a feature varies."""
+    with np.errstate(over="ignore", under="ignore"):
+        row = np.nan_to_num(np.append(constants, 0).astype(dtype), posinf=1)
+    x = np.tile(row, (n, 1))
+    x[:, -1] = np.random.default_rng(n).normal(size=n)
+    valid = np.tile(row, (3, 1))
+    valid[1] += 1
+    y = np.zeros(n, int)
+    data = minidl.Dataset((x, y), (valid, y[:3] if n > 2 else np.zeros(3, int)))
+    feature = Standardize()
+    after = feature.fit_transform(data)
+    assert (after.train.x[:, :-1] == 0).all()
+    assert (after.valid.x[:, :-1] == 0).all()
+    assert (feature.std[:-1] == 0).all()
+    np.testing.assert_array_equal(feature.mean[:-1], row[:-1].astype(np.float64))
+    if n > 2:
+        np.testing.assert_allclose(after.train.x[:, -1].std(), 1, rtol=1e-5)
+    pca = PCA().fit(data)
+    assert pca.variances[0] == pytest.approx(x[:, -1].var(ddof=1 if n > 1 else 0), rel=1e-6)
+    assert (pca.variances[1:] == 0).all()
+    constant = minidl.Dataset((x[:, :-1].copy(), y))
+    assert (PCA().fit(constant).ratios == 0).all()
+
+
+@given(value=st.integers(0, 255), n=st.sampled_from([1, 7, 300, 5000]), scale=st.sampled_from([None, 1 / 255, 0.1, 1 / 3]))  # fmt: skip
+def test_constant_pixels_become_0_exactly(value, n, scale):
+    x = np.full((n, 4), value, np.uint8)
+    data = minidl.Dataset((x, np.zeros(n, int)), scale=scale)
+    for dtype in ("float32", "float64"):
+        assert (Standardize().fit_transform(data, dtype).train.x == 0).all()
+
+
+def test_a_feature_that_varies_in_one_row_is_not_constant():
+    """The row may be the first, the last, or the first of a chunk."""
+    for row in (0, 1, 4095, 4096, 8999):
+        x = np.full((9000, 2), 0.1)
+        x[row, 0] = 0.2
+        after = Standardize().fit_transform(minidl.Dataset((x, np.zeros(9000, int)))).train.x
+        assert after[:, 0].std() == pytest.approx(1)
+        assert after[row, 0] > 90
+        assert (after[:, 1] == 0).all()
 
 
 def test_average_pool_on_a_small_image():

@@ -1,4 +1,4 @@
-"""Grids, runs in processes and on a Dask cluster, what is kept, tables."""
+"""Grids, runs in processes and on a Dask cluster, what is kept."""
 
 import functools
 import json
@@ -11,7 +11,6 @@ from homework.networks import Settings, train_point
 
 import minidl
 from minidl.grid import Grid, run
-from minidl.tables import Table
 
 
 def lines(out):
@@ -158,22 +157,3 @@ def test_an_example_s_networks_on_a_dask_cluster(tmp_path):
             figures[name] = [[r.values[key] for key in keys] for r in results]
             assert len(list((out / "models").glob("*.npz"))) == 2
     assert figures["here"] == figures["dask"]
-
-
-def test_table(tmp_path, capsys):
-    table = Table(["width", "valid"], "a title")
-    table.add(16, 0.51234)
-    table.add(16, 0.75, marked=True)
-    table.end_group()
-    table.add(32, None)
-    table.write(tmp_path / "table")
-    assert (
-        tmp_path / "table.csv"
-    ).read_text() == "width,valid,best\n16,0.5123,0\n16,0.7500,1\n32,,0\n"
-    markdown = (tmp_path / "table.md").read_text().splitlines()
-    assert markdown[0] == "# a title"
-    assert markdown[2:6] == ["| width | valid |", "| ---: | ---: |", "| 16 | 0.5123 |", "| **16** | **0.7500** |"]  # fmt: skip
-    table.show()
-    shown = capsys.readouterr().out
-    assert "* 16" in shown
-    assert "0.5123" in shown

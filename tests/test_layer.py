@@ -178,8 +178,16 @@ def test_skipping_the_input_gradient_is_declared_and_not_inherited():
             y, pull_back = Linear.forward(self, x, train=train)
             return y, pull_back
 
-    declared = [k.skips_input_grad for k in (Layer, Scale, Linear, Named, Doubled, Careful)]
-    assert declared == [False, False, True, True, False, True]
+    class Mixin:
+        def forward(self, x, *, train=False):
+            return x, lambda dy: dy
+
+    class Mixed(Mixin, Linear):
+        """The forward of another class, in front of Linear's."""
+
+    classes = (Layer, Scale, Linear, Named, Doubled, Careful, Mixed)
+    declared = [cls.skips_input_grad for cls in classes]
+    assert declared == [False, False, True, True, False, True, False]
 
 
 def test_a_layer_may_offer_input_grad_without_declaring_it():

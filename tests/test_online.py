@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 import minidl
 from minidl import OnlineRun, compounding, fit_online, fit_side_by_side
 from minidl.data.readers import read_idx
+from minidl.online.blocks import max_block_size
 
 BLOCKS = (1, 2, 63, 64, 10_000)
 
@@ -270,6 +272,64 @@ def test_side_by_side_equals_one_by_one(hidden):
         assert history is run.history
 
 
+@given(
+    settings=st.lists(
+        st.tuples(
+            st.sampled_from([0.001, 0.1, 0.5]),
+            st.sampled_from([0.0, 1e-4, 0.1, 0.5, 1.5, 3.0]),
+            st.sampled_from([0.0, 0.001, 0.05]),
+            st.sampled_from([(), (4,)]),
+        ),
+        min_size=2,
+        max_size=4,
+    ),
+    block=st.sampled_from([1, 3, 20, 64, 500]),
+)
+@example(settings=[(0.1, 0.0, 0.05, ()), (0.5, 0.5, 0.0, ())], block=64)
+@example(settings=[(0.1, 0.0, 0.05, ()), (0.5, 3.0, 0.0, ()), (0.1, 0.5, 0.05, (4,))], block=64)
+@settings(max_examples=25)
+def test_a_run_does_not_depend_on_its_neighbours(settings, block):
+    """Any learning rates, L2 and L1 penalties, whose blocks may differ in length."""
+    dataset, loss = data(130, features=6, classes=3, valid=10), minidl.CrossEntropy()
+    runs = [OnlineRun(network(dataset, hidden), lr, l2, l1) for lr, l2, l1, hidden in settings]
+    fit_side_by_side(runs, dataset, loss, epochs=2, block_size=block, rng=0)
+    for run, (lr, l2, l1, hidden) in zip(runs, settings, strict=True):
+        alone, expected = trained(dataset, loss, block, lr=lr, weight_decay=l2, l1=l1, hidden=hidden)  # fmt: skip
+        assert np.abs(run.model.theta - alone.theta).max() < 1e-10
+        same_history(run.history, expected, 1e-9)
+
+
+def test_groups_of_runs_see_the_same_orders_and_share_the_time():
+    """A stream or an iterator of orders is read once an epoch, however many groups there are."""
+    dataset, loss = data(130), minidl.CrossEntropy()
+    grid = [(0.1, 0.0), (0.5, 0.5), (0.5, 3.0), (0.1, 20.0)]
+    for make in (lambda: np.random.default_rng(5), lambda: compounding(130, np.random.default_rng(5))):  # fmt: skip
+        runs = [OnlineRun(network(dataset), lr, l2) for lr, l2 in grid]
+        fit_side_by_side(runs, dataset, loss, epochs=3, rng=make())
+        for run, (lr, l2) in zip(runs, grid, strict=True):
+            alone, _ = trained(dataset, loss, 64, lr=lr, weight_decay=l2, epochs=3, rng=make())
+            assert distance(run.model.theta, alone.theta) < 1e-10
+
+
+@given(
+    lr=st.floats(1e-4, 1),
+    weight_decay=st.floats(0, 5),
+    block=st.sampled_from([1, 2, 7, 64, 1000]),
+)
+@example(lr=1.0, weight_decay=1.0, block=64)
+@example(lr=1.0, weight_decay=0.9995, block=64)
+@example(lr=1.0, weight_decay=0.97, block=64)
+def test_a_block_is_as_long_as_weight_decay_allows(lr, weight_decay, block):
+    """Within a block weights shrink at most a thousandfold; one example more would be too many."""
+    run = OnlineRun(minidl.Linear(3, 2, rng=0), lr, weight_decay)
+    length, factor = max_block_size(run, block), 1 - lr * weight_decay
+    assert 1 <= length <= block
+    if length > 1:
+        assert factor**length > 1e-3 * (1 - 1e-9)
+    if length < block:
+        assert factor <= 0 or factor ** (length + 1) < 1e-3 * (1 + 1e-9)
+
+
 def test_side_by_side_takes_models_of_different_kinds():
     dataset = data(200)
     models = [network(dataset), network(dataset, (6,)), network(dataset, (4,), drop=0.2)]
@@ -327,6 +387,29 @@ def test_given_orders_are_used():
         trained(dataset, minidl.CrossEntropy(), 64, epochs=2, rng=iter([backwards]))
     with pytest.raises(ValueError, match=r"order of 300 rows for epoch 1, got shape \(9,\)"):
         trained(dataset, minidl.CrossEntropy(), 64, rng=iter([backwards[:9]]))
+
+
+@pytest.mark.parametrize("block", [1, 64])
+@pytest.mark.parametrize(
+    "order",
+    [
+        np.arange(299), np.arange(301), np.arange(0), np.arange(600), np.arange(300)[:, None],
+        np.arange(300)[None], np.array(3), list(range(299)),
+    ],
+    ids=lambda order: str(np.shape(order)),
+)  # fmt: skip
+def test_an_order_of_another_length_is_refused(order, block):
+    dataset, good = data(), np.arange(300)[::-1]
+    model, runs = network(dataset), [OnlineRun(network(dataset), 0.05) for _ in range(2)]
+    before, history = model.theta.copy(), minidl.History()
+    message = rf"order of 300 rows for epoch 2, got shape {re.escape(str(np.shape(order)))}"
+    with pytest.raises(ValueError, match=message):
+        fit_online(model, dataset, minidl.CrossEntropy(), lr=0.05, epochs=2, block_size=block, rng=iter([good, order]), history=history)  # fmt: skip
+    assert len(history) == 2
+    assert (model.theta != before).any()
+    with pytest.raises(ValueError, match=message):
+        fit_side_by_side(runs, dataset, minidl.CrossEntropy(), epochs=2, block_size=block, rng=iter([good, order]))  # fmt: skip
+    assert [len(run.history) for run in runs] == [2, 2]
 
 
 @pytest.mark.parametrize("block", [1, 64])

@@ -6,6 +6,8 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 import minidl
 from minidl import SGD, Adam, AdamW, Cosine, Linear, StepDecay, WarmUp, optim
@@ -123,6 +125,165 @@ def test_flushing_changes_tiny_numbers_only():
     np.testing.assert_array_equal(v[:2], np.float32([1e-34, 0]))
 
 
+@pytest.mark.parametrize("make", [Adam, AdamW])
+@pytest.mark.parametrize("eps", [0.0, 1e-40, 1e-12, 1e-10, 1e-9, 1e-8, 1e-6, 1.0])
+@pytest.mark.parametrize(
+    ("dtype", "first", "second"), [("float32", 1e-25, 1e-35), ("float64", 1e-200, 1e-290)]
+)
+def test_the_flush_thresholds_of_moments_follow_a_small_eps(make, eps, dtype, first, second):
+    """By ``eps / 1e-8`` for the first, its square for the second; nothing changes with eps=0."""
+    model = Linear(2, 2, rng=0, dtype=dtype)
+    optimizer, ratio = make(model, eps=eps), min(1, eps / 1e-8)
+    smallest = np.finfo(dtype).smallest_subnormal
+    m = np.array([1e-3, -1e-3, 0.99, -0.99, 1.01, -1.01]) * first * (ratio or 1)
+    v = np.array([1e-3, 0.98, 0.99, 1.01, 1.02, 1e3]) * second * (ratio**2 or 1)
+    m, v = np.where(np.abs(m) < smallest, smallest, m), np.maximum(v, smallest)
+    optimizer.load_state_dict({"steps": 9, "scaled_exp_avg": m, "scaled_exp_avg_sq": v})
+    before = moments_of(optimizer)
+    optimizer.flush()
+    for old, new, limit in zip(before, moments_of(optimizer), (first * ratio, second * ratio**2), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(
+            new, np.where(np.abs(old) < np.dtype(dtype).type(limit), 0, old)
+        )
+        assert eps or new.all()
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW, SGD, lambda m: SGD(m, momentum=0.9)])
+def test_a_flush_comes_with_every_fiftieth_step(make):
+    model = Linear(4, 4, rng=0)
+    optimizer = make(model)
+    model.grad[:] = 0
+    left = []
+    for step in range(1, 151):
+        if step in (1, 60):
+            model.theta[:] = 1e-20
+        optimizer.step()
+        left.append(bool(model.theta.any()))
+    assert left == [True] * 49 + [False] * 10 + [True] * 40 + [False] * 51
+
+
+def adam(gradients, lr, betas, eps):
+    """The parameters from 0 after each step, in extended precision; nothing is flushed."""
+    w, m, v = (np.zeros(gradients.shape[1], np.longdouble) for _ in range(3))
+    b1, b2 = map(np.longdouble, betas)
+    for t, g in enumerate(gradients.astype(np.longdouble), 1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        w = w - lr * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps)
+        yield w
+
+
+def largest_error(optimizer, gradients, **settings):
+    """The largest difference from the reference, in multiples of the largest step, ``lr``."""
+    lr, errors = optimizer.lr, []
+    for g, expected in zip(gradients, adam(gradients, lr, **settings), strict=True):
+        optimizer.model.grad[:] = g
+        optimizer.step()
+        errors.append(np.abs(optimizer.model.theta - expected).max() / lr)
+    assert np.isfinite(errors).all()
+    return float(max(errors))
+
+
+@given(
+    dtype=st.sampled_from(["float32", "float64"]),
+    exponent=st.floats(0, 1),
+    eps=st.sampled_from([0.0, 1e-30, 1e-20, 1e-16, 1e-14, 1e-12, 1e-10, 1e-8, 1e-3]),
+    beta2=st.sampled_from([0.9, 0.99, 0.999, 0.99999]),
+    signs=st.sampled_from(["equal", "random", "alternating"]),
+    until=st.sampled_from([160, 90, 20]),
+    seed=st.integers(0, 99),
+)
+@example(dtype="float32", exponent=0.0, eps=0.0, beta2=0.999, signs="equal", until=160, seed=0)
+@example(dtype="float32", exponent=0.0, eps=0.0, beta2=0.999, signs="equal", until=20, seed=0)
+@example(dtype="float64", exponent=0.0, eps=1e-160, beta2=0.999, signs="random", until=160, seed=0)
+def test_adam_is_adam_for_gradients_of_any_size(dtype, exponent, eps, beta2, signs, until, seed):
+    """The flush leaves what the update uses, for every eps; after step ``until`` gradients are 0.
+
+    Gradients are as small and as large as their squares allow in the dtype.
+    """
+    low, high = (-18.5, 17) if dtype == "float32" else (-150, 150)
+    rng = np.random.default_rng(seed)
+    size = 10.0 ** (low + exponent * (high - low))
+    gradients = size * rng.uniform(0.8, 1, (160, 6))
+    if signs != "equal":
+        gradients *= rng.choice([-1, 1], gradients.shape) if signs == "random" else 1
+        gradients[::2] *= -1 if signs == "alternating" else 1
+    gradients[until:] = 0
+    gradients = gradients.astype(dtype)
+    model = Linear(2, 2, rng=0, dtype=dtype)
+    model.theta[:] = 0
+    optimizer = Adam(model, 0.01, betas=(0.9, beta2), eps=eps)
+    assert largest_error(optimizer, gradients, betas=(0.9, beta2), eps=eps) < 2e-4
+
+
+@given(
+    eps=st.floats(-12, -2).map(lambda e: 10**e),
+    beta2=st.sampled_from([0.9, 0.999, 0.99999]),
+    low=st.integers(-30, -1),
+    decay=st.sampled_from([0.0, 1e-4]),
+    seed=st.integers(0, 99),
+)
+def test_flushing_is_exact_up_to_rounding_for_parameters_that_are_not_tiny(eps, beta2, low, decay, seed):  # fmt: skip
+    thetas = []
+    for flush in (True, False):
+        rng = np.random.default_rng(seed)
+        model = Linear(5, 3, rng=seed)
+        model.theta[:] = rng.choice([-1, 1], model.theta.size) * rng.uniform(1e-3, 1, model.theta.size)  # fmt: skip
+        optimizer = Adam(model, 1e-3, betas=(0.9, beta2), eps=eps, weight_decay=decay)
+        if not flush:
+            optimizer.flush = lambda: None
+        sizes = 10.0 ** rng.uniform(low, 0, model.grad.size)  # of the gradient of each parameter
+        for step in range(160):
+            model.grad[:] = sizes * rng.normal(size=sizes.size) * (step < 100)
+            optimizer.step()
+        thetas.append(model.theta.copy())
+    np.testing.assert_array_almost_equal_nulp(*thetas, nulp=4)
+
+
+def test_flush_thresholds_are_reached_in_this_test():
+    """Gradients of this size are flushed with the usual eps, so the test above can fail."""
+    model = Linear(2, 2, rng=0)
+    optimizer = Adam(model)
+    model.grad[:] = 1e-27
+    for _ in range(50):
+        optimizer.step()
+    assert not any(moment.any() for moment in moments_of(optimizer))
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW, lambda m, **o: Adam(m, weight_decay=0.1, **o)])
+@pytest.mark.parametrize(("dtype", "largest"), [("float32", 3.4e38), ("float64", 1.79e308)])
+@pytest.mark.parametrize("beta2", [0.9, 0.999, 0.99999])
+def test_a_second_moment_beyond_the_range_raises(make, dtype, largest, beta2):
+    """Either all parameters follow the reference, or the step says so; no parameter is stuck."""
+    bound = np.sqrt(largest * (1 - beta2))
+    for size, steps in ((0.99 * bound, 3000), (1.01 * np.sqrt(largest), 1), (2 * bound, None)):
+        model = Linear(3, 2, rng=0, dtype=dtype)
+        optimizer = make(model, lr=1e-3, betas=(0.9, beta2))
+        before, raised = model.theta[1], None
+        for _ in range(min(steps or int(1 / (1 - beta2)), 3000)):
+            model.grad[:] = 0
+            model.grad[1] = size
+            try:
+                optimizer.step()
+            except FloatingPointError as error:
+                raised = str(error)
+                break
+        if size < bound:
+            assert raised is None
+            assert abs(model.theta[1] - before) > 0.1
+        elif steps == 1 or beta2 < 0.9999:
+            assert f"the second moment overflows {dtype} at step {optimizer.steps}; the largest gradient is" in raised  # fmt: skip
+
+
+@pytest.mark.parametrize("lr", [1e38, 1e30])
+def test_a_parameter_that_overflows_is_left_to_the_loss(lr):
+    model = Linear(2, 2, rng=0)
+    optimizer = Adam(model, lr)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(9):
+            model.grad[:] = 1
+            optimizer.step()
+
+
 def test_schedules_equal_pytorch():
     parameter = torch.nn.Parameter(torch.zeros(1))
     pairs = [
@@ -177,6 +338,95 @@ def test_state_round_trip(make, way):
         optimizer.load_state_dict(state)
     steps(model, optimizer, 10, 20)
     np.testing.assert_array_equal(model.theta, uninterrupted.theta)
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW, SGD, lambda m: SGD(m, momentum=0.9)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("other_dtype", ["float32", "float64"])
+def test_a_copy_and_its_original_are_independent(make, dtype, other_dtype):
+    def steps(model, optimizer, seed):
+        for i in range(3):
+            model.grad[:] = np.random.default_rng(seed + i).normal(size=model.grad.size)
+            optimizer.step()
+
+    model = Linear(3, 3, rng=0, dtype=dtype)
+    optimizer = make(model)
+    steps(model, optimizer, 0)
+    other = model.copy(other_dtype)
+    twin = optimizer.copy(other)
+    before = model.theta.copy(), optimizer.state_dict()
+    assert twin.steps == 3
+    for moment, own in zip(moments_of(twin), moments_of(optimizer), strict=True):
+        assert moment.dtype == other_dtype
+        np.testing.assert_array_equal(moment, own.astype(other_dtype))
+    steps(other, twin, 10)
+    assert (other.theta != model.theta).all()
+    np.testing.assert_array_equal(model.theta, before[0])
+    np.testing.assert_equal(optimizer.state_dict(), before[1])
+    after = other.theta.copy(), twin.state_dict()
+    steps(model, optimizer, 10)
+    np.testing.assert_array_equal(other.theta, after[0])
+    np.testing.assert_equal(twin.state_dict(), after[1])
+    if dtype == other_dtype:
+        np.testing.assert_array_equal(other.theta, model.theta)
+    with pytest.raises(ValueError, match="expected a model of 12 parameters, got 6"):
+        optimizer.copy(Linear(2, 2, rng=0))
+
+
+WRONG_VALUES = [
+    np.ones(3), np.ones((6, 1)), 1.0, np.ones(6, complex), np.array(["a"] * 6), [None] * 6,
+    np.array([1, 2, 3, 4, 5, "x"], object),
+]  # fmt: skip
+WRONG_STEPS = [-1, 1.5, True, None, "3", np.ones(2)]
+
+
+@pytest.mark.parametrize("make", [Adam, AdamW, lambda m: SGD(m, momentum=0.9)])
+def test_a_state_that_is_refused_changes_nothing(make):
+    model = Linear(2, 2, rng=0)
+    optimizer, source = make(model), make(model.copy())
+    for one in (optimizer, source):
+        for i in range(3):
+            one.model.grad[:] = i + 1 + (one is source)
+            one.step()
+    good, before, theta = source.state_dict(), optimizer.state_dict(), model.theta.copy()
+    owner = f"{type(optimizer).__name__}: "
+    wrong = [{**good, "steps": steps} for steps in WRONG_STEPS]
+    wrong += [{**good, name: value} for name in optimizer.moments for value in WRONG_VALUES]
+    wrong += [{k: v for k, v in good.items() if k != name} for name in good]
+    wrong += [{**good, "momentum": 1}, {}]
+    for state in wrong:
+        with pytest.raises(ValueError, match=owner):
+            optimizer.load_state_dict(state)
+        np.testing.assert_equal(optimizer.state_dict(), before)
+    optimizer.load_state_dict(good)
+    np.testing.assert_equal(optimizer.state_dict(), good)
+    np.testing.assert_array_equal(model.theta, theta)
+
+
+BAD_RATES = [-1e-9, -1, float("nan"), float("inf"), -float("inf"), "x", None]
+BAD_COUNTS = [0, -1, 1.5, 2.0, True, "3", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "bad"),
+    [
+        ("StepDecay: expected lr", lambda x: StepDecay(x, 2), BAD_RATES),
+        ("StepDecay: expected every", lambda x: StepDecay(0.1, x), BAD_COUNTS),
+        ("StepDecay: expected factor", lambda x: StepDecay(0.1, 2, x), BAD_RATES),
+        ("Cosine: expected lr", lambda x: Cosine(x, 2), BAD_RATES),
+        ("Cosine: expected steps", lambda x: Cosine(0.1, x), BAD_COUNTS),
+        ("Cosine: expected final", lambda x: Cosine(0.1, 2, x), BAD_RATES),
+        ("WarmUp: expected lr", lambda x: WarmUp(x, 2), BAD_RATES),
+        ("WarmUp: expected steps", lambda x: WarmUp(0.1, x), BAD_COUNTS),
+    ],
+)
+def test_schedules_check_their_arguments(name, make, bad):
+    for value in bad:
+        with pytest.raises(ValueError, match=f"{name} to be .* got {value!r}"):
+            make(value)
+    assert make(1)(0) >= 0
+    if bad is BAD_RATES:
+        assert make(0)(0) >= 0  # a rate of 0 is allowed
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def run(folder, script, *args):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def plain_perceptron(file, epochs, seed):
+def plain_perceptron(file, epochs, seed, ties):
     """The course's script: rows of W for classes, arrays that are permuted again and again."""
     data = np.load(file)
     x, xv, xt = (np.hstack([data[f"X_{p}"] / 256, np.ones((len(data[f"X_{p}"]), 1))]) for p in ("train", "valid", "test"))  # fmt: skip
@@ -53,21 +53,27 @@ def plain_perceptron(file, epochs, seed):
                 w[yi] += xi
                 w[predicted] -= xi
         valid = float(np.mean((xv @ w.T).argmax(axis=1) == yv))
-        if valid >= best[0]:
+        if valid > best[0] or (valid == best[0] and ties == "last"):
             best = valid, epoch, float(np.mean((xt @ w.T).argmax(axis=1) == yt))
     return best
 
 
-def test_the_perceptron_has_the_digits_of_the_course_s_loop(folder):
-    done = run(folder, "q1_perceptron.py", "--epochs", 3, "--seed", 7, "--out", "out")
+@pytest.mark.parametrize("ties", ["first", "last"])
+def test_the_perceptron_has_the_digits_of_the_course_s_loop(folder, ties):
+    flags = ["--ties", "last"] if ties == "last" else []  # the first of equals is the default
+    done = run(folder, "q1_perceptron.py", "--epochs", 6, "--seed", 7, "--out", "out", *flags)
     assert done.returncode == 0, done.stderr
     scores = json.loads((folder / "out/scores.json").read_text())
-    valid, epoch, test = plain_perceptron(folder / "set.npz", 3, 7)
+    valid, epoch, test = plain_perceptron(folder / "set.npz", 6, 7, ties)
     assert (scores["best_valid"], scores["selected_epoch"], scores["test"]) == (valid, epoch, test)
+    other = plain_perceptron(folder / "set.npz", 6, 7, {"first": "last", "last": "first"}[ties])
+    assert other[1] != epoch, "no tie: this test cannot tell the two rules apart"
     assert 0 < scores["time"] < 60
+    assert {"train", "last_train", "last_test"} <= set(scores)
+    assert "last epoch 6" in done.stdout
     for name in ("curves.png", "weights.png", "history.csv", "best.npz"):
         assert (folder / "out" / name).stat().st_size > 0
-    assert "not the course's own file" in done.stdout
+    assert "published" not in done.stdout
     model = minidl.Linear(784, 26, rng=0, dtype="float64")
     minidl.checkpoint.load(folder / "out/best.npz", model)
     data = minidl.load_dataset(folder / "set.npz")
@@ -88,18 +94,26 @@ def test_the_grid_of_twelve_resumes(folder):
     assert done.returncode == 0, done.stderr
     out = folder / "runs/q1_logistic"
     rows = (out / "table.csv").read_text().splitlines()
-    assert rows[0] == "features,learning_rate,l2,valid,epoch,test,norm,seconds,best"
+    assert (
+        rows[0]
+        == "features,learning_rate,l2,valid,epoch,train at best,test at best,train at last,test at last,norm,share of seconds,best"
+    )
     assert len(rows) == 13
     assert sum(row.endswith(",1") for row in rows) == 1
     assert len(list((out / "models").glob("*.npz"))) == 12
     assert "PCA: 90 components hold" in done.stdout
     lines = (out / "results.jsonl").read_text().splitlines(keepends=True)
+    for result in map(json.loads, lines):  # the six runs of a group share its time evenly
+        times = [row["share_of_seconds"] for row in result["values"]["runs"]]
+        assert len(times) == 6
+        assert times == [times[0]] * 6
+        assert 0 < sum(times) <= result["seconds"]
     (out / "results.jsonl").write_text(lines[0])
     again = run(folder, "q1_logistic.py", *args)
     assert again.returncode == 0, again.stderr
     assert (out / "results.jsonl").read_text().splitlines(keepends=True)[0] == lines[0]
-    strip = [",".join(row.split(",")[:6]) for row in rows]
-    assert [",".join(r.split(",")[:6]) for r in (out / "table.csv").read_text().splitlines()] == strip  # fmt: skip
+    strip = [",".join(row.split(",")[:9]) for row in rows]
+    assert [",".join(r.split(",")[:9]) for r in (out / "table.csv").read_text().splitlines()] == strip  # fmt: skip
     other = run(folder, "q1_logistic.py", *args[:3], "--seed", 1)
     assert other.returncode == 2
     assert "holds other results" in other.stderr
@@ -119,6 +133,8 @@ def test_the_mlp(folder):
         ("q1_perceptron.py", ["--epochs", "0"], "expected epochs to be a whole number >= 1"),
         ("q1_logistic.py", ["--lr", "0"], "expected lr to be a finite number > 0"),
         ("q1_logistic.py", ["--features", "ica"], "invalid choice: 'ica'"),
+        ("q1_logistic.py", ["--grid", "--compare", "no.csv"], "no.csv"),
+        ("q1_logistic.py", ["--features", "pca", "--components", "785"], "at most 784"),
         ("q1_mlp.py", ["--lr", "1e30"], "the loss is nan"),
         ("q1_mlp.py", ["--data", "nowhere.npz"], "no such file"),
     ],
@@ -139,24 +155,64 @@ def test_the_initial_weights_of_the_mlp_come_from_the_course_s_stream():
     assert not model[0].bias.value.any()
 
 
-def test_published_digits_are_compared_on_the_course_s_file_alone(folder, monkeypatch, capsys):
+def test_published_digits_are_compared_by_data_and_settings(folder, monkeypatch, capsys):
     file = folder / "set.npz"
     figures = {"best_valid": 0.61268, "selected_epoch": 6, "test": 0.61112}
-    published.compare("perceptron", figures, file)
-    told = capsys.readouterr().out
-    assert "not the course's own file" in told
-    assert "equal" not in told
+
+    def told(settings, full=True, name="perceptron", figures=figures):
+        published.compare(name, settings, figures, file, full=full)
+        return capsys.readouterr().out
+
+    assert told({"epochs": 20}) == ""
     monkeypatch.setattr(published, "COURSE_FILE", blob_sha1(file))
-    published.compare("perceptron", figures, file)
-    told = capsys.readouterr().out
-    assert "group a: test 0.6110 (here 0.6111)" in told
-    assert "best_valid 0.6127 (equal), selected_epoch 6 (equal), test 0.6111 (equal)" in told
-    published.compare("perceptron", {**figures, "selected_epoch": 7}, file)
-    assert "selected_epoch 6 (here 7)" in capsys.readouterr().out
+    words = told({"epochs": 20})
+    assert "group a: test 0.6110 (here 0.6111)" in words
+    assert "best_valid 0.6127 (equal), selected_epoch 6 (equal), test 0.6111 (equal)" in words
+    assert "selected_epoch 6 (here 7)" in told({"epochs": 20}, figures={**figures, "selected_epoch": 7})  # fmt: skip
+    assert told({"epochs": 19}) == told({"epochs": 20}, full=False) == ""
+    logistic = {"epochs": 20, "features": "pool", "lr": 1e-4, "l2": 1e-5, "l1": 0.0}
+    words = told(logistic, name="logistic regression")
+    assert "group b: best_valid 0.6544 (here 0.6127), test 0.6521 (here 0.6111)" in words
+    assert "group a" not in words
+    for change in ({"features": "pca"}, {"lr": 1e-3}, {"l2": 0}, {"l1": 0.1}):
+        assert told({**logistic, **change}, name="logistic regression") == ""
+    mlp = {"epochs": 20, "width": 100, "lr": 1e-3, "l2": 0.0}
+    assert "0.8803365" in told(mlp, name="MLP")
+    assert told({**mlp, "width": 101}, name="MLP") == ""
     with file.open("ab") as end:
         end.write(b"\0")
     assert not published.is_course_file(file)
     assert not published.is_course_file("letters")
+
+
+def test_axes_of_the_grid_and_its_comparison(folder):
+    (folder / "grid.csv").write_text(
+        "learning_rate,l2,features,best_valid_acc,test_acc\n"
+        "0.001,1e-5,raw,0.7201,0.7\n0.00100,0.00001,downsampled,0.5,0.5\n1,1,raw,0.1,0.1\n"
+    )
+    args = ("--grid", "--epochs", 1, "--jobs", 1, "--features", "pool", "--learning-rates", 0.001, "--l2s", 1e-5, 0.5, "--compare", "grid.csv")  # fmt: skip
+    done = run(folder, "q1_logistic.py", *args)
+    assert done.returncode == 0, done.stderr
+    rows = [row.split(",") for row in (folder / "runs/q1_logistic/table.csv").read_text().splitlines()]  # fmt: skip
+    assert rows[0][-2] == "published"
+    assert [row[-2] for row in rows[1:]] == ["0.7201", "", "0.5000", ""]
+    assert "matched by learning_rate, l2, features" in done.stdout
+    assert "(2 runs)" in done.stdout
+    alone = run(folder, "q1_logistic.py", "--compare", "grid.csv")
+    assert (alone.returncode, "--compare needs --grid" in alone.stderr) == (2, True)
+
+
+def test_the_table_of_features(folder):
+    args = ("--features-table", "--component-counts", 3, 20, "--epochs", 1, "--jobs", 1)
+    done = run(folder, "q1_logistic.py", *args)
+    assert done.returncode == 0, done.stderr
+    out = folder / "runs/q1_logistic"
+    rows = [row.split(",") for row in (out / "table.csv").read_text().splitlines()]
+    assert [row[:2] for row in rows[1:]] == [["raw", "784"], ["pool", "196"], ["pca 3", "3"], ["pca 20", "20"]]  # fmt: skip
+    assert 0 < float(rows[3][2]) < float(rows[4][2]) < 1
+    assert (out / "features.png").stat().st_size > 0
+    done = run(folder, "q1_logistic.py", "--features", "pca", "--components", 5, "--epochs", 1)
+    assert "5 components hold" in done.stdout
 
 
 def blob_sha1(file):

@@ -129,6 +129,26 @@ def test_copies_continue_the_stream(copied):
     assert other.spawn(1)[0].random() == copied(TorchRandom(7)).spawn(1)[0].random()
 
 
+@pytest.mark.parametrize("rng", [True, False, np.True_, np.False_, None, 1.0, np.float64(1), "1", b"1", [1], (1,), np.array([1]), np.random, np.random.RandomState(0), np.random.PCG64(0)], ids=repr)  # fmt: skip
+def test_what_is_no_seed_is_refused(rng):
+    """A bool would be the seed 0 or 1, which nobody means."""
+    for take in (as_generator, lambda r: epoch_rng(r, 1), lambda r: Linear(3, 2, rng=r)):
+        if rng is None and take not in (as_generator,):
+            continue  # Linear takes None: the model draws later
+        with pytest.raises(TypeError, match="rng: expected a seed"):
+            take(rng)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40, np.int64(7), np.uint8(7), np.int32(0)])
+def test_a_seed_is_any_whole_number(seed):
+    draws = np.random.default_rng(int(seed)).random(3)
+    np.testing.assert_array_equal(as_generator(seed).random(3), draws)
+    assert (epoch_rng(seed, 1).random(3) != draws).all()
+    np.testing.assert_array_equal(epoch_rng(seed, 2).random(3), epoch_rng(int(seed), 2).random(3))
+    sequence = np.random.SeedSequence(int(seed))
+    np.testing.assert_array_equal(as_generator(sequence).random(3), draws)
+
+
 def test_spawned_streams_are_independent():
     rng = TorchRandom(7)
     first, second = rng.spawn(2)

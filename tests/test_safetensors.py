@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from minidl import LayerNorm, Linear, ReLU, Residual, Sequential
+from minidl import Layer, LayerNorm, Linear, Parameter, ReLU, Residual, Sequential
 from minidl import safetensors as files
 
 
@@ -55,6 +55,56 @@ def test_half_precision_can_be_read(tmp_path):
     ours = Sequential(Linear(5, 3), ReLU(), Linear(3, 2), rng=0)
     files.load(tmp_path / "a.safetensors", ours)
     np.testing.assert_array_equal(ours[0].weight.value.T, theirs[0].weight.detach().float().numpy())
+
+
+class Scaled(Linear):
+    """A Linear with another forward pass; PyTorch stores its weight as that of nn.Linear."""
+
+    def forward(self, x, *, train=False):
+        return super().forward(2 * x, train=train)
+
+
+class Mixing(Layer):
+    """An own layer with matrices, one square, which PyTorch stores as they are."""
+
+    def __init__(self, rng):
+        self.table = Parameter(rng.normal(size=(3, 4)))
+        self.weight = Parameter(rng.normal(size=(3, 3)))
+        self.inner = Linear(3, 3, rng=0, dtype="float64")
+        self.cube = Parameter(rng.normal(size=(2, 3, 4)))
+
+    def forward(self, x, *, train=False):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("make", [Linear, Scaled])
+@pytest.mark.parametrize("shape", [(5, 3), (3, 3), (1, 4), (4, 1)])
+def test_the_weights_of_linear_and_its_subclasses_are_transposed(tmp_path, make, shape):
+    model, twin = make(*shape, rng=0), make(*shape, rng=1)
+    state = files.torch_state(model)
+    np.testing.assert_array_equal(state["weight"], model.weight.value.T)
+    np.testing.assert_array_equal(state["bias"], model.bias.value)
+    nn.Linear(*shape).load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
+    files.load_torch_state(twin, state)
+    np.testing.assert_array_equal(twin.theta, model.theta)
+    files.save(tmp_path / "a.safetensors", model)
+    files.load(tmp_path / "a.safetensors", Sequential(twin)[0])
+    np.testing.assert_array_equal(twin.theta, model.theta)
+
+
+def test_no_other_matrix_is_transposed(tmp_path):
+    model, twin = (Mixing(np.random.default_rng(seed)) for seed in (0, 1))
+    state = files.torch_state(model)
+    assert files.transposed(model) == {"inner.weight"}
+    for name, value in model.state_dict().items():
+        expected = value.T if name == "inner.weight" else value
+        np.testing.assert_array_equal(state[name], expected, err_msg=name)
+    files.load_torch_state(twin, state)
+    np.testing.assert_array_equal(twin.theta, model.theta)
+    twin.theta[:] = 0
+    files.save(tmp_path / "a.safetensors", model)
+    files.load(tmp_path / "a.safetensors", twin)
+    np.testing.assert_array_equal(twin.theta, model.theta)
 
 
 @pytest.mark.parametrize(

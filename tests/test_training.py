@@ -206,6 +206,51 @@ def test_progress_bar(data, capsys):
     assert "valid=" in shown
 
 
+@pytest.mark.parametrize("done", [None, 0, 1, 2, 3])
+def test_the_progress_bar_starts_after_the_epochs_that_are_done(data, done):
+    """Without a history, or with one of ``done`` epochs after the record before training."""
+    seen = []
+
+    class Watch(Callback):
+        def on_start(self, run):
+            seen.append((bar.bar.n, bar.bar.total))
+
+        def on_end(self, run):
+            seen.append((bar.bar.n, bar.bar.total))
+
+    model, optimizer = make()
+    options, bar, history = {"batch_size": 32, "rng": 1}, Progress(), History()
+    if done is not None:
+        fit(model, data, CrossEntropy(), optimizer, epochs=done, history=history, **options)
+    fit(model, data, CrossEntropy(), optimizer, epochs=3, history=history, callbacks=[bar, Watch()], **options)  # fmt: skip
+    assert seen == [(5 * (done or 0), 15), (15, 15)]
+
+
+@pytest.mark.parametrize("batch_size", [32, 130, 500])
+@pytest.mark.parametrize("make_lr", [lambda: 0.01, lambda: minidl.StepDecay(0.5, 1, 0.9), lambda: minidl.Cosine(0.5, 12), lambda: minidl.WarmUp(0.5, 30)])  # fmt: skip
+def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(data, make_lr, batch_size):
+    lr, used = make_lr(), []
+
+    class Watch(Callback):
+        def on_batch(self, run):
+            used.append(seen[-1])
+
+    seen = []
+
+    def watched(t):
+        seen.append(lr(t) if callable(lr) else lr)
+        return seen[-1]
+
+    model = make()[0]
+    optimizer = minidl.SGD(model, watched)
+    options = {"batch_size": batch_size, "rng": 1, "callbacks": [Watch()]}
+    history = fit(model, data, CrossEntropy(), optimizer, epochs=2, **options)
+    history = fit(model, data, CrossEntropy(), optimizer, epochs=3, history=history, **options)
+    batches = -(-130 // batch_size)
+    assert len(used) == 3 * batches
+    assert history.column("lr") == [lr(0) if callable(lr) else lr, *used[batches - 1 :: batches]]
+
+
 def test_regression_keeps_the_lowest_loss():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 4))
@@ -286,6 +331,29 @@ def test_the_axis_labels_of_a_plot(monkeypatch, tmp_path):
     assert labels == [["loss (nats)", accuracy], ["loss (logits)", accuracy], ["loss"], ["loss (m)"]]  # fmt: skip
     assert [list(panel.curves) for panel in drawn[0]] == [["training", "validation"]] * 2
     assert [list(panel.curves) for panel in drawn[2]] == [["training"]]
+
+
+@pytest.mark.parametrize("unmeasured", [set(), {0}, {1}, {2}, {1, 2}, {0, 1, 2}])
+@pytest.mark.parametrize("name", ["train_accuracy", "valid_loss", "valid_accuracy"])
+def test_a_figure_that_is_missing_in_an_epoch_is_not_drawn(monkeypatch, tmp_path, name, unmeasured):
+    drawn = []
+    monkeypatch.setattr("minidl.plots.line_plot", lambda path, *panels, title: drawn.extend(panels))
+    history = History()
+    figures = {"train_loss": 1.0, "train_accuracy": 0.5, "valid_loss": 2.0, "valid_accuracy": 0.25}
+    for epoch in range(3):
+        shown = {**figures, name: None} if epoch in unmeasured else figures
+        history.append(Epoch(epoch=epoch, seconds=0.1, lr=0.01, **shown), np.zeros(1))
+    history.plot(tmp_path / "h.png")
+    curves = {
+        f"{part[:5]}_{kind}": curve
+        for panel, kind in zip(drawn, ("loss", "accuracy"), strict=True)
+        for part, curve in panel.curves.items()
+    }
+    expected = {k: ([0, 1, 2], [v] * 3) for k, v in figures.items() if not (unmeasured and k == name)}  # fmt: skip
+    assert curves == expected
+    monkeypatch.undo()
+    history.plot(tmp_path / "h.png")
+    assert (tmp_path / "h.png").exists()
 
 
 def test_bad_arguments_of_fit(data):

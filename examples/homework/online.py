@@ -2,8 +2,9 @@
 
 The course's rules: pixels are divided by 256; a constant feature comes last (here it is the
 first layer's bias); ``numpy.random.RandomState(seed)`` draws the initial weights and then, before
-each epoch, a permutation of the order of the epoch before; penalties apply to all weights; the
-best checkpoint is the last one with the highest validation accuracy.
+each epoch, a permutation of the order of the epoch before; penalties apply to all weights. The
+best checkpoint is the first one with the highest validation accuracy: the assignment saves one only
+if the accuracy is higher. A report took the last of equals (``--ties last``).
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import contextlib
 import json
 import os
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from homework.data import load_data, note_generated
+from homework.figures import both_epochs
 from homework.flags import add_number, base_parser
 from homework.published import compare, is_course_file
 from minidl import checkpoint
@@ -27,9 +29,7 @@ from minidl.data.features import PCA, Feature
 from minidl.files import write_text
 from minidl.history import History
 from minidl.layer import Layer, Sequential
-from minidl.losses import Loss
 from minidl.plots import weight_sheet
-from minidl.training import evaluate
 
 EPOCHS = 20
 
@@ -38,6 +38,9 @@ def make_parser(description: str, out: str, *, dtype: str) -> Parser:
     """Return a parser with the flags of all scripts of this question."""
     parser = base_parser(description, out, epochs=f"default {EPOCHS}")
     add_number(parser, "--seed", 42, "of weights and order", low=0)
+    parser.add_argument(
+        "--ties", choices=("first", "last"), default="first", help="the best of equal epochs"
+    )
     parser.set_defaults(dtype=dtype, epochs=EPOCHS)
     return parser
 
@@ -63,14 +66,21 @@ def keep_finished_epochs(history: History, epochs: int) -> Iterator[None]:
 
 
 def scores(
-    model: Layer, dataset: Dataset, loss: Loss, history: History, seconds: float
+    dataset: Dataset, history: History, test: Sequence[float], **seconds: float
 ) -> dict[str, Any]:
-    """Return the figures of the course's ``scores.json``, and which data they belong to."""
+    """Return the figures of the course's ``scores.json``, those of the last epoch, and the data.
+
+    ``test`` holds the test accuracies of all epochs.
+    """
+    figures = both_epochs(history, test)
     return {
-        "best_valid": history.best.valid_accuracy,
-        "selected_epoch": history.best.epoch,
-        "test": evaluate(model, dataset.splits["test"], loss)[1],
-        "time": seconds,
+        "best_valid": figures["best_valid_accuracy"],
+        "selected_epoch": figures["best_epoch"],
+        "train": figures["best_train_accuracy"],
+        "test": figures["best_test_accuracy"],
+        "last_train": figures["final_train_accuracy"],
+        "last_test": figures["test_accuracy"],
+        **seconds,
         "data": dataset.name,
         "generated": dataset.generated,
     }
@@ -80,27 +90,36 @@ def report(
     name: str,
     model: Layer,
     dataset: Dataset,
-    loss: Loss,
     history: History,
+    test: Sequence[float],
     args: argparse.Namespace,
     *,
+    settings: Mapping[str, Any],
     loss_unit: str = "nats",
     pixels: Feature | None = None,
 ) -> None:
-    """Print and write the scores of the best weights, the curves, and pictures of the weights.
+    """Print and write the figures, the curves, and pictures of the weights of the best epoch.
 
-    ``pixels`` is the map from pixels to the features that the model was trained on.
+    ``test`` holds the test accuracies of all epochs. ``settings`` are compared with those of
+    published runs. ``pixels`` is the map from pixels to the features that the model was trained
+    on.
     """
     out: Path = args.out
-    figures = scores(model, dataset, loss, history, sum(history.column("seconds")))
+    figures = scores(dataset, history, test, time=sum(history.column("seconds")))
     write_text(out / "scores.json", json.dumps(figures, indent=1) + "\n")
     history.to_csv(out / "history.csv")
     checkpoint.save(out / "best.npz", model, history=history)
-    title = f"{name}, {dataset.title}"
-    print(f"{title}: best epoch {figures['selected_epoch']} of {history[-1].epoch}")
-    print(f"  validation accuracy {figures['best_valid']:.4f}")
-    print(f"  test accuracy       {figures['test']:.4f}   ({figures['time']:.1f} s)")
-    compare(name, figures, args.data)
+    title, last = f"{name}, {dataset.title}", history[-1].epoch
+    print(f"{title}: {last} epochs in {figures['time']:.1f} s")
+    print(
+        f"  best epoch {figures['selected_epoch']:<4} validation {figures['best_valid']:.4f}  "
+        f"train {figures['train']:.4f}  test {figures['test']:.4f}"
+    )
+    print(
+        f"  last epoch {last:<4} validation {history[-1].valid_accuracy:.4f}  "
+        f"train {figures['last_train']:.4f}  test {figures['last_test']:.4f}"
+    )
+    compare(name, {"epochs": last, **settings}, figures, args.data, full=args.full)
     history.plot(out / "curves.png", title=title, loss_unit=loss_unit)
     draw_weights(out / "weights.png", model, dataset, args.data, title, pixels)
     print(f"wrote scores.json, history.csv, best.npz and pictures to {out}{os.sep}")

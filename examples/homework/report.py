@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from homework.backends import plot_parity, print_parity
+from homework.comparison import Comparison
 from minidl.data import Dataset
 from minidl.grid import Point, Result
 from minidl.history import History
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
 
-Published = Mapping[tuple[float, ...], float]
-"""Published validation accuracies by the values of a point."""
+FIGURES = (
+    "best_valid_accuracy",
+    "best_train_accuracy",
+    "best_test_accuracy",
+    "final_train_accuracy",
+    "test_accuracy",
+)
+"""The figures of the best run that are printed; the last two are of the last epoch."""
 
 
 def best_of(results: Sequence[Result]) -> Result | None:
@@ -39,7 +43,7 @@ def tabulate(
     *,
     axis: str,
     out: Path,
-    published: Published | None = None,
+    published: Comparison | None = None,
 ) -> None:
     """Print and write the table of all runs; mark the best run of each value of ``axis``.
 
@@ -49,36 +53,26 @@ def tabulate(
     headings = [*results[0].point, *columns, "seconds", *(["published"] if published else [])]
     table = Table(headings, f"{dataset.title}: accuracies")
     choice = len({r.point[axis] for r in results}) < len(results)
-    best = best_of_each(axis, results)
+    best = best_of_each(axis, results) if choice else [best_of(results)]
+    points = [r.point for r in results]
+    ours = [0.0 if r.error else float(r.values[next(iter(columns.values()))]) for r in results]
+    theirs = published.of(points, ours) if published else [None] * len(results)
     for value in dict.fromkeys(r.point[axis] for r in results):
-        for r in results:
+        for r, their in zip(results, theirs, strict=True):
             if r.point[axis] == value:
                 cells = [r.values.get(key) for key in columns.values()]
                 cells = [r.error or cells[0], *cells[1:], f"{r.seconds:.1f}"]
-                if published:
-                    cells.append(published.get(tuple(r.point.values())))
-                setting = [f"{v:g}" for v in r.point.values()]
-                table.add(*setting, *cells, marked=r in best and choice)
+                setting = [v if isinstance(v, str) else f"{v:g}" for v in r.point.values()]
+                table.add(*setting, *cells, *([their] if published else []), marked=r in best)
         table.end_group()
     table.show()
-    if choice:
-        print(f"* the best of each {axis}")
+    print(f"* the best of each {axis}" if choice else "* the best validation accuracy")
     table.write(out / "table")
     failed = sum(r.error is not None for r in results)
     if failed:
         print(f"{failed} of {len(results)} runs failed; the table says why")
     if published:
-        _print_difference(results, published)
-
-
-def _print_difference(results: Sequence[Result], published: Published) -> None:
-    gaps = [
-        abs(published[key] - r.values["best_valid_accuracy"])
-        for r in results
-        if (key := tuple(r.point.values())) in published and not r.error
-    ]
-    mean = f"{np.mean(gaps):.4f}" if gaps else "no run in common"
-    print(f"mean absolute difference from the published accuracies: {mean} ({len(gaps)} runs)")
+        print(published.summary(points, ours))
 
 
 def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
@@ -88,8 +82,9 @@ def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
         return
     name = describe(best.point)
     print(f"best on {dataset.title}: {name}")
-    for key in ("best_valid_accuracy", "test_accuracy", "final_train_accuracy"):
-        print(f"  {key.replace('_', ' '):<22}{best.values[key]:.4f}")
+    for key in FIGURES:
+        if key in best.values:
+            print(f"  {key.replace('_', ' '):<22}{best.values[key]:.4f}")
     title = f"{dataset.title}: {name}"
     History.from_dict(best.values["history"]).plot(out / "best-curves.png", title=title)
     if "beside" in best.values:
@@ -99,7 +94,8 @@ def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
 
 def describe(point: Point) -> str:
     """Return the values of a point in words, as ``width 256, learning rate 0.001``."""
-    return ", ".join(f"{k.replace('_', ' ')} {v:g}" for k, v in point.items())
+    words = {k.replace("_", " "): v if isinstance(v, str) else f"{v:g}" for k, v in point.items()}
+    return ", ".join(f"{k} {v}" for k, v in words.items())
 
 
 def histories(result: Result) -> tuple[History, History]:
@@ -131,17 +127,3 @@ def plot_by_axis(
     title = f"{dataset.title}\nbest of each"
     panel = Panel(lines, xlabel, "accuracy (share of examples)", title, ticks)
     line_plot(out / f"accuracy-by-{axis}.png", panel)
-
-
-def read_published(path: Path) -> Published:
-    """Read accuracies by (width, learning rate, dropout, L2) from the CSV of a report."""
-    keys = ("hidden_size", "learning_rate", "dropout", "l2")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [k for k in (*keys, "best_valid_acc") if k not in (reader.fieldnames or ())]
-        if missing:
-            found = ", ".join(reader.fieldnames or ()) or "nothing"
-            raise ValueError(f"{path}: missing columns {', '.join(missing)}; found {found}")
-        return {
-            tuple(float(row[key]) for key in keys): float(row["best_valid_acc"]) for row in reader
-        }

@@ -1,4 +1,4 @@
-"""Cache of the generated letters: drawn once, then mapped into memory by every process."""
+"""Cache of the generated examples: drawn once, then mapped into memory by every process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
-from minidl.data import letters
+from minidl.data import letters, scenes
 from minidl.data.dataset import Dataset, Split
 from minidl.files import atomic
 from minidl.typing import Array
@@ -48,31 +49,50 @@ def load_letters(
     progress : bool
         Show a progress bar while letters are drawn (needs tqdm).
     """
-    sizes = {"train": train, "valid": valid, "test": test}
+    return _load(letters, {"train": train, "valid": valid, "test": test}, seed, progress)
+
+
+def load_scenes(
+    train: int = 12_630,
+    valid: int = 1_404,
+    test: int = 3_000,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> Dataset:
+    """Load the generated colour scenes, drawing them on first use.
+
+    Six classes of 48x48 pixels. The parameters and the cache are those of ``load_letters``.
+    """
+    return _load(scenes, {"train": train, "valid": valid, "test": test}, seed, progress)
+
+
+def _load(generator: ModuleType, sizes: dict[str, int], seed: int, progress: bool) -> Dataset:
+    """Load examples that a module of this package generates."""
+    name = generator.__name__.rpartition(".")[2]
     for key, n in sizes.items():
-        check_int("letters", key, n)
-    check_int("letters", "seed", seed, low=0)
-    splits = [_split(i, key, n, seed, progress) for i, (key, n) in enumerate(sizes.items())]
-    return Dataset(*splits, name="letters", classes=letters.N_CLASSES, generated=True)
-
-
-def _split(number: int, key: str, n: int, seed: int, progress: bool) -> Split:
-    stem = f"letters-v{letters.VERSION}-seed{seed}-{key}"
-    file = _cached(stem, n)
-    if file is None:
-        file = cache_folder() / f"{stem}-{n}.npy"
-        blocks = letters.blocks(n, seed=seed, split=number)
-        if progress:
-            with require("tqdm", "examples").tqdm(total=n, desc=f"drawing {key} letters") as bar:
-                _draw(file, n, blocks, bar.update)
-        else:
-            _draw(file, n, blocks, lambda drawn: None)
-    labels = np.load(file.with_suffix(".labels.npy"))[:n].astype(np.int64)
-    return Split.mapped(file, labels, 1 / 256)
+        check_int(name, key, n)
+    check_int(name, "seed", seed, low=0)
+    splits = []
+    for number, (key, n) in enumerate(sizes.items()):
+        stem = f"{name}-v{generator.VERSION}-seed{seed}-{key}"
+        file = _cached(stem, n)
+        if file is None:
+            file = cache_folder() / f"{stem}-{n}.npy"
+            blocks = generator.blocks(n, seed=seed, split=number)
+            if progress:
+                tqdm = require("tqdm", "examples").tqdm
+                with tqdm(total=n, desc=f"drawing {key} {name}") as bar:
+                    _draw(file, n, generator.FEATURES, blocks, bar.update)
+            else:
+                _draw(file, n, generator.FEATURES, blocks, lambda drawn: None)
+        labels = np.load(file.with_suffix(".labels.npy"))[:n].astype(np.int64)
+        splits.append(Split.mapped(file, labels, 1 / 256))
+    return Dataset(*splits, name=name, classes=generator.N_CLASSES, generated=generator.NOTE)
 
 
 def _cached(stem: str, n: int) -> Path | None:
-    """Return the smallest cached file with at least ``n`` letters, None if there is none."""
+    """Return the smallest cached file with at least ``n`` examples, None if there is none."""
     sizes = {
         int(p.name.removeprefix(f"{stem}-").removesuffix(".npy")): p
         for p in cache_folder().glob(f"{stem}-*.npy")
@@ -85,13 +105,15 @@ def _cached(stem: str, n: int) -> Path | None:
 def _draw(
     file: Path,
     n: int,
+    features: int,
     blocks: Iterator[tuple[Array, Array]],
     advance: Callable[[int], object],
 ) -> None:
     """Write the pixels of ``blocks`` to ``file`` and their labels beside it."""
     labels = np.empty(n, np.uint8)
     with atomic(file) as temporary:
-        pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(n, 784))
+        shape = n, features
+        pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         start = 0
         for block, block_labels in blocks:
             stop = start + len(block)

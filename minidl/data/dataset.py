@@ -94,8 +94,9 @@ class Dataset:
         ``K``; by default one more than the largest training label, 0 for a regression.
     scale : float, optional
         A factor for ``x``, applied when rows are read; by default 1/256 for uint8, else 1.
-    generated : bool
-        Whether a program drew the examples. It is said wherever a result is printed.
+    generated : bool or str
+        Whether a program drew the examples. As text it says what they are not, for example
+        ``"not EMNIST"``. It is part of the title of every result.
     transposed : bool
         Whether images are stored column by column, as in EMNIST. Only pictures depend on it.
 
@@ -111,7 +112,7 @@ class Dataset:
     test: Split | None
     name: str
     classes: int
-    generated: bool
+    generated: bool | str
     transposed: bool
 
     def __init__(
@@ -123,7 +124,7 @@ class Dataset:
         name: str = "data",
         classes: int | None = None,
         scale: float | None = None,
-        generated: bool = False,
+        generated: bool | str = False,
         transposed: bool = False,
     ) -> None:
         parts = {"train": train, "valid": valid, "test": test}
@@ -174,7 +175,10 @@ class Dataset:
     @property
     def title(self) -> str:
         """The name, with a warning if the examples are generated."""
-        return f"{self.name}{' (generated, not EMNIST)' if self.generated else ''}"
+        if not self.generated:
+            return self.name
+        words = f", {self.generated}" if isinstance(self.generated, str) else ""
+        return f"{self.name} (generated{words})"
 
     @property
     def splits(self) -> dict[str, Split]:

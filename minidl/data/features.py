@@ -187,9 +187,14 @@ class PCA(Feature):
 
 
 def _mean(split: Split) -> Array:
-    """Return the mean of each feature, in float64."""
-    total: Array = sum(x.sum(axis=0) for x in split.chunks(np.float64)) / len(split)
-    return total
+    """Return the mean of each feature, in float64; without rounding where a feature is constant."""
+    first = split.rows(slice(0, 1), np.float64)[0]
+    total, constant = np.zeros_like(first), np.ones(first.shape, bool)
+    for x in split.chunks(np.float64):
+        total += x.sum(axis=0)
+        constant &= (x == first).all(axis=0)
+    mean: Array = np.where(constant, first, total / len(split))
+    return mean
 
 
 def _fitted(feature: Feature, x: Array, *names: str) -> list[Array]:

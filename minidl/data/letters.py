@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 from minidl.validation import check_int
 
 N_CLASSES = 26
+FEATURES = 784
+NOTE = "not EMNIST"
 VERSION = 1  # increase it when the pixels change: it is part of the names of the cached files
 
 _SIDE = 28

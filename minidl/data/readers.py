@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.data.cache import load_letters
+from minidl.data.cache import load_letters, load_scenes
 from minidl.data.dataset import Dataset
 from minidl.typing import Array
 from minidl.validation import did_you_mean
 
-NAMES = ("letters",)
+GENERATED = {"letters": load_letters, "scenes": load_scenes}
 
 # The keys of the course's files, by year: x and y of train, valid and test.
 _SCHEMES: dict[str, tuple[str, ...]] = {
@@ -39,12 +39,12 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     Parameters
     ----------
     source : path or name
-        The name ``"letters"`` (generated letters, no file needed); a course ``.npz`` of
+        The name ``"letters"`` or ``"scenes"`` (generated, no file needed); a course ``.npz`` of
         2025-26, 2024-25 or 2021-22; or a folder of IDX files, plain or gzip, named as those of
         EMNIST (``emnist-letters-train-images-idx3-ubyte.gz``) or of MNIST
         (``train-images-idx3-ubyte.gz``).
     progress : bool
-        Show a progress bar while letters are drawn for the first time (needs tqdm).
+        Show a progress bar while examples are drawn for the first time (needs tqdm).
 
     Raises
     ------
@@ -53,13 +53,13 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     ValueError, TypeError
         If the content is damaged or is not a data set.
     """
-    if str(source) in NAMES:
-        return load_letters(progress=progress)
+    if str(source) in GENERATED:
+        return GENERATED[str(source)](progress=progress)
     path = Path(source)
     if path.is_dir():
         return _load_idx(path)
     if not path.exists():
-        hint = did_you_mean(str(source), NAMES) if Path(source).suffix == "" else ""
+        hint = did_you_mean(str(source), GENERATED) if Path(source).suffix == "" else ""
         raise FileNotFoundError(f"{path}: no such file or folder{hint}")
     return _load_npz(path)
 

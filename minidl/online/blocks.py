@@ -32,14 +32,14 @@ from minidl.optim import flush_weights
 from minidl.typing import Array
 
 
-def max_block_size(runs: Sequence[OnlineRun], block_size: int) -> int:
+def max_block_size(run: OnlineRun, block_size: int) -> int:
     """Return ``block_size``, or less where weight decay would shrink c by more than 1000."""
-    smallest = min(run.decay_factor for run in runs)
-    if smallest >= 1:
+    factor = run.decay_factor
+    if factor >= 1:
         return block_size
-    if smallest <= 0:
+    if factor <= 0:
         return 1
-    return max(1, min(block_size, int(math.log(1e-3) / math.log(smallest))))
+    return max(1, min(block_size, int(math.log(1e-3) / math.log(factor))))
 
 
 def soft_threshold(weights: Array, by: Array | float) -> None:

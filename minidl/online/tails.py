@@ -45,7 +45,7 @@ def make_tails(
 
 
 def _has_kernels(layers: Sequence[Layer], loss: Loss) -> bool:
-    """Whether ``layers`` are (ReLU, Linear) any number of times, and the loss has a kernel.
+    """Return whether ``layers`` are (ReLU, Linear) any number of times, and the loss has a kernel.
 
     A subclass does not count: it may compute something else.
     """

@@ -1,0 +1,265 @@
+"""Predict Ames house prices, one example at a time (Question 2 of 2021-22).
+
+linear: SGD beside the closed forms (least squares of minimum norm, and ridge), with the distance
+between SGD's weights and the ridge solution, in all and by singular direction. mlp: a network with
+one hidden layer. Errors are root mean square errors of the logarithm of the price, as in the
+course's script.
+"""
+
+import argparse
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from homework.flags import add_number
+from homework.online import keep_finished_epochs
+
+from minidl import (
+    Callback,
+    Dataset,
+    History,
+    Layer,
+    Linear,
+    Progress,
+    ReLU,
+    Sequential,
+    SquaredError,
+    compounding,
+    evaluate,
+    fit_online,
+    load_dataset,
+)
+from minidl.cli import Parser, run_main
+from minidl.files import write_text
+from minidl.init import zeros
+from minidl.linear import ridge
+from minidl.plots import Panel, line_plot
+from minidl.tables import Table
+from minidl.training import Run
+from minidl.typing import Array
+
+LAMBDA = 1e-4
+"""The course's ridge penalty."""
+
+
+def generated_houses(seed: int = 0, n: int = 1465) -> Dataset:
+    """Return generated houses of the same form: 37 numbers, 311 indicators, singular.
+
+    Each indicator belongs to a group, of which one is 1; some values never occur in the training
+    part. The indicators of a group sum to 1, so the columns are linearly dependent.
+    """
+    rng = np.random.default_rng(seed)
+    latent = rng.normal(size=(2 * n, 6))
+    numbers = np.tanh(latent @ rng.normal(size=(6, 37))) + 0.5 * rng.standard_t(4, (2 * n, 37))
+    columns, sizes = [numbers], rng.multinomial(311 - 2 * 60, np.ones(60) / 60) + 2
+    for size in sizes:
+        scores = latent @ rng.normal(size=(6, size)) - 1.2 * np.arange(size)
+        choice = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+        columns.append(np.eye(size)[choice])
+    x = np.concatenate(columns, axis=1)
+    x[:, :37] = (x[:, :37] - x[:n, :37].mean(axis=0)) / x[:n, :37].std(axis=0)
+    weights = rng.normal(size=x.shape[1]) * np.where(np.arange(x.shape[1]) < 37, 0.05, 0.06)
+    price = 12 + x @ weights
+    y = price + 0.1 * rng.standard_t(4, 2 * n)
+    return Dataset((x[:n], y[:n]), None, (x[n:], y[n:]), name="generated houses", generated=True)
+
+
+def rmse(model: Layer, dataset: Dataset, part: str) -> float:
+    """Return the root mean square error; the loss is half the mean square."""
+    return math.sqrt(2 * evaluate(model, dataset.splits[part], SquaredError())[0])
+
+
+class Errors(Callback):
+    """Records both errors before training and after each epoch; of a linear model the weights."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.train: list[float] = []
+        self.test: list[float] = []
+        self.weights: list[Array] = []
+
+    def on_start(self, run: Run) -> None:
+        self.on_epoch(run)
+
+    def on_epoch(self, run: Run) -> None:
+        self.train.append(rmse(run.model, self.dataset, "train"))
+        self.test.append(rmse(run.model, self.dataset, "test"))
+        if isinstance(run.model, Linear):
+            self.weights.append(run.model.theta.copy())
+
+
+def linear(dataset: Dataset, args: argparse.Namespace) -> tuple[Linear, Any]:
+    """Return a linear regression with zero weights, and the source of its orders."""
+    model = Linear(dataset.features, 1, weight_init=zeros, bias_init=zeros, rng=0, dtype="float64")
+    return model, np.random.RandomState(args.seed)
+
+
+def mlp(dataset: Dataset, args: argparse.Namespace) -> tuple[Sequential, Any]:
+    """Return a network with weights from N(0.1, 0.1^2), drawn as (out, in), and zero biases."""
+    random = np.random.RandomState(args.seed)
+    hidden = Linear(dataset.features, args.width, weight_init=zeros, bias_init=zeros)
+    output = Linear(args.width, 1, weight_init=zeros, bias_init=zeros)
+    model = Sequential(hidden, ReLU(), output, rng=0, dtype="float64")
+    for layer in (hidden, output):
+        layer.weight.value = random.normal(0.1, 0.1, layer.weight.shape[::-1]).T
+    return model, random
+
+
+def train(model: Layer, random: Any, dataset: Dataset, args: argparse.Namespace) -> Errors:
+    """Train on one example at a time, in the order of the course's script; return the errors."""
+    errors, history = Errors(dataset), History()
+    with keep_finished_epochs(history, args.epochs):
+        fit_online(
+            model,
+            dataset,
+            SquaredError(),
+            lr=args.lr,
+            epochs=args.epochs,
+            rng=compounding(len(dataset.train), random),
+            callbacks=[Progress(), errors],
+            evaluate_train=False,
+            history=history,
+        )
+    errors.train, errors.test = (e[: len(history)] for e in (errors.train, errors.test))
+    return errors
+
+
+def report(name: str, errors: Errors, dataset: Dataset, args: argparse.Namespace) -> None:
+    """Print and write the errors, and draw them over the epochs."""
+    last, best = len(errors.test) - 1, int(np.argmin(errors.test))
+    table = Table(["epoch", "train RMSE", "test RMSE"], f"{name}, {dataset.name}")
+    for epoch, row in enumerate(zip(errors.train, errors.test, strict=True)):
+        table.add(epoch, *row, marked=epoch == best)
+    table.write(args.out / "table")
+    figures = {
+        "epochs": last,
+        "train": errors.train[-1],
+        "test": errors.test[-1],
+        "best_test": errors.test[best],
+        "best_epoch": best,
+    }
+    write_text(args.out / "scores.json", json.dumps(figures, indent=1) + "\n")
+    print(f"{name}, {dataset.name}: RMSE of the log price")
+    print(f"  epoch {last:<3}  train {errors.train[-1]:.4f}  test {errors.test[-1]:.4f}")
+    print(
+        f"  epoch {best:<3}  train {errors.train[best]:.4f}  test {errors.test[best]:.4f} (lowest)"
+    )
+    if last >= 25:
+        first, end = np.mean(errors.test[1:6]), np.mean(errors.test[-20:])
+        half = errors.test[last // 2 :]
+        trend = 10 * np.polyfit(np.arange(len(half)), half, 1)[0]
+        print(
+            f"  mean test RMSE of epochs 1 to 5 {first:.4f}, of the last 20 {end:.4f}; "
+            f"trend in the second half {trend:+.4f} in 10 epochs"
+        )
+    epochs = range(1, last + 1)
+    curves = {"training": (epochs, errors.train[1:]), "test": (epochs, errors.test[1:])}
+    panel = Panel(curves, "epoch", "RMSE (log price)", mark=max(best, 1))
+    line_plot(args.out / "errors.png", panel, title=f"{name}, {dataset.name}")
+
+
+def closed_forms(dataset: Dataset) -> dict[str, Array]:
+    """Print the errors of least squares and ridge, and return their weights, the ones' last."""
+    x, y = with_ones(dataset, "train")
+    s = np.linalg.svd(x, compute_uv=False)
+    rank = int(np.sum(s > max(x.shape) * np.finfo(x.dtype).eps * s[0]))
+    print(f"closed forms: X has {x.shape[1]} columns with the column of ones, rank {rank}")
+    solutions = {
+        "least squares of minimum norm": ridge(x, y, 0),
+        f"ridge, lambda {LAMBDA:g}": ridge(x, y, LAMBDA),
+    }
+    for name, w in solutions.items():
+        figures = []
+        for part in ("train", "test"):
+            x, y = with_ones(dataset, part)
+            figures.append(f"{part} {np.sqrt(np.mean(np.square(x @ w - y))):.4f}")
+        print(f"  {name:<30}RMSE {', '.join(figures)}; norm of the weights {np.linalg.norm(w):.4f}")
+    return solutions
+
+
+def with_ones(dataset: Dataset, part: str) -> tuple[Array, Array]:
+    """Return the features of a part with a last column of ones, and the targets."""
+    split = dataset.splits[part]
+    x = split.rows(slice(None), np.float64)
+    return np.column_stack([x, np.ones(len(x))]), split.y
+
+
+def distances(dataset: Dataset, weights: Array, target: Array, args: argparse.Namespace) -> None:
+    """Print and draw the distance to the ridge solution, in all and by singular direction.
+
+    The rows of V^T are the right singular vectors of X. SGD's updates are multiples of rows of X,
+    so from w = 0 the component in the null space stays 0, and so is that of the ridge solution:
+    the many solutions of least squares differ only there.
+    """
+    x, _ = with_ones(dataset, "train")
+    _, s, vt = np.linalg.svd(x)
+    s = np.append(s, np.zeros(len(vt) - len(s)))
+    rank = int(np.sum(s > max(x.shape) * np.finfo(x.dtype).eps * s[0]))
+    gaps = np.abs((weights - target) @ vt.T)  # one row an epoch, one column a direction
+    distance = np.linalg.norm(weights - target, axis=1)
+    falls = bool((np.diff(distance) < 0).all())
+    print(
+        f"distance to ridge: {distance[0]:.4f} before training, {distance[-1]:.4f} at the end; "
+        f"{'falls every epoch' if falls else 'does not fall every epoch'}"
+    )
+    null = float(np.abs(weights @ vt[rank:].T).max(initial=0))
+    slow = int(np.sum(gaps[-1, :rank] > 0.5 * gaps[0, :rank]))
+    share = float(np.square(gaps[-1, rank // 2 : rank]).sum() / np.square(gaps[-1]).sum())
+    print(f"  largest component of SGD's weights in the null space, over all epochs: {null:.1e}")
+    print(f"  {slow} of {rank} directions have kept more than half of their distance;")
+    print(f"  the half with the smaller singular values makes {share:.4f} of the squared distance")
+    epochs = range(len(weights))
+    by_direction = {}
+    for group in np.array_split(np.arange(rank), min(5, rank)):
+        label = f"{group[0] + 1} to {group[-1] + 1}, s {s[group[0]]:.3g} to {s[group[-1]]:.3g}"
+        by_direction[label] = epochs, np.linalg.norm(gaps[:, group], axis=1)
+    total = {"SGD": (epochs, distance)}
+    heading = f"distance of SGD's weights to the ridge solution, {dataset.name}"
+    line_plot(
+        args.out / "distance.png",
+        Panel(total, "epoch", "distance (norm)", "all directions"),
+        Panel(by_direction, "epoch", "distance (norm)", "by singular directions", ylog=True),
+        title=heading,
+    )
+    table = Table(["direction", "singular value", "before", "at the end"], heading)
+    for i in range(rank):
+        table.add(i + 1, f"{s[i]:.4g}", f"{gaps[0, i]:.4g}", f"{gaps[-1, i]:.4g}")
+    table.write(args.out / "directions")
+
+
+def main() -> None:
+    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("model", choices=("linear", "mlp"))
+    parser.add_argument("--data", metavar="PATH", help="the course's ames.npz; else generated")
+    add_number(parser, "--epochs", 150, "passes over the training part")
+    add_number(parser, "--lr", 1e-3, "learning rate", low=0, open_low=True)
+    add_number(parser, "--width", 150, "hidden units of mlp")
+    add_number(parser, "--seed", 42, "of weights and order", low=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/ames"), help="folder of the results")
+    args = parser.parse_args()
+    args.out = args.out / args.model
+
+    dataset = load_dataset(args.data) if args.data else generated_houses()
+    if dataset.classes or "test" not in dataset.splits:
+        raise ValueError(f"{args.data}: expected a regression with a test part, got {dataset}")
+    print(f"{dataset}; {args.epochs} epochs, one example at a time", flush=True)
+    if dataset.generated:
+        print("These are generated houses; the real thing: --data PATH of the course's ames.npz.")
+
+    if args.model == "mlp":
+        errors = train(*mlp(dataset, args), dataset, args)
+        report(f"MLP with {args.width} units", errors, dataset, args)
+    else:
+        solutions = closed_forms(dataset)
+        errors = train(*linear(dataset, args), dataset, args)
+        report("linear regression by SGD", errors, dataset, args)
+        weights = np.stack(errors.weights[: len(errors.test)])
+        distances(dataset, weights, solutions[f"ridge, lambda {LAMBDA:g}"], args)
+    print(f"wrote tables and pictures to {args.out}{os.sep}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,60 @@
+"""Figures of a trained model at its best epoch and at its last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from minidl.data import Dataset
+from minidl.history import History
+from minidl.losses import Loss
+from minidl.training import Callback, Run, evaluate
+
+
+class TestAccuracy(Callback):
+    """Records the test accuracy before training and after each epoch.
+
+    Not for ``restore_best=True``: an interrupted run must end with the weights of its last epoch.
+    """
+
+    def __init__(self, dataset: Dataset, loss: Loss) -> None:
+        self.split, self.loss = dataset.splits["test"], loss
+        self.values: list[float] = []
+
+    def on_start(self, run: Run) -> None:
+        if not run.history.records:
+            self.on_epoch(run)
+
+    def on_epoch(self, run: Run) -> None:
+        self.values.append(evaluate(run.model, self.split, self.loss)[1] or 0.0)
+
+    def on_end(self, run: Run) -> None:
+        if len(self.values) < len(run.history):  # interrupted after the epoch was recorded
+            self.on_epoch(run)
+
+
+def both_epochs(history: History, test: Sequence[float]) -> dict[str, Any]:
+    """Return the accuracies at the epoch of the best validation accuracy, and at the last one.
+
+    ``test`` holds the test accuracies of all epochs.
+    """
+    best, last = history.best, history[-1]
+    return {
+        "best_valid_accuracy": best.valid_accuracy,
+        "best_epoch": best.epoch,
+        "best_train_accuracy": best.train_accuracy,
+        "best_test_accuracy": test[best.epoch],
+        "final_train_accuracy": last.train_accuracy,
+        "test_accuracy": test[last.epoch],
+    }
+
+
+COLUMNS = {
+    "valid": "best_valid_accuracy",
+    "epoch": "best_epoch",
+    "train at best": "best_train_accuracy",
+    "test at best": "best_test_accuracy",
+    "train at last": "final_train_accuracy",
+    "test at last": "test_accuracy",
+}
+"""The columns of a table by their heading, each with the figure that it shows."""

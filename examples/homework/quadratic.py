@@ -1,0 +1,211 @@
+"""Networks with the activation g(z) = z (1 - z): from parameters to c'phi(x), and back.
+
+A network with one hidden layer of K units and one output is a quadratic function of its input.
+``docs/quadratic.md`` derives each function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl.activations import Quadratic
+from minidl.layer import Sequential
+from minidl.layers import Linear
+from minidl.typing import Array
+from minidl.validation import check_int
+
+RANK_TOLERANCE = 1e-10
+"""Eigenvalues and parts of vectors that are smaller than the largest by this factor count as 0."""
+
+
+# From a network to c.
+
+
+def phi(x: Array) -> Array:
+    """Return the features ``(1, x_i, x_i x_j)``, i <= j: (n, D) to (n, (D + 1)(D + 2) / 2)."""
+    i, j = np.triu_indices(x.shape[1])
+    return np.hstack([np.ones((len(x), 1)), x, x[:, i] * x[:, j]])
+
+
+def coefficients(constant: Any, linear: Array, quadratic: Array) -> Array:
+    """Return the c of ``constant + linear'x + x' quadratic x``; stacks of them give rows of c."""
+    i, j = np.triu_indices(linear.shape[-1])
+    products = np.where(i == j, 1, 2) * quadratic[..., i, j]
+    return np.concatenate([np.asarray(constant)[..., None], linear, products], axis=-1)
+
+
+def polynomial(c: Array) -> tuple[float, Array, Array]:
+    """Return the constant, the linear part and the symmetric quadratic part of c."""
+    d = round((np.sqrt(8 * len(c) + 1) - 3) / 2)
+    if (d + 1) * (d + 2) // 2 != len(c) or d < 1:
+        raise ValueError(
+            f"polynomial: expected c of size (D + 1)(D + 2) / 2, as 3, 6 or 10, got {len(c)}"
+        )
+    quadratic = np.zeros((d, d))
+    quadratic[np.triu_indices(d)] = c[1 + d :]
+    return float(c[0]), c[1 : 1 + d], (quadratic + quadratic.T) / 2
+
+
+def hidden_matrix(network: Sequential) -> Array:
+    """Return the matrix A, (K, (D + 1)(D + 2) / 2), with hidden units ``h = A phi(x)``.
+
+    With ``z = w'x + b``: ``z (1 - z) = b - b^2 + (1 - 2 b) w'x - x' w w' x``.
+    """
+    w, b, _, _ = parameters(network)
+    return coefficients(b - b**2, (1 - 2 * b)[:, None] * w, -w[:, :, None] * w[:, None, :])
+
+
+def fold(network: Sequential) -> Array:
+    """Return the c with ``network(x) = c'phi(x)``."""
+    _, _, v, v0 = parameters(network)
+    c = v @ hidden_matrix(network)
+    c[0] += v0
+    return c
+
+
+def make_network(w: Array, b: Array, v: Array, v0: float) -> Sequential:
+    """Return the network ``v0 + sum_k v_k g(w_k'x + b_k)``; ``w`` is (K, D)."""
+    k, d = w.shape
+    network = Sequential(Linear(d, k), Quadratic(), Linear(k, 1), rng=0, dtype="float64")
+    network.load_state_dict(
+        {"0.weight": w.T, "0.bias": b, "2.weight": v[:, None], "2.bias": np.array([v0])}
+    )
+    return network
+
+
+def parameters(network: Sequential) -> tuple[Array, Array, Array, float]:
+    """Return w (K, D), b (K,), v (K,) and v0; the inverse of ``make_network``."""
+    state = network.state_dict()
+    return state["0.weight"].T, state["0.bias"], state["2.weight"][:, 0], float(state["2.bias"][0])
+
+
+# From c to a network.
+
+
+def decompose(c: Array) -> tuple[float, Array, Array, Array, Array]:
+    """Complete the square: ``c'phi(x) = r + sum_k e_k (q_k'x + m_k)^2 + n'x``.
+
+    Returns r, the nonzero eigenvalues e of the quadratic part, their eigenvectors q as rows, the
+    shifts m, and the part n of the linear part that is orthogonal to all of them.
+    """
+    constant, linear, quadratic = polynomial(c)
+    e, q = np.linalg.eigh(quadratic)
+    large = np.abs(e) > RANK_TOLERANCE * np.abs(c).max(initial=0)
+    e, q = e[large], q[:, large].T
+    m = q @ linear / (2 * e)
+    rest = linear - q.T @ (q @ linear)
+    if np.linalg.norm(rest) <= RANK_TOLERANCE * np.abs(c).max(initial=0):
+        rest = np.zeros_like(rest)
+    return constant - float(e @ m**2), e, q, m, rest
+
+
+def units_needed(c: Array) -> int:
+    """Return the smallest number of hidden units of a network that equals ``c'phi(x)``.
+
+    It is the rank of the quadratic part, and 2 more if the linear part is outside its range.
+    """
+    _, e, _, _, rest = decompose(c)
+    return len(e) + 2 * bool(rest.any())
+
+
+def unfold(c: Array, units: int, epsilon: float = 0.0) -> Sequential:
+    """Return a network with ``fold(network) = c``, or within ``epsilon`` of c if that is given.
+
+    Raises
+    ------
+    ValueError
+        If no network with so many units equals c. With ``epsilon``, if ``units`` is below the rank
+        of the quadratic part, or equal to it with a linear part outside its range. Says why.
+    """
+    units = check_int("unfold", "units", units)
+    r, e, q, m, rest = decompose(c)
+    slope = float(np.linalg.norm(rest))
+    if units < len(e):
+        tail = np.sort(np.abs(e))[: len(e) - units]
+        raise ValueError(
+            f"unfold: the quadratic part of c has rank {len(e)}, that of a network with {units} "
+            f"units at most {units}: its distance is at least {np.linalg.norm(tail):.3g}"
+        )
+    spare = units - len(e)
+    if slope and spare >= 2:
+        # 4 n'x = (n'x + 1)^2 - (n'x - 1)^2, for a unit vector n.
+        e = np.append(e, [slope / 4, -slope / 4])
+        q = np.vstack([q, rest / slope, rest / slope])
+        m = np.append(m, [1, -1])
+        spare -= 2
+    elif slope and spare == 1 and epsilon > 0:
+        # d (n'x + s)^2 - d s^2 = 2 d s n'x + d (n'x)^2: the last term is the error.
+        d = min(epsilon / 2, slope)
+        s = slope / (2 * d)
+        e, q, m = np.append(e, d), np.vstack([q, rest / slope]), np.append(m, s)
+        r -= d * s**2
+        spare -= 1
+    elif slope:
+        raise ValueError(
+            f"unfold: the linear part is outside the range of the quadratic part, of rank "
+            f"{len(e)}: expected {len(e) + 2} units for c itself, or {len(e) + 1} and epsilon > 0 "
+            f"to come close, got {units} and epsilon {epsilon:g}"
+        )
+    # e (q'x + m)^2 = e / 4 - e g(q'x + m + 1/2); units that are not needed are 0.
+    pad = np.zeros(spare)
+    w, b = np.vstack([q, np.zeros((spare, q.shape[1]))]), np.append(m + 0.5, pad)
+    return make_network(w, b, np.append(-e, pad), r + e.sum() / 4)
+
+
+# From data to c.
+
+
+def least_squares(x: Array, y: Array) -> Array:
+    """Return the shortest c that minimises ``|phi(x) c - y|``, whatever the rank of phi(x)."""
+    c: Array = np.linalg.lstsq(phi(x), y, rcond=None)[0]
+    return c
+
+
+# The distance from c to all networks of some size.
+
+
+def distances(c: Array, units: int, starts: int, steps: int, seed: int) -> tuple[Array, Array]:
+    """Minimise the distance from c to the networks with ``units`` units, from random starts.
+
+    Returns the distance and the largest parameter of each start. The output bias fits the constant
+    exactly, so only the other entries of c count. Up to that constant a network is
+    ``sum_k s_k (w_k'x + m_k)^2`` with signs ``s_k``, which are drawn; Levenberg-Marquardt steps
+    change w and m, all starts at once.
+    """
+    rng = np.random.default_rng(seed)
+    d = len(polynomial(c)[1])
+    i, j = np.triu_indices(d)
+    double = np.where(i == j, 1.0, 2.0)
+    eye = np.eye(d)
+    sign = rng.choice([-1.0, 1.0], (starts, units, 1))
+    u = rng.normal(size=(starts, units, d + 1))  # w and m of each unit
+
+    def residual(u: Array) -> Array:
+        w, m = u[..., :d], u[..., d:]
+        linear, quadratic = (2 * sign * m * w).sum(1), (sign * w[..., i] * w[..., j]).sum(1)
+        return np.concatenate([linear, double * quadratic], axis=1) - c[1:]
+
+    def jacobian(u: Array) -> Array:
+        w, m = u[..., :d], u[..., d:]
+        dlinear = np.concatenate(
+            [2 * (sign * m)[..., None] * eye, 2 * (sign * w)[..., None]], axis=3
+        )
+        pairs = w[..., j, None] * eye[i] + w[..., i, None] * eye[j]
+        dquadratic = np.pad((sign * double)[..., None] * pairs, [(0, 0)] * 3 + [(0, 1)])
+        both = np.concatenate([dlinear, dquadratic], axis=2)  # (starts, units, P - 1, d + 1)
+        return both.swapaxes(1, 2).reshape(starts, len(c) - 1, -1)
+
+    damping = np.ones((starts, 1, 1))
+    r = residual(u)
+    for _ in range(steps):
+        a = jacobian(u)
+        normal = a.swapaxes(1, 2) @ a + damping * np.eye(a.shape[2])
+        change = np.linalg.solve(normal, a.swapaxes(1, 2) @ r[..., None])
+        proposed = u - change.reshape(u.shape)
+        r_new = residual(proposed)
+        better = np.linalg.norm(r_new, axis=1) < np.linalg.norm(r, axis=1)
+        u[better], r[better] = proposed[better], r_new[better]
+        damping = np.clip(np.where(better[:, None, None], damping / 3, damping * 4), 1e-12, 1e12)
+    return np.linalg.norm(r, axis=1), np.abs(u).max(axis=(1, 2), initial=0)

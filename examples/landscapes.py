@@ -1,0 +1,306 @@
+"""Classify small landscapes by linear models and networks (Questions 1 and 2 of 2024-25).
+
+Questions: q1 (one example at a time), q2.1 (logistic regression on mini-batches), q2.2
+(feed-forward networks on mini-batches); all three by default. The tested model is the last one.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from homework.flags import add_number, base_parser
+from homework.landscapes import draw_examples, draw_networks, draw_online, draw_rates, tabulate
+
+from minidl import (
+    SGD,
+    Callback,
+    CrossEntropy,
+    Dataset,
+    Dropout,
+    History,
+    Layer,
+    Linear,
+    Loss,
+    Perceptron,
+    ReLU,
+    Sequential,
+    checkpoint,
+    compounding,
+    evaluate,
+    fit,
+    fit_online,
+    load_dataset,
+    load_scenes,
+)
+from minidl.cli import run_main
+from minidl.grid import Grid, Point, run
+from minidl.init import zeros
+from minidl.training import Run
+
+QUICK = {"train": 2_400, "valid": 480, "test": 960}
+"""Sizes of a run without --full."""
+
+
+# The runs of each question, and what was published about them.
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The settings of one run; ``batch_size`` 0 means one example at a time, in blocks."""
+
+    epochs: int
+    lr: float = 1.0
+    l2: float = 0.0
+    l1: float = 0.0
+    hidden: tuple[int, ...] = ()
+    batch_size: int = 0
+    dropout: float = 0.0
+    momentum: float = 0.0
+    loss: str = "cross-entropy"
+    published: Mapping[str, str] = field(default_factory=dict)
+    """Figures of a report on the course's photographs, by the heading of their column."""
+
+
+LOGISTIC = Setting(100, lr=1e-3)
+BATCHES = Setting(100, batch_size=32, l2=0.01)
+NETWORK = Setting(200, lr=0.002, hidden=(200, 200), batch_size=64, dropout=0.3)
+
+
+def published(setting: Setting, test: str = "", valid: str = "", time: str = "") -> Setting:
+    """Return the setting with its published figures."""
+    return replace(setting, published={"test": test, "valid": valid, "time": time})
+
+
+QUESTIONS: dict[str, dict[str, Setting]] = {
+    "q1": {
+        "perceptron": published(Setting(100, loss="perceptron"), "0.3743"),
+        "logistic": published(LOGISTIC, "0.4597"),
+        "logistic L2 0.01": published(replace(LOGISTIC, l2=0.01), "0.5053"),
+        "logistic L1 0.01": replace(LOGISTIC, l1=0.01),
+        "MLP": published(Setting(20, lr=1e-3, hidden=(100,)), "0.5443"),
+    },
+    "q2.1": {
+        "lr 1e-5": published(replace(BATCHES, lr=1e-5), valid="0.45"),
+        "lr 1e-3": published(replace(BATCHES, lr=1e-3), valid="0.52"),
+        "lr 1e-1": published(replace(BATCHES, lr=1e-1), valid="0.2 to 0.5"),
+    },
+    "q2.2": {
+        "batch 64": published(NETWORK, "0.6080", "0.6090", "2:45"),
+        "batch 512": published(replace(NETWORK, batch_size=512), "0.5190", "0.5028", "1:26"),
+        "dropout 0.01": published(replace(NETWORK, dropout=0.01), "0.5763", "0.5762"),
+        "dropout 0.25": published(replace(NETWORK, dropout=0.25), "0.6063", "0.6068"),
+        "dropout 0.5": published(replace(NETWORK, dropout=0.5), "0.5950", "0.5990"),
+        "momentum 0": published(replace(NETWORK, batch_size=1024), "0.4887", "0.4701"),
+        "momentum 0.9": published(
+            replace(NETWORK, batch_size=1024, momentum=0.9), "0.6010", "0.5997"
+        ),
+    },
+}
+
+TITLES = {
+    "q1": "one example at a time",
+    "q2.1": "logistic regression, batches of 32, L2 0.01",
+    "q2.2": "networks with two hidden layers of 200 units",
+}
+
+
+def cost(setting: Setting) -> float:
+    """Return the relative duration of one epoch: microseconds an example, as measured."""
+    if setting.hidden:
+        return 110.0
+    return 25.0 if setting.batch_size or setting.loss == "perceptron" else 45.0
+
+
+# Training.
+
+
+class Norms(Callback):
+    """Records the norm of all parameters, before training and after each epoch."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_start(self, run: Run) -> None:
+        self.on_epoch(run)
+
+    def on_epoch(self, run: Run) -> None:
+        self.values.append(float(np.linalg.norm(run.model.theta)))
+
+
+Trained = tuple[Layer, Loss, History]
+
+
+def train_online(
+    dataset: Dataset, s: Setting, epochs: int, seed: int, dtype: str, norms: Norms
+) -> Trained:
+    """Train on one example at a time, with the weights and the order of the course's script."""
+    random = np.random.RandomState(seed)  # draws the weights, then the order of each epoch
+    if s.hidden:
+        (width,) = s.hidden
+        first = Linear(dataset.features, width, weight_init=zeros, bias_init=zeros)
+        last = Linear(width, dataset.classes, weight_init=zeros, bias_init=zeros)
+        model: Layer = Sequential(first, ReLU(), last, rng=0, dtype=dtype)
+        for layer in (first, last):  # N(0.1, 0.1^2), drawn in the course's layout (out, in)
+            layer.weight.value = random.normal(0.1, 0.1, layer.weight.shape[::-1]).T
+    else:
+        linear = Linear(dataset.features, dataset.classes, weight_init=zeros, bias_init=zeros)
+        model = linear.initialize(0, dtype)
+    loss = Perceptron() if s.loss == "perceptron" else CrossEntropy()
+    history = fit_online(
+        model,
+        dataset,
+        loss,
+        lr=s.lr,
+        weight_decay=s.l2,
+        l1=s.l1,
+        epochs=epochs,
+        rng=compounding(len(dataset.train), random),
+        callbacks=[norms],
+        evaluate_train=False,
+    )
+    return model, loss, history
+
+
+def train_batches(
+    dataset: Dataset, s: Setting, epochs: int, seed: int, dtype: str, norms: Norms
+) -> Trained:
+    """Train on mini-batches, with PyTorch's distribution of the initial weights."""
+    layers: list[Layer] = []
+    features = dataset.features
+    for width in s.hidden:
+        layers += [Linear(features, width), ReLU(), Dropout(s.dropout)]
+        features = width
+    model = Sequential(*layers, Linear(features, dataset.classes), rng=seed, dtype=dtype)
+    loss = CrossEntropy()
+    history = fit(
+        model,
+        dataset,
+        loss,
+        SGD(model, s.lr, momentum=s.momentum, weight_decay=s.l2),
+        epochs=epochs,
+        batch_size=s.batch_size,
+        rng=seed,
+        callbacks=[norms],
+        evaluate_train=False,
+    )
+    return model, loss, history
+
+
+def train(
+    run: str,
+    *,
+    dataset: Dataset,
+    question: str,
+    epochs: Mapping[str, int],
+    seed: int,
+    dtype: str,
+    models: Path,
+) -> dict[str, Any]:
+    """Train the model of one run, save it and return its figures."""
+    setting, norms = QUESTIONS[question][run], Norms()
+    training = train_batches if setting.batch_size else train_online
+    model, loss, history = training(dataset, setting, epochs[run], seed, dtype, norms)
+    checkpoint.save(models / f"{run}.npz", model)
+    return {
+        "test_accuracy": evaluate(model, dataset.splits["test"], loss)[1],
+        "valid_accuracy": history[-1].valid_accuracy,
+        "best_valid_accuracy": history.best.valid_accuracy,
+        "exact_zeros": float(np.mean(model.theta == 0)),
+        "norms": norms.values,
+        "history": history.to_dict(),
+    }
+
+
+def answer(question: str, dataset: Dataset, args: argparse.Namespace) -> None:
+    """Train the models of one question, several at once, and report them."""
+    settings, out = QUESTIONS[question], args.out / question
+    epochs = {
+        run: args.epochs or (s.epochs if args.full else max(1, s.epochs // 5))
+        for run, s in settings.items()
+    }
+    shared = {"epochs": epochs, "seed": args.seed, "dtype": args.dtype}
+    recorded = {
+        "data": dataset.name,
+        "sha256": dataset.checksum(),
+        "runs": {run: {**asdict(s), "published": None} for run, s in settings.items()},
+        **shared,
+    }
+    print(f"{question}, {TITLES[question]}: {len(settings)} models", flush=True)
+
+    def duration(point: Point) -> float:
+        return cost(settings[point["run"]]) * epochs[point["run"]]
+
+    task = partial(train, dataset=dataset, question=question, models=out / "models", **shared)
+    grid = Grid(run=list(settings))
+    results = run(grid, task, out=out, jobs=args.jobs, settings=recorded, cost=duration)
+    title = f"{TITLES[question]}, {dataset.title}"
+    # Published figures belong to complete runs.
+    published = {run: s.published for run, s in settings.items()} if complete(args) else {}
+    tabulate(title, results, epochs, published, out)
+    draw = {"q1": draw_online, "q2.1": draw_rates, "q2.2": draw_networks}[question]
+    draw({r.point["run"]: r for r in results if r.error is None}, dataset, title, out)
+
+
+def complete(args: argparse.Namespace) -> bool:
+    """Return whether the runs have all examples and epochs of the assignment."""
+    return args.full and not args.epochs
+
+
+# Command line.
+
+
+def load(args: argparse.Namespace) -> Dataset:
+    """Load the course's file or the generated scenes; a quick run takes a sample."""
+    if args.data == "scenes":
+        dataset = load_scenes(progress=True) if args.full else load_scenes(**QUICK, progress=True)
+    else:
+        dataset = load_dataset(args.data)
+        if not dataset.classes or dataset.valid is None or dataset.test is None:
+            raise ValueError(
+                f"{args.data}: expected classes and training, validation and test parts, "
+                f"got {dataset}"
+            )
+        dataset = dataset if args.full else dataset.sample(**QUICK)
+    print(dataset, flush=True)
+    if dataset.generated:
+        print(
+            "These are generated scenes, not photographs; the real thing: --full --data PATH, "
+            "where PATH is the course's intel_landscapes.npz.",
+            flush=True,
+        )
+    return dataset
+
+
+def question(name: str) -> str:
+    """Check the name of a question; an argparse type."""
+    if name not in QUESTIONS:
+        raise argparse.ArgumentTypeError(f"expected {', '.join(QUESTIONS)}, got {name!r}")
+    return name
+
+
+def main() -> None:
+    epochs = "default: those of the assignment, without --full a fifth of them"
+    parser = base_parser(__doc__.splitlines()[0], "runs/landscapes", epochs=epochs)
+    names = f"{', '.join(QUESTIONS)} (default: all)"
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", type=question, help=names)
+    add_number(parser, "--seed", 42, "of weights and order", low=0)
+    parser.set_defaults(data="scenes")
+    args = parser.parse_args()
+    dataset = load(args)
+    draw_examples(dataset, args.out)
+    with tempfile.TemporaryDirectory(prefix="minidl-") as folder:
+        if args.jobs > 1 and any(split.file is None for split in dataset.splits.values()):
+            dataset = dataset.mapped(folder)  # one copy of the pixels for all processes
+        for name in dict.fromkeys(args.questions or QUESTIONS):
+            answer(name, dataset, args)
+    print(f"wrote tables, pictures and models to {args.out}{os.sep}")
+
+
+if __name__ == "__main__":
+    run_main(main)

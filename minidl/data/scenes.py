@@ -1,0 +1,202 @@
+"""Generated colour scenes that resemble landscapes, for use without a data file.
+
+They are *not* photographs. Six classes of outdoor scenes, 48x48 pixels in red, green and blue.
+
+A scene is drawn in a few array operations for a whole block of scenes:
+
+1. Take three cues of its class: the layout, the colours and the texture of the ground. Each cue is
+   sometimes that of another class, so no cue decides alone, as with a street between buildings.
+2. The layout is a skyline, the height of the border between sky and ground at each column, and for
+   a street also a road that runs to a vanishing point.
+3. The texture is white noise with the power spectrum of the class: streaks, grains or a grid. Its
+   sign is random, so its mean is zero and a linear model cannot see it.
+4. Light, contrast, tint and a layer of clutter with the spectrum of natural images, ``1/f``, vary
+   from scene to scene.
+
+The same arguments give the same bits on the same machine with the same NumPy. Another processor may
+round float32 operations differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from minidl.typing import Array
+from minidl.validation import check_int
+
+CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
+N_CLASSES = len(CLASSES)
+NOTE = "not photographs"
+SIDE = 48
+FEATURES = SIDE * SIDE * 3
+VERSION = 1  # increase it when the pixels change: it is part of the names of the cached files
+
+_BLOCK = 480  # scenes drawn at once: 80 of each class, about 40 MB of temporary arrays
+
+# The difficulty. How often a cue is that of the scene's class (else of any class):
+_LAYOUT, _COLOUR, _TEXTURE = 0.90, 0.89, 0.90
+_CLUTTER = 0.11  # standard deviation of the 1/f clutter
+_NOISE = 0.04  # standard deviation of the noise of each pixel
+
+# Of each class: the mean height of the skyline from the top, and the height of its details.
+_HORIZON = np.array([0.35, 0.18, 0.45, 0.45, 0.45, 0.40], np.float32)
+_RELIEF = np.array([0.16, 0.05, 0.12, 0.22, 0.0, 0.35], np.float32)
+
+# Of each class: the mean colour of the ground, and how strong its texture is.
+_GROUND = np.array(
+    [
+        [0.50, 0.46, 0.42],
+        [0.28, 0.38, 0.22],
+        [0.62, 0.68, 0.74],
+        [0.44, 0.42, 0.38],
+        [0.34, 0.46, 0.54],
+        [0.46, 0.43, 0.41],
+    ],
+    np.float32,
+)
+_STRENGTH = np.array([0.16, 0.20, 0.10, 0.14, 0.10, 0.14], np.float32)
+_SKIES = np.array(
+    [[0.55, 0.70, 0.88], [0.78, 0.80, 0.82], [0.85, 0.68, 0.55], [0.45, 0.50, 0.60]], np.float32
+)
+
+_Y, _X = np.meshgrid(*[(np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE] * 2, indexing="ij")
+
+
+def blocks(n: int, *, seed: int = 0, split: int = 0) -> Iterator[tuple[Array, Array]]:
+    """Yield n scenes block by block.
+
+    Parameters
+    ----------
+    n : int
+        The number of scenes, at least 1. Fewer scenes are the beginning of more.
+    seed : int
+        At least 0.
+    split : int
+        The number of an independent stream of that seed: 0 for training, 1 for validation and 2
+        for testing.
+
+    Yields
+    ------
+    pixels : (m, 6912) uint8 array
+        ``pixels[i].reshape(48, 48, 3)`` stands upright.
+    labels : (m,) uint8 array
+        Positions in ``CLASSES``.
+
+    Raises
+    ------
+    ValueError
+        If n, seed or split is out of range; raised by the call, before the first block is drawn.
+    """
+    n = check_int("scenes", "n", n)
+    key = check_int("scenes", "seed", seed, low=0), check_int("scenes", "split", split, low=0)
+
+    def each() -> Iterator[tuple[Array, Array]]:
+        for start in range(0, n, _BLOCK):
+            # Each block has its own random stream, so more scenes never change earlier ones.
+            stream = np.random.SeedSequence(key[0], spawn_key=(key[1], start // _BLOCK))
+            pixels, labels = _draw_block(np.random.default_rng(stream))
+            yield pixels[: n - start], labels[: n - start]
+
+    return each()
+
+
+def _draw_block(rng: np.random.Generator) -> tuple[Array, Array]:
+    labels = rng.permutation(np.repeat(np.arange(N_CLASSES, dtype=np.uint8), _BLOCK // N_CLASSES))
+    layout, colour, texture = (
+        np.where(rng.random(_BLOCK) < share, labels, rng.integers(0, N_CLASSES, _BLOCK))
+        for share in (_LAYOUT, _COLOUR, _TEXTURE)
+    )
+    ground, road = _layout(layout, rng)
+    depth = np.clip((_Y - 0.3) * 1.5, 0, 1)  # what is near is darker and has more contrast
+    grain = _coloured_noise(_SPECTRA[texture], rng) * _STRENGTH[texture][:, None, None]
+    brightness = grain * (0.5 + 0.5 * depth) - 0.1 * depth
+    earth = _GROUND[colour] + _normal(rng, _BLOCK, 3) * 0.06
+    scene = _sky(rng)
+    near = earth[:, None, None, :] + brightness[..., None]
+    scene += ground[..., None] * (near - scene)
+    scene += road[..., None] * (0.38 + 0.5 * brightness[..., None] - scene)
+    clutter = _coloured_noise(np.broadcast_to(_CLUTTER_SPECTRUM, (_BLOCK, SIDE, SIDE)), rng)
+    scene += _CLUTTER * clutter[..., None]
+    contrast = np.exp(0.25 * _normal(rng, _BLOCK, 1, 1, 1))
+    light = 0.47 + 0.11 * _normal(rng, _BLOCK, 1, 1, 1)
+    tint = 0.04 * _normal(rng, _BLOCK, 1, 1, 3)
+    scene = light + contrast * (scene - 0.5) + tint + _NOISE * _normal(rng, *scene.shape)
+    pixels = np.clip(256 * scene, 0, 255).astype(np.uint8)
+    return pixels.reshape(_BLOCK, FEATURES), labels
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> Array:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def _layout(layout: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Return how far each pixel belongs to the ground and to a road, 0 to 1: (n, 48, 48) each."""
+    n = len(layout)
+    columns = np.arange(SIDE)
+    # Three kinds of skyline: hills, blocks of houses, and the slopes of a street.
+    frequency = np.arange(1, 7)[:, None, None]
+    phase = rng.random((6, n, 1), dtype=np.float32)
+    hills = (np.abs(np.sin(np.pi * (frequency * _X[0] + phase))) / frequency).sum(axis=0) - 1.2
+    width = rng.integers(5, 12, (n, 1))
+    house = (columns + rng.integers(0, 12, (n, 1))) // width
+    heights = rng.random((n, 16), dtype=np.float32) - 0.5
+    blocks_of_houses = 2 * np.take_along_axis(heights, house, axis=1)
+    centre = rng.normal(0.5, 0.15, (n, 1)).astype(np.float32)
+    slopes = 2 * np.abs(_X[0] - centre) - 0.5 + 0.3 * blocks_of_houses
+    kind = np.stack([blocks_of_houses, hills, hills, hills, hills, slopes])
+    relief = kind[layout, np.arange(n)] * _RELIEF[layout][:, None]
+    horizon = _HORIZON[layout][:, None] + 0.13 * _normal(rng, n, 1)
+    skyline = horizon - relief  # from the top, so a hill makes it smaller
+    ground = np.clip((_Y - skyline[:, None, :]) * SIDE, 0, 1)
+    vanishing = np.maximum(horizon, 0.3)[:, :, None]
+    spread = rng.uniform(0.5, 1.1, (n, 1, 1)).astype(np.float32)
+    edge = spread * (_Y - vanishing) - np.abs(_X - centre[:, :, None])
+    road = np.clip(edge * SIDE, 0, 1) * (layout == CLASSES.index("street"))[:, None, None]
+    return ground, road.astype(np.float32)
+
+
+def _sky(rng: np.random.Generator) -> Array:
+    """Return skies that are lighter towards the horizon, with clouds: (n, 48, 48, 3)."""
+    colour = _SKIES[rng.integers(0, len(_SKIES), _BLOCK)] + 0.08 * _normal(rng, _BLOCK, 3)
+    clouds = _coloured_noise(np.broadcast_to(_CLUTTER_SPECTRUM, (_BLOCK, SIDE, SIDE)), rng)
+    clouds *= 0.08 * rng.random((_BLOCK, 1, 1), dtype=np.float32)
+    return colour[:, None, None, :] + (0.2 * _Y + clouds)[..., None]
+
+
+def _coloured_noise(spectra: Array, rng: np.random.Generator) -> Array:
+    """Return noise of mean 0 and variance 1 with these amplitude spectra: (n, 48, 48)."""
+    white = np.fft.rfft2(_normal(rng, len(spectra), SIDE, SIDE))
+    half = spectra[:, :, : SIDE // 2 + 1]
+    return np.fft.irfft2(white * half, s=(SIDE, SIDE)).astype(np.float32)
+
+
+def _make_spectra() -> tuple[Array, Array]:
+    """Return the amplitude spectrum of each class's texture, and that of natural images."""
+    f = np.fft.fftfreq(SIDE, 1 / SIDE)
+    down, across = np.abs(f)[:, None], np.abs(f)[None, :]
+    radius = np.hypot(down, across)
+    natural = 1 / np.maximum(radius, 1)
+
+    def band(of: Array, at: float, width: float) -> Array:
+        return np.exp(-(((of - at) / width) ** 2))
+
+    grid = band(down, 8, 1.5) * band(across, 0, 2) + band(across, 8, 1.5) * band(down, 0, 2)
+    textures = [
+        grid,  # buildings: windows, in rows and columns
+        band(across, 12, 6) * band(down, 0, 6),  # forest: trunks
+        natural * band(radius, 0, 8),  # glacier: smooth
+        natural * band(radius, 0, 16) * (radius > 1),  # mountain: grains of all sizes
+        band(down, 9, 6) * band(across, 0, 2.5),  # sea: waves
+        0.5 * grid + band(radius, 5, 3) / 4,  # street
+    ]
+
+    def unit(spectrum: Array) -> Array:
+        spectrum = spectrum * (radius > 0)
+        return np.asarray(spectrum / np.sqrt(np.mean(spectrum**2)), np.float32)
+
+    return np.stack([unit(texture) for texture in textures]), unit(natural)
+
+
+_SPECTRA, _CLUTTER_SPECTRUM = _make_spectra()
