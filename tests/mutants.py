@@ -53,8 +53,8 @@ Survey_ = dict[str, dict[str, Any]]
 """By test file: ``on_import``, functions, and ``tests``, duration and functions by name."""
 
 FORMULAS = {
-    "backward", "fenchel_young", "forward", "jvp_rows", "omega", "project_rows",
-    "project_with_threshold", "second_derivative", "vjp_rows", "_centred", "_shortfall",
+    "backward", "fenchel_young", "forward", "hessian", "jvp_rows", "omega", "project_rows",
+    "project_with_threshold", "second_derivative", "hessian_vector_product", "vjp_rows", "_centred", "_shortfall",
     "_threshold_of_sorted", "losses.py:__call__", "online/kernels.py", "__repr__",
 }  # fmt: skip
 """Functions by name, with their module where other functions have the same name; modules."""
@@ -66,16 +66,18 @@ TESTS = {
     "": "test_import",
     "activations.py": "test_layers test_layer testing/test_catalogue test_simplex",
     "catalogue.py": "testing/test_catalogue test_import test_parity",
-    "checkpoint.py": "test_training test_online",
+    "checkpoint.py": "test_checkpoint test_training",
     "cli.py": "test_cli",
     "data": "test_data test_features",
+    "data/scenes.py": "test_landscapes",
     "files.py": "test_training test_data",
     "grid": "test_grid",
     "history.py": "test_plots test_training",
     "init.py": "test_rng test_layer test_layers",
     "layer.py": "test_layer test_layers test_training",
     "layers.py": "test_layers test_layer",
-    "losses.py": "test_losses test_simplex_losses",
+    "linear.py": "test_linear",
+    "losses.py": "test_losses test_labels test_hessians test_simplex_losses",
     "online": "test_online test_online_losses",
     "optim.py": "test_optim test_training",
     "parameter.py": "test_layer test_layers",
