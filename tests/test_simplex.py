@@ -503,7 +503,7 @@ def test_accuracy_of_probabilities(map, power, k, dtype):
 
 
 @extended
-@pytest.mark.parametrize("k", [2, 127, 255, 256, 257, 511, 1000, 20_000, 200_000])
+@pytest.mark.parametrize("k", [2, 127, 511, 1000, 1023, 1024, 1025, 20_000, 200_000])
 @pytest.mark.parametrize("b", [0.5, 5])
 @pytest.mark.parametrize("mean", [0, 1, -30])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -522,7 +522,7 @@ def test_accuracy_of_derivatives_of_relumax(k, b, mean, dtype):
     for got, expected, terms in ((map.vjp(p, d), vjp, h), (map.jvp(p, d), jvp, q)):
         size = (np.abs(terms) + inside * np.abs(D) / s).sum(axis=1)
         error = np.abs(got - expected).max(axis=1) / size / np.finfo(dtype).eps
-        assert error.max() <= 6
+        assert error.max() <= 8
 
 
 @pytest.mark.parametrize("map", [sparsemax, entmax15])

@@ -252,7 +252,7 @@ FAULTS = (
     Fault("gradient not averaged as the value is", "losses.FenchelYoung", "dlogits *= share", "pass", cross_entropy, "logits"),
     Fault("minus sign missing", "losses.SmoothedNLL", "-weight * share / at", "weight * share / at", smoothed, "logits"),
     Fault("factor 2 of a square", "losses.SquaredError", "value, error * share", "value, 2 * error * share", squared, "logits"),
-    Fault("softmax's second term missing", "simplex._Softmax", 'dp - np.einsum("nk,nk->n", dp, p)[:, None]', "dp", softmax_vjp, "z"),
+    Fault("softmax's second term missing", "simplex._Softmax", "dp - _row_dots(dp, p)[:, None]", "dp", softmax_vjp, "z"),
     Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= p.sum(axis=-1, keepdims=True)\n        return p", "p *= 0.999 / p.sum(axis=-1, keepdims=True)\n        return p", softmax_vjp, "output", "on the simplex"),
     Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
     Fault("size of the support off by one", "simplex._Sparsemax", COUNT, f"({COUNT} + 1)", sparsemax_vjp, "z"),
