@@ -243,12 +243,15 @@ def test_an_interrupted_run_keeps_the_epochs_that_ended(capsys):
 def test_ctrl_c_reports_the_epochs_that_ended(folder, script):
     args = ["--data", "set.npz", "--epochs", "100000", "--out", "out"]
     command = [sys.executable, str(EXAMPLES / script), *args]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-    for line in process.stderr:  # the bar shows a validation accuracy once an epoch has ended
-        if "valid=" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
+        try:
+            for line in process.stderr:  # the bar shows an accuracy once an epoch has ended
+                if "valid=" in line:
+                    break
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0, err
     ended = int(re.search(r"interrupted: (\d+) of 100000 epochs ended and are kept", out)[1])
     assert ended >= 1
