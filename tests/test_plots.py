@@ -231,7 +231,9 @@ def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
         "accuracy (share of examples)",
     )
     for axes in (loss, accuracy):
-        assert texts(axes.get_legend().get_texts()) == ["training", "validation"]
+        labels = ["training", "validation", "best epoch (0)"]  # the first of equals
+        assert texts(axes.get_legend().get_texts()) == labels
+        assert list(axes.lines[2].get_xdata()) == [0, 0]
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [[0, 1], [1, 1 / 2], [2, 1 / 3]])
     np.testing.assert_allclose(loss.lines[1].get_ydata(), [0.7] * 3)
     np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [0.5] * 3)
@@ -264,8 +266,8 @@ def test_figures_that_were_not_measured_are_not_drawn(tmp_path, drawn):
         some.records[i] = Epoch(i, 0.5, None, 0.7, 0.4, 0.1, 0.01)
     some.plot(tmp_path / "curves.png")
     loss, accuracy = drawn[1].axes
-    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
-    assert [line.get_label() for line in accuracy.lines] == ["validation"]
+    assert [line.get_label() for line in loss.lines] == ["training", "validation", "best epoch (0)"]
+    assert [line.get_label() for line in accuracy.lines] == ["validation", "best epoch (0)"]
     assert loss.get_ylabel() == "loss (nats)"
     with pytest.raises(ValueError, match="no epoch is recorded"):
         minidl.History().plot(tmp_path / "nothing.png")
