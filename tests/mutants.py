@@ -449,11 +449,12 @@ def in_parallel(jobs: int, work: Callable[[int], None]) -> None:
 
 def make_survey(trees: list[Path], files: list[str], cache: Path, cpu_seconds: int) -> Survey_:
     """Run the test files without a mutant; files that did not change are not run again."""
-    sources = [p for name in COPIED for p in sorted((ROOT / name).rglob("*.py"))]
-    state = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:16]
     cache.mkdir(exist_ok=True)
+    sources = [p for name in COPIED for p in sorted((ROOT / name).rglob("*.py"))]
+    shared = b"".join(p.read_bytes() for p in sources if not p.name.startswith("test_"))
 
     def path(file: str) -> Path:
+        state = hashlib.sha256(shared + (ROOT / file).read_bytes()).hexdigest()[:16]
         return cache / f"{state}-{file.replace('/', '-')}.json"
 
     missing = [file for file in files if not path(file).exists()]
