@@ -102,6 +102,78 @@ def test_a_logarithmic_y_axis_leaves_out_what_is_not_positive(tmp_path, drawn):
     assert axes.get_ylim()[0] > 1e-4
 
 
+def test_many_curves_have_their_legend_beside_the_axes(tmp_path, drawn):
+    for n in (4, 5, 12):
+        curves = {f"curve {i}": ([0, 1], [i, i]) for i in range(n)}
+        line_plot(tmp_path / "a.png", Panel(curves, "x", "y"))
+    few, five, many = (figure.axes[0] for figure in drawn)
+    assert few.get_legend().get_window_extent().x1 < few.get_window_extent().x1
+    for axes in (five, many):
+        assert axes.get_legend().get_window_extent().x0 > axes.get_window_extent().x1
+        assert len(axes.get_legend().get_texts()) == len(axes.lines)
+        frame = axes.figure.bbox  # nothing is cut off
+        assert axes.get_legend().get_window_extent().x1 <= frame.x1 + 1
+        assert axes.get_window_extent().width > 0.9 * few.get_window_extent().width
+    colours = [line.get_color() for line in many.lines]
+    assert len(set(colours)) == 10
+    assert colours[10:] == colours[:2]
+
+
+def test_pairs_of_curves_share_a_colour(tmp_path, drawn):
+    curves = {f"curve {i}": ([0, 1], [i, i]) for i in range(4)}
+    panel = Panel(curves, "x", "y", dashed=["curve 1", "curve 3"], pairs=True)
+    line_plot(tmp_path / "a.png", panel)
+    a, b, c, d = (line.get_color() for line in drawn[0].axes[0].lines)
+    assert a == b != c == d
+
+
+def test_one_legend_below_panels_with_equal_labels(tmp_path, drawn):
+    panels = [Panel({"a": ([0, 1], [1, 2]), "b": ([0, 1], [2, 1])}, "x", "y")] * 3
+    line_plot(tmp_path / "a.png", *panels, legend_below=True)
+    (figure,) = drawn
+    assert [axes.get_legend() for axes in figure.axes] == [None] * 3
+    (legend,) = figure.legends
+    assert texts(legend.get_texts()) == ["a", "b"]
+    box = legend.get_window_extent()
+    assert box.y1 < min(axes.get_window_extent().y0 for axes in figure.axes)
+    assert box.y0 >= 0
+    one, two = (text.get_window_extent() for text in legend.get_texts())
+    assert one.y0 == two.y0  # in one row
+    assert figure.get_size_inches().tolist() == pytest.approx([15.6, 3.8])
+
+
+def test_a_marked_place_is_a_dotted_line_with_a_label(tmp_path, drawn):
+    line_plot(tmp_path / "a.png", Panel({"a": ([0, 1, 2], [1, 2, 3])}, "epoch", "y", mark=0))
+    axes = drawn[0].axes[0]
+    curve, line = axes.lines
+    assert set(line.get_xdata()) == {0}
+    assert line.get_linestyle() == ":"
+    assert line.get_color() not in (curve.get_color(), "C0", "black")
+    assert texts(axes.get_legend().get_texts()) == ["a", "best epoch (0)"]
+
+
+def test_titles_and_captions_are_smaller_than_those_of_curves(tmp_path, drawn):
+    """They stand above small images, often many of them."""
+    line_plot(tmp_path / "a.png", Panel({"a": ([0], [0])}, "x", "y"), title="t")
+    contact_sheet(tmp_path / "b.png", {"A": np.zeros((1, 2, 2), np.uint8)}, title="t")
+    captioned_sheet(tmp_path / "c.png", {"A": (np.zeros((1, 2, 2)), ["0"])}, title="t")
+    weight_sheet(tmp_path / "d.png", np.ones((1, 2, 2)), ["0"], title="t")
+    usual = drawn[0]._suptitle.get_fontsize()
+    contact, captioned, weights = drawn[1:]
+    part = captioned.subfigs[0]
+    sizes = [
+        contact.axes[0].title.get_fontsize(),
+        captioned._suptitle.get_fontsize(),
+        part._suptitle.get_fontsize(),
+        part.axes[0].title.get_fontsize(),
+        weights._suptitle.get_fontsize(),
+        weights.axes[0].title.get_fontsize(),
+    ]
+    assert max(sizes) < usual
+    assert min(sizes) >= 7
+    assert sizes[3] < sizes[2] < sizes[1]
+
+
 # ---------------------------------------------------------------- images
 
 

@@ -76,3 +76,15 @@ def test_long_rows_are_not_wrapped_in_a_file(capsys):
     table.show()
     shown = capsys.readouterr().out.splitlines()
     assert any(line.count("x" * 10) == 12 for line in shown)
+
+
+def test_marked_rows_are_green_in_a_terminal(table, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    table.show()
+    lines = capsys.readouterr().out.splitlines()
+    green = [line for line in lines if "32m" in line]
+    assert len(green) == 2
+    assert all("* " in line for line in green)
+    assert sum("* " in line for line in lines) == 2
