@@ -387,6 +387,8 @@ def test_mutant(mutant: Mutant, source: bytes, tree: Path, survey: Survey_, args
         wanted = list(tests)
     else:
         wanted = [k for k, (_, calls) in tests.items() if called in calls or PROCESS in calls]
+    if not args.all:
+        wanted = [name for name in wanted if tests[name][0] < args.slowest]
     wanted.sort(key=lambda name: tests[name][0])
     files = [f for f in files if any(name.startswith(f) for name in wanted)]
     if not files:
@@ -396,7 +398,8 @@ def test_mutant(mutant: Mutant, source: bytes, tree: Path, survey: Survey_, args
     right, since = file.read_bytes(), time.monotonic()
     file.write_bytes(source)
     plugin = Plugin(wanted, frozenset(tests))
-    mutant.outcome, mutant.noticed_by = run_tests(tree, files, plugin, args.cpu)
+    cpu = args.cpu + 3 * int(sum(tests[name][0] for name in wanted))
+    mutant.outcome, mutant.noticed_by = run_tests(tree, files, plugin, cpu)
     file.write_bytes(right)
     mutant.seconds = round(time.monotonic() - since, 1)
 
@@ -481,9 +484,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/mutants"), help="folder")
     parser.add_argument("--again", nargs="*", default=[], help="outcomes that are run once more")
     parser.add_argument("--all", action="store_true", help="all tests of a module's files")
+    parser.add_argument(
+        "--slowest", type=float, default=40, help="seconds; slower tests are left out"
+    )
     parser.add_argument("--show", action="store_true", help="list the mutants; run nothing")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--cpu", type=int, default=60, help="CPU seconds of one mutant")
+    parser.add_argument(
+        "--cpu", type=int, default=60, help="CPU seconds, and thrice the tests' own"
+    )
     args = parser.parse_args()
     chosen = sample(args.number, args.seed, args.module)
     if args.show:
