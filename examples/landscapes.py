@@ -41,7 +41,7 @@ from minidl import (
 from minidl.cli import run_main
 from minidl.grid import Grid, Point, run
 from minidl.init import zeros
-from minidl.training import Run
+from minidl.callbacks import Run
 
 QUICK = {"train": 2_400, "valid": 480, "test": 960}
 """Sizes of a run without --full."""
@@ -208,7 +208,7 @@ def train(
     model, loss, history = training(dataset, setting, epochs[run], seed, dtype, norms)
     checkpoint.save(models / f"{run}.npz", model)
     return {
-        "test_accuracy": evaluate(model, dataset.splits["test"], loss)[1],
+        "test_accuracy": evaluate(model, dataset.splits["test"], loss)["accuracy"],
         "valid_accuracy": history[-1].valid_accuracy,
         "best_valid_accuracy": history.best.valid_accuracy,
         "exact_zeros": float(np.mean(model.theta == 0)),

@@ -44,7 +44,7 @@ from minidl.grid import Grid, run
 from minidl.init import zeros
 from minidl.plots import Panel, contact_sheet, line_plot
 from minidl.tables import Table
-from minidl.training import Run
+from minidl.callbacks import Run
 
 COMPONENTS = 90  # as in a published report, where they hold 0.9315 of the variance
 
@@ -103,7 +103,7 @@ def run_one(dataset: Dataset, args: argparse.Namespace) -> None:
             )
         if len(history) <= args.epochs:  # interrupted
             break
-    model.theta[:] = history.best_theta
+    history.restore_best(model)
     settings = {"features": features, "lr": args.lr, "l2": args.l2, "l1": l1}
     name = "logistic regression"
     report(name, model, data, history, test.values, args, settings=settings, pixels=pixels)
@@ -157,9 +157,9 @@ def train(
     rows = []
     for one in runs:
         point = {"features": features, "learning_rate": one.lr, "l2": one.weight_decay}
-        last = evaluate(one.model, part, loss)[1] or 0.0
-        one.model.theta[:] = one.history.best_theta
-        test = [evaluate(one.model, part, loss)[1] or 0.0] * len(one.history)
+        last = evaluate(one.model, part, loss)["accuracy"]
+        one.history.restore_best(one.model)
+        test = [evaluate(one.model, part, loss)["accuracy"]] * len(one.history)
         test[-1] = last
         checkpoint.save(models / f"{Grid.identifier(point)}.npz", one.model, history=one.history)
         figures = scores(data, one.history, test, share_of_seconds=share)

@@ -26,7 +26,9 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
+from minidl.callbacks import Callback, EarlyStopping, Progress, ReduceOnPlateau, WriteHistory
 from minidl.data import Dataset, Split, load_dataset, load_letters, load_scenes
+from minidl.evaluation import evaluate, outputs, probabilities
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
@@ -42,21 +44,13 @@ from minidl.losses import (
 from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.parameter import Parameter
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
-from minidl.training import (
-    Callback,
-    EarlyStopping,
-    NonFiniteLossError,
-    Progress,
-    WriteHistory,
-    evaluate,
-    fit,
-    outputs,
-)
+from minidl.training import NonFiniteLossError, fit
 
 if TYPE_CHECKING:
     from minidl import checkpoint, grid, parity, safetensors, testing
     from minidl.data.features import PCA, AveragePool, Standardize
     from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
+    from minidl.predictor import Predictor
     from minidl.schedules import Cosine, StepDecay, WarmUp
     from minidl.torch_random import TorchRandom
 else:
@@ -69,6 +63,7 @@ else:
         "compounding": "online",
         "fit_online": "online",
         "fit_side_by_side": "online",
+        "Predictor": "predictor",
         "Cosine": "schedules",
         "StepDecay": "schedules",
         "WarmUp": "schedules",
@@ -115,9 +110,11 @@ __all__ = [
     "Optimizer",
     "Parameter",
     "Perceptron",
+    "Predictor",
     "Progress",
     "Quadratic",
     "ReLU",
+    "ReduceOnPlateau",
     "Relumax",
     "Residual",
     "Sequential",
@@ -149,6 +146,7 @@ __all__ = [
     "load_scenes",
     "outputs",
     "parity",
+    "probabilities",
     "relumax",
     "safetensors",
     "softmax",

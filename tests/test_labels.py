@@ -20,7 +20,7 @@ from minidl import (
     softmax,
     sparsemax,
 )
-from minidl.data.dataset import Split
+from minidl.data.split import Split
 
 DTYPES = [f"{order}{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8) for order in "<>"]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)

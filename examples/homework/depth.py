@@ -18,7 +18,7 @@ from minidl.layers import LayerNorm, Linear, Residual
 from minidl.losses import Loss
 from minidl.parameter import walk
 from minidl.plots import figure, save
-from minidl.training import Callback, Run
+from minidl.callbacks import Callback, Run
 from minidl.typing import Array
 
 PLAIN = "plain"

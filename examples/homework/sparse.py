@@ -13,7 +13,8 @@ from minidl.grid import Result
 from minidl.losses import FenchelYoung, Loss, SmoothedNLL
 from minidl.plots import captioned_sheet
 from minidl.simplex import RegularizedMap, SimplexMap, entmax15, relumax, softmax, sparsemax
-from minidl.training import Callback, Run, outputs
+from minidl.callbacks import Callback, Run
+from minidl.evaluation import outputs
 from minidl.typing import Array
 from minidl.validation import did_you_mean
 

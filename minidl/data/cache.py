@@ -11,7 +11,8 @@ from types import ModuleType
 import numpy as np
 
 from minidl.data import letters, scenes
-from minidl.data.dataset import Dataset, Split
+from minidl.data.dataset import Dataset
+from minidl.data.split import Split
 from minidl.files import atomic
 from minidl.typing import Array
 from minidl.validation import check_int, require

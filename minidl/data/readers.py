@@ -91,9 +91,10 @@ def _load_npz(path: Path) -> Dataset:
     if not regression:
         ys = _labels(path, ys)
     parts = [(arrays[x], ys[y]) for x, y in zip(keys[::2], keys[1::2], strict=True)]
+    classes = None if regression else _classes(ys[keys[1]])
     if len(parts) == 2:
-        return Dataset(parts[0], None, parts[1], name=path.stem)
-    return Dataset(*parts, name=path.stem)
+        return Dataset(parts[0], None, parts[1], name=path.stem, classes=classes)
+    return Dataset(*parts, name=path.stem, classes=classes)
 
 
 _KNOWN_KEYS = {key for keys in _SCHEMES.values() for key in keys}
@@ -114,6 +115,11 @@ def _labels(path: Path, ys: dict[str, Array]) -> dict[str, Array]:
     first = next(iter(ys.values()))
     base = 1 if first.size and first.min() == 1 else 0
     return {key: y.astype(np.int64) - base for key, y in ys.items()}
+
+
+def _classes(y: Array) -> int:
+    """Return the number of classes: one more than the largest training label."""
+    return int(y.max(initial=0)) + 1
 
 
 def _load_idx(folder: Path) -> Dataset:
@@ -155,6 +161,7 @@ def _load_idx(folder: Path) -> Dataset:
         (x[cut:], y[cut:]),
         (x_test, y_test),
         name=prefix.strip("-") or folder.resolve().name,
+        classes=_classes(y),
         transposed=bool(prefix),
     )
 
