@@ -40,8 +40,9 @@ def fit(
                 theirs, dataset, criterion, cast(Optimizer, method), history=history, **options
             )
     finally:
-        best = history.best_theta if restore_best else None
-        model.theta[:] = theirs.theta if best is None else best
+        model.restore(theirs.snapshot())
+        if restore_best and history.best_theta is not None:
+            model.theta[:] = history.best_theta
 
 
 @contextlib.contextmanager
