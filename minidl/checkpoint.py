@@ -17,8 +17,8 @@ from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
 from minidl.parameter import walk
+from minidl.state import Snapshot, check_snapshot
 from minidl.typing import Array
-from minidl.validation import check_array
 
 FORMAT = 1
 
@@ -52,8 +52,10 @@ def save(
         arrays |= {f"optimizer/{k}": np.asarray(v) for k, v in optimizer.state_dict().items()}
     if history is not None:
         meta["history"] = history.to_dict()
-        if history.best_theta is not None:
-            arrays["best_theta"] = history.best_theta
+        if history.best_snapshot is not None:
+            arrays["best/theta"] = history.best_snapshot.theta
+            buffers = history.best_snapshot.buffers
+            arrays |= {f"best/buffers/{k}": v for k, v in buffers.items()}
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, meta=np.array(json.dumps(meta, default=_as_json)), **arrays)  # type: ignore[arg-type]
 
@@ -112,11 +114,9 @@ def _restore(
 def _history(arrays: dict[str, Array], meta: dict[str, Any], model: Layer) -> History:
     """Return the saved history, with best parameters that fit the model."""
     history = History.from_dict(meta["history"]) if "history" in meta else History()
-    if "best_theta" in arrays:
-        theta = model.theta
-        history.best_theta = check_array(
-            "History", "best_theta", arrays["best_theta"], theta.shape, theta.dtype
-        )
+    if "best/theta" in arrays:
+        best = Snapshot(arrays["best/theta"], _part(arrays, "best/buffers/"))
+        history.best_snapshot = check_snapshot("History: the best state", model, best)
     return history
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.contract import check_model
 from minidl.layer import Layer
 from minidl.typing import Array
 from minidl.validation import check_array, check_float, check_int, did_you_mean
@@ -69,6 +70,7 @@ class Optimizer(ABC):
 
     def __init__(self, model: Layer, lr: float | Schedule, weight_decay: float) -> None:
         owner = type(self).__name__
+        check_model(owner, model)
         self.model = model
         self.lr = lr if callable(lr) else check_float(owner, "lr", lr, low=0)
         self.weight_decay = check_float(owner, "weight_decay", weight_decay, low=0)

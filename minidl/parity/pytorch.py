@@ -17,6 +17,7 @@ from minidl.parity.convert import to_torch
 from minidl.parity.losses import criterion
 from minidl.parity.optim import learning_rates, torch_optimizer
 from minidl.safetensors import transposed
+from minidl.state import Snapshot
 from minidl.typing import Array, Backward
 
 
@@ -85,6 +86,11 @@ class TorchModel(Layer):
     def grad(self) -> Array:
         """A read-only copy of all gradients, laid out as ``grad`` of our model."""
         return self.gather(p.grad for p in self.module.parameters())
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of all parameters and buffers, in our layout."""
+        buffers = {name: value.numpy().copy() for name, value in self.module.named_buffers()}
+        return Snapshot(self.theta, buffers)
 
     def gather(self, tensors: Iterable[Tensor]) -> Array:
         """Join one of PyTorch's tensors for each parameter into one vector in our layout."""

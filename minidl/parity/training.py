@@ -41,7 +41,7 @@ def fit(
             )
     finally:
         best = history.best_snapshot if restore_best else None
-        model.theta[:] = theirs.theta if best is None else best.theta
+        model.restore(theirs.snapshot() if best is None else best)
 
 
 @contextlib.contextmanager
