@@ -25,11 +25,12 @@ def as_features(owner: str, x: object) -> Array:
         raise TypeError(f"{owner}: expected x of real numbers, got dtype {array.dtype}")
     if array.ndim < 2:
         raise ValueError(f"{owner}: expected x of shape (n, features), got {array.shape}")
-    if int(np.prod(array.shape[1:])) == 0:
+    features = int(np.prod(array.shape[1:]))
+    if features == 0:
         raise ValueError(f"{owner}: expected at least one feature, got x {array.shape}")
     if array.dtype not in (np.uint8, np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
-    return array.reshape(len(array), -1)
+    return array.reshape(len(array), features)
 
 
 def as_targets(owner: str, y: object) -> Array:

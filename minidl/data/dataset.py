@@ -138,10 +138,6 @@ class Dataset:
             raise ValueError(
                 f"{owner}: expected {self.features} features as in train, got {split.x.shape[1]}"
             )
-        if (split.x.dtype == np.uint8) != (train.x.dtype == np.uint8):
-            raise TypeError(
-                f"{owner}: expected x of dtype {train.x.dtype} as in train, got {split.x.dtype}"
-            )
         kinds = ["integers" if y.dtype.kind in "iu" else "floats" for y in (train.y, split.y)]
         if kinds[0] != kinds[1] or split.y.shape[1:] != train.y.shape[1:]:
             raise TypeError(
@@ -163,11 +159,16 @@ class Dataset:
                     raise ValueError(
                         f"{owner}: expected finite features, got x[{i}, {j}] = {split.x[i, j]}"
                     )
-            if _like_pixels(split) and not _like_pixels(train) and _within_one(train):
-                raise ValueError(
-                    f"{owner}: expected x in 0..1 as in train, got whole numbers up to "
-                    f"{split.x.max():g}, as of pixels that were not divided"
-                )
+        if (split.x.dtype == np.uint8) != (train.x.dtype == np.uint8):
+            raise TypeError(
+                f"{owner}: expected x of dtype {train.x.dtype} as in train, got {split.x.dtype}"
+            )
+        floats = split.x.dtype.kind == "f"
+        if floats and _like_pixels(split) and not _like_pixels(train) and _within_one(train):
+            raise ValueError(
+                f"{owner}: expected x in 0..1 as in train, got whole numbers up to "
+                f"{split.x.max():g}, as of pixels that were not divided"
+            )
 
     @property
     def features(self) -> int:
