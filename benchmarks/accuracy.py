@@ -31,7 +31,7 @@ EPOCHS, BATCH, L2, LR, PATIENCE, MIN_DELTA = 200, 32, 1e-4, 1e-3, 10, 1e-4
 
 def ours(x: list[Array], y: list[Array], classification: bool, seed: int) -> float:
     """Return the test score of a network of minidl."""
-    raw = minidl.Dataset(*zip(x, y, strict=True))  # type: ignore[arg-type]
+    raw = minidl.Dataset(*zip(x, y, strict=True))
     data = minidl.Standardize().fit_transform(raw)
     out = data.classes if classification else 1
     layers = minidl.Linear(data.features, 100), minidl.ReLU(), minidl.Linear(100, out)
@@ -69,7 +69,16 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=20)
     args = parser.parse_args()
     table = Table(
-        ["data", "score", "minidl", "its sd", "scikit-learn", "sd of that", "difference", "standard error"],
+        [
+            "data",
+            "score",
+            "minidl",
+            "its sd",
+            "scikit-learn",
+            "sd of that",
+            "difference",
+            "standard error",
+        ],
         f"mean over {args.splits} splits",
     )
     for name in ("digits", "wine", "breast_cancer", "diabetes"):
@@ -82,7 +91,10 @@ def main() -> None:
                 stratify=y if classification else None,
             )  # fmt: skip
             train, valid = train_test_split(
-                rest, test_size=0.25, random_state=seed, stratify=y[rest] if classification else None
+                rest,
+                test_size=0.25,
+                random_state=seed,
+                stratify=y[rest] if classification else None,
             )
             parts = [train, valid, test]
             arguments = [x[p] for p in parts], [y[p] for p in parts], classification, seed

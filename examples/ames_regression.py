@@ -32,13 +32,13 @@ from minidl import (
     fit_online,
     load_dataset,
 )
+from minidl.callbacks import Run
 from minidl.cli import Parser, run_main
 from minidl.files import write_text
 from minidl.init import zeros
 from minidl.linear import ridge
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
-from minidl.callbacks import Run
 from minidl.typing import Array
 
 LAMBDA = 1e-4

@@ -38,10 +38,10 @@ from minidl import (
     load_dataset,
     load_scenes,
 )
+from minidl.callbacks import Run
 from minidl.cli import run_main
 from minidl.grid import Grid, Point, run
 from minidl.init import zeros
-from minidl.callbacks import Run
 
 QUICK = {"train": 2_400, "valid": 480, "test": 960}
 """Sizes of a run without --full."""

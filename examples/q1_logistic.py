@@ -37,6 +37,7 @@ from minidl import (
     fit_online,
     fit_side_by_side,
 )
+from minidl.callbacks import Run
 from minidl.cli import run_main
 from minidl.data.features import Feature
 from minidl.files import write_text
@@ -44,7 +45,6 @@ from minidl.grid import Grid, run
 from minidl.init import zeros
 from minidl.plots import Panel, contact_sheet, line_plot
 from minidl.tables import Table
-from minidl.callbacks import Run
 
 COMPONENTS = 90  # as in a published report, where they hold 0.9315 of the variance
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl import init
+from minidl import init, metrics
 from minidl.activations import (
     Entmax15,
     Quadratic,
@@ -144,6 +144,7 @@ __all__ = [
     "load_dataset",
     "load_letters",
     "load_scenes",
+    "metrics",
     "outputs",
     "parity",
     "probabilities",

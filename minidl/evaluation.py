@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 
 from minidl.activations import Sigmoid, Simplex
-from minidl.data.split import Part, Split, as_rows, as_split
 from minidl.contract import checked_loss
+from minidl.data.split import Part, Split, as_rows, as_split
 from minidl.layer import Layer, Sequential
 from minidl.losses import CrossEntropy, Loss
+from minidl.metrics import Metric
 from minidl.typing import Array
-
-Metric = Callable[[Array, Array], float]
-"""A figure of outputs and targets: ``metric(outputs, y)``."""
 
 
 def outputs(model: Layer, x: Array | Split) -> Array:

@@ -232,9 +232,7 @@ class History:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the records as CSV with a header; a figure that was not measured is left empty."""
         text = io.StringIO()
-        writer = csv.DictWriter(
-            text, ["epoch", *self.names, "seconds", "lr"], lineterminator="\n"
-        )
+        writer = csv.DictWriter(text, ["epoch", *self.names, "seconds", "lr"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(record.to_dict() for record in self.records)
         write_text(path, text.getvalue())

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from minidl.callbacks import Callback, Run
-from minidl.data.dataset import Dataset
-from minidl.evaluation import Metric, evaluate
-from minidl.history import Epoch, History, Mode
 from minidl.contract import check_model, checked, checked_loss
+from minidl.data.dataset import Dataset
+from minidl.evaluation import evaluate
+from minidl.history import Epoch, History, Mode
 from minidl.layer import Layer, Sequential, infer, write_gradients
 from minidl.losses import Loss
+from minidl.metrics import Metric
 from minidl.optim import Optimizer
 from minidl.rng import as_generator
 from minidl.typing import Array, Rng

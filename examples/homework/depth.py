@@ -10,6 +10,7 @@ import numpy as np
 
 from homework.batchnorm import BatchNorm
 from minidl.activations import ReLU
+from minidl.callbacks import Callback, Run
 from minidl.data import Dataset
 from minidl.grid.results import read
 from minidl.init import Init, he, uniform_fan_in, zeros
@@ -18,7 +19,6 @@ from minidl.layers import LayerNorm, Linear, Residual
 from minidl.losses import Loss
 from minidl.parameter import walk
 from minidl.plots import figure, save
-from minidl.callbacks import Callback, Run
 from minidl.typing import Array
 
 PLAIN = "plain"

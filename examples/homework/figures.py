@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from minidl.callbacks import Callback, Run
 from minidl.data import Dataset
+from minidl.evaluation import evaluate
 from minidl.history import History
 from minidl.losses import Loss
-from minidl.callbacks import Callback, Run
-from minidl.evaluation import evaluate
 
 
 class TestAccuracy(Callback):

@@ -2,7 +2,7 @@
 
 from minidl.data.cache import load_letters, load_scenes
 from minidl.data.dataset import Dataset
-from minidl.data.split import Split
 from minidl.data.readers import load_dataset, read_idx
+from minidl.data.split import Split
 
 __all__ = ["Dataset", "Split", "load_dataset", "load_letters", "load_scenes", "read_idx"]

@@ -9,9 +9,9 @@ import numpy as np
 
 from minidl.cli import Parser, run_main
 from minidl.data.dataset import Dataset
-from minidl.data.split import Split
 from minidl.data.images import as_images, class_name
 from minidl.data.readers import load_dataset
+from minidl.data.split import Split
 from minidl.plots import contact_sheet
 from minidl.typing import Array
 

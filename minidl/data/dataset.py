@@ -18,6 +18,7 @@ from minidl.files import atomic
 from minidl.typing import Array
 from minidl.validation import check_float, check_int, did_you_mean
 
+
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Dataset:
     """A training part and, optionally, a validation and a test part.
@@ -88,9 +89,7 @@ class Dataset:
             classes = int(y.max()) + 1 if labels else 0
         classes = check_int(name, "classes", classes, low=0)
         if class_names is not None and np.shape(class_names) != (classes,):
-            raise ValueError(
-                f"{name}: expected {classes} class names, got {np.shape(class_names)}"
-            )
+            raise ValueError(f"{name}: expected {classes} class names, got {np.shape(class_names)}")
         vars(self).update(
             name=name, classes=classes, class_names=class_names, generated=generated,
             transposed=transposed,

@@ -26,7 +26,8 @@ import numpy as np
 
 from minidl.data.split import Split
 from minidl.layers import Linear
-from minidl.losses import Loss, Perceptron, check_labels
+from minidl.losses import Loss, Perceptron
+from minidl.losses.targets import check_labels
 from minidl.online.runs import OnlineRun
 from minidl.online.tails import KERNELS, make_tails
 from minidl.optim import flush_weights

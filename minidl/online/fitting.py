@@ -13,10 +13,10 @@ import numpy as np
 
 from minidl.callbacks import Callback, Run
 from minidl.data.dataset import Dataset
-from minidl.evaluation import Metric
 from minidl.history import History, Mode
 from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
+from minidl.metrics import Metric
 from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
 from minidl.online.runs import OnlineRun
 from minidl.optim import SGD

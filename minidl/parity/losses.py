@@ -24,10 +24,14 @@ from minidl.losses import (
 from minidl.parity.simplex import formula
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
+WeightedCriterion = Callable[..., Tensor]
+"""``criterion(z, y)`` or ``criterion(z, y, weight)``."""
 
 
-def criterion(loss: Loss) -> Criterion:
+def criterion(loss: Loss) -> WeightedCriterion:
     """Return the function of ``(z, y)`` that PyTorch differentiates in place of ``loss``.
+
+    Its third argument, where given, are the weights of the examples.
 
     Raises
     ------
@@ -38,7 +42,14 @@ def criterion(loss: Loss) -> Criterion:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the loss {loss!r}")
     values = CRITERIA[type(loss)](loss)
     mean = getattr(loss, "reduction", "mean") == "mean"
-    return lambda z, y: values(z, y).mean() if mean else values(z, y).sum()
+
+    def reduced(z: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        if weight is None:
+            return values(z, y).mean() if mean else values(z, y).sum()
+        total = (weight * values(z, y)).sum()
+        return total / weight.sum() if mean else total
+
+    return reduced
 
 
 def _cross_entropy(loss: CrossEntropy) -> Criterion:

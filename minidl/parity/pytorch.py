@@ -118,15 +118,16 @@ class TorchModel(Layer):
 
 
 class TorchLoss:
-    """``value, dlogits = loss(logits, y)`` by PyTorch and autograd."""
+    """``value, dlogits = loss(logits, y)`` by PyTorch and autograd, or with weights (n,)."""
 
     def __init__(self, loss: Loss) -> None:
         self._criterion = criterion(loss)
 
-    def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
+    def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
         z = torch.tensor(logits, requires_grad=True)
         targets = torch.from_numpy(y.astype(np.int64 if y.dtype.kind in "iu" else logits.dtype))
-        value = self._criterion(z, targets)
+        weights = [] if weight is None else [torch.from_numpy(weight.astype(logits.dtype))]
+        value = self._criterion(z, targets, *weights)
         (dlogits,) = torch.autograd.grad(value, z)
         return value.item(), dlogits.numpy()
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from minidl.activations import Tanh
 from minidl.layers import Linear
-from minidl.losses import Loss
-from minidl.simplex import relumax, softmax
+from minidl.losses import CrossEntropy, Loss
+from minidl.simplex import relumax
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
 from minidl.testing.report import FAILED, ContractError, GradientReport, aligned
 from minidl.typing import Array
@@ -80,7 +80,7 @@ def plant(where: str, old: str, new: str) -> ModuleType:
     ValueError
         If ``old`` does not occur exactly once in the class.
     """
-    module_name, _, class_name = where.partition(".")
+    module_name, _, class_name = where.rpartition(".")
     module = importlib.import_module(f"minidl.{module_name}")
     source = inspect.getsource(getattr(module, class_name))
     if source.count(old) != 1:
@@ -172,8 +172,23 @@ def smoothed(m: Any) -> GradientReport:
     return loss(m.SmoothedNLL(relumax(5.0), eps=0.01))
 
 
-def cross_entropy(m: Any) -> GradientReport:
-    return loss(m.FenchelYoung(softmax))
+def reduced(m: Any) -> GradientReport:
+    return loss(own(m))
+
+
+def weighted(m: Any) -> GradientReport:
+    made, weight = own(m), np.arange(6) % 4
+    return loss(lambda logits, y: made(logits, y, weight))
+
+
+def own(m: Any) -> Loss:
+    """Make a loss by the base class of the module."""
+
+    class Own(m.ReducedLoss):
+        per_example = CrossEntropy().per_example
+
+    made: Loss = Own()
+    return made
 
 
 def squared(m: Any) -> GradientReport:
@@ -188,6 +203,7 @@ WRITTEN, STEP, FLIGHT = "written, not added", "after a step", "passes in flight"
 UNMODIFIED, REPEAT, SKIP = "not modified", "repeatable", "input_grad=False"
 
 LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
+REDUCED = "losses.base.ReducedLoss"
 RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
 DW, DB, DX = (
     "np.dot(x.T, dy, out=weight.grad)",
@@ -249,9 +265,11 @@ FAULTS = (
     Fault("factor missing that starts at one", NORM, "dh = dy * weight.value", "dh = dy", norm, "input", STEP),
     Fault("skip connection missing", "layers.Residual", "dy + dfx", "dfx", residual, "input"),
     Fault("input_grad=False stops too early", "layer.Sequential", "tape[: self._first : -1]", "tape[: self._first + 1 : -1]", chain, "1.weight", SKIP),
-    Fault("gradient not averaged as the value is", "losses.FenchelYoung", "dlogits *= share", "pass", cross_entropy, "logits"),
-    Fault("minus sign missing", "losses.SmoothedNLL", "-weight * share / at", "weight * share / at", smoothed, "logits"),
-    Fault("factor 2 of a square", "losses.SquaredError", "value, error * share", "value, 2 * error * share", squared, "logits"),
+    Fault("gradient not averaged as the value is", REDUCED, "dlogits *= share", "pass", reduced, "logits"),
+    Fault("gradient without the weights", REDUCED, "_scaled(dlogits, shares)", "dlogits * dlogits.dtype.type(shares.mean())", weighted, "logits"),
+    Fault("weights not normalised in the value", REDUCED, "shares[used] @ values[used]", "np.asarray(weight)[used] @ values[used]", weighted, "logits"),
+    Fault("minus sign missing", "losses.classes.SmoothedNLL", "-weight / at", "weight / at", smoothed, "logits"),
+    Fault("factor 2 of a square", "losses.regression.SquaredError", "return values, error", "return values, 2 * error", squared, "logits"),
     Fault("softmax's second term missing", "simplex._Softmax", "dp - _row_dots(dp, p)[:, None]", "dp", softmax_vjp, "z"),
     Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= p.sum(axis=-1, keepdims=True)\n        return p", "p *= 0.999 / p.sum(axis=-1, keepdims=True)\n        return p", softmax_vjp, "output", "on the simplex"),
     Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
