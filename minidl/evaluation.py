@@ -31,7 +31,7 @@ def outputs(model: Layer, x: Array | Split) -> Array:
     ValueError
         If the model was trained on uint8 pixels and ``x`` has floats that are larger than these.
     """
-    rows = as_rows("outputs", x, getattr(model, "pixel_scale", None))
+    rows = as_rows("outputs", x, getattr(model, "trained_on", None))
     chunks = list(rows.chunks(model.dtype)) or [rows.rows(slice(0), model.dtype)]
     return np.concatenate([model(chunk) for chunk in chunks])
 
@@ -88,17 +88,12 @@ def evaluate(
         ``"loss"``; the figures that the loss names as success, as ``"accuracy"``, ``"r2"``
         (weighted where the data has weights); those of ``metrics``.
     """
-    scale = getattr(model, "pixel_scale", None)
-    split = data if isinstance(data, Split) else as_split("evaluate", data, _scale(data, scale))
-    predicted, targets = outputs(model, split), split.targets()
+    split = data if isinstance(data, Split) else as_split("evaluate", data)
+    predicted = outputs(model, split if isinstance(data, Split) else split.x)
+    targets = split.targets()
     value, _ = checked_loss(loss, predicted, *targets)
     own: Mapping[str, Callable[..., Any]] = getattr(loss, "metrics", {})
     figures = {"loss": float(value)}
     figures |= {name: float(metric(predicted, *targets)) for name, metric in own.items()}
     figures |= {name: float(m(predicted, split.y)) for name, m in (metrics or {}).items()}
     return figures
-
-
-def _scale(data: Part, scale: float | None) -> float | None:
-    """Return the model's pixel scale if the rows are pixels."""
-    return scale if np.asarray(data[0]).dtype == np.uint8 else None  # type: ignore[index]

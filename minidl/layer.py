@@ -55,6 +55,9 @@ class Layer(ABC):
     gradients, does not compute ``dx``, and returns None. Training uses it on the first layer.
     It belongs to a ``forward``: a subclass with its own ``forward`` does not inherit it."""
 
+    trained_on: tuple[bool, float] | None = None
+    """Whether ``fit`` trained the model on uint8 pixels, and the factor of its rows."""
+
     _theta: Array
     _grad: Array
 

@@ -51,7 +51,11 @@ class Parameter:
     def initialize(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
         """Draw the value, unless there is one already."""
         if self._draw is not None:
-            value = np.ascontiguousarray(self._draw(rng), dtype=dtype)
+            value = np.array(self._draw(rng), dtype=dtype, order="C")
+            if value.shape != self.shape:
+                raise ValueError(
+                    f"a parameter: expected initial values of shape {self.shape}, got {value.shape}"
+                )
             self.bind(value, np.zeros_like(value))
             self._draw = None
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl.data.dataset import Dataset
 from minidl.data.features import Feature
-from minidl.data.split import as_rows
+from minidl.data.split import Split, TrainedOn, as_rows
 from minidl.evaluation import outputs, probabilities
 from minidl.layer import Layer
 from minidl.losses import Loss
@@ -34,8 +34,8 @@ class Predictor:
 
     Attributes
     ----------
-    scale : float or None
-        The factor of uint8 pixels; None if the model was trained on floats.
+    trained_on : (bool, float)
+        Whether the training rows were uint8 pixels, and their factor.
     class_names : array or None
 
     Examples
@@ -59,29 +59,32 @@ class Predictor:
             if not isinstance(feature, Feature):
                 raise TypeError(f"Predictor: expected fitted features, got {feature!r:.80}")
         self.model, self.features, self.loss = model, tuple(features), loss
-        self.scale: float | None = getattr(model, "pixel_scale", None)
+        self.trained_on: TrainedOn | None = getattr(model, "trained_on", None)
         self.class_names: Array | None = None
         if dataset is not None:
-            train = dataset.train
-            self.scale = train.scale if train.x.dtype == np.uint8 else None
+            self.trained_on = dataset.train.x.dtype == np.uint8, dataset.train.scale
             self.class_names = dataset.class_names
 
     def rows(self, x: Array) -> Array:
         """Return rows (n, features) of the features that the model takes."""
-        rows = as_rows("Predictor", x, self.scale)
-        kind = np.float32 if rows.x.dtype == np.uint8 else rows.x.dtype
-        z = rows.rows(slice(None), kind)
+        rows = as_rows("Predictor", x, self.trained_on)
+        z = rows.rows(slice(None), np.float32 if rows.x.dtype == np.uint8 else rows.x.dtype)
         for feature in self.features:
             z = feature.apply(z)
         return z
 
+    def _scaled(self, x: Array) -> Split:
+        """Return ``rows(x)`` as a split, so that they are not scaled again."""
+        z = self.rows(x)
+        return Split(z, np.empty((len(z), 0)), 1.0)
+
     def outputs(self, x: Array) -> Array:
         """Return the outputs of the model for rows as they come."""
-        return outputs(self.model, self.rows(x))
+        return outputs(self.model, self._scaled(x))
 
     def probabilities(self, x: Array) -> Array:
         """Return the probabilities of the classes for rows as they come."""
-        return probabilities(self.model, self.rows(x), self.loss)
+        return probabilities(self.model, self._scaled(x), self.loss)
 
     def predict(self, x: Array) -> Array:
         """Return the class of the largest output by its name, or by its number without names."""

@@ -202,7 +202,7 @@ def training(model: Layer, dataset: Dataset) -> Iterator[None]:
         raise RuntimeError(f"fit: the model is being trained already: {model!r:.80}")
     try:
         train = dataset.train
-        model.pixel_scale = train.scale if train.x.dtype == np.uint8 else None
+        model.trained_on = train.x.dtype == np.uint8, train.scale
         yield
     finally:
         del model.__dict__["_training"]

@@ -135,6 +135,6 @@ def test_a_predictor_without_names_gives_numbers():
     data = Dataset((x, y))
     predictor = Predictor(trained(data), dataset=data)
     assert predictor.predict(x).dtype.kind == "i"
-    assert predictor.scale == 1 / 256
+    assert predictor.trained_on == (True, 1 / 256)
     with pytest.raises(TypeError, match="expected fitted features, got <class"):
         Predictor(trained(data), [Standardize])

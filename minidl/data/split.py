@@ -117,19 +117,33 @@ def as_split(owner: str, part: Part, scale: float | None = None) -> Split:
     return Split(x, y, pixel_scale(owner, x, scale), weight=weights)
 
 
-def as_rows(owner: str, x: object, scale: float | None = None) -> Split:
-    """Return rows without targets, (n, features), converted as the parts of a data set are."""
+TrainedOn = tuple[bool, float]
+"""Whether a model was trained on uint8 pixels, and the factor of its rows."""
+
+
+def as_rows(owner: str, x: object, trained_on: TrainedOn | None = None) -> Split:
+    """Return rows without targets, (n, features), scaled as the rows of the training were.
+
+    Without ``trained_on`` uint8 is multiplied by 1/256, as in a data set. Floats for a model that
+    was trained on pixels are taken as scaled already.
+
+    Raises
+    ------
+    ValueError
+        If the model was trained on pixels and ``x`` has floats that are larger than these.
+    """
     if isinstance(x, Split):
         return x
     rows = as_features(owner, x)
-    if rows.dtype == np.uint8:
-        return Split(rows, np.empty((len(rows), 0)), pixel_scale(owner, rows, scale))
-    if scale is not None and rows.size and rows.max() > 256 * scale:
-        raise ValueError(
-            f"{owner}: the model was trained on uint8 pixels times {scale:g}; expected uint8 rows "
-            f"or rows in 0..{255 * scale:g}, got {rows.dtype} up to {rows.max():g}"
-        )
-    return Split(rows, np.empty((len(rows), 0)), 1.0)
+    pixels, scale = trained_on or (True, pixel_scale(owner, rows, None))
+    if pixels and rows.dtype != np.uint8:
+        if trained_on and rows.size and rows.max() > 256 * scale:
+            raise ValueError(
+                f"{owner}: the model was trained on uint8 pixels times {scale:g}; expected uint8 "
+                f"rows or rows in 0..{255 * scale:g}, got {rows.dtype} up to {rows.max():g}"
+            )
+        scale = 1.0
+    return Split(rows, np.empty((len(rows), 0)), scale)
 
 
 def pixel_scale(owner: str, x: Array, scale: float | None) -> float:
