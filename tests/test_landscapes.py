@@ -104,8 +104,13 @@ def test_all_questions_on_a_file_in_the_course_s_format(file, tmp_path):
     minidl.checkpoint.load(out / "q2.1/models/lr 1e-1.npz", model)
     data = minidl.load_dataset(file)
     row = table(out / "q2.1")["lr 1e-1"]
-    assert f"{minidl.evaluate(model, data.test, minidl.CrossEntropy())[1]:.4f}" == row["test"]
-    assert f"{minidl.evaluate(model, data.valid, minidl.CrossEntropy())[1]:.4f}" == row["valid"]
+    assert (
+        f"{minidl.evaluate(model, data.test, minidl.CrossEntropy())['accuracy']:.4f}" == row["test"]
+    )
+    assert (
+        f"{minidl.evaluate(model, data.valid, minidl.CrossEntropy())['accuracy']:.4f}"
+        == row["valid"]
+    )
 
 
 def test_finished_runs_are_kept(file, tmp_path):

@@ -304,7 +304,7 @@ def test_fit_gives_the_same_history_as_ours():
     optimizer = SGD(best, 5.0)  # goes up and down
     fit(best, dataset(), CrossEntropy(), optimizer, epochs=9, rng=1, restore_best=True, history=history)  # fmt: skip
     assert history.best.epoch < 9
-    np.testing.assert_array_equal(best.theta, history.best_theta)
+    np.testing.assert_array_equal(best.theta, history.best_snapshot.theta)
     assert optimizer.steps == 0
 
 

@@ -288,8 +288,14 @@ def test_weights_are_in_a_grid_that_is_wider_than_high(tmp_path, drawn, n, shape
 def history(train_accuracy=0.5, valid_loss=0.7, valid_accuracy=0.4, epochs=3):
     result = minidl.History()
     for i in range(epochs):
-        figures = (train_accuracy, valid_loss, valid_accuracy)
-        result.append(Epoch(i, 1 / (i + 1), *figures, 0.1, 0.01), np.zeros(1))
+        figures = {
+            "train_loss": 1 / (i + 1),
+            "train_accuracy": train_accuracy,
+            "valid_loss": valid_loss,
+            "valid_accuracy": valid_accuracy,
+        }
+        measured = {name: figure for name, figure in figures.items() if figure is not None}
+        result.append(Epoch(i, 0.1, 0.01, measured), minidl.Linear(1, 1, rng=0))
     return result
 
 
@@ -302,8 +308,12 @@ def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
         "epoch",
         "accuracy (share of examples)",
     )
-    for axes in (loss, accuracy):
-        labels = ["training", "validation", "best epoch (0)"]  # the first of equals
+    for axes, moment in ((loss, "during"), (accuracy, "after")):
+        labels = [
+            f"training ({moment} the epoch)",
+            "validation",
+            "best epoch (0)",
+        ]  # the first of equals
         assert texts(axes.get_legend().get_texts()) == labels
         assert list(axes.lines[2].get_xdata()) == [0, 0]
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [[0, 1], [1, 1 / 2], [2, 1 / 3]])
@@ -330,15 +340,23 @@ def test_the_unit_of_the_loss(tmp_path, drawn, figures, unit, label):
 
 def test_figures_that_were_not_measured_are_not_drawn(tmp_path, drawn):
     history(valid_loss=None, valid_accuracy=None).plot(tmp_path / "curves.png")
-    assert [len(axes.lines) for axes in drawn[0].axes] == [1, 1]
-    assert [axes.lines[0].get_label() for axes in drawn[0].axes] == ["training"] * 2
+    # Without validation figures the training loss is monitored, which is best in the last epoch.
+    assert [[line.get_label() for line in axes.lines] for axes in drawn[0].axes] == [
+        ["training (during the epoch)", "best epoch (2)"],
+        ["training (after the epoch)", "best epoch (2)"],
+    ]
     # fit(evaluate_train=False) measures the training accuracy before training alone
     some = history()
     for i in (1, 2):
-        some.records[i] = Epoch(i, 0.5, None, 0.7, 0.4, 0.1, 0.01)
+        figures = {"train_loss": 0.5, "valid_loss": 0.7, "valid_accuracy": 0.4}
+        some.records[i] = Epoch(i, 0.1, 0.01, figures)
     some.plot(tmp_path / "curves.png")
     loss, accuracy = drawn[1].axes
-    assert [line.get_label() for line in loss.lines] == ["training", "validation", "best epoch (0)"]
+    assert [line.get_label() for line in loss.lines] == [
+        "training (during the epoch)",
+        "validation",
+        "best epoch (0)",
+    ]
     assert [line.get_label() for line in accuracy.lines] == ["validation", "best epoch (0)"]
     assert loss.get_ylabel() == "loss (nats)"
     with pytest.raises(ValueError, match="no epoch is recorded"):
