@@ -122,6 +122,7 @@ class TorchLoss:
 
     def __init__(self, loss: Loss) -> None:
         self._criterion = criterion(loss)
+        self.metrics = getattr(loss, "metrics", {})
 
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
         z = torch.tensor(logits, requires_grad=True)
