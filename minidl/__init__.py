@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from minidl import checkpoint, grid, parity, safetensors, testing
     from minidl.data.features import PCA, AveragePool, Standardize
     from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
-    from minidl.schedules import Cosine, StepDecay, WarmUp
+    from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
     from minidl.torch_random import TorchRandom
 else:
     # These are imported when they are first used (PEP 562), so that `import minidl` stays fast.
@@ -70,6 +70,7 @@ else:
         "fit_online": "online",
         "fit_side_by_side": "online",
         "Cosine": "schedules",
+        "OneCycle": "schedules",
         "StepDecay": "schedules",
         "WarmUp": "schedules",
         "TorchRandom": "torch_random",
@@ -111,6 +112,7 @@ __all__ = [
     "Linear",
     "Loss",
     "NonFiniteLossError",
+    "OneCycle",
     "OnlineRun",
     "Optimizer",
     "Parameter",

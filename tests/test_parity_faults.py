@@ -12,6 +12,7 @@ from minidl import (
     Dropout,
     LayerNorm,
     Linear,
+    Optimizer,
     ReLU,
     Residual,
     Sigmoid,
@@ -149,11 +150,25 @@ def step_decay_off_by_one(self, t):
     return self.lr * self.factor ** ((t + 1) // self.every)
 
 
+def clip_without_the_minimum(self, clip_norm):
+    grad = self.model.grad
+    grad *= clip_norm / (np.linalg.norm(grad) + 1e-6)
+
+
+def clip_to_a_largest_entry(self, clip_norm):
+    np.clip(self.model.grad, -clip_norm, clip_norm, out=self.model.grad)
+
+
+def one_cycle_off_by_one(self, t):
+    return one_cycle(self, t + 1)
+
+
 def warm_up_from_zero(self, t):
     return (self.lr(t) if callable(self.lr) else self.lr) * min(1.0, t / self.steps)
 
 
 prepare_adam, update_sgd = Adam._prepare, SGD._update
+one_cycle = schedules.OneCycle.__call__
 forward_dropout, forward_linear, forward_layer_norm = (
     Dropout.forward,
     Linear.forward,
@@ -182,6 +197,9 @@ FAULTS = [
     (losses.ReducedLoss, "share", mean_for_sum, "CrossEntropy, sum", "loss", 1, "depth"),
     (type(simplex.softmax), "vjp_rows", softmax_without_centring, "Softmax", "gradient of 0.bias", 1, "Sparsemax"),
     (schedules.StepDecay, "__call__", step_decay_off_by_one, "depth 1, SGD(lr=StepDecay(lr=0.1, every=20, factor=0.5))", "parameter of 2.bias", 20, "Adam"),
+    (Optimizer, "_clip", clip_without_the_minimum, "depth 9, SGD(lr=0.1, clip_norm=100.0)", "gradient of 18.bias", 1, "Adam"),
+    (Optimizer, "_clip", clip_to_a_largest_entry, "depth 1, SGD(lr=0.1, clip_norm=0.1)", "gradient of 2.bias", 1, "Adam("),
+    (schedules.OneCycle, "__call__", one_cycle_off_by_one, "depth 1, AdamW(lr=OneCycle(lr=0.01, steps=100, pct_start=0.2, div_factor=25.0, final_div_factor=10000.0), clip_norm=0.05)", "parameter of 2.bias", 1, "Adam("),
     (schedules.WarmUp, "__call__", warm_up_from_zero, "depth 1, SGD(lr=WarmUp(lr=0.05, steps=10), momentum=0.9)", "parameter of 2.bias", 1, "AdamW"),
 ]  # fmt: skip
 
