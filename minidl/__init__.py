@@ -31,11 +31,15 @@ from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
 from minidl.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
     BinaryLogistic,
     CrossEntropy,
     FenchelYoung,
+    Huber,
     Loss,
     Perceptron,
+    Quantile,
     SmoothedNLL,
     SquaredError,
 )
@@ -94,9 +98,11 @@ __version__ = "0.1.0"
 __all__ = [
     "PCA",
     "SGD",
+    "AbsoluteError",
     "Adam",
     "AdamW",
     "AveragePool",
+    "BinaryCrossEntropy",
     "BinaryLogistic",
     "Callback",
     "Cosine",
@@ -107,6 +113,7 @@ __all__ = [
     "Entmax15",
     "FenchelYoung",
     "History",
+    "Huber",
     "Layer",
     "LayerNorm",
     "Linear",
@@ -119,6 +126,7 @@ __all__ = [
     "Perceptron",
     "Progress",
     "Quadratic",
+    "Quantile",
     "ReLU",
     "Relumax",
     "Residual",
