@@ -33,11 +33,15 @@ from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import Dropout, LayerNorm, Linear, Residual
 from minidl.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
     BinaryLogistic,
     CrossEntropy,
     FenchelYoung,
+    Huber,
     Loss,
     Perceptron,
+    Quantile,
     SmoothedNLL,
     SquaredError,
 )
@@ -51,7 +55,7 @@ if TYPE_CHECKING:
     from minidl.data.features import PCA, AveragePool, Standardize
     from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
     from minidl.predictor import Predictor
-    from minidl.schedules import Cosine, StepDecay, WarmUp
+    from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
     from minidl.torch_random import TorchRandom
 else:
     # These are imported when they are first used (PEP 562), so that `import minidl` stays fast.
@@ -65,6 +69,7 @@ else:
         "fit_side_by_side": "online",
         "Predictor": "predictor",
         "Cosine": "schedules",
+        "OneCycle": "schedules",
         "StepDecay": "schedules",
         "WarmUp": "schedules",
         "TorchRandom": "torch_random",
@@ -88,9 +93,11 @@ __version__ = "0.1.0"
 __all__ = [
     "PCA",
     "SGD",
+    "AbsoluteError",
     "Adam",
     "AdamW",
     "AveragePool",
+    "BinaryCrossEntropy",
     "BinaryLogistic",
     "Callback",
     "Cosine",
@@ -101,11 +108,13 @@ __all__ = [
     "Entmax15",
     "FenchelYoung",
     "History",
+    "Huber",
     "Layer",
     "LayerNorm",
     "Linear",
     "Loss",
     "NonFiniteLossError",
+    "OneCycle",
     "OnlineRun",
     "Optimizer",
     "Parameter",
@@ -113,6 +122,7 @@ __all__ = [
     "Predictor",
     "Progress",
     "Quadratic",
+    "Quantile",
     "ReLU",
     "ReduceOnPlateau",
     "Relumax",

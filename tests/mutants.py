@@ -2,7 +2,7 @@
 
     python tests/mutants.py --number 400            # sample, run, write mutants.csv; resumes
     python tests/mutants.py --again survived        # run the recorded survivors once more
-    python tests/mutants.py --module optim.py --show
+    python tests/mutants.py --module optim/base.py --show
 
 A mutant is ``minidl/`` with one expression or statement changed: a comparison operator, an
 arithmetic operator, ``and`` and ``or``, a negated condition, a constant, a unary minus, two swapped
@@ -80,7 +80,7 @@ TESTS = {
     "losses": "test_losses test_labels test_hessians test_simplex_losses",
     "metrics.py": "test_metrics",
     "online": "test_online test_online_losses",
-    "optim.py": "test_optim test_training",
+    "optim": "test_optim test_training",
     "parameter.py": "test_layer test_layers",
     "parity": "test_parity test_parity_convert test_parity_faults",
     "plots.py": "test_plots",

@@ -92,7 +92,11 @@ def test_each_loss_says_its_figures():
     for name, figures in found.items():
         expected = {
             "BinaryLogistic": ["accuracy: sign_accuracy"],
+            "BinaryCrossEntropy": ["exact_match: exact_match", "mean_accuracy: mean_accuracy"],
             "SquaredError": ["r2: r2"],
+            "AbsoluteError": ["r2: r2"],
+            "Huber": ["r2: r2"],
+            "Quantile": [],
         }.get(name.partition(",")[0], ["accuracy: accuracy"])
         assert figures == expected, name
 
@@ -105,8 +109,8 @@ def test_probabilities():
         (SmoothedNLL(relumax(2)), relumax(2)),
     ):
         np.testing.assert_array_equal(loss.probabilities(z), map(z))
-    logistic = minidl.BinaryLogistic().probabilities
-    np.testing.assert_allclose(logistic(z), 1 / (1 + np.exp(-z)), rtol=1e-15)
-    assert logistic(np.array([[-1000.0]], np.float32)).dtype == np.float32
+    for loss in (minidl.BinaryLogistic(), minidl.BinaryCrossEntropy()):
+        np.testing.assert_allclose(loss.probabilities(z), 1 / (1 + np.exp(-z)), rtol=1e-15)
+        assert loss.probabilities(np.array([[-1000.0]], np.float32)).dtype == np.float32
     assert not hasattr(Perceptron(), "probabilities")
     assert not hasattr(minidl.SquaredError(), "probabilities")

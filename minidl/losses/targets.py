@@ -83,6 +83,31 @@ def check_signs(owner: str, logits: Array, y: Array) -> Array:
     return y.reshape(-1, 1).astype(logits.dtype)
 
 
+def check_zeros_and_ones(owner: str, logits: Array, y: Array) -> Array:
+    """Check labels that are there or not, (n, K), or (n,) where K = 1: numbers in [0, 1].
+
+    Returns them in the logits' shape and dtype.
+    """
+    y = np.asarray(y)
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
+    if y.dtype.kind not in "biuf":
+        raise TypeError(f"{owner}: expected y of zeros and ones, got dtype {y.dtype}")
+    if y.shape == (len(logits),) and logits.shape[1] == 1:
+        y = y[:, None]
+    if y.shape != logits.shape:
+        hint = "; CrossEntropy takes one class of several" if y.ndim == 1 else ""
+        raise ValueError(
+            f"{owner}: expected y of the logits' shape {logits.shape}, got {y.shape}{hint}"
+        )
+    inside = (y >= 0) & (y <= 1)
+    if not inside.all():
+        i, k = np.argwhere(~inside)[0]
+        hint = "; BinaryLogistic takes -1 and +1" if y[i, k] == -1 else ""
+        raise ValueError(f"{owner}: expected y in [0, 1], got y[{i}, {k}] = {y[i, k]}{hint}")
+    return y.astype(logits.dtype, copy=False)
+
+
 def check_numbers(owner: str, logits: Array, y: Array) -> Array:
     """Check targets of a regression: integers or floats of the outputs' shape, or (n,) for one.
 
@@ -90,7 +115,8 @@ def check_numbers(owner: str, logits: Array, y: Array) -> Array:
     """
     y = np.asarray(y)
     if y.dtype.kind not in "iuf":
-        raise TypeError(f"{owner}: expected y of integers or floats, got dtype {y.dtype}")
+        hint = "; BinaryCrossEntropy takes booleans" if y.dtype.kind == "b" else ""
+        raise TypeError(f"{owner}: expected y of integers or floats, got dtype {y.dtype}{hint}")
     if y.ndim == 1 and logits.shape[1:] == (1,):
         y = y[:, None]
     if y.shape != logits.shape:

@@ -140,6 +140,7 @@ class TorchOptimizer:
         self.model, self.steps, self.lr_at = model, ours.steps, ours.lr_at
         self._parameters = list(model.module.parameters())
         self._inner: Any = torch_optimizer(ours, self._parameters)
+        self._clip_norm = ours.clip_norm
         self._rates = islice(learning_rates(ours.lr), ours.steps, None)
         if self.steps:
             for name, vector in ours.torch_moments().items():
@@ -150,6 +151,8 @@ class TorchOptimizer:
         """Update the parameters from their gradients."""
         for group in self._inner.param_groups:
             group["lr"] = next(self._rates)
+        if self._clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         self._inner.step()
         self.steps += 1
 

@@ -195,6 +195,18 @@ def squared(m: Any) -> GradientReport:
     return check_loss(m.SquaredError(), _batch(6, 5), _batch(5, 6).T)
 
 
+def several_labels(m: Any) -> GradientReport:
+    return check_loss(m.BinaryCrossEntropy(), _batch(6, 5), np.arange(30).reshape(6, 5) % 3 % 2)
+
+
+def regression(name: str, *args: float) -> Check:
+    return lambda m: check_loss(getattr(m, name)(*args), 2 * _batch(6, 5), _batch(5, 6).T)
+
+
+def quantiles(m: Any) -> GradientReport:
+    return check_loss(m.Quantile((0.1, 0.5, 0.9)), _batch(6, 3), _batch(3, 6)[0])
+
+
 def simplex(name: str, *args: float) -> Check:
     return lambda m: check_simplex_map(getattr(m, name)(*args), _batch(6, 5))
 
@@ -203,7 +215,7 @@ WRITTEN, STEP, FLIGHT = "written, not added", "after a step", "passes in flight"
 UNMODIFIED, REPEAT, SKIP = "not modified", "repeatable", "input_grad=False"
 
 LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
-REDUCED = "losses.base.ReducedLoss"
+REDUCED, BCE = "losses.base.ReducedLoss", "losses.binary.BinaryCrossEntropy"
 RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
 DW, DB, DX = (
     "np.dot(x.T, dy, out=weight.grad)",
@@ -270,6 +282,14 @@ FAULTS = (
     Fault("weights not normalised in the value", REDUCED, "shares[used] @ values[used]", "np.asarray(weight)[used] @ values[used]", weighted, "logits"),
     Fault("minus sign missing", "losses.classes.SmoothedNLL", "-weight / at", "weight / at", smoothed, "logits"),
     Fault("factor 2 of a square", "losses.regression.SquaredError", "return values, error", "return values, 2 * error", squared, "logits"),
+    Fault("label not subtracted", BCE, "(1 - y) * there - y * absent", "there", several_labels, "logits"),
+    Fault("sum for mean over the labels", BCE, "dlogits * self._per_label(logits)", "dlogits", several_labels, "logits"),
+    Fault("weight of the labels that are there lost", BCE, "- y * absent", "- absent", several_labels, "logits"),
+    Fault("derivative of the square", "losses.regression.AbsoluteError", "np.sign(error)", "error", regression("AbsoluteError"), "logits"),
+    Fault("no limit to the gradient", "losses.regression.Huber", "np.clip(error, -self.delta, self.delta)", "error", regression("Huber", 0.5), "logits"),
+    Fault("limit forgotten beyond delta", "losses.regression.Huber", "c * (size - c / 2)", "c * size / 2", regression("Huber", 0.5), "logits"),
+    Fault("slope with the sign of the other side", "losses.regression.Quantile", "* error, slope", "* error, -slope", regression("Quantile", 0.3), "logits"),
+    Fault("slope of the first quantile for all", "losses.regression.Quantile", "* error, slope", "* error, slope[:, :1] + 0 * slope", quantiles, "logits"),
     Fault("softmax's second term missing", "simplex._Softmax", "dp - _row_dots(dp, p)[:, None]", "dp", softmax_vjp, "z"),
     Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= p.sum(axis=-1, keepdims=True)\n        return p", "p *= 0.999 / p.sum(axis=-1, keepdims=True)\n        return p", softmax_vjp, "output", "on the simplex"),
     Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
