@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.typing import Array
+from minidl.validation import check_weight
 
 
 def as_features(owner: str, x: object) -> Array:
@@ -68,18 +69,9 @@ def as_targets(owner: str, y: object) -> Array:
 
 
 def as_weights(owner: str, weight: object, n: int) -> Array:
-    """Return the weights of ``n`` examples as float64; ValueError unless finite and >= 0."""
-    array = _plain(owner, "weight", weight)
-    if array.shape != (n,) or array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{owner}: expected {n} weights, got an array {array.shape} of dtype {array.dtype}"
-        )
-    weights = array.astype(np.float64)
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if len(wrong):
-        i = int(wrong[0])
-        raise ValueError(f"{owner}: expected weights >= 0, got weight[{i}] = {weights[i]}")
-    if n and not weights.any():
+    """Return the weights of ``n`` examples as float64; refuse negative ones, and only zeros."""
+    weights = check_weight(owner, _plain(owner, "weight", weight), n)
+    if not weights.any():
         raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
     return weights
 
