@@ -73,7 +73,7 @@ def line_plot(
         if panel.ylog:
             axes.set_yscale("log", nonpositive="mask")
         low = axes.get_ylim()[0]
-        cut = f", axis from {low:.2g}" if "accuracy" in panel.ylabel and low > 0 else ""
+        cut = f"\n(axis from {low:.2g})" if "accuracy" in panel.ylabel and low > 0 else ""
         axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel + cut, title=panel.title)
         axes.grid(alpha=0.3)
         if legend_below:

@@ -307,7 +307,7 @@ def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (nats)")
     assert accuracy.get_xlabel() == "epoch"
     low = accuracy.get_ylim()[0]  # the axis is cut, and says so
-    assert accuracy.get_ylabel() == f"accuracy (share of examples), axis from {low:.2g}"
+    assert accuracy.get_ylabel() == f"accuracy (share of examples)\n(axis from {low:.2g})"
     for axes, moment in ((loss, "during"), (accuracy, "after")):
         labels = [
             f"training ({moment} the epoch)",
