@@ -15,9 +15,14 @@ from minidl import files
 def test_a_file_is_written_completely_or_not_at_all(tmp_path):
     path = tmp_path / "new/a.json"
     files.write_text(path, "one")
-    with pytest.raises(RuntimeError), files.atomic(path) as temporary:
-        temporary.write_text("two")
-        raise RuntimeError
+
+    def fail():
+        with files.atomic(path) as temporary:
+            temporary.write_text("two")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_text() == "one"
     assert [p.name for p in path.parent.iterdir()] == ["a.json"]
     assert path.stat().st_mode & 0o444 == 0o444 & ~current_umask()
@@ -34,7 +39,7 @@ def test_file_and_folder_are_synced_before_and_after_the_rename(tmp_path, monkey
     fsync, replace = os.fsync, Path.replace
 
     def note(handle):
-        target = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        target = Path(f"/proc/self/fd/{handle}").readlink()
         done.append("folder" if target == tmp_path else target.read_text())
         fsync(handle)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.files import atomic
+from minidl.files import write_rows
 from minidl.typing import Array
 from minidl.validation import check_float, check_int
 
@@ -203,8 +203,8 @@ class Dataset:
         parts: dict[str, Any] = {}
         for key, split in self.splits.items():
             file = Path(folder) / f"{key}.npy"
-            with atomic(file) as temporary:
-                np.save(temporary, split.x)
+            blocks = (split.x[start : start + CHUNK] for start in range(0, len(split), CHUNK))
+            write_rows(file, split.x.shape, blocks)
             parts[key] = Split.mapped(file.resolve(), split.y, split.scale)
         return replace(self, **parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -93,8 +93,6 @@ def run(
     by_cost = sorted(grid, key=cost, reverse=True)
     points = shard.part(by_cost) if shard else by_cost
     contents = {"axes": grid.axes, "settings": {**describe_task(train), **(settings or {})}}
-    results: dict[str, Result] = {}
-    count = f"of {len(points)} runs are kept in {out}{os.sep}"
     try:
         with claimed(out, contents, shard) as file:
             done = kept(out, file)
@@ -114,17 +112,18 @@ def run(
                     if full:
                         raise OSError(errno.ENOSPC, "no space left", full)
     except KeyboardInterrupt as error:
-        text = f"stopped: {_ended(results)} {count}, the same command resumes"
+        text = f"stopped: {_count(points, out)}, the same command resumes"
         raise Interrupted(text) from error
     except EndedError as error:
-        raise OSError(f"{error}; {_ended(results)} {count}, the same command resumes") from error
+        text = f"{error}; {_count(points, out)}, the same command resumes"
+        raise OSError(text) from error
     except OSError as error:
         missing = full_disk(error)
         if missing is None:
             raise
         raise OSError(
-            f"no space left to write {missing}; {_ended(results)} {count}: free some space, then "
-            "the same command resumes"
+            f"no space left to write {missing}; {_count(points, out)}: free some space, then the "
+            "same command resumes"
         ) from error
     names = {grid.identifier(p): p for p in grid}
     return [replace(results[name], point=p) for name, p in names.items() if name in results]
@@ -135,9 +134,11 @@ def _complete(results: Mapping[str, Result], point: Point) -> bool:
     return result is not None and result.complete
 
 
-def _ended(results: Mapping[str, Result]) -> int:
-    """Return the number of runs whose figures are kept."""
-    return sum(result.error is None for result in results.values())
+def _count(points: Sequence[Point], out: Path) -> str:
+    """Return how many of the runs are on disk, and where."""
+    done = kept(out)
+    ended = sum(Grid.identifier(point) in done for point in points)
+    return f"{ended} of {len(points)} runs are kept in {out}{os.sep}"
 
 
 @contextlib.contextmanager
