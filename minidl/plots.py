@@ -81,9 +81,7 @@ def line_plot(
         if len(panel.curves) > 4:
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
         elif len(panel.curves) > 1 or panel.mark is not None:
-            axes.legend(
-                loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small"
-            )
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small")
     if legend_below:
         handles, labels = axes.get_legend_handles_labels()
         picture.legend(handles, labels, loc="outside lower center", ncols=len(labels))

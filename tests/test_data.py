@@ -545,7 +545,7 @@ def test_bytes_after_an_idx_array(tmp_path, name, zipped):
     (tmp_path / name).write_bytes(gzip.compress(raw + b"\0") if zipped else raw + b"\0")
     n, shape = (108, r"\(12, 3, 3\)") if "images" in name else (12, r"\(12,\)")
     with pytest.raises(
-        ValueError, match=rf"{name}: expected {n} values for shape {shape}, got {n + 1}"
+        ValueError, match=rf"{name}: expected {n} values for shape {shape}, got more"
     ):
         load_dataset(tmp_path)
 

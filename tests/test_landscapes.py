@@ -141,7 +141,7 @@ def test_ctrl_c_keeps_what_is_finished(file, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     kept = len(results.read_text().splitlines())
-    assert f"stopped: {kept} of 3 runs are kept in out/q2.1/results.jsonl, the same command resumes" in err  # fmt: skip
+    assert f"stopped: {kept} of 3 runs are kept in out/q2.1/, the same command resumes" in err  # fmt: skip
 
 
 @pytest.mark.parametrize(

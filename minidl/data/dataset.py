@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from minidl.data.arrays import as_labels, as_weights, map_labels
 from minidl.data.split import CHUNK, Part, Split, as_split
-from minidl.files import atomic
+from minidl.files import write_rows
 from minidl.typing import Array
 from minidl.validation import check_float, check_int, did_you_mean
 
@@ -207,8 +207,8 @@ class Dataset:
         parts: dict[str, Any] = {}
         for key, split in self.splits.items():
             file = Path(folder) / f"{key}.npy"
-            with atomic(file) as temporary:
-                np.save(temporary, split.x)
+            blocks = (split.x[start : start + CHUNK] for start in range(0, len(split), CHUNK))
+            write_rows(file, split.x.shape, blocks)
             parts[key] = Split.mapped(file.resolve(), split.y, split.scale, split.weight)
         return self._with(parts)
 
