@@ -16,20 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 from minidl import init
 from minidl.activations import (
+    ELU,
+    GELU,
     Entmax15,
+    LeakyReLU,
     Quadratic,
     ReLU,
     Relumax,
     Sigmoid,
+    SiLU,
     Simplex,
     Softmax,
+    Softplus,
     Sparsemax,
     Tanh,
 )
 from minidl.data import Dataset, Split, load_dataset, load_letters, load_scenes
 from minidl.history import History
 from minidl.layer import Layer, Sequential
-from minidl.layers import Dropout, LayerNorm, Linear, Residual
+from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
 from minidl.losses import (
     BinaryLogistic,
     CrossEntropy,
@@ -91,11 +96,14 @@ def __dir__() -> list[str]:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ELU",
+    "GELU",
     "PCA",
     "SGD",
     "Adam",
     "AdamW",
     "AveragePool",
+    "BatchNorm",
     "BinaryLogistic",
     "Callback",
     "Cosine",
@@ -105,9 +113,12 @@ __all__ = [
     "EarlyStopping",
     "Entmax15",
     "FenchelYoung",
+    "Flatten",
     "History",
+    "Identity",
     "Layer",
     "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "Loss",
     "NonFiniteLossError",
@@ -121,10 +132,12 @@ __all__ = [
     "Relumax",
     "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Simplex",
     "SmoothedNLL",
     "Softmax",
+    "Softplus",
     "Sparsemax",
     "Split",
     "SquaredError",
