@@ -16,13 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from minidl import init, metrics
 from minidl.activations import (
+    ELU,
+    GELU,
     Entmax15,
+    LeakyReLU,
     Quadratic,
     ReLU,
     Relumax,
     Sigmoid,
+    SiLU,
     Simplex,
     Softmax,
+    Softplus,
     Sparsemax,
     Tanh,
 )
@@ -31,7 +36,7 @@ from minidl.data import Dataset, Split, load_dataset, load_letters, load_scenes
 from minidl.evaluation import evaluate, outputs, probabilities
 from minidl.history import History
 from minidl.layer import Layer, Sequential
-from minidl.layers import Dropout, LayerNorm, Linear, Residual
+from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
 from minidl.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
@@ -91,12 +96,15 @@ def __dir__() -> list[str]:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ELU",
+    "GELU",
     "PCA",
     "SGD",
     "AbsoluteError",
     "Adam",
     "AdamW",
     "AveragePool",
+    "BatchNorm",
     "BinaryCrossEntropy",
     "BinaryLogistic",
     "Callback",
@@ -107,10 +115,13 @@ __all__ = [
     "EarlyStopping",
     "Entmax15",
     "FenchelYoung",
+    "Flatten",
     "History",
     "Huber",
+    "Identity",
     "Layer",
     "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "Loss",
     "NonFiniteLossError",
@@ -128,10 +139,12 @@ __all__ = [
     "Relumax",
     "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Simplex",
     "SmoothedNLL",
     "Softmax",
+    "Softplus",
     "Sparsemax",
     "Split",
     "SquaredError",

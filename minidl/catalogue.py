@@ -12,18 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl.activations import (
+    ELU,
+    GELU,
     Entmax15,
+    LeakyReLU,
     Quadratic,
     ReLU,
     Relumax,
     Sigmoid,
+    SiLU,
     Simplex,
     Softmax,
+    Softplus,
     Sparsemax,
     Tanh,
 )
 from minidl.layer import Layer, Sequential
-from minidl.layers import Dropout, LayerNorm, Linear, Residual
+from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
 from minidl.losses import (
     AbsoluteError,
     BinaryCrossEntropy,
@@ -52,11 +57,21 @@ LAYERS: dict[str, MakeLayer] = {
     "Linear, no bias": lambda features, out: Linear(features, out, bias=False),
     "Dropout": lambda features, out: Dropout(0.3),
     "LayerNorm": lambda features, out: LayerNorm(features),
+    "BatchNorm": lambda features, out: BatchNorm(features),
+    "BatchNorm, cumulative": lambda features, out: BatchNorm(features, momentum=None),
+    "Flatten": lambda features, out: Flatten(),
+    "Identity": lambda features, out: Identity(),
     "Residual": lambda features, out: Residual(Linear(features, features), Tanh()),
     "Sequential": lambda features, out: Sequential(Linear(features, out), ReLU(), Dropout(0.2)),
     "ReLU": lambda features, out: ReLU(),
     "Tanh": lambda features, out: Tanh(),
     "Sigmoid": lambda features, out: Sigmoid(),
+    "LeakyReLU": lambda features, out: LeakyReLU(0.1),
+    "ELU": lambda features, out: ELU(0.7),
+    "Softplus": lambda features, out: Softplus(),
+    "SiLU": lambda features, out: SiLU(),
+    "GELU": lambda features, out: GELU(),
+    "GELU, tanh": lambda features, out: GELU("tanh"),
     "Quadratic": lambda features, out: Quadratic(),
     "Simplex, axis 0": lambda features, out: Simplex(softmax, axis=0),
     "Softmax": lambda features, out: Softmax(),

@@ -11,10 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from homework.batchnorm import BatchNorm
-
-import minidl
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = ["--widths", "4", "8", "--learning-rates", "0.01", "0.1", "--dropouts", "0", "0.3", "--l2s", "0", "--epochs", "3"]  # fmt: skip
@@ -388,25 +384,6 @@ def test_depth_is_compared(folder):
     assert done.returncode == 0, done.stderr
     assert [r["published"] for r in table(folder / "runs/q2_depth")] == ["0.8452", ""]
     assert "matched by layers; it does not give width" in done.stdout
-
-
-def test_batch_norm_is_a_right_layer():
-    x = np.random.default_rng(0).normal(size=(8, 5))
-    minidl.testing.check_layer(BatchNorm(5), x).raise_if_failed()
-    layer = BatchNorm(5)
-    layer.initialize(dtype="float64")
-    reference = torch.nn.BatchNorm1d(5, dtype=torch.float64)
-    for _ in range(3):
-        ours, _ = layer.forward(x, train=True)
-        np.testing.assert_allclose(ours, reference(torch.from_numpy(x)).detach().numpy(), atol=1e-12)  # fmt: skip
-    reference.eval()
-    np.testing.assert_allclose(layer(x), reference(torch.from_numpy(x)).detach().numpy(), atol=1e-12)  # fmt: skip
-    y, backward = layer.forward(x, train=True)
-    t = torch.from_numpy(x).requires_grad_()
-    cotangent = np.random.default_rng(1).normal(size=y.shape)
-    reference.train()
-    reference(t).backward(torch.from_numpy(cotangent))
-    np.testing.assert_allclose(backward(cotangent), t.grad.numpy(), atol=1e-12)
 
 
 def high_water_mark(pid):

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from homework.batchnorm import BatchNorm
 from minidl.activations import ReLU
 from minidl.callbacks import Callback, Run
 from minidl.data import Dataset
 from minidl.grid.folder import kept
 from minidl.init import Init, he, uniform_fan_in, zeros
 from minidl.layer import Layer, Sequential, write_gradients
-from minidl.layers import LayerNorm, Linear, Residual
+from minidl.layers import BatchNorm, LayerNorm, Linear, Residual
 from minidl.losses import Loss
 from minidl.parameter import walk
 from minidl.plots import figure, save

@@ -149,6 +149,16 @@ def layer(name: str, *args: Any, dtype: type[np.floating[Any]] = np.float64) -> 
     return check
 
 
+def batch_norm_inference(m: Any) -> GradientReport:
+    made = m.BatchNorm(5).initialize(dtype="float64")
+    made.running_mean, made.running_var = _batch(5), np.square(_batch(5)) + 0.5
+    return check_layer(made, _batch(6, 5), train=False)
+
+
+def flatten(m: Any) -> GradientReport:
+    return check_layer(m.Flatten(), _batch(3, 2, 2))
+
+
 def residual(m: Any) -> GradientReport:
     return check_layer(m.Residual(m.Linear(5, 5), rng=0).copy("float64"), _batch(6, 5))
 
@@ -216,6 +226,7 @@ UNMODIFIED, REPEAT, SKIP = "not modified", "repeatable", "input_grad=False"
 
 LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
 REDUCED, BCE = "losses.base.ReducedLoss", "losses.binary.BinaryCrossEntropy"
+BATCH, BATCH_DX = "layers.BatchNorm", "dh - dh.mean(axis=0) - h * (dh * h).mean(axis=0)"
 RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
 DW, DB, DX = (
     "np.dot(x.T, dy, out=weight.grad)",
@@ -235,6 +246,9 @@ SHARED = "self.y = y = np.tanh(x)\n        return y, lambda dy: dy * (1 - self.y
 PULLED = "y = np.tanh(x)\n        return y, lambda dy: dy * (1 - y * y)"
 
 drop, norm, relu, tanh = layer("Dropout", 0.4), layer("LayerNorm", 5), layer("ReLU"), layer("Tanh")
+batch_norm, leaky, elu = layer("BatchNorm", 5), layer("LeakyReLU", 0.1), layer("ELU", 0.5)
+softplus, silu, identity = layer("Softplus"), layer("SiLU"), layer("Identity")
+gelu, gelu_tanh = layer("GELU"), layer("GELU", "tanh")
 drop32 = layer("Dropout", 0.4, dtype=np.float32)
 softmax_vjp, sparsemax_vjp = simplex("_Softmax"), simplex("_Sparsemax")
 entmax_vjp, relumax_vjp = simplex("_Entmax15"), simplex("relumax", 1.5)
@@ -275,6 +289,20 @@ FAULTS = (
     Fault("statistics over the wrong axis", NORM, CENTRED, CENTRED.replace("axis=1", "axis=0"), norm, "input"),
     Fault("factor missing in a weight gradient", NORM, "(dy * h).sum(", "dy.sum(", norm, "weight"),
     Fault("factor missing that starts at one", NORM, "dh = dy * weight.value", "dh = dy", norm, "input", STEP),
+    Fault("batch mean's term missing", BATCH, BATCH_DX, "dh - h * (dh * h).mean(axis=0)", batch_norm, "input"),
+    Fault("batch variance's term missing", BATCH, BATCH_DX, "dh - dh.mean(axis=0)", batch_norm, "input"),
+    Fault("batch norm's mean over the features", BATCH, "dh.mean(axis=0)", "dh.mean(axis=1, keepdims=True)", batch_norm, "input"),
+    Fault("batch norm in inference as in training", BATCH, "if train and n:\n                dh", "if n:\n                dh", batch_norm_inference, "input"),
+    Fault("running variance forgotten in backward", BATCH, "dx: Array = scale * dh", "dx: Array = dh", batch_norm_inference, "input"),
+    Fault("running mean in place of the batch's", BATCH, "(dy * h).sum(axis=0, out=weight.grad)", "(dy * (x - self.running_mean) * scale).sum(axis=0, out=weight.grad)", batch_norm, "weight"),
+    Fault("slope forgotten in backward", "activations.LeakyReLU", "dy * factor", "dy * (x > 0)", leaky, "input"),
+    Fault("alpha missing in ELU's derivative", "activations.ELU", "below + self.alpha", "below + 1", elu, "input"),
+    Fault("Softplus's derivative mirrored", "activations.Softplus", "np.where(x >= 0, 1, e)", "np.where(x >= 0, e, 1)", softplus, "input"),
+    Fault("SiLU's second term missing", "activations.SiLU", "dy * (s + y * (1 - s))", "dy * s", silu, "input"),
+    Fault("GELU's density missing", "activations.GELU", "dy * (cdf + x * density)", "dy * cdf", gelu, "input"),
+    Fault("GELU's factor 3 of a cube", "activations.GELU", "1 + 3 * 0.044715", "1 + 0.044715", gelu_tanh, "input"),
+    Fault("shape not restored", "layers.Flatten", "dy.reshape(x.shape)", "dy", flatten, "input", CONTRACT),
+    Fault("gradient of an identity averaged", "layers.Identity", "lambda dy: dy", "lambda dy: dy / len(dy)", identity, "input"),
     Fault("skip connection missing", "layers.Residual", "dy + dfx", "dfx", residual, "input"),
     Fault("input_grad=False stops too early", "layer.Sequential", "tape[: self._first : -1]", "tape[: self._first + 1 : -1]", chain, "1.weight", SKIP),
     Fault("gradient not averaged as the value is", REDUCED, "dlogits *= share", "pass", reduced, "logits"),
