@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from minidl.validation import check_float, check_int
 
@@ -101,6 +101,11 @@ class OneCycle:
         if t <= top:
             return _half_cosine(first, self.lr, t / top if top else 1.0)
         return _half_cosine(self.lr, final, (t - top) / (last - top))
+
+    def __repr__(self) -> str:
+        values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
+        shown = [f"{name}={v!r}" for name, (v, default) in values.items() if v != default]
+        return f"OneCycle({', '.join(shown)})"
 
 
 def _half_cosine(start: float, end: float, part: float) -> float:

@@ -317,6 +317,7 @@ def test_schedules_equal_pytorch():
     assert Cosine(0.1, steps=12, final=0.01)(500) == pytest.approx(0.01)
     assert OneCycle(0.1, steps=12)(500) == pytest.approx(0.1 / 25 / 1e4)
     assert [OneCycle(0.1, steps=4, pct_start=0.25)(t) for t in (0, 4)] == pytest.approx([0.1, 4e-7])
+    assert repr(OneCycle(0.1, 4, div_factor=2.0)) == "OneCycle(lr=0.1, steps=4, div_factor=2.0)"
     assert WarmUp(Cosine(1.0, 10), 5)(1) == pytest.approx(0.4 * Cosine(1.0, 10)(1))
 
 

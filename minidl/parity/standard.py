@@ -40,7 +40,7 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (SGD, {"lr": WarmUp(0.05, steps=10), "momentum": 0.9}),
     (SGD, {"lr": 0.1, "clip_norm": 0.1}),
     (SGD, {"lr": 0.1, "clip_norm": 100.0}),
-    (SGD, {"lr": OneCycle(0.1, steps=80), "momentum": 0.9, "weight_decay": 0.01, "clip_norm": 0.5}),
+    (SGD, {"lr": OneCycle(0.1, steps=80), "momentum": 0.9, "clip_norm": 0.5}),
     (Adam, {"lr": 1e-3}),
     (Adam, {"lr": 1e-3, "betas": (0.5, 0.9)}),
     (Adam, {"lr": 1e-3, "eps": 1e-3}),
