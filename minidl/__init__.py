@@ -60,8 +60,10 @@ from minidl.training import (
 
 if TYPE_CHECKING:
     from minidl import checkpoint, grid, parity, safetensors, testing
+    from minidl.architecture import register_layer
     from minidl.data.features import PCA, AveragePool, Standardize
     from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
+    from minidl.saving import load, save
     from minidl.schedules import Cosine, StepDecay, WarmUp
     from minidl.torch_random import TorchRandom
 else:
@@ -77,6 +79,9 @@ else:
         "Cosine": "schedules",
         "StepDecay": "schedules",
         "WarmUp": "schedules",
+        "load": "saving",
+        "register_layer": "architecture",
+        "save": "saving",
         "TorchRandom": "torch_random",
     }
 
@@ -157,13 +162,16 @@ __all__ = [
     "fit_side_by_side",
     "grid",
     "init",
+    "load",
     "load_dataset",
     "load_letters",
     "load_scenes",
     "outputs",
     "parity",
+    "register_layer",
     "relumax",
     "safetensors",
+    "save",
     "softmax",
     "sparsemax",
     "testing",
