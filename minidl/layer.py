@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+def _may_be_kept(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_may_be_kept, value))
+    return value is None or isinstance(value, (bool, int, float, str)) or is_layer(value)
+
+
 class Layer(ABC):
     """A function of a batch, with its backward pass.
 
@@ -60,6 +66,21 @@ class Layer(ABC):
 
     _theta: Array
     _grad: Array
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Keep the arguments, for ``minidl.save``."""
+        if cls.__init__ is object.__init__ and (args or options):
+            raise TypeError(f"{cls.__name__}() takes no arguments")
+        made = super().__new__(cls)
+        # Not what a copy or a pickle should not have: arrays, generators, functions.
+        kept = {k: v for k, v in options.items() if _may_be_kept(v)}
+        made.__dict__["_made_with"] = tuple(v if _may_be_kept(v) else ... for v in args), kept
+        return made
+
+    def constructor_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with which the layer was made; ``...`` where one was not kept."""
+        return self._made_with
 
     def __init_subclass__(cls) -> None:
         for base in cls.__mro__:

@@ -108,11 +108,17 @@ def put(container, *keys, value):
 
 
 DAMAGE = {
-    "format": lambda a, m: put(m, "format", value=2),
-    "format as text": lambda a, m: put(m, "format", value="1"),
+    "format": lambda a, m: put(m, "format", value=1),
+    "format as text": lambda a, m: put(m, "format", value="2"),
     "no format": lambda a, m: drop(m, "format"),
     "meta is a list": lambda a, m: [m],
     "meta is a number": lambda a, m: 7,
+    "no architecture": lambda a, m: drop(m, "architecture"),
+    "architecture is a list": lambda a, m: put(m, "architecture", value=[]),
+    "layers are a number": lambda a, m: put(m, "architecture", "arguments", "layers", value=3),
+    "layers are numbers": lambda a, m: put(m, "architecture", "arguments", "layers", "items", value=[1, 2, 3, 4, 5]),
+    "another layer": lambda a, m: put(m, "architecture", "arguments", "layers", "items", 1, "class", value="Tanh"),
+    "no arguments": lambda a, m: drop(m["architecture"], "arguments"),
     "no streams": lambda a, m: drop(m, "streams"),
     "streams are a number": lambda a, m: put(m, "streams", value=2),
     "streams are a mapping": lambda a, m: put(m, "streams", value={"a": 1, "b": 2}),
@@ -204,7 +210,7 @@ def test_the_format_is_named(tmp_path):
     path = tmp_path / "run.npz"
     checkpoint.save(path, *run(1))
     rewrite(path, lambda arrays, meta: put(meta, "format", value=99))
-    with pytest.raises(ValueError, match=r"run\.npz: expected checkpoint format 1, got 99"):
+    with pytest.raises(ValueError, match=r"run\.npz: expected format 2, got 99"):
         checkpoint.load(path, *run(1)[:2])
 
 
