@@ -99,8 +99,9 @@ class CrossEntropy(FenchelYoung):
     Notes
     -----
     ``y`` are labels, integers ``0..K-1``, ``(n,)``, or distributions ``(n, K)``, as for label
-    smoothing; ``Dataset.from_labels`` numbers other labels. For a distribution the value is the Kullback-Leibler divergence ``KL(y, softmax(z))``,
-    which is the cross-entropy plus ``sum y log y``. So the least value is 0.
+    smoothing; ``Dataset.from_labels`` numbers other labels. For a distribution the value is the
+    Kullback-Leibler divergence ``KL(y, softmax(z))``, which is the cross-entropy plus
+    ``sum y log y``. So the least value is 0.
 
     Examples
     --------
@@ -128,8 +129,9 @@ class SmoothedNLL(ReducedLoss):
     ``FenchelYoung``, whose gradient is 0 only where ``map(z) = y``.
 
     The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``: 0 only for ``eps = 0``
-    or ``K = 1``. ``y`` are labels ``(n,)`` or distributions ``(n, K)``; for these the value is the mean of the values of the labels
-    ``i``, with weights ``y_i``. A row whose largest logit is not finite gives NaN.
+    or ``K = 1``. ``y`` are labels ``(n,)`` or distributions ``(n, K)``; the value of these is the
+    mean of the values of the labels ``i``, with weights ``y_i``. A row whose largest logit is not
+    finite gives NaN.
 
     Parameters
     ----------
