@@ -348,17 +348,11 @@ class Sequential(Layer):
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and their parameter counts."""
-        features = next((v.in_features for v in walk(self) if hasattr(v, "in_features")), None)
-        x = None if features is None else np.zeros((0, features), self.dtype)
-        rows = [("", "layer", "output", "parameters")]
-        for i, layer in enumerate(self.layers):
-            x = None if x is None else infer(layer, x)
-            shape = "" if x is None else f"(n, {', '.join(map(str, x.shape[1:]))})"
-            count = sum(p.size for _, p in named_parameters(layer))
-            rows.append((str(i), repr(layer), shape, f"{count:,}"))
-        w = [max(len(row[k]) for row in rows) for k in range(4)]
-        lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
-        lines.insert(1, "-" * len(lines[0]))
-        total = sum(p.size for _, p in self.named_parameters())
-        size = total * self.dtype.itemsize / 1e6
-        return "\n".join([*lines, f"{total:,} parameters, {self.dtype}, {size:.2f} MB"])
+        from minidl import summary
+
+        return summary.text(self)
+
+    def _repr_html_(self) -> str:
+        from minidl import summary
+
+        return summary.html(self)
