@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl import init
+from minidl import init, metrics
 from minidl.activations import (
     ELU,
     GELU,
@@ -31,40 +31,38 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
+from minidl.callbacks import Callback, EarlyStopping, Progress, ReduceOnPlateau, WriteHistory
 from minidl.data import Dataset, Split, load_dataset, load_letters, load_scenes
+from minidl.evaluation import evaluate, outputs, probabilities
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
 from minidl.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
     BinaryLogistic,
     CrossEntropy,
     FenchelYoung,
+    Huber,
     Loss,
     Perceptron,
+    Quantile,
     SmoothedNLL,
     SquaredError,
 )
 from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.parameter import Parameter
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
-from minidl.training import (
-    Callback,
-    EarlyStopping,
-    NonFiniteLossError,
-    Progress,
-    WriteHistory,
-    evaluate,
-    fit,
-    outputs,
-)
+from minidl.training import NonFiniteLossError, fit
 
 if TYPE_CHECKING:
     from minidl import checkpoint, grid, parity, safetensors, testing
     from minidl.architecture import register_layer
     from minidl.data.features import PCA, AveragePool, Standardize
     from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
+    from minidl.predictor import Predictor
     from minidl.saving import load, save
-    from minidl.schedules import Cosine, StepDecay, WarmUp
+    from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
     from minidl.torch_random import TorchRandom
 else:
     # These are imported when they are first used (PEP 562), so that `import minidl` stays fast.
@@ -76,7 +74,9 @@ else:
         "compounding": "online",
         "fit_online": "online",
         "fit_side_by_side": "online",
+        "Predictor": "predictor",
         "Cosine": "schedules",
+        "OneCycle": "schedules",
         "StepDecay": "schedules",
         "WarmUp": "schedules",
         "load": "saving",
@@ -105,10 +105,12 @@ __all__ = [
     "GELU",
     "PCA",
     "SGD",
+    "AbsoluteError",
     "Adam",
     "AdamW",
     "AveragePool",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "BinaryLogistic",
     "Callback",
     "Cosine",
@@ -120,6 +122,7 @@ __all__ = [
     "FenchelYoung",
     "Flatten",
     "History",
+    "Huber",
     "Identity",
     "Layer",
     "LayerNorm",
@@ -127,13 +130,17 @@ __all__ = [
     "Linear",
     "Loss",
     "NonFiniteLossError",
+    "OneCycle",
     "OnlineRun",
     "Optimizer",
     "Parameter",
     "Perceptron",
+    "Predictor",
     "Progress",
     "Quadratic",
+    "Quantile",
     "ReLU",
+    "ReduceOnPlateau",
     "Relumax",
     "Residual",
     "Sequential",
@@ -166,8 +173,10 @@ __all__ = [
     "load_dataset",
     "load_letters",
     "load_scenes",
+    "metrics",
     "outputs",
     "parity",
+    "probabilities",
     "register_layer",
     "relumax",
     "safetensors",

@@ -30,11 +30,15 @@ from minidl.activations import (
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
 from minidl.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
     BinaryLogistic,
     CrossEntropy,
     FenchelYoung,
+    Huber,
     Loss,
     Perceptron,
+    Quantile,
     SmoothedNLL,
     SquaredError,
 )
@@ -104,6 +108,21 @@ def signs(rng: np.random.Generator, logits: Array) -> Array:
     return rng.choice([-1, 1], len(logits))
 
 
+def several_labels(rng: np.random.Generator, logits: Array) -> Array:
+    """Draw 0 or 1 for each logit."""
+    return rng.integers(0, 2, logits.shape)
+
+
+def probabilities(rng: np.random.Generator, logits: Array) -> Array:
+    """Draw a number in [0, 1] for each logit; about a quarter are 0, a quarter 1."""
+    return np.asarray(np.clip(rng.uniform(-0.5, 1.5, logits.shape), 0, 1), logits.dtype)
+
+
+def number(rng: np.random.Generator, logits: Array) -> Array:
+    """Draw a number for each row."""
+    return np.asarray(rng.standard_normal(len(logits)), logits.dtype)
+
+
 def numbers(rng: np.random.Generator, logits: Array) -> Array:
     """Draw a number for each output."""
     return np.asarray(rng.standard_normal(logits.shape), logits.dtype)
@@ -133,6 +152,16 @@ LOSSES: dict[str, LossEntry] = {
     "SmoothedNLL(sparsemax)": LossEntry(SmoothedNLL(sparsemax, eps=0.1), classes),
     "Perceptron": LossEntry(Perceptron(), classes),
     "BinaryLogistic": LossEntry(BinaryLogistic(), signs, outputs=1),
+    "BinaryCrossEntropy": LossEntry(BinaryCrossEntropy(), several_labels),
+    "BinaryCrossEntropy, sum": LossEntry(BinaryCrossEntropy("sum"), several_labels),
+    "BinaryCrossEntropy, probabilities": LossEntry(BinaryCrossEntropy(), probabilities),
     "SquaredError": LossEntry(SquaredError(), numbers),
     "SquaredError, sum": LossEntry(SquaredError("sum"), numbers),
+    "AbsoluteError": LossEntry(AbsoluteError(), numbers),
+    "AbsoluteError, sum": LossEntry(AbsoluteError("sum"), numbers),
+    "Huber": LossEntry(Huber(0.8), numbers),
+    "Huber, sum": LossEntry(Huber(2.5, "sum"), numbers),
+    "Quantile": LossEntry(Quantile(0.3), numbers),
+    "Quantile, several": LossEntry(Quantile((0.1, 0.5, 0.9)), number, outputs=3),
+    "Quantile, sum": LossEntry(Quantile(0.9, "sum"), number, outputs=1),
 }

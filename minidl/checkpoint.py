@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from minidl.architecture import difference
+from minidl.archive import model_meta, part, read_archive, state_arrays, write_archive
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
 from minidl.parameter import walk
-from minidl.saving import model_meta, part, read_archive, state_arrays, write_archive
+from minidl.state import Snapshot, check_snapshot
 from minidl.typing import Array
-from minidl.validation import check_array
 
 
 def save(
@@ -46,8 +46,10 @@ def save(
         arrays |= {f"optimizer/{k}": np.asarray(v) for k, v in optimizer.state_dict().items()}
     if history is not None:
         meta["history"] = history.to_dict()
-        if history.best_theta is not None:
-            arrays["best_theta"] = history.best_theta
+        if history.best_snapshot is not None:
+            arrays["best/theta"] = history.best_snapshot.theta
+            buffers = history.best_snapshot.buffers
+            arrays |= {f"best/buffers/{k}": v for k, v in buffers.items()}
     write_archive(path, arrays, meta)
 
 
@@ -111,11 +113,9 @@ def _restore(
 def _history(arrays: dict[str, Array], meta: dict[str, Any], model: Layer) -> History:
     """Return the saved history, with best parameters that fit the model."""
     history = History.from_dict(meta["history"]) if "history" in meta else History()
-    if "best_theta" in arrays:
-        theta = model.theta
-        history.best_theta = check_array(
-            "History", "best_theta", arrays["best_theta"], theta.shape, theta.dtype
-        )
+    if "best/theta" in arrays:
+        best = Snapshot(arrays["best/theta"], part(arrays, "best/buffers/"))
+        history.best_snapshot = check_snapshot("History: the best state", model, best)
     return history
 
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl import state, vectors
-from minidl.parameter import Parameter, holds, is_layer, named_parameters, walk
+from minidl import state, summary, vectors
+from minidl.parameter import Parameter, holds, infer, is_layer, named_parameters, walk
 from minidl.rng import as_generator
 from minidl.state import Snapshot
 from minidl.typing import Array, Backward, Rng
@@ -61,8 +61,8 @@ class Layer(ABC):
     gradients, does not compute ``dx``, and returns None. Training uses it on the first layer.
     It belongs to a ``forward``: a subclass with its own ``forward`` does not inherit it."""
 
-    pixel_scale: float | None = None
-    """The factor of the pixels on which the model was trained, if they were ``uint8``."""
+    trained_on: tuple[bool, float] | None = None
+    """Whether ``fit`` trained the model on uint8 pixels, and the factor of its rows."""
 
     _theta: Array
     _grad: Array
@@ -183,7 +183,7 @@ class Layer(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies of views are not views, so a copy makes its flat vectors on first use.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_theta", "_grad")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_theta", "_grad", "_training")}
 
     def __setattr__(self, name: str, value: object) -> None:
         if "_theta" in self.__dict__:
@@ -261,12 +261,6 @@ def write_gradients(layer: object, backward: Backward, dy: Array) -> None:
         backward(dy, input_grad=False)
     else:
         backward(dy)
-
-
-def infer(layer: object, x: Array) -> Array:
-    """Return the output of a layer in inference mode; it need not have ``__call__``."""
-    y: Array = layer(x) if callable(layer) else layer.forward(x, train=False)[0]  # type: ignore[attr-defined]
-    return y
 
 
 class Sequential(Layer):
@@ -348,11 +342,7 @@ class Sequential(Layer):
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and their parameter counts."""
-        from minidl import summary
-
         return summary.text(self)
 
     def _repr_html_(self) -> str:
-        from minidl import summary
-
         return summary.html(self)

@@ -123,6 +123,8 @@ class Dropout(Layer):
             return x, lambda dy: dy
         if self.rng is None:
             raise ValueError(f"{self!r}: needs rng= to train, in the layer or in its Sequential")
+        if x.dtype.kind != "f":
+            raise TypeError(f"{self!r}: expected x of floats, got {x.dtype}")
         # Drawn in float32 for both dtypes: half the cost, and the same masks in both.
         keep = self.rng.random(x.shape, dtype=np.float32) >= self.p
         mask = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)

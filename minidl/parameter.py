@@ -51,7 +51,11 @@ class Parameter:
     def initialize(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
         """Draw the value, unless there is one already."""
         if self._draw is not None:
-            value = np.ascontiguousarray(self._draw(rng), dtype=dtype)
+            value = np.array(self._draw(rng), dtype=dtype, order="C")
+            if value.shape != self.shape:
+                raise ValueError(
+                    f"a parameter: expected initial values of shape {self.shape}, got {value.shape}"
+                )
             self.bind(value, np.zeros_like(value))
             self._draw = None
 
@@ -145,6 +149,12 @@ def members(layer: object) -> Iterator[tuple[str, Any]]:
 def is_layer(value: object) -> bool:
     """Return whether ``value`` is an object (not a class) with a ``forward`` method."""
     return callable(getattr(value, "forward", None)) and not isinstance(value, type)
+
+
+def infer(layer: object, x: Array) -> Array:
+    """Return the output of a layer in inference mode; it need not have ``__call__``."""
+    y: Array = layer(x) if callable(layer) else layer.forward(x, train=False)[0]  # type: ignore[attr-defined]
+    return y
 
 
 def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Parameter]]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import numpy as np
 
-from minidl.layer import Sequential, infer
-from minidl.parameter import named_parameters, walk
+from minidl.parameter import infer, named_parameters, walk
 
 HEADER = ("", "layer", "output", "parameters")
 
 
-def table(model: Sequential) -> tuple[list[tuple[str, str, str, str]], str]:
+def table(model: Any) -> tuple[list[tuple[str, str, str, str]], str]:
     """Return a row for each layer, under ``HEADER``, and a line about the whole model."""
     features = next((v.in_features for v in walk(model) if hasattr(v, "in_features")), None)
     x = None if features is None else np.zeros((0, features), model.dtype)
@@ -27,7 +27,7 @@ def table(model: Sequential) -> tuple[list[tuple[str, str, str, str]], str]:
     return rows, f"{total:,} parameters, {model.dtype}, {size:.2f} MB"
 
 
-def text(model: Sequential) -> str:
+def text(model: Any) -> str:
     """Return the table with aligned columns."""
     rows, total = table(model)
     rows = [HEADER, *rows]
@@ -37,7 +37,7 @@ def text(model: Sequential) -> str:
     return "\n".join([*lines, total])
 
 
-def html(model: Sequential) -> str:
+def html(model: Any) -> str:
     """Return the table as HTML."""
     rows, total = table(model)
     align = ("right", "left", "left", "right")

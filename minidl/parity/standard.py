@@ -21,7 +21,7 @@ from minidl.losses import CrossEntropy, Loss
 from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.parity.lockstep import compare
 from minidl.parity.report import ParityReport
-from minidl.schedules import Cosine, StepDecay, WarmUp
+from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
 from minidl.typing import Array
 
 FEATURES, WIDTH, CLASSES = 20, 32, 5
@@ -38,6 +38,9 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
     (SGD, {"lr": StepDecay(0.1, every=20, factor=0.5)}),
     (SGD, {"lr": WarmUp(0.05, steps=10), "momentum": 0.9}),
+    (SGD, {"lr": 0.1, "clip_norm": 0.1}),
+    (SGD, {"lr": 0.1, "clip_norm": 100.0}),
+    (SGD, {"lr": OneCycle(0.1, steps=80), "momentum": 0.9, "clip_norm": 0.5}),
     (Adam, {"lr": 1e-3}),
     (Adam, {"lr": 1e-3, "betas": (0.5, 0.9)}),
     (Adam, {"lr": 1e-3, "eps": 1e-3}),
@@ -45,6 +48,7 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (Adam, {"lr": WarmUp(Cosine(1e-3, steps=100, final=1e-4), steps=10)}),
     (AdamW, {"lr": 1e-3}),
     (AdamW, {"lr": 1e-3, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    (AdamW, {"lr": OneCycle(1e-2, steps=100, pct_start=0.2), "clip_norm": 0.05}),
 ]
 
 

@@ -40,9 +40,8 @@ def fit(
                 theirs, dataset, criterion, cast(Optimizer, method), history=history, **options
             )
     finally:
-        model.restore(theirs.snapshot())
-        if restore_best and history.best_theta is not None:
-            model.theta[:] = history.best_theta
+        best = history.best_snapshot if restore_best else None
+        model.restore(theirs.snapshot() if best is None else best)
 
 
 @contextlib.contextmanager

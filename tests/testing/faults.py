@@ -19,8 +19,8 @@ import numpy as np
 
 from minidl.activations import Tanh
 from minidl.layers import Linear
-from minidl.losses import Loss
-from minidl.simplex import relumax, softmax
+from minidl.losses import CrossEntropy, Loss
+from minidl.simplex import relumax
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
 from minidl.testing.report import FAILED, ContractError, GradientReport, aligned
 from minidl.typing import Array
@@ -80,7 +80,7 @@ def plant(where: str, old: str, new: str) -> ModuleType:
     ValueError
         If ``old`` does not occur exactly once in the class.
     """
-    module_name, _, class_name = where.partition(".")
+    module_name, _, class_name = where.rpartition(".")
     module = importlib.import_module(f"minidl.{module_name}")
     source = inspect.getsource(getattr(module, class_name))
     if source.count(old) != 1:
@@ -182,12 +182,39 @@ def smoothed(m: Any) -> GradientReport:
     return loss(m.SmoothedNLL(relumax(5.0), eps=0.01))
 
 
-def cross_entropy(m: Any) -> GradientReport:
-    return loss(m.FenchelYoung(softmax))
+def reduced(m: Any) -> GradientReport:
+    return loss(own(m))
+
+
+def weighted(m: Any) -> GradientReport:
+    made, weight = own(m), np.arange(6) % 4
+    return loss(lambda logits, y: made(logits, y, weight))
+
+
+def own(m: Any) -> Loss:
+    """Make a loss by the base class of the module."""
+
+    class Own(m.ReducedLoss):
+        per_example = CrossEntropy().per_example
+
+    made: Loss = Own()
+    return made
 
 
 def squared(m: Any) -> GradientReport:
     return check_loss(m.SquaredError(), _batch(6, 5), _batch(5, 6).T)
+
+
+def several_labels(m: Any) -> GradientReport:
+    return check_loss(m.BinaryCrossEntropy(), _batch(6, 5), np.arange(30).reshape(6, 5) % 3 % 2)
+
+
+def regression(name: str, *args: float) -> Check:
+    return lambda m: check_loss(getattr(m, name)(*args), 2 * _batch(6, 5), _batch(5, 6).T)
+
+
+def quantiles(m: Any) -> GradientReport:
+    return check_loss(m.Quantile((0.1, 0.5, 0.9)), _batch(6, 3), _batch(3, 6)[0])
 
 
 def simplex(name: str, *args: float) -> Check:
@@ -198,6 +225,7 @@ WRITTEN, STEP, FLIGHT = "written, not added", "after a step", "passes in flight"
 UNMODIFIED, REPEAT, SKIP = "not modified", "repeatable", "input_grad=False"
 
 LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
+REDUCED, BCE = "losses.base.ReducedLoss", "losses.binary.BinaryCrossEntropy"
 BATCH, BATCH_DX = "layers.BatchNorm", "dh - dh.mean(axis=0) - h * (dh * h).mean(axis=0)"
 RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
 DW, DB, DX = (
@@ -277,9 +305,19 @@ FAULTS = (
     Fault("gradient of an identity averaged", "layers.Identity", "lambda dy: dy", "lambda dy: dy / len(dy)", identity, "input"),
     Fault("skip connection missing", "layers.Residual", "dy + dfx", "dfx", residual, "input"),
     Fault("input_grad=False stops too early", "layer.Sequential", "tape[: self._first : -1]", "tape[: self._first + 1 : -1]", chain, "1.weight", SKIP),
-    Fault("gradient not averaged as the value is", "losses.FenchelYoung", "dlogits *= share", "pass", cross_entropy, "logits"),
-    Fault("minus sign missing", "losses.SmoothedNLL", "-weight * share / at", "weight * share / at", smoothed, "logits"),
-    Fault("factor 2 of a square", "losses.SquaredError", "value, error * share", "value, 2 * error * share", squared, "logits"),
+    Fault("gradient not averaged as the value is", REDUCED, "dlogits *= share", "pass", reduced, "logits"),
+    Fault("gradient without the weights", REDUCED, "_scaled(dlogits, shares)", "dlogits * dlogits.dtype.type(shares.mean())", weighted, "logits"),
+    Fault("weights not normalised in the value", REDUCED, "shares[used] @ values[used]", "np.asarray(weight)[used] @ values[used]", weighted, "logits"),
+    Fault("minus sign missing", "losses.classes.SmoothedNLL", "-weight / at", "weight / at", smoothed, "logits"),
+    Fault("factor 2 of a square", "losses.regression.SquaredError", "return values, error", "return values, 2 * error", squared, "logits"),
+    Fault("label not subtracted", BCE, "(1 - y) * there - y * absent", "there", several_labels, "logits"),
+    Fault("sum for mean over the labels", BCE, "dlogits * self._per_label(logits)", "dlogits", several_labels, "logits"),
+    Fault("weight of the labels that are there lost", BCE, "- y * absent", "- absent", several_labels, "logits"),
+    Fault("derivative of the square", "losses.regression.AbsoluteError", "np.sign(error)", "error", regression("AbsoluteError"), "logits"),
+    Fault("no limit to the gradient", "losses.regression.Huber", "np.clip(error, -self.delta, self.delta)", "error", regression("Huber", 0.5), "logits"),
+    Fault("limit forgotten beyond delta", "losses.regression.Huber", "c * (size - c / 2)", "c * size / 2", regression("Huber", 0.5), "logits"),
+    Fault("slope with the sign of the other side", "losses.regression.Quantile", "* error, slope", "* error, -slope", regression("Quantile", 0.3), "logits"),
+    Fault("slope of the first quantile for all", "losses.regression.Quantile", "* error, slope", "* error, slope[:, :1] + 0 * slope", quantiles, "logits"),
     Fault("softmax's second term missing", "simplex._Softmax", "dp - _row_dots(dp, p)[:, None]", "dp", softmax_vjp, "z"),
     Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= p.sum(axis=-1, keepdims=True)\n        return p", "p *= 0.999 / p.sum(axis=-1, keepdims=True)\n        return p", softmax_vjp, "output", "on the simplex"),
     Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
