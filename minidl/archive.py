@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ import numpy as np
 from minidl.architecture import build, describe
 from minidl.files import atomic
 from minidl.layer import Layer
+from minidl.npz import read_npz
 from minidl.typing import Array, Rng
 
 FORMAT = 2
@@ -88,23 +86,11 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     ValueError
         If it cannot be read, or is of another format.
     """
+    arrays, _ = read_npz(path)
     try:
-        with Path(path).open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            arrays = {key: archive[key] for key in archive.files}
         meta = json.loads(str(arrays.pop("meta")))
         saved = meta.get("format")
-    except FileNotFoundError:
-        raise
-    except (
-        AttributeError,
-        KeyError,
-        ValueError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (AttributeError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as a model or checkpoint ({error})") from error
     if saved != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT}, got {saved}")
