@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from minidl.architecture import difference
+from minidl.archive import model_meta, part, read_archive, state_arrays, write_archive
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
 from minidl.parameter import walk
-from minidl.saving import model_meta, part, read_archive, state_arrays, write_archive
 from minidl.state import Snapshot, check_snapshot
 from minidl.typing import Array
 

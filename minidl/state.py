@@ -96,6 +96,12 @@ def cast_buffers(model: object, dtype: np.dtype[Any]) -> None:
     set_buffers(model, {name: value.astype(dtype) for name, value in wrong.items()})
 
 
+def own_names(layer: object) -> list[str]:
+    """Return the names of a layer's parameters and buffers, without those of layers in it."""
+    parameters = [name for name, member in members(layer) if isinstance(member, Parameter)]
+    return [*parameters, *(declared_buffers(layer) or ())]
+
+
 def state_dict(model: object) -> dict[str, Array]:
     """Return a copy of every parameter's value and every buffer by its name.
 

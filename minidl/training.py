@@ -14,10 +14,11 @@ from minidl.contract import check_model, checked, checked_loss
 from minidl.data.dataset import Dataset
 from minidl.evaluation import evaluate
 from minidl.history import Epoch, History, Mode
-from minidl.layer import Layer, Sequential, infer, write_gradients
+from minidl.layer import Layer, Sequential, write_gradients
 from minidl.losses import Loss
 from minidl.metrics import Metric
 from minidl.optim import Optimizer
+from minidl.parameter import infer
 from minidl.rng import as_generator
 from minidl.typing import Array, Rng
 from minidl.validation import check_int, did_you_mean

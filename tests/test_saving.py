@@ -11,7 +11,8 @@ import pytest
 import minidl
 from minidl import Layer, Linear, Parameter, ReLU, Residual, Sequential, Tanh, checkpoint
 from minidl.architecture import build, describe, difference
-from minidl.catalogue import LAYERS
+from minidl.catalogue import LAYERS, LOSSES
+from minidl.data.features import Feature
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -292,6 +293,76 @@ def test_the_scale_of_pixels_is_saved_and_copied(tmp_path):
     assert there_and_back(tmp_path, model).trained_on is None
     model.trained_on = (True, 1 / 255)
     assert there_and_back(tmp_path, model).trained_on == model.copy().trained_on == (True, 1 / 255)
+
+
+# Predictors: the steps before and after the model
+
+
+class OwnFeature(Feature):
+    """Subtracts the smallest value of each feature."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def learn(self, train):
+        self.least = train.x.min(axis=0)
+
+    def apply(self, x):
+        return self.factor * (x - self.least.astype(x.dtype))
+
+
+def predictor():
+    rng = np.random.default_rng(0)
+    names = np.array(["ash", "birch", "oak"])
+    y = rng.integers(3, size=90)
+    x = 40 * rng.normal(size=(90, 6)) + 100 * y[:, None]
+    data = minidl.Dataset.from_labels((x, names[y]))
+    steps = [minidl.Standardize(), OwnFeature(0.5), minidl.PCA(4)]
+    mapped = data
+    for feature in steps:
+        mapped = feature.fit_transform(mapped)
+    model = Sequential(Linear(4, 8), minidl.BatchNorm(8), ReLU(), Linear(8, 3), rng=0, dtype="float64")  # fmt: skip
+    loss = minidl.FenchelYoung(minidl.sparsemax)
+    minidl.fit(model, mapped, loss, minidl.Adam(model, 1e-2), epochs=10, rng=0)
+    return minidl.Predictor(model, steps, loss=loss, dataset=data), x, names[y]
+
+
+def test_a_predictor_is_loaded_with_all_its_steps(tmp_path):
+    made, x, labels = predictor()
+    assert np.mean(made.predict(x) == labels) > 0.8
+    minidl.save(tmp_path / "p.npz", made)
+    back = minidl.load(tmp_path / "p.npz", layers=[OwnFeature])
+    assert isinstance(back, minidl.Predictor)
+    assert repr(back) == repr(made)
+    np.testing.assert_array_equal(back.predict(x), made.predict(x))
+    np.testing.assert_array_equal(back.probabilities(x), made.probabilities(x))
+    assert back.trained_on == made.trained_on
+    with pytest.raises(ValueError, match=r"p.npz: the layer class 'OwnFeature' is not known"):
+        minidl.load(tmp_path / "p.npz")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_can_be_kept(tmp_path, name):
+    loss, model = LOSSES[name].loss, Sequential(Linear(3, 2), rng=0)
+    minidl.save(tmp_path / "p.npz", minidl.Predictor(model, loss=loss))
+    back = minidl.load(tmp_path / "p.npz").loss
+    assert (type(back), repr(back)) == (type(loss), repr(loss))
+
+
+def test_predictors_that_cannot_be_saved_or_built(tmp_path):
+    model = Sequential(Linear(3, 2), rng=0)
+    made = minidl.Predictor(model)
+    made.class_names = np.array(["a", None], dtype=object)
+    with pytest.raises(TypeError, match="expected class names of text or numbers"):
+        minidl.save(tmp_path / "p.npz", made)
+    with pytest.raises(TypeError, match="expected a model or a Predictor, got 3"):
+        minidl.save(tmp_path / "p.npz", 3)
+    made.class_names = None
+    for change in (lambda s: s.pop("features"), lambda s: s.update(features=3), lambda s: s.update(trained_on=3), lambda s: s.update(loss={"class": "Huber", "arguments": {"delta": -1}})):  # fmt: skip
+        minidl.save(tmp_path / "p.npz", made)
+        edit(tmp_path / "p.npz", lambda arrays, meta, change=change: change(meta["predictor"]))
+        with pytest.raises(ValueError, match=r"p.npz: \w"):
+            minidl.load(tmp_path / "p.npz")
 
 
 # Checkpoints
