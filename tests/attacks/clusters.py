@@ -46,15 +46,17 @@ def dask(folder: Path) -> Tally:
     tally, right = Tally("Dask, a worker killed"), expected(folder)
     log = folder / "scheduler.log"
     processes = []
+    elsewhere = folder / "elsewhere"  # a worker knows nothing of the command's folder
+    elsewhere.mkdir()
     try:
         with log.open("w") as file:
-            processes.append(dask_process("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", stderr=file))  # fmt: skip
+            processes.append(dask_process(folder, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", stderr=file))  # fmt: skip
         deadline = time.monotonic() + 60
         while not (found := re.search(r"tcp://(127.0.0.1:\d+)", log.read_text())):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         for _ in range(2):
-            processes.append(dask_process("worker", f"tcp://{found[1]}", "--nthreads", "1", "--no-nanny", "--no-dashboard"))  # fmt: skip
+            processes.append(dask_process(elsewhere, "worker", f"tcp://{found[1]}", "--nthreads", "1", "--no-nanny", "--no-dashboard"))  # fmt: skip
         command = start(folder, "q2_width.py", *ARGS, "--out", "dask", "--executor", f"dask://{found[1]}")  # fmt: skip
         results = folder / "dask/results.jsonl"
         while not results.exists() and command.poll() is None:
@@ -72,6 +74,8 @@ def dask(folder: Path) -> Tally:
     return tally
 
 
-def dask_process(kind: str, *args: str, stderr=subprocess.DEVNULL):
+def dask_process(cwd: Path, kind: str, *args: str, stderr=subprocess.DEVNULL):
     command = [sys.executable, "-m", "distributed.cli.dask_" + kind, *args]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=stderr)
+    return subprocess.Popen(
+        command, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=stderr
+    )
