@@ -86,8 +86,8 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     ValueError
         If it cannot be read, or is of another format.
     """
-    arrays, _ = read_npz(path)
     try:
+        arrays, _ = read_npz(path)
         meta = json.loads(str(arrays.pop("meta")))
         saved = meta.get("format")
     except (AttributeError, KeyError, ValueError) as error:

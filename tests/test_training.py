@@ -407,7 +407,7 @@ def test_checkpoint_errors_change_nothing(data, tmp_path):
     raw = path.read_bytes()
     for damaged in (raw[: len(raw) // 2], b"", b"hello"):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"run.npz: \w"):
+        with pytest.raises(ValueError, match=r"run.npz: cannot be read as a model or checkpoint"):
             checkpoint.load(path, model)
     np.savez(path, other=np.zeros(3))
     with pytest.raises(ValueError, match="cannot be read as a model or checkpoint"):
