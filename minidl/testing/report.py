@@ -7,6 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 OK, KINK, ROUNDING, FAILED = "ok", "ok (kink)", "ok (rounding)", "FAILED"
+KINKS = "ok (several kinks)"
+
+
+UNCHECKED = (
+    "plain arrays, not checked as parameters, on which the output depends; make them "
+    "minidl.Parameter, or name them in minidl.testing.Cached"
+)
 
 
 class GradientError(AssertionError):
@@ -25,7 +32,11 @@ def relative_error(analytic: float, numeric: float) -> float:
 
 @dataclass(frozen=True)
 class Entry:
-    """A wrong entry of a tensor: the worst of ``wrong`` ones among ``searched``."""
+    """A wrong entry of a tensor: the worst of ``wrong`` ones among ``searched``.
+
+    ``nearby`` says that the gradient is right at points nearby; ``ratio`` is analytic / numeric
+    if it is the same at all wrong entries.
+    """
 
     tensor: str
     index: tuple[int, ...]
@@ -34,14 +45,23 @@ class Entry:
     wrong: int
     searched: int
     size: int
+    nearby: bool = False
+    ratio: float | None = None
 
     def __str__(self) -> str:
         where = f"[{', '.join(map(str, self.index))}]" if self.index else ""
-        of = f"{self.size}" if self.searched == self.size else f"{self.searched} searched"
+        of = f"{self.size}"
+        if self.searched < self.size:
+            of = f"{self.searched} searched of {self.size}"
+        more = ""
+        if self.ratio is not None:
+            more = f"; all {self.wrong} are {self.ratio:.4g} times the numeric value"
+        if self.nearby:
+            more += "; right at points nearby: if kinks meet here, move x a little"
         return (
             f"{self.tensor}{where}: analytic {self.analytic:.4g}, numeric {self.numeric:.4g}, "
             f"relative error {relative_error(self.analytic, self.numeric):.1e} "
-            f"(the worst of {self.wrong} wrong among {of})"
+            f"(the worst of {self.wrong} wrong among {of}){more}"
         )
 
 
@@ -66,7 +86,11 @@ class TensorCheck:
         """The sentence that says what is wrong, empty if nothing is."""
         if self.verdict != FAILED:
             return ""
-        return str(self.worst or f"{self.name}: the derivative along a direction is wrong")
+        return str(
+            self.worst
+            or f"{self.name}: the derivative along a direction is wrong; no wrong entry was found "
+            "in the time (locate_seconds)"
+        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +132,9 @@ class GradientReport:
         if no remainder is above rounding (a linear function). It needs no tolerance, but does
         not enter the verdict: a kink within the step changes it.
     notes : tuple of str
-        What the check could not see.
+        What the check could not see, or did differently.
+    unchecked : tuple of str
+        Arrays that look like parameters, since the output depends on them, and were not checked.
     """
 
     subject: str
@@ -116,6 +142,7 @@ class GradientReport:
     conditions: tuple[Condition, ...]
     slope: float
     notes: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return not self.failures
@@ -145,15 +172,23 @@ class GradientReport:
             means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
             conditions.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
         notes = [f"note: {note}" for note in self.notes]
-        worst = [str(t.worst) for t in self.tensors if t.worst]
+        if self.unchecked:
+            notes.append(f"note: {', '.join(self.unchecked)}: {UNCHECKED}")
+        worst = [t.failure for t in self.tensors if t.failure]
         return "\n".join(
             [
-                *(f"{self.subject}: {'passed' if self else FAILED}", ""),
-                *(*aligned(tensors, right=(2, 3, 4)), ""),
+                *(f"{self.subject}: {self.verdict}", ""),
+                *((*aligned(tensors, right=(2, 3, 4)), "") if self.tensors else ()),
                 *(*aligned(conditions), *notes),
                 *(["", *worst] if worst else []),
             ]
         )
+
+    @property
+    def verdict(self) -> str:
+        """The word in the first line, with the arrays that were not checked."""
+        word = "passed" if self else FAILED
+        return f"{word}, but not checked: {', '.join(self.unchecked)}" if self.unchecked else word
 
 
 def aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
