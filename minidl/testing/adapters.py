@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,8 @@ class Cached:
         ``backward`` adds to the gradients; what it has added is checked.
     steps : bool
         ``backward`` changes the parameters after it has stored their gradients; that is undone.
+    buffers : sequence of str
+        Arrays that the output depends on and that are not learned: running averages, masks.
     **gradients : str or Step
         For the attribute of each parameter, the attribute of its gradient.
 
@@ -107,6 +109,7 @@ class Cached:
         before_backward: str | None = None,
         adds: bool = False,
         steps: bool = False,
+        buffers: Sequence[str] = (),
         **gradients: Any,
     ) -> None:
         for method in (forward, backward, before_forward, before_backward):
@@ -118,7 +121,7 @@ class Cached:
         self.layer, self.method = layer, getattr(layer, forward)
         self._names = forward, backward, before_forward, before_backward
         self._params, self._grads = params, grads
-        self._adds, self._steps = adds, steps
+        self._adds, self._steps, self.buffers = adds, steps, tuple(buffers)
         self._flag = find_flag(layer, self.method, train)
         self._object: Any = None
         self._keeps = False
@@ -176,10 +179,11 @@ class Cached:
             dx = pull(*dy) if isinstance(dy, tuple) and backward_name else pull(dy)
             for path, value in values.items():
                 expected = f"{type(layer).__name__}: expected the gradient of {path}"
-                gradient = gradient_like(value, self._gradient(layer, path, value), expected)
-                getattr(self, path).grad = gradient - before.get(path, 0)
+                parameter = getattr(self, path)
+                got = self._gradient(layer, path, parameter.value)
+                parameter.grad = gradient_like(value, got, expected) - before.get(path, 0)
             if self._copies:
-                self._put(layer, {path: getattr(self, path).value for path in values})
+                self._put(layer, {path: getattr(self, path).value.copy() for path in values})
             return dx
 
         return y, backward

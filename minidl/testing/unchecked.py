@@ -22,13 +22,13 @@ def unchecked_arrays(at: Linearization) -> tuple[str, ...]:
     names: list[str] = []
     for layer in at.subject.layers:
         owner = layer.layer if isinstance(layer, Cached) else layer
-        buffers = {id(getattr(owner, name, None)) for name in getattr(owner, "buffers", ())}
+        buffers = (*getattr(layer, "buffers", ()), *getattr(owner, "buffers", ()))
         for path, array in float_arrays(owner):
             shared = any(np.may_share_memory(array, other) for other in known)
-            if shared or id(array) in seen | buffers or not array.flags.writeable:
+            if shared or id(array) in seen or not array.flags.writeable:
                 continue
             seen.add(id(array))
-            if changes_output(at, array):
+            if path not in buffers and changes_output(at, array):
                 names.append(path)
     return tuple(dict.fromkeys(names))
 
