@@ -128,7 +128,13 @@ class Cached:
         self._gradients: dict[str, Any] = self._paths(layer) | gradients
         self._copies = steps or any(isinstance(g, Step) for g in self._gradients.values())
         for path in self._gradients:
-            setattr(self, path, Parameter(np.asarray(self._value(layer, path))))
+            value = np.asarray(self._value(layer, path))
+            if value.dtype.kind not in "fiu":
+                raise ValueError(
+                    f"Cached: {type(layer).__name__}.{path} is {describe(value[()])}, not an "
+                    "array of numbers; if the first pass makes it, run one before"
+                )
+            setattr(self, path, Parameter(value))
 
     def _paths(self, layer: Any) -> dict[str, Any]:
         """Return the path of the gradient for the path of each parameter."""
@@ -147,7 +153,13 @@ class Cached:
             raise ValueError(
                 f"Cached: {type(layer).__name__} has no dictionary or list {params!r}"
             ) from None
-        return {path: grads + path[len(params) :] for path in found}
+        paths = {path: grads + path[len(params) :] for path in found}
+        try:
+            known = items(layer, grads)
+        except (LookupError, TypeError):
+            known = {}
+        # A value without a gradient, among others that have one, is a buffer.
+        return {path: g for path, g in paths.items() if g in known or not known}
 
     def _value(self, layer: Any, path: str) -> Any:
         if callable(self._params):

@@ -22,6 +22,7 @@ Otherwise the gradient is wrong, and the worst entry is named.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,6 +37,8 @@ from minidl.typing import Array
 
 DIRECTIONS = 2
 NEARBY = 12
+SMALL = 48
+"""Jacobians of so many outputs and entries are kept for a picture."""
 
 Direction = Array | int
 """A direction in a tensor, or the flat index of a single entry."""
@@ -210,7 +213,25 @@ class Linearization:
             if complete and worst is None:
                 verdict = KINKS if name in self.several_kinks else KINK
         sides = compared.analytic, compared.numeric
-        return TensorCheck(name, self.wide[name].shape, *sides, verdict, worst)
+        jacobians = self._jacobians(name) if verdict == FAILED else None
+        return TensorCheck(name, self.wide[name].shape, *sides, verdict, worst, jacobians)
+
+    def _jacobians(self, name: str) -> tuple[Array, Array] | None:
+        """Return both Jacobians of a tensor if they are small: outputs times entries."""
+        x, y, h = self.wide[name], self._y, self.settings.steps(0)[0]
+        if x.size > SMALL or y.size > SMALL or not x.size * y.size or self.settings.time.left <= 0:
+            return None
+        rows, start = [], time.perf_counter()
+        for i in range(y.size):
+            unit = np.zeros_like(self.dy)
+            unit.flat[i] = 1
+            rows.append(self.run().pull(unit)[name].ravel())
+        columns = [
+            (self._moved(name, j, h) - self._moved(name, j, -h)).ravel() / (2 * h)
+            for j in range(x.size)
+        ]
+        self.settings.time.left -= time.perf_counter() - start
+        return np.array(rows, np.float64), np.array(columns).T
 
     def compare(self, name: str, u: Direction) -> Comparison:
         """Step 1."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from minidl.testing import rendering
+from minidl.typing import Array
 
 OK, KINK, ROUNDING, FAILED = "ok", "ok (kink)", "ok (rounding)", "FAILED"
 KINKS = "ok (several kinks)"
@@ -67,7 +71,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """Both derivatives of one tensor along a random direction: of several, the worst."""
+    """Both derivatives of one tensor along a random direction: of several, the worst.
+
+    ``jacobians`` are the analytic and the numeric one, of a small tensor that is wrong.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -75,6 +82,7 @@ class TensorCheck:
     numeric: float
     verdict: str
     worst: Entry | None = None
+    jacobians: tuple[Array, Array] | None = field(default=None, repr=False, compare=False)
 
     @property
     def error(self) -> float:
@@ -159,6 +167,7 @@ class GradientReport:
 
     def raise_if_failed(self) -> None:
         """Raise ``GradientError`` with the printed report if anything failed."""
+        __tracebackhide__ = True  # pytest shows the line of the test
         if not self:
             raise GradientError(f"\n{self}")
 
@@ -171,9 +180,7 @@ class GradientReport:
         if not math.isnan(self.slope):
             means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
             conditions.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
-        notes = [f"note: {note}" for note in self.notes]
-        if self.unchecked:
-            notes.append(f"note: {', '.join(self.unchecked)}: {UNCHECKED}")
+        notes = [f"note: {note}" for note in self.all_notes]
         worst = [t.failure for t in self.tensors if t.failure]
         return "\n".join(
             [
@@ -183,6 +190,29 @@ class GradientReport:
                 *(["", *worst] if worst else []),
             ]
         )
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, with one about the arrays that were not checked."""
+        if not self.unchecked:
+            return self.notes
+        return (*self.notes, f"{', '.join(self.unchecked)}: {UNCHECKED}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a dictionary for ``json.dump``."""
+        return rendering.to_json(self)
+
+    def to_gradescope(
+        self, points: float | Mapping[str, float] = 1.0, conditions: float = 0.0
+    ) -> dict[str, Any]:
+        """Return the dictionary for Gradescope's ``results.json``: points for each tensor.
+
+        See ``minidl.testing.rendering.to_gradescope``.
+        """
+        return rendering.to_gradescope(self, points, conditions)
+
+    def _repr_html_(self) -> str:
+        return rendering.to_html(self)
 
     @property
     def verdict(self) -> str:

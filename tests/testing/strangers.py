@@ -96,9 +96,21 @@ def lstm_pair(fault):
     def backward(dh, dc, cache):
         x, h, c, Wx, Wh, i, f, o, g, t = cache
         dc = dc + dh * o * (1 - t * t)
-        gates = dc * g * i * (1 - i), dc * c * f * (1 - f), dh * t * o * (1 - o), dc * i * (1 - g * g)
+        gates = (
+            dc * g * i * (1 - i),
+            dc * c * f * (1 - f),
+            dh * t * o * (1 - o),
+            dc * i * (1 - g * g),
+        )
         da = np.hstack(gates)
-        return da @ Wx.T, da @ Wh.T, spoil(dc * f, (0, 1), fault), x.T @ da, h.T @ da, da.sum(axis=0)
+        return (
+            da @ Wx.T,
+            da @ Wh.T,
+            spoil(dc * f, (0, 1), fault),
+            x.T @ da,
+            h.T @ da,
+            da.sum(axis=0),
+        )
 
     return forward, backward
 
@@ -124,7 +136,11 @@ def attention_pair(fault):
 
 class Affine:
     def __init__(self, fault, out=3):
-        self.W, self.b, self.fault = np.linspace(-1, 1, 5 * out).reshape(5, out), np.zeros(out), fault
+        self.W, self.b, self.fault = (
+            np.linspace(-1, 1, 5 * out).reshape(5, out),
+            np.zeros(out),
+            fault,
+        )
 
     def forward(self, x):
         self.x = x
@@ -271,7 +287,9 @@ class Passes:
 
     def backward_pass(self, accum_grad):
         W = self.W
-        self.W = self.W_opt.update(self.W, spoil(self.layer_input.T @ accum_grad, (2, 1), self.fault))
+        self.W = self.W_opt.update(
+            self.W, spoil(self.layer_input.T @ accum_grad, (2, 1), self.fault)
+        )
         return accum_grad @ W.T * self.mask
 
 
@@ -431,6 +449,8 @@ def polar_pair(fault):
 
     def vjp(r, phi, dy):
         a, b = dy
-        return a * np.cos(phi) + b * np.sin(phi), spoil(r * (b * np.cos(phi) - a * np.sin(phi)), 3, fault)
+        return a * np.cos(phi) + b * np.sin(phi), spoil(
+            r * (b * np.cos(phi) - a * np.sin(phi)), 3, fault
+        )
 
     return f, vjp

@@ -1,8 +1,5 @@
 """Every calling style in one line: what is right passes, and a fault is named with its entry."""
 
-import random
-import re
-
 import numpy as np
 import pytest
 from testing import strangers as s
@@ -20,7 +17,13 @@ from minidl.testing import (
 RNG = np.random.default_rng(0)
 X, X3, X4 = (RNG.standard_normal(shape) for shape in ((6, 5), (2, 2, 7), (2, 2, 4, 4)))
 W, V, B, IDS = X[:5, :3], X[:3, :2], X[0, :3], np.array([[0, 2], [2, 1]])
-STATE = X[:, :3], X[:, 2:5], X[:5, :3] @ np.ones((3, 12)) / 3, X[:3, :3] @ np.ones((3, 12)), np.zeros(12)
+STATE = (
+    X[:, :3],
+    X[:, 2:5],
+    X[:5, :3] @ np.ones((3, 12)) / 3,
+    X[:3, :3] @ np.ones((3, 12)),
+    np.zeros(12),
+)
 MASK = np.tril(np.ones((6, 6), bool))
 ZEROS = X * (np.arange(6) > 0)[:, None]
 KWARGS = {"params": "parameters", "grads": "gradients"}
