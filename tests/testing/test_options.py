@@ -290,7 +290,7 @@ def test_right_code_passes_the_sweep():
     check_layer(model, X, sweep=True).raise_if_failed()
     check_layer(Cached(strangers.Affine(1), W="dW", b="db"), X, sweep=True).raise_if_failed()
     arrays = X, X[:5, :3], X[0, :3]
-    check_pair(*strangers.affine_pair(1), arrays, sweep=True).raise_if_failed()
+    check_pair(*strangers.affine_pair(1), arrays, sweep=True, skip=("no rows",)).raise_if_failed()
     check_loss(strangers.pair_loss(1), X, X[::-1], sweep=True, skip=("no rows",)).raise_if_failed()
 
 
@@ -331,7 +331,7 @@ def test_train_false_without_a_flag_is_said():
     "flag",
     [
         lambda self, train_flg=True: train_flg,
-        lambda self, eval=False: not eval,
+        lambda self, eval=False: not eval,  # noqa: A006
     ],
 )
 def test_flags_with_usual_names_are_found(flag):
