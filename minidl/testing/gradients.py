@@ -22,54 +22,31 @@ Otherwise the gradient is wrong, and the worst entry is named.
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from minidl.testing.options import FLOAT64, Settings
+from minidl.testing.differences import Comparison, Differences, Direction, along, rms, wide
+from minidl.testing.options import Settings
 from minidl.testing.report import FAILED, KINK, KINKS, OK, ROUNDING, TensorCheck
 from minidl.testing.search import search
 from minidl.testing.styles import layer_subject
-from minidl.testing.subjects import Pass, Subject, Tensors
+from minidl.testing.subjects import Subject, Tensors
 from minidl.typing import Array
 
 DIRECTIONS = 2
 NEARBY = 12
-SMALL = 48
-"""Jacobians of so many outputs and entries are kept for a picture."""
-
-Direction = Array | int
-"""A direction in a tensor, or the flat index of a single entry."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """The two derivatives along a direction: OK, KINK (between the one-sided ones) or FAILED.
-
-    ``step`` is that of the numeric one. ``smooth`` if two steps and both sides gave the same.
-    """
-
-    verdict: str
-    analytic: float
-    numeric: float
-    step: float
-    smooth: bool = False
-
-
-class Linearization:
-    """A subject at one point: its gradients for one cotangent, and differences around it.
+class Linearization(Differences):
+    """A subject at one point, and the verdicts on its gradients.
 
     ``failed`` collects the names of the tensors whose gradients turned out to be wrong,
     ``around`` the gradients at points nearby, for tensors that are right there.
     """
 
     def __init__(self, subject: Subject, tensors: Tensors, dy: Array, settings: Settings) -> None:
-        self.subject, self.tensors, self.dy, self.settings = subject, tensors, dy, settings
-        first = self.run()
-        self.output, self.gradients = first.y, _wide(first.pull(dy))
-        self.wide = {k: np.asarray(v, settings.precision.dtype) for k, v in tensors.items()}
+        super().__init__(subject, tensors, dy, settings)
         self.failed: set[str] = set()
         self.around: dict[str, Array] = {}
         self.several_kinks: set[str] = set()
@@ -82,10 +59,6 @@ class Linearization:
             "nearby it is right. Check elsewhere too, as at x + 1e-3 * normal numbers"
             for name in sorted(self.several_kinks)
         )
-
-    def run(self) -> Pass:
-        """Run one pass at this point, in the subject's own dtypes."""
-        return self.subject.run(self.tensors)
 
     def check(self, name: str, directions: int = DIRECTIONS) -> TensorCheck:
         """Check one tensor along random directions, until one disagrees."""
@@ -102,12 +75,6 @@ class Linearization:
         moved = {k: perturb(self.settings.rng, v, step) for k, v in self.tensors.items()}
         return Linearization(self.subject, moved, self.dy, self.settings)
 
-    def direction(self, x: Array) -> Array:
-        """Return a unit direction without small entries, of random signs; 0 at infinities."""
-        rng = self.settings.rng
-        u = rng.choice([-1.0, 1.0], x.shape) * rng.uniform(0.5, 1.5, x.shape) * np.isfinite(x)
-        return u / max(float(np.linalg.norm(u.ravel())), 1e-300)
-
     @cached_property
     def rounded(self) -> list[dict[str, Array]]:
         """Gradients after random rounding of the tensors, the cotangent and all between layers."""
@@ -116,7 +83,7 @@ class Linearization:
             for _ in range(NEARBY):
                 dy = self._rounded(self.dy)
                 run = self.subject.run({k: self._rounded(v) for k, v in self.tensors.items()})
-                gradients.append(_wide(run.pull(dy)))
+                gradients.append(wide(run.pull(dy)))
         return gradients
 
     @cached_property
@@ -128,76 +95,12 @@ class Linearization:
                 self.subject.run({k: self._rounded(v) for k, v in self.wide.items()}).y
                 for _ in range(NEARBY)
             ]
-        finite = np.isfinite(self._y)
-        return float(np.ptp([g[finite] @ (y - self._y)[finite] for y in runs]))
-
-    def taylor_slope(self) -> float:
-        """Return the slope of ``log |phi(v + h u) - phi(v) - h <grad, u>|`` over ``log h``.
-
-        The median over the smallest steps whose remainder is above rounding; NaN if the numeric
-        side is float32.
-        """
-        if self.settings.precision is not FLOAT64:
-            return math.nan
-        g, here = self.dy.astype(np.float64).ravel(), self.subject.run(self.wide)
-        y, gradients = here.y.ravel(), here.pull(self.dy.astype(np.float64))
-        u = {name: self.direction(x) for name, x in self.wide.items()}
-        slope = sum(float(np.vdot(gradients[name], u[name])) for name in u)
-        finite = np.isfinite(y)
-        floor = 2**-44 * float(np.linalg.norm(g * np.where(finite, y, 0)) + abs(slope))
-        points = []
-        for h in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
-            moved = self.subject.run({name: x + h * u[name] for name, x in self.wide.items()}).y
-            remainder = abs(float(g[finite] @ (moved.ravel() - y)[finite]) - h * slope)
-            if remainder > floor:
-                points.append((np.log(h), np.log(remainder)))
-        if len(points) < 2:
-            return math.inf
-        steps: Array = np.diff(np.array(points), axis=0)
-        return float(np.median(steps[-3:, 1] / steps[-3:, 0]))
-
-    def _slopes(self, name: str, u: Direction, h: float) -> tuple[float, float, float]:
-        """Return the central and the one-sided derivatives of ``<dy, y>`` along ``u``."""
-        g, finite = self.dy.astype(np.float64), np.isfinite(self._y)
-        y, above, below = self._y, self._moved(name, u, h), self._moved(name, u, -h)
-        g, y, above, below = g[finite], y[finite], above[finite], below[finite]
-        central = float(g @ (above - below)) / (2 * h)
-        return central, float(g @ (y - below)) / h, float(g @ (above - y)) / h
-
-    def _moved(self, name: str, u: Direction, h: float) -> Array:
-        """Return the output at a step of ``h`` along ``u``."""
-        x = self.wide[name]
-        if isinstance(u, int):
-            moved = x.copy()
-            moved.flat[u] += h
-        else:
-            moved = np.asarray(x + h * u, x.dtype)
-        return self.subject.run({**self.wide, name: moved}).y.astype(np.float64)
-
-    @cached_property
-    def _y(self) -> Array:
-        return self.subject.run(self.wide).y.astype(np.float64)
-
-    @cached_property
-    def _typical(self) -> dict[str, float]:
-        """The root mean square of each gradient."""
-        return {name: _rms(gradient) for name, gradient in self.gradients.items()}
+        finite = np.isfinite(self.wide_output)
+        return float(np.ptp([g[finite] @ (y - self.wide_output)[finite] for y in runs]))
 
     @cached_property
     def _largest(self) -> float:
-        return max([*self._typical.values(), _rms(self.dy) if self.dy.ndim else 0])
-
-    @cached_property
-    def _rounding(self) -> dict[str, float]:
-        """The rounding in a difference, from the outputs and from the step itself."""
-        y = np.where(np.isfinite(self._y), self._y, 0)
-        outputs = np.linalg.norm(self.dy.astype(np.float64) * y)
-        steps = {
-            name: np.linalg.norm((np.where(np.isfinite(x), x, 0) * self.gradients[name]).ravel())
-            for name, x in self.wide.items()
-        }
-        unit = self.settings.precision.unit
-        return {name: float(outputs + step) * unit for name, step in steps.items()}
+        return max([*self.typical.values(), rms(self.dy) if self.dy.ndim else 0])
 
     def _check_along(self, name: str) -> TensorCheck:
         u = self.direction(self.wide[name])
@@ -213,56 +116,8 @@ class Linearization:
             if complete and worst is None:
                 verdict = KINKS if name in self.several_kinks else KINK
         sides = compared.analytic, compared.numeric
-        jacobians = self._jacobians(name) if verdict == FAILED else None
+        jacobians = self.jacobians(name) if verdict == FAILED else None
         return TensorCheck(name, self.wide[name].shape, *sides, verdict, worst, jacobians)
-
-    def _jacobians(self, name: str) -> tuple[Array, Array] | None:
-        """Return both Jacobians of a tensor if they are small: outputs times entries."""
-        x, y, h = self.wide[name], self._y, self.settings.steps(0)[0]
-        if x.size > SMALL or y.size > SMALL or not x.size * y.size or self.settings.time.left <= 0:
-            return None
-        rows, start = [], time.perf_counter()
-        for i in range(y.size):
-            unit = np.zeros_like(self.dy)
-            unit.flat[i] = 1
-            rows.append(self.run().pull(unit)[name].ravel())
-        columns = [
-            (self._moved(name, j, h) - self._moved(name, j, -h)).ravel() / (2 * h)
-            for j in range(x.size)
-        ]
-        self.settings.time.left -= time.perf_counter() - start
-        return np.array(rows, np.float64), np.array(columns).T
-
-    def compare(self, name: str, u: Direction) -> Comparison:
-        """Step 1."""
-        a, settings, noise = _along(self.gradients[name], u), self.settings, self._rounding[name]
-        before: tuple[float, float, float] | None = None
-        for k, h in enumerate(settings.steps(u)):
-            slopes = self._slopes(name, u, h)
-            central, *sides = slopes
-            # Relative to the typical entry too: a sum may cancel by chance.
-            size = max(abs(a), abs(central), self._typical[name])
-            tolerance = settings.atol + settings.rtol * size + noise / h
-            if k >= settings.precision.sure and noise / h > 0.1 * tolerance:
-                break  # the step is too small to prove anything
-            numeric, step = central, h
-            low, high = min(sides) - tolerance, max(sides) + tolerance
-            error = abs(a - numeric)
-            if error <= tolerance:
-                return Comparison(OK, a, numeric, h)
-            if before is not None and np.ptp([*slopes, *before]) + noise / h < 0.01 * error:
-                return Comparison(FAILED, a, numeric, h, smooth=True)
-            before = slopes
-        return Comparison(KINK if low <= a <= high else FAILED, a, numeric, step)
-
-    def difference(self, name: str, u: Direction) -> float:
-        """Return the error along a direction at the largest step, 0 if within the tolerance."""
-        a, settings, h = _along(self.gradients[name], u), self.settings, self.settings.steps(u)[0]
-        central, *_ = self._slopes(name, u, h)
-        size = max(abs(a), abs(central), self._typical[name])
-        error = abs(a - central)
-        right = error <= settings.atol + settings.rtol * size + self._rounding[name] / h
-        return 0.0 if right else error if np.isfinite(error) else math.inf
 
     def _on_kink(self, name: str, u: Direction, compared: Comparison) -> str:
         """Steps 2 and 3, at several distances: a function of strong curvature needs a small one.
@@ -344,7 +199,7 @@ class Linearization:
             return False  # at a tie, a unit in the last place may change anything
         if error <= 4 * self._numeric_noise / compared.step + floor:
             return True
-        values = [a, *(_along(gradients[name], u) for gradients in self.rounded)]
+        values = [a, *(along(gradients[name], u) for gradients in self.rounded)]
         return error <= 4 * (max(values) - min(values)) + floor
 
     def _rounded(self, v: Array) -> Array:
@@ -365,16 +220,3 @@ def cotangent(rng: np.random.Generator, y: Array) -> Array:
     if y.ndim == 0:
         return np.ones_like(y)
     return np.asarray(rng.standard_normal(y.shape), y.dtype)
-
-
-def _along(gradient: Array, u: Direction) -> float:
-    return float(gradient.flat[u] if isinstance(u, int) else np.vdot(gradient, u))
-
-
-def _rms(x: Array) -> float:
-    """Return the root mean square of the entries."""
-    return float(np.linalg.norm(x.ravel())) / math.sqrt(max(x.size, 1))
-
-
-def _wide(tensors: Tensors) -> dict[str, Array]:
-    return {name: np.asarray(x, np.float64) for name, x in tensors.items()}

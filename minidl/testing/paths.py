@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from minidl.typing import Array
 
 DEPTH = 4
+"""Objects within objects are searched so deep."""
 
 
 def look_up(found: Any, path: str) -> Any:
@@ -58,18 +59,29 @@ def items(owner: Any, path: str) -> dict[str, Any]:
     return {f"{path}.{i}": value for i, value in enumerate(found)}
 
 
-def float_arrays(owner: Any, prefix: str = "", depth: int = DEPTH) -> Iterator[tuple[str, Array]]:
-    """Yield the arrays of floats in an object and in what it holds, with their paths."""
-    if isinstance(owner, Mapping):
-        members = list(owner.items())
-    elif isinstance(owner, (list, tuple)):
-        members = list(enumerate(owner))
-    else:
-        members = list(getattr(owner, "__dict__", {}).items())
-    for name, value in members:
-        path = f"{prefix}{name}"
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind == "f" and value.size:
-                yield path, value
-        elif depth > 1 and not isinstance(value, (type, FunctionType, MethodType)):
-            yield from float_arrays(value, f"{path}.", depth - 1)
+def float_arrays(owner: Any) -> Iterator[tuple[str, Array]]:
+    """Yield the arrays of floats in an object and in what it holds, each once, with their paths.
+
+    Functions, classes and modules are not entered.
+    """
+    seen: set[int] = set()
+
+    def members(owner: Any, prefix: str, depth: int) -> Iterator[tuple[str, Array]]:
+        if id(owner) in seen or depth == 0:
+            return
+        seen.add(id(owner))
+        if isinstance(owner, Mapping):
+            found = list(owner.items())
+        elif isinstance(owner, (list, tuple)):
+            found = list(enumerate(owner))
+        else:
+            found = list(getattr(owner, "__dict__", {}).items())
+        for name, value in found:
+            if isinstance(value, np.ndarray):
+                if value.dtype.kind == "f" and value.size and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{prefix}{name}", value
+            elif not isinstance(value, (type, FunctionType, MethodType, ModuleType)):
+                yield from members(value, f"{prefix}{name}.", depth - 1)
+
+    return members(owner, "", DEPTH)

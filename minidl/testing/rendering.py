@@ -69,7 +69,7 @@ def to_gradescope(
 
 def to_html(report: GradientReport) -> str:
     """Return the report as tables, with the wrong entries and pictures of their Jacobians."""
-    color = "inherit" if report else RED
+    color, verdict = "inherit" if report else RED, escape(report.verdict)
     rows = [_row(("tensor", "shape", "analytic", "numeric", "relative error", "verdict"), "th")]
     for t in report.tensors:
         sides = f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}"
@@ -80,7 +80,7 @@ def to_html(report: GradientReport) -> str:
     lines = [_row((c.name, c.verdict), "td", RED if c.problem else "") for c in report.conditions]
     return "".join(
         [
-            f'<p style="color:{color}"><b>{escape(report.subject)}: {escape(report.verdict)}</b></p>',
+            f'<p style="color:{color}"><b>{escape(report.subject)}: {verdict}</b></p>',
             f"<table>{''.join(rows)}</table>" if report.tensors else "",
             *(picture(t) for t in report.tensors),
             f"<table>{''.join(lines)}</table>",
@@ -98,7 +98,7 @@ def picture(tensor: TensorCheck) -> str:
     wrong = analytic - numeric
     parts = ("analytic", analytic), ("numeric", numeric), ("difference", wrong)
     pictures = "".join(
-        f'<td style="vertical-align:top">{title}<br>{_squares(j / scale)}</td>'
+        f'<td style="vertical-align:top">{title}<br/>{_squares(j / scale)}</td>'
         for title, j in parts
     )
     caption = f"Jacobian of {escape(tensor.name)}: a row for each output, a column for each entry"
