@@ -32,13 +32,13 @@ from minidl import (
     fit_online,
     load_dataset,
 )
+from minidl.callbacks import Run
 from minidl.cli import Parser, run_main
 from minidl.files import write_text
 from minidl.init import zeros
 from minidl.linear import ridge
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
-from minidl.training import Run
 from minidl.typing import Array
 
 LAMBDA = 1e-4
@@ -69,7 +69,7 @@ def generated_houses(seed: int = 0, n: int = 1465) -> Dataset:
 
 def rmse(model: Layer, dataset: Dataset, part: str) -> float:
     """Return the root mean square error; the loss is half the mean square."""
-    return math.sqrt(2 * evaluate(model, dataset.splits[part], SquaredError())[0])
+    return math.sqrt(2 * evaluate(model, dataset.splits[part], SquaredError())["loss"])
 
 
 class Errors(Callback):

@@ -16,6 +16,7 @@ import numpy as np
 from homework.fashion import OneChange, load_fashion, published
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
+from homework.grids import add_grid_flags, check_shard, run_points, shared
 from homework.networks import ACTIVATIONS, OPTIMIZERS
 from homework.online import keep_finished_epochs
 from homework.timing import show_times
@@ -39,7 +40,7 @@ from minidl import (
 )
 from minidl.cli import run_main
 from minidl.files import write_text
-from minidl.grid import Grid, Point, Result, run
+from minidl.grid import Grid, Point, Result, exit_status
 from minidl.init import zeros
 from minidl.losses import Loss
 from minidl.plots import Panel, line_plot
@@ -143,16 +144,19 @@ def train_logistic(
     return {"history": history.to_dict(), "test": test.values}
 
 
-def run_logistic(dataset: Dataset, args: argparse.Namespace) -> None:
+def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
     """Train the plain logistic regression, and those from PyTorch's initial values."""
-    if not run_plain(dataset, args):
-        return
+    if not args.shard and not run_plain(dataset, args):
+        return 0
     print("from PyTorch's initial values (4.1):")
     results = run_grid(Grid(learning_rate=args.learning_rates), train_logistic, dataset, args)
+    if args.shard:
+        return exit_status(results)
     tabulate(dataset, results, args, start="pytorch")
     curves = {f"lr {r.point['learning_rate']:g}": curves_of(r) for r in results if not r.error}
     title = f"logistic regression from PyTorch's initial values, {dataset.title}"
     draw(args, title, curves, "-pytorch")
+    return exit_status(results)
 
 
 # Questions 4.2 and 4.3: networks with dropout.
@@ -206,7 +210,7 @@ def train_network(
     return {"history": history.to_dict(), "test": test.values}
 
 
-def run_networks(dataset: Dataset, args: argparse.Namespace) -> None:
+def run_networks(dataset: Dataset, args: argparse.Namespace) -> int:
     """Train the networks of the grid; print their table and draw the curves of two of them."""
     grid = OneChange(
         args.all,
@@ -220,8 +224,9 @@ def run_networks(dataset: Dataset, args: argparse.Namespace) -> None:
     )
     print(f"{len(grid)} networks: " + ("all settings" if args.all else "one change at a time"))
     train = partial(train_network, batch_size=args.batch_size)
-    more = {"batch_size": args.batch_size, "deep_learning_rate": args.deep_learning_rate}
-    results = run_grid(grid, train, dataset, args, cost=cost, **more)
+    results = run_grid(grid, train, dataset, args, cost=cost)
+    if args.shard:
+        return exit_status(results)
     best = tabulate(dataset, results, args)
     if best is not None:
         name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
@@ -231,6 +236,7 @@ def run_networks(dataset: Dataset, args: argparse.Namespace) -> None:
         show_times(
             dataset, settings, args.layers, partial(network, seed=args.seed, dtype=args.dtype)
         )
+    return exit_status(results)
 
 
 def cost(point: Point) -> float:
@@ -251,13 +257,12 @@ def run_grid(
     args: argparse.Namespace,
     *,
     cost: Callable[[Point], float] = lambda point: 1.0,
-    **more: Any,
 ) -> list[Result]:
     """Train every point of the grid; finished runs are kept in the folder ``--out``."""
     options = {"epochs": args.epochs, "seed": args.seed, "dtype": args.dtype}
-    settings = {"data": dataset.name, "sha256": dataset.checksum(), **options, **more}
-    task = partial(train, dataset=dataset, **options)
-    return run(grid, task, out=args.out, jobs=args.jobs, settings=settings, cost=cost)
+    with shared(dataset, args) as mapped:
+        task = partial(train, dataset=mapped, **options)
+        return run_points(grid, task, args, settings={"data": dataset.name}, cost=cost)
 
 
 def curves_of(result: Result) -> Curves:
@@ -342,7 +347,7 @@ def draw(args: argparse.Namespace, title: str, curves: dict[str, Curves], suffix
     print(f"wrote curves{suffix}.png and tables to {args.out}{os.sep}")
 
 
-def main() -> None:
+def main() -> int:
     epochs = f"default {EPOCHS}; ffn without --full {QUICK_FFN_EPOCHS}"
     parser = base_parser(__doc__.splitlines()[0], "runs/fashion", epochs=epochs)
     parser.add_argument("model", choices=("perceptron", "logistic", "mlp", "ffn"))
@@ -358,7 +363,9 @@ def main() -> None:
     add_number(parser, "--deep-learning-rate", 1e-2, "of more layers", low=0, open_low=True)
     add_number(parser, "--batch-size", 1, "of ffn")
     parser.add_argument("--all", action="store_true", help="ffn: all 48 settings of one layer")
+    add_grid_flags(parser)
     args = parser.parse_args()
+    check_shard(parser, args, args.model in ("logistic", "ffn"), "logistic or ffn")
     args.out = args.out / args.model
     quick = args.model == "ffn" and not args.full
     args.epochs = args.epochs or (QUICK_FFN_EPOCHS if quick else EPOCHS)
@@ -371,11 +378,11 @@ def main() -> None:
             flush=True,
         )
     if args.model == "ffn":
-        run_networks(dataset, args)
-    elif args.model == "logistic":
-        run_logistic(dataset, args)
-    else:
-        run_plain(dataset, args)
+        return run_networks(dataset, args)
+    if args.model == "logistic":
+        return run_logistic(dataset, args)
+    run_plain(dataset, args)
+    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Questions: q1 (one example at a time), q2.1 (logistic regression on mini-batches
 
 import argparse
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from homework.flags import add_number, base_parser
+from homework.grids import add_grid_flags, run_points, shared
 from homework.landscapes import draw_examples, draw_networks, draw_online, draw_rates, tabulate
 
 from minidl import (
@@ -38,10 +38,10 @@ from minidl import (
     load_dataset,
     load_scenes,
 )
+from minidl.callbacks import Run
 from minidl.cli import run_main
-from minidl.grid import Grid, Point, run
+from minidl.grid import Grid, Point, Result, exit_status, keeping
 from minidl.init import zeros
-from minidl.training import Run
 
 QUICK = {"train": 2_400, "valid": 480, "test": 960}
 """Sizes of a run without --full."""
@@ -206,45 +206,48 @@ def train(
     setting, norms = QUESTIONS[question][run], Norms()
     training = train_batches if setting.batch_size else train_online
     model, loss, history = training(dataset, setting, epochs[run], seed, dtype, norms)
-    checkpoint.save(models / f"{run}.npz", model)
-    return {
-        "test_accuracy": evaluate(model, dataset.splits["test"], loss)[1],
+    values = {
+        "test_accuracy": evaluate(model, dataset.splits["test"], loss)["accuracy"],
         "valid_accuracy": history[-1].valid_accuracy,
         "best_valid_accuracy": history.best.valid_accuracy,
         "exact_zeros": float(np.mean(model.theta == 0)),
         "norms": norms.values,
         "history": history.to_dict(),
     }
+    with keeping(values):
+        checkpoint.save(models / f"{run}.npz", model)
+    return values
 
 
-def answer(question: str, dataset: Dataset, args: argparse.Namespace) -> None:
+def answer(question: str, dataset: Dataset, args: argparse.Namespace) -> list[Result]:
     """Train the models of one question, several at once, and report them."""
     settings, out = QUESTIONS[question], args.out / question
     epochs = {
         run: args.epochs or (s.epochs if args.full else max(1, s.epochs // 5))
         for run, s in settings.items()
     }
-    shared = {"epochs": epochs, "seed": args.seed, "dtype": args.dtype}
+    options = {"epochs": epochs, "seed": args.seed, "dtype": args.dtype}
     recorded = {
         "data": dataset.name,
-        "sha256": dataset.checksum(),
         "runs": {run: {**asdict(s), "published": None} for run, s in settings.items()},
-        **shared,
     }
     print(f"{question}, {TITLES[question]}: {len(settings)} models", flush=True)
 
     def duration(point: Point) -> float:
         return cost(settings[point["run"]]) * epochs[point["run"]]
 
-    task = partial(train, dataset=dataset, question=question, models=out / "models", **shared)
+    task = partial(train, dataset=dataset, question=question, models=out / "models", **options)
     grid = Grid(run=list(settings))
-    results = run(grid, task, out=out, jobs=args.jobs, settings=recorded, cost=duration)
+    results = run_points(grid, task, args, out=out, settings=recorded, cost=duration)
+    if args.shard:
+        return results
     title = f"{TITLES[question]}, {dataset.title}"
     # Published figures belong to complete runs.
     published = {run: s.published for run, s in settings.items()} if complete(args) else {}
     tabulate(title, results, epochs, published, out)
     draw = {"q1": draw_online, "q2.1": draw_rates, "q2.2": draw_networks}[question]
     draw({r.point["run"]: r for r in results if r.error is None}, dataset, title, out)
+    return results
 
 
 def complete(args: argparse.Namespace) -> bool:
@@ -284,22 +287,24 @@ def question(name: str) -> str:
     return name
 
 
-def main() -> None:
+def main() -> int:
     epochs = "default: those of the assignment, without --full a fifth of them"
     parser = base_parser(__doc__.splitlines()[0], "runs/landscapes", epochs=epochs)
     names = f"{', '.join(QUESTIONS)} (default: all)"
     parser.add_argument("questions", nargs="*", metavar="QUESTION", type=question, help=names)
     add_number(parser, "--seed", 42, "of weights and order", low=0)
     parser.set_defaults(data="scenes")
+    add_grid_flags(parser)
     args = parser.parse_args()
     dataset = load(args)
     draw_examples(dataset, args.out)
-    with tempfile.TemporaryDirectory(prefix="minidl-") as folder:
-        if args.jobs > 1 and any(split.file is None for split in dataset.splits.values()):
-            dataset = dataset.mapped(folder)  # one copy of the pixels for all processes
+    results: list[Result] = []
+    with shared(dataset, args) as mapped:
         for name in dict.fromkeys(args.questions or QUESTIONS):
-            answer(name, dataset, args)
-    print(f"wrote tables, pictures and models to {args.out}{os.sep}")
+            results += answer(name, mapped, args)
+    if not args.shard:
+        print(f"wrote tables, pictures and models to {args.out}{os.sep}")
+    return exit_status(results)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 from homework.comparison import read_published
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number
+from homework.grids import add_grid_flags, check_shard, run_points, shared
 from homework.online import keep_finished_epochs, load, make_parser, report, scores
 from homework.published import is_course_file
 
@@ -37,14 +38,14 @@ from minidl import (
     fit_online,
     fit_side_by_side,
 )
+from minidl.callbacks import Run
 from minidl.cli import run_main
 from minidl.data.features import Feature
 from minidl.files import write_text
-from minidl.grid import Grid, run
+from minidl.grid import Grid, exit_status, keeping
 from minidl.init import zeros
 from minidl.plots import Panel, contact_sheet, line_plot
 from minidl.tables import Table
-from minidl.training import Run
 
 COMPONENTS = 90  # as in a published report, where they hold 0.9315 of the variance
 
@@ -103,7 +104,7 @@ def run_one(dataset: Dataset, args: argparse.Namespace) -> None:
             )
         if len(history) <= args.epochs:  # interrupted
             break
-    model.theta[:] = history.best_theta
+    history.restore_best(model)
     settings = {"features": features, "lr": args.lr, "l2": args.l2, "l1": l1}
     name = "logistic regression"
     report(name, model, data, history, test.values, args, settings=settings, pixels=pixels)
@@ -126,6 +127,8 @@ def draw_penalties(weights: Mapping[float, Weights], dataset: Dataset, out: Path
 
 
 # A grid over features, learning rates and L2 penalties.
+
+AXES = ("features", "learning_rate", "l2")
 
 
 def train(
@@ -157,19 +160,23 @@ def train(
     rows = []
     for one in runs:
         point = {"features": features, "learning_rate": one.lr, "l2": one.weight_decay}
-        last = evaluate(one.model, part, loss)[1] or 0.0
-        one.model.theta[:] = one.history.best_theta
-        test = [evaluate(one.model, part, loss)[1] or 0.0] * len(one.history)
+        last = evaluate(one.model, part, loss)["accuracy"]
+        one.history.restore_best(one.model)
+        test = [evaluate(one.model, part, loss)["accuracy"]] * len(one.history)
         test[-1] = last
-        checkpoint.save(models / f"{Grid.identifier(point)}.npz", one.model, history=one.history)
         figures = scores(data, one.history, test, share_of_seconds=share)
         norm = float(np.linalg.norm(one.model.theta))
         rows.append({**point, **figures, "norm": norm, "error": one.error})
     explained = float(pixels.ratios.sum()) if isinstance(pixels, PCA) else None
-    return {"runs": rows, "explained": explained}
+    values = {"runs": rows, "explained": explained}
+    with keeping(values):
+        for one, row in zip(runs, rows, strict=True):
+            name = Grid.identifier({axis: row[axis] for axis in AXES})
+            checkpoint.save(models / f"{name}.npz", one.model, history=one.history)
+    return values
 
 
-def run_grid(dataset: Dataset, args: argparse.Namespace) -> None:
+def run_grid(dataset: Dataset, args: argparse.Namespace) -> int:
     """Train the twelve models of the grid and print their table."""
     other = args.features if args.features not in (None, "raw") else "pca"
     grid = Grid(features=["raw", other])
@@ -185,18 +192,20 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> None:
     published = None
     if args.compare:
         published = read_published(args.compare, required=["learning_rate", "l2", "features"])
-    settings = {"data": dataset.name, "sha256": dataset.checksum(), **options}
     start = time.perf_counter()
-    train_features = partial(train, dataset=dataset, models=args.out / "models", **options)
-    results = run(grid, train_features, out=args.out, jobs=args.jobs, settings=settings)
+    with shared(dataset, args) as mapped:
+        task = partial(train, dataset=mapped, models=args.out / "models", **options)
+        results = run_points(grid, task, args, settings={"data": dataset.name})
     elapsed = time.perf_counter() - start
-    failed = [result for result in results if result.error is not None]
-    if failed:
-        raise ValueError(f"{failed[0].id}: {failed[0].error}")
+    for result in results:
+        if not result.complete:
+            print(f"{result.id}: {result.error or result.unsaved}")
+    finished = [result for result in results if result.error is None]
+    if args.shard or not finished:
+        return exit_status(results)
 
-    rows = [row for result in results for row in result.values["runs"]]
+    rows = [row for result in finished for row in result.values["runs"]]
     best = max(rows, key=lambda row: float(row["best_valid"]))
-    axes = ["features", "learning_rate", "l2"]
     figures = {
         "valid": "best_valid",
         "epoch": "selected_epoch",
@@ -205,10 +214,10 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> None:
         "train at last": "last_train",
         "test at last": "last_test",
     }
-    points = [{name: row[name] for name in axes} for row in rows]
+    points = [{name: row[name] for name in AXES} for row in rows]
     ours = [float(row["best_valid"]) for row in rows]
     theirs = published.of(points, ours) if published else []
-    columns = [*axes, *figures, "norm", "share of seconds", *(["published"] if published else [])]
+    columns = [*AXES, *figures, "norm", "share of seconds", *(["published"] if published else [])]
     table = Table(columns, f"logistic regression, {dataset.title}")
     for i, row in enumerate(rows):
         cells = [row[key] for key in figures.values()]
@@ -223,7 +232,7 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> None:
     print("their seconds, which is less than the run would take alone")
     if published:
         print(published.summary(points, ours))
-    for result in results:
+    for result in finished:
         if result.values["explained"] is not None:
             explained = result.values["explained"]
             print(f"PCA: {args.components} components hold {explained:.4f} of the variance")
@@ -231,6 +240,7 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> None:
         f"{len(rows)} runs in {elapsed:.1f} s with {args.jobs} processes, wrote {args.out}{os.sep}"
     )
     write_text(args.out / "scores.json", json.dumps(best, indent=1) + "\n")
+    return exit_status(results)
 
 
 # Evidence for the features: raw pixels, pooled pixels, and principal components.
@@ -270,15 +280,17 @@ def train_features(
     return {**scores(data, history, test.values, time=sum(history.column("seconds"))), **count}
 
 
-def run_features(dataset: Dataset, args: argparse.Namespace) -> None:
+def run_features(dataset: Dataset, args: argparse.Namespace) -> int:
     """Train on each set of features; print the table and draw what the features keep."""
     counts = [k for k in args.component_counts if k <= dataset.features]
     grid = Grid(features=["raw", "pool", *(f"pca {k}" for k in counts)])
     options = {name: getattr(args, name) for name in ("lr", "l2", "epochs", "seed", "ties")}
     options["dtype"] = args.dtype
-    settings = {"data": dataset.name, "sha256": dataset.checksum(), **options}
-    task = partial(train_features, dataset=dataset, **options)
-    results = run(grid, task, out=args.out, jobs=args.jobs, settings=settings)
+    with shared(dataset, args) as mapped:
+        task = partial(train_features, dataset=mapped, **options)
+        results = run_points(grid, task, args, settings={"data": dataset.name})
+    if args.shard:
+        return exit_status(results)
     columns = ["features", "number", "variance", "valid", "test", "training s", "features s"]
     table = Table(columns, f"logistic regression, {dataset.title}")
     rows = [r for r in results if r.error is None]
@@ -297,6 +309,7 @@ def run_features(dataset: Dataset, args: argparse.Namespace) -> None:
     if draw_features(dataset, counts, args):
         print("features.png shows what the features keep")
     print(f"wrote the table and pictures to {args.out}{os.sep}")
+    return exit_status(results)
 
 
 def draw_features(dataset: Dataset, counts: Sequence[int], args: argparse.Namespace) -> bool:
@@ -327,7 +340,7 @@ def draw_features(dataset: Dataset, counts: Sequence[int], args: argparse.Namesp
     return True
 
 
-def main() -> None:
+def main() -> int:
     parser = make_parser(__doc__.splitlines()[0], "runs/q1_logistic", dtype="float64")
     add_number(parser, "--lr", 1e-4, "learning rate", low=0, open_low=True)
     add_number(parser, "--l2", 1e-5, "L2 penalty", low=0)
@@ -344,16 +357,18 @@ def main() -> None:
     add_axis(parser, "--learning-rates", [1e-3, 1e-4, 1e-5], low=0, open_low=True)
     add_axis(parser, "--l2s", [1e-5, 1e-4], low=0)
     parser.add_argument("--compare", type=Path, metavar="CSV", help="published grid, for --grid")
+    add_grid_flags(parser)
     args = parser.parse_args()
+    check_shard(parser, args, args.grid or args.features_table, "--grid or --features-table")
     if args.compare and not args.grid:
         parser.error("--compare needs --grid")
     dataset = load(args)
     if args.grid:
-        run_grid(dataset, args)
-    elif args.features_table:
-        run_features(dataset, args)
-    else:
-        run_one(dataset, args)
+        return run_grid(dataset, args)
+    if args.features_table:
+        return run_features(dataset, args)
+    run_one(dataset, args)
+    return 0
 
 
 if __name__ == "__main__":

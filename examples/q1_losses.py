@@ -214,7 +214,7 @@ def show_collapse(rng: np.random.Generator, epochs: int, out: Path) -> None:
     }
     table = Table(["network", "parameters", "test accuracy"], "the sign of x1 x2, two classes")
     for name, network in models.items():
-        table.add(name, network.theta.size, evaluate(network, test, loss)[1])
+        table.add(name, network.theta.size, evaluate(network, test, loss)["accuracy"])
     table.show()
     print(f"largest difference between the outputs of the first two: {gap:.1e}")
     draw_decisions(models, dataset, out)

@@ -56,7 +56,7 @@ def main() -> None:
             history=history,
             callbacks=[Progress(), test],
         )
-    model.theta[:] = history.best_theta
+    history.restore_best(model)
     settings = {"width": args.width, "lr": args.lr, "l2": args.l2}
     report("MLP", model, dataset, history, test.values, args, settings=settings)
 

@@ -37,7 +37,7 @@ def main() -> None:
             history=history,
             callbacks=[Progress(), test],
         )
-    model.theta[:] = history.best_theta
+    history.restore_best(model)
     report(
         "perceptron", model, dataset, history, test.values, args, settings={}, loss_unit="logits"
     )

@@ -17,6 +17,7 @@ from homework.backends import fit_with
 from homework.comparison import read_published
 from homework.depth import (
     PLAIN,
+    TAKEN,
     Signals,
     add_skip,
     best_setting,
@@ -32,7 +33,7 @@ from homework.report import plot_by_axis, show_best, tabulate
 
 from minidl import Callback, CrossEntropy, Dataset, Dropout, Layer, Linear, Sequential
 from minidl.cli import run_main
-from minidl.grid import Grid, Result
+from minidl.grid import Grid, Result, exit_status
 from minidl.plots import Panel, line_plot
 
 OUT = Path("runs/q2_depth")
@@ -103,7 +104,7 @@ def take_setting(args: argparse.Namespace) -> None:
     point, settings = best_setting(args.source, args.widths[0])
     args.learning_rates, args.dropouts = [point["learning_rate"]], [point["dropout"]]
     args.l2s = [point["l2"]]
-    for name in ("optimizer", "activation", "epochs", "batch_size"):
+    for name in TAKEN:
         setattr(args, name, settings[name])
     words = {**point, **{k: settings[k] for k in ("optimizer", "activation", "epochs")}}
     print(f"from {args.source}: " + ", ".join(f"{k} {v}" for k, v in words.items()))
@@ -148,7 +149,7 @@ def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> None
                 draw_signals(out / f"{name}.png", runs, title)
 
 
-def main() -> None:
+def main() -> int:
     parser = make_parser(__doc__.splitlines()[0], out=str(OUT))
     add_axis(parser, "--layers", [1, 3, 5, 7, 9])
     add_axis(parser, "--widths", [32])
@@ -184,6 +185,8 @@ def main() -> None:
     if args.out == OUT and (args.why or remedies != PLAIN):
         args.out = Path(f"{OUT}-why" if args.why else f"{OUT}-{remedies}")
     dataset, results = run_grid(Grid(**axes), partial(train, why=args.why), args)
+    if args.shard:
+        return exit_status(results)
 
     tabulate(dataset, results, COLUMNS, axis="layers", out=args.out, published=published)
     show_best(dataset, results, args.out)
@@ -199,6 +202,7 @@ def main() -> None:
     if args.why:
         draw_reasons(dataset, results, args.out)
     print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
+    return exit_status(results)
 
 
 if __name__ == "__main__":

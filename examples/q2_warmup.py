@@ -66,7 +66,7 @@ def train(
             rng=new_rng(args.seed),
             callbacks=callbacks,
         )
-    return history, evaluate(model, dataset.splits["test"], loss)[1]
+    return history, evaluate(model, dataset.splits["test"], loss)["accuracy"]
 
 
 def main() -> None:

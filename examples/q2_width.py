@@ -16,7 +16,7 @@ from homework.report import plot_by_axis, show_best, tabulate
 
 from minidl import CrossEntropy, Dropout, Linear, Sequential
 from minidl.cli import run_main
-from minidl.grid import Grid
+from minidl.grid import Grid, exit_status
 
 WIDE = (512, 1024)
 """Widths beyond the assignment's, for the training accuracy as the width grows."""
@@ -52,7 +52,7 @@ def train(
     return model, history, both_epochs(history, test.values)
 
 
-def main() -> None:
+def main() -> int:
     parser = make_parser(__doc__.splitlines()[0], out="runs/q2_width")
     add_axis(parser, "--widths", [16, 32, 64, 128, 256])
     add_axis(parser, "--learning-rates", [1e-2, 1e-3, 1e-4, 1e-5], low=0, open_low=True)
@@ -75,6 +75,8 @@ def main() -> None:
         l2=args.l2s,
     )
     dataset, results = run_grid(grid, train, args)
+    if args.shard:
+        return exit_status(results)
 
     tabulate(dataset, results, COLUMNS, axis="width", out=args.out, published=published)
     show_best(dataset, results, args.out)
@@ -85,6 +87,7 @@ def main() -> None:
     xlabel = "width (hidden units)"
     plot_by_axis(dataset, results, curves, axis="width", xlabel=xlabel, out=args.out)
     print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
+    return exit_status(results)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from homework.sparse import (
 
 from minidl import Dataset, Dropout, History, Linear, Sequential, outputs
 from minidl.cli import run_main
-from minidl.grid import Grid, Result
+from minidl.grid import Grid, Result, exit_status
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
 
@@ -80,7 +80,7 @@ def train(
     return model, history, figures
 
 
-def main() -> None:
+def main() -> int:
     parser = make_parser(__doc__.splitlines()[0], out="runs/q3_train")
     add_axis(parser, "--b", [5.0], low=0, open_low=True)
     add_axis(parser, "--eps", [0.1], name="eps", low=0)
@@ -98,12 +98,15 @@ def main() -> None:
         l2=args.l2s,
     )
     dataset, results = run_grid(grid, train, args)
+    if args.shard:
+        return exit_status(results)
 
     names = [name_of(result, results) for result in results]
     tabulate(dataset, dict(zip(names, results, strict=True)), args.out)
     finished = {name: r for name, r in zip(names, results, strict=True) if not r.error}
     if finished:
         draw(dataset, finished, args.out)
+    return exit_status(results)
 
 
 def name_of(result: Result, results: Sequence[Result]) -> str:

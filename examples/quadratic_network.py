@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from homework.flags import add_number
+from homework.grids import add_grid_flags, run_points
 from homework.quadratic import (
     coefficients,
     distances,
@@ -26,7 +27,7 @@ from homework.quadratic import (
 
 from minidl import SGD, Layer, Parameter, Sequential, SquaredError
 from minidl.cli import Parser, int_argument, run_main
-from minidl.grid import Grid, Result, run
+from minidl.grid import Grid, Result, exit_status
 from minidl.layer import write_gradients
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
@@ -215,7 +216,7 @@ def tabulate_units(features: int, starts: int, seed: int, out: Path) -> None:
     table.write(out / "units")
 
 
-def main() -> None:
+def main() -> int:
     parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add_number(parser, "--features", 4, "D")
     add_number(parser, "--examples", 200, "number of examples")
@@ -226,6 +227,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int_argument("jobs"), default=2, help="processes")
     out = Path("runs/quadratic_network")
     parser.add_argument("--out", type=Path, default=out, help=f"folder (default {out})")
+    add_grid_flags(parser)
     args = parser.parse_args()
     options = {
         "features": args.features,
@@ -237,10 +239,13 @@ def main() -> None:
     }
     grid = Grid(target=list(TARGETS), units=list(range(1, args.features + 2)))
     task = partial(compare, **options)
-    results = run(grid, task, out=args.out, jobs=args.jobs, settings=options)
+    results = run_points(grid, task, args)
+    if args.shard:
+        return exit_status(results)
     tabulate_fits(results, args.features, args.out)
     tabulate_units(min(args.features, 3), 4 * args.starts, args.seed, args.out)
     print(f"wrote the tables and a picture to {args.out}{os.sep}")
+    return exit_status(results)
 
 
 if __name__ == "__main__":

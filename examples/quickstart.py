@@ -42,8 +42,8 @@ def main() -> None:
     print(f"best epoch {history.best.epoch}: validation accuracy {history.best.valid_accuracy:.3f}")
 
     test = data.splits["test"]
-    test_loss, test_accuracy = minidl.evaluate(model, test, loss)
-    print(f"test loss {test_loss:.3f}, test accuracy {test_accuracy:.3f}")
+    figures = minidl.evaluate(model, test, loss)
+    print(f"test loss {figures['loss']:.3f}, test accuracy {figures['accuracy']:.3f}")
 
     minidl.checkpoint.save("runs/quickstart.npz", model)
     loaded = network(seed=99)  # its initial values are replaced by the saved ones

@@ -28,20 +28,21 @@ def main() -> None:
     data = minidl.Standardize().fit_transform(raw)  # fitted on the training part
     print(data)
 
-    # Float targets make it a regression: the best epoch has the lowest validation loss.
+    # The loss makes it a regression: the best epoch has the lowest validation loss.
     layers = minidl.Linear(5, 64), minidl.Tanh(), minidl.Linear(64, 1)
     model = minidl.Sequential(*layers, rng=1, dtype="float64")
     optimizer = minidl.Adam(model, lr=1e-2)
     loss = minidl.SquaredError()  # half the squared error
-    stopping = minidl.EarlyStopping(patience=20, monitor="valid_loss")
+    stopping = minidl.EarlyStopping(patience=20)
     history = minidl.fit(
         model, data, loss, optimizer, epochs=300, rng=2, callbacks=[stopping], restore_best=True
     )
     print(f"stopped after epoch {history[-1].epoch}, best epoch {history.best.epoch}")
 
     train, test = data.train, data.splits["test"]
-    half_square, _ = minidl.evaluate(model, test, loss)
-    print(f"network: root mean squared test error {np.sqrt(2 * half_square):.2f}")
+    figures = minidl.evaluate(model, test, loss)
+    error = np.sqrt(2 * figures["loss"])
+    print(f"network: root mean squared test error {error:.2f}, R^2 {figures['r2']:.3f}")
 
     # The closed form for a linear model with an intercept.
     weights, *_ = np.linalg.lstsq(np.column_stack([train.x, np.ones(len(train))]), train.y)

@@ -8,7 +8,7 @@ random numbers. The order of the examples depends only on the seed and the epoch
 import numpy as np
 
 import minidl
-from minidl.training import Run
+from minidl.callbacks import Run
 
 CHECKPOINT = "runs/resume.npz"
 

@@ -14,50 +14,55 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl import init
+from minidl import init, metrics
 from minidl.activations import (
+    ELU,
+    GELU,
     Entmax15,
+    LeakyReLU,
     Quadratic,
     ReLU,
     Relumax,
     Sigmoid,
+    SiLU,
     Simplex,
     Softmax,
+    Softplus,
     Sparsemax,
     Tanh,
 )
+from minidl.callbacks import Callback, EarlyStopping, Progress, ReduceOnPlateau, WriteHistory
 from minidl.data import Dataset, Split, load_dataset, load_letters, load_scenes
+from minidl.evaluation import evaluate, outputs, probabilities
 from minidl.history import History
 from minidl.layer import Layer, Sequential
-from minidl.layers import Dropout, LayerNorm, Linear, Residual
+from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
 from minidl.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
     BinaryLogistic,
     CrossEntropy,
     FenchelYoung,
+    Huber,
     Loss,
     Perceptron,
+    Quantile,
     SmoothedNLL,
     SquaredError,
 )
 from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.parameter import Parameter
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
-from minidl.training import (
-    Callback,
-    EarlyStopping,
-    NonFiniteLossError,
-    Progress,
-    WriteHistory,
-    evaluate,
-    fit,
-    outputs,
-)
+from minidl.training import NonFiniteLossError, fit
 
 if TYPE_CHECKING:
     from minidl import checkpoint, grid, parity, safetensors, testing
+    from minidl.architecture import register_layer
     from minidl.data.features import PCA, AveragePool, Standardize
     from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
-    from minidl.schedules import Cosine, StepDecay, WarmUp
+    from minidl.predictor import Predictor
+    from minidl.saving import load, save
+    from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
     from minidl.torch_random import TorchRandom
 else:
     # These are imported when they are first used (PEP 562), so that `import minidl` stays fast.
@@ -69,9 +74,14 @@ else:
         "compounding": "online",
         "fit_online": "online",
         "fit_side_by_side": "online",
+        "Predictor": "predictor",
         "Cosine": "schedules",
+        "OneCycle": "schedules",
         "StepDecay": "schedules",
         "WarmUp": "schedules",
+        "load": "saving",
+        "register_layer": "architecture",
+        "save": "saving",
         "TorchRandom": "torch_random",
     }
 
@@ -91,11 +101,16 @@ def __dir__() -> list[str]:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ELU",
+    "GELU",
     "PCA",
     "SGD",
+    "AbsoluteError",
     "Adam",
     "AdamW",
     "AveragePool",
+    "BatchNorm",
+    "BinaryCrossEntropy",
     "BinaryLogistic",
     "Callback",
     "Cosine",
@@ -105,26 +120,36 @@ __all__ = [
     "EarlyStopping",
     "Entmax15",
     "FenchelYoung",
+    "Flatten",
     "History",
+    "Huber",
+    "Identity",
     "Layer",
     "LayerNorm",
+    "LeakyReLU",
     "Linear",
     "Loss",
     "NonFiniteLossError",
+    "OneCycle",
     "OnlineRun",
     "Optimizer",
     "Parameter",
     "Perceptron",
+    "Predictor",
     "Progress",
     "Quadratic",
+    "Quantile",
     "ReLU",
+    "ReduceOnPlateau",
     "Relumax",
     "Residual",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Simplex",
     "SmoothedNLL",
     "Softmax",
+    "Softplus",
     "Sparsemax",
     "Split",
     "SquaredError",
@@ -144,13 +169,18 @@ __all__ = [
     "fit_side_by_side",
     "grid",
     "init",
+    "load",
     "load_dataset",
     "load_letters",
     "load_scenes",
+    "metrics",
     "outputs",
     "parity",
+    "probabilities",
+    "register_layer",
     "relumax",
     "safetensors",
+    "save",
     "softmax",
     "sparsemax",
     "testing",

@@ -5,12 +5,16 @@ All of them take arrays of any shape and keep the dtype.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from minidl.layer import Layer
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
 from minidl.simplex_map import SimplexMap
+from minidl.special import normal, sigmoid
 from minidl.typing import Array, Backward
+from minidl.validation import check_float
 
 
 class ReLU(Layer):
@@ -33,15 +37,123 @@ class Tanh(Layer):
 
 
 class Sigmoid(Layer):
-    """forward: ``y = 1 / (1 + exp(-x))``; backward: ``dx = dy y (1 - y)``.
+    """forward: ``y = 1 / (1 + exp(-x))``; backward: ``dx = dy y (1 - y)``."""
 
-    It is computed from ``exp(-|x|)``, which cannot overflow.
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        y = sigmoid(x)
+        return y, lambda dy: dy * (y * (1 - y))
+
+
+class LeakyReLU(Layer):
+    """ReLU with a slope for negative inputs (Maas, Hannun and Ng 2013).
+
+    forward: ``y = x`` where ``x > 0``, else ``slope x``
+
+    backward: ``dx = dy`` where ``x > 0``, else ``slope dy``; so at 0 as in PyTorch
+
+    Parameters
+    ----------
+    slope : float
+    """
+
+    def __init__(self, slope: float = 0.01) -> None:
+        self.slope = check_float("LeakyReLU", "slope", slope)
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        factor = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.slope))
+        return x * factor, lambda dy: dy * factor
+
+    def __repr__(self) -> str:
+        return f"LeakyReLU({self.slope:g})"
+
+
+class ELU(Layer):
+    """The exponential linear unit (Clevert, Unterthiner and Hochreiter 2016).
+
+    forward: ``y = x`` where ``x > 0``, else ``alpha (exp(x) - 1)``
+
+    backward: ``dx = dy`` where ``x > 0``, else ``dy alpha exp(x)``; so ``dy alpha`` at 0
+
+    Parameters
+    ----------
+    alpha : float
+        Minus the limit of ``y`` for very negative ``x``.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = check_float("ELU", "alpha", alpha, low=0)
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        positive = x > 0
+        below = self.alpha * np.expm1(np.minimum(x, 0))
+        return np.where(
+            positive, x, below
+        ), lambda dy: dy * np.where(positive, 1, below + self.alpha)
+
+    def __repr__(self) -> str:
+        return f"ELU({self.alpha:g})"
+
+
+class Softplus(Layer):
+    """forward: ``y = log(1 + exp(x))``; backward: ``dx = dy / (1 + exp(-x))``.
+
+    Both are computed from ``exp(-|x|)``, which cannot overflow.
     """
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         e = np.exp(-np.abs(x))
-        y = np.where(x >= 0, 1, e) / (1 + e)
-        return y, lambda dy: dy * (y * (1 - y))
+        y = np.maximum(x, 0) + np.log1p(e)
+        return y, lambda dy: dy * (np.where(x >= 0, 1, e) / (1 + e))
+
+
+class SiLU(Layer):
+    """The sigmoid linear unit, also called swish (Elfwing, Uchibe and Doya 2018).
+
+    forward: ``y = x s`` with ``s = 1 / (1 + exp(-x))``; backward: ``dx = dy (s + y (1 - s))``
+    """
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        s = sigmoid(x)
+        y = x * s
+        return y, lambda dy: dy * (s + y * (1 - s))
+
+
+class GELU(Layer):
+    """The Gaussian error linear unit (Hendrycks and Gimpel 2016).
+
+    forward: ``y = x cdf(x)``, with the distribution function of the standard normal distribution
+
+    backward: ``dx = dy (cdf(x) + x density(x))``
+
+    Parameters
+    ----------
+    approximate : {"none", "tanh"}
+        With ``"tanh"``, ``y = x (1 + t) / 2`` with ``t = tanh(u)``,
+        ``u = sqrt(2 / pi) (x + 0.044715 x^3)``; backward
+        ``dx = dy ((1 + t) + x (1 - t^2) du/dx) / 2``.
+    """
+
+    def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: expected approximate 'none' or 'tanh', got {approximate!r}")
+        self.approximate = approximate
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        if self.approximate == "none":
+            cdf, density = normal(x)
+            return x * cdf, lambda dy: dy * (cdf + x * density)
+        a, square = math.sqrt(2 / math.pi), x * x
+        t = np.tanh(a * x * (1 + 0.044715 * square))
+
+        def backward(dy: Array) -> Array:
+            du = a * (1 + 3 * 0.044715 * square)
+            dx: Array = dy * (0.5 * ((1 + t) + x * (1 - t * t) * du))
+            return dx
+
+        return 0.5 * x * (1 + t), backward
+
+    def __repr__(self) -> str:
+        return "GELU()" if self.approximate == "none" else f"GELU({self.approximate!r})"
 
 
 class Quadratic(Layer):

@@ -12,24 +12,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl.activations import (
+    ELU,
+    GELU,
     Entmax15,
+    LeakyReLU,
     Quadratic,
     ReLU,
     Relumax,
     Sigmoid,
+    SiLU,
     Simplex,
     Softmax,
+    Softplus,
     Sparsemax,
     Tanh,
 )
 from minidl.layer import Layer, Sequential
-from minidl.layers import Dropout, LayerNorm, Linear, Residual
+from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
 from minidl.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
     BinaryLogistic,
     CrossEntropy,
     FenchelYoung,
+    Huber,
     Loss,
     Perceptron,
+    Quantile,
     SmoothedNLL,
     SquaredError,
 )
@@ -48,11 +57,21 @@ LAYERS: dict[str, MakeLayer] = {
     "Linear, no bias": lambda features, out: Linear(features, out, bias=False),
     "Dropout": lambda features, out: Dropout(0.3),
     "LayerNorm": lambda features, out: LayerNorm(features),
+    "BatchNorm": lambda features, out: BatchNorm(features),
+    "BatchNorm, cumulative": lambda features, out: BatchNorm(features, momentum=None),
+    "Flatten": lambda features, out: Flatten(),
+    "Identity": lambda features, out: Identity(),
     "Residual": lambda features, out: Residual(Linear(features, features), Tanh()),
     "Sequential": lambda features, out: Sequential(Linear(features, out), ReLU(), Dropout(0.2)),
     "ReLU": lambda features, out: ReLU(),
     "Tanh": lambda features, out: Tanh(),
     "Sigmoid": lambda features, out: Sigmoid(),
+    "LeakyReLU": lambda features, out: LeakyReLU(0.1),
+    "ELU": lambda features, out: ELU(0.7),
+    "Softplus": lambda features, out: Softplus(),
+    "SiLU": lambda features, out: SiLU(),
+    "GELU": lambda features, out: GELU(),
+    "GELU, tanh": lambda features, out: GELU("tanh"),
     "Quadratic": lambda features, out: Quadratic(),
     "Simplex, axis 0": lambda features, out: Simplex(softmax, axis=0),
     "Softmax": lambda features, out: Softmax(),
@@ -89,6 +108,21 @@ def signs(rng: np.random.Generator, logits: Array) -> Array:
     return rng.choice([-1, 1], len(logits))
 
 
+def several_labels(rng: np.random.Generator, logits: Array) -> Array:
+    """Draw 0 or 1 for each logit."""
+    return rng.integers(0, 2, logits.shape)
+
+
+def probabilities(rng: np.random.Generator, logits: Array) -> Array:
+    """Draw a number in [0, 1] for each logit; about a quarter are 0, a quarter 1."""
+    return np.asarray(np.clip(rng.uniform(-0.5, 1.5, logits.shape), 0, 1), logits.dtype)
+
+
+def number(rng: np.random.Generator, logits: Array) -> Array:
+    """Draw a number for each row."""
+    return np.asarray(rng.standard_normal(len(logits)), logits.dtype)
+
+
 def numbers(rng: np.random.Generator, logits: Array) -> Array:
     """Draw a number for each output."""
     return np.asarray(rng.standard_normal(logits.shape), logits.dtype)
@@ -118,6 +152,16 @@ LOSSES: dict[str, LossEntry] = {
     "SmoothedNLL(sparsemax)": LossEntry(SmoothedNLL(sparsemax, eps=0.1), classes),
     "Perceptron": LossEntry(Perceptron(), classes),
     "BinaryLogistic": LossEntry(BinaryLogistic(), signs, outputs=1),
+    "BinaryCrossEntropy": LossEntry(BinaryCrossEntropy(), several_labels),
+    "BinaryCrossEntropy, sum": LossEntry(BinaryCrossEntropy("sum"), several_labels),
+    "BinaryCrossEntropy, probabilities": LossEntry(BinaryCrossEntropy(), probabilities),
     "SquaredError": LossEntry(SquaredError(), numbers),
     "SquaredError, sum": LossEntry(SquaredError("sum"), numbers),
+    "AbsoluteError": LossEntry(AbsoluteError(), numbers),
+    "AbsoluteError, sum": LossEntry(AbsoluteError("sum"), numbers),
+    "Huber": LossEntry(Huber(0.8), numbers),
+    "Huber, sum": LossEntry(Huber(2.5, "sum"), numbers),
+    "Quantile": LossEntry(Quantile(0.3), numbers),
+    "Quantile, several": LossEntry(Quantile((0.1, 0.5, 0.9)), number, outputs=3),
+    "Quantile, sum": LossEntry(Quantile(0.9, "sum"), number, outputs=1),
 }

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
-import zipfile
-import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl.files import atomic
+from minidl.architecture import difference
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
 from minidl.parameter import walk
+from minidl.saving import model_meta, part, read_archive, state_arrays, write_archive
+from minidl.state import Snapshot, check_snapshot
 from minidl.typing import Array
-from minidl.validation import check_array
-
-FORMAT = 1
 
 
 def save(
@@ -29,10 +24,11 @@ def save(
     optimizer: Optimizer | None = None,
     history: History | None = None,
 ) -> None:
-    """Write the parameters of a model and, where given, the state of its optimizer and history.
+    """Write a model and, where given, the state of its optimizer and history.
 
-    With both, ``fit`` resumes with the same bits as a run that was not interrupted: the states of
-    the layers' random streams are saved too.
+    ``minidl.load`` builds the model from the file. With optimizer and history, ``fit`` resumes with
+    the same bits as a run that was not interrupted: the states of the layers' random streams are
+    saved too.
 
     Parameters
     ----------
@@ -42,20 +38,19 @@ def save(
     optimizer : Optimizer, optional
     history : History, optional
     """
-    arrays: dict[str, Array] = {f"model/{k}": v for k, v in model.state_dict().items()}
-    meta: dict[str, Any] = {
-        "format": FORMAT,
-        "streams": [r.bit_generator.state for r in _rngs(model)],
-    }
+    arrays = state_arrays(model)
+    meta = model_meta(model, lenient=True)
+    meta["streams"] = [r.bit_generator.state for r in _rngs(model)]
     if optimizer is not None:
         meta["optimizer"] = type(optimizer).__name__
         arrays |= {f"optimizer/{k}": np.asarray(v) for k, v in optimizer.state_dict().items()}
     if history is not None:
         meta["history"] = history.to_dict()
-        if history.best_theta is not None:
-            arrays["best_theta"] = history.best_theta
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, meta=np.array(json.dumps(meta, default=_as_json)), **arrays)  # type: ignore[arg-type]
+        if history.best_snapshot is not None:
+            arrays["best/theta"] = history.best_snapshot.theta
+            buffers = history.best_snapshot.buffers
+            arrays |= {f"best/buffers/{k}": v for k, v in buffers.items()}
+    write_archive(path, arrays, meta)
 
 
 def load(
@@ -74,10 +69,16 @@ def load(
     ------
     ValueError
         If the file is damaged or belongs to another model or optimizer; then nothing is changed.
+        A layer with another class or other arguments is named with its position.
     """
-    arrays, meta = _read(Path(path))
+    arrays, meta = read_archive(path)
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
     try:
+        other = difference(
+            model_meta(model, lenient=True)["architecture"], meta.get("architecture")
+        )
+        if other is not None:
+            raise ValueError(other)
         history = _history(arrays, meta, twin)
         _restore(arrays, meta, twin, twin_optimizer)
     except ValueError as error:
@@ -105,56 +106,20 @@ def _restore(
         if meta.get("optimizer") != type(optimizer).__name__:
             saved = meta.get("optimizer", "no optimizer")
             raise ValueError(f"expected a {type(optimizer).__name__}, got {saved}")
-        optimizer.load_state_dict(_part(arrays, "optimizer/"))
-    model.load_state_dict(_part(arrays, "model/"))
+        optimizer.load_state_dict(part(arrays, "optimizer/"))
+    model.load_state_dict(part(arrays, "model/"))
 
 
 def _history(arrays: dict[str, Array], meta: dict[str, Any], model: Layer) -> History:
     """Return the saved history, with best parameters that fit the model."""
     history = History.from_dict(meta["history"]) if "history" in meta else History()
-    if "best_theta" in arrays:
-        theta = model.theta
-        history.best_theta = check_array(
-            "History", "best_theta", arrays["best_theta"], theta.shape, theta.dtype
-        )
+    if "best/theta" in arrays:
+        best = Snapshot(arrays["best/theta"], part(arrays, "best/buffers/"))
+        history.best_snapshot = check_snapshot("History: the best state", model, best)
     return history
-
-
-def _part(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
-    """Return the arrays whose names begin with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
-
-def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            arrays = {key: archive[key] for key in archive.files}
-        meta = json.loads(str(arrays.pop("meta")))
-        saved = meta.get("format")
-    except FileNotFoundError:
-        raise
-    except (
-        AttributeError,
-        KeyError,
-        ValueError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
-    if saved != FORMAT:
-        raise ValueError(f"{path}: expected checkpoint format {FORMAT}, got {saved}")
-    return arrays, meta
 
 
 def _rngs(model: Layer) -> list[np.random.Generator]:
     """Return the random streams of the layers that have one."""
     rngs = [getattr(layer, "rng", None) for layer in walk(model)]
     return [rng for rng in rngs if isinstance(rng, np.random.Generator)]
-
-
-def _as_json(value: object) -> Any:
-    """Convert the NumPy arrays and integers in the states of bit generators."""
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)

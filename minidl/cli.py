@@ -47,14 +47,20 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with a message that says what was kept and how to resume."""
 
 
-def run_main(main: Callable[[], None]) -> NoReturn:
-    """Run a script; exit with 0, 2 and one line for bad input, or 130 after Ctrl-C."""
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script; exit with 0 or the status that ``main`` returns.
+
+    The status is 2, with one line, for bad input or a lack of memory, and 130 after Ctrl-C.
+    """
     try:
-        main()
+        status = main()
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError as error:
+        print(f"error: out of memory: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
-    sys.exit(0)
+    sys.exit(status or 0)

@@ -1,27 +1,42 @@
-"""Atomic writing: a file is written completely or not at all."""
+"""Atomic writing: a file is written completely or not at all, also if the power fails."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import numpy as np
+
+from minidl.typing import Array
+
+_DAY = 86_400.0
+_SWEPT: set[Path] = set()  # folders whose leftovers this process has removed
 
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path in the folder of ``path``; rename it to ``path`` on success.
+    """Yield a temporary path in the folder of ``path``; sync and rename it to ``path`` on success.
 
     If the block raises, the temporary file is removed and ``path`` is as it was. The temporary
-    name has the same suffix, since writers such as matplotlib choose the format by it.
+    name has the same suffix, since writers such as matplotlib choose the format by it. An OSError
+    names ``path``. The first call in a folder removes what dead processes left there.
     """
     import tempfile  # slow to import
 
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix
-    )
+    if target.parent not in _SWEPT:
+        _SWEPT.add(target.parent)
+        remove_leftovers(target.parent)
+    try:
+        prefix = f".{target.stem}.{_host()}-{os.getpid()}."
+        handle, name = tempfile.mkstemp(f".tmp{target.suffix}", prefix, target.parent)
+    except OSError as error:
+        raise _named(error, target) from error
     os.close(handle)
     temporary = Path(name)
     try:
@@ -29,7 +44,14 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        _sync(temporary)
         temporary.replace(target)
+        if os.name != "nt":  # Windows cannot open folders
+            _sync(target.parent)
+    except OSError as error:
+        if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
+            raise _named(error, target) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -38,3 +60,96 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` in UTF-8, completely or not at all."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_rows(
+    path: str | os.PathLike[str], shape: tuple[int, ...], blocks: Iterable[Array]
+) -> None:
+    """Write the rows of uint8 or float ``blocks`` to a ``.npy`` file, block by block.
+
+    The blocks are written, not mapped: on a full disk a write raises OSError, while a store to a
+    mapped page ends the process.
+    """
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        for i, block in enumerate(blocks):
+            if i == 0:
+                header = np.lib.format.header_data_from_array_1_0(block[:0])
+                np.lib.format.write_array_header_1_0(
+                    file, {**header, "fortran_order": False, "shape": shape}
+                )
+            file.write(np.ascontiguousarray(block).data)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Yield a new folder in ``parent``, by default the system's, and remove it at the end."""
+    import tempfile  # slow to import
+
+    parent = Path(tempfile.gettempdir()) if parent is None else parent
+    parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(parent)
+    with tempfile.TemporaryDirectory(
+        ".tmp", f".minidl.{_host()}-{os.getpid()}.", parent, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what ``atomic`` and ``temporary_folder`` left here in a process that is dead.
+
+    The process is in the name. What was left on another machine is removed after a day.
+    """
+    import shutil  # slow to import
+
+    with contextlib.suppress(OSError):  # a folder that cannot be listed, a file of someone else
+        for path in folder.glob(".*.tmp*"):
+            found = _TEMPORARY.search(path.name)
+            if found and _is_left(path, found["host"], int(found["pid"])):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+
+
+_TEMPORARY = re.compile(r"^\..*\.(?P<host>\w*)-(?P<pid>\d+)\.\w+\.tmp(\.\w+)?$")
+
+
+def _is_left(path: Path, host: str, pid: int) -> bool:
+    if host == _host():
+        return not _is_alive(pid)
+    return time.time() - path.stat().st_mtime > _DAY
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process of this machine exists; True where that cannot be asked."""
+    if os.name == "nt":  # os.kill would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _host() -> str:
+    import platform  # slow to import
+
+    return re.sub(r"[^\w]", "_", platform.node())[:32]
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _named(error: OSError, target: Path) -> OSError:
+    """Return the error with the name of the file that was to be written."""
+    if error.errno is None:
+        return OSError(f"{target}: {error}")
+    return OSError(error.errno, error.strerror, str(target))

@@ -3,52 +3,66 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import math
 import numbers
 import os
+import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from minidl.files import write_text
-from minidl.typing import Array
+from minidl.layer import Layer
+from minidl.state import Snapshot
+from minidl.validation import did_you_mean
+
+Mode = Literal["min", "max"]
 
 
 @dataclass(frozen=True)
 class Epoch:
     """The figures of one epoch. Epoch 0 is the state before training.
 
-    ``train_loss`` is the mean over the batches during the epoch, with dropout active and changing
-    parameters; all other figures are evaluated after the epoch, in evaluation mode. None means
-    not measured: accuracies of a regression, validation figures without a validation part.
+    Each figure is an attribute too: ``record.valid_accuracy`` is
+    ``record.figures["valid_accuracy"]``. ``train_loss`` is the mean over the batches during the
+    epoch, with dropout active and changing parameters (evaluated in epoch 0); all other figures
+    are evaluated after the epoch, in evaluation mode. Figures that were not measured are missing.
     """
 
     epoch: int
-    train_loss: float
-    train_accuracy: float | None
-    valid_loss: float | None
-    valid_accuracy: float | None
     seconds: float
     """The time for this epoch, evaluation included."""
     lr: float
     """The learning rate of the epoch's last step."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """``train_loss`` and, by name, the other figures of the parts ``train`` and ``valid``."""
 
-    @property
-    def score(self) -> float:
-        """Return the score that selects the best epoch.
+    def __getattr__(self, name: str) -> float:
+        if name.startswith("_") or name == "figures":
+            raise AttributeError(name)
+        if name not in self.figures:
+            raise AttributeError(f"Epoch: no figure {name!r}{did_you_mean(name, self.figures)}")
+        return self.figures[name]
 
-        It is the validation accuracy, or minus the validation loss where no accuracy was measured.
-        """
-        if self.valid_accuracy is not None:
-            return self.valid_accuracy
-        return -math.inf if self.valid_loss is None else -self.valid_loss
+    def to_dict(self) -> dict[str, float]:
+        """Return all numbers by name, in one flat dictionary."""
+        return {"epoch": self.epoch, **self.figures, "seconds": self.seconds, "lr": self.lr}
 
-
-_MAY_BE_NONE = ("train_accuracy", "valid_loss", "valid_accuracy")
+    @classmethod
+    def from_dict(cls, numbers_by_name: Mapping[str, Any]) -> Epoch:
+        """Build a record from what ``to_dict`` returned; ValueError for anything else."""
+        figures = dict(numbers_by_name)
+        for name, figure in figures.items():
+            if not isinstance(figure, numbers.Real) or isinstance(figure, bool):
+                raise ValueError(f"History: expected {name} to be a number, got {figure!r}")
+        try:
+            fixed = {name: figures.pop(name) for name in ("epoch", "seconds", "lr")}
+            return cls(**fixed, figures={"train_loss": figures.pop("train_loss"), **figures})
+        except KeyError as error:
+            raise ValueError(f"History: a record has no {error}") from error
 
 
 class History:
@@ -56,41 +70,129 @@ class History:
 
     Parameters
     ----------
+    monitor : str, optional
+        The figure that decides which epoch is the best: ``best``, the weights that are kept and
+        early stopping follow it. By default ``"valid_accuracy"``, or ``"valid_loss"`` where no
+        accuracy is measured, or ``"train_loss"`` without a validation part.
+    mode : {"min", "max"}, optional
+        Whether the lowest or the highest figure is the best. By default the lowest for names
+        that end in ``loss`` or ``error``, the highest for others.
     ties : {"first", "last"}
-        Which of several epochs with the highest score is the best one.
+        Which of several epochs with the best figure is the best one.
 
     Attributes
     ----------
     records : list of Epoch
-    best_theta : array or None
-        A copy of the parameters after the best epoch. Checkpoints keep it; ``to_dict`` and
-        ``to_json`` leave it out.
+    best_snapshot : Snapshot or None
+        A copy of the model's parameters and buffers after the best epoch. Checkpoints keep it;
+        ``to_dict`` and ``to_json`` leave it out.
     """
 
-    def __init__(self, *, ties: Literal["first", "last"] = "first") -> None:
-        if ties not in ("first", "last"):
-            raise ValueError(f"History: expected ties 'first' or 'last', got {ties!r}")
-        self.ties = ties
+    def __init__(
+        self,
+        *,
+        monitor: str | None = None,
+        mode: Mode | None = None,
+        ties: Literal["first", "last"] = "first",
+    ) -> None:
+        for name, value, known in (("mode", mode, (None, "min", "max")), ("ties", ties, _TIES)):
+            if value not in known:
+                expected = " or ".join(repr(word) for word in known if word)
+                raise ValueError(f"History: expected {name} {expected}, got {value!r}")
+        self._monitor, self._mode, self.ties = monitor, mode, ties
         self.records: list[Epoch] = []
-        self.best_theta: Array | None = None
+        self.best_snapshot: Snapshot | None = None
+        self._model: weakref.ref[Layer] | None = None
 
-    def append(self, record: Epoch, theta: Array) -> None:
-        """Add a record; copy ``theta`` if the record is the best so far."""
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None}  # a weak reference cannot be copied
+
+    @property
+    def monitor(self) -> str:
+        """The figure that decides which epoch is the best."""
+        if self._monitor is not None:
+            return self._monitor
+        measured = self.records[0].figures if self.records else ()
+        return next((name for name in _MONITORS if name in measured), "train_loss")
+
+    @property
+    def mode(self) -> Mode:
+        """Whether the lowest or the highest monitored figure is the best."""
+        if self._mode is not None:
+            return self._mode
+        return "min" if self.monitor.endswith(("loss", "error")) else "max"
+
+    def follow(self, model: Layer, monitor: str | None, mode: Mode | None) -> None:
+        """Record a run of ``model`` from now on; set what is monitored, where it is given.
+
+        Raises
+        ------
+        ValueError
+            If the records are those of another model, or were judged by another figure.
+        """
+        owner = None if self._model is None else self._model()
+        if self.records and owner is not None and owner is not model:
+            raise ValueError(
+                "History: its epochs are those of another model; expected a new History() "
+                "for each run"
+            )
+        self._model = weakref.ref(model)
+        before = self.monitor, self.mode
+        wanted = monitor or self._monitor, mode or self._mode
+        twin = History(monitor=wanted[0], mode=wanted[1])
+        twin.records = self.records
+        if self.records and (twin.monitor, twin.mode) != before:
+            raise ValueError(
+                f"History: its epochs were judged by {before[0]} ({before[1]}); "
+                f"expected the same, got {twin.monitor} ({twin.mode})"
+            )
+        self._monitor, self._mode = wanted
+
+    def score(self, record: Epoch) -> float:
+        """Return the monitored figure, with its sign changed if the lowest is the best.
+
+        It is minus infinity where the figure is NaN or was not measured.
+        """
+        figure = record.figures.get(self.monitor, math.nan)
+        score = -figure if self.mode == "min" else figure
+        return -math.inf if math.isnan(score) else score
+
+    def append(self, record: Epoch, model: Layer) -> None:
+        """Add a record; keep a copy of the state of ``model`` if the record is the best so far."""
         self.records.append(record)
-        if self.best is record and record.score > -math.inf:
-            self.best_theta = theta.copy()
+        if self.best is record and self.score(record) > -math.inf:
+            self.best_snapshot = model.snapshot()
+
+    def restore_best(self, model: Layer) -> None:
+        """Set the parameters and buffers of ``model`` to those after the best epoch."""
+        if self.best_snapshot is None:
+            raise ValueError("History: no parameters are kept")
+        model.restore(self.best_snapshot)
 
     @property
     def best(self) -> Epoch:
-        """The record with the highest validation accuracy (the lowest loss in a regression)."""
+        """The record with the best monitored figure."""
         if not self.records:
             raise ValueError("History: no epoch is recorded yet")
         records = self.records if self.ties == "first" else self.records[::-1]
-        return max(records, key=lambda record: record.score)
+        return max(records, key=self.score)
 
     def column(self, name: str) -> list[Any]:
-        """Return one figure for all epochs, as ``history.column("valid_accuracy")``."""
-        return [getattr(record, name) for record in self.records]
+        """Return one figure for all epochs, as ``history.column("valid_accuracy")``.
+
+        None stands for an epoch that did not measure it.
+        """
+        rows = [record.to_dict() for record in self.records]
+        known = {key for row in rows for key in row}
+        if rows and name not in known:
+            raise ValueError(f"History: no figure {name!r}{did_you_mean(name, sorted(known))}")
+        return [row.get(name) for row in rows]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the figures of all records, training before validation."""
+        names = dict.fromkeys(name for record in self.records for name in record.figures)
+        return sorted(names, key=lambda name: not name.startswith("train_"))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -102,22 +204,20 @@ class History:
         return self.records[epoch]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``{"ties": ..., "records": [...]}``, as JSON takes it."""
-        return {"ties": self.ties, "records": [dataclasses.asdict(r) for r in self.records]}
+        """Return ``{"monitor", "mode", "ties", "records"}``, as JSON takes it."""
+        records = [record.to_dict() for record in self.records]
+        return {"monitor": self._monitor, "mode": self._mode, "ties": self.ties, "records": records}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> History:
         """Build a history from what ``to_dict`` returned; ValueError for anything else."""
         try:
-            history = cls(ties=state["ties"])
-            history.records = [Epoch(**record) for record in state["records"]]
-        except (TypeError, LookupError) as error:
+            history = cls(monitor=state["monitor"], mode=state["mode"], ties=state["ties"])
+            history.records = [Epoch.from_dict(record) for record in state["records"]]
+        except (TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"History: cannot be read ({error!r})") from error
-        for record in history.records:
-            for name, figure in dataclasses.asdict(record).items():
-                unmeasured = figure is None and name in _MAY_BE_NONE
-                if not (isinstance(figure, numbers.Real) or unmeasured):
-                    raise ValueError(f"History: expected {name} to be a number, got {figure!r}")
+        if not isinstance(state["monitor"], (str, type(None))):
+            raise ValueError(f"History: expected monitor to be a name, got {state['monitor']!r}")
         return history
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
@@ -132,16 +232,15 @@ class History:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the records as CSV with a header; a figure that was not measured is left empty."""
         text = io.StringIO()
-        names = [field.name for field in dataclasses.fields(Epoch)]
-        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer = csv.DictWriter(text, ["epoch", *self.names, "seconds", "lr"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(dataclasses.asdict(record) for record in self.records)
+        writer.writerows(record.to_dict() for record in self.records)
         write_text(path, text.getvalue())
 
     def plot(
         self, path: str | os.PathLike[str], *, title: str = "", loss_unit: str | None = None
     ) -> None:
-        """Draw loss and accuracy over the epochs, with the best epoch marked (needs matplotlib).
+        """Draw the figures over the epochs, with the best epoch marked (needs matplotlib).
 
         Parameters
         ----------
@@ -156,23 +255,55 @@ class History:
 
         if not self.records:
             raise ValueError("History: no epoch is recorded yet")
-        if loss_unit is None and self.records[0].train_accuracy is not None:
+        if loss_unit is None and "train_accuracy" in self.records[0].figures:
             loss_unit = "nats"
         labels = {
             "loss": f"loss ({loss_unit})" if loss_unit else "loss",
             "accuracy": "accuracy (share of examples)",
         }
-        epochs, panels = self.column("epoch"), []
-        mark = self.best.epoch if self.best.score > -math.inf else None
-        for figure, label in labels.items():
-            curves = {
-                name: (epochs, self.column(f"{part}_{figure}"))
-                for part, name in (("train", "training"), ("valid", "validation"))
-                if None not in self.column(f"{part}_{figure}")
-            }
-            if curves:
-                panels.append(Panel(curves, "epoch", label, mark=mark))
+        curves: dict[str, dict[str, Any]] = {}
+        epochs = self.column("epoch")
+        for name in self.names:
+            part, _, figure = name.partition("_")
+            if None not in self.column(name):
+                label = _CURVES.get(name) or _CURVES[part]
+                curves.setdefault(figure, {})[label] = epochs, self.column(name)
+        mark = self.best.epoch if self.score(self.best) > -math.inf else None
+        panels = [
+            Panel(drawn, "epoch", labels.get(figure, figure.replace("_", " ")), mark=mark)
+            for figure, drawn in curves.items()
+        ]
         line_plot(path, *panels, title=title)
 
     def __repr__(self) -> str:
-        return f"History({len(self)} records)" if self.records else "History(empty)"
+        if not self.records:
+            return "History(empty)"
+        best, last = self.best, self.records[-1].epoch
+        figure = best.figures.get(self.monitor)
+        shown = "not measured" if figure is None else f"{figure:.4g} in epoch {best.epoch}"
+        return f"History(epochs 0 to {last}; best {self.monitor} {shown})"
+
+    def _repr_html_(self) -> str:
+        """Return the records as a table for notebooks, the best epoch in bold."""
+        names = ["epoch", *self.names, "seconds", "lr"]
+        rows = []
+        for record in self.records:
+            cells = [_cell(record.to_dict().get(name)) for name in names]
+            bold = record is self.best
+            rows.append("".join(f"<td>{f'<b>{c}</b>' if bold else c}</td>" for c in cells))
+        head = "".join(f"<th>{name}</th>" for name in names)
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><caption>{self!r}</caption><tr>{head}</tr>{body}</table>"
+
+
+_TIES = ("first", "last")
+_MONITORS = ("valid_accuracy", "valid_loss")
+_CURVES = {
+    "train_loss": "training (during the epoch)",
+    "train": "training (after the epoch)",
+    "valid": "validation",
+}
+
+
+def _cell(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.4g}"

@@ -9,7 +9,7 @@ A layer's forward pass returns its output and the function that pulls a cotangen
 passes may be open at once, and the memory is freed with the closure. ``backward`` writes (does
 not add) the gradients of the layer's parameters. All parameters of a model are views into one
 vector ``model.theta``, and their gradients into ``model.grad``, so an optimizer or a gradient
-check works on two vectors.
+check works on two vectors. So a parameter belongs to one model, its ``root``.
 """
 
 from __future__ import annotations
@@ -22,31 +22,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.parameter import Parameter, is_layer, members, named_parameters, walk
+from minidl import state, vectors
+from minidl.parameter import Parameter, holds, is_layer, named_parameters, walk
 from minidl.rng import as_generator
+from minidl.state import Snapshot
 from minidl.typing import Array, Backward, Rng
-from minidl.validation import check_array, did_you_mean
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def _gather(layer: object, theta: Array, grad: Array) -> int:
-    """Move the parameters of ``layer`` into the vectors; return the number of entries used."""
-    end = 0
-    for _, member in members(layer):
-        if isinstance(member, Parameter):
-            piece = slice(end, end + member.size)
-            value_view = theta[piece].reshape(member.shape)
-            grad_view = grad[piece].reshape(member.shape)
-            value_view[...], grad_view[...] = member.value, member.grad
-            member.bind(value_view, grad_view)
-            end = piece.stop
-        else:
-            end += _gather(member, theta[end:], grad[end:])
-    if isinstance(layer, Layer):
-        layer._theta, layer._grad = theta[:end], grad[:end]
-    return end
+def _may_be_kept(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_may_be_kept, value))
+    return value is None or isinstance(value, (bool, int, float, str)) or is_layer(value)
 
 
 class Layer(ABC):
@@ -54,7 +43,17 @@ class Layer(ABC):
 
     To write a layer, derive from this class, keep parameters (``Parameter``) and inner layers
     as attributes, and define ``forward``. A layer that draws random numbers has an attribute
-    ``rng``, None until the model sets it to a ``numpy.random.Generator``.
+    ``rng``, None until the model sets it to a ``numpy.random.Generator``. A layer that keeps
+    arrays of another kind names them in ``buffers``.
+    """
+
+    buffers: ClassVar[tuple[str, ...] | None] = None
+    """The names of the attributes that the layer keeps but does not learn, such as running means.
+
+    They are arrays; ``forward`` may replace them in training. They are saved, copied and restored
+    with the parameters, and those of floats have the parameters' dtype. An array that is neither
+    a parameter nor declared is an error when a model is built: ``buffers = ()`` says that the
+    layer has arrays, and that none is to be saved.
     """
 
     skips_input_grad: ClassVar[bool] = False
@@ -62,8 +61,26 @@ class Layer(ABC):
     gradients, does not compute ``dx``, and returns None. Training uses it on the first layer.
     It belongs to a ``forward``: a subclass with its own ``forward`` does not inherit it."""
 
+    trained_on: tuple[bool, float] | None = None
+    """Whether ``fit`` trained the model on uint8 pixels, and the factor of its rows."""
+
     _theta: Array
     _grad: Array
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Keep the arguments, for ``minidl.save``."""
+        if cls.__init__ is object.__init__ and (args or options):
+            raise TypeError(f"{cls.__name__}() takes no arguments")
+        made = super().__new__(cls)
+        # Not what a copy or a pickle should not have: arrays, generators, functions.
+        kept = {k: v for k, v in options.items() if _may_be_kept(v)}
+        made.__dict__["_made_with"] = tuple(v if _may_be_kept(v) else ... for v in args), kept
+        return made
+
+    def constructor_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with which the layer was made; ``...`` where one was not kept."""
+        return self._made_with
 
     def __init_subclass__(cls) -> None:
         for base in cls.__mro__:
@@ -104,8 +121,12 @@ class Layer(ABC):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the parameters; float32 if there are none."""
-        return self.theta.dtype
+        """The dtype of the parameters; of the buffers if there are none; or else float32."""
+        if "_theta" in self.__dict__:
+            return self._theta.dtype
+        kinds = [p.value.dtype for _, p in self.named_parameters() if p.is_set]
+        kinds = kinds or [b.dtype for _, b in state.named_buffers(self) if b.dtype.kind == "f"]
+        return np.result_type(*kinds) if kinds else np.dtype(np.float32)
 
     def initialize(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> Self:
         """Draw the missing values and gather all parameters in the two flat vectors.
@@ -122,32 +143,34 @@ class Layer(ABC):
         ------
         ValueError
             If a value is missing and there is no ``rng``. If a parameter occurs twice:
-            ``backward`` writes gradients, so the second one would overwrite the first.
+            ``backward`` writes gradients, so the second one would overwrite the first. If a
+            parameter belongs to another model that is in use.
         """
-        parameters = [p for _, p in self.named_parameters()]
-        if len({id(p) for p in parameters}) < len(parameters):
-            raise ValueError(
-                f"{self!r}: a layer occurs twice; shared parameters are not supported, since "
-                "backward writes gradients and does not add them"
-            )
-        if dtype is None:
-            kinds = [p.value.dtype for p in parameters if p.is_set]
-            dtype = np.result_type(*kinds) if kinds else np.float32
-        kind = np.dtype(dtype)
+        vectors.check_owners(self)
+        self.draw(rng, dtype)
+        kind = self.dtype if dtype is None else np.dtype(dtype)
+        vectors.gather(self, kind)
+        state.cast_buffers(self, kind)
+        return self
+
+    def draw(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> None:
+        """Draw the missing values, without gathering; ``initialize`` has the parameters."""
+        kind = self.dtype if dtype is None else np.dtype(dtype)
         if kind not in (np.float32, np.float64):
             raise ValueError(
                 f"{type(self).__name__}: expected dtype float32 or float64, got {kind}"
             )
         if rng is not None:
             generator = as_generator(rng)
-            for parameter in parameters:
+            for _, parameter in self.named_parameters():
                 parameter.initialize(generator, kind)
             for layer in walk(self):
                 if getattr(layer, "rng", self) is None:
                     layer.rng = generator.spawn(1)[0]
-        size = sum(p.size for p in parameters)
-        _gather(self, np.empty(size, kind), np.empty(size, kind))
-        return self
+
+    def use_vectors(self, theta: Array, grad: Array) -> None:
+        """Take these as ``theta`` and ``grad``; the parameters are views into them already."""
+        self._theta, self._grad = theta, grad
 
     def forget_vectors(self) -> None:
         """Drop ``theta`` and ``grad``; they are gathered again from the parameters on first use."""
@@ -160,33 +183,53 @@ class Layer(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies of views are not views, so a copy makes its flat vectors on first use.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_theta", "_grad")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_theta", "_grad", "_training")}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if "_theta" in self.__dict__:
+            old = self.__dict__.get(name)
+            if value is not old and (holds(value) or holds(old)):
+                raise ValueError(
+                    f"{type(self).__name__}: cannot replace {name!r}: theta and grad of the model "
+                    "have the old one; assign new numbers to parameter.value, or build a new model"
+                )
+        object.__setattr__(self, name, value)
 
     def state_dict(self) -> dict[str, Array]:
-        """Return a copy of every parameter's value by its name, such as ``"0.weight"``."""
-        return {name: p.value.copy() for name, p in self.named_parameters()}
+        """Return a copy of every parameter's value and every buffer by its name.
 
-    def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Copy the values of ``state`` into the parameters: all of them, or none on an error.
+        The names are those of PyTorch, such as ``"0.weight"``; the weight of a ``Linear`` is
+        transposed there, see ``minidl.safetensors.torch_state``.
+        """
+        return state.state_dict(self)
+
+    def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
+        """Set all parameters and buffers to the values of a state, or none on an error.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array
+            In minidl's layout: for PyTorch's use ``minidl.safetensors.load_torch_state``.
 
         Raises
         ------
         ValueError
             If a name is missing or unknown, a shape differs, or a value is not a number.
+        TypeError
+            If a value is a tensor of PyTorch.
         """
-        owner, own = type(self).__name__, dict(self.named_parameters())
-        for name in state:
-            if name not in own:
-                raise ValueError(f"{owner}: no parameter {name!r}{did_you_mean(name, own)}")
-        parts: dict[str, Array] = {}
-        for name, parameter in own.items():
-            if name not in state:
-                raise ValueError(f"{owner}: the state has no value for {name!r}")
-            parts[name] = check_array(
-                owner, name, state[name], parameter.shape, parameter.value.dtype
-            )
-        for name, parameter in own.items():
-            parameter.value = parts[name]
+        state.load_state_dict(self, state_dict)
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of all parameters and buffers, for ``restore``."""
+        buffers = {name: value.copy() for name, value in state.named_buffers(self)}
+        return Snapshot(self.theta.copy(), buffers)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Set all parameters and buffers to those of a snapshot; ValueError if it does not fit."""
+        checked = state.check_snapshot(type(self).__name__, self, snapshot)
+        self.theta[:] = checked.theta
+        state.set_buffers(self, checked.buffers)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -220,13 +263,20 @@ def write_gradients(layer: object, backward: Backward, dy: Array) -> None:
         backward(dy)
 
 
+def infer(layer: object, x: Array) -> Array:
+    """Return the output of a layer in inference mode; it need not have ``__call__``."""
+    y: Array = layer(x) if callable(layer) else layer.forward(x, train=False)[0]  # type: ignore[attr-defined]
+    return y
+
+
 class Sequential(Layer):
     """Layers one after another.
 
     Parameters
     ----------
     *layers : Layer
-        Their parameters become views into this model's ``theta``.
+        Their parameters become views into this model's ``theta``. If some belong to another
+        model, this one shares them: it computes outputs, but cannot be trained.
     rng : int or Generator, optional
         Draws the missing initial values, layer by layer.
     dtype : float32 (default) or float64, optional
@@ -249,11 +299,14 @@ class Sequential(Layer):
                     "a layer is an object with forward(x, train=...) -> y, backward"
                 )
         self.layers = tuple(layers)
+        state.check_buffers(self)
         # Without the input's gradient, the backward pass ends at the first layer with parameters.
         self._first = next(
             (i for i, layer in enumerate(layers) if any(named_parameters(layer))), len(layers)
         )
-        if rng is not None or all(p.is_set for _, p in self.named_parameters()):
+        if (dtype is None or dtype == self.dtype) and vectors.shared_parameter(self):
+            self.draw(rng)  # without vectors, which are those of the other model
+        elif rng is not None or all(p.is_set for _, p in self.named_parameters()):
             self.initialize(rng, dtype)
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
@@ -278,7 +331,7 @@ class Sequential(Layer):
 
     def __call__(self, x: Array) -> Array:
         for layer in self.layers:
-            x = layer(x)
+            x = infer(layer, x)
         return x
 
     def __getitem__(self, i: int) -> Layer:
@@ -299,12 +352,13 @@ class Sequential(Layer):
         x = None if features is None else np.zeros((0, features), self.dtype)
         rows = [("", "layer", "output", "parameters")]
         for i, layer in enumerate(self.layers):
-            x = None if x is None else layer(x)
+            x = None if x is None else infer(layer, x)
             shape = "" if x is None else f"(n, {', '.join(map(str, x.shape[1:]))})"
             count = sum(p.size for _, p in named_parameters(layer))
             rows.append((str(i), repr(layer), shape, f"{count:,}"))
         w = [max(len(row[k]) for row in rows) for k in range(4)]
         lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
         lines.insert(1, "-" * len(lines[0]))
-        total, size = self.theta.size, self.theta.nbytes / 1e6
+        total = sum(p.size for _, p in self.named_parameters())
+        size = total * self.dtype.itemsize / 1e6
         return "\n".join([*lines, f"{total:,} parameters, {self.dtype}, {size:.2f} MB"])

@@ -1,8 +1,10 @@
-"""Layers with parameters, randomness or inner layers: Linear, Dropout, LayerNorm, Residual."""
+"""Layers with parameters, randomness or inner layers, and layers that change the shape."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -81,6 +83,15 @@ class Linear(Layer):
 
         return y, backward
 
+    def config(self) -> dict[str, Any]:
+        """Return the arguments for a layer of this form, as ``minidl.save`` keeps them."""
+        has_bias = self.bias is not None
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": has_bias,
+        }
+
     def __repr__(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"
         return f"Linear({self.in_features}, {self.out_features}{bias})"
@@ -112,6 +123,8 @@ class Dropout(Layer):
             return x, lambda dy: dy
         if self.rng is None:
             raise ValueError(f"{self!r}: needs rng= to train, in the layer or in its Sequential")
+        if x.dtype.kind != "f":
+            raise TypeError(f"{self!r}: expected x of floats, got {x.dtype}")
         # Drawn in float32 for both dtypes: half the cost, and the same masks in both.
         keep = self.rng.random(x.shape, dtype=np.float32) >= self.p
         mask = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
@@ -174,6 +187,119 @@ class LayerNorm(Layer):
 
     def __repr__(self) -> str:
         return f"LayerNorm({self.in_features})"
+
+
+class BatchNorm(Layer):
+    """Normalise each feature over the batch (Ioffe and Szegedy 2015), as ``torch.nn.BatchNorm1d``.
+
+    forward: ``h = (x - mean) / sqrt(var + eps)``, ``y = h * weight + bias``. In training, mean and
+    variance (with divisor n) are those of the batch; in inference, the running ones.
+
+    backward: ``dweight = sum_n dy h``, ``dbias = sum_n dy``, and with ``dh = dy * weight``
+    ``dx = (dh - mean(dh) - h mean(dh h)) / sqrt(var + eps)`` in training, with means over the
+    batch; ``dx = dh / sqrt(var + eps)`` in inference
+
+    In training, ``running = (1 - momentum) * running + momentum * batch``, with the variance of
+    divisor n - 1.
+
+    Parameters
+    ----------
+    features : int
+        ``x`` and ``y`` are ``(n, features)``; in training n is not 1.
+    momentum : float in [0, 1], or None
+        The weight of a new batch in the running mean and variance. With None they are the means
+        over all batches so far.
+    eps : float
+        Added to the variance, so that the square root is not zero.
+    dtype : float32 (default) or float64, optional
+
+    Attributes
+    ----------
+    weight, bias : Parameter, shape (features,)
+        Initially ones and zeros.
+    running_mean, running_var : array, shape (features,)
+        Buffers, initially zeros and ones.
+    num_batches_tracked : array, shape ()
+        A buffer: the number of batches so far.
+    """
+
+    skips_input_grad = True
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        self.in_features = check_int("BatchNorm", "features", features)
+        if momentum is not None:
+            momentum = check_float("BatchNorm", "momentum", momentum, low=0, high=1)
+        self.momentum = momentum
+        self.eps = check_float("BatchNorm", "eps", eps, low=0, open_low=True)
+        self.weight = Parameter(np.ones(features, dtype or np.float32))
+        self.bias = Parameter(np.zeros(features, dtype or np.float32))
+        self.running_mean = np.zeros(features, dtype or np.float32)
+        self.running_var = np.ones(features, dtype or np.float32)
+        self.num_batches_tracked = np.array(0)
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        weight, bias, n = self.weight, self.bias, len(x)
+        check_input(self, x, self.in_features, weight.value)
+        if train and n == 1:
+            raise ValueError(f"{self!r}: expected more than one example to train, got x {x.shape}")
+        if train and n:
+            mean = x.mean(axis=0)
+            centred = x - mean
+            var = np.square(centred).mean(axis=0)
+            self._track(mean, var * (n / (n - 1)))
+        else:
+            centred, var = x - self.running_mean, self.running_var
+        scale = 1 / np.sqrt(var + self.eps)
+        h = centred * scale
+
+        def backward(dy: Array, input_grad: bool = True) -> Array | None:
+            (dy * h).sum(axis=0, out=weight.grad)
+            dy.sum(axis=0, out=bias.grad)
+            if not input_grad:
+                return None
+            dh = dy * weight.value
+            if train and n:
+                dh = dh - dh.mean(axis=0) - h * (dh * h).mean(axis=0)
+            dx: Array = scale * dh
+            return dx
+
+        return h * weight.value + bias.value, backward
+
+    def _track(self, mean: Array, var: Array) -> None:
+        """Add a batch to the running mean and variance."""
+        self.num_batches_tracked = self.num_batches_tracked + 1
+        new = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean = (1 - new) * self.running_mean + new * mean
+        self.running_var = (1 - new) * self.running_var + new * var
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({self.in_features})"
+
+
+class Flatten(Layer):
+    """forward: ``y[n] = x[n]`` as one row; backward: ``dx[n]`` is ``dy[n]`` in the shape of ``x``.
+
+    ``x`` is ``(n, ...)``, ``y`` is ``(n, features)``.
+    """
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        y = x.reshape(len(x), math.prod(x.shape[1:]))
+        return y, lambda dy: dy.reshape(x.shape)
+
+
+class Identity(Layer):
+    """forward: ``y = x``; backward: ``dx = dy``."""
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        return x, lambda dy: dy
 
 
 class Residual(Layer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +26,17 @@ class Parameter:
         The initial value, copied. Use ``Parameter.drawn`` for a value that is drawn later.
     """
 
-    __slots__ = ("_draw", "_grad", "_value", "shape")
+    __slots__ = ("_draw", "_grad", "_root", "_value", "shape")
 
     _value: Array
     _grad: Array
     _draw: Callable[[np.random.Generator], Array] | None
+    _root: weakref.ref[Any] | None
 
     def __init__(self, value: Array) -> None:
         array = np.array(value)
         self.shape: tuple[int, ...] = array.shape
-        self._draw = None
+        self._draw = self._root = None
         value = array if array.dtype.kind == "f" else array.astype(np.float32)
         self.bind(value, np.zeros_like(value))
 
@@ -43,13 +45,17 @@ class Parameter:
         """Return a parameter whose value ``initialize`` will draw, as ``draw(rng)``."""
         parameter = cls.__new__(cls)
         parameter.shape = shape
-        parameter._draw = draw
+        parameter._draw, parameter._root = draw, None
         return parameter
 
     def initialize(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
         """Draw the value, unless there is one already."""
         if self._draw is not None:
-            value = np.ascontiguousarray(self._draw(rng), dtype=dtype)
+            value = np.array(self._draw(rng), dtype=dtype, order="C")
+            if value.shape != self.shape:
+                raise ValueError(
+                    f"a parameter: expected initial values of shape {self.shape}, got {value.shape}"
+                )
             self.bind(value, np.zeros_like(value))
             self._draw = None
 
@@ -62,6 +68,25 @@ class Parameter:
             Of the parameter's shape and of one dtype. They are not copied.
         """
         self._value, self._grad = value, grad
+
+    @property
+    def root(self) -> Any:
+        """The model whose vectors hold the parameter; None if there is none, or no longer."""
+        return None if self._root is None else self._root()
+
+    @root.setter
+    def root(self, model: Any) -> None:
+        self._root = weakref.ref(model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy belongs to no model yet.
+        names = ("shape", "_draw", "_value", "_grad") if self.is_set else ("shape", "_draw")
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._root = None
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         # Called only while a slot is empty, so this costs nothing once there is a value.
@@ -140,7 +165,19 @@ def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Par
 
 def walk(layer: object) -> Iterator[Any]:
     """Yield ``layer`` itself, then every layer in it, outer layers before inner ones."""
-    yield layer
-    for _, member in members(layer):
+    return (inner for _, inner in named_layers(layer))
+
+
+def named_layers(layer: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what ``walk`` yields, each layer with its prefix: ``""``, ``"0."``, ``"0.inner."``."""
+    yield prefix, layer
+    for name, member in members(layer):
         if not isinstance(member, Parameter):
-            yield from walk(member)
+            yield from named_layers(member, f"{prefix}{name}.")
+
+
+def holds(value: object) -> bool:
+    """Return whether ``value`` is a parameter, a layer, or a list or tuple with one."""
+    if isinstance(value, (list, tuple)):
+        return any(map(holds, value))
+    return isinstance(value, Parameter) or is_layer(value)

@@ -49,10 +49,13 @@ def save(picture: Any, path: str | os.PathLike[str]) -> None:
 def line_plot(
     path: str | os.PathLike[str], *panels: Panel, title: str = "", legend_below: bool = False
 ) -> None:
-    """Draw panels side by side; ``legend_below`` draws one legend for panels with equal labels."""
-    # A legend in the axes would cover some of many curves.
+    """Draw panels side by side, with a legend below each, or beside it for more than four curves.
+
+    ``legend_below`` draws one legend for panels with equal labels. A legend never covers a curve.
+    The label of an axis of accuracies says where the axis begins, if that is above 0.
+    """
     beside = [len(panel.curves) > 4 and not legend_below for panel in panels]
-    picture = figure(5.2 * len(panels) + 3.2 * sum(beside), 3.8)
+    picture = figure(5.2 * len(panels) + 3.2 * sum(beside), 4.1)
     for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for i, (label, (x, y)) in enumerate(panel.curves.items()):
             style = ("--" if label in panel.dashed else "-") + ("o" if panel.xticks else "")
@@ -69,14 +72,16 @@ def line_plot(
             axes.xaxis.get_major_locator().set_params(integer=True)
         if panel.ylog:
             axes.set_yscale("log", nonpositive="mask")
-        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel, title=panel.title)
+        low = axes.get_ylim()[0]
+        cut = f"\n(axis from {low:.2g})" if "accuracy" in panel.ylabel and low > 0 else ""
+        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel + cut, title=panel.title)
         axes.grid(alpha=0.3)
         if legend_below:
             continue
         if len(panel.curves) > 4:
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
         elif len(panel.curves) > 1 or panel.mark is not None:
-            axes.legend()
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small")
     if legend_below:
         handles, labels = axes.get_legend_handles_labels()
         picture.legend(handles, labels, loc="outside lower center", ncols=len(labels))

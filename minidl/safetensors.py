@@ -30,7 +30,7 @@ def transposed(model: Layer) -> set[str]:
 
 
 def torch_state(model: Layer) -> dict[str, Array]:
-    """Return a copy of the value of each parameter by its name, in PyTorch's layout."""
+    """Return a copy of each parameter and buffer by its name, in PyTorch's layout."""
     names = transposed(model)
     return {
         name: np.array(value.T if name in names else value, order="C")
@@ -39,27 +39,31 @@ def torch_state(model: Layer) -> dict[str, Array]:
 
 
 def load_torch_state(model: Layer, state: Mapping[str, Array]) -> None:
-    """Set all parameters to values in PyTorch's layout, or none if there is an error.
+    """Set all parameters and buffers to values in PyTorch's layout, or none on an error.
+
+    Parameters
+    ----------
+    model : Layer
+    state : mapping of str to array
+        Such as ``module.state_dict()``; tensors on the CPU are taken too.
 
     Raises
     ------
     ValueError
         If a name is missing or unknown, or a shape differs (the message has minidl's layout).
     """
-    names = transposed(model)
-    model.load_state_dict(
-        {k: np.transpose(v) if k in names and np.ndim(v) == 2 else v for k, v in state.items()}
-    )
+    names, arrays = transposed(model), {name: np.asarray(value) for name, value in state.items()}
+    model.load_state_dict({k: v.T if k in names and v.ndim == 2 else v for k, v in arrays.items()})
 
 
 def save(path: str | os.PathLike[str], model: Layer) -> None:
-    """Write the parameters of a model for PyTorch (needs safetensors)."""
+    """Write the parameters and buffers of a model for PyTorch (needs safetensors)."""
     with atomic(path) as temporary:
         require("safetensors.numpy", "safetensors").save_file(torch_state(model), temporary)
 
 
 def load(path: str | os.PathLike[str], model: Layer) -> None:
-    """Read parameters that PyTorch or ``save`` wrote (needs safetensors).
+    """Read parameters and buffers that PyTorch or ``save`` wrote (needs safetensors).
 
     Raises
     ------
@@ -86,4 +90,4 @@ def load(path: str | os.PathLike[str], model: Layer) -> None:
         raise ValueError(f"{path}: {error}") from error
 
 
-_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "BOOL": "?"}

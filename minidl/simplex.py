@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minidl.simplex_map import Entries, RegularizedMap, SimplexMap, shift
+from minidl.simplex_map import Entries, RegularizedMap, SimplexMap, row_sums, shift
 from minidl.thresholds import row_thresholds
 from minidl.typing import Array
 from minidl.validation import check_float
@@ -53,13 +53,13 @@ def _row_dots(a: Array, b: Array) -> Array:
     return np.asarray(np.einsum("nk,nk->n", a, b))
 
 
-def _shortfall(z: Array, tau: Array, labels: Entries) -> float:
-    """Return ``sum y (tau - z)_+``: how far the labels' logits are below the threshold."""
+def _shortfall(z: Array, tau: Array, labels: Entries) -> Array:
+    """Return ``sum_k y_k (tau - z_k)_+`` for each row: how far labels are below the threshold."""
     rows, columns, weight = labels
     missing = tau.ravel()[rows] - z[rows, columns]
     np.maximum(missing, 0, out=missing)
     missing *= weight
-    return float(missing.sum(dtype=np.float64))
+    return row_sums(missing, labels, len(z))
 
 
 class _Softmax(RegularizedMap):
@@ -83,7 +83,7 @@ class _Softmax(RegularizedMap):
         p = np.asarray(p)
         return np.asarray((p * np.log(np.where(p > 0, p, 1))).sum(axis=axis))
 
-    def fenchel_young(self, z: Array, labels: Entries) -> tuple[float, Array]:
+    def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:
         # Few classes: keep the batch contiguous, so that sums over classes are sums of long
         # vectors. That takes two thirds of the time, and this function is a sixth of a small
         # network's training step. Many classes: keep rows contiguous.
@@ -98,13 +98,12 @@ class _Softmax(RegularizedMap):
         total = p.sum(axis=0)
         p /= total
         # log(total) >= 0 and label_logits <= 0: not negative, whatever the rounding.
-        missing = np.log(total)[rows] - label_logits
-        value = (missing * weight).sum(dtype=np.float64)
+        values = np.log(total)[rows] - label_logits
         if not isinstance(weight, float):
-            # KL(y, p): at y = p two sums cancel and may leave a negative rounding error.
-            value = np.maximum(value + (weight * np.log(weight)).sum(dtype=np.float64), 0)
+            # KL(y, p): at y = p two terms cancel and may leave a negative rounding error.
+            values = np.maximum(row_sums(weight * (values + np.log(weight)), labels, n), 0)
         flat[at_label] -= weight
-        return float(value), p.T
+        return values, p.T
 
 
 class _Sparsemax(RegularizedMap):
@@ -148,13 +147,14 @@ class _Sparsemax(RegularizedMap):
         p = np.asarray(p)
         return np.asarray((p * (p - 1) / 2).sum(axis=axis))
 
-    def fenchel_young(self, z: Array, labels: Entries) -> tuple[float, Array]:
+    def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:
         z = shift(z)[0]
         p, tau = self.project_with_threshold(z)
         rows, columns, weight = labels
         p[rows, columns] -= weight
-        divergence = _row_dots(p, p).sum(dtype=np.float64) / 2
-        return float(divergence) + _shortfall(z, tau, labels), p
+        values = _row_dots(p, p) / 2
+        values += _shortfall(z, tau, labels)
+        return values, p
 
 
 class _Entmax15(RegularizedMap):
@@ -206,7 +206,7 @@ class _Entmax15(RegularizedMap):
         p = np.asarray(p)
         return np.asarray((p * (np.sqrt(p) - 1) * (4 / 3)).sum(axis=axis))
 
-    def fenchel_young(self, z: Array, labels: Entries) -> tuple[float, Array]:
+    def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:
         z = shift(z)[0]
         p, tau = self.project_with_threshold(z)
         rows, columns, weight = labels
@@ -214,10 +214,12 @@ class _Entmax15(RegularizedMap):
         r, root = np.sqrt(p), np.sqrt(weight)
         at = r[rows, columns]
         r[rows, columns] = 0
-        divergence = _row_dots(p, r).sum(dtype=np.float64)
-        divergence += (np.square(root - at) * (2 * root + at)).sum(dtype=np.float64)
+        values = _row_dots(p, r)
+        values += row_sums(np.square(root - at) * (2 * root + at), labels, len(z))
+        values *= 2 / 3
+        values += _shortfall(z, tau, labels)
         p[rows, columns] -= weight
-        return float(divergence) * 2 / 3 + _shortfall(z, tau, labels), p
+        return values, p
 
 
 class relumax(SimplexMap):  # noqa: N801 - lower case as softmax and sparsemax

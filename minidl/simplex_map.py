@@ -16,7 +16,8 @@ from minidl.typing import Array
 Entries = tuple[Array, Array, Array | float]
 """The nonzero entries of a matrix of label distributions: row indices, column indices, values.
 
-Indices are int64, so that arithmetic with them cannot overflow.
+Indices are int64, so that arithmetic with them cannot overflow. For labels, where each row has
+one entry and in order, the values are the float 1.0.
 """
 
 
@@ -29,6 +30,14 @@ def shift(z: Array) -> tuple[Array, Array]:
     top = z[np.arange(len(z)), z.argmax(axis=-1)][:, None]
     with np.errstate(invalid="ignore", over="ignore"):
         return z - (top + (top - top)), top  # top - top is NaN where top is not finite
+
+
+def row_sums(terms: Array, labels: Entries, n: int) -> Array:
+    """Sum terms, one for each entry of ``labels``, over each of the ``n`` rows."""
+    rows, _, values = labels
+    if isinstance(values, float):  # one entry in each row
+        return terms
+    return np.bincount(rows, terms, minlength=n)
 
 
 class SimplexMap(ABC):
@@ -175,8 +184,8 @@ class RegularizedMap(SimplexMap):
     ...         return self.temperature * softmax.omega(p, axis)
     ...
     ...     def fenchel_young(self, z, labels):
-    ...         value, dz = softmax.fenchel_young(z / self.temperature, labels)
-    ...         return self.temperature * value, dz
+    ...         values, dz = softmax.fenchel_young(z / self.temperature, labels)
+    ...         return self.temperature * values, dz
     >>> layer, loss = Simplex(Tempered(2.0)), FenchelYoung(Tempered(2.0))
     """
 
@@ -185,10 +194,11 @@ class RegularizedMap(SimplexMap):
         """Return the regulariser: 0 at the corners of the simplex, negative elsewhere."""
 
     @abstractmethod
-    def fenchel_young(self, z: Array, labels: Entries) -> tuple[float, Array]:
-        """Return the Fenchel-Young loss, summed over the rows, and its gradient ``p - y``.
+    def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:
+        """Return the Fenchel-Young loss of each row, (n,), and its gradient ``p - y``, (n, K).
 
-        The loss of a row is ``omega*(z) + omega(y) - <z, y>``.
+        The loss of a row is ``omega*(z) + omega(y) - <z, y>``. ``row_sums`` sums over the entries
+        of the rows of ``y``.
 
         Parameters
         ----------

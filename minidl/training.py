@@ -1,24 +1,26 @@
-"""Mini-batch training: ``fit``, ``evaluate``, callbacks."""
+"""Mini-batch training: ``fit``."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from minidl.data.dataset import Dataset, Split
-from minidl.history import Epoch, History
-from minidl.layer import Layer, Sequential, write_gradients
+from minidl.callbacks import Callback, Run
+from minidl.contract import check_model, checked, checked_loss
+from minidl.data.dataset import Dataset
+from minidl.evaluation import evaluate
+from minidl.history import Epoch, History, Mode
+from minidl.layer import Layer, Sequential, infer, write_gradients
 from minidl.losses import Loss
+from minidl.metrics import Metric
 from minidl.optim import Optimizer
 from minidl.rng import as_generator
 from minidl.typing import Array, Rng
-from minidl.validation import check_float, check_int, did_you_mean, require
+from minidl.validation import check_int, did_you_mean
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -26,113 +28,6 @@ class NonFiniteLossError(FloatingPointError):
 
     The message names the epoch, the step and the first layer whose output is not finite.
     """
-
-
-@dataclass
-class Run:
-    """The state of a training run, as callbacks see it."""
-
-    model: Layer
-    optimizer: Optimizer
-    history: History
-    epochs: int
-    batches: int
-    """The number of batches in one epoch."""
-
-
-class Callback:
-    """Methods that ``fit`` calls during training; a subclass overrides those that it needs."""
-
-    def on_start(self, run: Run) -> None:
-        """Called before the first epoch."""
-
-    def on_batch(self, run: Run) -> None:
-        """Called after each step."""
-
-    def on_epoch(self, run: Run) -> bool | None:
-        """Called after each epoch, when ``run.history`` has its record. True ends the training."""
-
-    def on_end(self, run: Run) -> None:
-        """Called when training ends, in whatever way."""
-
-
-class EarlyStopping(Callback):
-    """Stop when ``monitor`` has not improved by more than ``min_delta`` for ``patience`` epochs.
-
-    Accuracies improve when they rise, losses when they fall.
-    """
-
-    def __init__(
-        self, patience: int = 5, *, monitor: str = "valid_accuracy", min_delta: float = 0.0
-    ) -> None:
-        known = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-        if monitor not in known:
-            raise ValueError(f"EarlyStopping: no monitor {monitor!r}{did_you_mean(monitor, known)}")
-        self.patience = check_int("EarlyStopping", "patience", patience)
-        self.min_delta = check_float("EarlyStopping", "min_delta", min_delta, low=0)
-        self.monitor = monitor
-
-    def on_epoch(self, run: Run) -> bool:
-        values = run.history.column(self.monitor)
-        if None in values:
-            raise ValueError(f"EarlyStopping: this run does not measure {self.monitor}")
-        sign = -1 if self.monitor.endswith("loss") else 1
-        best, when = -math.inf, 0
-        for epoch, value in enumerate(values):
-            if sign * value > best + self.min_delta:
-                best, when = sign * value, epoch
-        return len(values) - 1 - when >= self.patience
-
-
-class Progress(Callback):
-    """A progress bar over all steps, with the remaining time (needs tqdm)."""
-
-    def on_start(self, run: Run) -> None:
-        done = max(len(run.history) - 1, 0) * run.batches
-        total = run.epochs * run.batches
-        self.bar: Any = require("tqdm", "examples").tqdm(total=total, initial=done, unit="step")
-
-    def on_batch(self, run: Run) -> None:
-        self.bar.update()
-
-    def on_epoch(self, run: Run) -> None:
-        last = run.history[-1]
-        shown = {"loss": last.train_loss, "valid": last.valid_accuracy}
-        self.bar.set_postfix({k: f"{v:.4f}" for k, v in shown.items() if v is not None})
-
-    def on_end(self, run: Run) -> None:
-        self.bar.close()
-
-
-class WriteHistory(Callback):
-    """Write the history to a JSON file after each epoch, so that an interrupted run keeps it."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
-
-    def on_epoch(self, run: Run) -> None:
-        run.history.to_json(self.path)
-
-
-def outputs(model: Layer, split: Split) -> Array:
-    """Return the outputs of ``model`` for all rows of ``split``, in evaluation mode."""
-    return np.concatenate([model(x) for x in split.chunks(model.dtype)])
-
-
-def evaluate(model: Layer, split: Split, loss: Loss) -> tuple[float, float | None]:
-    """Return the loss and the accuracy over all rows of ``split``, in evaluation mode.
-
-    Returns
-    -------
-    loss : float
-    accuracy : float or None
-        The share of rows whose largest output is that of the label; None for a regression.
-    """
-    logits = outputs(model, split)
-    value, _ = loss(logits, split.y)
-    if split.y.dtype.kind == "f":
-        return value, None
-    return value, float(np.mean(logits.argmax(axis=1) == split.y))
 
 
 def fit(
@@ -144,7 +39,10 @@ def fit(
     epochs: int,
     batch_size: int = 64,
     rng: Rng,
-    callbacks: Sequence[Callback] = (),
+    metrics: Mapping[str, Metric] | None = None,
+    monitor: str | None = None,
+    mode: Mode | None = None,
+    callbacks: Sequence[Callback] | None = None,
     restore_best: bool = False,
     evaluate_train: bool = True,
     history: History | None = None,
@@ -155,6 +53,7 @@ def fit(
     ----------
     model : Layer
     dataset : Dataset
+        Its targets are whatever the loss takes. Weights of examples are passed to the loss.
     loss : Loss
     optimizer : Optimizer
         Made for this model.
@@ -162,15 +61,26 @@ def fit(
         The number of passes over the training examples.
     batch_size : int
         The number of examples in a batch. The last batch of an epoch may be smaller.
-    rng : int or Generator
+    rng : int, SeedSequence or Generator
         Orders the examples. With a seed, the order in an epoch depends only on the seed and the
         number of the epoch, so that a run can be resumed.
-    callbacks : sequence of Callback
+    metrics : mapping, optional
+        Figures of your own by name: ``metric(outputs, y)``, measured after each epoch and kept
+        in the history as ``"train_NAME"`` and ``"valid_NAME"``.
+    monitor : str, optional
+        The figure that the best epoch, ``restore_best`` and early stopping follow. By default
+        ``"valid_accuracy"``, or ``"valid_loss"`` where no accuracy is measured, or
+        ``"train_loss"`` without a validation part.
+    mode : {"min", "max"}, optional
+        Whether the lowest or the highest figure is the best. By default the lowest for names
+        that end in ``loss`` or ``error``, the highest for others.
+    callbacks : sequence of Callback, optional
     restore_best : bool
-        Whether to leave the model with its best parameters instead of the last ones, however
-        training ends: after all epochs, by early stopping, a loss that is not finite, or Ctrl-C.
+        Whether to leave the model with its best parameters and buffers instead of the last ones,
+        however training ends: after all epochs, by early stopping, a loss that is not finite, or
+        Ctrl-C.
     evaluate_train : bool
-        Whether to measure the training accuracy after each epoch.
+        Whether to measure the figures of the training part after each epoch.
     history : History, optional
         Filled during training, so that an interrupted run leaves its records. If it already has
         records, training resumes after the last epoch in it.
@@ -185,77 +95,178 @@ def fit(
     NonFiniteLossError
         When the loss of a batch is NaN or infinite; names the epoch, the step and the first layer
         whose output is not finite.
+    TypeError, ValueError
+        For wrong arguments; for targets that the loss does not take; for a layer or loss that
+        does not keep its contract. Names the part of the data, the layer or the loss.
     """
-    if optimizer.model is not model:
-        raise ValueError("fit: the optimizer was made for another model")
+    callbacks = check_arguments("fit", model, dataset, loss, optimizer, callbacks)
     epochs = check_int("fit", "epochs", epochs, low=0)
     batch_size = check_int("fit", "batch_size", batch_size)
     history = History() if history is None else history
     train, batches = dataset.train, -(-len(dataset.train) // batch_size)
     run = Run(model, optimizer, history, epochs, batches)
+    on_gradient = [c for c in callbacks if type(c).on_gradient is not Callback.on_gradient]
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
-    record = Recorder(run, dataset, loss, evaluate_train)
-    for callback in callbacks:
-        callback.on_start(run)
-    try:
-        if not history.records:
-            record(None)
-        for epoch in range(len(history), epochs + 1):
-            total = 0.0
-            order = epoch_rng(rng, epoch)
-            for step, (x, y) in enumerate(train.batches(batch_size, order, model.dtype)):
-                logits, backward = model.forward(x, train=True)
-                value, dlogits = loss(logits, y)
-                if not math.isfinite(value):
-                    raise NonFiniteLossError(diagnose(model, x, value, epoch, step))
-                write_gradients(model, backward, dlogits)
-                optimizer.step()
-                total += value
-                for callback in on_batch:
-                    callback.on_batch(run)
-            record(total / batches)
-            stops = [callback.on_epoch(run) for callback in callbacks]
-            if any(stops):
-                break
-    finally:
-        if restore_best and history.best_theta is not None:
-            model.theta[:] = history.best_theta
+    with training(model, dataset), np.errstate(all="ignore"):
+        record = Recorder(run, dataset, loss, evaluate_train, metrics)
+        record.follow(monitor, mode)
         for callback in callbacks:
-            callback.on_end(run)
+            callback.on_start(run)
+        try:
+            if not history.records:
+                record(None)
+            first = True
+            for epoch in range(len(history), epochs + 1):
+                total = 0.0
+                order = epoch_rng(rng, epoch)
+                for step, (x, *y) in enumerate(train.batches(batch_size, order, model.dtype)):
+                    if first:
+                        value, first = first_step(model, loss, x, *y), False
+                    else:
+                        logits, backward = model.forward(x, train=True)
+                        value, dlogits = loss(logits, *y)
+                        if math.isfinite(value):
+                            write_gradients(model, backward, dlogits)
+                    if not math.isfinite(value):
+                        raise NonFiniteLossError(diagnose(model, x, value, epoch, step))
+                    for callback in on_gradient:
+                        callback.on_gradient(run)
+                    optimizer.step()
+                    total += value
+                    for callback in on_batch:
+                        callback.on_batch(run)
+                record(total / batches)
+                stops = [callback.on_epoch(run) for callback in callbacks]
+                if any(stops):
+                    break
+        finally:
+            if restore_best and history.best_snapshot is not None:
+                history.restore_best(model)
+            for callback in callbacks:
+                callback.on_end(run)
     return history
+
+
+def first_step(model: Layer, loss: Loss, x: Array, *y: Array) -> float:
+    """Write the gradients of a batch, and name the layer or loss that breaks its contract.
+
+    The numbers are those of a step without these checks, which take time.
+    """
+    with checked(model) as forward:
+        logits, backward = forward(x, train=True)
+        value, dlogits = checked_loss(loss, logits, *y)
+        if math.isfinite(value):
+            write_gradients(model, backward, dlogits)
+    return value
+
+
+def check_arguments(
+    owner: str,
+    model: object,
+    dataset: object,
+    loss: object,
+    optimizer: object,
+    callbacks: Sequence[Callback] | None,
+) -> list[Callback]:
+    """Check what training is given, and return the callbacks as a list."""
+    check_model(owner, model)
+    if not isinstance(dataset, Dataset):
+        hint = "; use Dataset((x, y))" if isinstance(dataset, (tuple, list)) else ""
+        raise TypeError(f"{owner}: expected a Dataset, got a {type(dataset).__name__}{hint}")
+    if isinstance(loss, type) or not callable(loss):
+        raise TypeError(f"{owner}: expected a loss as CrossEntropy(), got {loss!r:.80}")
+    if isinstance(optimizer, type) or not hasattr(optimizer, "model"):
+        raise TypeError(f"{owner}: expected an optimizer as Adam(model), got {optimizer!r:.80}")
+    if optimizer.model is not model:
+        raise ValueError(f"{owner}: the optimizer was made for another model")
+    if isinstance(callbacks, Callback):
+        raise TypeError(f"{owner}: expected a list of callbacks, got {callbacks!r}")
+    checked_callbacks = list(callbacks or ())
+    for callback in checked_callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"{owner}: expected callbacks as EarlyStopping(), got {callback!r}")
+    return checked_callbacks
+
+
+@contextlib.contextmanager
+def training(model: Layer, dataset: Dataset) -> Iterator[None]:
+    """Mark a model as being trained, and keep the scale of its pixels for new rows.
+
+    Raises
+    ------
+    RuntimeError
+        If another thread trains the model, or a callback tries to.
+    """
+    mark = object()
+    if model.__dict__.setdefault("_training", mark) is not mark:
+        raise RuntimeError(f"fit: the model is being trained already: {model!r:.80}")
+    try:
+        train = dataset.train
+        model.trained_on = train.x.dtype == np.uint8, train.scale
+        yield
+    finally:
+        del model.__dict__["_training"]
 
 
 class Recorder:
     """Evaluate the model after each epoch and append the record to the history."""
 
-    def __init__(self, run: Run, dataset: Dataset, loss: Loss, evaluate_train: bool) -> None:
+    def __init__(
+        self,
+        run: Run,
+        dataset: Dataset,
+        loss: Loss,
+        evaluate_train: bool,
+        metrics: Mapping[str, Metric] | None = None,
+    ) -> None:
         self.run, self.dataset, self.loss = run, dataset, loss
-        self.evaluate_train = evaluate_train
+        self.evaluate_train, self.metrics = evaluate_train, dict(metrics or {})
         self.since = time.perf_counter()
 
+    def follow(self, monitor: str | None, mode: Mode | None) -> None:
+        """Let the history follow a figure; ValueError if it is not measured."""
+        figures = ["loss", *getattr(self.loss, "metrics", {}), *self.metrics]
+        known = ["train_loss"]
+        if self.evaluate_train:
+            known += [f"train_{name}" for name in figures[1:]]
+        if self.dataset.valid is not None:
+            known += [f"valid_{name}" for name in figures]
+        if monitor is not None and monitor not in known:
+            raise ValueError(f"fit: no figure {monitor!r} to monitor{did_you_mean(monitor, known)}")
+        self.run.history.follow(self.run.model, monitor, mode)
+
     def __call__(self, train_loss: float | None) -> None:
-        run, valid = self.run, self.dataset.valid
+        """Append a record; ``train_loss`` is None before training, where it is evaluated."""
+        run = self.run
         lr = run.optimizer.lr_at(max(run.optimizer.steps - 1, 0))
-        train_accuracy = valid_loss = valid_accuracy = None
+        figures: dict[str, float] = {}
         if self.evaluate_train or train_loss is None:
-            before, train_accuracy = evaluate(run.model, self.dataset.train, self.loss)
-            train_loss = before if train_loss is None else train_loss
-        if valid is not None:
-            valid_loss, valid_accuracy = evaluate(run.model, valid, self.loss)
+            figures |= self._evaluate("train")
+        if train_loss is not None:
+            figures = {**figures, "train_loss": train_loss}
+        if self.dataset.valid is not None:
+            figures |= self._evaluate("valid")
         now = time.perf_counter()
         seconds, self.since = now - self.since, now
-        epoch = len(run.history)
-        run.history.append(
-            Epoch(epoch, train_loss, train_accuracy, valid_loss, valid_accuracy, seconds, lr),
-            run.model.theta,
-        )
+        run.history.append(Epoch(len(run.history), seconds, lr, figures), run.model)
+
+    def _evaluate(self, key: str) -> dict[str, float]:
+        """Return the figures of one part, with its name before theirs."""
+        try:
+            found = evaluate(self.run.model, self.dataset.splits[key], self.loss, self.metrics)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{self.dataset.name}: {key}: {error}") from error
+        return {f"{key}_{name}": figure for name, figure in found.items()}
 
 
 def epoch_rng(rng: Rng, epoch: int) -> np.random.Generator:
     """Return the generator for the order of the examples in one epoch."""
+    # The spawn key makes this stream independent of those of layers with the same seed.
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
-        # The spawn key makes this stream independent of those of layers with the same seed.
         return np.random.default_rng(np.random.SeedSequence(int(rng), spawn_key=(2**16, epoch)))
+    if isinstance(rng, np.random.SeedSequence):
+        key = (*rng.spawn_key, 2**16, epoch)
+        return np.random.default_rng(np.random.SeedSequence(rng.entropy, spawn_key=key))
     return as_generator(rng)
 
 
@@ -265,7 +276,7 @@ def diagnose(model: Layer, x: Array, value: float, epoch: int, step: int) -> str
     if not np.isfinite(x).all():
         return f"{where}; the batch itself is not finite"
     for i, layer in enumerate(model.layers if isinstance(model, Sequential) else [model]):
-        x = layer(x)
+        x = infer(layer, x)
         if not np.isfinite(x).all():
             return f"{where}; the first output that is not finite is that of layer {i}, {layer!r}"
     return f"{where}, though every layer's output is finite"

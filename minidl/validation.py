@@ -79,6 +79,23 @@ def check_array(
     return array.astype(dtype)
 
 
+def check_weight(owner: str, weight: object, n: int) -> Array:
+    """Return weights of ``n`` examples as float64; ValueError unless finite and not negative."""
+    array = np.asarray(weight)
+    if array.shape != (n,):
+        raise ValueError(f"{owner}: expected weight of shape ({n},), got {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{owner}: expected weight of numbers, got dtype {array.dtype}")
+    array = array.astype(np.float64)
+    wrong = np.flatnonzero(~((array >= 0) & (array < math.inf)))
+    if len(wrong):
+        i = int(wrong[0])
+        raise ValueError(
+            f"{owner}: expected finite weights that are not negative, got weight[{i}] = {array[i]}"
+        )
+    return array
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Import an optional dependency; if it is missing, the error names the extra to install."""
     try:

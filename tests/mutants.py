@@ -2,7 +2,7 @@
 
     python tests/mutants.py --number 400            # sample, run, write mutants.csv; resumes
     python tests/mutants.py --again survived        # run the recorded survivors once more
-    python tests/mutants.py --module optim.py --show
+    python tests/mutants.py --module optim/base.py --show
 
 A mutant is ``minidl/`` with one expression or statement changed: a comparison operator, an
 arithmetic operator, ``and`` and ``or``, a negated condition, a constant, a unary minus, two swapped
@@ -56,7 +56,7 @@ Survey_ = dict[str, dict[str, Any]]
 FORMULAS = {
     "backward", "fenchel_young", "forward", "hessian", "jvp_rows", "omega", "project_rows",
     "project_with_threshold", "second_derivative", "hessian_vector_product", "vjp_rows", "_centred", "_shortfall",
-    "_threshold_of_sorted", "losses.py:__call__", "online/kernels.py", "data/scenes.py", "__repr__",
+    "_threshold_of_sorted", "per_example", "online/kernels.py", "data/scenes.py", "__repr__",
 }  # fmt: skip
 """Functions by name, with their module where other functions have the same name; modules."""
 
@@ -77,9 +77,10 @@ TESTS = {
     "layer.py": "test_layer test_layers test_training",
     "layers.py": "test_layers test_layer",
     "linear.py": "test_linear",
-    "losses.py": "test_losses test_labels test_hessians test_simplex_losses",
+    "losses": "test_losses test_labels test_hessians test_simplex_losses",
+    "metrics.py": "test_metrics",
     "online": "test_online test_online_losses",
-    "optim.py": "test_optim test_training",
+    "optim": "test_optim test_training",
     "parameter.py": "test_layer test_layers",
     "parity": "test_parity test_parity_convert test_parity_faults",
     "plots.py": "test_plots",

@@ -43,7 +43,8 @@ def run(seed=0, dtype="float32", generators=("PCG64", "PCG64"), optimizer="Adam"
         model.grad[:] = rng.normal(size=model.grad.size)
         optimizer.step()
         model.forward(np.ones((4, 6), dtype), train=True)
-        history.append(Epoch(epoch, 1.0, 0.5, None, 0.1 * seed, 0.1, 0.01), model.theta)
+        figures = {"train_loss": 1.0, "train_accuracy": 0.5, "valid_accuracy": 0.1 * seed}
+        history.append(Epoch(epoch, 0.1, 0.01, figures), model)
     return model, optimizer, history
 
 
@@ -72,8 +73,8 @@ def test_everything_is_restored(tmp_path, kind, optimizer, dtype):
     history = checkpoint.load(tmp_path / "run.npz", *other[:2])
     np.testing.assert_equal(state(*other[:2]), state(*saved[:2]))
     assert history.to_dict() == saved[2].to_dict()
-    np.testing.assert_array_equal(history.best_theta, saved[2].best_theta)
-    assert history.best_theta.dtype == dtype
+    np.testing.assert_array_equal(history.best_snapshot.theta, saved[2].best_snapshot.theta)
+    assert history.best_snapshot.theta.dtype == dtype
     x = np.ones((4, 6), dtype)
     masks = [model.forward(x, train=True)[0] for model in (saved[0], other[0])]
     np.testing.assert_array_equal(*masks)
@@ -107,11 +108,17 @@ def put(container, *keys, value):
 
 
 DAMAGE = {
-    "format": lambda a, m: put(m, "format", value=2),
-    "format as text": lambda a, m: put(m, "format", value="1"),
+    "format": lambda a, m: put(m, "format", value=1),
+    "format as text": lambda a, m: put(m, "format", value="2"),
     "no format": lambda a, m: drop(m, "format"),
     "meta is a list": lambda a, m: [m],
     "meta is a number": lambda a, m: 7,
+    "no architecture": lambda a, m: drop(m, "architecture"),
+    "architecture is a list": lambda a, m: put(m, "architecture", value=[]),
+    "layers are a number": lambda a, m: put(m, "architecture", "arguments", "layers", value=3),
+    "layers are numbers": lambda a, m: put(m, "architecture", "arguments", "layers", "items", value=[1, 2, 3, 4, 5]),
+    "another layer": lambda a, m: put(m, "architecture", "arguments", "layers", "items", 1, "class", value="Tanh"),
+    "no arguments": lambda a, m: drop(m["architecture"], "arguments"),
     "no streams": lambda a, m: drop(m, "streams"),
     "streams are a number": lambda a, m: put(m, "streams", value=2),
     "streams are a mapping": lambda a, m: put(m, "streams", value={"a": 1, "b": 2}),
@@ -140,11 +147,11 @@ DAMAGE = {
     "text for a bias": lambda a, m: put(a, "model/3.bias", value=np.array(["a", "b", "c"])),
     "complex bias": lambda a, m: put(a, "model/3.bias", value=np.ones(3, complex)),
     "unknown parameter": lambda a, m: put(a, "model/4.bias", value=np.ones(3)),
-    "short best parameters": lambda a, m: put(a, "best_theta", value=np.ones(82)),
-    "long best parameters": lambda a, m: put(a, "best_theta", value=np.ones(84)),
-    "one best parameter": lambda a, m: put(a, "best_theta", value=np.ones(1)),
-    "best parameters as a matrix": lambda a, m: put(a, "best_theta", value=np.ones((83, 1))),
-    "text for best parameters": lambda a, m: put(a, "best_theta", value=np.full(83, "x")),
+    "short best parameters": lambda a, m: put(a, "best/theta", value=np.ones(82)),
+    "long best parameters": lambda a, m: put(a, "best/theta", value=np.ones(84)),
+    "one best parameter": lambda a, m: put(a, "best/theta", value=np.ones(1)),
+    "best parameters as a matrix": lambda a, m: put(a, "best/theta", value=np.ones((83, 1))),
+    "text for best parameters": lambda a, m: put(a, "best/theta", value=np.full(83, "x")),
     "history is a list": lambda a, m: put(m, "history", value=[]),
     "history is null": lambda a, m: put(m, "history", value=None),
     "history without ties": lambda a, m: drop(m["history"], "ties"),
@@ -153,7 +160,11 @@ DAMAGE = {
     "records are a number": lambda a, m: put(m, "history", "records", value=3),
     "a record is a number": lambda a, m: put(m, "history", "records", 2, value=3),
     "a record without a figure": lambda a, m: drop(m["history"]["records"][2], "lr"),
-    "a record with another figure": lambda a, m: put(m, "history", "records", 2, "f1", value=3),
+    "a record with a boolean": lambda a, m: put(m, "history", "records", 2, "f1", value=True),
+    "a record without its loss": lambda a, m: drop(m["history"]["records"][2], "train_loss"),
+    "another monitor": lambda a, m: put(m, "history", "monitor", value=3),
+    "no monitor": lambda a, m: drop(m["history"], "monitor"),
+    "another mode": lambda a, m: put(m, "history", "mode", value="best"),
     "text for a figure": lambda a, m: put(m, "history", "records", 2, "valid_accuracy", value="x"),
     "null for a loss": lambda a, m: put(m, "history", "records", 2, "train_loss", value=None),
 }  # fmt: skip
@@ -199,7 +210,7 @@ def test_the_format_is_named(tmp_path):
     path = tmp_path / "run.npz"
     checkpoint.save(path, *run(1))
     rewrite(path, lambda arrays, meta: put(meta, "format", value=99))
-    with pytest.raises(ValueError, match=r"run\.npz: expected checkpoint format 1, got 99"):
+    with pytest.raises(ValueError, match=r"run\.npz: expected format 2, got 99"):
         checkpoint.load(path, *run(1)[:2])
 
 
@@ -213,7 +224,7 @@ def test_a_model_alone_and_a_history_alone(tmp_path):
     np.testing.assert_equal(state(other, other_optimizer), before)
     empty = checkpoint.load(tmp_path / "model.npz", other)
     assert len(empty) == 0
-    assert empty.best_theta is None
+    assert empty.best_snapshot is None
     np.testing.assert_array_equal(other.theta, model.theta)
     checkpoint.save(tmp_path / "both.npz", model, history=history)
     assert checkpoint.load(tmp_path / "both.npz", run(3)[0]).records == history.records
@@ -224,9 +235,11 @@ def test_another_dtype_is_converted(tmp_path):
     checkpoint.save(tmp_path / "run.npz", model, optimizer, history)
     other, other_optimizer, _ = run(2, "float32")
     loaded = checkpoint.load(tmp_path / "run.npz", other, other_optimizer)
-    assert other.theta.dtype == loaded.best_theta.dtype == np.float32
+    assert other.theta.dtype == loaded.best_snapshot.theta.dtype == np.float32
     np.testing.assert_array_equal(other.theta, model.theta.astype(np.float32))
-    np.testing.assert_array_equal(loaded.best_theta, history.best_theta.astype(np.float32))
+    np.testing.assert_array_equal(
+        loaded.best_snapshot.theta, history.best_snapshot.theta.astype(np.float32)
+    )
 
 
 # The state of a model.

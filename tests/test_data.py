@@ -114,15 +114,15 @@ def test_sample_is_evenly_spaced():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda p: p.update(valid=(np.zeros((2, 8)), np.zeros(2, int))), ValueError, r"data: valid: expected 9 features as in train, got 8"),
-        (lambda p: p.update(test=(np.zeros((0, 9)), np.zeros(0, int))), ValueError, r"test: expected at least one example"),
-        (lambda p: p.update(valid=(np.zeros((2, 9)), np.array([0, 3]))), ValueError, r"valid: expected labels in 0..2, got y\[1\] = 3"),
-        (lambda p: p.update(train=(np.zeros((2, 9)), np.array([0, -1])), classes=3), ValueError, r"train: expected labels in 0..2, got y\[1\] = -1"),
-        (lambda p: p.update(test=(np.array([[0.0] * 9, [0] * 8 + [np.nan]]), np.zeros(2, int))), ValueError, r"test: expected finite features, got x\[1, 8\] = nan"),
-        (lambda p: p.update(test=(np.zeros((2, 9)), np.zeros(3, int))), ValueError, r"got x \(2, 9\) and y \(3,\)"),
-        (lambda p: p.update(test=(np.zeros((2, 9), int), np.zeros(2, int))), TypeError, r"uint8, float32 or float64, got int64"),
-        (lambda p: p.update(test=(np.zeros((2, 9)), np.zeros(2))), TypeError, r"test: expected integer labels as in train, got float64"),
-        (lambda p: p.update(test=(np.zeros((2, 9)), np.array(["a", "b"]))), TypeError, r"got <U1"),
+        (lambda p: p.update(valid=(np.zeros((2, 8), np.uint8), np.zeros(2, int))), ValueError, r"data: valid: expected 9 features as in train, got 8"),
+        (lambda p: p.update(test=(np.zeros((0, 9), np.uint8), np.zeros(0, int))), ValueError, r"test: expected at least one example"),
+        (lambda p: p.update(valid=(np.zeros((2, 9), np.uint8), np.array([0, 3])), classes=3), ValueError, r"valid: expected labels in 0..2, got y\[1\] = 3"),
+        (lambda p: p.update(train=(np.zeros((2, 9), np.uint8), np.array([0, -1])), classes=3), ValueError, r"train: expected labels in 0..2, got y\[1\] = -1"),
+        (lambda p: p.update(train=(np.eye(9), np.arange(9) % 3), valid=None, test=(np.array([[0.0] * 9, [0] * 8 + [np.nan]]), np.zeros(2, int))), ValueError, r"test: expected finite features, got x\[1, 8\] = nan"),
+        (lambda p: p.update(test=(np.zeros((2, 9)), np.zeros(3, int))), ValueError, r"test: expected as many rows in x and y, got 2 and 3"),
+        (lambda p: p.update(test=(np.zeros((2, 9), int), np.zeros(2, int))), TypeError, r"test: expected x of dtype uint8 as in train, got float64"),
+        (lambda p: p.update(test=(np.zeros((2, 9), np.uint8), np.zeros(2))), TypeError, r"test: expected y of integers .* as in train, got floats"),
+        (lambda p: p.update(test=(np.zeros((2, 9)), np.array(["a", "b"]))), TypeError, r"got dtype <U1"),
         (lambda p: p.update(scale=float("nan")), ValueError, r"scale"),
         (lambda p: p.update(train=(np.zeros((2, 9)), np.array([np.inf, 0])), valid=None, test=None), ValueError, r"finite targets"),
     ],
@@ -545,7 +545,7 @@ def test_bytes_after_an_idx_array(tmp_path, name, zipped):
     (tmp_path / name).write_bytes(gzip.compress(raw + b"\0") if zipped else raw + b"\0")
     n, shape = (108, r"\(12, 3, 3\)") if "images" in name else (12, r"\(12,\)")
     with pytest.raises(
-        ValueError, match=rf"{name}: expected {n} values for shape {shape}, got {n + 1}"
+        ValueError, match=rf"{name}: expected {n} values for shape {shape}, got more"
     ):
         load_dataset(tmp_path)
 

@@ -10,7 +10,7 @@ import work
 from homework.networks import Settings, train_point
 
 import minidl
-from minidl.grid import Grid, run
+from minidl.grid import Grid, exit_status, run
 
 
 def lines(out):
@@ -28,7 +28,11 @@ def test_grid():
         ({}, "at least one axis"),
         ({"a": []}, "axis a is empty"),
         ({"a": [1, 2, 1]}, "axis a names 1 twice"),
-        ({"a": [None]}, "numbers or strings on axis a, got None"),
+        ({"a": [1, 1.0]}, "axis a names 1.0 twice"),
+        ({"a": [(1, 2), [1, 2]]}, r"axis a names \[1, 2\] twice"),
+        ({"a": [object]}, "numbers, strings, None or lists of them on axis a, got <class"),
+        ({"a": "relu"}, "a list of values on axis a, got 'relu'"),
+        ({"a": 3}, "a list of values on axis a, got 3"),
     ):
         with pytest.raises(ValueError, match=message):
             Grid(**axes)
@@ -60,19 +64,24 @@ def test_what_is_done_is_skipped(tmp_path):
     grid = Grid(a=[1, 2, 3], b=[10])
     first = run(grid, work.product, out=tmp_path, progress=False)
     before = (tmp_path / "results.jsonl").read_bytes()
-    again = run(grid, functools.partial(work.sometimes, broken=[1, 2, 3]), out=tmp_path, progress=False)  # fmt: skip
-    assert again == first
+    assert run(grid, work.product, out=tmp_path, progress=False) == first
     assert (tmp_path / "results.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_failing_run_is_recorded_and_tried_again(tmp_path, jobs):
     grid = Grid(a=[1, 2, 3])
-    options = {"out": tmp_path, "jobs": jobs, "progress": False}
-    results = run(grid, functools.partial(work.sometimes, broken=[2]), **options)
+    train = functools.partial(work.sometimes, broken=tmp_path / "broken")
+    options = {"out": tmp_path / "out", "jobs": jobs, "progress": False}
+    (tmp_path / "broken").write_text("2")
+    results = run(grid, train, **options)
     assert [r.error for r in results] == [None, "ArithmeticError: 2 is broken", None]
-    results = run(grid, functools.partial(work.sometimes, broken=[]), **options)
+    assert exit_status(results) == 1
+    (tmp_path / "broken").write_text("")
+    results = run(grid, train, **options)
     assert [r.values["value"] for r in results] == [1, 2, 3]
+    assert exit_status(results) == 0
+    tmp_path /= "out"
     assert len(lines(tmp_path)) == 4  # only the broken one ran again
 
 
@@ -85,26 +94,49 @@ def test_a_line_cut_short_is_run_again(tmp_path):
     assert [r.values["value"] for r in again] == [r.values["value"] for r in first]
     assert len(lines(tmp_path)) == 3
     file.write_text("nonsense\n")
-    with pytest.raises(ValueError, match=r"results.jsonl, line 1: not a result"):
-        run(grid, work.product, out=tmp_path, progress=False)
 
 
 def test_another_grid_in_the_same_folder_is_refused(tmp_path):
-    run(Grid(a=[1], b=[2]), work.product, out=tmp_path, settings={"seed": 1}, progress=False)
+    task = functools.partial(work.sometimes, broken=tmp_path / "none")
+    run(Grid(a=[1], b=[2, 3]), task, out=tmp_path, settings={"seed": 1}, progress=False)
     before = (tmp_path / "results.jsonl").read_bytes()
-    for grid, settings, message in (
-        (Grid(a=[1, 3], b=[2]), {"seed": 1}, r"a was \[1\], now it is \[1, 3\]"),
-        (Grid(a=[1], b=[2]), {"seed": 2}, r"seed was 1, now it is 2"),
-        (Grid(a=[1], b=[2]), {"seed": 1, "data": "x"}, r"data was None, now it is 'x'"),
-    ):
+    for grid, train, settings, message in (
+        (Grid(a=[1], b=[2]), task, {"seed": 1}, r"b was \[2, 3\], now it is \[2\]"),
+        (Grid(b=[2, 3], a=[1]), task, {"seed": 1}, r"the axes were a, b, now they are b, a"),
+        (Grid(a=[1], b=[2, 3]), task, {"seed": 2}, r"seed was 1, now it is 2"),
+        (Grid(a=[1], b=[2, 3]), task, {"seed": 1, "data": "x"}, r"data was None, now it is 'x'"),
+        (Grid(a=[1], b=[2, 3]), work.product, {"seed": 1}, r"function was 'work.sometimes, source \w{8}', now it is 'work.product"),
+        (Grid(a=[1], b=[2, 3]), functools.partial(task, more=1), {"seed": 1}, r"more was None, now it is 1"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            run(grid, work.product, out=tmp_path, settings=settings, progress=False)
+            run(grid, train, out=tmp_path, settings=settings, progress=False)
     assert (tmp_path / "results.jsonl").read_bytes() == before
+
+
+def test_a_grid_grows(tmp_path):
+    run(Grid(a=[2], b=[10]), work.product, out=tmp_path, progress=False)
+    results = run(Grid(a=[1, 2], b=[10, 20]), work.product, out=tmp_path, progress=False)
+    assert [r.values["value"] for r in results] == [10, 20, 20, 40]
+    assert len(lines(tmp_path)) == 4  # the first one was kept
+    assert json.loads((tmp_path / "grid.json").read_text())["axes"] == {"a": [1, 2], "b": [10, 20]}
+
+
+def test_a_folder_without_a_finished_run_takes_other_settings(tmp_path):
+    """Whoever repairs a training function that always fails need not delete anything."""
+    (tmp_path / "broken").write_text("1")
+    train = functools.partial(work.sometimes, broken=tmp_path / "broken")
+    out = tmp_path / "out"
+    results = run(Grid(a=[1]), train, out=out, progress=False)
+    assert exit_status(results) == 2
+    results = run(Grid(a=[3], b=[1]), work.product, out=out, progress=False)
+    assert [r.values["value"] for r in results] == [3]
 
 
 def test_a_dead_worker_loses_nothing(tmp_path):
     grid = Grid(a=[1, 2])
-    with pytest.raises(OSError, match=r"a worker process died .*; 0 of 2 runs are kept"):
+    with pytest.raises(
+        OSError, match=r"a worker process died with exit code 1 .*; 0 of 2 runs are kept"
+    ):
         run(grid, work.die, out=tmp_path, jobs=2, progress=False)
     assert len(run(grid, work.slow, out=tmp_path, jobs=2, progress=False)) == 2
 
@@ -125,8 +157,6 @@ def test_on_a_dask_cluster(tmp_path):
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        # Workers import what the tests hand them as users' workers do: from a file.
-        client.upload_file(work.__file__)
         executor = client.get_executor()
         grid = Grid(a=[1, 2, 3], b=[10, 20])
         results = run(grid, work.product, out=tmp_path, executor=executor, progress=False)

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from minidl import BinaryLogistic, CrossEntropy, FenchelYoung, SquaredError, entmax15, softmax
+from minidl import (
+    BinaryCrossEntropy,
+    BinaryLogistic,
+    CrossEntropy,
+    FenchelYoung,
+    Huber,
+    SquaredError,
+    entmax15,
+    softmax,
+)
 from minidl.losses import hessian
 
 LOGITS = hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 7)), elements=st.floats(-30, 30))  # fmt: skip
@@ -19,12 +28,14 @@ def case(name, reduction, z, seed):
         return BinaryLogistic(reduction), z[:, :1], rng.choice([-1, 1], n)
     if name == "squared":
         return SquaredError(reduction), z, rng.normal(size=z.shape)
+    if name == "labels":
+        return BinaryCrossEntropy(reduction), z, rng.uniform(size=z.shape).round(rng.integers(3))
     loss = FenchelYoung(entmax15, reduction) if name == "entmax" else CrossEntropy(reduction)
     return loss, z, rng.integers(0, k, n)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("name", ["multinomial", "binary", "squared"])
+@pytest.mark.parametrize("name", ["multinomial", "binary", "squared", "labels"])
 @given(z=LOGITS, seed=st.integers(0, 2**31))
 def test_equals_differences_of_the_gradient_and_is_positive_semidefinite(name, reduction, z, seed):
     loss, z, y = case(name, reduction, z, seed)
@@ -57,6 +68,15 @@ def test_entmax_away_from_kinks_and_dtypes():
     for loss in (CrossEntropy(), SquaredError()):
         labels = y if isinstance(loss, CrossEntropy) else z.astype("float32")
         assert hessian(loss, z.astype("float32"), labels).dtype == np.float32
+
+
+def test_huber_is_quadratic_up_to_delta_and_linear_beyond():
+    loss, z = Huber(2, "sum"), np.array([[-3.0, -2.0, 0.0, 1.9, 2.0, 2.1]])
+    H = hessian(loss, z, np.zeros((1, 6)))
+    np.testing.assert_array_equal(H[0], np.diag([0, 1, 1, 1, 1, 0]))
+    away = z != np.round(z)
+    difference = (loss(z + 1e-6, np.zeros((1, 6)))[1] - loss(z - 1e-6, np.zeros((1, 6)))[1]) / 2e-6
+    np.testing.assert_allclose(difference[away], [1, 0], atol=1e-9)
 
 
 def test_labels_are_checked():

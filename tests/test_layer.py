@@ -220,7 +220,9 @@ def test_state_dict_round_trip_and_its_errors():
     np.testing.assert_array_equal(other.theta, model.theta)
     state["0.weight"][:] = 9  # a copy
     assert not (model[0].weight.value == 9).any()
-    with pytest.raises(ValueError, match=r"no parameter '0.wieght', did you mean '0.weight'\?"):
+    with pytest.raises(
+        ValueError, match=r"no parameter or buffer '0.wieght', did you mean '0.weight'\?"
+    ):
         other.load_state_dict({"0.wieght": state["0.weight"]})
     with pytest.raises(ValueError, match=r"no value for '3.bias'"):
         other.load_state_dict({k: v for k, v in state.items() if k != "3.bias"})

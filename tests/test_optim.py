@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import minidl
-from minidl import SGD, Adam, AdamW, Cosine, Linear, StepDecay, WarmUp, optim
+from minidl import SGD, Adam, AdamW, Cosine, Linear, OneCycle, StepDecay, WarmUp, optim
 
 SGD_OPTIONS = [
     {"momentum": m, "dampening": d, "nesterov": n, "weight_decay": w}
@@ -73,7 +73,7 @@ def test_the_comparison_detects_another_optimizer(ours, theirs, options, wrong):
 def test_blocks_make_no_difference(make, monkeypatch):
     results = []
     for block in (7, 33, 10_000):
-        monkeypatch.setattr(optim, "BLOCK", block)
+        monkeypatch.setattr(optim.base, "BLOCK", block)
         model = Linear(9, 11, rng=0)
         optimizer = make(model)
         for i in range(60):
@@ -291,14 +291,33 @@ def test_schedules_equal_pytorch():
         (Cosine(0.1, steps=12, final=0.01), lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 12, 0.01)),
         (WarmUp(0.1, steps=5), lambda o: torch.optim.lr_scheduler.LinearLR(o, 1 / 5, total_iters=4)),
     ]  # fmt: skip
+    for options in (
+        {},
+        {"pct_start": 0.5},
+        {"pct_start": 0.0},
+        {"pct_start": 1.0},
+        {"pct_start": 0.25, "div_factor": 3.0, "final_div_factor": 0.5},
+    ):
+        pairs.append(
+            (
+                OneCycle(0.1, 12, **options),
+                lambda o, options=options: torch.optim.lr_scheduler.OneCycleLR(
+                    o, 0.1, 12, cycle_momentum=False, **options
+                ),
+            )
+        )
     for schedule, make in pairs:
         reference = torch.optim.SGD([parameter], 0.1)
         scheduler = make(reference)
         for t in range(12):
             assert schedule(t) == pytest.approx(reference.param_groups[0]["lr"], rel=1e-12)
             reference.step()
-            scheduler.step()
+            if t < 11:
+                scheduler.step()
     assert Cosine(0.1, steps=12, final=0.01)(500) == pytest.approx(0.01)
+    assert OneCycle(0.1, steps=12)(500) == pytest.approx(0.1 / 25 / 1e4)
+    assert [OneCycle(0.1, steps=4, pct_start=0.25)(t) for t in (0, 4)] == pytest.approx([0.1, 4e-7])
+    assert repr(OneCycle(0.1, 4, div_factor=2.0)) == "OneCycle(lr=0.1, steps=4, div_factor=2.0)"
     assert WarmUp(Cosine(1.0, 10), 5)(1) == pytest.approx(0.4 * Cosine(1.0, 10)(1))
 
 
@@ -314,6 +333,94 @@ def test_a_schedule_sets_the_learning_rate_of_each_step():
     np.testing.assert_allclose(moves, [1, 1, 0.1, 0.1, 0.01], rtol=1e-10)
     optimizer.lr = 0.5
     assert optimizer.lr_at(99) == 0.5
+
+
+class Wrong:
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, t):
+        return self.value if t == 3 else 0.1
+
+    def __repr__(self):
+        return "Wrong()"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, -float("inf"), None, "x"])
+@pytest.mark.parametrize("make", [lambda m: Adam(m, Wrong(None)), lambda m: SGD(m, Wrong(None), momentum=0.9, clip_norm=1e-3)])  # fmt: skip
+def test_a_bad_rate_stops_at_its_step_and_changes_nothing(make, value):
+    model = Linear(2, 2, rng=0)
+    optimizer = make(model)
+    optimizer.lr.value = value
+    model.grad[:] = 1
+    for _ in range(3):
+        optimizer.step()
+    model.grad[:] = 1
+    before = [a.copy() for a in (model.theta, model.grad, *moments_of(optimizer))]
+    with pytest.raises(ValueError, match=rf"rate >= 0 from Wrong\(\) for step 3, got {value!r}$"):
+        optimizer.step()
+    for a, b in zip(before, (model.theta, model.grad, *moments_of(optimizer)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert optimizer.steps == 3
+    optimizer.lr = -1
+    with pytest.raises(ValueError, match=r"rate >= 0 from -1 for step 3, got -1$"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("clip_norm", [1e-3, 1.0, 20.0])
+@pytest.mark.parametrize("sizes", [(9, 11), (300, 200)])
+def test_clip_norm_equals_pytorch(sizes, clip_norm, dtype):
+    model = Linear(*sizes, rng=0, dtype=dtype)
+    optimizer = SGD(model, 1.0, clip_norm=clip_norm)
+    rng = np.random.default_rng(0)
+    clipped = []
+    for scale in (1e-5, 0.1, 1.0, 1e3):
+        model.grad[:] = scale * rng.normal(size=model.grad.size)
+        given, before = model.grad.copy(), model.theta.copy()
+        parameters = [
+            torch.nn.Parameter(torch.from_numpy(p.value)) for _, p in model.named_parameters()
+        ]
+        for p, (_, q) in zip(parameters, model.named_parameters(), strict=True):
+            p.grad = torch.from_numpy(q.grad.copy())
+        torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+        optimizer.step()
+        theirs = np.concatenate([p.grad.numpy().ravel() for p in parameters])
+        tolerance = {"float32": 2e-6, "float64": 1e-14}[dtype]
+        np.testing.assert_allclose(model.grad, theirs, rtol=tolerance)
+        np.testing.assert_allclose(model.theta, before - model.grad, rtol=1e-6, atol=1e-6)
+        clipped.append(not np.array_equal(model.grad, given))
+        assert clipped[-1] == (np.linalg.norm(given) > clip_norm)
+    assert clipped[-1]
+    assert not clipped[0] or clip_norm < 0.01
+
+
+@pytest.mark.parametrize(("dtype", "large"), [("float32", 1e30), ("float64", 1e300)])  # fmt: skip
+def test_clip_norm_of_gradients_whose_squares_overflow(dtype, large):
+    model = Linear(3, 3, rng=0, dtype=dtype)
+    optimizer = SGD(model, 0.0, clip_norm=2.0)
+    model.grad[:] = large
+    optimizer.step()
+    np.testing.assert_allclose(model.grad, 2 / np.sqrt(12), rtol=1e-6)
+    model.grad[:] = 0
+    optimizer.step()
+    assert not model.grad.any()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_clip_norm_refuses_a_gradient_that_is_not_finite(value):
+    model = Linear(3, 3, rng=0)
+    optimizer = Adam(model, clip_norm=1.0)
+    before = model.theta.copy()
+    model.grad[:] = 1
+    model.grad[4] = value
+    with pytest.raises(
+        FloatingPointError, match=r"clip_norm=1\): the gradient of step 0 has a norm"
+    ):
+        optimizer.step()
+    np.testing.assert_array_equal(model.theta, before)
+    assert optimizer.steps == 0
+    assert not any(m.any() for m in moments_of(optimizer))
 
 
 @pytest.mark.parametrize("make", [lambda m: Adam(m, 0.01), lambda m: SGD(m, 0.01, momentum=0.9)])
@@ -417,6 +524,15 @@ BAD_COUNTS = [0, -1, 1.5, 2.0, True, "3", None]
         ("Cosine: expected steps", lambda x: Cosine(0.1, x), BAD_COUNTS),
         ("Cosine: expected final", lambda x: Cosine(0.1, 2, x), BAD_RATES),
         ("WarmUp: expected lr", lambda x: WarmUp(x, 2), BAD_RATES),
+        ("OneCycle: expected lr", lambda x: OneCycle(x, 2), BAD_RATES),
+        ("OneCycle: expected steps", lambda x: OneCycle(0.1, x), BAD_COUNTS),
+        ("OneCycle: expected pct_start", lambda x: OneCycle(0.1, 2, x), [*BAD_RATES, 1.1]),
+        ("OneCycle: expected div_factor", lambda x: OneCycle(0.1, 2, 0.3, x), [*BAD_RATES, 0]),
+        (
+            "OneCycle: expected final_div_factor",
+            lambda x: OneCycle(0.1, 2, 0.3, 1, x),
+            [*BAD_RATES, 0],
+        ),
         ("WarmUp: expected steps", lambda x: WarmUp(0.1, x), BAD_COUNTS),
     ],
 )
@@ -439,6 +555,8 @@ def test_schedules_check_their_arguments(name, make, bad):
         (lambda m: AdamW(m, weight_decay=-1), r"AdamW: expected weight_decay"),
         (lambda m: SGD(m, nesterov=True), r"nesterov needs momentum > 0 and dampening = 0"),
         (lambda m: SGD(m, momentum="x"), r"momentum to be a finite number >= 0, got 'x'"),
+        (lambda m: SGD(m, clip_norm=0), r"SGD: expected clip_norm to be a finite number > 0, got 0"),
+        (lambda m: AdamW(m, clip_norm="x"), r"AdamW: expected clip_norm"),
         (lambda m: Cosine(0.1, 0), r"Cosine: expected steps"),
         (lambda m: Adam(m).load_state_dict({"step": 1}), r"no state 'step', did you mean 'steps'"),
         (lambda m: Adam(m).load_state_dict({"steps": 1}), r"the state has no 'scaled_exp_avg'"),

@@ -221,10 +221,12 @@ def test_the_standard_set_has_everything():
     kinds = {case.optimizer[0] for case in cases}
     assert kinds >= {SGD, Adam, AdamW}
     settings = [options for _, options in OPTIMIZERS]
-    for name in ("momentum", "dampening", "nesterov", "weight_decay", "betas", "eps"):
+    for name in ("momentum", "dampening", "nesterov", "weight_decay", "betas", "eps", "clip_norm"):
         assert any(name in options for options in settings)
     schedules = {type(options["lr"]) for options in settings}
-    assert schedules >= {minidl.StepDecay, minidl.Cosine, minidl.WarmUp} - {minidl.Cosine}
+    assert schedules >= {minidl.StepDecay, minidl.Cosine, minidl.OneCycle, minidl.WarmUp} - {
+        minidl.Cosine
+    }
     assert {case.depth for case in cases} >= set(DEPTHS)
 
 
@@ -304,7 +306,7 @@ def test_fit_gives_the_same_history_as_ours():
     optimizer = SGD(best, 5.0)  # goes up and down
     fit(best, dataset(), CrossEntropy(), optimizer, epochs=9, rng=1, restore_best=True, history=history)  # fmt: skip
     assert history.best.epoch < 9
-    np.testing.assert_array_equal(best.theta, history.best_theta)
+    np.testing.assert_array_equal(best.theta, history.best_snapshot.theta)
     assert optimizer.steps == 0
 
 

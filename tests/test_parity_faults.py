@@ -12,6 +12,7 @@ from minidl import (
     Dropout,
     LayerNorm,
     Linear,
+    Optimizer,
     ReLU,
     Residual,
     Sigmoid,
@@ -141,6 +142,15 @@ def mean_for_sum(self, n):
     return 1 / n
 
 
+def sum_over_labels(self, logits):
+    return 1.0
+
+
+def quantile_of_the_other_side(self, logits, y):
+    values, dlogits = quantile(self, -logits, -np.asarray(y))
+    return values, -dlogits
+
+
 def softmax_without_centring(self, p, dp):
     return p * dp
 
@@ -149,11 +159,25 @@ def step_decay_off_by_one(self, t):
     return self.lr * self.factor ** ((t + 1) // self.every)
 
 
+def clip_without_the_minimum(self, clip_norm):
+    grad = self.model.grad
+    grad *= clip_norm / (np.linalg.norm(grad) + 1e-6)
+
+
+def clip_to_a_largest_entry(self, clip_norm):
+    np.clip(self.model.grad, -clip_norm, clip_norm, out=self.model.grad)
+
+
+def one_cycle_off_by_one(self, t):
+    return one_cycle(self, t + 1)
+
+
 def warm_up_from_zero(self, t):
     return (self.lr(t) if callable(self.lr) else self.lr) * min(1.0, t / self.steps)
 
 
 prepare_adam, update_sgd = Adam._prepare, SGD._update
+one_cycle, quantile = schedules.OneCycle.__call__, losses.Quantile.per_example
 forward_dropout, forward_linear, forward_layer_norm = (
     Dropout.forward,
     Linear.forward,
@@ -180,8 +204,13 @@ FAULTS = [
     (Residual, "forward", residual_without_skip_backward, "Residual", "gradient of 0.bias", 1, "Tanh"),
     (LayerNorm, "forward", layer_norm_unbiased, "LayerNorm", "logits", 1, "Tanh"),
     (losses.ReducedLoss, "share", mean_for_sum, "CrossEntropy, sum", "loss", 1, "depth"),
+    (losses.BinaryCrossEntropy, "_per_label", sum_over_labels, "BinaryCrossEntropy", "loss", 1, "sum"),
+    (losses.Quantile, "per_example", quantile_of_the_other_side, "Quantile, several", "loss", 1, "Absolute"),
     (type(simplex.softmax), "vjp_rows", softmax_without_centring, "Softmax", "gradient of 0.bias", 1, "Sparsemax"),
     (schedules.StepDecay, "__call__", step_decay_off_by_one, "depth 1, SGD(lr=StepDecay(lr=0.1, every=20, factor=0.5))", "parameter of 2.bias", 20, "Adam"),
+    (Optimizer, "_clip", clip_without_the_minimum, "depth 9, SGD(lr=0.1, clip_norm=100.0)", "gradient of 18.bias", 1, "Adam"),
+    (Optimizer, "_clip", clip_to_a_largest_entry, "depth 1, SGD(lr=0.1, clip_norm=0.1)", "gradient of 2.bias", 1, "Adam("),
+    (schedules.OneCycle, "__call__", one_cycle_off_by_one, "depth 1, AdamW(lr=OneCycle(lr=0.01, steps=100, pct_start=0.2), clip_norm=0.05)", "parameter of 2.bias", 1, "Adam("),
     (schedules.WarmUp, "__call__", warm_up_from_zero, "depth 1, SGD(lr=WarmUp(lr=0.05, steps=10), momentum=0.9)", "parameter of 2.bias", 1, "AdamW"),
 ]  # fmt: skip
 

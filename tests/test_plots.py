@@ -43,7 +43,7 @@ def test_curves_of_two_panels(tmp_path, drawn):
     left = Panel({"a": ([0, 1, 2], [3, 1, 2])}, "epoch", "loss (nats)", "the left one")
     right = Panel({"a": ([0, 1], [5, 6]), "b": ([0, 1], [6, 5])}, "epoch", "accuracy", dashed=["b"])
     line_plot(tmp_path / "two.png", left, right, title="both")
-    assert png_size(tmp_path / "two.png") == (1560, 570)  # 10.4 by 3.8 inches at 150 dots
+    assert png_size(tmp_path / "two.png") == (1560, 615)  # 10.4 by 3.8 inches at 150 dots
     (figure,) = drawn
     first, second = figure.axes
     assert first.get_position().x1 <= second.get_position().x0  # side by side
@@ -107,7 +107,8 @@ def test_many_curves_have_their_legend_beside_the_axes(tmp_path, drawn):
         curves = {f"curve {i}": ([0, 1], [i, i]) for i in range(n)}
         line_plot(tmp_path / "a.png", Panel(curves, "x", "y"))
     few, five, many = (figure.axes[0] for figure in drawn)
-    assert few.get_legend().get_window_extent().x1 < few.get_window_extent().x1
+    assert few.get_legend().get_window_extent().y1 < few.get_window_extent().y0  # below
+    assert few.get_legend().get_window_extent().y0 >= 0
     for axes in (five, many):
         assert axes.get_legend().get_window_extent().x0 > axes.get_window_extent().x1
         assert len(axes.get_legend().get_texts()) == len(axes.lines)
@@ -139,7 +140,7 @@ def test_one_legend_below_panels_with_equal_labels(tmp_path, drawn):
     assert box.y0 >= 0
     one, two = (text.get_window_extent() for text in legend.get_texts())
     assert one.y0 == two.y0  # in one row
-    assert figure.get_size_inches().tolist() == pytest.approx([15.6, 3.8])
+    assert figure.get_size_inches().tolist() == pytest.approx([15.6, 4.1])
 
 
 def test_a_marked_place_is_a_dotted_line_with_a_label(tmp_path, drawn):
@@ -288,8 +289,14 @@ def test_weights_are_in_a_grid_that_is_wider_than_high(tmp_path, drawn, n, shape
 def history(train_accuracy=0.5, valid_loss=0.7, valid_accuracy=0.4, epochs=3):
     result = minidl.History()
     for i in range(epochs):
-        figures = (train_accuracy, valid_loss, valid_accuracy)
-        result.append(Epoch(i, 1 / (i + 1), *figures, 0.1, 0.01), np.zeros(1))
+        figures = {
+            "train_loss": 1 / (i + 1),
+            "train_accuracy": train_accuracy,
+            "valid_loss": valid_loss,
+            "valid_accuracy": valid_accuracy,
+        }
+        measured = {name: figure for name, figure in figures.items() if figure is not None}
+        result.append(Epoch(i, 0.1, 0.01, measured), minidl.Linear(1, 1, rng=0))
     return result
 
 
@@ -298,12 +305,15 @@ def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
     loss, accuracy = drawn[0].axes
     assert drawn[0].get_suptitle() == "a run"
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (nats)")
-    assert (accuracy.get_xlabel(), accuracy.get_ylabel()) == (
-        "epoch",
-        "accuracy (share of examples)",
-    )
-    for axes in (loss, accuracy):
-        labels = ["training", "validation", "best epoch (0)"]  # the first of equals
+    assert accuracy.get_xlabel() == "epoch"
+    low = accuracy.get_ylim()[0]  # the axis is cut, and says so
+    assert accuracy.get_ylabel() == f"accuracy (share of examples)\n(axis from {low:.2g})"
+    for axes, moment in ((loss, "during"), (accuracy, "after")):
+        labels = [
+            f"training ({moment} the epoch)",
+            "validation",
+            "best epoch (0)",
+        ]  # the first of equals
         assert texts(axes.get_legend().get_texts()) == labels
         assert list(axes.lines[2].get_xdata()) == [0, 0]
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [[0, 1], [1, 1 / 2], [2, 1 / 3]])
@@ -330,15 +340,23 @@ def test_the_unit_of_the_loss(tmp_path, drawn, figures, unit, label):
 
 def test_figures_that_were_not_measured_are_not_drawn(tmp_path, drawn):
     history(valid_loss=None, valid_accuracy=None).plot(tmp_path / "curves.png")
-    assert [len(axes.lines) for axes in drawn[0].axes] == [1, 1]
-    assert [axes.lines[0].get_label() for axes in drawn[0].axes] == ["training"] * 2
+    # Without validation figures the training loss is monitored, which is best in the last epoch.
+    assert [[line.get_label() for line in axes.lines] for axes in drawn[0].axes] == [
+        ["training (during the epoch)", "best epoch (2)"],
+        ["training (after the epoch)", "best epoch (2)"],
+    ]
     # fit(evaluate_train=False) measures the training accuracy before training alone
     some = history()
     for i in (1, 2):
-        some.records[i] = Epoch(i, 0.5, None, 0.7, 0.4, 0.1, 0.01)
+        figures = {"train_loss": 0.5, "valid_loss": 0.7, "valid_accuracy": 0.4}
+        some.records[i] = Epoch(i, 0.1, 0.01, figures)
     some.plot(tmp_path / "curves.png")
     loss, accuracy = drawn[1].axes
-    assert [line.get_label() for line in loss.lines] == ["training", "validation", "best epoch (0)"]
+    assert [line.get_label() for line in loss.lines] == [
+        "training (during the epoch)",
+        "validation",
+        "best epoch (0)",
+    ]
     assert [line.get_label() for line in accuracy.lines] == ["validation", "best epoch (0)"]
     assert loss.get_ylabel() == "loss (nats)"
     with pytest.raises(ValueError, match="no epoch is recorded"):

@@ -77,7 +77,7 @@ def test_the_perceptron_has_the_digits_of_the_course_s_loop(folder, ties):
     model = minidl.Linear(784, 26, rng=0, dtype="float64")
     minidl.checkpoint.load(folder / "out/best.npz", model)
     data = minidl.load_dataset(folder / "set.npz")
-    assert minidl.evaluate(model, data.test, minidl.Perceptron())[1] == test
+    assert minidl.evaluate(model, data.test, minidl.Perceptron())["accuracy"] == test
 
 
 def test_logistic_regression_with_l1(folder):

@@ -11,10 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from homework.batchnorm import BatchNorm
-
-import minidl
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SMALL = ["--widths", "4", "8", "--learning-rates", "0.01", "0.1", "--dropouts", "0", "0.3", "--l2s", "0", "--epochs", "3"]  # fmt: skip
@@ -45,7 +41,7 @@ def run(folder, *args, script="q2_width.py"):
 def records(folder):
     lines = [json.loads(s) for s in (folder / "results.jsonl").read_text().splitlines()]
     for line in lines:
-        del line["seconds"]
+        del line["seconds"], line["crc32"]
         for epoch in line["values"].get("history", {"records": []})["records"]:
             del epoch["seconds"]
     return sorted(lines, key=lambda line: line["id"])
@@ -104,11 +100,63 @@ def test_stopped_half_way_and_started_again(folder, how):
     assert 2 <= kept < 8, "the run was over before it could be stopped"
     if how == "SIGINT":
         assert process.returncode == 130
-        assert f"stopped: {kept} of 8 runs are kept in stopped/results.jsonl" in err
+        assert f"stopped: {kept} of 8 runs are kept in stopped/, the same command resumes" in err
         assert "Traceback" not in err
     assert run(folder, *args, "--out", "stopped").returncode == 0
     assert records(folder / "stopped") == records(folder / "straight")
     assert table(folder / "stopped") == table(folder / "straight")
+
+
+def test_shards_make_the_table_of_the_whole_grid(folder):
+    args = ["--data", "set.npz", *SMALL, "--jobs", 1]
+    assert run(folder, *args, "--out", "straight").returncode == 0
+    for i in (1, 2):
+        done = run(folder, *args, "--out", "parts", "--shard", f"{i}/2")
+        assert done.returncode == 0, done.stderr
+        assert f"shard {i}/2: 4 of 8 runs, in parts/; the same command without" in done.stdout
+        assert not (folder / "parts/table.csv").exists()
+    assert run(folder, *args, "--out", "parts").returncode == 0
+    assert table(folder / "parts") == table(folder / "straight")
+    assert not (folder / "parts/results.jsonl").exists()
+    for flags, message in (
+        (["--shard", "3/2"], "argument --shard: expected a shard from 1/2 to 2/2, got 3/2"),
+        (["--executor", "spark"], "expected the executor to be processes, loky or dask://"),
+    ):
+        done = run(folder, *args, *flags)
+        assert (done.returncode, message in done.stderr) == (2, True)
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_grid_of_which_all_runs_fail(folder):
+    done = run(folder, "--data", "set.npz", *SMALL, "--optimizer", "sgd", "--learning-rates", "1e30")  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "4 of 4 runs failed; the table says why" in done.stdout
+
+
+def test_more_widths_in_the_same_folder(folder):
+    args = ["--data", "set.npz", *SMALL, "--jobs", 1]
+    assert run(folder, *args, "--widths", 4).returncode == 0
+    before = records(folder / "runs/q2_width")
+    assert run(folder, *args).returncode == 0
+    assert [r for r in records(folder / "runs/q2_width") if r["point"]["width"] == 4] == before
+    assert len(table(folder / "runs/q2_width")) == 8
+
+
+def test_a_model_that_cannot_be_saved(folder):
+    """Its figures are kept and shown; the run is repeated when the same command runs again."""
+    only = ["--data", "set.npz", *SMALL, "--widths", 4, "--dropouts", 0, "--jobs", 1]
+    out = folder / "runs/q2_width"
+    name = "width=4,learning_rate=0.1,dropout=0.0,l2=0.0"
+    (out / f"models/{name}.npz").mkdir(parents=True)
+    done = run(folder, *only)
+    assert done.returncode == 1, done.stderr
+    assert "1 of 2 models could not be saved: IsADirectoryError: " in done.stdout
+    rows = table(out)
+    assert all(float(r["valid"]) > 0 for r in rows)
+    (out / f"models/{name}.npz").rmdir()
+    assert run(folder, *only).returncode == 0
+    assert table(out) == rows
+    assert len(list((out / "models").glob("*.npz"))) == 2
 
 
 def test_workers_end_when_their_parent_is_killed(folder):
@@ -200,6 +248,7 @@ def test_another_grid_or_data_set_in_the_same_folder_is_refused(folder):
     assert run(folder, *good).returncode == 0
     before = (folder / "runs/q2_width/results.jsonl").read_bytes()
     for args, message in (
+        (["--optimizer", "sgd"], "optimizer was 'adam', now it is 'sgd'"),
         (["--widths", "4"], "width was [4, 8], now it is [4]"),
         (["--epochs", "2"], "epochs was 3, now it is 2"),
         (["--seed", "1"], "seed was 42, now it is 1"),
@@ -211,13 +260,13 @@ def test_another_grid_or_data_set_in_the_same_folder_is_refused(folder):
     content["X_train"][0, 0] ^= 1
     np.savez(folder / "set.npz", **content)
     done = run(folder, *good)
-    assert (done.returncode, "sha256 was" in done.stderr) == (2, True)
+    assert (done.returncode, "dataset was 'Dataset, sha256" in done.stderr) == (2, True)
     assert (folder / "runs/q2_width/results.jsonl").read_bytes() == before
 
 
 def test_a_run_that_diverges_is_recorded_and_the_rest_go_on(folder):
     done = run(folder, "--data", "set.npz", *SMALL, "--optimizer", "sgd", "--learning-rates", "0.1", "1e30")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     rows = table(folder / "runs/q2_width")
     assert sum("NonFiniteLossError: epoch 1, step" in r["valid"] for r in rows) == 4
     assert "4 of 8 runs failed; the table says why" in done.stdout
@@ -318,6 +367,7 @@ def test_the_best_setting_of_a_finished_run(folder):
     (row,) = table(folder / "runs/q2_depth")
     assert all(row[k] == best[k] for k in ("learning_rate", "dropout", "l2", "valid", "epoch"))
     settings = json.loads((folder / "runs/q2_depth/grid.json").read_text())["settings"]
+    settings = settings["settings"]
     assert (settings["optimizer"], settings["activation"], settings["epochs"]) == ("sgd", "tanh", 3)
     for flags, message in (
         (["--from", "nowhere"], "expected the folder of a run of q2_width.py"),
@@ -334,25 +384,6 @@ def test_depth_is_compared(folder):
     assert done.returncode == 0, done.stderr
     assert [r["published"] for r in table(folder / "runs/q2_depth")] == ["0.8452", ""]
     assert "matched by layers; it does not give width" in done.stdout
-
-
-def test_batch_norm_is_a_right_layer():
-    x = np.random.default_rng(0).normal(size=(8, 5))
-    minidl.testing.check_layer(BatchNorm(5), x).raise_if_failed()
-    layer = BatchNorm(5)
-    layer.initialize(dtype="float64")
-    reference = torch.nn.BatchNorm1d(5, dtype=torch.float64)
-    for _ in range(3):
-        ours, _ = layer.forward(x, train=True)
-        np.testing.assert_allclose(ours, reference(torch.from_numpy(x)).detach().numpy(), atol=1e-12)  # fmt: skip
-    reference.eval()
-    np.testing.assert_allclose(layer(x), reference(torch.from_numpy(x)).detach().numpy(), atol=1e-12)  # fmt: skip
-    y, backward = layer.forward(x, train=True)
-    t = torch.from_numpy(x).requires_grad_()
-    cotangent = np.random.default_rng(1).normal(size=y.shape)
-    reference.train()
-    reference(t).backward(torch.from_numpy(cotangent))
-    np.testing.assert_allclose(backward(cotangent), t.grad.numpy(), atol=1e-12)
 
 
 def high_water_mark(pid):

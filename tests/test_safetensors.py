@@ -112,9 +112,9 @@ def test_no_other_matrix_is_transposed(tmp_path):
     [
         (b"", r"a.safetensors: cannot be read as safetensors \("),
         (b"\x10" + bytes(40), "cannot be read as safetensors"),
-        (module().bfloat16().state_dict(), r"expected \d.\w+ of dtype F16, F32, F64, got BF16"),
+        (module().bfloat16().state_dict(), r"expected \d.\w+ of dtype F16, F32, F64, I32, I64, BOOL, got BF16"),
         (nn.Sequential(nn.Linear(5, 3)).state_dict(), "the state has no value for '2.weight'"),
-        ({**module().state_dict(), "2.wieght": torch.ones(2)}, "no parameter '2.wieght', did you mean '2.weight'?"),
+        ({**module().state_dict(), "2.wieght": torch.ones(2)}, "no parameter or buffer '2.wieght', did you mean '2.weight'?"),
         ({**module().state_dict(), "2.weight": torch.ones(3, 2)}, r"expected 2.weight of shape \(3, 2\), got \(2, 3\)"),
     ],
 )  # fmt: skip

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from homework.batchnorm import BatchNorm
 from minidl.activations import ReLU
+from minidl.callbacks import Callback, Run
 from minidl.data import Dataset
-from minidl.grid.results import read
+from minidl.grid.folder import kept
 from minidl.init import Init, he, uniform_fan_in, zeros
 from minidl.layer import Layer, Sequential, write_gradients
-from minidl.layers import LayerNorm, Linear, Residual
+from minidl.layers import BatchNorm, LayerNorm, Linear, Residual
 from minidl.losses import Loss
 from minidl.parameter import walk
 from minidl.plots import figure, save
-from minidl.training import Callback, Run
 from minidl.typing import Array
 
 PLAIN = "plain"
@@ -118,6 +117,10 @@ def draw_signals(path: Path, runs: Mapping[int, Mapping[str, Any]], title: str) 
     save(picture, path)
 
 
+TAKEN = ("optimizer", "activation", "epochs", "batch_size")
+"""The settings that a run takes from a finished one."""
+
+
 def best_setting(folder: Path, width: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the best finished run of a width in the folder of ``q2_width.py``, and its settings.
 
@@ -126,13 +129,16 @@ def best_setting(folder: Path, width: int) -> tuple[dict[str, Any], dict[str, An
     import json
 
     try:
-        settings = json.loads((folder / "grid.json").read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError) as error:
+        record = json.loads((folder / "grid.json").read_text(encoding="utf-8"))["settings"]
+        settings = {**record["settings"], "data": record["data"]}
+        missing = [name for name in TAKEN if name not in settings]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
-            f"{folder}: expected the folder of a run of q2_width.py ({error})"
+            f"{folder}: expected the folder of a run of q2_width.py ({error!r})"
         ) from error
-    runs = [r for r in read(folder / "results.jsonl") if r.error is None]
-    runs = [r for r in runs if r.point.get("width") == width]
+    if missing:
+        raise ValueError(f"{folder / 'grid.json'}: lacks {', '.join(missing)}")
+    runs = [r for r in kept(folder).values() if r.point.get("width") == width]
     if not runs:
         raise ValueError(f"{folder}: no finished run of width {width}")
     best = max(runs, key=lambda r: float(r.values["best_valid_accuracy"]))

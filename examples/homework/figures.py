@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from minidl.callbacks import Callback, Run
 from minidl.data import Dataset
+from minidl.evaluation import evaluate
 from minidl.history import History
 from minidl.losses import Loss
-from minidl.training import Callback, Run, evaluate
 
 
 class TestAccuracy(Callback):
@@ -26,7 +27,7 @@ class TestAccuracy(Callback):
             self.on_epoch(run)
 
     def on_epoch(self, run: Run) -> None:
-        self.values.append(evaluate(run.model, self.split, self.loss)[1] or 0.0)
+        self.values.append(evaluate(run.model, self.split, self.loss)["accuracy"])
 
     def on_end(self, run: Run) -> None:
         if len(self.values) < len(run.history):  # interrupted after the epoch was recorded

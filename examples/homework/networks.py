@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +13,12 @@ from typing import Any
 from homework.backends import add_backend_flags, check_backend, new_rng
 from homework.data import load_data, note_generated
 from homework.flags import base_parser
+from homework.grids import add_grid_flags, run_points, shared
 from minidl import checkpoint
 from minidl.activations import ReLU, Tanh
 from minidl.cli import Parser, int_argument
 from minidl.data import Dataset
-from minidl.grid import Grid, Point, Result, run
+from minidl.grid import Grid, Point, Result, keeping
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.optim import SGD, Adam
@@ -60,6 +60,7 @@ def make_parser(description: str, out: str) -> Parser:
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
     parser.add_argument("--batch-size", type=int_argument("batch size"), default=64)
     add_backend_flags(parser)
+    add_grid_flags(parser)
     return parser
 
 
@@ -75,7 +76,7 @@ def run_grid(
     epochs = args.epochs or (FULL_EPOCHS if args.full else QUICK_EPOCHS)
     print(f"{dataset}; {len(grid)} networks, {epochs} epochs each", flush=True)
     note_generated(dataset)
-    shared = {
+    options = {
         "epochs": epochs,
         "batch_size": args.batch_size,
         "optimizer": args.optimizer,
@@ -84,12 +85,9 @@ def run_grid(
         "dtype": args.dtype,
         "backend": args.backend,
     }
-    recorded = {"data": dataset.name, "sha256": dataset.checksum(), **shared}
-    with tempfile.TemporaryDirectory(prefix="minidl-") as folder:
-        if args.jobs > 1 and any(split.file is None for split in dataset.splits.values()):
-            dataset = dataset.mapped(folder)  # one copy of the pixels for all processes
-        task = partial(train_point, train, Settings(dataset, **shared), args.out / "models")
-        results = run(grid, task, out=args.out, jobs=args.jobs, settings=recorded, cost=cost)
+    with shared(dataset, args) as mapped:
+        task = partial(train_point, train, Settings(mapped, **options), args.out / "models")
+        results = run_points(grid, task, args, settings={"data": dataset.name}, cost=cost)
     return dataset, results
 
 
@@ -104,11 +102,12 @@ def train_point(
     both = settings.backend == "both"
     first = dataclasses.replace(settings, backend="numpy") if both else settings
     model, history, figures = train(**point, settings=first)
-    checkpoint.save(models / f"{Grid.identifier(point)}.npz", model, history=history)
     values = {**figures, "history": history.to_dict()}
     if both:
         second = dataclasses.replace(settings, backend="torch")
         values["beside"] = train(**point, settings=second)[1].to_dict()
+    with keeping(values):
+        checkpoint.save(models / f"{Grid.identifier(point)}.npz", model, history=history)
     return values
 
 

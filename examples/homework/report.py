@@ -71,6 +71,9 @@ def tabulate(
     failed = sum(r.error is not None for r in results)
     if failed:
         print(f"{failed} of {len(results)} runs failed; the table says why")
+    unsaved = [r.unsaved for r in results if r.unsaved]
+    if unsaved:
+        print(f"{len(unsaved)} of {len(results)} models could not be saved: {unsaved[0]}")
     if published:
         print(published.summary(points, ours))
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from minidl.callbacks import Callback, Run
 from minidl.data import Dataset
 from minidl.data.images import as_images, class_name
+from minidl.evaluation import outputs
 from minidl.grid import Result
 from minidl.losses import FenchelYoung, Loss, SmoothedNLL
 from minidl.plots import captioned_sheet
 from minidl.simplex import RegularizedMap, SimplexMap, entmax15, relumax, softmax, sparsemax
-from minidl.training import Callback, Run, outputs
 from minidl.typing import Array
 from minidl.validation import did_you_mean
 

@@ -1,4 +1,8 @@
-"""``python -m minidl.data show PATH``: describe a data set and draw examples of each class."""
+"""``python -m minidl.data show PATH``: describe a data set and draw examples of each class.
+
+The files are compared with the published ones of MNIST, Fashion-MNIST and EMNIST Letters by their
+checksums.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from minidl.cli import Parser, run_main
-from minidl.data.dataset import Dataset, Split
+from minidl.data.dataset import Dataset
 from minidl.data.images import as_images, class_name
-from minidl.data.readers import load_dataset
+from minidl.data.published import checksums
+from minidl.data.readers import GENERATED, load_dataset
+from minidl.data.split import Split
 from minidl.plots import contact_sheet
 from minidl.typing import Array
 
@@ -35,6 +41,8 @@ def main() -> None:
         parser.error(f"--columns: expected at least 1, got {args.columns}")
     dataset = load_dataset(args.path, progress=True)
     print(describe(dataset))
+    if args.path not in GENERATED:
+        print("\n".join(checksums(Path(args.path))))
     if args.split not in dataset.splits:
         parser.error(f"--split: {dataset.name} has no {args.split} part")
     transpose = dataset.transposed if args.transpose is None else args.transpose
@@ -50,7 +58,7 @@ def main() -> None:
 
 
 def describe(dataset: Dataset) -> str:
-    """Return the classes, the size and ranges of each part, and the checksum, as text."""
+    """Return the classes, the size and ranges of each part, and the data's checksum, as text."""
     what = f"{dataset.classes} classes" if dataset.classes else "a regression"
     lines = [f"{dataset.name}: {what}, {dataset.features} features"]
     if dataset.generated:

@@ -1,8 +1,13 @@
-"""Cache of the generated examples: drawn once, then mapped into memory by every process."""
+"""Cache of the generated examples: drawn once, then mapped into memory by every process.
+
+A file that is not what its name says is not used, and replaced when that number of examples is
+drawn again.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +16,9 @@ from types import ModuleType
 import numpy as np
 
 from minidl.data import letters, scenes
-from minidl.data.dataset import Dataset, Split
-from minidl.files import atomic
+from minidl.data.dataset import Dataset
+from minidl.data.split import Split
+from minidl.files import remove_leftovers, write_rows
 from minidl.typing import Array
 from minidl.validation import check_int, require
 
@@ -73,33 +79,52 @@ def _load(generator: ModuleType, sizes: dict[str, int], seed: int, progress: boo
     for key, n in sizes.items():
         check_int(name, key, n)
     check_int(name, "seed", seed, low=0)
+    remove_leftovers(cache_folder())
     splits = []
     for number, (key, n) in enumerate(sizes.items()):
         stem = f"{name}-v{generator.VERSION}-seed{seed}-{key}"
-        file = _cached(stem, n)
-        if file is None:
-            file = cache_folder() / f"{stem}-{n}.npy"
+        file, labels = _cached(stem, n, generator)
+        if labels is None:
             blocks = generator.blocks(n, seed=seed, split=number)
             if progress:
                 tqdm = require("tqdm", "examples").tqdm
                 with tqdm(total=n, desc=f"drawing {key} {name}") as bar:
-                    _draw(file, n, generator.FEATURES, blocks, bar.update)
+                    labels = _draw(file, n, generator.FEATURES, blocks, bar.update)
             else:
-                _draw(file, n, generator.FEATURES, blocks, lambda drawn: None)
-        labels = np.load(file.with_suffix(".labels.npy"))[:n].astype(np.int64)
-        splits.append(Split.mapped(file, labels, 1 / 256))
+                labels = _draw(file, n, generator.FEATURES, blocks, lambda drawn: None)
+        splits.append(Split.mapped(file, labels[:n].astype(np.int64), 1 / 256))
     return Dataset(*splits, name=name, classes=generator.N_CLASSES, generated=generator.NOTE)
 
 
-def _cached(stem: str, n: int) -> Path | None:
-    """Return the smallest cached file with at least ``n`` examples, None if there is none."""
-    sizes = {
-        int(p.name.removeprefix(f"{stem}-").removesuffix(".npy")): p
-        for p in cache_folder().glob(f"{stem}-*.npy")
-        if not p.name.endswith(".labels.npy") and p.with_suffix(".labels.npy").exists()
-    }
-    large_enough = [size for size in sizes if size >= n]
-    return sizes[min(large_enough)] if large_enough else None
+def _cached(stem: str, n: int, generator: ModuleType) -> tuple[Path, Array | None]:
+    """Return the smallest cached file with at least ``n`` examples, and their labels.
+
+    If there is none, the file to write, and None.
+    """
+    pattern = re.compile(rf"{re.escape(stem)}-(\d+)\.npy")
+    found = [(int(m[1]), p) for p in _listed(cache_folder()) if (m := pattern.fullmatch(p.name))]
+    for size, file in sorted(found):
+        labels = _labels(file, size, generator) if size >= n else None
+        if labels is not None:
+            return file, labels
+    return cache_folder() / f"{stem}-{n}.npy", None
+
+
+def _listed(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _labels(file: Path, size: int, generator: ModuleType) -> Array | None:
+    """Return the labels of a cached file; None if it or they are not what they should be."""
+    try:
+        # Mapping compares the declared size with that of the file, before anything is read.
+        x = np.lib.format.open_memmap(file, mode="r")
+        labels = np.array(np.lib.format.open_memmap(file.with_suffix(".labels.npy"), mode="r"))
+    except Exception:  # not there, or damaged; the parser of the header raises many kinds
+        return None
+    right = x.shape == (size, generator.FEATURES) and labels.shape == (size,)
+    right = right and x.dtype == labels.dtype == np.uint8
+    return labels if right and labels.max() < generator.N_CLASSES else None
 
 
 def _draw(
@@ -108,18 +133,17 @@ def _draw(
     features: int,
     blocks: Iterator[tuple[Array, Array]],
     advance: Callable[[int], object],
-) -> None:
-    """Write the pixels of ``blocks`` to ``file`` and their labels beside it."""
-    labels = np.empty(n, np.uint8)
-    with atomic(file) as temporary:
-        shape = n, features
-        pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        start = 0
-        for block, block_labels in blocks:
-            stop = start + len(block)
-            pixels[start:stop], labels[start:stop] = block, block_labels
-            advance(len(block))
-            start = stop
-        pixels.flush()
-        with atomic(file.with_suffix(".labels.npy")) as temporary_labels:
-            np.save(temporary_labels, labels)
+) -> Array:
+    """Write the pixels of ``blocks`` to ``file``; write and return their labels."""
+    drawn: list[Array] = []
+
+    def pixels() -> Iterator[Array]:
+        for block, labels in blocks:
+            yield block
+            drawn.append(labels)
+            advance(len(labels))
+
+    write_rows(file, (n, features), pixels())
+    labels = np.concatenate(drawn)
+    write_rows(file.with_suffix(".labels.npy"), labels.shape, [labels])
+    return labels

@@ -1,97 +1,44 @@
-"""Data sets: checked once, kept as they are on disk, converted to floats batch by batch."""
+"""Data sets: training, validation and test part, checked once."""
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.files import atomic
+from minidl.data.arrays import as_labels, as_weights, map_labels
+from minidl.data.split import CHUNK, Part, Split, as_split
+from minidl.files import write_rows
 from minidl.typing import Array
-from minidl.validation import check_float, check_int
-
-CHUNK = 4096
-"""Rows that are converted at a time when all rows are read in order."""
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """The examples of one part of a data set.
-
-    Parameters
-    ----------
-    x : array, shape (n, features), uint8 or float
-        As on disk; ``rows`` converts a batch to floats and multiplies it by ``scale``.
-    y : array, shape (n,)
-    scale : float
-    file : Path, optional
-        The ``.npy`` file whose first rows ``x`` maps into memory. A split with a file is pickled
-        as the file's name, so that several processes share one copy of the pixels.
-    """
-
-    x: Array
-    y: Array
-    scale: float
-    file: Path | None = None
-
-    @classmethod
-    def mapped(cls, file: Path, y: Array, scale: float) -> Split:
-        """Return the split whose ``x`` maps the first ``len(y)`` rows of a ``.npy`` file."""
-        return cls(np.load(file, mmap_mode="r")[: len(y)], y, scale, file)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.file is not None:
-            return Split.mapped, (self.file, self.y, self.scale)
-        return Split, (self.x, self.y, self.scale)
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def rows(
-        self, index: Array | slice, dtype: DTypeLike = np.float32, out: Array | None = None
-    ) -> Array:
-        """Return ``x[index] * scale`` as ``dtype``, or in ``out`` and its dtype."""
-        if out is None:
-            out = np.array(self.x[index], dtype=dtype)
-        else:
-            out[...] = self.x[index]
-        if self.scale != 1:
-            out *= self.scale
-        return out
-
-    def batches(
-        self, batch_size: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
-    ) -> Iterator[tuple[Array, Array]]:
-        """Yield every example once, in random order; the last batch may be smaller."""
-        order = rng.permutation(len(self))
-        for start in range(0, len(self), batch_size):
-            index = order[start : start + batch_size]
-            yield self.rows(index, dtype), self.y[index]
-
-    def chunks(self, dtype: DTypeLike = np.float32) -> Iterator[Array]:
-        """Yield all rows in order, ``CHUNK`` at a time."""
-        for start in range(0, len(self), CHUNK):
-            yield self.rows(slice(start, start + CHUNK), dtype)
+from minidl.validation import check_float, check_int, did_you_mean
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Dataset:
     """A training part and, optionally, a validation and a test part.
 
+    The parts hold ``x`` and ``y`` as they are. The loss decides the task: it says which targets
+    it takes, and which figure describes success.
+
     Parameters
     ----------
-    train, valid, test : (x, y) or Split
+    train, valid, test : (x, y), (x, y, weight) or Split
         ``x`` is ``(n, features)``, or images ``(n, height, width, ...)``, which are flattened;
-        uint8, float32 or float64. ``y`` is ``(n,)``: integers ``0..K-1`` are classes, floats
-        are the targets of a regression.
+        uint8, float32 and float64 are kept, other real numbers become floats. ``y`` is ``(n,)``
+        or ``(n, d)``, integers or floats: classes ``0..K-1``, the numbers of a regression,
+        several labels (0 and 1), distributions. ``weight`` is ``(n,)``.
     name : str
     classes : int, optional
-        ``K``; by default one more than the largest training label, 0 for a regression.
+        ``K``; with it, all labels are checked to be in ``0..K-1``. By default one more than the
+        largest training label, or 0 if ``y`` is not ``(n,)`` integers.
+    class_names : array, optional
+        The name or the original label of each class (see ``from_labels``).
     scale : float, optional
         A factor for ``x``, applied when rows are read; by default 1/256 for uint8, else 1.
     generated : bool or str
@@ -103,8 +50,8 @@ class Dataset:
     Raises
     ------
     ValueError, TypeError
-        If a part is empty, has another number of features than the training part, a label
-        outside ``0..K-1``, or a value that is not finite. Names the part and the entry.
+        If a part is empty, differs from the training part in features, kind of ``x`` or ``y``,
+        or range of pixels, or has a value that is not finite. Names the part and the entry.
     """
 
     train: Split
@@ -112,52 +59,97 @@ class Dataset:
     test: Split | None
     name: str
     classes: int
+    class_names: Array | None
     generated: bool | str
     transposed: bool
 
     def __init__(
         self,
-        train: Split | tuple[Array, Array],
-        valid: Split | tuple[Array, Array] | None = None,
-        test: Split | tuple[Array, Array] | None = None,
+        train: Part,
+        valid: Part | None = None,
+        test: Part | None = None,
         *,
         name: str = "data",
         classes: int | None = None,
+        class_names: Array | None = None,
         scale: float | None = None,
         generated: bool | str = False,
         transposed: bool = False,
     ) -> None:
         parts = {"train": train, "valid": valid, "test": test}
         splits = {
-            key: None if part is None else _as_split(f"{name}: {key}", part, scale)
+            key: None if part is None else as_split(f"{name}: {key}", part, scale)
             for key, part in parts.items()
         }
         vars(self).update(splits)  # assignment is refused, since a data set is frozen
+        given = classes is not None
         if classes is None:
-            labels = self.train.y
-            classes = int(labels.max()) + 1 if labels.dtype.kind == "i" else 0
+            y = self.train.y
+            labels = y.ndim == 1 and y.dtype.kind in "iu" and y.min() >= 0
+            classes = int(y.max()) + 1 if labels else 0
         classes = check_int(name, "classes", classes, low=0)
-        vars(self).update(name=name, classes=classes, generated=generated, transposed=transposed)
+        if class_names is not None and np.shape(class_names) != (classes,):
+            raise ValueError(f"{name}: expected {classes} class names, got {np.shape(class_names)}")
+        vars(self).update(
+            name=name, classes=classes, class_names=class_names, generated=generated,
+            transposed=transposed,
+        )  # fmt: skip
         for key, split in self.splits.items():
-            self._check(f"{name}: {key}", split)
+            self._check(f"{name}: {key}", split, classes if given else 0)
 
-    def _check(self, owner: str, split: Split) -> None:
+    @classmethod
+    def from_labels(
+        cls, train: Part, valid: Part | None = None, test: Part | None = None, **options: Any
+    ) -> Dataset:
+        """Return a data set whose labels of any kind are mapped to the classes ``0..K-1``.
+
+        Parameters
+        ----------
+        train, valid, test : (x, y) or (x, y, weight)
+            ``y`` is ``(n,)``: integers, strings or booleans. The classes are the sorted labels of
+            the training part, which ``class_names`` keeps.
+        **options
+            As for ``Dataset``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a part has a label that the training part does not have, or of another kind.
+
+        Examples
+        --------
+        >>> data = Dataset.from_labels((x, ["cat", "dog", "cat"]))
+        >>> data.class_names[data.train.y]
+        array(['cat', 'dog', 'cat'], dtype='<U3')
+        """
+        name = options.get("name", "data")
+        class_names = np.unique(as_labels(f"{name}: train", train[1]))  # type: ignore[index]
+        parts: dict[str, Any] = {"train": train, "valid": valid, "test": test}
+        for key, part in parts.items():
+            if part is not None:
+                x, y, *weight = part
+                parts[key] = (x, map_labels(f"{name}: {key}", y, class_names), *weight)
+        return cls(**parts, classes=len(class_names), class_names=class_names, **options)
+
+    def _check(self, owner: str, split: Split, classes: int) -> None:
+        train = self.train
         if split.x.shape[1] != self.features:
             raise ValueError(
                 f"{owner}: expected {self.features} features as in train, got {split.x.shape[1]}"
             )
-        if (split.y.dtype.kind == "i") != (self.classes > 0):
-            want = "integer labels" if self.classes else "float targets"
-            raise TypeError(f"{owner}: expected {want} as in train, got {split.y.dtype}")
-        if self.classes:
-            wrong = np.flatnonzero((split.y < 0) | (split.y >= self.classes))
+        kinds = ["integers" if y.dtype.kind in "iu" else "floats" for y in (train.y, split.y)]
+        if kinds[0] != kinds[1] or split.y.shape[1:] != train.y.shape[1:]:
+            raise TypeError(
+                f"{owner}: expected y of {kinds[0]} (n, ...) {train.y.shape[1:]} as in train, "
+                f"got {kinds[1]} {split.y.shape[1:]}"
+            )
+        if classes and split.y.ndim == 1 and kinds[1] == "integers":
+            wrong = np.flatnonzero((split.y < 0) | (split.y >= classes))
             if len(wrong):
                 i = int(wrong[0])
                 raise ValueError(
-                    f"{owner}: expected labels in 0..{self.classes - 1}, got y[{i}] = {split.y[i]}"
+                    f"{owner}: expected labels in 0..{classes - 1}, got y[{i}] = {split.y[i]}"
                 )
-        elif not np.isfinite(split.y).all():
-            raise ValueError(f"{owner}: expected finite targets, got NaN or infinity")
         if split.x.dtype.kind == "f":
             for start in range(0, len(split), CHUNK):
                 bad = np.argwhere(~np.isfinite(split.x[start : start + CHUNK]))
@@ -166,6 +158,16 @@ class Dataset:
                     raise ValueError(
                         f"{owner}: expected finite features, got x[{i}, {j}] = {split.x[i, j]}"
                     )
+        if (split.x.dtype == np.uint8) != (train.x.dtype == np.uint8):
+            raise TypeError(
+                f"{owner}: expected x of dtype {train.x.dtype} as in train, got {split.x.dtype}"
+            )
+        floats = split.x.dtype.kind == "f"
+        if floats and _like_pixels(split) and not _like_pixels(train) and _within_one(train):
+            raise ValueError(
+                f"{owner}: expected x in 0..1 as in train, got whole numbers up to "
+                f"{split.x.max():g}, as of pixels that were not divided"
+            )
 
     @property
     def features(self) -> int:
@@ -196,6 +198,8 @@ class Dataset:
             for start in range(0, len(split), CHUNK):
                 digest.update(split.x[start : start + CHUNK].tobytes())
             digest.update(split.y.tobytes())
+            if split.weight is not None:
+                digest.update(split.weight.tobytes())
         return digest.hexdigest()
 
     def mapped(self, folder: str | os.PathLike[str]) -> Dataset:
@@ -203,22 +207,27 @@ class Dataset:
         parts: dict[str, Any] = {}
         for key, split in self.splits.items():
             file = Path(folder) / f"{key}.npy"
-            with atomic(file) as temporary:
-                np.save(temporary, split.x)
-            parts[key] = Split.mapped(file.resolve(), split.y, split.scale)
-        return replace(self, **parts)
+            blocks = (split.x[start : start + CHUNK] for start in range(0, len(split), CHUNK))
+            write_rows(file, split.x.shape, blocks)
+            parts[key] = Split.mapped(file.resolve(), split.y, split.scale, split.weight)
+        return self._with(parts)
 
     def sample(self, **sizes: int) -> Dataset:
         """Return at most ``sizes[part]`` examples of each part.
 
         They are evenly spaced, so that a part that is sorted by class keeps all classes.
         """
+        for key in sizes:
+            if key not in ("train", "valid", "test"):
+                hint = did_you_mean(key, self.splits)
+                raise ValueError(f"{self.name}: sample: no part {key!r}{hint}")
         parts: dict[str, Any] = {}
         for key, split in self.splits.items():
             n = min(check_int(self.name, key, sizes.get(key, len(split))), len(split))
             rows = np.arange(n) * len(split) // n
-            parts[key] = Split(split.x[rows], split.y[rows], split.scale)
-        return replace(self, **parts)
+            weight = None if split.weight is None else split.weight[rows]
+            parts[key] = Split(split.x[rows], split.y[rows], split.scale, weight=weight)
+        return self._with(parts)
 
     def map(self, apply: Callable[[Array], Array], dtype: DTypeLike | None = None) -> Dataset:
         """Return the data set with ``apply(x)`` in place of the scaled rows ``x``.
@@ -230,33 +239,79 @@ class Dataset:
         for key, split in self.splits.items():
             kind = dtype or (np.float32 if split.x.dtype == np.uint8 else split.x.dtype)
             x = np.concatenate([apply(chunk) for chunk in split.chunks(kind)])
-            parts[key] = Split(x, split.y, 1.0)
-        return replace(self, **parts)
+            parts[key] = Split(x, split.y, 1.0, weight=split.weight)
+        return self._with(parts)
+
+    def weighted(self, class_weight: Mapping[Any, float] | Literal["balanced"]) -> Dataset:
+        """Return the data set with a weight for each training example, by its class.
+
+        Parameters
+        ----------
+        class_weight : mapping or "balanced"
+            By class, or by its original label if there are ``class_names``; 1 for classes that
+            are left out. ``"balanced"``: ``n / (K n_k)`` for a class with ``n_k`` of the ``n``
+            training examples, so that all classes count the same. Weights that the examples have
+            already are multiplied by it. The other parts keep theirs.
+        """
+        train = self.train
+        if train.y.ndim != 1 or not self.classes:
+            raise TypeError(f"{self.name}: class weights need labels 0..K-1, got {train!r}")
+        factors = np.ones(self.classes)
+        if class_weight == "balanced":
+            counts = np.bincount(train.y, minlength=self.classes)
+            factors = len(train) / (np.maximum(counts, 1) * np.count_nonzero(counts))
+        elif isinstance(class_weight, Mapping):
+            names = range(self.classes) if self.class_names is None else self.class_names.tolist()
+            unknown = [key for key in class_weight if key not in names]
+            if unknown:
+                raise ValueError(f"{self.name}: class_weight: no class {unknown[0]!r}")
+            factors = np.array([class_weight.get(name, 1.0) for name in names], np.float64)
+        else:
+            raise ValueError(
+                f"{self.name}: expected class_weight 'balanced' or a mapping, got {class_weight!r}"
+            )
+        before = 1.0 if train.weight is None else train.weight
+        weight = as_weights(f"{self.name}: class_weight", factors[train.y] * before, len(train))
+        return self._with({**self.splits, "train": replace(train, weight=weight)})
+
+    def smoothed(self, eps: float) -> Dataset:
+        """Return the data set with distributions for training labels (label smoothing).
+
+        A label's own class has probability ``1 - eps + eps / K``, every other class ``eps / K``
+        (Szegedy et al. 2016). The other parts get distributions too, without smoothing.
+        """
+        eps = check_float(self.name, "eps", eps, low=0, high=1)
+        if self.train.y.ndim != 1 or not self.classes:
+            raise TypeError(f"{self.name}: label smoothing needs labels, got {self.train!r}")
+        parts = {}
+        for key, split in self.splits.items():
+            share = eps if key == "train" else 0.0
+            y = np.full((len(split), self.classes), share / self.classes, np.float32)
+            y[np.arange(len(split)), split.y] += 1 - share
+            parts[key] = replace(split, y=y)
+        return self._with(parts)
+
+    def _with(self, parts: Mapping[str, Split]) -> Dataset:
+        """Return a copy with other parts, which are checked as those of a new data set."""
+        other = copy.copy(self)
+        vars(other).update(dict.fromkeys(("train", "valid", "test")) | dict(parts))
+        for key, split in other.splits.items():
+            other._check(f"{self.name}: {key}", split, 0)
+        return other
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{key} {len(split):,}" for key, split in self.splits.items())
-        kind = f"{self.classes} classes" if self.classes else "regression"
+        shape = "" if self.train.y.ndim == 1 else f" {self.train.y.shape[1:]}"
+        kind = f"{self.classes} classes" if self.classes else f"y {self.train.y.dtype}{shape}"
         return f"Dataset({self.name}: {sizes}; {self.features} features, {kind})"
 
 
-def _as_split(owner: str, part: Split | tuple[Array, Array], scale: float | None) -> Split:
-    """Check the shapes and dtypes of one part."""
-    if isinstance(part, Split):
-        return part
-    x, y = np.asarray(part[0]), np.asarray(part[1])
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if x.ndim < 2 or y.ndim != 1 or len(x) != len(y):
-        raise ValueError(
-            f"{owner}: expected x (n, features) and y (n,), got x {x.shape} and y {y.shape}"
-        )
-    if len(x) == 0 or x[0].size == 0:
-        raise ValueError(f"{owner}: expected at least one example, got x {x.shape}")
-    if x.dtype not in (np.uint8, np.float32, np.float64):
-        raise TypeError(f"{owner}: expected x of dtype uint8, float32 or float64, got {x.dtype}")
-    if y.dtype.kind not in "iuf":
-        raise TypeError(f"{owner}: expected labels (integers) or targets (floats), got {y.dtype}")
-    if scale is None:
-        scale = 1 / 256 if x.dtype == np.uint8 else 1.0
-    y = y.astype(np.int64 if y.dtype.kind in "iu" else np.float64)
-    return Split(x.reshape(len(x), -1), y, check_float(owner, "scale", scale))
+def _like_pixels(split: Split) -> bool:
+    """Return whether the first rows are whole numbers in 0..255, some of them large."""
+    x = split.x[:CHUNK]
+    return bool(x.min() >= 0 and 128 <= x.max() <= 255 and (x == np.round(x)).all())
+
+
+def _within_one(split: Split) -> bool:
+    """Return whether all features are in 0..1."""
+    return bool(split.x.min() >= 0 and split.x.max() <= 1)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.data.dataset import Dataset, Split
+from minidl.data.dataset import Dataset
+from minidl.data.split import Split
 from minidl.typing import Array
 from minidl.validation import check_float, check_int
 

@@ -7,7 +7,8 @@ import string
 
 import numpy as np
 
-from minidl.data.dataset import Dataset, Split
+from minidl.data.dataset import Dataset
+from minidl.data.split import Split
 from minidl.typing import Array
 
 
@@ -32,5 +33,7 @@ def as_images(
 
 
 def class_name(dataset: Dataset, k: int) -> str:
-    """Return the letter of class ``k`` if there are 26 classes, else the number."""
+    """Return the name of class ``k``; without names its letter if there are 26, else ``k``."""
+    if dataset.class_names is not None:
+        return str(dataset.class_names[k])
     return string.ascii_uppercase[k] if dataset.classes == 26 else str(k)

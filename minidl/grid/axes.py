@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+import numpy as np
 
 Point = dict[str, Any]
 """One value on every axis."""
+
+_LONGEST = 120  # characters of an identifier, so that it fits into the name of a file
 
 
 class Grid:
@@ -17,9 +23,10 @@ class Grid:
 
     Parameters
     ----------
-    **axes : sequence of numbers or strings
+    **axes : sequence of values
         ``Grid(width=[16, 32], learning_rate=[1e-2, 1e-3])`` has four points. The names are
-        those of the training function's arguments.
+        those of the training function's arguments. A value is a number, a string, None, or a
+        list or tuple of such values.
 
     Raises
     ------
@@ -27,20 +34,29 @@ class Grid:
         If an axis is empty, names a value twice, or holds a value that JSON cannot hold.
     """
 
-    def __init__(self, **axes: Sequence[Any]) -> None:
+    def __init__(self, **axes: Iterable[Any]) -> None:
         if not axes:
             raise ValueError("Grid: expected at least one axis")
-        for name, values in axes.items():
-            if len(values) == 0:
+        self.axes: dict[str, list[Any]] = {}
+        for name, given in axes.items():
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise ValueError(f"Grid: expected a list of values on axis {name}, got {given!r}")
+            values = [v.tolist() if isinstance(v, (np.generic, np.ndarray)) else v for v in given]
+            if not values:
                 raise ValueError(f"Grid: axis {name} is empty")
+            texts: list[str] = []
             for i, value in enumerate(values):
-                if not isinstance(value, (bool, int, float, str)):
+                try:
+                    text = encode(value)
+                except (TypeError, ValueError, RecursionError):
                     raise ValueError(
-                        f"Grid: expected numbers or strings on axis {name}, got {value!r}"
-                    )
-                if value in values[:i]:
+                        f"Grid: expected numbers, strings, None or lists of them on axis {name}, "
+                        f"got {value!r}"
+                    ) from None
+                if value in values[:i] or text in texts:
                     raise ValueError(f"Grid: axis {name} names {value!r} twice")
-        self.axes = {name: list(values) for name, values in axes.items()}
+                texts.append(text)
+            self.axes[name] = values
 
     def __iter__(self) -> Iterator[Point]:
         for values in itertools.product(*self.axes.values()):
@@ -51,11 +67,57 @@ class Grid:
 
     @staticmethod
     def identifier(point: Point) -> str:
-        """Return a stable name of a point for files: ``width=16,learning_rate=0.001``."""
-        return ",".join(
-            f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-            for name, value in point.items()
-        )
+        """Return a stable name of a point for files: ``width=16,learning_rate=0.001``.
+
+        Two points never have the same name, and a name is never a path: separators in strings
+        are written as ``%2F``.
+        """
+        name = ",".join(f"{axis}={_name(value)}" for axis, value in point.items())
+        if len(name) <= _LONGEST:
+            return name
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        return f"{name[: _LONGEST - 17]}-{digest}"
 
     def __repr__(self) -> str:
         return f"Grid({', '.join(f'{name}={values}' for name, values in self.axes.items())})"
+
+
+def encode(value: object) -> str:
+    """Return the JSON text of a value; NumPy's scalars and arrays become numbers and lists.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If JSON cannot hold the value.
+    """
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(
+        f"expected numbers, strings, lists and dicts, got {type(value).__module__}."
+        f"{type(value).__qualname__}"
+    )
+
+
+def _name(value: object) -> str:
+    """Return a value as a part of the name of a file."""
+    if isinstance(value, (list, tuple)):
+        return f"[{';'.join(map(_name, value))}]"
+    text = value if isinstance(value, str) and not _is_json(value) else encode(value)
+    return re.sub(r"[%/\\:*?\"<>|,;\[\]]|[^ -\U0010ffff]|[\x7f-\x9f\ud800-\udfff]", _quoted, text)
+
+
+def _quoted(character: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in character[0].encode("utf-8", "surrogatepass"))
+
+
+def _is_json(text: str) -> bool:
+    """Return whether a string would be read as another value, as ``"1"`` and ``"null"``."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import errno
 import os
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from minidl.cli import Interrupted
-from minidl.grid import results as store
 from minidl.grid.axes import Grid, Point
-from minidl.grid.results import Result
-from minidl.threads import one_blas_thread
+from minidl.grid.folder import claimed, kept
+from minidl.grid.results import Result, append
+from minidl.grid.settings import describe_task
+from minidl.grid.shards import Shard
+from minidl.grid.workers import (
+    EndedError,
+    Train,
+    full_disk,
+    leave_if_imported_by_a_worker,
+    outcomes,
+)
 from minidl.validation import check_int, require
-
-Train = Callable[..., Mapping[str, Any]]
-"""Trains one point, given as keyword arguments; returns values that JSON can hold.
-
-Worker processes import it, so it is a function of a module, or a ``functools.partial`` of one.
-"""
 
 
 def run(
@@ -35,6 +34,7 @@ def run(
     out: str | os.PathLike[str],
     jobs: int = 1,
     executor: Executor | None = None,
+    shard: Shard | None = None,
     settings: Mapping[str, Any] | None = None,
     cost: Callable[[Point], float] = lambda point: 1.0,
     progress: bool = True,
@@ -44,6 +44,9 @@ def run(
     Each finished run becomes one line of ``out/results.jsonl`` at once. A run that raises is
     recorded with its error and repeated the next time. Each run has one BLAS thread, so its
     figures do not depend on ``jobs``.
+
+    The folder belongs to the axes, the training function with its arguments, and the settings
+    with which it was begun; more values on an axis may be added. One process writes at a time.
 
     Parameters
     ----------
@@ -57,8 +60,12 @@ def run(
         The number of processes; 1 stays in this process.
     executor : concurrent.futures.Executor, optional
         Used instead of processes, for example ``dask.distributed.Client().get_executor()``.
+    shard : Shard, optional
+        Train a part of the grid, while other processes or machines train the others into the
+        same folder. Without a shard the results of all shards are read, and what they lack is
+        trained.
     settings : dict, optional
-        Everything else that the results depend on; kept in ``out/grid.json``.
+        What the results depend on beyond the training function and its arguments.
     cost : callable, optional
         ``cost(point)`` is the expected duration of a run, in any unit. Long runs start first,
         and the time left is estimated from it.
@@ -68,117 +75,70 @@ def run(
     Returns
     -------
     list of Result
-        In the order of the grid.
+        In the order of the grid; with a shard, of its part.
 
     Raises
     ------
     ValueError
-        If ``out`` holds the results of another grid or of other settings; names the difference.
+        If ``out`` holds other axes or settings, or a line that is not a result; names it.
+    TypeError
+        If worker processes cannot import the training function.
+    OSError
+        If another process writes to ``out``, the workers died or were closed, or the disk is
+        full; says what is kept.
     """
+    leave_if_imported_by_a_worker()
     out, jobs = Path(out), check_int("run", "jobs", jobs)
     require("threadpoolctl", "examples")
-    store.claim(out, {"axes": grid.axes, "settings": dict(settings or {})})
-    file = out / "results.jsonl"
-    results = {r.id: r for r in store.read(file) if r.error is None}
-    waiting = [p for p in grid if grid.identifier(p) not in results]
-    waiting.sort(key=cost, reverse=True)
-    total, left = sum(map(cost, grid)), sum(map(cost, waiting))
-    with _progress_bar(len(grid), len(results), total, total - left, progress) as advance:
-        try:
-            for result in _results(waiting, train, jobs, executor):
-                store.append(file, result)
-                results[result.id] = result
-                advance(cost(result.point))
-        except (KeyboardInterrupt, BrokenProcessPool) as error:
-            kept = f"{len(results)} of {len(grid)} runs are kept in {file}"
-            resume = "the same command resumes"
-            if isinstance(error, BrokenProcessPool):
-                raise OSError(
-                    f"a worker process died (out of memory?); {kept}, {resume}"
-                ) from error
-            raise Interrupted(f"stopped: {kept}, {resume}") from error
-    return [results[grid.identifier(p)] for p in grid]
-
-
-def _results(
-    points: list[Point], train: Train, jobs: int, executor: Executor | None
-) -> Iterator[Result]:
-    """Yield results as they are ready."""
-    if executor is not None:
-        yield from _completed([executor.submit(_train_one, train, point) for point in points])
-    elif jobs == 1:
-        for point in points:
-            yield _train_one(train, point)
-    else:
-        yield from _in_processes(points, train, jobs)
-
-
-def _in_processes(points: list[Point], train: Train, jobs: int) -> Iterator[Result]:
-    """Yield the results of worker processes; end the workers when this process is interrupted."""
-    # A spawned worker starts afresh: it gets no threads or locks of this process.
-    pool = ProcessPoolExecutor(
-        min(jobs, max(len(points), 1)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_exit_with_parent,
-    )
+    by_cost = sorted(grid, key=cost, reverse=True)
+    points = shard.part(by_cost) if shard else by_cost
+    contents = {"axes": grid.axes, "settings": {**describe_task(train), **(settings or {})}}
     try:
-        with _interrupts_ignored():
-            futures = [pool.submit(_train_one, train, point) for point in points]
-        yield from _completed(futures)
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+        with claimed(out, contents, shard) as file:
+            done = kept(out, file)
+            results = {name: done[name] for p in points if (name := grid.identifier(p)) in done}
+            waiting = [p for p in points if not _complete(results, p)]
+            finished = len(points) - len(waiting)
+            total, left = sum(map(cost, points)), sum(map(cost, waiting))
+            with (
+                _progress_bar(len(points), finished, total, total - left, progress) as advance,
+                contextlib.closing(outcomes(waiting, train, jobs, executor)) as ready,
+            ):
+                for result, full in ready:
+                    append(file, result)
+                    if result.error is None or result.id not in results:
+                        results[result.id] = result
+                    advance(cost(result.point))
+                    if full:
+                        raise OSError(errno.ENOSPC, "no space left", full)
+    except KeyboardInterrupt as error:
+        text = f"stopped: {_count(points, out)}, the same command resumes"
+        raise Interrupted(text) from error
+    except EndedError as error:
+        text = f"{error}; {_count(points, out)}, the same command resumes"
+        raise OSError(text) from error
+    except OSError as error:
+        missing = full_disk(error)
+        if missing is None:
+            raise
+        raise OSError(
+            f"no space left to write {missing}; {_count(points, out)}: free some space, then the "
+            "same command resumes"
+        ) from error
+    names = {grid.identifier(p): p for p in grid}
+    return [replace(results[name], point=p) for name, p in names.items() if name in results]
 
 
-def _completed(futures: list[Any]) -> Iterator[Result]:
-    """Yield the futures' results as they are ready; cancel the others if one raises."""
-    try:
-        for future in as_completed(futures):
-            yield future.result()
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise
+def _complete(results: Mapping[str, Result], point: Point) -> bool:
+    result = results.get(Grid.identifier(point))
+    return result is not None and result.complete
 
 
-def _train_one(train: Train, point: Point) -> Result:
-    """Train one point in whichever process this is."""
-    start = time.perf_counter()
-    values, error = {}, None
-    try:
-        with one_blas_thread():
-            values = dict(train(**point))
-    except Exception as failure:  # any failure is recorded, and the other runs go on
-        error = f"{type(failure).__name__}: {failure}"
-    return Result(Grid.identifier(point), point, values, error, time.perf_counter() - start)
-
-
-def _exit_with_parent() -> None:
-    """Make a worker exit when its parent was killed; otherwise it waits for work forever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Start processes in this context to let them ignore Ctrl-C; their parent handles it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _count(points: Sequence[Point], out: Path) -> str:
+    """Return how many of the runs are on disk, and where."""
+    done = kept(out)
+    ended = sum(Grid.identifier(point) in done for point in points)
+    return f"{ended} of {len(points)} runs are kept in {out}{os.sep}"
 
 
 @contextlib.contextmanager

@@ -24,10 +24,12 @@ from typing import Protocol
 
 import numpy as np
 
-from minidl.data.dataset import Split
+from minidl.data.split import Split
+from minidl.layers import Linear
 from minidl.losses import Loss, Perceptron
+from minidl.losses.targets import check_labels
 from minidl.online.runs import OnlineRun
-from minidl.online.tails import make_tails
+from minidl.online.tails import KERNELS, make_tails
 from minidl.optim import flush_weights
 from minidl.typing import Array
 
@@ -67,10 +69,21 @@ class Steps(Protocol):
 def make_steps(runs: Sequence[OnlineRun], split: Split, loss: Loss) -> Steps:
     """Return the fastest implementation for these runs."""
     first = runs[0]
+    _check_labels(runs, split, loss)
     alone = len(runs) == len(first.layers) == 1
     if alone and type(loss) is Perceptron and first.weight_decay == first.l1 == 0:
         return PerceptronSteps(first, split)
     return BlockSteps(runs, split, loss)
+
+
+def _check_labels(runs: Sequence[OnlineRun], split: Split, loss: Loss) -> None:
+    """Check the classes of all examples, since the kernels index with them."""
+    if type(loss) in KERNELS and split.y.ndim == 1:
+        for run in runs:
+            last = run.layers[-1]
+            if isinstance(last, Linear):
+                logits = np.broadcast_to(np.zeros(1), (len(split), last.out_features))
+                check_labels(type(loss).__name__, logits, split.y)
 
 
 class PerceptronSteps:
@@ -178,7 +191,9 @@ class _Block:
             (self.gram[t, : t + 1], self.g[: t + 1], self.z[t], self.g[t]) for t in range(n)
         ]
         self.change = np.empty_like(owner.v)
-        self.tails = make_tails(owner.runs, owner.loss, owner.columns, self.z, self.g)
+        self.tails = make_tails(
+            owner.runs, owner.loss, owner.split.y.ndim == 1, owner.columns, self.z, self.g
+        )
         self.powers = owner.a ** np.arange(n)[:, None]
 
     def gradients(self, index: Array) -> list[float]:

@@ -6,25 +6,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
+from minidl.callbacks import Callback, Run
 from minidl.data.dataset import Dataset
-from minidl.history import History
+from minidl.history import History, Mode
 from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
+from minidl.metrics import Metric
 from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
 from minidl.online.runs import OnlineRun
 from minidl.optim import SGD
 from minidl.threads import one_blas_thread
 from minidl.training import (
-    Callback,
     NonFiniteLossError,
     Recorder,
-    Run,
+    check_arguments,
     diagnose,
     epoch_rng,
+    first_step,
+    training,
 )
 from minidl.typing import Array, Rng
 from minidl.validation import check_int
@@ -56,7 +60,10 @@ def fit_online(
     epochs: int,
     block_size: int = 64,
     rng: Order,
-    callbacks: Sequence[Callback] = (),
+    metrics: Mapping[str, Metric] | None = None,
+    monitor: str | None = None,
+    mode: Mode | None = None,
+    callbacks: Sequence[Callback] | None = None,
     restore_best: bool = False,
     evaluate_train: bool = True,
     history: History | None = None,
@@ -88,10 +95,10 @@ def fit_online(
         it: at most ``log(1000) / -log(1 - lr weight_decay)`` examples.
     rng : int, Generator, or iterator of arrays
         As in ``fit``, or an iterator with the order of each epoch (see ``compounding``).
-    callbacks : sequence of Callback
-        ``on_batch`` is called after each block.
-    restore_best, evaluate_train, history
+    metrics, monitor, mode, restore_best, evaluate_train, history
         As in ``fit``.
+    callbacks : sequence of Callback, optional
+        ``on_batch`` is called after each block; ``on_gradient`` is not called.
 
     Returns
     -------
@@ -104,12 +111,14 @@ def fit_online(
     NonFiniteLossError
         When a loss is NaN or infinite; names the epoch, the step and the first layer whose
         output is not finite.
+    ValueError
+        If the examples have weights: the weighted mean over one example is its loss.
     """
     run = OnlineRun(model, lr, weight_decay, l1, History() if history is None else history)
-    with one_blas_thread():
-        _train(
-            [run], dataset, loss, epochs, block_size, rng, restore_best, evaluate_train, callbacks
-        )
+    _train(
+        [run], dataset, loss, epochs, block_size, rng, restore_best, evaluate_train, callbacks,
+        metrics, monitor, mode,
+    )  # fmt: skip
     if run.error is not None:
         raise NonFiniteLossError(run.error)
     return run.history
@@ -157,8 +166,7 @@ def fit_side_by_side(
         raise ValueError("fit_side_by_side: expected a model of its own for each run")
     if len({len(run.history) for run in runs}) > 1:
         raise ValueError("fit_side_by_side: expected histories of the same length")
-    with one_blas_thread():
-        _train(runs, dataset, loss, epochs, block_size, rng, restore_best, evaluate_train)
+    _train(runs, dataset, loss, epochs, block_size, rng, restore_best, evaluate_train)
     return [run.history for run in runs]
 
 
@@ -173,28 +181,33 @@ class _Trainer:
         epochs: int,
         block_size: int,
         evaluate_train: bool,
+        metrics: Mapping[str, Metric] | None,
     ) -> None:
         self.online, self.model, self.split, self.loss = online, online.model, dataset.train, loss
         self.block_size = min(max_block_size(online, block_size), len(dataset.train))
         optimizer = SGD(online.model, online.lr, weight_decay=online.weight_decay)
         blocks = -(-len(dataset.train) // self.block_size)
         self.run = Run(online.model, optimizer, online.history, epochs, blocks)
-        self.recorder = Recorder(self.run, dataset, loss, evaluate_train)
-        self.completed, self.total = online.model.theta.copy(), 0.0
+        self.recorder = Recorder(self.run, dataset, loss, evaluate_train, metrics)
+        self.completed, self.total = online.model.snapshot(), 0.0
 
     def record(self, train_loss: float | None) -> None:
         """Record an epoch and keep the parameters after it."""
         self.recorder(train_loss)
-        self.completed, self.total = self.model.theta.copy(), 0.0
+        self.completed, self.total = self.model.snapshot(), 0.0
 
     def plain_step(self, index: Array, epoch: int, step: int) -> None:
         """Take one step for the one example in ``index``."""
         x, y = self.split.rows(index, self.model.dtype), self.split.y[index]
-        logits, backward = self.model.forward(x, train=True)
-        value, dlogits = self.loss(logits, y)
+        if step == 0:
+            value = first_step(self.model, self.loss, x, y)
+        else:
+            logits, backward = self.model.forward(x, train=True)
+            value, dlogits = self.loss(logits, y)
+            if math.isfinite(value):
+                write_gradients(self.model, backward, dlogits)
         if not math.isfinite(value):
             raise NonFiniteLossError(diagnose(self.model, x, value, epoch, step))
-        write_gradients(self.model, backward, dlogits)
         self.run.optimizer.step()
         if self.online.l1:
             soft_threshold(self.model.theta, self.online.lr * self.online.l1)
@@ -226,12 +239,45 @@ def _train(
     rng: Order,
     restore_best: bool,
     evaluate_train: bool,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    monitor: str | None = None,
+    mode: Mode | None = None,
 ) -> None:
     """Train the runs together; the callbacks see the first one."""
     epochs = check_int("fit_online", "epochs", epochs, low=0)
     block_size = check_int("fit_online", "block_size", block_size)
-    trainers = [_Trainer(run, dataset, loss, epochs, block_size, evaluate_train) for run in runs]
+    trainers = [
+        _Trainer(run, dataset, loss, epochs, block_size, evaluate_train, metrics) for run in runs
+    ]
+    for trainer in trainers:
+        optimizer = trainer.run.optimizer
+        callbacks = check_arguments(
+            "fit_online", trainer.model, dataset, loss, optimizer, callbacks
+        )
+        trainer.recorder.follow(monitor, mode)
+    if dataset.train.weight is not None:
+        raise ValueError(
+            "fit_online: expected examples without weights, since the weighted mean over one "
+            "example is its loss; fit takes weights"
+        )
+    with ExitStack() as stack:
+        stack.enter_context(one_blas_thread())
+        stack.enter_context(np.errstate(all="ignore"))
+        for trainer in trainers:
+            stack.enter_context(training(trainer.model, dataset))
+        _train_epochs(trainers, dataset, epochs, rng, restore_best, list(callbacks or ()))
+
+
+def _train_epochs(
+    trainers: list[_Trainer],
+    dataset: Dataset,
+    epochs: int,
+    rng: Order,
+    restore_best: bool,
+    callbacks: list[Callback],
+) -> None:
+    """Train for the epochs that the histories lack."""
     active, first = trainers, trainers[0].run
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
     for callback in callbacks:
@@ -254,8 +300,8 @@ def _train(
                 break
     finally:
         for trainer in trainers:
-            best = trainer.online.history.best_theta if restore_best else None
-            trainer.model.theta[:] = trainer.completed if best is None else best
+            best = trainer.online.history.best_snapshot if restore_best else None
+            trainer.model.restore(trainer.completed if best is None else best)
         for callback in callbacks:
             callback.on_end(first)
 

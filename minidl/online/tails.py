@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 from minidl.activations import ReLU
+from minidl.contract import checked
 from minidl.layer import Layer
 from minidl.layers import Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron
@@ -22,22 +23,30 @@ from minidl.online.kernels import Tail
 from minidl.online.runs import OnlineRun
 from minidl.typing import Array
 
-_KERNELS: dict[type[Loss], Callable[[Array, Array, float], Tail]] = {
+KERNELS: dict[type[Loss], Callable[[Array, Array, float], Tail]] = {
     CrossEntropy: kernels.softmax,
     Perceptron: kernels.perceptron,
 }
 
 
 def make_tails(
-    runs: Sequence[OnlineRun], loss: Loss, columns: Sequence[slice], z: Array, g: Array
+    runs: Sequence[OnlineRun],
+    loss: Loss,
+    labels: bool,
+    columns: Sequence[slice],
+    z: Array,
+    g: Array,
 ) -> list[Tail]:
-    """Return the fastest tails for these runs, each on its ``columns`` of ``z`` and ``g``."""
+    """Return the fastest tails for these runs, each on its ``columns`` of ``z`` and ``g``.
+
+    ``labels`` says whether the targets are classes; the kernels take no others.
+    """
     widths = {c.stop - c.start for c in columns}
-    linear = all(len(run.layers) == 1 for run in runs)
+    linear = labels and all(len(run.layers) == 1 for run in runs)
     if type(loss) is CrossEntropy and linear and len(widths) == 1 < len(runs):
         return [kernels.stacked_softmax(z, g, [run.lr for run in runs])]
     return [
-        (_relu_tail if _has_kernels(run.layers[1:], loss) else _any_tail)(
+        (_relu_tail if labels and _has_kernels(run.layers[1:], loss) else _any_tail)(
             run, loss, z[:, c], g[:, c]
         )
         for run, c in zip(runs, columns, strict=True)
@@ -50,15 +59,22 @@ def _has_kernels(layers: Sequence[Layer], loss: Loss) -> bool:
     A subclass does not count: it may compute something else.
     """
     types = [type(layer) for layer in layers]
-    return types == [ReLU, Linear] * (len(types) // 2) and type(loss) in _KERNELS
+    return types == [ReLU, Linear] * (len(types) // 2) and type(loss) in KERNELS
 
 
 def _any_tail(run: OnlineRun, loss: Loss, z: Array, g: Array) -> Tail:
     """Any layers and any loss, by their own forward and backward passes."""
     layers, theta, grad = run.layers[1:], run.tail_theta, run.tail_grad
     values = [0.0] * len(z)
+    is_checked = False
 
     def step(t: int, label: float) -> None:
+        nonlocal is_checked
+        if not is_checked:  # the layers and the loss, in the first step
+            is_checked = True
+            with checked(run.model):
+                step(t, label)
+            return
         x, tape = z[t : t + 1], []
         for layer in layers:
             x, backward = layer.forward(x, train=True)
@@ -90,7 +106,7 @@ def _relu_tail(run: OnlineRun, loss: Loss, z: Array, g: Array) -> Tail:
         forwards.append(forward)
         backwards.insert(0, backward)
         z, g, start = out, dout, part.stop
-    last = _KERNELS[type(loss)](z, g, run.lr)
+    last = KERNELS[type(loss)](z, g, run.lr)
     if not forwards:
         return last
     loss_step, add, multiply = last.step, np.add, np.multiply

@@ -15,18 +15,23 @@ import torch
 from torch import nn
 
 from minidl.activations import (
+    ELU,
+    GELU,
     Entmax15,
+    LeakyReLU,
     Quadratic,
     ReLU,
     Relumax,
     Sigmoid,
+    SiLU,
     Simplex,
     Softmax,
+    Softplus,
     Sparsemax,
     Tanh,
 )
 from minidl.layer import Layer, Sequential
-from minidl.layers import Dropout, LayerNorm, Linear, Residual
+from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
 from minidl.parity import modules, simplex
 from minidl.safetensors import load_torch_state, torch_state
 from minidl.typing import Rng
@@ -97,6 +102,29 @@ def _our_layer_norm(module: nn.LayerNorm, convert: Convert) -> Layer:
     return LayerNorm(module.normalized_shape[0], eps=module.eps)
 
 
+def _our_batch_norm(module: nn.BatchNorm1d, convert: Convert) -> Layer:
+    if not (module.affine and module.track_running_stats):
+        raise ValueError(
+            "from_torch: expected a BatchNorm1d with weight, bias and running statistics, "
+            f"got {convert}{module!r}"
+        )
+    return BatchNorm(module.num_features, momentum=module.momentum, eps=module.eps)
+
+
+def _our_softplus(module: nn.Softplus, convert: Convert) -> Layer:
+    if module.beta != 1:
+        raise ValueError(f"from_torch: expected a Softplus of beta 1, got {convert}{module!r}")
+    return Softplus()
+
+
+def _our_flatten(module: nn.Flatten, convert: Convert) -> Layer:
+    if (module.start_dim, module.end_dim) != (1, -1):
+        raise ValueError(
+            f"from_torch: expected a Flatten of all axes but the first, got {convert}{module!r}"
+        )
+    return Flatten()
+
+
 def _torch_simplex(layer: Simplex, convert: Convert) -> nn.Module:
     return simplex.Simplex(layer.map, layer.axis)
 
@@ -105,6 +133,25 @@ COUNTERPARTS: list[Counterpart] = [
     Counterpart(ReLU, nn.ReLU),
     Counterpart(Tanh, nn.Tanh),
     Counterpart(Sigmoid, nn.Sigmoid),
+    Counterpart(SiLU, nn.SiLU),
+    Counterpart(Softplus, nn.Softplus, from_torch=_our_softplus),
+    Counterpart(
+        GELU,
+        nn.GELU,
+        lambda layer, _: nn.GELU(layer.approximate),
+        lambda module, _: GELU(module.approximate),
+    ),
+    Counterpart(
+        LeakyReLU,
+        nn.LeakyReLU,
+        lambda layer, _: nn.LeakyReLU(layer.slope),
+        lambda module, _: LeakyReLU(module.negative_slope),
+    ),
+    Counterpart(
+        ELU, nn.ELU, lambda layer, _: nn.ELU(layer.alpha), lambda module, _: ELU(module.alpha)
+    ),
+    Counterpart(Identity, nn.Identity),
+    Counterpart(Flatten, nn.Flatten, from_torch=_our_flatten),
     Counterpart(Quadratic, modules.Quadratic),
     Counterpart(Linear, nn.Linear, _torch_linear, _our_linear),
     Counterpart(
@@ -112,6 +159,12 @@ COUNTERPARTS: list[Counterpart] = [
         nn.LayerNorm,
         lambda layer, _: nn.LayerNorm(layer.in_features, eps=layer.eps),
         _our_layer_norm,
+    ),
+    Counterpart(
+        BatchNorm,
+        nn.BatchNorm1d,
+        lambda layer, _: nn.BatchNorm1d(layer.in_features, eps=layer.eps, momentum=layer.momentum),
+        _our_batch_norm,
     ),
     Counterpart(
         Dropout,

@@ -78,17 +78,19 @@ def compare(
     return ParityReport(title, str(model.dtype), quantities, absolute, relative, allowed)
 
 
-_NOT_PER_PARAMETER = ("logits", "loss", "dlogits")
+_NOT_PER_PARAMETER = ("logits", "buffers", "loss", "dlogits")
 
 
 def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:
     """Run one training step of either library; return all results in the order of causes."""
     logits, backward = model.forward(x, train=True)
+    buffers = [np.ravel(value) for value in model.snapshot().buffers.values()]
     value, dlogits = loss(logits, y)
     write_gradients(model, backward, dlogits)
     optimizer.step()
     return {
         "logits": logits,
+        **({"buffers": np.concatenate(buffers, dtype=logits.dtype)} if buffers else {}),
         "loss": np.array(value),
         "dlogits": dlogits,
         "gradient": model.grad,

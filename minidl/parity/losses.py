@@ -13,21 +13,29 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor
 
 from minidl.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
     BinaryLogistic,
     CrossEntropy,
     FenchelYoung,
+    Huber,
     Loss,
     Perceptron,
+    Quantile,
     SmoothedNLL,
     SquaredError,
 )
 from minidl.parity.simplex import formula
 
 Criterion = Callable[[Tensor, Tensor], Tensor]
+WeightedCriterion = Callable[..., Tensor]
+"""``criterion(z, y)`` or ``criterion(z, y, weight)``."""
 
 
-def criterion(loss: Loss) -> Criterion:
+def criterion(loss: Loss) -> WeightedCriterion:
     """Return the function of ``(z, y)`` that PyTorch differentiates in place of ``loss``.
+
+    Its third argument, where given, are the weights of the examples.
 
     Raises
     ------
@@ -38,7 +46,14 @@ def criterion(loss: Loss) -> Criterion:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the loss {loss!r}")
     values = CRITERIA[type(loss)](loss)
     mean = getattr(loss, "reduction", "mean") == "mean"
-    return lambda z, y: values(z, y).mean() if mean else values(z, y).sum()
+
+    def reduced(z: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        if weight is None:
+            return values(z, y).mean() if mean else values(z, y).sum()
+        total = (weight * values(z, y)).sum()
+        return total / weight.sum() if mean else total
+
+    return reduced
 
 
 def _cross_entropy(loss: CrossEntropy) -> Criterion:
@@ -76,6 +91,33 @@ def _squared_error(loss: SquaredError) -> Criterion:
     return lambda z, y: (z - y.reshape(z.shape)).square().sum(dim=-1) / 2
 
 
+def _absolute_error(loss: AbsoluteError) -> Criterion:
+    return lambda z, y: F.l1_loss(z, _like(y, z), reduction="none").sum(dim=-1)
+
+
+def _huber(loss: Huber) -> Criterion:
+    delta = loss.delta
+    return lambda z, y: F.huber_loss(z, _like(y, z), reduction="none", delta=delta).sum(dim=-1)
+
+
+def _quantile(loss: Quantile) -> Criterion:
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        several = isinstance(loss.q, tuple)
+        q = torch.tensor(loss.q, dtype=z.dtype)
+        error = (y.reshape(-1, 1) if several else _like(y, z)) - z
+        return torch.maximum(q * error, (q - 1) * error).sum(dim=-1)
+
+    return values
+
+
+def _binary_cross_entropy(loss: BinaryCrossEntropy) -> Criterion:
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        entropy = F.binary_cross_entropy_with_logits(z, _like(y, z), reduction="none")
+        return entropy.mean(dim=-1) if loss.reduction == "mean" else entropy.sum(dim=-1)
+
+    return values
+
+
 def _perceptron(loss: Perceptron) -> Criterion:
     return lambda z, y: z.max(dim=-1).values - z.gather(-1, y[:, None])[:, 0]
 
@@ -84,16 +126,25 @@ def _binary_logistic(loss: BinaryLogistic) -> Criterion:
     return lambda z, y: F.softplus(-y.reshape(z.shape) * z).sum(dim=-1)
 
 
+def _like(y: Tensor, z: Tensor) -> Tensor:
+    """Return numbers in the shape and dtype of the outputs."""
+    return y.reshape(z.shape).to(z.dtype)
+
+
 def _distributions(y: Tensor, z: Tensor) -> Tensor:
     """Return labels of either kind as rows of probabilities."""
     return y if y.ndim == 2 else F.one_hot(y, z.shape[1]).to(z.dtype)
 
 
 CRITERIA: dict[type[Any], Callable[[Any], Criterion]] = {
-    CrossEntropy: _cross_entropy,
+    AbsoluteError: _absolute_error,
+    BinaryCrossEntropy: _binary_cross_entropy,
     BinaryLogistic: _binary_logistic,
+    CrossEntropy: _cross_entropy,
     FenchelYoung: _fenchel_young,
+    Huber: _huber,
     Perceptron: _perceptron,
+    Quantile: _quantile,
     SmoothedNLL: _smoothed_nll,
     SquaredError: _squared_error,
 }

@@ -11,7 +11,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from minidl.optim import SGD, Adam, AdamW, Optimizer
-from minidl.schedules import Cosine, Schedule, StepDecay, WarmUp
+from minidl.schedules import Cosine, OneCycle, Schedule, StepDecay, WarmUp
 
 
 def torch_optimizer(ours: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> Any:
@@ -41,6 +41,21 @@ def learning_rates(lr: float | Schedule) -> Iterator[float]:
         curve = _scheduled(lr.lr, lambda o: lr_scheduler.CosineAnnealingLR(o, lr.steps, lr.final))
         # After the last step PyTorch's rate rises again; ours stays.
         return chain(islice(curve, lr.steps), repeat(lr.final))
+    if isinstance(lr, OneCycle):
+        curve = _scheduled(
+            lr.lr,
+            lambda o: lr_scheduler.OneCycleLR(
+                o,
+                lr.lr,
+                lr.steps,
+                pct_start=lr.pct_start,
+                div_factor=lr.div_factor,
+                final_div_factor=lr.final_div_factor,
+                cycle_momentum=False,
+            ),
+        )
+        rates = list(islice(curve, lr.steps))  # PyTorch's scheduler refuses a further step
+        return chain(rates, repeat(rates[-1]))
     if isinstance(lr, WarmUp):
         first, last = 1 / lr.steps, lr.steps - 1
         rise = _scheduled(1.0, lambda o: lr_scheduler.LinearLR(o, first, total_iters=last))

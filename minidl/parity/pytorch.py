@@ -17,6 +17,7 @@ from minidl.parity.convert import to_torch
 from minidl.parity.losses import criterion
 from minidl.parity.optim import learning_rates, torch_optimizer
 from minidl.safetensors import transposed
+from minidl.state import Snapshot
 from minidl.typing import Array, Backward
 
 
@@ -86,6 +87,11 @@ class TorchModel(Layer):
         """A read-only copy of all gradients, laid out as ``grad`` of our model."""
         return self.gather(p.grad for p in self.module.parameters())
 
+    def snapshot(self) -> Snapshot:
+        """Return a copy of all parameters and buffers, in our layout."""
+        buffers = {name: value.numpy().copy() for name, value in self.module.named_buffers()}
+        return Snapshot(self.theta, buffers)
+
     def gather(self, tensors: Iterable[Tensor]) -> Array:
         """Join one of PyTorch's tensors for each parameter into one vector in our layout."""
         pieces = [
@@ -112,15 +118,17 @@ class TorchModel(Layer):
 
 
 class TorchLoss:
-    """``value, dlogits = loss(logits, y)`` by PyTorch and autograd."""
+    """``value, dlogits = loss(logits, y)`` by PyTorch and autograd, or with weights (n,)."""
 
     def __init__(self, loss: Loss) -> None:
         self._criterion = criterion(loss)
+        self.metrics = getattr(loss, "metrics", {})
 
-    def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
+    def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
         z = torch.tensor(logits, requires_grad=True)
         targets = torch.from_numpy(y.astype(np.int64 if y.dtype.kind in "iu" else logits.dtype))
-        value = self._criterion(z, targets)
+        weights = [] if weight is None else [torch.from_numpy(weight.astype(logits.dtype))]
+        value = self._criterion(z, targets, *weights)
         (dlogits,) = torch.autograd.grad(value, z)
         return value.item(), dlogits.numpy()
 
@@ -132,6 +140,7 @@ class TorchOptimizer:
         self.model, self.steps, self.lr_at = model, ours.steps, ours.lr_at
         self._parameters = list(model.module.parameters())
         self._inner: Any = torch_optimizer(ours, self._parameters)
+        self._clip_norm = ours.clip_norm
         self._rates = islice(learning_rates(ours.lr), ours.steps, None)
         if self.steps:
             for name, vector in ours.torch_moments().items():
@@ -142,6 +151,8 @@ class TorchOptimizer:
         """Update the parameters from their gradients."""
         for group in self._inner.param_groups:
             group["lr"] = next(self._rates)
+        if self._clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         self._inner.step()
         self.steps += 1
 

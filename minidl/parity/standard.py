@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from minidl.activations import Simplex, Tanh
+from minidl.activations import GELU, Simplex, Tanh
 from minidl.catalogue import LAYERS, LOSSES, MakeLayer, Targets
 from minidl.layer import Layer, Sequential
-from minidl.layers import Dropout, Linear
+from minidl.layers import BatchNorm, Dropout, Linear
 from minidl.losses import CrossEntropy, Loss
 from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.parity.lockstep import compare
 from minidl.parity.report import ParityReport
-from minidl.schedules import Cosine, StepDecay, WarmUp
+from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
 from minidl.typing import Array
 
 FEATURES, WIDTH, CLASSES = 20, 32, 5
@@ -38,6 +38,9 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
     (SGD, {"lr": StepDecay(0.1, every=20, factor=0.5)}),
     (SGD, {"lr": WarmUp(0.05, steps=10), "momentum": 0.9}),
+    (SGD, {"lr": 0.1, "clip_norm": 0.1}),
+    (SGD, {"lr": 0.1, "clip_norm": 100.0}),
+    (SGD, {"lr": OneCycle(0.1, steps=80), "momentum": 0.9, "clip_norm": 0.5}),
     (Adam, {"lr": 1e-3}),
     (Adam, {"lr": 1e-3, "betas": (0.5, 0.9)}),
     (Adam, {"lr": 1e-3, "eps": 1e-3}),
@@ -45,6 +48,7 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (Adam, {"lr": WarmUp(Cosine(1e-3, steps=100, final=1e-4), steps=10)}),
     (AdamW, {"lr": 1e-3}),
     (AdamW, {"lr": 1e-3, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    (AdamW, {"lr": OneCycle(1e-2, steps=100, pct_start=0.2), "clip_norm": 0.05}),
 ]
 
 
@@ -106,6 +110,7 @@ def standard_set() -> list[ParityCase]:
         for optimizer in OPTIMIZERS
     ]
     layers = [ParityCase(name, _around(make)) for name, make in LAYERS.items()]
+    layers.append(ParityCase("depth 3, BatchNorm and GELU", _deep(3, modern=True)))
     layers += [ParityCase(f"Dropout({p})", _around(lambda *_, p=p: Dropout(p))) for p in (0, 1)]
     small_steps = (SGD, {"lr": 0.002, "momentum": 0.9})
     losses = [
@@ -121,11 +126,13 @@ def standard_set() -> list[ParityCase]:
     return depths + layers + losses
 
 
-def _deep(depth: int) -> Callable[[], list[Layer]]:
+def _deep(depth: int, *, modern: bool = False) -> Callable[[], list[Layer]]:
     def layers() -> list[Layer]:
         hidden: list[Layer] = []
         for i in range(depth):
-            hidden += [Linear(WIDTH if i else FEATURES, WIDTH), Tanh()]
+            # A bias before BatchNorm has no effect, and gradients of rounding alone.
+            linear = Linear(WIDTH if i else FEATURES, WIDTH, bias=not modern)
+            hidden += [linear, BatchNorm(WIDTH), GELU()] if modern else [linear, Tanh()]
         return [*hidden, Linear(WIDTH, CLASSES)]
 
     return layers
@@ -134,14 +141,16 @@ def _deep(depth: int) -> Callable[[], list[Layer]]:
 def _around(make: MakeLayer, outputs: int = CLASSES) -> Callable[[], list[Layer]]:
     """Put a layer between two Linears, so that the gradient of its input is compared too.
 
-    A map onto the simplex gets a Tanh in front: it is invariant to a shift along its axis, so the
-    gradient of a bias directly before it could be 0, and its computed entries rounding alone.
+    A map onto the simplex and BatchNorm are invariant to a shift along an axis, so the gradient of
+    a bias directly before them could be 0, and its computed entries rounding alone: the map gets a
+    Tanh in front, and the Linear before BatchNorm has no bias.
     """
 
     def layers() -> list[Layer]:
         layer = make(WIDTH, WIDTH)
         front = [Tanh()] if isinstance(layer, Simplex) else []
-        return [Linear(FEATURES, WIDTH), *front, layer, Linear(WIDTH, outputs)]
+        first = Linear(FEATURES, WIDTH, bias=not isinstance(layer, BatchNorm))
+        return [first, *front, layer, Linear(WIDTH, outputs)]
 
     return layers
 

@@ -40,8 +40,8 @@ def fit(
                 theirs, dataset, criterion, cast(Optimizer, method), history=history, **options
             )
     finally:
-        best = history.best_theta if restore_best else None
-        model.theta[:] = theirs.theta if best is None else best
+        best = history.best_snapshot if restore_best else None
+        model.restore(theirs.snapshot() if best is None else best)
 
 
 @contextlib.contextmanager

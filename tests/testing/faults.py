@@ -19,8 +19,8 @@ import numpy as np
 
 from minidl.activations import Tanh
 from minidl.layers import Linear
-from minidl.losses import Loss
-from minidl.simplex import relumax, softmax
+from minidl.losses import CrossEntropy, Loss
+from minidl.simplex import relumax
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
 from minidl.testing.report import FAILED, ContractError, GradientReport, aligned
 from minidl.typing import Array
@@ -80,7 +80,7 @@ def plant(where: str, old: str, new: str) -> ModuleType:
     ValueError
         If ``old`` does not occur exactly once in the class.
     """
-    module_name, _, class_name = where.partition(".")
+    module_name, _, class_name = where.rpartition(".")
     module = importlib.import_module(f"minidl.{module_name}")
     source = inspect.getsource(getattr(module, class_name))
     if source.count(old) != 1:
@@ -149,6 +149,16 @@ def layer(name: str, *args: Any, dtype: type[np.floating[Any]] = np.float64) -> 
     return check
 
 
+def batch_norm_inference(m: Any) -> GradientReport:
+    made = m.BatchNorm(5).initialize(dtype="float64")
+    made.running_mean, made.running_var = _batch(5), np.square(_batch(5)) + 0.5
+    return check_layer(made, _batch(6, 5), train=False)
+
+
+def flatten(m: Any) -> GradientReport:
+    return check_layer(m.Flatten(), _batch(3, 2, 2))
+
+
 def residual(m: Any) -> GradientReport:
     return check_layer(m.Residual(m.Linear(5, 5), rng=0).copy("float64"), _batch(6, 5))
 
@@ -172,12 +182,39 @@ def smoothed(m: Any) -> GradientReport:
     return loss(m.SmoothedNLL(relumax(5.0), eps=0.01))
 
 
-def cross_entropy(m: Any) -> GradientReport:
-    return loss(m.FenchelYoung(softmax))
+def reduced(m: Any) -> GradientReport:
+    return loss(own(m))
+
+
+def weighted(m: Any) -> GradientReport:
+    made, weight = own(m), np.arange(6) % 4
+    return loss(lambda logits, y: made(logits, y, weight))
+
+
+def own(m: Any) -> Loss:
+    """Make a loss by the base class of the module."""
+
+    class Own(m.ReducedLoss):
+        per_example = CrossEntropy().per_example
+
+    made: Loss = Own()
+    return made
 
 
 def squared(m: Any) -> GradientReport:
     return check_loss(m.SquaredError(), _batch(6, 5), _batch(5, 6).T)
+
+
+def several_labels(m: Any) -> GradientReport:
+    return check_loss(m.BinaryCrossEntropy(), _batch(6, 5), np.arange(30).reshape(6, 5) % 3 % 2)
+
+
+def regression(name: str, *args: float) -> Check:
+    return lambda m: check_loss(getattr(m, name)(*args), 2 * _batch(6, 5), _batch(5, 6).T)
+
+
+def quantiles(m: Any) -> GradientReport:
+    return check_loss(m.Quantile((0.1, 0.5, 0.9)), _batch(6, 3), _batch(3, 6)[0])
 
 
 def simplex(name: str, *args: float) -> Check:
@@ -188,6 +225,8 @@ WRITTEN, STEP, FLIGHT = "written, not added", "after a step", "passes in flight"
 UNMODIFIED, REPEAT, SKIP = "not modified", "repeatable", "input_grad=False"
 
 LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
+REDUCED, BCE = "losses.base.ReducedLoss", "losses.binary.BinaryCrossEntropy"
+BATCH, BATCH_DX = "layers.BatchNorm", "dh - dh.mean(axis=0) - h * (dh * h).mean(axis=0)"
 RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
 DW, DB, DX = (
     "np.dot(x.T, dy, out=weight.grad)",
@@ -207,6 +246,9 @@ SHARED = "self.y = y = np.tanh(x)\n        return y, lambda dy: dy * (1 - self.y
 PULLED = "y = np.tanh(x)\n        return y, lambda dy: dy * (1 - y * y)"
 
 drop, norm, relu, tanh = layer("Dropout", 0.4), layer("LayerNorm", 5), layer("ReLU"), layer("Tanh")
+batch_norm, leaky, elu = layer("BatchNorm", 5), layer("LeakyReLU", 0.1), layer("ELU", 0.5)
+softplus, silu, identity = layer("Softplus"), layer("SiLU"), layer("Identity")
+gelu, gelu_tanh = layer("GELU"), layer("GELU", "tanh")
 drop32 = layer("Dropout", 0.4, dtype=np.float32)
 softmax_vjp, sparsemax_vjp = simplex("_Softmax"), simplex("_Sparsemax")
 entmax_vjp, relumax_vjp = simplex("_Entmax15"), simplex("relumax", 1.5)
@@ -247,11 +289,35 @@ FAULTS = (
     Fault("statistics over the wrong axis", NORM, CENTRED, CENTRED.replace("axis=1", "axis=0"), norm, "input"),
     Fault("factor missing in a weight gradient", NORM, "(dy * h).sum(", "dy.sum(", norm, "weight"),
     Fault("factor missing that starts at one", NORM, "dh = dy * weight.value", "dh = dy", norm, "input", STEP),
+    Fault("batch mean's term missing", BATCH, BATCH_DX, "dh - h * (dh * h).mean(axis=0)", batch_norm, "input"),
+    Fault("batch variance's term missing", BATCH, BATCH_DX, "dh - dh.mean(axis=0)", batch_norm, "input"),
+    Fault("batch norm's mean over the features", BATCH, "dh.mean(axis=0)", "dh.mean(axis=1, keepdims=True)", batch_norm, "input"),
+    Fault("batch norm in inference as in training", BATCH, "if train and n:\n                dh", "if n:\n                dh", batch_norm_inference, "input"),
+    Fault("running variance forgotten in backward", BATCH, "dx: Array = scale * dh", "dx: Array = dh", batch_norm_inference, "input"),
+    Fault("running mean in place of the batch's", BATCH, "(dy * h).sum(axis=0, out=weight.grad)", "(dy * (x - self.running_mean) * scale).sum(axis=0, out=weight.grad)", batch_norm, "weight"),
+    Fault("slope forgotten in backward", "activations.LeakyReLU", "dy * factor", "dy * (x > 0)", leaky, "input"),
+    Fault("alpha missing in ELU's derivative", "activations.ELU", "below + self.alpha", "below + 1", elu, "input"),
+    Fault("Softplus's derivative mirrored", "activations.Softplus", "np.where(x >= 0, 1, e)", "np.where(x >= 0, e, 1)", softplus, "input"),
+    Fault("SiLU's second term missing", "activations.SiLU", "dy * (s + y * (1 - s))", "dy * s", silu, "input"),
+    Fault("GELU's density missing", "activations.GELU", "dy * (cdf + x * density)", "dy * cdf", gelu, "input"),
+    Fault("GELU's factor 3 of a cube", "activations.GELU", "1 + 3 * 0.044715", "1 + 0.044715", gelu_tanh, "input"),
+    Fault("shape not restored", "layers.Flatten", "dy.reshape(x.shape)", "dy", flatten, "input", CONTRACT),
+    Fault("gradient of an identity averaged", "layers.Identity", "lambda dy: dy", "lambda dy: dy / len(dy)", identity, "input"),
     Fault("skip connection missing", "layers.Residual", "dy + dfx", "dfx", residual, "input"),
     Fault("input_grad=False stops too early", "layer.Sequential", "tape[: self._first : -1]", "tape[: self._first + 1 : -1]", chain, "1.weight", SKIP),
-    Fault("gradient not averaged as the value is", "losses.FenchelYoung", "dlogits *= share", "pass", cross_entropy, "logits"),
-    Fault("minus sign missing", "losses.SmoothedNLL", "-weight * share / at", "weight * share / at", smoothed, "logits"),
-    Fault("factor 2 of a square", "losses.SquaredError", "value, error * share", "value, 2 * error * share", squared, "logits"),
+    Fault("gradient not averaged as the value is", REDUCED, "dlogits *= share", "pass", reduced, "logits"),
+    Fault("gradient without the weights", REDUCED, "_scaled(dlogits, shares)", "dlogits * dlogits.dtype.type(shares.mean())", weighted, "logits"),
+    Fault("weights not normalised in the value", REDUCED, "shares[used] @ values[used]", "np.asarray(weight)[used] @ values[used]", weighted, "logits"),
+    Fault("minus sign missing", "losses.classes.SmoothedNLL", "-weight / at", "weight / at", smoothed, "logits"),
+    Fault("factor 2 of a square", "losses.regression.SquaredError", "return values, error", "return values, 2 * error", squared, "logits"),
+    Fault("label not subtracted", BCE, "(1 - y) * there - y * absent", "there", several_labels, "logits"),
+    Fault("sum for mean over the labels", BCE, "dlogits * self._per_label(logits)", "dlogits", several_labels, "logits"),
+    Fault("weight of the labels that are there lost", BCE, "- y * absent", "- absent", several_labels, "logits"),
+    Fault("derivative of the square", "losses.regression.AbsoluteError", "np.sign(error)", "error", regression("AbsoluteError"), "logits"),
+    Fault("no limit to the gradient", "losses.regression.Huber", "np.clip(error, -self.delta, self.delta)", "error", regression("Huber", 0.5), "logits"),
+    Fault("limit forgotten beyond delta", "losses.regression.Huber", "c * (size - c / 2)", "c * size / 2", regression("Huber", 0.5), "logits"),
+    Fault("slope with the sign of the other side", "losses.regression.Quantile", "* error, slope", "* error, -slope", regression("Quantile", 0.3), "logits"),
+    Fault("slope of the first quantile for all", "losses.regression.Quantile", "* error, slope", "* error, slope[:, :1] + 0 * slope", quantiles, "logits"),
     Fault("softmax's second term missing", "simplex._Softmax", "dp - _row_dots(dp, p)[:, None]", "dp", softmax_vjp, "z"),
     Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= p.sum(axis=-1, keepdims=True)\n        return p", "p *= 0.999 / p.sum(axis=-1, keepdims=True)\n        return p", softmax_vjp, "output", "on the simplex"),
     Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),

@@ -1,0 +1,172 @@
+"""Callbacks: what ``fit`` calls during training."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from minidl.history import History
+from minidl.layer import Layer
+from minidl.optim import Optimizer
+from minidl.validation import check_float, check_int, require
+
+
+@dataclass(repr=False)
+class Run:
+    """The state of a training run, as callbacks see it."""
+
+    model: Layer
+    optimizer: Optimizer
+    history: History
+    epochs: int
+    batches: int
+    """The number of batches in one epoch."""
+
+    def __repr__(self) -> str:
+        done = max(len(self.history) - 1, 0)
+        return f"Run({done} of {self.epochs} epochs of {self.batches} batches)"
+
+
+class Callback:
+    """Methods that ``fit`` calls during training; a subclass overrides those that it needs."""
+
+    def on_start(self, run: Run) -> None:
+        """Called before the first epoch."""
+
+    def on_gradient(self, run: Run) -> None:
+        """Called between the gradient and the step: ``run.model.grad`` may be changed in place."""
+
+    def on_batch(self, run: Run) -> None:
+        """Called after each step."""
+
+    def on_epoch(self, run: Run) -> bool | None:
+        """Called after each epoch, when ``run.history`` has its record. True ends the training."""
+
+    def on_end(self, run: Run) -> None:
+        """Called when training ends, in whatever way."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class EarlyStopping(Callback):
+    """Stop when the monitored figure has not improved for ``patience`` epochs.
+
+    The figure and its direction are those of ``fit(..., monitor=, mode=)``, which also decide the
+    best epoch.
+
+    Parameters
+    ----------
+    patience : int
+        Epochs without an improvement.
+    min_delta : float
+        An improvement is a change by more than this.
+    """
+
+    def __init__(self, patience: int = 5, *, min_delta: float = 0.0) -> None:
+        self.patience = check_int("EarlyStopping", "patience", patience)
+        self.min_delta = check_float("EarlyStopping", "min_delta", min_delta, low=0)
+
+    def on_epoch(self, run: Run) -> bool:
+        best, when = -math.inf, 0
+        for epoch, record in enumerate(run.history):
+            score = run.history.score(record)
+            if score > best + self.min_delta:
+                best, when = score, epoch
+        return len(run.history) - 1 - when >= self.patience
+
+    def __repr__(self) -> str:
+        return f"EarlyStopping(patience={self.patience}, min_delta={self.min_delta:g})"
+
+
+class ReduceOnPlateau(Callback):
+    """Multiply the learning rate by ``factor`` when the monitored figure no longer improves.
+
+    As ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with ``threshold_mode="abs"``: after more
+    than ``patience`` epochs without an improvement by more than ``min_delta``. The number of
+    reductions follows from the history, so a resumed run goes on with the same rate.
+
+    Parameters
+    ----------
+    factor : float in (0, 1)
+    patience : int
+    min_delta : float
+    cooldown : int
+        Epochs after a reduction that do not count as without improvement.
+    min_lr : float
+    """
+
+    def __init__(
+        self,
+        factor: float = 0.1,
+        *,
+        patience: int = 10,
+        min_delta: float = 0.0,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        owner = "ReduceOnPlateau"
+        self.factor = check_float(
+            owner, "factor", factor, low=0, high=1, open_low=True, open_high=True
+        )
+        self.patience = check_int(owner, "patience", patience, low=0)
+        self.min_delta = check_float(owner, "min_delta", min_delta, low=0)
+        self.cooldown = check_int(owner, "cooldown", cooldown, low=0)
+        self.min_lr = check_float(owner, "min_lr", min_lr, low=0)
+
+    def on_start(self, run: Run) -> None:
+        if callable(run.optimizer.lr):
+            raise TypeError(f"{self!r}: expected an optimizer with a fixed lr, got a schedule")
+        if len(run.history):
+            self.on_epoch(run)
+
+    def on_epoch(self, run: Run) -> None:
+        lr = run.history[0].lr
+        best, bad, cooling = -math.inf, 0, 0
+        for record in run.history.records[1:]:
+            score = run.history.score(record)
+            bad = 0 if score > best + self.min_delta else bad + 1
+            best = max(best, score) if bad == 0 else best
+            if cooling > 0:
+                cooling, bad = cooling - 1, 0
+            if bad > self.patience:
+                lr, cooling, bad = max(lr * self.factor, self.min_lr), self.cooldown, 0
+        run.optimizer.lr = lr
+
+    def __repr__(self) -> str:
+        return f"ReduceOnPlateau(factor={self.factor:g}, patience={self.patience})"
+
+
+class Progress(Callback):
+    """A progress bar over all steps, with the remaining time (needs tqdm)."""
+
+    def on_start(self, run: Run) -> None:
+        done = max(len(run.history) - 1, 0) * run.batches
+        total = run.epochs * run.batches
+        self.bar: Any = require("tqdm", "examples").tqdm(total=total, initial=done, unit="step")
+
+    def on_batch(self, run: Run) -> None:
+        self.bar.update()
+
+    def on_epoch(self, run: Run) -> None:
+        last = run.history[-1].figures
+        shown = dict.fromkeys(("train_loss", run.history.monitor))
+        self.bar.set_postfix({name: f"{last[name]:.4f}" for name in shown if name in last})
+
+    def on_end(self, run: Run) -> None:
+        self.bar.close()
+
+
+class WriteHistory(Callback):
+    """Write the history to a JSON file after each epoch, so that an interrupted run keeps it."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+
+    def on_epoch(self, run: Run) -> None:
+        run.history.to_json(self.path)
+
+    def __repr__(self) -> str:
+        return f"WriteHistory({os.fspath(self.path)!r})"

@@ -1,0 +1,137 @@
+"""The folder of a grid: claimed by one set of settings, written by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from minidl.files import remove_leftovers, write_text
+from minidl.grid.results import Result, read
+from minidl.grid.settings import first_difference
+from minidl.grid.shards import Shard
+from minidl.validation import require
+
+RECORD = "grid.json"
+ALL = "results*.jsonl"
+WHOLE = "results.jsonl"
+
+
+@contextlib.contextmanager
+def claimed(out: Path, contents: dict[str, Any], shard: Shard | None = None) -> Iterator[Path]:
+    """Record axes and settings in ``out/grid.json``, and lock the file of results in this context.
+
+    More values on an axis are accepted, and any change while no run has ended. Shards write
+    files of their own, at the same time; a run of the whole grid is alone in the folder. A lock
+    ends with its process.
+
+    Yields
+    ------
+    Path
+        The file of the results: ``results.jsonl``, or ``results-2-of-4.jsonl`` for a shard.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds runs of other axes or settings; names the difference.
+    OSError
+        If another process writes there; names it.
+    """
+    library = require("filelock", "examples")
+    out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+    name = f"results-{shard.index}-of-{shard.count}.jsonl" if shard else WHOLE
+    contents = json.loads(json.dumps(contents))
+    with contextlib.ExitStack() as held:
+        with library.FileLock(out / ".claim.lock"):
+            recorded = _recorded(out / RECORD)
+            other = recorded is not None and _difference(recorded, contents)
+            if other and kept(out):
+                raise ValueError(
+                    f"{out} holds other results: {other}; choose another folder or delete this one"
+                )
+            _check_free(out, shard=None if other else shard)
+            held.enter_context(_lock(out / name))
+            if recorded != contents:
+                write_text(out / RECORD, json.dumps(contents, indent=1) + "\n")
+        yield out / name
+
+
+def kept(out: Path, own: Path | None = None) -> dict[str, Result]:
+    """Return the runs that ended, of all shards, by their names; complete ones come first.
+
+    ``own`` is the file that this process has locked, if any; a line cut short is removed from it.
+    """
+    results: dict[str, Result] = {}
+    for file in sorted(out.glob(ALL)):
+        for result in read(file, repair=file == own):
+            known = results.get(result.id)
+            if result.error is None and not (known and known.complete):
+                results[result.id] = result
+    return results
+
+
+def _recorded(file: Path) -> dict[str, Any] | None:
+    """Read ``grid.json``; None if there is none."""
+    try:
+        record = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read ({error})") from error
+    parts = record.values() if isinstance(record, dict) else ()
+    if not (
+        parts and set(record) == {"axes", "settings"} and all(isinstance(p, dict) for p in parts)
+    ):
+        raise ValueError(f"{file}: expected an object with axes and settings")
+    if not all(isinstance(values, list) for values in record["axes"].values()):
+        raise ValueError(f"{file}: expected lists of values as axes")
+    return dict(record)
+
+
+def _difference(recorded: dict[str, Any], contents: dict[str, Any]) -> str:
+    """Return a setting that differs, or an axis that lacks a value; empty if there is none."""
+    old, new = recorded["axes"], contents["axes"]
+    found = first_difference(recorded["settings"], contents["settings"])
+    if list(old) != list(new):
+        found = found or f"the axes were {', '.join(old)}, now they are {', '.join(new)}"
+    for name in old:
+        if not found and not all(value in new[name] for value in old[name]):
+            found = f"{name} was {old[name]!r}, now it is {new[name]!r}"
+    return found
+
+
+@contextlib.contextmanager
+def _lock(file: Path) -> Iterator[None]:
+    """Hold the lock of a file of results."""
+    library = require("filelock", "examples")
+    owner = _hidden(file, ".owner")
+    lock = library.FileLock(_hidden(file, ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except library.Timeout:
+        by = "another process"
+        with contextlib.suppress(OSError):
+            by = owner.read_text(encoding="utf-8") or by
+        raise OSError(f"{file} is being written by {by}: wait, or choose another folder") from None
+    try:
+        with contextlib.suppress(OSError):  # the text is for people; the lock does not need it
+            owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _check_free(out: Path, shard: Shard | None) -> None:
+    """Raise OSError if anyone writes, or, for a shard, if someone runs the whole grid."""
+    for lock in out.glob(".results.lock" if shard else ".results*.lock"):
+        with _lock(out / f"{lock.stem[1:]}.jsonl"):
+            pass
+
+
+def _hidden(file: Path, suffix: str) -> Path:
+    return file.with_name(f".{file.stem}{suffix}")

@@ -1,0 +1,127 @@
+"""Losses of one logit for each label: there or not, yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from minidl.losses.base import ReducedLoss
+from minidl.losses.targets import check_signs, check_zeros_and_ones
+from minidl.metrics import Metric, exact_match, mean_accuracy, sign_accuracy
+from minidl.typing import Array
+
+
+class BinaryLogistic(ReducedLoss):
+    r"""Logistic loss of one logit, for labels -1 and +1.
+
+    value: ``mean_n log(1 + exp(-m_n))`` with the margin ``m = y z``
+
+    derivative: ``-y sigmoid(-m) / n``; second derivative: ``sigmoid(m) sigmoid(-m) / n``, never
+    negative, so the loss is convex
+
+    It is computed from ``exp(-|m|)``, which cannot overflow. Softmax cross-entropy of the two
+    logits ``(0, z)`` is the same function. An infinite logit gives the limit, 0 or ``inf``; NaN
+    gives NaN.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+        Over the batch.
+
+    Examples
+    --------
+    >>> value, dlogits = BinaryLogistic()(logits, y)    # logits (n, 1), y (n,) of -1 and +1
+    """
+
+    metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": sign_accuracy}
+
+    def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
+        sign = check_signs(type(self).__name__, logits, y)
+        margin = sign * logits
+        e = np.exp(-np.abs(margin))
+        wrong = np.where(margin <= 0, 1, e) / (1 + e)  # sigmoid(-m), the probability of the other
+        return np.log1p(e) + np.maximum(-margin, 0), -sign * wrong
+
+    def probabilities(self, logits: Array) -> Array:
+        """Return the probability of the label +1 for each logit."""
+        return _sigmoid(logits)
+
+    def second_derivative(self, logits: Array, y: Array, weight: Array | None = None) -> Array:
+        """Return the second derivative for each logit; it is the same for both labels."""
+        e = np.exp(-np.abs(check_signs(type(self).__name__, logits, y) * logits))
+        return self.reduced(e / np.square(1 + e), weight)
+
+    def hessian_vector_product(
+        self, logits: Array, y: Array, v: Array, weight: Array | None = None
+    ) -> Array:
+        """Return the Hessian times ``v``: the second derivative of each logit times its ``v``."""
+        return self.second_derivative(logits, y, weight) * v
+
+
+class BinaryCrossEntropy(ReducedLoss):
+    r"""Binary cross-entropy on logits, for any number of labels that do not exclude each other.
+
+    value: ``mean_nk (log(1 + exp z_nk) - y_nk z_nk)``; gradient: ``(sigmoid(z) - y) / (n K)``
+
+    second derivative: ``sigmoid(z) sigmoid(-z) / (n K)``, never negative, so the loss is convex
+
+    It is computed from ``exp(-|z|)``, which cannot overflow, and the gradient without the
+    difference, so that it is exact for confident logits too. An infinite logit gives the limit;
+    NaN gives NaN.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}
+        Over the batch and the labels, as in ``torch.nn.BCEWithLogitsLoss``: the value of an example
+        is the mean of its ``K`` labels, or their sum. With weights of the examples, "mean" is
+        ``sum_n w_n l_n / sum_n w_n``, where PyTorch divides by the number of examples.
+
+    Notes
+    -----
+    ``y`` is ``(n, K)``, or ``(n,)`` where ``K`` is 1: zeros and ones, booleans, or probabilities in
+    [0, 1]. For probabilities the least value is their entropy, not 0. For labels -1 and +1 there is
+    ``BinaryLogistic``; for classes that exclude each other, ``CrossEntropy``.
+
+    Examples
+    --------
+    >>> value, dlogits = BinaryCrossEntropy()(logits, y)    # logits (n, K), y (n, K) of 0 and 1
+    """
+
+    metrics: ClassVar[Mapping[str, Metric]] = {
+        "exact_match": exact_match,
+        "mean_accuracy": mean_accuracy,
+    }
+
+    def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
+        y = check_zeros_and_ones(type(self).__name__, logits, y)
+        e, positive = np.exp(-np.abs(logits)), logits >= 0
+        wrong = np.where(positive, 1 - y, y)  # the share of the label that the sign contradicts
+        with np.errstate(invalid="ignore"):  # an infinite logit on the right side costs nothing
+            values = np.log1p(e) + np.where(wrong == 0, 0, np.abs(logits) * wrong)
+        there, absent = np.where(positive, 1, e), np.where(positive, e, 1)
+        dlogits = ((1 - y) * there - y * absent) / (1 + e)
+        return values * self._per_label(logits), dlogits * self._per_label(logits)
+
+    def probabilities(self, logits: Array) -> Array:
+        """Return the probability of each label, of the logits' shape."""
+        return _sigmoid(logits)
+
+    def hessian_vector_product(
+        self, logits: Array, y: Array, v: Array, weight: Array | None = None
+    ) -> Array:
+        """Return the Hessian times ``v``: the second derivative of each logit times its ``v``."""
+        check_zeros_and_ones(type(self).__name__, logits, y)
+        e = np.exp(-np.abs(logits))
+        return self.reduced(e / np.square(1 + e) * v * self._per_label(logits), weight)
+
+    def _per_label(self, logits: Array) -> float:
+        """Return the factor of each label in the value of an example."""
+        return 1 / logits.shape[1] if self.reduction == "mean" else 1.0
+
+
+def _sigmoid(z: Array) -> Array:
+    """Return ``1 / (1 + exp(-z))``, from ``exp(-|z|)``, which cannot overflow."""
+    e = np.exp(-np.abs(z))
+    return np.asarray(np.where(z >= 0, 1, e) / (1 + e))

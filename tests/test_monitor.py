@@ -1,0 +1,188 @@
+"""One monitored figure: early stopping, the best weights and history.best follow it."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_wine
+
+import minidl
+from minidl import Adam, CrossEntropy, Dataset, Linear, ReLU, Sequential, Standardize
+from minidl.callbacks import Callback, Run
+from minidl.history import Epoch, History
+
+
+@pytest.fixture(scope="module")
+def wine():
+    x, y = load_wine(return_X_y=True)
+    order = np.random.default_rng(1).permutation(len(x))
+    cuts = np.split(order, [100, 140])
+    return Standardize().fit_transform(Dataset(*[(x[rows], y[rows]) for rows in cuts]))
+
+
+def train(data, epochs=60, **options):
+    model = Sequential(Linear(data.features, 32), ReLU(), Linear(32, 3), rng=0)
+    history = minidl.fit(model, data, CrossEntropy(), Adam(model, 3e-3), epochs=epochs, batch_size=16, rng=0, **options)  # fmt: skip
+    return model, history
+
+
+def test_early_stopping_and_the_best_weights_follow_the_monitored_loss(wine):
+    """The accuracy is 1 long before the loss is lowest: they must not be mixed."""
+    stopping = minidl.EarlyStopping(patience=5)
+    model, history = train(wine, monitor="valid_loss", callbacks=[stopping], restore_best=True)
+    losses = history.column("valid_loss")
+    assert history.best.epoch == int(np.argmin(losses))
+    assert len(history) - 1 - history.best.epoch == 5 or len(history) == 61
+    assert minidl.evaluate(model, wine.valid, CrossEntropy())["loss"] == min(losses)
+    by_accuracy = train(wine, callbacks=[stopping], restore_best=True)[1].best
+    assert by_accuracy.epoch < history.best.epoch
+    assert by_accuracy.valid_loss > 2 * min(losses)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "pick"),
+    [("valid_loss", np.argmin), ("train_loss", np.argmin), ("valid_accuracy", np.argmax), ("train_accuracy", np.argmax)],
+)  # fmt: skip
+def test_every_measured_figure_can_be_monitored(wine, monitor, pick):
+    kept = []
+
+    class Keep(Callback):
+        def on_epoch(self, run):
+            kept.append(run.model.theta.copy())
+
+    model, history = train(wine, epochs=8, monitor=monitor, restore_best=True, callbacks=[Keep()])
+    assert history.best.epoch == pick(history.column(monitor))
+    np.testing.assert_array_equal(model.theta, kept[history.best.epoch - 1])
+
+
+def test_without_validation_part_the_training_loss_is_monitored(wine):
+    alone = Dataset((wine.train.x, wine.train.y))
+    kept = []
+
+    def shake(run):  # makes the last epochs worse
+        if len(run.history) > 4:
+            run.model.theta[:] += np.random.default_rng(0).normal(size=run.model.theta.size)
+
+    class Keep(Callback):
+        def on_epoch(self, run):
+            kept.append(run.model.theta.copy())
+            shake(run)
+
+    model, history = train(alone, epochs=8, restore_best=True, callbacks=[Keep()])
+    assert history.monitor == "train_loss"
+    assert 0 < history.best.epoch == np.argmin(history.column("train_loss")) < 8
+    np.testing.assert_array_equal(model.theta, kept[history.best.epoch - 1])
+
+
+def test_an_own_figure_that_should_be_low(wine):
+    def miss(outputs, y):
+        return np.mean(outputs.argmax(axis=1) != y)
+
+    options = {"metrics": {"miss": miss}, "monitor": "valid_miss", "epochs": 10}
+    lowest = train(wine, mode="min", **options)[1]
+    assert lowest.best.valid_miss == min(lowest.column("valid_miss"))
+    assert train(wine, **options)[1].best.valid_miss == max(lowest.column("valid_miss"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"monitor": "valid_acuracy"}, "no figure 'valid_acuracy' to monitor, did you mean 'valid_accuracy'"),
+        ({"monitor": "valid_f1"}, "no figure 'valid_f1' to monitor"),
+        ({"monitor": "train_accuracy", "evaluate_train": False}, "no figure 'train_accuracy' to monitor"),
+        ({"mode": "lowest"}, "expected mode 'min' or 'max', got 'lowest'"),
+    ],
+)  # fmt: skip
+def test_bad_monitors(wine, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(wine, epochs=1, **options)
+
+
+def test_a_history_is_judged_by_one_figure(wine):
+    model, history = train(wine, epochs=1)
+    options = {"epochs": 2, "rng": 0, "history": history}
+    with pytest.raises(ValueError, match=r"judged by valid_accuracy \(max\); expected the same, got valid_loss"):  # fmt: skip
+        minidl.fit(model, wine, CrossEntropy(), Adam(model), monitor="valid_loss", **options)
+    minidl.fit(model, wine, CrossEntropy(), Adam(model), monitor="valid_accuracy", **options)
+    assert len(history) == 3
+
+
+def test_a_history_is_of_one_model(wine):
+    _, history = train(wine, epochs=1)
+    with pytest.raises(ValueError, match="those of another model; expected a new History"):
+        train(wine, epochs=2, history=history)
+    assert len(history) == 2
+
+
+def fake(figures, **options):
+    model, history = Linear(1, 1, rng=0), History(**options)
+    for epoch, figure in enumerate(figures):
+        history.append(Epoch(epoch, 0.1, 0.01, {"train_loss": 1.0, "valid_loss": figure}), model)
+    return Run(model, Adam(model, 0.01), history, 99, 1)
+
+
+@pytest.mark.parametrize(
+    ("figures", "patience", "min_delta", "stops"),
+    [
+        ([3, 2, 1.95, 1.9], 2, 0.0, False),
+        ([3, 2, 1.95, 1.9], 2, 0.2, True),
+        ([3, 2, 2, 2], 2, 0.0, True),
+        ([3, 2, 2, 2], 3, 0.0, False),
+        ([np.nan, np.nan, np.nan], 2, 0.0, True),
+    ],
+)
+def test_patience(figures, patience, min_delta, stops):
+    stopping = minidl.EarlyStopping(patience, min_delta=min_delta)
+    assert stopping.on_epoch(fake(figures)) == stops
+
+
+def test_nan_is_never_the_best():
+    assert fake([np.nan, 2, np.nan, 1, np.nan]).history.best.epoch == 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_reduce_on_plateau_follows_pytorch(seed, mode):
+    import torch
+
+    rng = np.random.default_rng(seed)
+    figures = np.cumsum(rng.normal(size=60)) * 0.3
+    options = {"patience": int(rng.integers(0, 5)), "cooldown": int(rng.integers(0, 4)), "min_lr": 1e-4}  # fmt: skip
+    min_delta = float(rng.choice([0.0, 0.1]))
+    theirs = torch.optim.SGD([torch.zeros(1)], lr=0.01)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, mode, 0.5, threshold=min_delta, threshold_mode="abs", **options)  # fmt: skip
+    run = fake([0.0], monitor="valid_loss", mode=mode)
+    ours = minidl.ReduceOnPlateau(0.5, min_delta=min_delta, **options)
+    ours.on_start(run)
+    for epoch, figure in enumerate(figures, 1):
+        run.history.append(Epoch(epoch, 0.1, run.optimizer.lr, {"train_loss": 1.0, "valid_loss": figure}), run.model)  # fmt: skip
+        ours.on_epoch(run)
+        scheduler.step(figure)
+        assert run.optimizer.lr == pytest.approx(theirs.param_groups[0]["lr"])
+    resumed = Run(run.model, Adam(run.model, 0.01), run.history, 99, 1)
+    ours.on_start(resumed)
+    assert resumed.optimizer.lr == run.optimizer.lr
+
+
+def test_reduce_on_plateau_in_a_run_and_its_errors(wine):
+    model = Sequential(Linear(wine.features, 3), rng=0)
+    plateau = minidl.ReduceOnPlateau(0.5, patience=0)
+    optimizer = Adam(model, 1e-9)  # no improvement
+    history = minidl.fit(model, wine, CrossEntropy(), optimizer, epochs=4, rng=0, callbacks=[plateau])  # fmt: skip
+    assert history.column("lr") == pytest.approx([1e-9, 1e-9, 1e-9, 5e-10, 2.5e-10])
+    scheduled = Adam(model, minidl.Cosine(0.1, 10))
+    with pytest.raises(TypeError, match="expected an optimizer with a fixed lr, got a schedule"):
+        minidl.fit(model, wine, CrossEntropy(), scheduled, epochs=1, rng=0, callbacks=[plateau])
+    with pytest.raises(ValueError, match="factor"):
+        minidl.ReduceOnPlateau(1.0)
+
+
+def test_a_callback_between_gradient_and_step(wine):
+    """Gradients of the first layer are set to zero, so its weights do not change."""
+
+    class Freeze(Callback):
+        def on_gradient(self, run):
+            run.model[0].grad[:] = 0
+
+    start = Sequential(Linear(wine.features, 32), ReLU(), Linear(32, 3), rng=0)
+    model, _ = train(wine, epochs=2, callbacks=[Freeze()])
+    np.testing.assert_array_equal(model[0].theta, start[0].theta)
+    assert (model[2].theta != start[2].theta).all()
