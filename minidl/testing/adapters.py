@@ -117,7 +117,7 @@ class Cached:
         self.layer, self.method = layer, getattr(layer, forward)
         self._names = forward, backward, before_forward, before_backward
         self._params, self._grads = params, grads
-        self._adds, self._steps, self.buffers = adds, steps, tuple(buffers)
+        self._adds, self._steps, self.not_learned = adds, steps, tuple(buffers)
         self._flag = find_flag(layer, self.method, train)
         self._object: Any = None
         self._keeps = False

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minidl.parameter import Parameter
+from minidl.state import declared_buffers
 
 
 class State:
@@ -51,7 +52,7 @@ class State:
         self._buffers = [
             (layer, name, getattr(layer, name), getattr(layer, name).copy())
             for layer in layers
-            for name in getattr(layer, "buffers", ())
+            for name in declared_buffers(layer) or ()
             if isinstance(getattr(layer, name, None), np.ndarray)
         ]
         attributes = [v for m in layers for v in vars(m).values()]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.state import declared_buffers
 from minidl.testing.adapters import Cached
 from minidl.testing.gradients import Linearization
 from minidl.testing.paths import float_arrays
@@ -22,7 +23,7 @@ def unchecked_arrays(at: Linearization) -> tuple[str, ...]:
     names: list[str] = []
     for layer in at.subject.layers:
         owner = layer.layer if isinstance(layer, Cached) else layer
-        buffers = (*getattr(layer, "buffers", ()), *getattr(owner, "buffers", ()))
+        buffers = getattr(layer, "not_learned", None) or declared_buffers(owner) or ()
         for path, array in float_arrays(owner):
             shared = any(np.may_share_memory(array, other) for other in known)
             if shared or id(array) in seen or not array.flags.writeable:
