@@ -90,7 +90,7 @@ TESTS = {
     "simplex.py": "test_simplex test_simplex_losses",
     "simplex_map.py": "test_simplex test_simplex_own test_simplex_losses",
     "tables.py": "test_tables",
-    "testing": "testing/test_checks testing/test_catalogue testing/test_command testing/test_strategies testing/test_faults",
+    "testing": "testing/test_checks testing/test_catalogue testing/test_command testing/test_strategies testing/test_faults testing/test_styles testing/test_options testing/test_report",
     "threads.py": "test_grid test_import",
     "thresholds.py": "test_simplex test_simplex_losses",
     "torch_random.py": "test_rng",
