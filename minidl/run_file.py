@@ -77,6 +77,8 @@ def read(
         histories = []
         for piece, one, run in zip(pieces, metas, runs, strict=True):
             history = checkpoint.check(piece, one, run.model, run.optimizer)
+            if not history.records:
+                raise ValueError("has no epochs")
             copy.copy(run.history).replace(copy.copy(history), run.model)
             histories.append(history)
         states = {
