@@ -111,8 +111,8 @@ def check(
             _check_optimizer(meta, optimizer)
         history = _history(arrays, meta, twin)
         restore(arrays, meta, twin, twin_optimizer)
-    except RecursionError as error:
-        raise ValueError("its lists are nested too deeply") from error
+    except (AttributeError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"cannot be read as a checkpoint ({error!r})") from error
     return history
 
 
