@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import work
 
-from minidl.grid import Grid, Polling, Shard, connected, exit_status, folder, run, settings
+from minidl import settings
+from minidl.grid import Grid, Polling, Shard, connected, exit_status, folder, run
 from minidl.grid import results as store
 
 HERE = Path(__file__).parent
