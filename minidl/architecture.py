@@ -104,14 +104,12 @@ def difference(here: Any, there: Any, place: str = "") -> str | None:
         return f"expected {_text(here)}, the file has {_text(there)}"
     if here.get("class") == there.get("class"):
         ours, theirs = (_inner(d) for d in (here, there))
-        if len(ours) == len(theirs):
-            for (name, a), (_, b) in zip(ours, theirs, strict=True):
-                inner = difference(a, b, f"{place}.{name}" if place else name)
-                if inner is not None:
-                    return inner
-    return (
-        f"{f'layer {place}: ' if place else ''}expected {_text(here)}, the file has {_text(there)}"
-    )
+        for (name, a), (_, b) in zip(ours, theirs, strict=False):  # one may have more layers
+            inner = difference(a, b, f"{place}.{name}" if place else name)
+            if inner is not None:
+                return inner
+    where = f"layer {place}: " if place else ""
+    return f"{where}expected {_text(here)}, the file has {_text(there)}"
 
 
 def _inner(description: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -249,7 +249,10 @@ class BatchNorm(Layer):
         weight, bias, n = self.weight, self.bias, len(x)
         check_input(self, x, self.in_features, weight.value)
         if train and n == 1:
-            raise ValueError(f"{self!r}: expected more than one example to train, got x {x.shape}")
+            raise ValueError(
+                f"{self!r}: expected more than one example to train, got x {x.shape}; choose a "
+                "batch_size that leaves no last batch of one"
+            )
         if train and n:
             mean = x.mean(axis=0)
             centred = x - mean

@@ -12,6 +12,9 @@ and ``repr`` texts are left alone. Left out too are the formulas of maps, layers
 kernels of online SGD (``FORMULAS``): numerical gradients and PyTorch check those. The generator of
 scenes is left out because its tests take too long.
 
+A survivor that changes nothing one can observe, or a constant that is a free choice, may be marked
+in the table by hand: the outcome ``equivalent``, with the reason in ``noticed_by``.
+
 For each mutant the test files of its module (``TESTS``) run in a copy of the tree, in a forked
 process with a limit of CPU time, until one test fails. pytest does not collect this file.
 """
@@ -269,13 +272,18 @@ def still_there(recorded: list[Mutant], only: str) -> list[tuple[Mutant, bytes]]
 
     Where a module was moved or split, its functions are sought in the other modules.
     """
+
+    def anywhere(mutant: Mutant) -> tuple[Any, ...]:
+        _, function, *change = mutant.key
+        return function.rpartition(".")[2], *change
+
     present: dict[tuple[Any, ...], tuple[Mutant, bytes]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         for mutant, source in all_mutants(path.relative_to(PACKAGE).as_posix()):
             present[mutant.key] = mutant, source
             if mutant.function:
-                present.setdefault(mutant.key[1:], (mutant, source))
-    found = [present.get(m.key) or present.get(m.key[1:]) for m in recorded]
+                present.setdefault(anywhere(mutant), (mutant, source))
+    found = [present.get(m.key) or present.get(anywhere(m)) for m in recorded]
     for old, new in zip(recorded, found, strict=True):
         if new:
             new[0].recorded_in = old.module
@@ -619,9 +627,12 @@ def report(finished: list[Mutant]) -> None:
     for mutant in finished:
         counts.setdefault(mutant.module, Counter())[mutant.outcome] += 1
     counts["all"] = sum(counts.values(), Counter())
-    print(f"\n{'module':28}{'killed':>8}{'timeout':>8}{'survived':>9}")
+    print(f"\n{'module':28}{'killed':>8}{'timeout':>8}{'survived':>9}{'equivalent':>11}")
     for module, count in sorted(counts.items(), key=lambda item: (item[0] == "all", item[0])):
-        print(f"{module:28}{count['killed']:8}{count['timeout']:8}{count['survived']:9}")
+        print(
+            f"{module:28}{count['killed']:8}{count['timeout']:8}{count['survived']:9}"
+            f"{count['equivalent']:11}"
+        )
     for mutant in finished:
         if mutant.outcome == "survived":
             print(

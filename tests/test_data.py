@@ -135,6 +135,13 @@ def test_errors_name_the_part_and_the_entry(change, error, message):
         Dataset(**parts)
 
 
+@pytest.mark.parametrize("classes", [-1, 2.5, "3"])
+def test_a_wrong_number_of_classes_is_named_with_its_data_set(classes):
+    x1, y1, *_ = arrays()
+    with pytest.raises(ValueError, match=f"^mine: expected classes to be .* got {classes!r}$"):
+        Dataset((x1, y1), name="mine", classes=classes)
+
+
 # ---------------------------------------------------------------- .npz
 
 
