@@ -439,8 +439,11 @@ def run_tests(
 
 
 def test_mutant(mutant: Mutant, source: bytes, tree: Path, survey: Survey_, args: Any) -> None:
-    """Run the tests that call the mutant's function, or all tests of its files."""
-    files = args.tests or test_files(mutant.module)
+    """Run the given tests, or those that call the mutant's function, or all of its files."""
+    if args.tests:
+        run_mutant(mutant, source, tree, args.tests, Plugin(), args.cpu)
+        return
+    files = test_files(mutant.module)
     called = f"{mutant.module}:{mutant.start}"
     tests = {k: v for f in files for k, v in survey[f]["tests"].items()}
     if args.all or not mutant.start or any(called in survey[f]["on_import"] for f in files):
@@ -454,12 +457,18 @@ def test_mutant(mutant: Mutant, source: bytes, tree: Path, survey: Survey_, args
     if not files:
         mutant.outcome = "survived"
         return
+    cpu = args.cpu + 3 * int(sum(tests[name][0] for name in wanted))
+    run_mutant(mutant, source, tree, files, Plugin(wanted, frozenset(tests)), cpu)
+
+
+def run_mutant(
+    mutant: Mutant, source: bytes, tree: Path, tests: list[str], plugin: Plugin, cpu_seconds: int
+) -> None:
+    """Put a mutant into the tree, run tests, put the right source back."""
     file = tree / "minidl" / mutant.module
     right, since = file.read_bytes(), time.monotonic()
     file.write_bytes(source)
-    plugin = Plugin(wanted, frozenset(tests))
-    cpu = args.cpu + 3 * int(sum(tests[name][0] for name in wanted))
-    mutant.outcome, mutant.noticed_by = run_tests(tree, files, plugin, cpu)
+    mutant.outcome, mutant.noticed_by = run_tests(tree, tests, plugin, cpu_seconds)
     file.write_bytes(right)
     mutant.seconds = round(time.monotonic() - since, 1)
 
@@ -543,7 +552,7 @@ def main() -> None:
     parser.add_argument("--module", default="", help="only modules whose path begins so")
     parser.add_argument("--out", type=Path, default=Path("runs/mutants"), help="folder")
     parser.add_argument("--again", nargs="*", default=[], help="outcomes that are run once more")
-    parser.add_argument("--tests", nargs="*", help="only these files, as tests/test_init.py")
+    parser.add_argument("--tests", nargs="*", help="only these, as tests/test_init.py::test_normal")
     parser.add_argument("--all", action="store_true", help="all tests of a module's files")
     parser.add_argument(
         "--slowest", type=float, default=40, help="seconds; slower tests are left out"
@@ -574,8 +583,9 @@ def main() -> None:
         for k in range(args.jobs):
             (Path(folder) / str(k)).mkdir()
             trees.append(copy_tree(Path(folder) / str(k)))
-        files = sorted({file for m, _ in waiting for file in args.tests or test_files(m.module)})
-        survey = make_survey(trees, files, args.out / "survey", args.cpu)
+        files = sorted({file for m, _ in waiting for file in test_files(m.module)})
+        cache = args.out / "survey"
+        survey = {} if args.tests else make_survey(trees, files, cache, args.cpu)
         started = time.monotonic()
 
         def test_some(k: int) -> None:
