@@ -10,17 +10,17 @@ import argparse
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from homework.flags import add_number
-from homework.online import keep_finished_epochs
+from homework.runs import single_run
 
 from minidl import (
     Callback,
     Dataset,
-    History,
     Layer,
     Linear,
     Progress,
@@ -82,13 +82,24 @@ class Errors(Callback):
         self.weights: list[Array] = []
 
     def on_start(self, run: Run) -> None:
-        self.on_epoch(run)
+        if not run.history.records:
+            self.on_epoch(run)
 
     def on_epoch(self, run: Run) -> None:
         self.train.append(rmse(run.model, self.dataset, "train"))
         self.test.append(rmse(run.model, self.dataset, "test"))
         if isinstance(run.model, Linear):
             self.weights.append(run.model.theta.copy())
+
+    def state(self) -> dict[str, Any]:
+        """Return what was recorded so far."""
+        weights = np.array(self.weights)
+        return {"train": self.train, "test": self.test, "weights": weights}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state`` returned."""
+        self.train, self.test = list(state["train"]), list(state["test"])
+        self.weights = list(state["weights"])
 
 
 def linear(dataset: Dataset, args: argparse.Namespace) -> tuple[Linear, Any]:
@@ -108,22 +119,26 @@ def mlp(dataset: Dataset, args: argparse.Namespace) -> tuple[Sequential, Any]:
     return model, random
 
 
-def train(model: Layer, random: Any, dataset: Dataset, args: argparse.Namespace) -> Errors:
+def train(
+    model: Layer,
+    random: Any,
+    dataset: Dataset,
+    args: argparse.Namespace,
+    resumable: Mapping[str, Any],
+) -> Errors:
     """Train on one example at a time, in the order of the course's script; return the errors."""
-    errors, history = Errors(dataset), History()
-    with keep_finished_epochs(history, args.epochs):
-        fit_online(
-            model,
-            dataset,
-            SquaredError(),
-            lr=args.lr,
-            epochs=args.epochs,
-            rng=compounding(len(dataset.train), random),
-            callbacks=[Progress(), errors],
-            evaluate_train=False,
-            history=history,
-        )
-    errors.train, errors.test = (e[: len(history)] for e in (errors.train, errors.test))
+    errors = Errors(dataset)
+    fit_online(
+        model,
+        dataset,
+        SquaredError(),
+        lr=args.lr,
+        epochs=args.epochs,
+        rng=compounding(len(dataset.train), random),
+        callbacks=[Progress(), errors],
+        evaluate_train=False,
+        **resumable,
+    )
     return errors
 
 
@@ -249,15 +264,16 @@ def main() -> None:
     if dataset.generated:
         print("These are generated houses; the real thing: --data PATH of the course's ames.npz.")
 
-    if args.model == "mlp":
-        errors = train(*mlp(dataset, args), dataset, args)
-        report(f"MLP with {args.width} units", errors, dataset, args)
-    else:
-        solutions = closed_forms(dataset)
-        errors = train(*linear(dataset, args), dataset, args)
-        report("linear regression by SGD", errors, dataset, args)
-        weights = np.stack(errors.weights[: len(errors.test)])
-        distances(dataset, weights, solutions[f"ridge, lambda {LAMBDA:g}"], args)
+    with single_run(args) as (resumable,):
+        if args.model == "mlp":
+            errors = train(*mlp(dataset, args), dataset, args, resumable)
+            report(f"MLP with {args.width} units", errors, dataset, args)
+        else:
+            solutions = closed_forms(dataset)
+            errors = train(*linear(dataset, args), dataset, args, resumable)
+            report("linear regression by SGD", errors, dataset, args)
+            target = solutions[f"ridge, lambda {LAMBDA:g}"]
+            distances(dataset, np.stack(errors.weights), target, args)
     print(f"wrote tables and pictures to {args.out}{os.sep}")
 
 

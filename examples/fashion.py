@@ -18,7 +18,7 @@ from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
 from homework.grids import add_grid_flags, check_shard, run_points, shared
 from homework.networks import ACTIVATIONS, OPTIMIZERS
-from homework.online import keep_finished_epochs
+from homework.runs import single_run
 from homework.timing import show_times
 
 from minidl import (
@@ -75,11 +75,8 @@ def mlp(dataset: Dataset, width: int, random: np.random.RandomState, dtype: str)
     return model
 
 
-def run_plain(dataset: Dataset, args: argparse.Namespace) -> bool:
-    """Train one model of Question 3; print validation and test accuracy after each epoch.
-
-    Returns whether all epochs ended: Ctrl-C reports those that did.
-    """
+def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
+    """Train one model of Question 3; print validation and test accuracy of each epoch."""
     random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
     settings: tuple[object, ...] = (args.model,)
     loss: Loss = CrossEntropy()
@@ -93,7 +90,7 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> bool:
         model, lr = mlp(dataset, args.width, random, args.dtype), 1e-3
         settings = (args.model, args.width)
     history, test = History(), TestAccuracy(dataset, loss)
-    with keep_finished_epochs(history, args.epochs):
+    with single_run(args) as (resumable,):
         fit_online(
             model,
             dataset,
@@ -103,23 +100,27 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> bool:
             rng=compounding(len(dataset.train), random),
             callbacks=[Progress(), test],
             history=history,
+            **resumable,
         )
-    table = Table(["epoch", "training loss", "train", "valid", "test"], dataset.title)
-    for record, accuracy in zip(history, test.values, strict=False):
-        cells = record.train_loss, record.train_accuracy, record.valid_accuracy, accuracy
-        table.add(record.epoch, *cells, marked=record is history.best)
-    table.show()
-    table.write(args.out / "table")
-    print("* the best epoch on the validation part; the tested model is that of the last epoch")
-    print(f"{args.model}: test accuracy {test.values[-1]:.4f}")
-    figure = published(dataset, args.epochs, *settings)
-    if figure is not None:
-        print(f"published: {figure}")
-    figures = {"valid": history[-1].valid_accuracy, "test": test.values[-1], "data": dataset.name}
-    write_text(args.out / "scores.json", json.dumps(figures, indent=1) + "\n")
-    checkpoint.save(args.out / "last.npz", model, history=history)
-    draw(args, f"{args.model}, {dataset.title}", {"": (history, test.values)})
-    return bool(len(history) > args.epochs)
+        table = Table(["epoch", "training loss", "train", "valid", "test"], dataset.title)
+        for record, accuracy in zip(history, test.values, strict=False):
+            cells = record.train_loss, record.train_accuracy, record.valid_accuracy, accuracy
+            table.add(record.epoch, *cells, marked=record is history.best)
+        table.show()
+        table.write(args.out / "table")
+        print("* the best epoch on the validation part; the tested model is that of the last epoch")
+        print(f"{args.model}: test accuracy {test.values[-1]:.4f}")
+        figure = published(dataset, args.epochs, *settings)
+        if figure is not None:
+            print(f"published: {figure}")
+        figures = {
+            "valid": history[-1].valid_accuracy,
+            "test": test.values[-1],
+            "data": dataset.name,
+        }
+        write_text(args.out / "scores.json", json.dumps(figures, indent=1) + "\n")
+        checkpoint.save(args.out / "last.npz", model, history=history)
+        draw(args, f"{args.model}, {dataset.title}", {"": (history, test.values)})
 
 
 # Question 4.1: logistic regression from PyTorch's initial values.
@@ -146,8 +147,8 @@ def train_logistic(
 
 def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
     """Train the plain logistic regression, and those from PyTorch's initial values."""
-    if not args.shard and not run_plain(dataset, args):
-        return 0
+    if not args.shard:
+        run_plain(dataset, args)
     print("from PyTorch's initial values (4.1):")
     results = run_grid(Grid(learning_rate=args.learning_rates), train_logistic, dataset, args)
     if args.shard:

@@ -19,8 +19,9 @@ from homework.comparison import read_published
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number
 from homework.grids import add_grid_flags, check_shard, run_points, shared
-from homework.online import keep_finished_epochs, load, make_parser, report, scores
+from homework.online import load, make_parser, report, scores
 from homework.published import is_course_file
+from homework.runs import single_run
 
 from minidl import (
     PCA,
@@ -68,14 +69,25 @@ def logistic_regression(dataset: Dataset, dtype: str) -> Linear:
 class Weights(Callback):
     """Records the l2 norm of all weights and the share that is exactly 0, after each epoch."""
 
-    def on_start(self, run: Run) -> None:
+    def __init__(self) -> None:
         self.norms: list[float] = []
         self.zeros: list[float] = []
-        self.on_epoch(run)
+
+    def on_start(self, run: Run) -> None:
+        if not run.history.records:
+            self.on_epoch(run)
 
     def on_epoch(self, run: Run) -> None:
         self.norms.append(float(np.linalg.norm(run.model.theta)))
         self.zeros.append(float(np.mean(run.model.theta == 0)))
+
+    def state(self) -> dict[str, Any]:
+        """Return the records so far."""
+        return {"norms": self.norms, "zeros": self.zeros}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state`` returned."""
+        self.norms, self.zeros = list(state["norms"]), list(state["zeros"])
 
 
 def run_one(dataset: Dataset, args: argparse.Namespace) -> None:
@@ -85,11 +97,13 @@ def run_one(dataset: Dataset, args: argparse.Namespace) -> None:
     data = dataset if pixels is None else pixels.fit_transform(dataset, args.dtype)
     loss = CrossEntropy()
     weights: dict[float, Weights] = {}
-    for l1 in dict.fromkeys((0.0, args.l1)):
-        model = logistic_regression(data, args.dtype)
-        history, weights[l1] = History(ties=args.ties), Weights()
-        test = TestAccuracy(data, loss)
-        with keep_finished_epochs(history, args.epochs):
+    penalties = list(dict.fromkeys((0.0, args.l1)))
+    files = ["checkpoint.npz" if l1 == args.l1 else "checkpoint-without.npz" for l1 in penalties]
+    with single_run(args, *files) as resumable:
+        for l1, options in zip(penalties, resumable, strict=True):
+            model = logistic_regression(data, args.dtype)
+            history, weights[l1] = History(ties=args.ties), Weights()
+            test = TestAccuracy(data, loss)
             fit_online(
                 model,
                 data,
@@ -101,16 +115,16 @@ def run_one(dataset: Dataset, args: argparse.Namespace) -> None:
                 rng=compounding(len(data.train), np.random.RandomState(args.seed)),
                 history=history,
                 callbacks=[Progress(), weights[l1], test],
+                **options,
             )
-        if len(history) <= args.epochs:  # interrupted
-            break
-    history.restore_best(model)
-    settings = {"features": features, "lr": args.lr, "l2": args.l2, "l1": l1}
-    name = "logistic regression"
-    report(name, model, data, history, test.values, args, settings=settings, pixels=pixels)
-    if isinstance(pixels, PCA):
-        print(f"{len(pixels.ratios)} components hold {pixels.ratios.sum():.4f} of the variance")
-    draw_penalties(weights, data, args.out)
+        history.restore_best(model)
+        settings = {"features": features, "lr": args.lr, "l2": args.l2, "l1": l1}
+        name = "logistic regression"
+        report(name, model, data, history, test.values, args, settings=settings, pixels=pixels)
+        if isinstance(pixels, PCA):
+            share = pixels.ratios.sum()
+            print(f"{len(pixels.ratios)} components hold {share:.4f} of the variance")
+        draw_penalties(weights, data, args.out)
 
 
 def draw_penalties(weights: Mapping[float, Weights], dataset: Dataset, out: Path) -> None:

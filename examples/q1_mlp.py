@@ -3,7 +3,8 @@
 import numpy as np
 from homework.figures import TestAccuracy
 from homework.flags import add_number
-from homework.online import keep_finished_epochs, load, make_parser, report
+from homework.online import load, make_parser, report
+from homework.runs import single_run
 
 from minidl import (
     CrossEntropy,
@@ -44,7 +45,7 @@ def main() -> None:
     model = build(dataset, args.width, random, args.dtype)
     loss = CrossEntropy()
     history, test = History(ties=args.ties), TestAccuracy(dataset, loss)
-    with keep_finished_epochs(history, args.epochs):
+    with single_run(args) as (resumable,):
         fit_online(
             model,
             dataset,
@@ -55,10 +56,11 @@ def main() -> None:
             rng=compounding(len(dataset.train), random),
             history=history,
             callbacks=[Progress(), test],
+            **resumable,
         )
-    history.restore_best(model)
-    settings = {"width": args.width, "lr": args.lr, "l2": args.l2}
-    report("MLP", model, dataset, history, test.values, args, settings=settings)
+        history.restore_best(model)
+        settings = {"width": args.width, "lr": args.lr, "l2": args.l2}
+        report("MLP", model, dataset, history, test.values, args, settings=settings)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ In float64, sums of multiples of 1/256 are exact, so the digits are those of the
 
 import numpy as np
 from homework.figures import TestAccuracy
-from homework.online import keep_finished_epochs, load, make_parser, report
+from homework.online import load, make_parser, report
+from homework.runs import single_run
 
 from minidl import History, Linear, Perceptron, Progress, compounding, fit_online
 from minidl.cli import run_main
@@ -26,7 +27,7 @@ def main() -> None:
     )
     loss = Perceptron()
     history, test = History(ties=args.ties), TestAccuracy(dataset, loss)
-    with keep_finished_epochs(history, args.epochs):
+    with single_run(args) as (resumable,):
         fit_online(
             model,
             dataset,
@@ -36,11 +37,10 @@ def main() -> None:
             rng=compounding(len(dataset.train), np.random.RandomState(args.seed)),
             history=history,
             callbacks=[Progress(), test],
+            **resumable,
         )
-    history.restore_best(model)
-    report(
-        "perceptron", model, dataset, history, test.values, args, settings={}, loss_unit="logits"
-    )
+        history.restore_best(model)
+        report("perceptron", model, dataset, history, test.values, args, loss_unit="logits")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ With --seed-like torch:42 it starts from the weights and sees the batches of the
 """
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from homework.backends import (
     add_backend_flags,
@@ -18,6 +19,7 @@ from homework.backends import (
 )
 from homework.data import load_data, note_generated
 from homework.networks import ACTIVATIONS, OPTIMIZERS
+from homework.runs import single_run
 
 from minidl import (
     Callback,
@@ -29,10 +31,9 @@ from minidl import (
     Linear,
     Progress,
     Sequential,
-    WriteHistory,
     evaluate,
 )
-from minidl.cli import Interrupted, Parser, float_argument, int_argument, run_main
+from minidl.cli import Parser, float_argument, int_argument, run_main
 from minidl.plots import Panel, line_plot
 from minidl.threads import one_blas_thread
 
@@ -40,7 +41,11 @@ DATA = "emnist-letters.npz"
 
 
 def train(
-    dataset: Dataset, args: Namespace, backend: str, callbacks: Sequence[Callback] = ()
+    dataset: Dataset,
+    args: Namespace,
+    backend: str,
+    callbacks: Sequence[Callback] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> tuple[History, float | None]:
     """Train the network that the flags describe; return its history and test accuracy."""
     hidden: list[Layer] = []
@@ -65,6 +70,7 @@ def train(
             batch_size=args.batch_size,
             rng=new_rng(args.seed),
             callbacks=callbacks,
+            **(options or {}),
         )
     return history, evaluate(model, dataset.splits["test"], loss)["accuracy"]
 
@@ -101,15 +107,25 @@ def main() -> None:
         f"hidden-{args.hidden_size}-dropout-{args.dropout}-l2-{args.l2_decay}-"
         f"layers-{args.layers}-act-{args.activation}-opt-{args.optimizer}"
     )
-    kept = args.out / f"{args.model}-history-{settings}.json"
     backend = "torch" if args.backend == "torch" else "numpy"
-    try:
-        history, test = train(dataset, args, backend, [Progress(), WriteHistory(kept)])
+    checkpoint, record = (f"{args.model}-{word}-{settings}" for word in ("checkpoint", "run"))
+    with single_run(args, f"{checkpoint}.npz", record=f"{record}.json") as (resumable,):
+        options = resumable if backend == "numpy" else {}  # PyTorch's training begins anew
+        history, test = train(dataset, args, backend, [Progress()], options)
         beside = train(dataset, args, "torch")[0] if args.backend == "both" else None
-    except KeyboardInterrupt as error:
-        where = f"the epochs that ended are in {kept}" if kept.exists() else "no epoch had ended"
-        raise Interrupted(f"interrupted: {where}; the same command trains anew") from error
+        report(dataset, history, test, beside, settings, args)
 
+
+def report(
+    dataset: Dataset,
+    history: History,
+    test: float | None,
+    beside: History | None,
+    settings: str,
+    args: Namespace,
+) -> None:
+    """Print the figures, and write the history and the curves; ``beside`` is PyTorch's run."""
+    history.to_json(args.out / f"{args.model}-history-{settings}.json")
     title = dataset.title
     print(f"{title}, initial training loss {history[0].train_loss:.6f}")
     print(f"Final Training Accuracy   {history[-1].train_accuracy:.4f}")

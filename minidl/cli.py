@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -50,8 +52,11 @@ class Interrupted(KeyboardInterrupt):
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a script; exit with 0 or the status that ``main`` returns.
 
-    The status is 2, with one line, for bad input or a lack of memory, and 130 after Ctrl-C.
+    The status is 2, with one line, for bad input or a lack of memory, and 130 after Ctrl-C. The
+    signal SIGTERM, which clusters send before the time limit, is treated as Ctrl-C.
     """
+    if threading.current_thread() is threading.main_thread():  # others cannot receive signals
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = main()
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:

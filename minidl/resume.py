@@ -72,7 +72,8 @@ class RunState:
                 raise TypeError(f"{owner}: expected an Optimizer to save, got {run.optimizer!r}")
         if self.path is not None:
             order = _describe_order(owner, rng)
-            self.settings = {"function": owner, **settings(), "rng": order}
+            dtype = runs[0].model.dtype.name
+            self.settings = {"function": owner, "dtype": dtype, **settings(), "rng": order}
             if resume and self.path.exists():
                 self._load(self.path)
 

@@ -2,6 +2,8 @@
 
 import math
 import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -148,6 +150,18 @@ def test_ctrl_c_exits_with_130(capsys):
         raise Interrupted("stopped: 3 of 8 runs are kept")
 
     assert ended(stopped, capsys) == (130, "\nstopped: 3 of 8 runs are kept\n")
+
+
+def test_sigterm_is_ctrl_c(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert ended(lambda: os.kill(os.getpid(), signal.SIGTERM), capsys) == (130, "\ninterrupted\n")  # fmt: skip
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with ThreadPoolExecutor(1) as pool:  # where no handler can be set
+        with pytest.raises(SystemExit) as end:
+            pool.submit(run_main, lambda: 3).result()
+    assert end.value.code == 3
 
 
 def test_a_fault_of_the_program_is_not_hidden(capsys):

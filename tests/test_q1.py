@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import q1_mlp
 from homework import published
-from homework.online import keep_finished_epochs
 
 import minidl
+from minidl.grid.folder import claimed_by_run
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -221,40 +221,69 @@ def blob_sha1(file):
     return done.stdout.strip()
 
 
-def test_an_interrupted_run_keeps_the_epochs_that_ended(capsys):
-    class Interrupt(minidl.Callback):
-        def on_epoch(self, run):
-            if len(run.history) == 3:
-                raise KeyboardInterrupt
-
-    data = minidl.Dataset(*[(np.eye(3), np.arange(3))] * 3)
-    model = minidl.Linear(3, 3, rng=0, dtype="float64")
-    history = minidl.History()
-    options = {"lr": 0.1, "epochs": 9, "rng": 0, "history": history}
-    with keep_finished_epochs(history, 9):
-        minidl.fit_online(model, data, minidl.CrossEntropy(), callbacks=[Interrupt()], **options)
-    assert len(history) == 3
-    assert "2 of 9 epochs ended and are kept" in capsys.readouterr().out
-    with pytest.raises(KeyboardInterrupt), keep_finished_epochs(minidl.History(), 9):
-        raise KeyboardInterrupt  # before anything was recorded
+def results(out):
+    """The results of a run without its durations."""
+    scores = json.loads((out / "scores.json").read_text())
+    rows = [row.split(",") for row in (out / "history.csv").read_text().splitlines()]
+    keep = [i for i, name in enumerate(rows[0]) if name != "seconds"]
+    with np.load(out / "best.npz") as archive:
+        arrays = {k: v.tobytes() for k, v in archive.items() if k != "meta"}
+    figures = {k: v for k, v in scores.items() if k != "time"}
+    return figures, [[row[i] for i in keep] for row in rows], arrays
 
 
-@pytest.mark.parametrize("script", ["q1_perceptron.py", "q1_logistic.py", "q1_mlp.py"])
-def test_ctrl_c_reports_the_epochs_that_ended(folder, script):
-    args = ["--data", "set.npz", "--epochs", "100000", "--out", "out"]
-    command = [sys.executable, str(EXAMPLES / script), *args]
+SINGLE = {
+    "q1_perceptron.py": [],
+    "q1_logistic.py": ["--l1", "0.01", "--lr", "0.001"],
+    "q1_mlp.py": ["--width", "8"],
+}
+
+
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [("q1_perceptron.py", "SIGINT"), ("q1_logistic.py", "SIGTERM"), ("q1_mlp.py", "SIGKILL")],
+)
+def test_a_stopped_run_goes_on(folder, script, how):
+    command = [sys.executable, str(EXAMPLES / script), "--data", "set.npz", *SINGLE[script], "--epochs", "100000", "--out", "out"]  # fmt: skip
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
         try:
             for line in process.stderr:  # the bar shows an accuracy once an epoch has ended
                 if "valid=" in line:
                     break
-            process.send_signal(signal.SIGINT)
+            process.send_signal(getattr(signal, how))
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 0, err
-    ended = int(re.search(r"interrupted: (\d+) of 100000 epochs ended and are kept", out)[1])
+    assert not (folder / "out/scores.json").exists()
+    if how != "SIGKILL":
+        assert process.returncode == 130, err
+        assert re.search(r"stopped: finished epochs are kept in out\S+; the same command resumes", err)  # fmt: skip
+    (file,) = (folder / "out").glob("checkpoint*.npz")
+    with np.load(file) as archive:
+        ended = len(json.loads(str(archive["meta"]))["history"]["records"]) - 1
     assert ended >= 1
-    scores = json.loads((folder / "out/scores.json").read_text())
-    assert 0 <= scores["selected_epoch"] <= ended
-    assert (folder / "out/curves.png").stat().st_size > 0
+    for out in ("out", "straight"):  # more epochs, since those of the command would take too long
+        done = run(folder, script, *SINGLE[script], "--epochs", ended + 2, "--out", out)
+        assert done.returncode == 0, done.stderr
+    assert results(folder / "out") == results(folder / "straight")
+
+
+def test_a_finished_run_is_not_replaced_by_another(folder):
+    done = run(folder, "q1_logistic.py", "--epochs", 3, "--out", "p")
+    assert done.returncode == 0, done.stderr
+    before = results(folder / "p")
+    other = run(folder, "q1_logistic.py", "--epochs", 3, "--lr", 0.01, "--out", "p")
+    assert other.returncode == 2
+    assert "p holds other results: lr was 0.0001, now it is 0.01; choose another folder" in other.stderr  # fmt: skip
+    assert run(folder, "q1_logistic.py", "--epochs", 1, "--out", "p").returncode == 0
+    assert results(folder / "p") == before  # it is not shortened
+    assert run(folder, "q1_logistic.py", "--epochs", 4, "--out", "p").returncode == 0
+    assert len(results(folder / "p")[1]) == 6
+
+
+def test_two_single_runs_in_one_folder(folder):
+    with claimed_by_run(folder / "out/run.json", {}):
+        done = run(folder, "q1_mlp.py", "--epochs", 1, "--out", "out")
+    assert done.returncode == 2
+    assert "is being written by process" in done.stderr
+    assert not (folder / "out/scores.json").exists()

@@ -107,10 +107,12 @@ def test_flags_and_files_of_the_course(folder):
     done = run(folder, "q2_warmup.py", *flags.split(), "--out", "out")
     assert done.returncode == 0, done.stderr
     config = "batch-32-lr-0.1-epochs-1-hidden-8-dropout-0.3-l2-0.0001-layers-2-act-tanh-opt-sgd"
-    assert {p.name for p in (folder / "out").iterdir()} == {
+    assert {p.name for p in (folder / "out").iterdir() if p.name[0] != "."} == {
         f"ffn-training-loss-{config}.pdf",
         f"ffn-validation-accuracy-{config}.pdf",
         f"ffn-history-{config}.json",
+        f"ffn-checkpoint-{config}.npz",
+        f"ffn-run-{config}.json",
     }
     records = history(folder / "out")
     assert [r["epoch"] for r in records] == [0, 1]

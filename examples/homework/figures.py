@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minidl.callbacks import Callback, Run
@@ -13,10 +13,7 @@ from minidl.losses import Loss
 
 
 class TestAccuracy(Callback):
-    """Records the test accuracy before training and after each epoch.
-
-    Not for ``restore_best=True``: an interrupted run must end with the weights of its last epoch.
-    """
+    """Records the test accuracy before training and after each epoch."""
 
     def __init__(self, dataset: Dataset, loss: Loss) -> None:
         self.split, self.loss = dataset.splits["test"], loss
@@ -29,9 +26,13 @@ class TestAccuracy(Callback):
     def on_epoch(self, run: Run) -> None:
         self.values.append(evaluate(run.model, self.split, self.loss)["accuracy"])
 
-    def on_end(self, run: Run) -> None:
-        if len(self.values) < len(run.history):  # interrupted after the epoch was recorded
-            self.on_epoch(run)
+    def state(self) -> dict[str, Any]:
+        """Return the accuracies so far."""
+        return {"values": self.values}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state`` returned."""
+        self.values = [float(value) for value in state["values"]]
 
 
 def both_epochs(history: History, test: Sequence[float]) -> dict[str, Any]:

@@ -10,11 +10,10 @@ if the accuracy is higher. A report took the last of equals (``--ties last``).
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +52,6 @@ def load(args: argparse.Namespace) -> Dataset:
     return dataset
 
 
-@contextlib.contextmanager
-def keep_finished_epochs(history: History, epochs: int) -> Iterator[None]:
-    """Let Ctrl-C end the training in this context, so that its finished epochs are reported."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not history.records:
-            raise
-        ended = f"{len(history) - 1} of {epochs} epochs ended and are kept"
-        print(f"\ninterrupted: {ended}; the same command trains anew", flush=True)
-
-
 def scores(
     dataset: Dataset, history: History, test: Sequence[float], **seconds: float
 ) -> dict[str, Any]:
@@ -94,7 +81,7 @@ def report(
     test: Sequence[float],
     args: argparse.Namespace,
     *,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
     loss_unit: str = "nats",
     pixels: Feature | None = None,
 ) -> None:
@@ -119,7 +106,7 @@ def report(
         f"  last epoch {last:<4} validation {history[-1].valid_accuracy:.4f}  "
         f"train {figures['last_train']:.4f}  test {figures['last_test']:.4f}"
     )
-    compare(name, {"epochs": last, **settings}, figures, args.data, full=args.full)
+    compare(name, {"epochs": last, **(settings or {})}, figures, args.data, full=args.full)
     history.plot(out / "curves.png", title=title, loss_unit=loss_unit)
     draw_weights(out / "weights.png", model, dataset, args.data, title, pixels)
     print(f"wrote scores.json, history.csv, best.npz and pictures to {out}{os.sep}")

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,42 @@ def claimed(out: Path, contents: dict[str, Any], shard: Shard | None = None) -> 
             recorded = _recorded(out / RECORD)
             other = recorded is not None and _difference(recorded, contents)
             if other and kept(out):
-                raise ValueError(
-                    f"{out} holds other results: {other}; choose another folder or delete this one"
-                )
+                raise _taken(out, other)
             _check_free(out, shard=None if other else shard)
             held.enter_context(_lock(out / name))
             if recorded != contents:
                 write_text(out / RECORD, json.dumps(contents, indent=1) + "\n")
         yield out / name
+
+
+@contextlib.contextmanager
+def claimed_by_run(record: Path, settings: Mapping[str, Any], *files: Path) -> Iterator[None]:
+    """Record the settings of one run in a file, and lock it in this context.
+
+    ``files`` are what the run keeps: while one of them exists, other settings are refused.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a run with other settings; names the difference.
+    OSError
+        If another process trains there; names it.
+    """
+    library = require("filelock", "examples")
+    record.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(record.parent)
+    contents = json.loads(json.dumps({"axes": {}, "settings": settings}))
+    with contextlib.ExitStack() as held:
+        with library.FileLock(record.parent / ".claim.lock"):
+            recorded = _recorded(record)
+            held.enter_context(_lock(record))
+            if recorded is not None and any(file.exists() for file in files):
+                other = _difference(recorded, contents)
+                if other:
+                    raise _taken(record.parent, other)
+            if recorded != contents:
+                write_text(record, json.dumps(contents, indent=1) + "\n")
+        yield
 
 
 def kept(out: Path, own: Path | None = None) -> dict[str, Result]:
@@ -73,6 +101,12 @@ def kept(out: Path, own: Path | None = None) -> dict[str, Result]:
             if result.error is None and not (known and known.complete):
                 results[result.id] = result
     return results
+
+
+def _taken(out: Path, other: str) -> ValueError:
+    return ValueError(
+        f"{out} holds other results: {other}; choose another folder or delete this one"
+    )
 
 
 def _recorded(file: Path) -> dict[str, Any] | None:

@@ -78,6 +78,26 @@ def timeless(value):
     return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
+def single_outcome(out: Path) -> object:
+    """Return the results of a single run, without durations: figures, records and weights."""
+    found = {}
+    for file in [*out.glob("*.npz"), *out.glob("*.json"), *out.glob("*.csv")]:
+        if file.suffix == ".npz":
+            with np.load(file) as archive:
+                found[file.name] = {k: v.tobytes() for k, v in archive.items() if k != "meta"}
+        elif file.suffix == ".json":
+            found[file.name] = timeless(json.loads(file.read_text()))
+        else:
+            with file.open() as lines:
+                found[file.name] = [timeless(row) for row in csv.DictReader(lines)]
+    return found
+
+
+def plain_outcome(out: Path) -> object:
+    """Return the outcome of ``training.py``."""
+    return (out / "outcome.json").read_text()
+
+
 def grid_outcome(out: Path) -> object:
     """Return the complete runs of a folder and its table, without durations."""
     records = {}

@@ -79,14 +79,77 @@ def read_cached(path):
     return minidl.load_letters(30, 10, 10).train.y.shape
 
 
+X, Y = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32), np.resize([0, 1, 2], 40)
+
+
+def network(seed):
+    return minidl.Sequential(
+        minidl.Linear(4, 5), minidl.Dropout(0.3), minidl.Linear(5, 3), rng=seed
+    )
+
+
+def go_on(path, seed):
+    """Train two epochs, or read what such a training has left; refused, nothing may have changed."""
+    model, order = network(seed), minidl.TorchRandom(seed)
+    optimizer, before = minidl.Adam(model), (model.state_dict(), order.bit_generator.state)
+    options = {"epochs": 2, "batch_size": 8, "rng": order, "checkpoint": path, "resume": True}
+    try:
+        history = minidl.fit(
+            model, minidl.Dataset((X, Y)), minidl.CrossEntropy(), optimizer, **options
+        )
+    except ValueError:
+        np.testing.assert_equal((model.state_dict(), order.bit_generator.state), before)
+        assert optimizer.steps == 0
+        raise
+    return model.theta.tobytes(), optimizer.steps, [r.to_dict() for r in history]
+
+
+def run_file(folder):
+    go_on(folder / "run.npz", 0)
+    return folder / "run.npz"
+
+
+def read_run_file(path):
+    return go_on(path, 1)
+
+
+def model_file(folder):
+    minidl.save(folder / "model.npz", network(0))
+    return folder / "model.npz"
+
+
+def read_model(path):
+    return minidl.load(path)(X).tobytes()
+
+
+def tensors(folder):
+    minidl.safetensors.save(folder / "model.safetensors", network(0))
+    return folder / "model.safetensors"
+
+
+def read_tensors(path):
+    """There is no checksum: other numbers are not noticed."""
+    model = network(1)
+    before = model.theta.copy()
+    try:
+        minidl.safetensors.load(path, model)
+    except ValueError:
+        np.testing.assert_equal(model.theta, before)
+        raise
+    return True
+
+
 FORMATS = {
     "course npz": (course, read_course),
     "IDX, gzip": (idx, read_images),
     "results.jsonl": (lines, read_lines),
     "grid.json": (record, read_record),
     "letters cache": (cached, read_cached),
+    "checkpoint of a run": (run_file, read_run_file),
+    "minidl.save": (model_file, read_model),
+    "safetensors": (tensors, read_tensors),
 }
-"""By format: writes a good file and returns its path; reads a file. To be extended."""
+"""By format: writes a good file and returns its path; reads a file."""
 
 
 def damaged(raw: bytes, rng: random.Random) -> bytes:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from attacks.common import Tally, explained, grid_outcome, run, start
+from attacks.common import Tally, explained, grid_outcome, plain_outcome, run, single_outcome, start
+from attacks.training import ORDERS
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,30 @@ SUBJECTS = {
         "q2_width.py",
         (*GRID, "--epochs", 40, "--jobs", 2),
         grid_outcome,
-        ("SIGKILL", "SIGINT", "a worker"),
+        ("SIGKILL", "SIGINT", "SIGTERM", "a worker"),
     ),
+    "q1_logistic": Subject(
+        "q1_logistic.py",
+        ("--data", "set.npz", "--epochs", 60, "--l1", 0.01, "--features", "pca", "--components", 3),
+        single_outcome,
+        ("SIGKILL", "SIGINT", "SIGTERM"),
+    ),
+    "q1_mlp": Subject("q1_mlp.py", ("--data", "set.npz", "--epochs", 80), single_outcome),
+    "q2_warmup": Subject(
+        "q2_warmup.py",
+        ("--data", "set.npz", "-epochs", 120, "-dropout", 0.3, "-optimizer", "adam"),
+        single_outcome,
+    ),
+    **{
+        f"{function}, {kind}": Subject(
+            "../tests/attacks/training.py", (function, kind), plain_outcome
+        )
+        for function in ("fit", "fit_online")
+        for kind in ORDERS
+        if not (function == "fit" and kind == "compounding")
+    },
 }
-"""To be extended by the single runs."""
+"""By name. The trainings by each kind of ``rng`` share their number of shots."""
 
 
 def attack(folder: Path, name: str, shot: str, n: int, seed: int = 0) -> Tally:

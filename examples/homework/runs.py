@@ -1,0 +1,53 @@
+"""Single runs: a folder that belongs to one set of settings, and the file to go on from."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from minidl.cli import Interrupted
+from minidl.grid.folder import claimed_by_run
+from minidl.settings import describe
+
+NO_SETTINGS = {"out", "epochs", "jobs", "shard", "executor", "compare"}
+"""The flags on which the results of an epoch do not depend."""
+
+
+@contextlib.contextmanager
+def single_run(
+    args: argparse.Namespace, *names: str, record: str = "run.json"
+) -> Iterator[list[dict[str, Any]]]:
+    """Claim the folder ``args.out`` for a run with these flags.
+
+    Results are written within this context, after the training: so they are replaced only by a
+    run that ended, and by one with the same settings. More epochs may be asked for.
+
+    Parameters
+    ----------
+    args : Namespace
+    names : str
+        Of the checkpoints, one for each training, by default ``checkpoint.npz``.
+    record : str
+        The name of the file with the settings.
+
+    Yields
+    ------
+    list of dict
+        For each training the arguments of ``fit`` or ``fit_online`` with which the same command
+        goes on after it was stopped.
+    """
+    settings = {name: describe(v) for name, v in vars(args).items() if name not in NO_SETTINGS}
+    out: Path = args.out
+    files = [out / name for name in names or ("checkpoint.npz",)]
+    with claimed_by_run(out / record, settings, *files):
+        try:
+            yield [{"checkpoint": file, "resume": True} for file in files]
+        except KeyboardInterrupt as error:
+            kept = [str(file) for file in files if file.exists()]
+            where = (
+                f"the epochs that ended are kept in {kept[-1]}" if kept else "no epoch had ended"
+            )
+            raise Interrupted(f"stopped: {where}; the same command resumes") from error
