@@ -270,26 +270,32 @@ def sample(number: int, seed: int, only: str) -> list[tuple[Mutant, bytes]]:
 def still_there(recorded: list[Mutant], only: str) -> list[tuple[Mutant, bytes]]:
     """Return those of the recorded mutants that can be made of the present source.
 
-    Where a module was moved or split, its functions are sought in the other modules.
+    Where a module was moved or split, its functions are sought in the other modules, and a method
+    of another class in the same folder, if only one has this change.
     """
 
-    def anywhere(mutant: Mutant) -> tuple[Any, ...]:
-        _, function, *change = mutant.key
-        return function.rpartition(".")[2], *change
+    def names(mutant: Mutant) -> Iterator[tuple[Any, ...]]:
+        module, function, *change = mutant.key
+        yield module, function, *change
+        if function:
+            yield function, *change
+            folder = module.partition("/")[0].removesuffix(".py")
+            yield folder, function.rpartition(".")[2], *change
 
-    present: dict[tuple[Any, ...], tuple[Mutant, bytes]] = {}
+    present: dict[tuple[Any, ...], list[tuple[Mutant, bytes]]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         for mutant, source in all_mutants(path.relative_to(PACKAGE).as_posix()):
-            present[mutant.key] = mutant, source
-            if mutant.function:
-                present.setdefault(anywhere(mutant), (mutant, source))
-    found = [present.get(m.key) or present.get(anywhere(m)) for m in recorded]
-    for old, new in zip(recorded, found, strict=True):
-        if new:
-            new[0].recorded_in = old.module
+            for name in names(mutant):
+                present.setdefault(name, []).append((mutant, source))
+    found = []
+    for old in recorded:
+        same = next((s for name in names(old) if len(s := present.get(name, [])) == 1), None)
+        if same:
+            same[0][0].recorded_in = old.module
+            found += same
         else:
             print(f"gone: {old.module}:{old.line} {old.function}: {old.before} -> {old.after}")
-    return [new for new in found if new and new[0].module.startswith(only)]
+    return [pair for pair in found if pair[0].module.startswith(only)]
 
 
 # ---------------------------------------------------------------- running the tests

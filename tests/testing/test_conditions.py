@@ -156,6 +156,28 @@ def test_every_option_of_the_command_is_explained(monkeypatch, capsys):
         assert re.match(r"(-h, )?--[a-z]+( \S+)?\s{2,}\w", option), option
 
 
+def test_numbers_of_the_command_reach_the_check(monkeypatch, capsys):
+    seen = {}
+
+    def note(layer, x, *, train, **options):
+        seen.update(options, shape=x.shape, train=train)
+        return check_layer(layer, x, train=train, **options)
+
+    monkeypatch.setattr("minidl.testing.__main__.check_layer", note)
+    numbers = {"eps": 1e-4, "rtol": 1e-5, "atol": 1e-8}
+    given = [str(x) for name, value in numbers.items() for x in (f"--{name}", value)]
+    monkeypatch.setattr(sys, "argv", ["minidl.testing", "minidl:Tanh", "--input", "2x3", *given])
+    main()
+    assert ": passed" in capsys.readouterr().out
+    assert {name: seen[name] for name in numbers} == numbers
+    assert (seen["shape"], seen["train"], seen["sweep"]) == ((2, 3), True, False)
+    for name in numbers:
+        monkeypatch.setattr(sys, "argv", ["minidl.testing", "minidl:Tanh", f"--{name}", "x"])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert f"--{name}: invalid float value: 'x'" in capsys.readouterr().err
+
+
 # Layers made of layers, and random networks
 
 
