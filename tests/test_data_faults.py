@@ -128,7 +128,7 @@ def test_bombs_cost_no_memory(tmp_path):
         ({"X_train": header("12 if 1 else 2")}, "cannot be read as an .npz file"),
         ({"X_train": b"\x93NUMPY\x01\0"}, "cannot be read as an .npz file"),
         ({"X_train": b"text"}, "cannot be read as an .npz file"),
-        ({"X_train": npy(np.zeros((12, 9)) * 1j)}, "expected x of dtype uint8, float32 or float64, got complex128"),
+        ({"X_train": npy(np.zeros((12, 9)) * 1j)}, "expected x of real numbers, got dtype complex128"),
         ({"y_train": npy(np.resize([True, False], 12))}, "expected integer labels in y_train, got True of dtype bool"),
         ({"y_train": npy(np.zeros(12, "c8"))}, "expected integer labels in y_train, got 0j of dtype complex64"),
         ({"y_test": npy(np.array(["a"] * 6))}, "expected integer labels in y_test, got 'a' of dtype <U1"),
@@ -136,7 +136,7 @@ def test_bombs_cost_no_memory(tmp_path):
         ({"y_train": npy(np.array([2**64 - 1] + [0] * 11, "u8"))}, f"expected labels of at most 1000 in y_train, got {2**64 - 1}"),
         ({"y_valid": npy(np.array([-(2**63)] + [0] * 5))}, f"expected labels of at most 1000 in y_valid, got {-(2**63)}"),
         ({"y_valid": npy(np.array([1e300] + [0] * 5))}, "expected labels of at most 1000 in y_valid, got 1e+300"),
-        ({"y_train": npy(np.zeros((0,), int))}, "train: expected x (n, features) and y (n,), got x (12, 9) and y (0,)"),
+        ({"y_train": npy(np.zeros((0,), int))}, "train: expected as many rows in x and y, got 12 and 0"),
         ({"y_train": npy(np.zeros((0,), "U1"))}, "expected integer labels in y_train, got dtype <U1"),
     ],
 )  # fmt: skip
