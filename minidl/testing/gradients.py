@@ -142,6 +142,8 @@ class Linearization(Differences):
                     return label
                 slopes = [c.numeric for c in seen]
                 inside.append(min(slopes) <= a <= max(slopes))
+                # Where four pieces meet, a few points may miss one of them.
+                points += [self.nearby(distance) for _ in range(3 * NEARBY)]
                 self.around[name] = np.array([point.gradients[name] for point in points])
                 continue
             if all(c.smooth for c in seen):
@@ -159,15 +161,19 @@ class Linearization(Differences):
     def judge_entry(self, name: str, j: int) -> tuple[str, float]:
         """Return the verdict on one entry, and its numeric derivative.
 
-        Where several kinks meet, the gradients nearby take three values or more; the value here
-        may then leave their range, by twice its width.
+        Where several kinks meet, the value here may be that of a neighbouring piece that the line
+        along the entry does not touch: one of the gradients nearby has it. Or these take three
+        values or more; the value here may then leave their range, by twice its width.
         """
         compared = self.judge(name, j)
         if compared.verdict == FAILED and name in self.around:
-            values = np.sort(self.around[name].reshape(NEARBY, -1)[:, j])
+            values = np.sort(self.around[name].reshape(4 * NEARBY, -1)[:, j])
             width = values[-1] - values[0]
-            jumps = np.diff(values) > 1e-3 * np.abs(values).max()
-            if jumps.sum() >= 2 and abs(compared.analytic - values.mean()) <= 2.5 * width:
+            close = 1e-3 * np.abs(values).max()
+            jumps, here = np.diff(values) > close, np.abs(values - compared.analytic)
+            one_of_them = bool(jumps.any()) and here.min() <= close
+            far = abs(compared.analytic - values.mean()) > 2.5 * width
+            if one_of_them or (jumps.sum() >= 2 and not far):
                 self.several_kinks.add(name)
                 return KINK, compared.numeric
         return compared.verdict, compared.numeric
