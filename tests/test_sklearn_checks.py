@@ -37,8 +37,12 @@ def test_scikit_learn(estimator, check):
         check(estimator)
 
 
-@pytest.mark.parametrize("estimator", [MLPClassifier(**FAST), MLPRegressor(**FAST), OnlineClassifier()], ids=repr)
+@pytest.mark.parametrize(
+    "estimator", [MLPClassifier(**FAST), MLPRegressor(**FAST), OnlineClassifier()], ids=repr
+)
 def test_column_names_of_data_frames(estimator):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        estimator_checks.check_dataframe_column_names_consistency(type(estimator).__name__, estimator)
+        estimator_checks.check_dataframe_column_names_consistency(
+            type(estimator).__name__, estimator
+        )

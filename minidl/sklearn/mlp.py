@@ -357,6 +357,8 @@ class MLPClassifier(Labels, MLP):
         """
         valid = X_val, y_val, sample_weight_val
         self._check_partial(classes, y)
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            raise ValueError("class_weight 'balanced' is not supported for partial_fit")
         return self._fit(X, y, sample_weight, valid, one_epoch=True, classes=classes)
 
 
