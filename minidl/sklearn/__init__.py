@@ -2,7 +2,8 @@
 
 They need scikit-learn 1.6 or later (the ``sklearn`` extra). ``network`` has what the three share:
 the checks of arrays, one call of ``minidl.fit``, and the fitted attributes; ``stopping`` the rule
-that ends training; ``mlp`` and ``online`` the estimators. ``docs/sklearn.md`` compares them with
+that ends training, ``layers`` and ``labels`` the names that users write; ``mlp`` and ``online`` the
+estimators. ``docs/sklearn.md`` compares them with
 ``sklearn.neural_network``.
 """
 

@@ -15,7 +15,7 @@ from minidl.layers import Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron
 from minidl.online import fit_online
 from minidl.sklearn.labels import Labels
-from minidl.sklearn.mlp import choose, hidden_layers
+from minidl.sklearn.layers import choose, hidden_layers
 from minidl.sklearn.network import Network
 from minidl.typing import Array
 from minidl.validation import check_float
