@@ -79,7 +79,7 @@ def candidate(name: str, width: int, batch: int, epochs: int, seed: int = 0, **m
     """Return an estimator that trains for exactly these epochs."""
     if name == "skorch":
         return skorch_network(width, batch, epochs)
-    settings = {
+    settings: dict[str, Any] = {
         "hidden_layer_sizes": (width,), "batch_size": batch, "max_iter": epochs, "tol": 0,
         "n_iter_no_change": epochs + 1, "random_state": seed,
     }  # fmt: skip
@@ -90,7 +90,7 @@ def skorch_network(width: int, batch: int, epochs: int) -> Any:
     import torch
     from skorch import NeuralNetClassifier
 
-    class Network(torch.nn.Module):
+    class Network(torch.nn.Module):  # type: ignore[misc]
         def __init__(self, features: int, classes: int) -> None:
             super().__init__()
             self.layers = torch.nn.Sequential(
