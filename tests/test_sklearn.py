@@ -615,6 +615,11 @@ def test_several_labels_need_log_loss_and_no_class_weights():
         MLPClassifier(**SHORT, class_weight="balanced").fit(XR, labels)
 
 
+def test_several_labels_are_not_for_one_example_at_a_time():
+    with pytest.raises(ValueError, match="expected one label for each example, got several"):
+        OnlineClassifier().fit(XR, (YR > 0).astype(int))
+
+
 def test_a_warning_where_max_iter_is_too_small():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -80,6 +80,8 @@ validation_fraction, monitor, dtype, callbacks, standardize
         return self._fit(X, y, None, (X_val, y_val, None), one_epoch=True, classes=classes)
 
     def _loss(self) -> Loss:
+        if self.multilabel_:
+            raise ValueError("OnlineClassifier: expected one label for each example, got several")
         known: dict[str, Loss] = {"log_loss": CrossEntropy(), "perceptron": Perceptron()}
         loss: Loss = choose("OnlineClassifier", "loss", self.loss, known)
         return loss
