@@ -54,7 +54,8 @@ def theirs(x: list[Array], y: list[Array], classification: bool, seed: int) -> f
     std[std == 0] = 1
     kind = MLPClassifier if classification else MLPRegressor
     estimator = kind(
-        (100,), alpha=L2, batch_size=BATCH, learning_rate_init=LR, max_iter=EPOCHS, tol=MIN_DELTA,
+        hidden_layer_sizes=(100,), alpha=L2, batch_size=BATCH, learning_rate_init=LR,
+        max_iter=EPOCHS, tol=MIN_DELTA,
         early_stopping=True, validation_fraction=len(x[1]) / len(rows), n_iter_no_change=PATIENCE,
         random_state=seed,
     )  # fmt: skip

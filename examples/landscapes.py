@@ -215,7 +215,7 @@ def train(
         "history": history.to_dict(),
     }
     with keeping(values):
-        checkpoint.save(models / f"{run}.npz", model)
+        checkpoint.save(models / f"{run.replace(' ', '-')}.npz", model)
     return values
 
 
@@ -236,7 +236,9 @@ def answer(question: str, dataset: Dataset, args: argparse.Namespace) -> list[Re
     def duration(point: Point) -> float:
         return cost(settings[point["run"]]) * epochs[point["run"]]
 
-    task = partial(train, dataset=dataset, question=question, models=out / "models", **options)
+    task = partial(
+        train, dataset=dataset, question=question, models=(out / "models").absolute(), **options
+    )
     grid = Grid(run=list(settings))
     results = run_points(grid, task, args, out=out, settings=recorded, cost=duration)
     if args.shard:

@@ -194,7 +194,7 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> int:
         published = read_published(args.compare, required=["learning_rate", "l2", "features"])
     start = time.perf_counter()
     with shared(dataset, args) as mapped:
-        task = partial(train, dataset=mapped, models=args.out / "models", **options)
+        task = partial(train, dataset=mapped, models=(args.out / "models").absolute(), **options)
         results = run_points(grid, task, args, settings={"data": dataset.name})
     elapsed = time.perf_counter() - start
     for result in results:

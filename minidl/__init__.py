@@ -58,9 +58,11 @@ from minidl.training import NonFiniteLossError, fit
 if TYPE_CHECKING:
     from minidl import checkpoint, grid, onnx, parity, safetensors, testing
     from minidl import sklearn as sklearn
+    from minidl.architecture import register_layer
     from minidl.data.features import PCA, AveragePool, Standardize
     from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
     from minidl.predictor import Predictor
+    from minidl.saving import load, save
     from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
     from minidl.torch_random import TorchRandom
 else:
@@ -78,6 +80,9 @@ else:
         "OneCycle": "schedules",
         "StepDecay": "schedules",
         "WarmUp": "schedules",
+        "load": "saving",
+        "register_layer": "architecture",
+        "save": "saving",
         "TorchRandom": "torch_random",
     }
 
@@ -167,6 +172,7 @@ __all__ = [
     "fit_side_by_side",
     "grid",
     "init",
+    "load",
     "load_dataset",
     "load_letters",
     "load_scenes",
@@ -175,8 +181,10 @@ __all__ = [
     "outputs",
     "parity",
     "probabilities",
+    "register_layer",
     "relumax",
     "safetensors",
+    "save",
     "softmax",
     "sparsemax",
     "testing",

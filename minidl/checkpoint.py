@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
-import zipfile
-import zlib
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from minidl.files import atomic
+from minidl.architecture import difference
+from minidl.archive import model_meta, part, read_archive, state_arrays, write_archive
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
-from minidl.parameter import walk
-from minidl.state import Snapshot, check_snapshot
+from minidl.settings import first_difference
+from minidl.state import Snapshot, check_snapshot, random_streams, set_stream
 from minidl.typing import Array
-
-FORMAT = 1
 
 
 def save(
@@ -29,10 +25,11 @@ def save(
     optimizer: Optimizer | None = None,
     history: History | None = None,
 ) -> None:
-    """Write the parameters of a model and, where given, the state of its optimizer and history.
+    """Write a model and, where given, the state of its optimizer and history.
 
-    With both, ``fit`` resumes with the same bits as a run that was not interrupted: the states of
-    the layers' random streams are saved too.
+    ``minidl.load`` builds the model from the file. The states of the layers' random streams are
+    saved too. ``fit(..., checkpoint=path)`` writes such a file by itself, and also what decides
+    the rest of a run: the order of the examples, and the state of callbacks.
 
     Parameters
     ----------
@@ -42,13 +39,19 @@ def save(
     optimizer : Optimizer, optional
     history : History, optional
     """
-    arrays: dict[str, Array] = {f"model/{k}": v for k, v in model.state_dict().items()}
-    meta: dict[str, Any] = {
-        "format": FORMAT,
-        "streams": [r.bit_generator.state for r in _rngs(model)],
-    }
+    write_archive(path, *contents(model, optimizer, history))
+
+
+def contents(
+    model: Layer, optimizer: Optimizer | None, history: History | None
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays and the meta data of a checkpoint."""
+    arrays = state_arrays(model)
+    meta = model_meta(model, lenient=True)
+    meta["streams"] = [r.bit_generator.state for r in random_streams(model)]
     if optimizer is not None:
-        meta["optimizer"] = type(optimizer).__name__
+        meta["optimizer"] = optimizer.settings()
+        meta["lr"] = None if callable(optimizer.lr) else optimizer.lr
         arrays |= {f"optimizer/{k}": np.asarray(v) for k, v in optimizer.state_dict().items()}
     if history is not None:
         meta["history"] = history.to_dict()
@@ -56,8 +59,7 @@ def save(
             arrays["best/theta"] = history.best_snapshot.theta
             buffers = history.best_snapshot.buffers
             arrays |= {f"best/buffers/{k}": v for k, v in buffers.items()}
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, meta=np.array(json.dumps(meta, default=_as_json)), **arrays)  # type: ignore[arg-type]
+    return arrays, meta
 
 
 def load(
@@ -66,6 +68,9 @@ def load(
     optimizer: Optimizer | None = None,
 ) -> History:
     """Read a file that ``save`` wrote into a model (and optimizer) with the same structure.
+
+    The optimizer must have been made with the settings of the saved one; to go on with another
+    learning rate, set ``optimizer.lr`` afterwards.
 
     Returns
     -------
@@ -76,85 +81,80 @@ def load(
     ------
     ValueError
         If the file is damaged or belongs to another model or optimizer; then nothing is changed.
+        A layer with another class or other arguments is named with its position, and so is a
+        setting of the optimizer.
     """
-    arrays, meta = _read(Path(path))
-    twin, twin_optimizer = copy.deepcopy((model, optimizer))
+    arrays, meta = read_archive(path)
     try:
-        history = _history(arrays, meta, twin)
-        _restore(arrays, meta, twin, twin_optimizer)
+        history = check(arrays, meta, model, optimizer)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    _restore(arrays, meta, model, optimizer)  # cannot fail: the copies took the same state
+    restore(arrays, meta, model, optimizer)
     return history
 
 
-def _restore(
-    arrays: dict[str, Array], meta: dict[str, Any], model: Layer, optimizer: Optimizer | None
+def check(
+    arrays: Mapping[str, Array],
+    meta: Mapping[str, Any],
+    model: Layer,
+    optimizer: Optimizer | None,
+) -> History:
+    """Return the saved history; ValueError if ``restore`` would fail. Nothing is changed."""
+    twin, twin_optimizer = copy.deepcopy((model, optimizer))
+    try:
+        other = difference(
+            model_meta(model, lenient=True)["architecture"], meta.get("architecture")
+        )
+        if other is not None:
+            raise ValueError(other)
+        if optimizer is not None:
+            _check_optimizer(meta, optimizer)
+        history = _history(arrays, meta, twin)
+        restore(arrays, meta, twin, twin_optimizer)
+    except (AttributeError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"cannot be read as a checkpoint ({error!r})") from error
+    return history
+
+
+def restore(
+    arrays: Mapping[str, Array],
+    meta: Mapping[str, Any],
+    model: Layer,
+    optimizer: Optimizer | None,
 ) -> None:
-    """Set the state of model, optimizer and random streams."""
-    streams, rngs = meta.get("streams"), _rngs(model)
+    """Set the state of model, optimizer and random streams; cannot fail after ``check``."""
+    streams, rngs = meta.get("streams"), random_streams(model)
     if not isinstance(streams, list):
         raise ValueError(f"expected a list of random streams, got {streams!r}")
     if len(streams) != len(rngs):
         raise ValueError(f"has {len(streams)} random streams, the model {len(rngs)}")
     for i, (rng, state) in enumerate(zip(rngs, streams, strict=True)):
-        try:
-            rng.bit_generator.state = state
-        except (ValueError, TypeError, LookupError, OverflowError) as error:
-            kind = type(rng.bit_generator).__name__
-            raise ValueError(f"random stream {i}: expected a state of {kind} ({error})") from error
+        set_stream(f"random stream {i}", rng, state)
     if optimizer is not None:
-        if meta.get("optimizer") != type(optimizer).__name__:
-            saved = meta.get("optimizer", "no optimizer")
-            raise ValueError(f"expected a {type(optimizer).__name__}, got {saved}")
-        optimizer.load_state_dict(_part(arrays, "optimizer/"))
-    model.load_state_dict(_part(arrays, "model/"))
+        optimizer.load_state_dict(part(arrays, "optimizer/"))
+        if meta.get("lr") is not None and not callable(optimizer.lr):
+            optimizer.lr = meta["lr"]
+    model.load_state_dict(part(arrays, "model/"))
 
 
-def _history(arrays: dict[str, Array], meta: dict[str, Any], model: Layer) -> History:
+def _check_optimizer(meta: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Raise ValueError if the saved optimizer had another class or other settings."""
+    saved, own = meta.get("optimizer"), optimizer.settings()
+    kind = saved.get("class") if isinstance(saved, dict) else saved
+    if not isinstance(saved, dict) or kind != own["class"]:
+        raise ValueError(f"expected a {own['class']}, got {kind or 'no optimizer'}")
+    other = first_difference(saved, own)
+    if other:
+        raise ValueError(f"{own['class']}: {other}")
+    lr = meta.get("lr")
+    if lr is not None and (isinstance(lr, bool) or not isinstance(lr, (int, float))):
+        raise ValueError(f"expected lr to be a number, got {lr!r}")
+
+
+def _history(arrays: Mapping[str, Array], meta: Mapping[str, Any], model: Layer) -> History:
     """Return the saved history, with best parameters that fit the model."""
     history = History.from_dict(meta["history"]) if "history" in meta else History()
     if "best/theta" in arrays:
-        best = Snapshot(arrays["best/theta"], _part(arrays, "best/buffers/"))
+        best = Snapshot(arrays["best/theta"], part(arrays, "best/buffers/"))
         history.best_snapshot = check_snapshot("History: the best state", model, best)
     return history
-
-
-def _part(arrays: dict[str, Array], prefix: str) -> dict[str, Array]:
-    """Return the arrays whose names begin with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
-
-def _read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    try:
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            arrays = {key: archive[key] for key in archive.files}
-        meta = json.loads(str(arrays.pop("meta")))
-        saved = meta.get("format")
-    except FileNotFoundError:
-        raise
-    except (
-        AttributeError,
-        KeyError,
-        ValueError,
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise ValueError(f"{path}: cannot be read as a checkpoint ({error})") from error
-    if saved != FORMAT:
-        raise ValueError(f"{path}: expected checkpoint format {FORMAT}, got {saved}")
-    return arrays, meta
-
-
-def _rngs(model: Layer) -> list[np.random.Generator]:
-    """Return the random streams of the layers that have one."""
-    rngs = [getattr(layer, "rng", None) for layer in walk(model)]
-    return [rng for rng in rngs if isinstance(rng, np.random.Generator)]
-
-
-def _as_json(value: object) -> Any:
-    """Convert the NumPy arrays and integers in the states of bit generators."""
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)

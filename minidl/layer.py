@@ -22,14 +22,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl import state, vectors
-from minidl.parameter import Parameter, holds, is_layer, named_parameters, walk
+from minidl import state, summary, vectors
+from minidl.parameter import Parameter, holds, infer, is_layer, named_parameters, walk
 from minidl.rng import as_generator
 from minidl.state import Snapshot
 from minidl.typing import Array, Backward, Rng
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+def _may_be_kept(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_may_be_kept, value))
+    return value is None or isinstance(value, (bool, int, float, str)) or is_layer(value)
 
 
 class Layer(ABC):
@@ -60,6 +66,21 @@ class Layer(ABC):
 
     _theta: Array
     _grad: Array
+    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Keep the arguments, for ``minidl.save``."""
+        if cls.__init__ is object.__init__ and (args or options):
+            raise TypeError(f"{cls.__name__}() takes no arguments")
+        made = super().__new__(cls)
+        # Not what a copy or a pickle should not have: arrays, generators, functions.
+        kept = {k: v for k, v in options.items() if _may_be_kept(v)}
+        made.__dict__["_made_with"] = tuple(v if _may_be_kept(v) else ... for v in args), kept
+        return made
+
+    def constructor_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with which the layer was made; ``...`` where one was not kept."""
+        return self._made_with
 
     def __init_subclass__(cls) -> None:
         for base in cls.__mro__:
@@ -242,12 +263,6 @@ def write_gradients(layer: object, backward: Backward, dy: Array) -> None:
         backward(dy)
 
 
-def infer(layer: object, x: Array) -> Array:
-    """Return the output of a layer in inference mode; it need not have ``__call__``."""
-    y: Array = layer(x) if callable(layer) else layer.forward(x, train=False)[0]  # type: ignore[attr-defined]
-    return y
-
-
 class Sequential(Layer):
     """Layers one after another.
 
@@ -327,17 +342,7 @@ class Sequential(Layer):
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and their parameter counts."""
-        features = next((v.in_features for v in walk(self) if hasattr(v, "in_features")), None)
-        x = None if features is None else np.zeros((0, features), self.dtype)
-        rows = [("", "layer", "output", "parameters")]
-        for i, layer in enumerate(self.layers):
-            x = None if x is None else infer(layer, x)
-            shape = "" if x is None else f"(n, {', '.join(map(str, x.shape[1:]))})"
-            count = sum(p.size for _, p in named_parameters(layer))
-            rows.append((str(i), repr(layer), shape, f"{count:,}"))
-        w = [max(len(row[k]) for row in rows) for k in range(4)]
-        lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
-        lines.insert(1, "-" * len(lines[0]))
-        total = sum(p.size for _, p in self.named_parameters())
-        size = total * self.dtype.itemsize / 1e6
-        return "\n".join([*lines, f"{total:,} parameters, {self.dtype}, {size:.2f} MB"])
+        return summary.text(self)
+
+    def _repr_html_(self) -> str:
+        return summary.html(self)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -81,6 +82,15 @@ class Linear(Layer):
             return np.dot(dy, weight.value.T) if input_grad else None
 
         return y, backward
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments for a layer of this form, as ``minidl.save`` keeps them."""
+        has_bias = self.bias is not None
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": has_bias,
+        }
 
     def __repr__(self) -> str:
         bias = "" if self.bias is not None else ", bias=False"
@@ -239,7 +249,10 @@ class BatchNorm(Layer):
         weight, bias, n = self.weight, self.bias, len(x)
         check_input(self, x, self.in_features, weight.value)
         if train and n == 1:
-            raise ValueError(f"{self!r}: expected more than one example to train, got x {x.shape}")
+            raise ValueError(
+                f"{self!r}: expected more than one example to train, got x {x.shape}; choose a "
+                "batch_size that leaves no last batch of one"
+            )
         if train and n:
             mean = x.mean(axis=0)
             centred = x - mean

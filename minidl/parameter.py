@@ -151,6 +151,12 @@ def is_layer(value: object) -> bool:
     return callable(getattr(value, "forward", None)) and not isinstance(value, type)
 
 
+def infer(layer: object, x: Array) -> Array:
+    """Return the output of a layer in inference mode; it need not have ``__call__``."""
+    y: Array = layer(x) if callable(layer) else layer.forward(x, train=False)[0]  # type: ignore[attr-defined]
+    return y
+
+
 def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
     """Yield every parameter of ``layer`` and of the layers in it, as ``("0.weight", parameter)``.
 

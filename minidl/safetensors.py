@@ -20,7 +20,7 @@ from minidl.layer import Layer
 from minidl.layers import Linear
 from minidl.parameter import walk
 from minidl.typing import Array
-from minidl.validation import require
+from minidl.validation import did_you_mean, require
 
 
 def transposed(model: Layer) -> set[str]:
@@ -62,8 +62,18 @@ def save(path: str | os.PathLike[str], model: Layer) -> None:
         require("safetensors.numpy", "safetensors").save_file(torch_state(model), temporary)
 
 
-def load(path: str | os.PathLike[str], model: Layer) -> None:
+def load(
+    path: str | os.PathLike[str], model: Layer, *, rename: Mapping[str, str] | None = None
+) -> None:
     """Read parameters and buffers that PyTorch or ``save`` wrote (needs safetensors).
+
+    Parameters
+    ----------
+    path : path
+    model : Layer
+    rename : mapping of str to str, optional
+        Names in the file, and the model's names for them: whole names, as ``"fc1.weight"``, or
+        the parts before a dot, as ``{"fc1": "0", "net.out": "2"}``. The longest that fits is used.
 
     Raises
     ------
@@ -85,9 +95,29 @@ def load(path: str | os.PathLike[str], model: Layer) -> None:
         values = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]])
         state[name] = values.reshape(tensor["shape"])
     try:
-        load_torch_state(model, state)
+        load_torch_state(model, _renamed(state, rename or {}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _renamed(state: Mapping[str, Array], rename: Mapping[str, str]) -> dict[str, Array]:
+    """Return the state under the model's names; ValueError if a name of ``rename`` is not used."""
+    found: dict[str, Array] = {}
+    unused = set(rename)
+    for name, value in state.items():
+        fits = [old for old in rename if name == old or name.startswith(f"{old}.")]
+        new = name
+        if fits:
+            old = max(fits, key=len)
+            new = f"{rename[old]}{name.removeprefix(old)}".removeprefix(".")
+            unused.discard(old)
+        if new in found:
+            raise ValueError(f"rename: two tensors of the file become {new!r}")
+        found[new] = value
+    if unused:
+        old = min(unused)
+        raise ValueError(f"rename: the file has no tensor {old!r}{did_you_mean(old, state)}")
+    return found
 
 
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "BOOL": "?"}

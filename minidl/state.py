@@ -96,6 +96,12 @@ def cast_buffers(model: object, dtype: np.dtype[Any]) -> None:
     set_buffers(model, {name: value.astype(dtype) for name, value in wrong.items()})
 
 
+def own_names(layer: object) -> list[str]:
+    """Return the names of a layer's parameters and buffers, without those of layers in it."""
+    parameters = [name for name, member in members(layer) if isinstance(member, Parameter)]
+    return [*parameters, *(declared_buffers(layer) or ())]
+
+
 def state_dict(model: object) -> dict[str, Array]:
     """Return a copy of every parameter's value and every buffer by its name.
 
@@ -157,3 +163,18 @@ def _checked(owner: str, own: Mapping[str, Array], given: Mapping[str, Array]) -
             raise ValueError(f"{owner}: the state has no value for {name!r}")
         parts[name] = check_array(owner, name, given[name], value.shape, value.dtype)
     return parts
+
+
+def random_streams(model: object) -> list[np.random.Generator]:
+    """Return the random streams of the layers that have one."""
+    rngs = [getattr(layer, "rng", None) for _, layer in named_layers(model)]
+    return [rng for rng in rngs if isinstance(rng, np.random.Generator)]
+
+
+def set_stream(name: str, rng: Any, state: Any) -> None:
+    """Set the state of a random generator; ValueError if it is that of another kind."""
+    try:
+        rng.bit_generator.state = state
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        kind = type(rng.bit_generator).__name__
+        raise ValueError(f"{name}: expected a state of {kind} ({error})") from error

@@ -1,7 +1,8 @@
 """Measure the tests: change the library in one place at a time, and count the changes they notice.
 
     python tests/mutants.py --number 400            # sample, run, write mutants.csv; resumes
-    python tests/mutants.py --again survived        # run the recorded survivors once more
+    python tests/mutants.py --again survived        # run the recorded survivors once more, where
+                                                    # the present code still has them
     python tests/mutants.py --module optim/base.py --show
 
 A mutant is ``minidl/`` with one expression or statement changed: a comparison operator, an
@@ -10,6 +11,9 @@ arguments, a keyword argument left out, or a statement left out. Strings, annota
 and ``repr`` texts are left alone. Left out too are the formulas of maps, layers and losses and the
 kernels of online SGD (``FORMULAS``): numerical gradients and PyTorch check those. The generator of
 scenes is left out because its tests take too long.
+
+A survivor that changes nothing one can observe, or a constant that is a free choice, may be marked
+in the table by hand: the outcome ``equivalent``, with the reason in ``noticed_by``.
 
 For each mutant the test files of its module (``TESTS``) run in a copy of the tree, in a forked
 process with a limit of CPU time, until one test fails. pytest does not collect this file.
@@ -37,7 +41,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,38 +68,53 @@ IGNORED = {"encoding", "lineterminator", "strict"}
 """Keyword arguments that change nothing where the code is right and the locale is UTF-8."""
 
 TESTS = {
-    "": "test_import",
+    "__init__.py": "test_import",
     "activations.py": "test_layers test_layer testing/test_catalogue test_simplex",
+    "architecture.py": "test_saving",
+    "archive.py": "test_saving",
+    "callbacks.py": "test_monitor test_training",
     "catalogue.py": "testing/test_catalogue test_import test_parity",
     "checkpoint.py": "test_checkpoint test_training",
     "cli.py": "test_cli",
-    "data": "test_data test_features",
-    "files.py": "test_training test_data",
-    "grid": "test_grid",
-    "history.py": "test_plots test_training",
-    "init.py": "test_rng test_layer test_layers",
-    "layer.py": "test_layer test_layers test_training",
-    "layers.py": "test_layers test_layer",
+    "contract.py": "test_contract",
+    "data": "test_data test_features test_data_faults",
+    "evaluation.py": "test_training test_metrics test_loss_weights",
+    "files.py": "test_files test_training test_data",
+    "grid": "test_grid test_grid_faults",
+    "history.py": "test_plots test_training test_monitor",
+    "init.py": "test_init test_rng test_layer test_layers",
+    "layer.py": "test_layer test_layers test_state test_sharing test_training",
+    "layers.py": "test_layers test_layer test_batchnorm",
     "linear.py": "test_linear",
-    "losses": "test_losses test_labels test_hessians test_simplex_losses",
+    "losses": "test_losses test_labels test_targets test_loss_weights test_regression_losses test_binary_cross_entropy "
+    "test_hessians test_simplex_losses",
     "metrics.py": "test_metrics",
-    "online": "test_online test_online_losses",
+    "npz.py": "test_data test_data_faults",
+    "online": "test_online_plain test_online test_online_losses",
     "optim": "test_optim test_training",
-    "parameter.py": "test_layer test_layers",
-    "parity": "test_parity test_parity_convert test_parity_faults",
+    "parameter.py": "test_layer test_layers test_sharing",
+    "parity": "test_parity_report test_parity_convert test_from_torch test_parity test_parity_faults",
     "plots.py": "test_plots",
+    "predictor.py": "test_saving",
     "rng.py": "test_rng test_layer test_training",
-    "safetensors.py": "test_safetensors",
+    "safetensors.py": "test_safetensors test_saving",
+    "saving.py": "test_saving",
     "schedules.py": "test_optim test_training",
     "simplex.py": "test_simplex test_simplex_losses",
     "simplex_map.py": "test_simplex test_simplex_own test_simplex_losses",
+    "special.py": "test_batchnorm test_layers",
+    "state.py": "test_state test_checkpoint",
+    "summary.py": "test_layer test_sharing",
     "tables.py": "test_tables",
-    "testing": "testing/test_checks testing/test_catalogue testing/test_command testing/test_strategies testing/test_faults",
+    "testing": "testing/test_checks testing/test_conditions testing/test_options testing/test_report "
+    "testing/test_styles testing/test_catalogue testing/test_command testing/test_strategies testing/test_faults",
     "threads.py": "test_grid test_import",
     "thresholds.py": "test_simplex test_simplex_losses",
     "torch_random.py": "test_rng",
-    "training.py": "test_training test_online",
+    "training.py": "test_training test_rng test_arguments test_new_rows test_online",
+    "typing.py": "test_import",
     "validation.py": "test_cli test_data test_optim test_import",
+    "vectors.py": "test_contract test_sharing test_layer",
 }
 """The test files of each module or folder, the one that most likely notices a change first."""
 
@@ -126,6 +145,8 @@ class Mutant:
     outcome: str = ""
     seconds: float = 0.0
     noticed_by: str = ""
+    recorded_in: str = ""
+    """The module in the table, where the function has been moved since; not written."""
 
     @property
     def key(self) -> tuple[str, str, str, str, int]:
@@ -246,14 +267,49 @@ def sample(number: int, seed: int, only: str) -> list[tuple[Mutant, bytes]]:
     return [pair for _, _, pair in ranked[:number]]
 
 
+def still_there(recorded: list[Mutant], only: str) -> list[tuple[Mutant, bytes]]:
+    """Return those of the recorded mutants that can be made of the present source.
+
+    Where a module was moved or split, its functions are sought in the other modules.
+    """
+
+    def anywhere(mutant: Mutant) -> tuple[Any, ...]:
+        _, function, *change = mutant.key
+        return function.rpartition(".")[2], *change
+
+    present: dict[tuple[Any, ...], tuple[Mutant, bytes]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for mutant, source in all_mutants(path.relative_to(PACKAGE).as_posix()):
+            present[mutant.key] = mutant, source
+            if mutant.function:
+                present.setdefault(anywhere(mutant), (mutant, source))
+    found = [present.get(m.key) or present.get(anywhere(m)) for m in recorded]
+    for old, new in zip(recorded, found, strict=True):
+        if new:
+            new[0].recorded_in = old.module
+        else:
+            print(f"gone: {old.module}:{old.line} {old.function}: {old.before} -> {old.after}")
+    return [new for new in found if new and new[0].module.startswith(only)]
+
+
 # ---------------------------------------------------------------- running the tests
 
 
 def test_files(module: str) -> list[str]:
     """Return the test files of a module, or those of its folder."""
-    names = TESTS.get(module) or TESTS.get(module.partition("/")[0]) or TESTS[""]
-    files = [f"tests/{name}.py" for name in names.split()]
-    return [file for file in files if (ROOT / file).exists()]
+    names = TESTS.get(module) or TESTS[module.partition("/")[0]]
+    return [f"tests/{name}.py" for name in names.split()]
+
+
+def check_map() -> None:
+    """Exit if a module has no tests in ``TESTS``, or a test file there does not exist."""
+    modules = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
+    wrong = [m for m in modules if m not in TESTS and m.partition("/")[0] not in TESTS]
+    wrong += [
+        f for m in modules if m not in wrong for f in test_files(m) if not (ROOT / f).exists()
+    ]
+    if wrong:
+        sys.exit(f"TESTS: no tests for, or no such file: {', '.join(sorted(set(wrong)))}")
 
 
 class Plugin:
@@ -316,6 +372,9 @@ class Survey(Plugin):
 
     def pytest_runtest_logstart(self) -> None:
         sys.settrace(self.trace)  # Hypothesis removes it
+        for module in [m for name, m in sys.modules.items() if name.startswith("minidl")]:
+            for value in [v for v in vars(module).values() if hasattr(v, "cache_clear")]:
+                value.cache_clear()  # so that each test calls what it depends on
         self.since = time.perf_counter()
 
     def pytest_sessionfinish(self) -> None:
@@ -380,7 +439,10 @@ def run_tests(
 
 
 def test_mutant(mutant: Mutant, source: bytes, tree: Path, survey: Survey_, args: Any) -> None:
-    """Run the tests that call the mutant's function, or all tests of its files."""
+    """Run the given tests, or those that call the mutant's function, or all of its files."""
+    if args.tests:
+        run_mutant(mutant, source, tree, args.tests, Plugin(), args.cpu)
+        return
     files = test_files(mutant.module)
     called = f"{mutant.module}:{mutant.start}"
     tests = {k: v for f in files for k, v in survey[f]["tests"].items()}
@@ -395,12 +457,18 @@ def test_mutant(mutant: Mutant, source: bytes, tree: Path, survey: Survey_, args
     if not files:
         mutant.outcome = "survived"
         return
+    cpu = args.cpu + 3 * int(sum(tests[name][0] for name in wanted))
+    run_mutant(mutant, source, tree, files, Plugin(wanted, frozenset(tests)), cpu)
+
+
+def run_mutant(
+    mutant: Mutant, source: bytes, tree: Path, tests: list[str], plugin: Plugin, cpu_seconds: int
+) -> None:
+    """Put a mutant into the tree, run tests, put the right source back."""
     file = tree / "minidl" / mutant.module
     right, since = file.read_bytes(), time.monotonic()
     file.write_bytes(source)
-    plugin = Plugin(wanted, frozenset(tests))
-    cpu = args.cpu + 3 * int(sum(tests[name][0] for name in wanted))
-    mutant.outcome, mutant.noticed_by = run_tests(tree, files, plugin, cpu)
+    mutant.outcome, mutant.noticed_by = run_tests(tree, tests, plugin, cpu_seconds)
     file.write_bytes(right)
     mutant.seconds = round(time.monotonic() - since, 1)
 
@@ -484,6 +552,7 @@ def main() -> None:
     parser.add_argument("--module", default="", help="only modules whose path begins so")
     parser.add_argument("--out", type=Path, default=Path("runs/mutants"), help="folder")
     parser.add_argument("--again", nargs="*", default=[], help="outcomes that are run once more")
+    parser.add_argument("--tests", nargs="*", help="only these, as tests/test_init.py::test_normal")
     parser.add_argument("--all", action="store_true", help="all tests of a module's files")
     parser.add_argument(
         "--slowest", type=float, default=40, help="seconds; slower tests are left out"
@@ -494,15 +563,20 @@ def main() -> None:
         "--cpu", type=int, default=60, help="CPU seconds, and thrice the tests' own"
     )
     args = parser.parse_args()
-    chosen = sample(args.number, args.seed, args.module)
+    check_map()
+    table = args.out / "mutants.csv"
+    if args.again:
+        recorded = [m for m in read(table).values() if m.outcome in args.again]
+        chosen = still_there(recorded, args.module)
+    else:
+        chosen = sample(args.number, args.seed, args.module)
     if args.show:
         for mutant, _ in chosen:
             print(f"{mutant.module}:{mutant.line} {mutant.before}  ->  {mutant.after}")
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    table = args.out / "mutants.csv"
     done = read(table)
-    waiting = [(m, s) for m, s in chosen if done.get(m.key, m).outcome in ("", *args.again)]
+    waiting = [(m, s) for m, s in chosen if args.again or m.key not in done]
     with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as folder:
         preload()
         trees = []
@@ -510,14 +584,15 @@ def main() -> None:
             (Path(folder) / str(k)).mkdir()
             trees.append(copy_tree(Path(folder) / str(k)))
         files = sorted({file for m, _ in waiting for file in test_files(m.module)})
-        survey = make_survey(trees, files, args.out / "survey", args.cpu)
+        cache = args.out / "survey"
+        survey = {} if args.tests else make_survey(trees, files, cache, args.cpu)
         started = time.monotonic()
 
         def test_some(k: int) -> None:
             own = waiting[k :: args.jobs]
             for i, (mutant, source) in enumerate(own, start=1):
                 test_mutant(mutant, source, trees[k], survey, args)
-                write(table, mutant)
+                write(table, replace(mutant, module=mutant.recorded_in or mutant.module))
                 left = (time.monotonic() - started) / i * (len(own) - i) / 60
                 print(
                     f"{i}/{len(own)}, {left:.0f} min left: {mutant.outcome:8} {mutant.module}:"
@@ -529,7 +604,8 @@ def main() -> None:
         except KeyboardInterrupt:
             print(f"\ninterrupted: the finished mutants are kept in {table}")
     done = read(table)
-    report([done[m.key] for m, _ in chosen if m.key in done])
+    keys = [replace(m, module=m.recorded_in or m.module).key for m, _ in chosen]
+    report([done[key] for key in keys if key in done])
 
 
 def read(path: Path) -> dict[tuple[str, str, str, str, int], Mutant]:
@@ -548,7 +624,8 @@ def write(path: Path, mutant: Mutant) -> None:
     """Add a line to the table."""
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Mutant)])
+        names = [field.name for field in fields(Mutant) if field.name != "recorded_in"]
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
         if new:
             writer.writeheader()
         writer.writerow(asdict(mutant))
@@ -560,9 +637,12 @@ def report(finished: list[Mutant]) -> None:
     for mutant in finished:
         counts.setdefault(mutant.module, Counter())[mutant.outcome] += 1
     counts["all"] = sum(counts.values(), Counter())
-    print(f"\n{'module':28}{'killed':>8}{'timeout':>8}{'survived':>9}")
+    print(f"\n{'module':28}{'killed':>8}{'timeout':>8}{'survived':>9}{'equivalent':>11}")
     for module, count in sorted(counts.items(), key=lambda item: (item[0] == "all", item[0])):
-        print(f"{module:28}{count['killed']:8}{count['timeout']:8}{count['survived']:9}")
+        print(
+            f"{module:28}{count['killed']:8}{count['timeout']:8}{count['survived']:9}"
+            f"{count['equivalent']:11}"
+        )
     for mutant in finished:
         if mutant.outcome == "survived":
             print(

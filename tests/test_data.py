@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.data import Dataset, cache, letters, load_dataset, load_letters, read_idx
+from minidl.data import Dataset, cache, letters, load_dataset, load_letters, load_scenes, read_idx
 from minidl.data.__main__ import describe, sheet_rows
 from minidl.data.images import as_images, class_name
 
@@ -135,6 +135,13 @@ def test_errors_name_the_part_and_the_entry(change, error, message):
         Dataset(**parts)
 
 
+@pytest.mark.parametrize("classes", [-1, 2.5, "3"])
+def test_a_wrong_number_of_classes_is_named_with_its_data_set(classes):
+    x1, y1, *_ = arrays()
+    with pytest.raises(ValueError, match=f"^mine: expected classes to be .* got {classes!r}$"):
+        Dataset((x1, y1), name="mine", classes=classes)
+
+
 # ---------------------------------------------------------------- .npz
 
 
@@ -170,6 +177,9 @@ def test_regression_without_a_dev_part(tmp_path):
     np.savez(tmp_path / "houses.npz", **content)
     data = load_dataset(tmp_path / "houses.npz")
     assert (data.classes, data.valid, len(data.test)) == (0, None, 4)
+    for split, key in ((data.train, "train"), (data.test, "test")):
+        np.testing.assert_array_equal(split.x, content[f"X{key}"])
+        np.testing.assert_array_equal(split.y, content[f"y{key}"][:, 0])
 
 
 def test_real_course_files(shared):
@@ -730,6 +740,29 @@ def test_the_smallest_cached_file_is_used_and_half_written_ones_are_not(tmp_path
         pixels, labels = letters.draw(len(split), split=i)
         np.testing.assert_array_equal(split.x, pixels)
         np.testing.assert_array_equal(split.y, labels)
+
+
+def test_another_seed_draws_other_letters(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    for seed in (1, 0):
+        for i, split in enumerate(load_letters(20, 10, 10, seed=seed).splits.values()):
+            pixels, labels = letters.draw(len(split), seed=seed, split=i)
+            np.testing.assert_array_equal(split.x, pixels)
+            np.testing.assert_array_equal(split.y, labels)
+
+
+def test_the_default_sizes_are_those_of_the_course(monkeypatch):
+    """EMNIST Letters has 4,000, 800 and 800 letters of each class; docs/homework.md."""
+    asked = []
+    monkeypatch.setattr(cache, "_load", lambda *args: asked.append(args))
+    load_letters()
+    load_scenes()
+    assert [tuple(sizes.values()) for _, sizes, _, _ in asked] == [
+        (26 * 4000, 26 * 800, 26 * 800),
+        (12_630, 1_404, 3_000),
+    ]
+    assert [args[2:] for args in asked] == [(0, False)] * 2
+    assert [tuple(sizes) for _, sizes, _, _ in asked] == [("train", "valid", "test")] * 2
 
 
 def test_the_bar_counts_the_letters_that_are_drawn(tmp_path, monkeypatch, capsys):

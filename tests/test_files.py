@@ -28,6 +28,19 @@ def test_a_file_is_written_completely_or_not_at_all(tmp_path):
     assert path.stat().st_mode & 0o444 == 0o444 & ~current_umask()
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_file_has_the_rights_that_the_user_wants(tmp_path, umask):
+    """Those of a file that ``open`` makes, and the mask of the process stays as it was."""
+    before = os.umask(umask)
+    try:
+        files.write_text(tmp_path / "a.txt", "a")
+        (tmp_path / "b.txt").write_text("b")
+        assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+        assert current_umask() == umask
+    finally:
+        os.umask(before)
+
+
 def current_umask():
     umask = os.umask(0)
     os.umask(umask)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def test_grid():
     points = list(grid)
     assert len(grid) == len(points) == 4
     assert points[1] == {"width": 16, "lr": 0.1, "act": "relu"}
-    assert grid.identifier(points[1]) == "width=16,lr=0.1,act=relu"
+    assert grid.identifier(points[1]) == "width-16,lr-0.1,act-relu"
     assert len({grid.identifier(p) for p in grid}) == 4
     for axes, message in (
         ({}, "at least one axis"),
@@ -187,3 +188,51 @@ def test_an_example_s_networks_on_a_dask_cluster(tmp_path):
             figures[name] = [[r.values[key] for key in keys] for r in results]
             assert len(list((out / "models").glob("*.npz"))) == 2
     assert figures["here"] == figures["dask"]
+
+
+def test_the_bar_starts_with_what_is_done_and_counts_runs(tmp_path, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, **options):
+            self.options, self.texts, self.moves = options, [options["desc"]], []
+            bars.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def set_description_str(self, text, refresh):
+            self.texts.append(text)
+
+        def update(self, cost):
+            self.moves.append(cost)
+
+    monkeypatch.setattr("tqdm.tqdm", Bar)
+    options = {"out": tmp_path, "cost": lambda p: 10.0 * p["a"]}
+    run(Grid(a=[1, 2], b=[1]), work.product, **options)
+    run(Grid(a=[1, 2, 3], b=[1]), work.product, **options)
+    first, again = bars
+    assert (first.options["total"], first.options["initial"]) == (30, 0)
+    assert (first.texts, first.moves) == (["0/2 runs", "1/2 runs", "2/2 runs"], [20, 10])
+    assert (again.options["total"], again.options["initial"]) == (60, 30)
+    assert (again.texts, again.moves) == (["2/3 runs", "3/3 runs"], [30])
+
+
+def test_an_interrupt_cancels_what_an_executor_has_not_begun(tmp_path, monkeypatch):
+    class Recording(ThreadPoolExecutor):
+        def submit(self, fn, /, *args):
+            futures.append(super().submit(fn, *args))
+            return futures[-1]
+
+    def interrupt(file, result):
+        raise KeyboardInterrupt
+
+    futures = []
+    monkeypatch.setattr("minidl.grid.runner.append", interrupt)
+    with Recording(1) as executor:
+        with pytest.raises(KeyboardInterrupt, match="0 of 6 runs are kept"):
+            run(Grid(a=[1, 2, 3, 4, 5, 6]), work.slow, out=tmp_path, executor=executor, progress=False)  # fmt: skip
+        assert sum(future.cancelled() for future in futures) >= 3

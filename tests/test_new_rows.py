@@ -1,5 +1,8 @@
 """New rows: outputs, probabilities and evaluate on arrays; Predictor."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -138,3 +141,45 @@ def test_a_predictor_without_names_gives_numbers():
     assert predictor.trained_on == (True, 1 / 256)
     with pytest.raises(TypeError, match="expected fitted features, got <class"):
         Predictor(trained(data), [Standardize])
+
+
+@pytest.mark.parametrize("kind", ["pixels", "floats"])
+def test_a_predictor_is_saved_with_its_steps(tmp_path, kind):
+    x, y = pixels()
+    x = x if kind == "pixels" else x / 7.0
+    names = np.array(["ant", "bee", "cat"])[y]
+    raw = Dataset.from_labels((x, names), scale=1 / 255)
+    steps = [Standardize().fit(raw)]
+    steps.append(PCA(0.9).fit(steps[0].transform(raw)))
+    loss = SmoothedNLL(relumax(2.0), eps=0.1)
+    model = trained(steps[1].transform(steps[0].transform(raw)), loss)
+    predictor = Predictor(model, steps, loss=loss, dataset=raw)
+    minidl.save(tmp_path / "p.npz", predictor)
+    code = (
+        "import sys, numpy as np, minidl\n"
+        "p = minidl.load(sys.argv[1])\n"
+        "x = np.load(sys.argv[2])\n"
+        "np.savez(sys.argv[3], outputs=p.outputs(x), p=p.probabilities(x), names=p.predict(x))\n"
+    )
+    np.save(tmp_path / "x.npy", x)
+    files = [tmp_path / name for name in ("p.npz", "x.npy", "out.npz")]
+    subprocess.run([sys.executable, "-c", code, *files], check=True)  # a fresh process
+    with np.load(tmp_path / "out.npz") as out:
+        np.testing.assert_array_equal(out["outputs"], predictor.outputs(x))
+        np.testing.assert_array_equal(out["p"], predictor.probabilities(x))
+        assert out["names"].tolist() == predictor.predict(x).tolist()
+
+
+def test_an_own_feature_in_a_file(tmp_path):
+    class Roots(minidl.data.features.Feature):
+        def apply(self, x):
+            return np.sqrt(x)
+
+    x, y = pixels()
+    data = Roots().fit_transform(Dataset((x, y)))
+    predictor = Predictor(trained(data), [Roots()])
+    minidl.save(tmp_path / "p.npz", predictor)
+    with pytest.raises(ValueError, match="class 'Roots' is not known"):
+        minidl.load(tmp_path / "p.npz")
+    loaded = minidl.load(tmp_path / "p.npz", layers=[Roots])
+    np.testing.assert_array_equal(loaded.outputs(x), predictor.outputs(x))

@@ -576,3 +576,21 @@ def test_an_optimizer_of_a_layer_that_a_model_takes_over():
     model.grad[:] = 1
     optimizer.step()
     np.testing.assert_allclose(model.theta, before - 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eps": -1e-9}, "expected eps to be .*>= 0, got -1e-09"),
+        ({"eps": np.nan}, "expected eps to be .* got nan"),
+        ({"betas": (-1e-9, 0.9)}, r"expected betas\[0\] to be .* got -1e-09"),
+        ({"betas": (1.0, 0.9)}, r"expected betas\[0\] to be .* got 1.0"),
+        ({"betas": (0.9, -1e-9)}, r"expected betas\[1\] to be .* got -1e-09"),
+        ({"betas": (0.9, 1.0)}, r"expected betas\[1\] to be .* got 1.0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Adam, AdamW])
+def test_adam_checks_its_arguments(kind, options, message):
+    with pytest.raises(ValueError, match=f"^{kind.__name__}: {message}"):
+        kind(Linear(2, 2, rng=0), **options)
+    kind(Linear(2, 2, rng=0), betas=(0, 0), eps=0)  # allowed

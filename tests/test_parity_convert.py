@@ -88,7 +88,7 @@ class OwnLinear(Linear):
         (lambda: to_torch(Sequential(Linear(2, 2), Residual(Own()), rng=0)), TypeError, r"to_torch: no PyTorch counterpart of module 1.inner.0, Own\(\)"),
         (lambda: to_torch(OwnLinear(2, 2, rng=0)), TypeError, r"no PyTorch counterpart of Linear\(2, 2\)"),
         (lambda: from_torch(nn.Sequential(nn.Linear(2, 2), nn.Conv1d(2, 2, 1))), TypeError, r"from_torch: no counterpart of module 1, Conv1d\("),
-        (lambda: from_torch(nn.Sequential(nn.Sequential(nn.GELU()))), TypeError, r"no counterpart of module 0.0, GELU\("),
+        (lambda: from_torch(nn.Sequential(nn.Sequential(nn.Mish()))), TypeError, r"no counterpart of module 0.0, Mish\("),
         (lambda: from_torch(nn.Linear(2, 2).half()), ValueError, "expected parameters of dtype float32 or float64, the same for all, got torch.float16"),
         (lambda: from_torch(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())), ValueError, "got torch.float32, torch.float64"),
         (lambda: from_torch(nn.Sequential(nn.LayerNorm((2, 3)))), ValueError, r"expected a LayerNorm over one axis with weight and bias, got module 0, LayerNorm\("),
@@ -192,8 +192,8 @@ def test_own_layers_there_and_back(registered, dtype):
 def test_own_layers_are_found_by_errors(registered):
     with pytest.raises(TypeError, match=r"counterpart of module 0.inner.1, Linear\(2, 2\)"):
         to_torch(Sequential(Wrapped(Sequential(Own(), OwnLinear(2, 2))), rng=0))
-    with pytest.raises(TypeError, match=r"counterpart of module 0.inner.1, GELU\("):
-        from_torch(nn.Sequential(TorchWrapped(nn.Sequential(TorchOwn(), nn.GELU()))))
+    with pytest.raises(TypeError, match=r"counterpart of module 0.inner.1, Mish\("):
+        from_torch(nn.Sequential(TorchWrapped(nn.Sequential(TorchOwn(), nn.Mish()))))
 
 
 def test_a_registered_class_takes_precedence(monkeypatch):

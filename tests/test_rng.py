@@ -149,6 +149,22 @@ def test_a_seed_is_any_whole_number(seed):
     np.testing.assert_array_equal(as_generator(sequence).random(3), draws)
 
 
+def test_the_order_of_a_seed_and_an_epoch_never_changes():
+    """Or results that someone published could not be had again: these are constants."""
+    orders = [epoch_rng(0, epoch).permutation(10).tolist() for epoch in (1, 2)]
+    assert orders == [[0, 3, 2, 7, 9, 5, 8, 6, 4, 1], [7, 1, 8, 9, 2, 4, 0, 6, 3, 5]]
+
+
+def test_the_longest_permutation():
+    """From here on PyTorch draws 64 bits for each number; nothing is drawn before the check."""
+    rng, longest = TorchRandom(0), 2**32 // 20
+    rng._raw = None
+    with pytest.raises(ValueError, match=f"expected n below {longest}, got {longest}"):
+        rng.randperm(longest)
+    with pytest.raises(TypeError, match="not callable"):
+        rng.randperm(longest - 1)  # accepted: this one would be drawn
+
+
 def test_spawned_streams_are_independent():
     rng = TorchRandom(7)
     first, second = rng.spawn(2)

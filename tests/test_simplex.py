@@ -306,6 +306,9 @@ def test_any_axis_any_shape_and_the_dtype(map, dtype):
         expected = [map(last), map.vjp(map(last), np.moveaxis(d, axis, -1))]
         np.testing.assert_array_equal(np.moveaxis(results[1], axis, -1), expected[1])
         np.testing.assert_array_equal(results[3], map.jacobian(last))
+        if axis == -1:  # the default
+            for got, want in zip([map(z), map.vjp(p, d), map.jvp(p, d), map.jacobian(z)], results, strict=False):  # fmt: skip
+                np.testing.assert_array_equal(got, want)
         if hasattr(map, "omega"):
             results.append(map.omega(p, axis))
             assert results[-1].shape == expected[0].shape[:-1]

@@ -448,11 +448,15 @@ def test_pandas_output_upstream():
     assert model[-1].n_features_in_ == 6
 
 
-def test_save_the_predictor():
+def test_save_the_predictor(tmp_path):
     model = MLPClassifier(**SHORT, standardize=True).fit(X, np.array(["a", "b", "c"])[Y])
     predictor = model.predictor_
     assert np.array_equal(predictor.predict(X), model.predict(X))
     assert np.array_equal(predictor.probabilities(X), model.predict_proba(X))
+    minidl.save(tmp_path / "model.npz", predictor)
+    loaded = minidl.load(tmp_path / "model.npz")
+    assert np.array_equal(loaded.predict(X), model.predict(X))
+    assert np.array_equal(loaded.probabilities(X), model.predict_proba(X))
 
 
 # ---- one example at a time

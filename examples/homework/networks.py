@@ -86,7 +86,8 @@ def run_grid(
         "backend": args.backend,
     }
     with shared(dataset, args) as mapped:
-        task = partial(train_point, train, Settings(mapped, **options), args.out / "models")
+        models = (args.out / "models").absolute()  # workers may have another working folder
+        task = partial(train_point, train, Settings(mapped, **options), models)
         results = run_points(grid, task, args, settings={"data": dataset.name}, cost=cost)
     return dataset, results
 

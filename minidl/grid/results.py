@@ -25,8 +25,8 @@ class Result:
     point: Point
     values: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
-    unsaved: str | None = None
     seconds: float = 0.0
+    unsaved: str | None = None
 
     @property
     def complete(self) -> bool:

@@ -80,7 +80,7 @@ def train_one(train: Train, point: Point) -> Outcome:
     except (Exception, SystemExit) as failure:  # any failure is recorded, and the others go on
         error, full = _text(failure), full_disk(failure)
     seconds = time.perf_counter() - start
-    return Result(Grid.identifier(point), point, values, error, unsaved, seconds), full
+    return Result(Grid.identifier(point), point, values, error, seconds, unsaved), full
 
 
 def full_disk(error: BaseException | None) -> str | None:

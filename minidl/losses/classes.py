@@ -98,8 +98,10 @@ class CrossEntropy(FenchelYoung):
 
     Notes
     -----
-    For a distribution ``y`` the value is the Kullback-Leibler divergence ``KL(y, softmax(z))``,
-    which is the cross-entropy plus ``sum y log y``. So the least value is 0.
+    ``y`` are labels, integers ``0..K-1``, ``(n,)``, or distributions ``(n, K)``, as for label
+    smoothing; ``Dataset.from_labels`` numbers other labels. For a distribution the value is the
+    Kullback-Leibler divergence ``KL(y, softmax(z))``, which is the cross-entropy plus
+    ``sum y log y``. So the least value is 0.
 
     Examples
     --------
@@ -127,8 +129,9 @@ class SmoothedNLL(ReducedLoss):
     ``FenchelYoung``, whose gradient is 0 only where ``map(z) = y``.
 
     The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``: 0 only for ``eps = 0``
-    or ``K = 1``. For a distribution ``y`` the value is the mean of the values of the labels
-    ``i``, with weights ``y_i``. A row whose largest logit is not finite gives NaN.
+    or ``K = 1``. ``y`` are labels ``(n,)`` or distributions ``(n, K)``; the value of these is the
+    mean of the values of the labels ``i``, with weights ``y_i``. A row whose largest logit is not
+    finite gives NaN.
 
     Parameters
     ----------
@@ -186,7 +189,7 @@ class Perceptron(ReducedLoss):
     The prediction is the first of the largest logits. If the label ties with an earlier class,
     the prediction is wrong: the value is 0, the gradient is not. SGD on one example at a time
     with learning rate 1 is the perceptron algorithm: after a mistake, add ``x`` to the weights
-    of the label and subtract it from those of the prediction.
+    of the label and subtract it from those of the prediction. ``y`` are labels ``(n,)``.
 
     If the label's logit is ``-inf``, the value is ``inf``. A row of only ``-inf``, or with ``+inf``
     or NaN, gives NaN. Logits are subtracted in float64, so that far apart float32 logits give a

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -32,8 +33,11 @@ from minidl.activations import (
 )
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
+from minidl.parameter import named_layers
 from minidl.parity import modules, simplex
+from minidl.parity.tracing import trace
 from minidl.safetensors import load_torch_state, torch_state
+from minidl.state import own_names
 from minidl.typing import Rng
 
 
@@ -285,8 +289,10 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
     Parameters
     ----------
     module : nn.Module
-        A module that has a counterpart, a ``nn.Sequential`` of such modules, or the result of
-        ``to_torch``; in float32 or float64.
+        In float32 or float64: a module that has a counterpart, a ``nn.Sequential`` of such modules,
+        the result of ``to_torch``, or a module of your own whose ``forward`` calls such modules
+        and common functions (``F.relu``, ``torch.flatten``, ...) one after another, which becomes a
+        ``Sequential`` in the order of the calls.
     rng : int or Generator, optional
         For the streams of Dropout layers; without it they cannot train.
 
@@ -305,16 +311,43 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
         )
     if len({id(value) for value in values}) < len(values):
         raise ValueError("from_torch: a module occurs twice; shared parameters are not supported")
+    entries = {entry.theirs: entry for entry in reversed(COUNTERPARTS)}  # the first one counts
+    tensors: dict[tuple[int, str], torch.Tensor] = {}  # by layer and name
+    used: set[int] = set()
 
     def part(module: Any, convert: Convert) -> Layer:
-        for entry in COUNTERPARTS:
-            if entry.theirs is type(module):
-                made = entry.from_torch(module, convert) if entry.from_torch else entry.ours()
-                return cast(Layer, made)
-        raise TypeError(f"from_torch: no counterpart of {convert}{module!r}")
+        entry = entries.get(type(module))
+        if entry is not None:
+            made = entry.from_torch(module, convert) if entry.from_torch else entry.ours()
+            # In order, the tensors that no inner part has taken yet are those of this layer.
+            theirs = [t for t in module.state_dict(keep_vars=True).values() if id(t) not in used]
+            names = [(id(m), n) for _, m in named_layers(made) for n in own_names(m)]
+            ours = [name for name in names if name not in tensors]
+            if len(ours) != len(theirs):
+                raise ValueError(
+                    f"from_torch: {convert}{type(module).__name__} has {len(theirs)} tensors that "
+                    f"are not used yet, and {made!r} needs {len(ours)}; does a module occur twice?"
+                )
+            tensors.update(zip(ours, theirs, strict=True))
+            used.update(map(id, theirs))
+            return cast(Layer, made)
+        if type(module).__module__.startswith("torch.nn"):
+            raise TypeError(f"from_torch: no counterpart of {convert}{module!r}")
+        try:
+            steps = list(trace(module, lambda inner: type(inner) in entries))
+        except TypeError as error:
+            name = type(module).__name__
+            raise TypeError(f"from_torch: no counterpart of {convert}{name}: {error}") from error
+        return Sequential(*[s if isinstance(s, Layer) else convert(s, name) for name, s in steps])
 
-    model = part(module, Convert(part)).initialize(dtype=_DTYPES[dtypes.pop()])
-    names = [name for name, _ in model.named_parameters()]
-    arrays = [value.detach().cpu().numpy() for value in values]
-    load_torch_state(model, dict(zip(names, arrays, strict=True)))
+    model, dtype = part(module, Convert(part)), np.dtype(_DTYPES[dtypes.pop()])
+    for _, parameter in model.named_parameters():
+        parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced
+    model.initialize(dtype=dtype)
+    state = {
+        prefix + name: tensors[id(layer), name].detach().cpu().numpy()
+        for prefix, layer in named_layers(model)
+        for name in own_names(layer)
+    }
+    load_torch_state(model, state)
     return model.initialize(rng)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import json
 import re
 import sys
 from collections import Counter
@@ -21,6 +22,7 @@ from minidl.layer import Layer
 from minidl.parameter import is_layer, named_parameters
 from minidl.testing.checks import check_layer
 from minidl.testing.networks import check_random_network
+from minidl.testing.options import Options
 from minidl.testing.report import ContractError
 from minidl.validation import did_you_mean
 
@@ -34,9 +36,11 @@ def main() -> None:
     add("--inference", action="store_true", help="check with train=False")
     seed = int_argument("seed", low=0)
     add("--seed", type=seed, default=0, help="draws the batch and the directions")
-    add("--eps", type=float, default=1e-5, help="step of the differences (1e-5)")
+    add("--eps", type=float, help="step of the differences (1e-5)")
     add("--rtol", type=float, help="relative tolerance (by dtype)")
     add("--atol", type=float, help="absolute tolerance (by dtype)")
+    add("--sweep", action="store_true", help="also other inputs: larger, one row, no rows")
+    add("--json", action="store_true", help="print the report as JSON")
     add("--networks", type=int_argument("N"), metavar="N", help="check N random right networks")
     args = parser.parse_args()
     if (args.layer is None) == (args.networks is None):
@@ -59,13 +63,16 @@ def check_named(args: argparse.Namespace) -> bool:
     own = [p.value.dtype for _, p in named_parameters(layer)]
     dtype = args.dtype or (np.result_type(*own) if own else np.float64)
     x = np.asarray(rng.standard_normal(args.input), dtype)
-    options = {"eps": args.eps, "rtol": args.rtol, "atol": args.atol}
+    options: Options = {"rng": rng, "sweep": args.sweep}
+    for key in ("eps", "rtol", "atol"):
+        if getattr(args, key) is not None:
+            options[key] = getattr(args, key)
     try:
-        report = check_layer(layer, x, train=not args.inference, rng=rng, **options)
+        report = check_layer(layer, x, train=not args.inference, **options)
     except ContractError as error:
-        print(error)
+        print(json.dumps({"passed": False, "failures": [str(error)]}) if args.json else error)
         return False
-    print(report)
+    print(json.dumps(report.to_json(), indent=2) if args.json else report)
     return bool(report)
 
 

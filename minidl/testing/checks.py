@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl.parameter import is_layer
-from minidl.rng import as_generator
 from minidl.testing import conditions
-from minidl.testing.conditions import Check, check_conditions
-from minidl.testing.gradients import TOLERANCES, Linearization, Settings, cotangent
-from minidl.testing.report import ContractError, GradientReport
-from minidl.testing.subjects import (
-    Pull,
-    Subject,
-    checked_gradient,
-    describe,
-    float_array,
-    layer_subject,
-    short,
+from minidl.testing.conditions import Check, check_conditions, check_skipped
+from minidl.testing.gradients import Linearization, cotangent
+from minidl.testing.options import (
+    FLOAT32,
+    FLOAT32_TOLERANCES,
+    FLOAT64,
+    Options,
+    Precision,
+    Settings,
+    check_options,
+    generator_of,
+    settings_of,
 )
-from minidl.typing import Array, Rng
-from minidl.validation import check_float
+from minidl.testing.report import Condition, GradientReport
+from minidl.testing.styles import (
+    function_subject,
+    layer_subject,
+    loss_subject,
+    map_subject,
+)
+from minidl.testing.subjects import Subject
+from minidl.testing.sweep import SWEEP
+from minidl.testing.unchecked import unchecked_arrays
+from minidl.typing import Array
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Inputs = Array | tuple[Array, ...] | Mapping[str, Array]
+Fixed = Mapping[str, Any]
 
 
 def check_layer(
     layer: Any,
-    x: Array,
+    x: Inputs = (),
     *,
+    fixed: Fixed | None = None,
     train: bool = True,
-    rng: Rng = 0,
-    eps: float = 1e-5,
-    rtol: float | None = None,
-    atol: float | None = None,
+    **options: Unpack[Options],
 ) -> GradientReport:
     """Check the backward pass of a layer, whoever wrote it.
 
@@ -49,17 +63,19 @@ def check_layer(
     layer : object
         With ``forward(x, train=...) -> y, backward``. Parameters (``minidl.Parameter``) are
         found as ``Sequential`` finds them: among its attributes and those of its inner layers.
-        Its values, gradients, attributes and random state are restored after the check.
-    x : array of float32 or float64
-        A batch, in any memory layout; not modified. The analytic side has its dtype.
+        Its values, gradients, attributes and random state are restored after the check. For
+        other styles there is ``Cached``.
+    x : array of float32 or float64, or tuple or dict of arrays
+        A batch, in any memory layout; not modified. The analytic side has its dtype. With
+        several inputs ``backward`` returns a gradient for each; with several outputs it takes
+        a tuple.
+    fixed : dict, optional
+        Further inputs of ``forward`` that have no gradient, by name: indices, masks, settings.
     train : bool
         Passed to ``forward``.
-    rng : int or Generator
-        Draws the directions and the cotangent.
-    eps : float
-        The step of the central differences; a hundredth of it is tried if the sides disagree.
-    rtol, atol : float, optional
-        By default 1e-6 and 1e-9 in float64, 1e-4 and 1e-7 in float32.
+    **options
+        See ``Options``: ``rng``, ``eps``, ``rtol``, ``atol``, ``precision``,
+        ``locate_seconds``, ``numpy_seed``, ``skip``, ``sweep``, ``name``.
 
     Returns
     -------
@@ -77,65 +93,30 @@ def check_layer(
     --------
     >>> print(check_layer(minidl.Linear(3, 2, rng=0), np.ones((4, 3), np.float32)))
     """
-    subject = layer_subject(layer, float_array("check_layer", "x", x), train)
+    subject = layer_subject(layer, x, train, fixed)
     checks = conditions.ALWAYS | conditions.LINEAR | conditions.LAYER
-    return _check(subject, checks, rng, eps, rtol, atol)
+    return _check("check_layer", subject, checks, options)
 
 
-def check_loss(
-    loss: Any,
-    logits: Array,
-    y: Array,
-    *,
-    rng: Rng = 0,
-    eps: float = 1e-5,
-    rtol: float | None = None,
-    atol: float | None = None,
-) -> GradientReport:
+def check_loss(loss: Any, logits: Array, y: Any, **options: Unpack[Options]) -> GradientReport:
     """Check the gradient that ``value, dlogits = loss(logits, y)`` returns.
 
     Parameters
     ----------
     loss : callable
+        For other styles there is ``AdaptedLoss``.
     logits : array of float32 or float64
     y : array
         Labels or targets, passed to the loss unchanged.
-    rng, eps, rtol, atol
+    **options
         As in ``check_layer``.
     """
-    float_array("check_loss", "logits", logits)
-    if not callable(loss):
-        raise TypeError(
-            f"check_loss: expected a function value, dlogits = loss(logits, y), got {loss!r}"
-        )
-    name = getattr(loss, "__name__", type(loss).__name__)
-    expected = "the loss to return dlogits"
-
-    def forward(given: dict[str, Array]) -> tuple[Any, Pull]:
-        z = given["logits"]
-        result = loss(z, np.array(y))
-        if not (isinstance(result, tuple) and len(result) == 2 and np.ndim(result[0]) == 0):
-            raise ContractError(
-                f"{name}: expected loss(logits, y) to return a number and its gradient, "
-                f"got {describe(result)}; write: return value, dlogits"
-            )
-        dlogits = checked_gradient(z, result[1], f"{name}: expected {expected}")
-        return np.asarray(result[0], np.float64), lambda dy: (dlogits * float(dy),)
-
-    title = f"{short(loss)}, logits {logits.shape} {logits.dtype}"
-    subject = Subject(loss, name, title, {"logits": logits}, forward, ("a number", expected))
-    return _check(subject, conditions.ALWAYS | conditions.LOSS, rng, eps, rtol, atol)
+    subject = loss_subject(loss, logits, y)
+    return _check("check_loss", subject, conditions.ALWAYS | conditions.LOSS, options)
 
 
 def check_simplex_map(
-    map: Any,
-    z: Array,
-    *,
-    axis: int = -1,
-    rng: Rng = 0,
-    eps: float = 1e-5,
-    rtol: float | None = None,
-    atol: float | None = None,
+    map: Any, z: Array, *, axis: int = -1, **options: Unpack[Options]
 ) -> GradientReport:
     """Check ``map.vjp(p, dp, axis)`` against ``p = map(z, axis)``, and that p is on the simplex.
 
@@ -148,81 +129,71 @@ def check_simplex_map(
     z : array of float32 or float64
         Logits; entries of ``-inf`` are not moved.
     axis : int
-    rng, eps, rtol, atol
+    **options
         As in ``check_layer``.
     """
-    float_array("check_simplex_map", "z", z)
-    if not callable(map) or not callable(getattr(map, "vjp", None)):
-        raise TypeError(
-            f"check_simplex_map: expected map(z, axis=-1) with map.vjp(p, dp, axis=-1), got {map!r}"
-        )
-
-    def forward(given: dict[str, Array]) -> tuple[Any, Pull]:
-        given["output"] = p = map(given["z"], axis=axis)
-        return p, lambda dp: (map.vjp(p, dp, axis=axis),)
-
-    title = f"{short(map)}, z {z.shape} {z.dtype}, axis={axis}"
-    expected = "map(z)", "vjp(p, dp) to return dz"
-    subject = Subject(map, short(map), title, {"z": z}, forward, expected, axis=axis)
+    subject = map_subject(map, z, axis)
     checks = conditions.ALWAYS | conditions.LINEAR | conditions.MAP
-    return _check(subject, checks, rng, eps, rtol, atol)
+    return _check("check_simplex_map", subject, checks, options)
 
 
 def check_function(
     f: Callable[..., Any],
     vjp: Callable[..., Any],
-    x: Array | tuple[Array, ...] | Mapping[str, Array],
+    x: Inputs,
     *,
-    rng: Rng = 0,
-    eps: float = 1e-5,
-    rtol: float | None = None,
-    atol: float | None = None,
+    fixed: Fixed | None = None,
+    **options: Unpack[Options],
 ) -> GradientReport:
     """Check a pair of functions: ``y = f(x)`` and ``dx = vjp(x, dy)``.
 
     Parameters
     ----------
     f, vjp : callable
-        With several inputs, ``y = f(x, w)`` and ``dx, dw = vjp(x, w, dy)``.
+        With several inputs, ``y = f(x, w)`` and ``dx, dw = vjp(x, w, dy)``. With several
+        outputs, ``dy`` is a tuple.
     x : array, or tuple or dict of arrays
         The inputs, in the order of ``f``; the report names them by ``f``'s argument names, or
         by the keys of the dict.
-    rng, eps, rtol, atol
+    fixed : dict, optional
+        Further arguments of both that have no gradient, by name.
+    **options
         As in ``check_layer``.
     """
-    if isinstance(x, Mapping):
-        tensors = dict(x)
-    else:
-        arrays = x if isinstance(x, tuple) else (x,)
-        tensors = dict(zip(_argument_names(f, len(arrays)), arrays, strict=True))
-    for key, value in tensors.items():
-        float_array("check_function", key, value)
-    for what, function in (("f", f), ("vjp", vjp)):
-        if not callable(function):
-            raise TypeError(
-                f"check_function: expected {what} to be a function, got {function!r}; "
-                "write: check_function(f, vjp, x) with y = f(x), dx = vjp(x, dy)"
-            )
-    name = getattr(f, "__name__", type(f).__name__).strip("<>")
+    subject = function_subject("check_function", f, vjp, x, fixed, cache=False)
+    return _check("check_function", subject, conditions.ALWAYS | conditions.LINEAR, options)
 
-    def forward(given: dict[str, Array]) -> tuple[Any, Pull]:
-        inputs = list(given.values())
 
-        def pull(dy: Array) -> tuple[Any, ...]:
-            got = vjp(*inputs, dy)
-            got = tuple(got) if isinstance(got, (tuple, list)) else (got,)
-            if len(got) != len(tensors):
-                raise ContractError(
-                    f"{name}: expected vjp to return {len(tensors)} gradients, one for each "
-                    f"of {', '.join(tensors)}, got {len(got)}"
-                )
-            return got
+def check_pair(
+    forward: Callable[..., Any],
+    backward: Callable[..., Any],
+    x: Inputs,
+    *,
+    fixed: Fixed | None = None,
+    **options: Unpack[Options],
+) -> GradientReport:
+    """Check a pair with a cache: ``y, cache = forward(x)`` and ``dx = backward(dy, cache)``.
 
-        return f(*inputs), pull
+    Parameters
+    ----------
+    forward, backward : callable
+        With several inputs, ``backward`` returns a gradient for each, as a tuple in the order
+        of ``forward``'s arguments or as a dict (``"x"`` or ``"dx"``). With several outputs,
+        ``y1, y2, cache = forward(x)`` and ``backward(dy1, dy2, cache)``.
+    x : array, or tuple or dict of arrays
+        The inputs, in the order of ``forward``, or by name.
+    fixed : dict, optional
+        Further arguments of ``forward`` that have no gradient, by name: indices, masks,
+        dictionaries of settings.
+    **options
+        As in ``check_layer``.
 
-    title = ", ".join([name, *(f"{k} {v.shape} {v.dtype}" for k, v in tensors.items())])
-    subject = Subject(f, name, title, tensors, forward, ("f's output", "vjp to return d{}"))
-    return _check(subject, conditions.ALWAYS | conditions.LINEAR, rng, eps, rtol, atol)
+    Examples
+    --------
+    >>> print(check_pair(conv_forward, conv_backward, (x, w, b), fixed={"conv_param": settings}))
+    """
+    subject = function_subject("check_pair", forward, backward, x, fixed, cache=True)
+    return _check("check_pair", subject, conditions.ALWAYS | conditions.LINEAR, options)
 
 
 def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport:
@@ -230,13 +201,15 @@ def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport
 
     ``assert_gradients(layer, x)``, ``assert_gradients(loss, logits, y)``,
     ``assert_gradients(map, z)`` or ``assert_gradients(f, vjp, x)``, with the options of
-    ``check_layer``, ``check_loss``, ``check_simplex_map`` or ``check_function``.
+    ``check_layer``, ``check_loss``, ``check_simplex_map`` or ``check_function``. For
+    ``check_pair`` write ``check_pair(...).raise_if_failed()``.
 
     Raises
     ------
     GradientError
         An ``AssertionError`` whose text is the report.
     """
+    __tracebackhide__ = True  # pytest shows the line of the test
     check: Callable[..., GradientReport]
     if callable(getattr(subject, "vjp", None)):
         check = check_simplex_map
@@ -252,38 +225,81 @@ def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport
 
 
 def _check(
-    subject: Subject,
-    checks: Mapping[str, Check],
-    rng: Rng,
-    eps: float,
-    rtol: float | None,
-    atol: float | None,
+    owner: str, subject: Subject, checks: Mapping[str, Check], options: Options
 ) -> GradientReport:
-    # A stream of its own: x may have been drawn from the same seed.
-    generator = as_generator(rng).spawn(1)[0]
-    first = next(iter(subject.tensors.values()))
-    default_rtol, default_atol = TOLERANCES[first.dtype]
-    settings = Settings(
-        generator,
-        check_float("eps", "eps", eps, low=0, open_low=True),
-        default_rtol if rtol is None else check_float("rtol", "rtol", rtol, low=0),
-        default_atol if atol is None else check_float("atol", "atol", atol, low=0),
-    )
+    check_options(owner, options)
+    checks = dict(checks) | (SWEEP if options.get("sweep") else {})
+    check_skipped(owner, options.get("skip", ()), checks)
+    name = options.get("name")
+    if name:
+        subject = dataclasses.replace(subject, name=name, title=name)
+    subject.numpy_seed = options.get("numpy_seed")
+    generator = generator_of(options)
     with subject.preserved(generator):
+        subject.tensors, precision, note = _precision(subject, options)
+        dtype = next(iter(subject.tensors.values())).dtype
+        settings = settings_of(options, precision, generator, dtype)
+        subject.notes += note
+        title = f"{subject.title}, {subject.details}".rstrip(", ")
+        broken = _not_repeatable(subject, settings)
+        if broken:
+            return GradientReport(title, (), (broken,), math.nan, subject.notes)
         dy = cotangent(generator, subject.run(subject.tensors).y)
         point = Linearization(subject, subject.tensors, dy, settings)
         tensors = tuple(point.check(name) for name in subject.tensors)
-        outcomes = check_conditions(point, checks)
+        outcomes = check_conditions(point, checks, options.get("skip", ()))
         slope = point.taylor_slope()
-    return GradientReport(subject.title, tensors, outcomes, slope, subject.notes)
+        unchecked = unchecked_arrays(point)
+    notes = subject.notes + point.notes
+    return GradientReport(title, tensors, outcomes, slope, notes, unchecked)
 
 
-def _argument_names(f: Callable[..., Any], count: int) -> list[str]:
-    """Return the names of the first arguments, or x0, x1, ... if the function has no names."""
-    try:
-        names = list(inspect.signature(f).parameters)[:count]
-    except (TypeError, ValueError):
-        names = []
-    if len(names) == count and not any(n.startswith("_") for n in names):
-        return names
-    return ["x"] if count == 1 else [f"x{i}" for i in range(count)]
+def _precision(
+    subject: Subject, options: Options
+) -> tuple[dict[str, Array], Precision, tuple[str, ...]]:
+    """Return the tensors, the precision of the numeric side, and a note about it."""
+    asked = options.get("precision")
+    if asked == "float64":
+        return subject.tensors, FLOAT64, ()
+    why, narrow = "as asked", _cast(subject.tensors, np.float32)
+    if asked is None:
+        try:
+            y = subject.run(_cast(subject.tensors, np.float64)).y
+        except Exception as error:
+            try:
+                subject.run(narrow)
+            except Exception:
+                raise error from None
+            why = f"{type(error).__name__} for a float64 input"
+        else:
+            if y.dtype != np.float32:
+                return subject.tensors, FLOAT64, ()
+            why = "float32 output for a float64 input"
+    eps = options.get("eps", FLOAT32.eps)
+    rtol = options.get("rtol", FLOAT32_TOLERANCES[0])
+    note = f"both sides in float32 ({why}): step {eps:g}, relative tolerance {rtol:g}"
+    return narrow, FLOAT32, (note,)
+
+
+def _cast(tensors: Mapping[str, Array], dtype: type[np.floating[Any]]) -> dict[str, Array]:
+    return {k: v if v.dtype == dtype else v.astype(dtype) for k, v in tensors.items()}
+
+
+def _not_repeatable(subject: Subject, settings: Settings) -> Condition | None:
+    """Return the broken condition if two equal passes give different outputs."""
+    first, again = (subject.run(subject.tensors).y.astype(np.float64) for _ in range(2))
+    if first.shape == again.shape:
+        size = float(np.abs(first[np.isfinite(first)]).max(initial=0))
+        tolerance = settings.atol + settings.rtol * size
+        if np.allclose(first, again, rtol=0, atol=tolerance, equal_nan=True):
+            return None
+        with np.errstate(invalid="ignore"):
+            index = tuple(map(int, np.unravel_index(np.argmax(np.abs(first - again)), first.shape)))
+        seen = f"{list(index)}: {first[index]:.4g}, then {again[index]:.4g} at the same input"
+    else:
+        index, seen = (), f": shape {first.shape}, then {again.shape} at the same input"
+    problem = (
+        f"{subject.name}.output{seen}; nothing else was checked. Keep a numpy.random.Generator in "
+        "an attribute, or give numpy_seed=0 for NumPy's and Python's global generators"
+    )
+    return Condition("repeatable", problem, "output", index)

@@ -30,8 +30,8 @@ def random_network(
 ) -> Sequential:
     """Return a chain of at most ``depth`` random layers.
 
-    With ``kinks``, biases are 0 and weights are small whole numbers, so that on a batch with
-    zeros and repeated rows units sit on their kinks and logits are tied.
+    With ``kinks``, biases are 0 and weights are small multiples of a half, so that on a batch
+    with zeros and repeated rows units sit on their kinks and logits are tied.
     """
     layers: list[Layer] = []
     for _ in range(int(rng.integers(1, depth + 1))):

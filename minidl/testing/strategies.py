@@ -114,7 +114,7 @@ def networks(
 ) -> Sequential:
     """Draw a chain of at most ``depth`` random layers on batches ``(n, features)``.
 
-    With ``kinks``, weights may be small whole numbers and biases 0, so that units sit on kinks.
+    With ``kinks``, weights may be multiples of a half and biases 0, so that units sit on kinks.
     """
     rng = np.random.default_rng(draw(SEEDS))
     features, on_kinks = draw(_size(features, 8)), kinks and draw(st.booleans())

@@ -103,8 +103,8 @@ def test_a_large_tensor_is_searched():
     report = check_layer(Wrong(400, 51, rng=0, dtype="float64"), RNG.standard_normal((1, 400)))
     worst = report["weight"].worst
     assert worst.index == (250, 17)
-    assert worst.searched < worst.size == 20400
-    assert "among 10200 searched" in str(report)
+    assert worst.searched == worst.size == 20400
+    assert "(the worst of 1 wrong among 20400)" in str(report)
 
 
 def test_the_network_of_the_exercise():
@@ -157,13 +157,13 @@ def test_everything_is_restored_after_an_exception():
     class Fails(Linear):
         def forward(self, x, *, train=False):
             y, backward = super().forward(x, train=train)
-            if x.dtype == np.float64:
-                raise RuntimeError("no float64 here")
+            if x.any():
+                raise RuntimeError("no numbers here")
             return y, backward
 
     layer = Fails(5, 2, rng=0)
     before = layer.weight.value
-    with pytest.raises(RuntimeError, match="no float64"):
+    with pytest.raises(RuntimeError, match="no numbers"):
         check_layer(layer, X.astype(np.float32))
     assert layer.weight.value is before
     assert before.dtype == np.float32
@@ -458,7 +458,7 @@ def test_an_input_that_is_no_array_of_floats(x):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: check_loss(3, X, X), r"expected a function value, dlogits = loss\(logits, y\), got 3"),
+        (lambda: check_loss(3, X, X), r"expected a function value, dlogits = loss\(logits, y\), got int 3; write: AdaptedLoss"),
         (lambda: check_loss(lambda z, y: z, X, X), "write: return value, dlogits"),
         (lambda: check_loss(lambda z, y: (1.0, z.T), X, X), r"return dlogits of the shape \(6, 5\)"),
         (lambda: check_simplex_map(np.sin, X), r"expected map\(z, axis=-1\) with map.vjp"),

@@ -1,5 +1,6 @@
 """``python -m minidl.testing``, as a user runs it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 MODULE = """
 import numpy as np
 import minidl
+from minidl.testing import Cached
 
 class Scale(minidl.Layer):
     def __init__(self, features=12, factor=1.0):
@@ -24,6 +26,19 @@ class Turned(minidl.Layer):
     def forward(self, x, *, train=False):
         return 2 * x, lambda dy: 2 * dy.T
 
+class Plain:
+    def __init__(self, features=12):
+        self.W = np.ones((features, 2))
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dy):
+        self.dW = self.x.T @ dy
+        return dy @ self.W.T
+
+adapted = lambda: Cached(Plain(), W="dW")
 made = Scale(3)
 Affine = minidl.Linear
 number = 3
@@ -72,6 +87,24 @@ def test_a_wrong_layer(run):
     assert "Scale.input[" in done.stdout
 
 
+def test_json(run):
+    done = run("my_module:Scale(factor=-1.0)", "--input", "8x12", "--json", "--sweep")
+    assert (done.returncode, done.stderr) == (1, "")
+    found = json.loads(done.stdout)
+    assert not found["passed"]
+    assert found["tensors"][0]["worst"]["wrong"] == 96
+    assert "one row" in [c["name"] for c in found["conditions"]]
+    turned = run("my_module:Turned", "--input", "8x12", "--json")
+    assert turned.returncode == 1
+    assert "expected backward(dy) to return dx" in json.loads(turned.stdout)["failures"][0]
+
+
+def test_an_adapted_class(run):
+    done = run("my_module:adapted", "--input", "8x12")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Cached(Plain), x (8, 12) float64, train=True: passed")
+
+
 def test_a_wrong_shape(run):
     done = run("my_module:Turned", "--input", "8x12")
     assert (done.returncode, done.stderr) == (1, "")
@@ -88,6 +121,7 @@ def test_a_wrong_shape(run):
         (["my_module:Scale(", "--input", "8x12"], "expected module:Layer or module:Layer(12, 5)"),
         (["my_module:Scale(open(1))", "--input", "8x12"], "expected module:Layer or"),
         (["my_module:Scail", "--input", "8x12"], "my_module has no 'Scail', did you mean 'Scale'?"),
+        (["my_module:Plain", "--input", "8x12"], 'or try: Cached(Plain(...), W="dW")'),
         (["my_modul:Scale", "--input", "8x12"], "No module named 'my_modul'"),
         (["my_module:number", "--input", "8x12"], "number"),
         (["my_module:Affine(4, 2)", "--input", "5x3"], "expected x of shape (n, 4), got (5, 3)"),

@@ -1,0 +1,136 @@
+"""A report where people read it: notebooks, JSON, Gradescope, pytest, and suggested adapters."""
+
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from testing import strangers
+
+from minidl import Tanh
+from minidl.testing import AdaptedLoss, Cached, check_function, check_layer, check_loss
+from minidl.testing.suggestions import adapter_for
+
+X = np.random.default_rng(0).standard_normal((3, 5))
+WRONG = check_layer(Cached(strangers.Affine(1.1), W="dW", b="db"), X)
+RIGHT = check_layer(Cached(strangers.Affine(1), W="dW", b="db"), X)
+
+
+def test_html_is_well_formed_and_shows_the_wrong_entry():
+    page = ElementTree.fromstring(f"<div>{WRONG._repr_html_()}</div>")
+    text = " ".join(page.itertext())
+    assert "Affine.W[4, 2]: analytic" in text
+    assert "FAILED" in text
+    red = [row for row in page.iter("tr") if "#b00020" in row.get("style", "")]
+    assert [row[0].text for row in red] == ["W"]
+    assert "#b00020" not in RIGHT._repr_html_()
+
+
+def test_html_draws_both_jacobians_of_a_small_tensor():
+    analytic, numeric = WRONG["W"].jacobians
+    assert analytic.shape == numeric.shape == (9, 15)
+    wrong = np.abs(analytic - numeric) > 1e-6
+    assert set(np.flatnonzero(wrong.any(axis=0))) == {14}
+    np.testing.assert_allclose(np.delete(analytic, 14, 1), np.delete(numeric, 14, 1), atol=1e-8)
+    page = ElementTree.fromstring(f"<div>{WRONG._repr_html_()}</div>")
+    assert [len(list(svg)) for svg in page.iter("svg")] == [9 * 15] * 3
+    assert RIGHT["W"].jacobians is None
+
+
+def test_html_escapes_names():
+    report = check_function(np.sin, lambda x, dy: dy, X, name="<b>")
+    assert "&lt;b&gt;" in report._repr_html_()
+    ElementTree.fromstring(f"<div>{report._repr_html_()}</div>")
+
+
+def test_json():
+    found = json.loads(json.dumps(WRONG.to_json(), allow_nan=False))
+    assert not found["passed"]
+    tensors = {t["name"]: t for t in found["tensors"]}
+    assert tensors["W"]["worst"]["index"] == [4, 2]
+    assert tensors["input"]["worst"] is None
+    assert found["failures"] == list(WRONG.failures)
+    linear = json.loads(json.dumps(check_layer(Tanh(), X).to_json(), allow_nan=False))
+    assert linear["passed"]
+
+
+def test_gradescope():
+    results = WRONG.to_gradescope(points={"W": 3, "b": 1}, conditions=2)
+    scores = {t["name"]: (t["score"], t["max_score"], t["status"]) for t in results["tests"]}
+    assert scores["gradient of W"] == (0, 3, "failed")
+    assert scores["gradient of b"] == (1, 1, "passed")
+    assert scores["gradient of input"] == (0, 0, "passed")
+    assert sum(most for _, most, _ in scores.values()) == pytest.approx(6, abs=1e-4)
+    outputs = {t["name"]: t["output"] for t in results["tests"]}
+    assert "W[4, 2]" in outputs["gradient of W"]
+    assert "W[4, 2]" in results["output"]
+    every = RIGHT.to_gradescope(points=2)["tests"]
+    assert sum(t["score"] for t in every) == 6
+
+
+def test_names():
+    report = check_function(np.sin, lambda x, dy: dy, X, name="wave")
+    assert str(report).startswith("wave, x (3, 5) float64: FAILED")
+    assert "wave.x[" in str(report)
+    unnamed = check_function(lambda x: 2 * x, lambda x, dy: dy, X)
+    assert "f.x[" in str(unnamed)
+
+
+TEST = """
+import numpy as np
+from minidl.testing import assert_gradients
+
+def test_wave():
+    assert_gradients(np.sin, lambda x, dy: dy * np.cos(x) * [1, 1, 2], np.ones((2, 3)))
+"""
+
+
+def test_pytest_shows_the_table(tmp_path):
+    (tmp_path / "test_wave.py").write_text(TEST, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "tensor  shape" in done.stdout
+    assert "E       sin.x[" in done.stdout
+    assert "report.raise_if_failed()" not in done.stdout  # the kit's own lines are hidden
+    assert ">       assert_gradients" in done.stdout or ">   assert_gradients" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("layer", "line"),
+    [
+        (strangers.Affine(1), 'Cached(Affine(...), W="dW", b="db")'),
+        (strangers.Dense(1), 'Cached(Dense(...), params="params", grads="grads")'),
+        (
+            strangers.Passes(1),
+            'Cached(Passes(...), W="dW", mask="dmask", forward="forward_pass", backward="backward_pass")',
+        ),
+        (strangers.TrueFirst(1), "check_loss(AdaptedLoss(loss.loss, loss.gradient), x, y)"),
+        (object(), ""),
+    ],
+)
+def test_an_adapter_is_suggested(layer, line):
+    assert adapter_for(layer) == line
+    with pytest.raises(TypeError) as raised:
+        check_layer(layer, X)
+    assert (f"; or try: {line}" in str(raised.value)) == bool(line)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: check_layer(Cached(strangers.Affine(1), W="dV"), X), "write the gradient of W to 'dV', which does not exist"),
+        (lambda: check_layer(Cached(strangers.Dense(1), params="params"), X), "expected grads= with params="),
+        (lambda: Cached(strangers.Dense(1), params="weights", grads="grads"), "Dense has no dictionary or list 'weights'"),
+        (lambda: Cached(strangers.Affine(1), train="frozen"), "Affine has no flag 'frozen'"),
+        (lambda: Cached(strangers.Affine(1), backward="back"), "which has no back"),
+        (lambda: check_loss(strangers.ByExample(1), X, X), "write: return value, dlogits"),
+        (lambda: check_loss(AdaptedLoss(strangers.ByExample(1), strangers.ByExample(1).grad), X, X + 1), "a value for each example: AdaptedLoss"),
+        (lambda: check_layer(Cached(strangers.MaxPool(1)), np.ones((1, 1, 2, 2), int)), "or pass fixed="),
+        (lambda: check_layer(Cached(strangers.Affine(1))), "nothing to check|expected forward to take"),
+    ],
+)  # fmt: skip
+def test_errors_say_how_to_write_it(call, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        call()
