@@ -41,21 +41,27 @@ class Timing:
 
 
 def alternate(
-    candidates: Mapping[str, Callable[[], object]], *, rounds: int, calls: int, parts: int = 1
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    calls: int,
+    parts: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time ``calls`` calls of each candidate in turn, for ``rounds`` rounds after a warm-up.
 
     If a call repeats its work ``parts`` times, the time is that of one part. The candidates take
-    turns because the speed of a shared machine drifts.
+    turns because the speed of a shared machine drifts. With ``time.process_time`` as ``clock``, the
+    time that other processes take is not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for i in range(rounds + 1):
         for name, call in candidates.items():
-            since = time.perf_counter()
+            since = clock()
             for _ in range(calls):
                 call()
             if i:  # the first round warms up caches, allocators and just-in-time compilers
-                seconds[name].append((time.perf_counter() - since) / (calls * parts))
+                seconds[name].append((clock() - since) / (calls * parts))
     return {n: Timing(statistics.median(s), min(s)) for n, s in seconds.items()}
 
 

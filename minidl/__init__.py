@@ -56,7 +56,8 @@ from minidl.simplex import entmax15, relumax, softmax, sparsemax
 from minidl.training import NonFiniteLossError, fit
 
 if TYPE_CHECKING:
-    from minidl import checkpoint, grid, parity, safetensors, testing
+    from minidl import checkpoint, grid, onnx, parity, safetensors, testing
+    from minidl import sklearn as sklearn
     from minidl.architecture import register_layer
     from minidl.data.features import PCA, AveragePool, Standardize
     from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
@@ -85,8 +86,10 @@ else:
         "TorchRandom": "torch_random",
     }
 
+    _MODULES = ("checkpoint", "grid", "onnx", "parity", "safetensors", "sklearn", "testing")
+
     def __getattr__(name: str) -> Any:
-        if name in ("checkpoint", "grid", "parity", "safetensors", "testing"):
+        if name in _MODULES:
             return importlib.import_module(f"minidl.{name}")
         if name in _LAZY:
             return getattr(importlib.import_module(f"minidl.{_LAZY[name]}"), name)
@@ -174,6 +177,7 @@ __all__ = [
     "load_letters",
     "load_scenes",
     "metrics",
+    "onnx",
     "outputs",
     "parity",
     "probabilities",

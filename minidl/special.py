@@ -43,8 +43,8 @@ _TERMS = {np.dtype(np.float32): 12, np.dtype(np.float64): len(_CHEBYSHEV)}
 
 
 @cache
-def _coefficients(dtype: np.dtype[np.floating]) -> tuple[float, ...]:
-    """Return the coefficients of the powers of t, highest first, as many as the dtype needs."""
+def erfc_coefficients(dtype: np.dtype[np.floating]) -> tuple[float, ...]:
+    """Return the coefficients of the powers of t in ``normal``, highest first, for a dtype."""
     from numpy.polynomial.chebyshev import cheb2poly
 
     return tuple(map(float, cheb2poly(_CHEBYSHEV[: _TERMS[dtype]])[::-1]))
@@ -68,7 +68,7 @@ def normal(x: Array) -> tuple[Array, Array]:
     size = np.minimum(np.abs(x), 50)  # beyond, the tail and the density are 0
     z = size * math.sqrt(0.5)
     t = (z - 2.5) / (z + 2.5)
-    highest, *rest = _coefficients(x.dtype)
+    highest, *rest = erfc_coefficients(x.dtype)
     series = np.full_like(t, highest)
     for coefficient in rest:
         series *= t

@@ -81,3 +81,16 @@ def test_regression(run):
     network = figure(out, "network: root mean squared test error")
     linear = figure(out, "least squares: root mean squared test error")
     assert 0.95 < network < 1.2 < 2.3 < linear
+
+
+def test_sklearn_pipeline(run, tmp_path):
+    for package in ("sklearn", "pandas", "onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    out = run("sklearn_pipeline.py")
+    assert figure(out, "test accuracy:") > 0.77
+    plain, balanced = (figure(out, f"Brier score, {name}:") for name in ("plain", "balanced"))
+    calibrated = figure(out, "Brier score, balanced, calibrated:")
+    assert max(plain, calibrated) < 0.14 < balanced
+    assert "onnxruntime: same labels: True, probabilities within 1e-6: True" in out
+    names = {path.name for path in (tmp_path / "runs/sklearn_pipeline").iterdir()}
+    assert names == {"curves.png", "displays.png", "model.onnx"}

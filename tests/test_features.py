@@ -251,3 +251,17 @@ def test_average_pool_on_a_small_image():
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_standardize_counts_examples_by_their_weights():
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(9000, 3)), rng.integers(0, 4, 9000)
+    x[:, 2] = 7
+    weighted = Standardize().fit(minidl.Dataset((x, np.zeros(9000, int), weight)))
+    repeated = Standardize().fit(
+        minidl.Dataset((x.repeat(weight, axis=0), np.zeros(weight.sum(), int)))
+    )
+    np.testing.assert_allclose(weighted.mean, repeated.mean, rtol=1e-12)
+    np.testing.assert_allclose(weighted.std, repeated.std, rtol=1e-12)
+    assert weighted.mean[2] == 7
+    assert weighted.std[2] == 0

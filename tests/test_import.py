@@ -13,7 +13,18 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 """
-OPTIONAL = {"matplotlib", "tqdm", "rich", "threadpoolctl", "torch", "hypothesis", "dask", "scipy"}
+OPTIONAL = {
+    "matplotlib",
+    "tqdm",
+    "rich",
+    "threadpoolctl",
+    "torch",
+    "hypothesis",
+    "dask",
+    "scipy",
+    "sklearn",
+    "onnx",
+}
 
 
 def python(code, blocked=OPTIONAL):
@@ -39,7 +50,7 @@ def test_rarely_used_modules_are_not_loaded():
     loaded = eval(done.stdout)
     assert "minidl.training" in loaded
     slow = {"hashlib", "numpy.random", "tempfile", "urllib.request", "zipfile"}
-    ours = {"checkpoint", "data.features", "grid", "online", "parity", "plots", "safetensors", "schedules", "testing", "torch_random"}  # fmt: skip
+    ours = {"checkpoint", "data.features", "grid", "online", "onnx", "parity", "plots", "safetensors", "schedules", "sklearn", "testing", "torch_random"}  # fmt: skip
     assert not loaded & (slow | {f"minidl.{name}" for name in ours})
 
 
@@ -94,3 +105,13 @@ def test_a_missing_extra_is_named():
     ):
         done = python(f"import minidl\ntry:\n    {code}\nexcept ImportError as e:\n    print(e)")
         assert f"{package} is needed for this: pip install 'minidl[examples]'" in done.stdout, code
+
+
+def test_a_missing_extra_has_its_own_name():
+    model = "minidl.Sequential(minidl.Linear(1, 1), rng=0)"
+    for code, package in (
+        ("minidl.sklearn.MLPClassifier", "sklearn"),
+        (f"minidl.onnx.export('x.onnx', {model})", "onnx"),
+    ):
+        done = python(f"import minidl\ntry:\n    {code}\nexcept ImportError as e:\n    print(e)")
+        assert f"{package} is needed for this: pip install 'minidl[{package}]'" in done.stdout

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.data.dataset import Dataset
-from minidl.data.split import Split
+from minidl.data.split import CHUNK, Split
 from minidl.typing import Array
 from minidl.validation import check_float, check_int
 
@@ -57,7 +57,8 @@ class Feature(ABC):
 class Standardize(Feature):
     """Subtract the mean of each feature and divide by its standard deviation.
 
-    A feature that is constant in the training part becomes 0.
+    A feature that is constant in the training part becomes 0. Examples with weights are counted
+    by them.
 
     Attributes
     ----------
@@ -69,9 +70,13 @@ class Standardize(Feature):
     std: Array
 
     def learn(self, train: Split) -> None:
-        self.mean = _mean(train)
-        squares = sum(np.square(x - self.mean).sum(axis=0) for x in train.chunks(np.float64))
-        self.std = np.sqrt(squares / len(train))
+        weight = np.ones(len(train)) if train.weight is None else train.weight / train.weight.max()
+        self.mean = _mean(train, weight)
+        squares = sum(
+            weight[start : start + CHUNK] @ np.square(x - self.mean)
+            for start, x in zip(range(0, len(train), CHUNK), train.chunks(np.float64), strict=True)
+        )
+        self.std = np.sqrt(squares / weight.sum())
 
     def apply(self, x: Array) -> Array:
         mean, std = _fitted(self, x, "mean", "std")
@@ -187,14 +192,15 @@ class PCA(Feature):
         return f"PCA({'' if self.n_components is None else self.n_components})"
 
 
-def _mean(split: Split) -> Array:
+def _mean(split: Split, weight: Array | None = None) -> Array:
     """Return the mean of each feature, in float64; without rounding where a feature is constant."""
+    weight = np.ones(len(split)) if weight is None else weight
     first = split.rows(slice(0, 1), np.float64)[0]
     total, constant = np.zeros_like(first), np.ones(first.shape, bool)
-    for x in split.chunks(np.float64):
-        total += x.sum(axis=0)
+    for start, x in zip(range(0, len(split), CHUNK), split.chunks(np.float64), strict=True):
+        total += weight[start : start + CHUNK] @ x
         constant &= (x == first).all(axis=0)
-    mean: Array = np.where(constant, first, total / len(split))
+    mean: Array = np.where(constant, first, total / weight.sum())
     return mean
 
 

@@ -1,0 +1,17 @@
+"""scikit-learn estimators: ``MLPClassifier``, ``MLPRegressor`` and ``OnlineClassifier``.
+
+They need scikit-learn 1.6 or later (the ``sklearn`` extra). ``network`` has what the three share:
+the checks of arrays, one call of ``minidl.fit``, and the fitted attributes; ``stopping`` the rule
+that ends training, ``layers`` and ``labels`` the names that users write; ``mlp`` and ``online`` the
+estimators. ``docs/sklearn.md`` compares them with
+``sklearn.neural_network``.
+"""
+
+from minidl.validation import require
+
+require("sklearn", "sklearn")
+
+from minidl.sklearn.mlp import MLPClassifier, MLPRegressor  # noqa: E402
+from minidl.sklearn.online import OnlineClassifier  # noqa: E402
+
+__all__ = ["MLPClassifier", "MLPRegressor", "OnlineClassifier"]

@@ -1,0 +1,338 @@
+"""The part that all estimators share: checked arrays, one call of ``fit``, fitted attributes."""
+
+from __future__ import annotations
+
+import contextlib
+import numbers
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
+
+from minidl.data.dataset import Dataset
+from minidl.data.features import Standardize
+from minidl.data.split import Split
+from minidl.history import History
+from minidl.layer import Sequential
+from minidl.layers import Linear
+from minidl.losses import Loss
+from minidl.predictor import Predictor
+from minidl.sklearn.stopping import Convergence
+from minidl.typing import Array
+from minidl.validation import check_float, check_int
+
+Rows = tuple[Array, Array, Array | None]
+"""Checked rows, encoded targets, weights."""
+
+Valid = tuple[Any, Any, Any]
+"""``X_val, y_val, sample_weight_val``; None where they are not given."""
+
+
+@dataclass(eq=False, repr=False)
+class Network(BaseEstimator):  # type: ignore[misc]
+    """A network as an estimator. A subclass says which targets, layers, loss and training.
+
+    The fields of a dataclass are its constructor's arguments, so each is written once.
+    """
+
+    hidden_layer_sizes: Any = (100,)
+    activation: str = "relu"
+    _: KW_ONLY
+    max_iter: int = 200
+    random_state: Any = None
+    tol: float = 1e-4
+    verbose: bool = False
+    warm_start: bool = False
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    n_iter_no_change: float = 10
+    monitor: str | None = None
+    dtype: DTypeLike | None = None
+    callbacks: Any = None
+    standardize: bool = False
+
+    @abstractmethod
+    def _encode(self, y: Array, classes: Any = None, *, first: bool = False) -> Array:
+        """Return checked targets as the loss takes them; with ``first``, learn the classes."""
+
+    @abstractmethod
+    def _loss(self) -> Loss:
+        """Return the loss; ValueError for an unknown name."""
+
+    @abstractmethod
+    def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
+        """Return an untrained model."""
+
+    @abstractmethod
+    def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
+        """Train ``model_`` with the options of ``fit``; ``again`` goes on with the optimizer."""
+
+    def _weighted(self, y: Array, weight: Array | None) -> Array | None:
+        """Return the weights of the training rows, with those of their classes."""
+        return weight
+
+    def _fit(
+        self, X: Any, y: Any, weight: Any, valid: Valid, *, one_epoch: bool = False,
+        classes: Any = None,
+    ) -> Any:  # fmt: skip
+        """Train for ``max_iter`` epochs (fit), or for one more (partial_fit)."""
+        first = not hasattr(self, "model_") or not (one_epoch or self.warm_start)
+        owner = type(self).__name__
+        max_iter = check_int(owner, "max_iter", self.max_iter)
+        if one_epoch and self.early_stopping and valid[0] is None:
+            raise ValueError(f"{owner}: partial_fit with early_stopping=True needs X_val and y_val")
+        if first or not one_epoch:
+            self._convergence: Convergence = self._new_convergence()
+        elif self._convergence.converged:
+            return self
+        seed = check_seed(self.random_state)
+        X, y = self._validated(X, y, reset=first)
+        train = X, self._encode(y, classes, first=first), check_weights(weight, X)
+        if valid[0] is not None:
+            parts: tuple[Rows, ...] = train, self._valid_rows(valid)
+        elif self.early_stopping:
+            parts = self._halves(train, seed)
+        else:
+            parts = (train,)
+        train, *rest = (without_zero_weights(*part) for part in parts)
+        if first:
+            self._start(*train, seed)
+        parts = (*train[:2], self._weighted(*train[1:])), *rest
+        done = len(self.history_)
+        dataset = Dataset(*map(self._scaled, parts), classes=self._classes())
+        with interruptible():
+            self._train(
+                dataset,
+                again=one_epoch and not first,
+                rng=seed,
+                epochs=max(done, 1) if one_epoch else max(done - 1, 0) + max_iter,
+                callbacks=[*(self.callbacks or ()), self._convergence],
+                restore_best=bool(self.early_stopping) and not one_epoch,
+                history=self.history_,
+                **self._monitoring(),
+            )
+        self.n_iter_ = len(self.history_) - max(done, 1)
+        converged = self._convergence.converged
+        if one_epoch and self.early_stopping and converged:
+            self.history_.restore_best(self.model_)
+        elif one_epoch:
+            self._convergence.converged = False
+        elif self.n_iter_ == max_iter and not converged:
+            warnings.warn(
+                f"{owner}: max_iter={max_iter} epochs were not enough to converge",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if not one_epoch:  # partial_fit after fit goes on
+            self._convergence = self._new_convergence()
+        return self
+
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
+        """Return checked rows and targets; with ``reset``, learn the number of features."""
+        X, y = validate_data(
+            self, X, y, reset=reset, dtype=self._input_dtype(), multi_output=True,
+            y_numeric=is_regressor(self),
+        )  # fmt: skip
+        return X, y
+
+    def _input_dtype(self) -> Any:
+        """Return the dtype, or the dtypes, that rows may have."""
+        if self.dtype is None:
+            return [np.float64, np.float32]
+        if np.dtype(self.dtype) not in (np.float32, np.float64):
+            name = type(self).__name__
+            raise ValueError(f"{name}: expected dtype float32 or float64, got {self.dtype!r}")
+        return np.dtype(self.dtype)
+
+    def _start(self, X: Array, y: Array, weight: Array | None, seed: int) -> None:
+        """Build the model, and learn the scale of the features."""
+        outputs = self._classes() or (1 if y.ndim == 1 else y.shape[1])
+        loss, scaler = self._loss(), Standardize() if self.standardize else None
+        model = self._build(X.shape[1], outputs, seed, X.dtype)
+        if scaler is not None:
+            scaler.learn(Split(X, y, 1.0, weight=weight))
+        self.n_outputs_, self.loss_function_, self.scaler_, self.model_ = (
+            outputs,
+            loss,
+            scaler,
+            model,
+        )
+        self.history_ = History()
+
+    def _new_convergence(self) -> Convergence:
+        owner = type(self).__name__
+        patience = self.n_iter_no_change
+        if patience != np.inf:
+            patience = check_int(owner, "n_iter_no_change", patience)
+        tol = check_float(owner, "tol", self.tol, low=0)
+        return Convergence(tol, patience, adaptive=self._adaptive(), verbose=bool(self.verbose))
+
+    def _adaptive(self) -> bool:
+        """Return whether the learning rate falls where training would stop."""
+        return False
+
+    def _monitoring(self) -> dict[str, Any]:
+        """Return the arguments of ``fit`` that say which figure is followed."""
+        monitor = self.monitor
+        if monitor is None:
+            monitor = self._validation_figure() if self.early_stopping else "train_loss"
+        measured = monitor.startswith("train_") and monitor != "train_loss"
+        return {"monitor": monitor, "evaluate_train": measured}
+
+    def _validation_figure(self) -> str:
+        """Return the name of the score on the validation part: accuracy or R2, or else the loss."""
+        return f"valid_{next(iter(getattr(self.loss_function_, 'metrics', {})), 'loss')}"
+
+    def _valid_rows(self, valid: Valid) -> Rows:
+        """Return the validation data as given to ``fit``, checked."""
+        X, y, weight = valid
+        if y is None:
+            raise ValueError(f"{type(self).__name__}: X_val needs y_val")
+        X, y = self._validated(X, y, reset=False)
+        return X, self._encode(y), check_weights(weight, X)
+
+    def _halves(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
+        """Set ``validation_fraction`` of the rows aside, stratified by class."""
+        X, y, weight = rows
+        train, valid = train_test_split(
+            np.arange(len(X)),
+            test_size=self.validation_fraction,
+            random_state=seed,
+            stratify=y if is_classifier(self) and y.ndim == 1 else None,
+        )
+        if len(valid) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of "
+                "your dataset."
+            )
+        first, second = (
+            (X[i], y[i], None if weight is None else weight[i]) for i in (train, valid)
+        )
+        return first, second
+
+    def _scaled(self, rows: Rows) -> Split:
+        """Return rows as a part of a data set, standardised where asked for."""
+        X, y, weight = rows
+        return Split(X if self.scaler_ is None else self.scaler_.apply(X), y, 1.0, weight=weight)
+
+    def _classes(self) -> int:
+        """Return the number of classes, 0 for numbers."""
+        return len(getattr(self, "classes_", ()))
+
+    @property
+    def predictor_(self) -> Predictor:
+        """The model with its standardisation, loss and classes, for ``minidl.save`` and ONNX."""
+        check_is_fitted(self)
+        features = [] if self.scaler_ is None else [self.scaler_]
+        predictor = Predictor(self.model_, features, loss=self.loss_function_)
+        predictor.class_names = getattr(self, "classes_", None)
+        return predictor
+
+    def _outputs(self, X: Any) -> Array:
+        """Return the outputs of the model for checked rows."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        return self.predictor_.outputs(X)
+
+    @property
+    def coefs_(self) -> list[Array]:
+        """The weights of the ``Linear`` layers, (in, out), as views of the model's parameters."""
+        return [layer.weight.value for layer in self.model_ if isinstance(layer, Linear)]
+
+    @property
+    def intercepts_(self) -> list[Array]:
+        """The biases of the ``Linear`` layers, as views of the model's parameters."""
+        layers = [layer for layer in self.model_ if isinstance(layer, Linear)]
+        return [layer.bias.value for layer in layers if layer.bias is not None]
+
+    @property
+    def n_layers_(self) -> int:
+        """The number of layers of units, those of input and output included."""
+        return len(self.coefs_) + 1
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        """The training loss of each epoch."""
+        return [record.figures["train_loss"] for record in self.history_.records[1:]]
+
+    @property
+    def loss_(self) -> float:
+        """The training loss of the last epoch."""
+        return self.loss_curve_[-1]
+
+    @property
+    def best_loss_(self) -> float:
+        """The lowest training loss of an epoch."""
+        return min(self.loss_curve_)
+
+    @property
+    def validation_scores_(self) -> list[float] | None:
+        """The figure of each epoch on the validation part; None without one.
+
+        It is the monitored figure if that is one of the validation part, or else the accuracy or R2
+        (the loss where neither is defined).
+        """
+        monitor = self.history_.monitor
+        name = monitor if monitor.startswith("valid_") else self._validation_figure()
+        if not any(name in record.figures for record in self.history_):
+            return None
+        return [record.figures.get(name, np.nan) for record in self.history_.records[1:]]
+
+    @property
+    def best_validation_score_(self) -> float | None:
+        """The best of ``validation_scores_``, the lowest for a loss."""
+        scores = self.validation_scores_
+        if scores is None:
+            return None
+        monitor = self.history_.monitor
+        name = monitor if monitor.startswith("valid_") else self._validation_figure()
+        lowest = self.history_.mode == "min" if name == monitor else name.endswith("loss")
+        return float((np.nanmin if lowest else np.nanmax)(scores))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Keep the epochs so far on Ctrl-C, as scikit-learn does."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        warnings.warn("Training interrupted by user.", stacklevel=5)
+
+
+def check_seed(random_state: Any) -> int:
+    """Return a seed from an int, a RandomState, None (NumPy's global state) or a Generator."""
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def check_weights(weight: Any, X: Array) -> Array | None:
+    """Return the weights of the rows as float64, with the errors of scikit-learn."""
+    if weight is None:
+        return None
+    if isinstance(weight, numbers.Real):
+        weight = np.full(len(X), weight)
+    weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    if weight.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array.")
+    check_consistent_length(X, weight)
+    check_non_negative(weight, "`sample_weight`")
+    if not weight.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return np.asarray(weight)
+
+
+def without_zero_weights(X: Array, y: Array, weight: Array | None) -> Rows:
+    """Leave out rows of weight 0, which also keeps them out of batch statistics."""
+    if weight is None or weight.all():
+        return X, y, weight
+    return X[weight > 0], y[weight > 0], weight[weight > 0]
