@@ -215,7 +215,7 @@ def train(
         "history": history.to_dict(),
     }
     with keeping(values):
-        checkpoint.save(models / f"{run}.npz", model)
+        checkpoint.save(models / f"{run.replace(' ', '-')}.npz", model)
     return values
 
 

@@ -41,7 +41,7 @@ def build_model(
     """Return the model of a file that was read; ValueError if it has none."""
     try:
         model, dtype = build(meta["architecture"], own), np.dtype(meta["dtype"])
-    except (TypeError, LookupError) as error:
+    except (AttributeError, LookupError, RecursionError, TypeError) as error:
         raise ValueError(f"has no model that can be built ({error!r})") from error
     if not isinstance(model, Layer):
         raise ValueError(f"expected a model, got {model!r}")
@@ -90,7 +90,7 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
         arrays, _ = read_npz(path)
         meta = json.loads(str(arrays.pop("meta")))
         saved = meta.get("format")
-    except (AttributeError, KeyError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as a model or checkpoint ({error})") from error
     if saved != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT}, got {saved}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,11 @@ class Run:
 
 
 class Callback:
-    """Methods that ``fit`` calls during training; a subclass overrides those that it needs."""
+    """Methods that ``fit`` calls during training; a subclass overrides those that it needs.
+
+    One that keeps what the history does not have, and needs it in a resumed run, defines ``state``
+    and ``load_state``.
+    """
 
     def on_start(self, run: Run) -> None:
         """Called before the first epoch."""
@@ -46,6 +51,13 @@ class Callback:
 
     def on_end(self, run: Run) -> None:
         """Called when training ends, in whatever way."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs: arrays, and values as JSON takes them, by name."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state`` returned; called before ``on_start``, unless it was empty."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

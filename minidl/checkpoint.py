@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from minidl.archive import model_meta, part, read_archive, state_arrays, write_a
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
-from minidl.parameter import walk
-from minidl.state import Snapshot, check_snapshot
+from minidl.settings import first_difference
+from minidl.state import Snapshot, check_snapshot, random_streams, set_stream
 from minidl.typing import Array
 
 
@@ -26,9 +27,9 @@ def save(
 ) -> None:
     """Write a model and, where given, the state of its optimizer and history.
 
-    ``minidl.load`` builds the model from the file. With optimizer and history, ``fit`` resumes with
-    the same bits as a run that was not interrupted: the states of the layers' random streams are
-    saved too.
+    ``minidl.load`` builds the model from the file. The states of the layers' random streams are
+    saved too. ``fit(..., checkpoint=path)`` writes such a file by itself, and also what decides
+    the rest of a run: the order of the examples, and the state of callbacks.
 
     Parameters
     ----------
@@ -38,11 +39,19 @@ def save(
     optimizer : Optimizer, optional
     history : History, optional
     """
+    write_archive(path, *contents(model, optimizer, history))
+
+
+def contents(
+    model: Layer, optimizer: Optimizer | None, history: History | None
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays and the meta data of a checkpoint."""
     arrays = state_arrays(model)
     meta = model_meta(model, lenient=True)
-    meta["streams"] = [r.bit_generator.state for r in _rngs(model)]
+    meta["streams"] = [r.bit_generator.state for r in random_streams(model)]
     if optimizer is not None:
-        meta["optimizer"] = type(optimizer).__name__
+        meta["optimizer"] = optimizer.settings()
+        meta["lr"] = None if callable(optimizer.lr) else optimizer.lr
         arrays |= {f"optimizer/{k}": np.asarray(v) for k, v in optimizer.state_dict().items()}
     if history is not None:
         meta["history"] = history.to_dict()
@@ -50,7 +59,7 @@ def save(
             arrays["best/theta"] = history.best_snapshot.theta
             buffers = history.best_snapshot.buffers
             arrays |= {f"best/buffers/{k}": v for k, v in buffers.items()}
-    write_archive(path, arrays, meta)
+    return arrays, meta
 
 
 def load(
@@ -59,6 +68,9 @@ def load(
     optimizer: Optimizer | None = None,
 ) -> History:
     """Read a file that ``save`` wrote into a model (and optimizer) with the same structure.
+
+    The optimizer must have been made with the settings of the saved one; to go on with another
+    learning rate, set ``optimizer.lr`` afterwards.
 
     Returns
     -------
@@ -69,9 +81,25 @@ def load(
     ------
     ValueError
         If the file is damaged or belongs to another model or optimizer; then nothing is changed.
-        A layer with another class or other arguments is named with its position.
+        A layer with another class or other arguments is named with its position, and so is a
+        setting of the optimizer.
     """
     arrays, meta = read_archive(path)
+    try:
+        history = check(arrays, meta, model, optimizer)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    restore(arrays, meta, model, optimizer)
+    return history
+
+
+def check(
+    arrays: Mapping[str, Array],
+    meta: Mapping[str, Any],
+    model: Layer,
+    optimizer: Optimizer | None,
+) -> History:
+    """Return the saved history; ValueError if ``restore`` would fail. Nothing is changed."""
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
     try:
         other = difference(
@@ -79,47 +107,54 @@ def load(
         )
         if other is not None:
             raise ValueError(other)
+        if optimizer is not None:
+            _check_optimizer(meta, optimizer)
         history = _history(arrays, meta, twin)
-        _restore(arrays, meta, twin, twin_optimizer)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    _restore(arrays, meta, model, optimizer)  # cannot fail: the copies took the same state
+        restore(arrays, meta, twin, twin_optimizer)
+    except (AttributeError, LookupError, TypeError, RecursionError) as error:
+        raise ValueError(f"cannot be read as a checkpoint ({error!r})") from error
     return history
 
 
-def _restore(
-    arrays: dict[str, Array], meta: dict[str, Any], model: Layer, optimizer: Optimizer | None
+def restore(
+    arrays: Mapping[str, Array],
+    meta: Mapping[str, Any],
+    model: Layer,
+    optimizer: Optimizer | None,
 ) -> None:
-    """Set the state of model, optimizer and random streams."""
-    streams, rngs = meta.get("streams"), _rngs(model)
+    """Set the state of model, optimizer and random streams; cannot fail after ``check``."""
+    streams, rngs = meta.get("streams"), random_streams(model)
     if not isinstance(streams, list):
         raise ValueError(f"expected a list of random streams, got {streams!r}")
     if len(streams) != len(rngs):
         raise ValueError(f"has {len(streams)} random streams, the model {len(rngs)}")
     for i, (rng, state) in enumerate(zip(rngs, streams, strict=True)):
-        try:
-            rng.bit_generator.state = state
-        except (ValueError, TypeError, LookupError, OverflowError) as error:
-            kind = type(rng.bit_generator).__name__
-            raise ValueError(f"random stream {i}: expected a state of {kind} ({error})") from error
+        set_stream(f"random stream {i}", rng, state)
     if optimizer is not None:
-        if meta.get("optimizer") != type(optimizer).__name__:
-            saved = meta.get("optimizer", "no optimizer")
-            raise ValueError(f"expected a {type(optimizer).__name__}, got {saved}")
         optimizer.load_state_dict(part(arrays, "optimizer/"))
+        if meta.get("lr") is not None and not callable(optimizer.lr):
+            optimizer.lr = meta["lr"]
     model.load_state_dict(part(arrays, "model/"))
 
 
-def _history(arrays: dict[str, Array], meta: dict[str, Any], model: Layer) -> History:
+def _check_optimizer(meta: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Raise ValueError if the saved optimizer had another class or other settings."""
+    saved, own = meta.get("optimizer"), optimizer.settings()
+    kind = saved.get("class") if isinstance(saved, dict) else saved
+    if not isinstance(saved, dict) or kind != own["class"]:
+        raise ValueError(f"expected a {own['class']}, got {kind or 'no optimizer'}")
+    other = first_difference(saved, own)
+    if other:
+        raise ValueError(f"{own['class']}: {other}")
+    lr = meta.get("lr")
+    if lr is not None and (isinstance(lr, bool) or not isinstance(lr, (int, float))):
+        raise ValueError(f"expected lr to be a number, got {lr!r}")
+
+
+def _history(arrays: Mapping[str, Array], meta: Mapping[str, Any], model: Layer) -> History:
     """Return the saved history, with best parameters that fit the model."""
     history = History.from_dict(meta["history"]) if "history" in meta else History()
     if "best/theta" in arrays:
         best = Snapshot(arrays["best/theta"], part(arrays, "best/buffers/"))
         history.best_snapshot = check_snapshot("History: the best state", model, best)
     return history
-
-
-def _rngs(model: Layer) -> list[np.random.Generator]:
-    """Return the random streams of the layers that have one."""
-    rngs = [getattr(layer, "rng", None) for layer in walk(model)]
-    return [rng for rng in rngs if isinstance(rng, np.random.Generator)]

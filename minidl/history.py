@@ -86,6 +86,9 @@ class History:
     best_snapshot : Snapshot or None
         A copy of the model's parameters and buffers after the best epoch. Checkpoints keep it;
         ``to_dict`` and ``to_json`` leave it out.
+    last_snapshot : Snapshot or None
+        A copy of those after the last epoch, where training ended with ``restore_best=True``. From
+        them it goes on.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class History:
         self._monitor, self._mode, self.ties = monitor, mode, ties
         self.records: list[Epoch] = []
         self.best_snapshot: Snapshot | None = None
+        self.last_snapshot: Snapshot | None = None
         self._model: weakref.ref[Layer] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -147,6 +151,19 @@ class History:
                 f"expected the same, got {twin.monitor} ({twin.mode})"
             )
         self._monitor, self._mode = wanted
+
+    def replace(self, saved: History, model: Layer) -> None:
+        """Take the records and the best weights of a saved history of this run of ``model``.
+
+        Raises
+        ------
+        ValueError
+            If its records were judged by another figure or rule of ties.
+        """
+        if saved.ties != self.ties:
+            raise ValueError(f"History: ties was {saved.ties!r}, now it is {self.ties!r}")
+        saved.follow(model, self._monitor, self._mode)
+        self.__dict__.update(saved.__dict__)
 
     def score(self, record: Epoch) -> float:
         """Return the monitored figure, with its sign changed if the lowest is the best.

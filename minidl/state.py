@@ -163,3 +163,18 @@ def _checked(owner: str, own: Mapping[str, Array], given: Mapping[str, Array]) -
             raise ValueError(f"{owner}: the state has no value for {name!r}")
         parts[name] = check_array(owner, name, given[name], value.shape, value.dtype)
     return parts
+
+
+def random_streams(model: object) -> list[np.random.Generator]:
+    """Return the random streams of the layers that have one."""
+    rngs = [getattr(layer, "rng", None) for _, layer in named_layers(model)]
+    return [rng for rng in rngs if isinstance(rng, np.random.Generator)]
+
+
+def set_stream(name: str, rng: Any, state: Any) -> None:
+    """Set the state of a random generator; ValueError if it is that of another kind."""
+    try:
+        rng.bit_generator.state = state
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        kind = type(rng.bit_generator).__name__
+        raise ValueError(f"{name}: expected a state of {kind} ({error})") from error

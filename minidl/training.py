@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,6 +21,7 @@ from minidl.losses import Loss
 from minidl.metrics import Metric
 from minidl.optim import Optimizer
 from minidl.parameter import infer
+from minidl.resume import RunState, run_settings
 from minidl.rng import as_generator
 from minidl.typing import Array, Rng
 from minidl.validation import check_int, did_you_mean
@@ -47,6 +50,9 @@ def fit(
     restore_best: bool = False,
     evaluate_train: bool = True,
     history: History | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 1,
+    resume: bool = False,
 ) -> History:
     """Train a model.
 
@@ -85,6 +91,21 @@ def fit(
     history : History, optional
         Filled during training, so that an interrupted run leaves its records. If it already has
         records, training resumes after the last epoch in it.
+    checkpoint : path, optional
+        Written after each epoch: all that decides the rest of the run. ``minidl.load`` and
+        ``minidl.checkpoint.load`` read it too.
+    every : int
+        The number of epochs between two checkpoints. One is written at the end in any case.
+    resume : bool
+        Whether to go on from the file ``checkpoint``, with the same bits as a run that was not
+        stopped; without a file the run begins. More epochs may be asked for; a run that a callback
+        has ended gets no further ones. Records in ``history`` are replaced by those of the file.
+
+    Notes
+    -----
+    An epoch that does not end (Ctrl-C, a loss that is not finite, another error) leaves nothing
+    behind: the model, its random streams, the optimizer and ``rng`` are set back to its start, so
+    that another call with the same ``history`` goes on from there.
 
     Returns
     -------
@@ -99,6 +120,7 @@ def fit(
     TypeError, ValueError
         For wrong arguments; for targets that the loss does not take; for a layer or loss that
         does not keep its contract. Names the part of the data, the layer or the loss.
+        For a file to resume from that is damaged or of a run with other settings; names the first.
     """
     callbacks = check_arguments("fit", model, dataset, loss, optimizer, callbacks)
     epochs = check_int("fit", "epochs", epochs, low=0)
@@ -106,6 +128,10 @@ def fit(
     history = History() if history is None else history
     train, batches = dataset.train, -(-len(dataset.train) // batch_size)
     run = Run(model, optimizer, history, epochs, batches)
+    settings = functools.partial(
+        run_settings, dataset, loss, batch_size=batch_size, evaluate_train=evaluate_train
+    )
+    state = RunState("fit", [run], rng, callbacks, checkpoint, every, resume, settings)
     on_gradient = [c for c in callbacks if type(c).on_gradient is not Callback.on_gradient]
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
     with training(model, dataset), np.errstate(all="ignore"):
@@ -116,8 +142,9 @@ def fit(
         try:
             if not history.records:
                 record(None)
+            state.keep(ended=state.ended)
             first = True
-            for epoch in range(len(history), epochs + 1):
+            for epoch in state.epochs(epochs):
                 total = 0.0
                 order = epoch_rng(rng, epoch)
                 for step, (x, *y) in enumerate(train.batches(batch_size, order, model.dtype)):
@@ -138,11 +165,15 @@ def fit(
                         callback.on_batch(run)
                 record(total / batches)
                 stops = [callback.on_epoch(run) for callback in callbacks]
-                if any(stops):
+                state.keep(ended=any(stops))
+                if state.ended:
                     break
+        except BaseException:
+            state.rewind()
+            raise
         finally:
-            if restore_best and history.best_snapshot is not None:
-                history.restore_best(model)
+            if restore_best:
+                state.restore_best()
             for callback in callbacks:
                 callback.on_end(run)
     return history

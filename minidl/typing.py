@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Union
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Union, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,3 +18,14 @@ If the layer declares ``skips_input_grad``, it also takes ``input_grad=False`` a
 
 Rng = Union[int, "np.random.SeedSequence", "np.random.Generator"]
 """A seed or a generator. In quotes, so that ``numpy.random`` is not loaded before it is used."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything whose state decides the rest of a run: a callback, an order of the examples."""
+
+    def state(self) -> dict[str, Any]:
+        """Return arrays, and values as JSON takes them, by name."""
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state`` returned."""

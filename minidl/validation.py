@@ -74,7 +74,7 @@ def check_array(
     array = np.asarray(value)
     if array.shape != shape:
         raise ValueError(f"{owner}: expected {name} of shape {shape}, got {array.shape}")
-    if not np.can_cast(array.dtype, dtype, "same_kind"):
+    if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise ValueError(f"{owner}: expected {name} to be real numbers, got dtype {array.dtype}")
     return array.astype(dtype)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import minidl
 from minidl import (
     SGD,
     Adam,
@@ -19,6 +20,7 @@ from minidl import (
     checkpoint,
 )
 from minidl.history import Epoch, History
+from minidl.validation import check_array
 
 GENERATORS = {
     "PCG64": lambda seed: np.random.default_rng(seed),
@@ -107,6 +109,11 @@ def put(container, *keys, value):
     container[keys[-1]] = value
 
 
+def deep(n):
+    """Lists in lists."""
+    return [deep(n - 1)] if n else []
+
+
 DAMAGE = {
     "format": lambda a, m: put(m, "format", value=1),
     "format as text": lambda a, m: put(m, "format", value="2"),
@@ -146,6 +153,15 @@ DAMAGE = {
     "short bias": lambda a, m: put(a, "model/3.bias", value=np.ones(2)),
     "text for a bias": lambda a, m: put(a, "model/3.bias", value=np.array(["a", "b", "c"])),
     "complex bias": lambda a, m: put(a, "model/3.bias", value=np.ones(3, complex)),
+    "dates for a bias": lambda a, m: put(a, "model/3.bias", value=np.ones(3, "M8[s]")),
+    "times for a bias": lambda a, m: put(a, "model/3.bias", value=np.ones(3, "m8[s]")),
+    "records for a bias": lambda a, m: put(a, "model/3.bias", value=np.ones(3, [("x", "f4")])),
+    "dates for best parameters": lambda a, m: put(a, "best/theta", value=np.ones(83, "M8[s]")),
+    "lists without end": lambda a, m: put(m, "history", value=deep(900)),
+    "architecture without end": lambda a, m: put(m, "architecture", "arguments", value=deep(900)),
+    "a rate that is text": lambda a, m: put(m, "lr", value="fast"),
+    "no settings of the optimizer": lambda a, m: put(m, "optimizer", value={"class": "Adam"}),
+    "other betas": lambda a, m: put(m, "optimizer", "betas", value=[0.5, 0.999]),
     "unknown parameter": lambda a, m: put(a, "model/4.bias", value=np.ones(3)),
     "short best parameters": lambda a, m: put(a, "best/theta", value=np.ones(82)),
     "long best parameters": lambda a, m: put(a, "best/theta", value=np.ones(84)),
@@ -183,6 +199,30 @@ def test_a_damaged_checkpoint_changes_nothing(tmp_path, name):
         checkpoint.load(path, model, optimizer)
     np.testing.assert_equal(state(model, optimizer), before)
     assert model.theta is theta
+
+
+def test_meta_data_nested_too_deeply_are_one_line(tmp_path):
+    path = tmp_path / "run.npz"
+    checkpoint.save(path, *run(1))
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    np.savez(path, **{**arrays, "meta": np.array("[" * 100_000)})
+    with pytest.raises(ValueError, match="cannot be read as a model or checkpoint"):
+        checkpoint.load(path, *run(2)[:2])
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGE if "archit" in name or "layers" in name])
+def test_no_damaged_architecture_is_a_traceback(tmp_path, name):
+    path = tmp_path / "run.npz"
+    checkpoint.save(path, *run(1))
+    rewrite(path, DAMAGE[name])
+    with pytest.raises(ValueError, match=r"run.npz: \w"):
+        minidl.load(path)
+
+
+def test_times_are_no_integers():
+    with pytest.raises(ValueError, match="expected n to be real numbers, got dtype timedelta64"):
+        check_array("owner", "n", np.ones(3, "m8[s]"), (3,), np.dtype("i8"))
 
 
 @given(
@@ -244,7 +284,7 @@ def test_another_dtype_is_converted(tmp_path):
 
 # The state of a model.
 
-WRONG = [np.ones(2), np.ones((3, 1)), 1.0, np.array(["a", "b", "c"]), np.ones(3, complex), [None] * 3]  # fmt: skip
+WRONG = [np.ones(3, "M8[s]"), np.ones(3, "m8[s]"), np.ones(3, [("x", "f4")]), np.ones(2), np.ones((3, 1)), 1.0, np.array(["a", "b", "c"]), np.ones(3, complex), [None] * 3]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["0.weight", "0.bias", "3.bias"])

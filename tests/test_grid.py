@@ -23,7 +23,7 @@ def test_grid():
     points = list(grid)
     assert len(grid) == len(points) == 4
     assert points[1] == {"width": 16, "lr": 0.1, "act": "relu"}
-    assert grid.identifier(points[1]) == "width=16,lr=0.1,act=relu"
+    assert grid.identifier(points[1]) == "width-16,lr-0.1,act-relu"
     assert len({grid.identifier(p) for p in grid}) == 4
     for axes, message in (
         ({}, "at least one axis"),

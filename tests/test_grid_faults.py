@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import work
 
-from minidl.grid import Grid, Polling, Shard, connected, exit_status, folder, run, settings
+from minidl import settings
+from minidl.grid import Grid, Polling, Shard, connected, exit_status, folder, run
 from minidl.grid import results as store
 
 HERE = Path(__file__).parent
@@ -148,7 +149,7 @@ def test_values_of_every_kind_are_one_point_each(tmp_path):
         (tmp_path / name).write_text("")  # is the name of a file in this folder
         assert (tmp_path / name).parent.resolve() == tmp_path.resolve()
     assert len(names(tmp_path)) == len(values) + 1
-    assert grid.identifier({"a": (1, 2), "b": "a,b"}) == "a=[1;2],b=a%2Cb"
+    assert grid.identifier({"a": (1, 2), "b": "a,b"}) == "a-[1;2],b-a%2Cb"
 
 
 # ---------------------------------------------------------------- two processes
@@ -246,7 +247,7 @@ def test_a_full_disk_ends_the_grid_and_keeps_the_figures(tmp_path, jobs):
     with pytest.raises(OSError, match=r"no space left to write models/it.npz; \d of 6 runs are kept in .*: free some space, then the same command resumes"):  # fmt: skip
         run(grid, train, out=out, jobs=jobs, progress=False)
     recorded = {r.id: r for r in store.read(out / "results.jsonl")}
-    unsaved = recorded["a=2"]
+    unsaved = recorded["a-2"]
     assert (unsaved.values, unsaved.error) == ({"value": 2}, None)
     assert unsaved.unsaved.endswith("No space left on device: 'models/it.npz'")
     assert len(recorded) < 6
@@ -264,7 +265,7 @@ def test_files_that_cannot_be_written_for_another_reason_do_not_end_the_grid(tmp
 
 def test_a_line_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "results.jsonl"
-    store.append(file, store.Result("a=1", {"a": 1}))
+    store.append(file, store.Result("a-1", {"a": 1}))
     before = file.read_bytes()
     write = os.write
 
@@ -275,7 +276,7 @@ def test_a_line_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(store.os, "write", short)
     with pytest.raises(OSError, match=r"No space left on device: '.*results.jsonl'"):
-        store.append(file, store.Result("a=2", {"a": 2}))
+        store.append(file, store.Result("a-2", {"a": 2}))
     assert file.read_bytes() == before
 
 
@@ -297,7 +298,7 @@ def test_a_line_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
         ("results.jsonl", b"3\n", "line 1: not a result"),
         ("results.jsonl", b"\xff\n", "line 1: not a result"),
         ("results.jsonl", b"[" * 100_000 + b"\n", "line 1: not a result"),
-        ("results.jsonl", b'{"id": "a=1", "point": {"a": 1}}\n', "line 1: not a result"),
+        ("results.jsonl", b'{"id": "a-1", "point": {"a": 1}}\n', "line 1: not a result"),
     ],
 )
 def test_damaged_files_are_named(tmp_path, file, content, message):
@@ -316,7 +317,7 @@ def test_every_change_of_a_line_is_seen(tmp_path):
     lines = good.splitlines(keepends=True)
     for changed in (
         good.replace(b'"value": 2', b'"value": 3'),
-        good.replace(b'"id": "a=2"', b'"id": "a=4"'),
+        good.replace(b'"id": "a-2"', b'"id": "a-4"'),
         lines[0] + lines[1][:40] + lines[2],  # cut in the middle
         lines[0] + lines[1][:40] + b"\n" + lines[2],
     ):

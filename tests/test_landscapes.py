@@ -89,7 +89,7 @@ def test_all_questions_on_a_file_in_the_course_s_format(file, tmp_path):
         for name, row in rows.items():
             assert row["epochs"] == "2"
             assert 0 <= float(row["test"]) <= 1
-            assert (out / question / "models" / f"{name}.npz").exists()
+            assert (out / question / "models" / f"{name.replace(chr(32), chr(45))}.npz").exists()
         for picture in PICTURES[question]:
             assert (out / question / picture).read_bytes().startswith(b"\x89PNG")
     accuracy, norm = plain_perceptron(file, 2)
@@ -101,7 +101,7 @@ def test_all_questions_on_a_file_in_the_course_s_format(file, tmp_path):
     assert "exactly 0" in done.stdout
     # The tested model is the last one, not the best.
     model = minidl.Sequential(minidl.Linear(6912, 6), rng=0, dtype="float64")
-    minidl.checkpoint.load(out / "q2.1/models/lr 1e-1.npz", model)
+    minidl.checkpoint.load(out / "q2.1/models/lr-1e-1.npz", model)
     data = minidl.load_dataset(file)
     row = table(out / "q2.1")["lr 1e-1"]
     assert (

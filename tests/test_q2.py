@@ -146,7 +146,7 @@ def test_a_model_that_cannot_be_saved(folder):
     """Its figures are kept and shown; the run is repeated when the same command runs again."""
     only = ["--data", "set.npz", *SMALL, "--widths", 4, "--dropouts", 0, "--jobs", 1]
     out = folder / "runs/q2_width"
-    name = "width=4,learning_rate=0.1,dropout=0.0,l2=0.0"
+    name = "width-4,learning_rate-0.1,dropout-0.0,l2-0.0"
     (out / f"models/{name}.npz").mkdir(parents=True)
     done = run(folder, *only)
     assert done.returncode == 1, done.stderr

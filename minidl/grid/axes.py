@@ -67,12 +67,12 @@ class Grid:
 
     @staticmethod
     def identifier(point: Point) -> str:
-        """Return a stable name of a point for files: ``width=16,learning_rate=0.001``.
+        """Return a stable name of a point for files: ``width-16,learning_rate-0.001``.
 
         Two points never have the same name, and a name is never a path: separators in strings
         are written as ``%2F``.
         """
-        name = ",".join(f"{axis}={_name(value)}" for axis, value in point.items())
+        name = ",".join(f"{axis}-{_name(value)}" for axis, value in point.items())
         if len(name) <= _LONGEST:
             return name
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]
@@ -107,7 +107,7 @@ def _name(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{';'.join(map(_name, value))}]"
     text = value if isinstance(value, str) and not _is_json(value) else encode(value)
-    return re.sub(r"[%/\\:*?\"<>|,;\[\]]|[^ -\U0010ffff]|[\x7f-\x9f\ud800-\udfff]", _quoted, text)
+    return re.sub(r"[%/\\:*?\"<>|,;=\[\] ]|[^ -\U0010ffff]|[\x7f-\x9f\ud800-\udfff]", _quoted, text)
 
 
 def _quoted(character: re.Match[str]) -> str:

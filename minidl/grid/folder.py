@@ -12,8 +12,8 @@ from typing import Any
 
 from minidl.files import remove_leftovers, write_text
 from minidl.grid.results import Result, read
-from minidl.grid.settings import first_difference
 from minidl.grid.shards import Shard
+from minidl.settings import first_difference
 from minidl.validation import require
 
 RECORD = "grid.json"

@@ -15,7 +15,6 @@ from minidl.cli import Interrupted
 from minidl.grid.axes import Grid, Point
 from minidl.grid.folder import claimed, kept
 from minidl.grid.results import Result, append
-from minidl.grid.settings import describe_task
 from minidl.grid.shards import Shard
 from minidl.grid.workers import (
     EndedError,
@@ -24,6 +23,7 @@ from minidl.grid.workers import (
     leave_if_imported_by_a_worker,
     outcomes,
 )
+from minidl.settings import describe_task
 from minidl.validation import check_int, require
 
 

@@ -4,7 +4,8 @@
 ``blocks`` computes the first layer, ``tails`` the layers and the loss after it, from ``kernels``.
 """
 
-from minidl.online.fitting import compounding, fit_online, fit_side_by_side
+from minidl.online.fitting import fit_online, fit_side_by_side
+from minidl.online.orders import compounding
 from minidl.online.runs import OnlineRun
 
 __all__ = ["OnlineRun", "compounding", "fit_online", "fit_side_by_side"]

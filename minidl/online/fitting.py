@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,35 +21,21 @@ from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
 from minidl.metrics import Metric
 from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
+from minidl.online.orders import Order, epoch_order
 from minidl.online.runs import OnlineRun
 from minidl.optim import SGD
+from minidl.resume import RunState, run_settings
 from minidl.threads import one_blas_thread
 from minidl.training import (
     NonFiniteLossError,
     Recorder,
     check_arguments,
     diagnose,
-    epoch_rng,
     first_step,
     training,
 )
-from minidl.typing import Array, Rng
+from minidl.typing import Array, Stateful
 from minidl.validation import check_int
-
-Order = Rng | Iterator[Array]
-"""The order of the examples: as in ``fit``, or an iterator with the order of each epoch."""
-
-
-def compounding(n: int, rng: np.random.RandomState | np.random.Generator) -> Iterator[Array]:
-    """Yield orders of n examples, each a random permutation of the order before.
-
-    These are the orders of a script that shuffles its arrays in place before each epoch. With
-    ``numpy.random.RandomState(42)`` they are those of the course's scripts.
-    """
-    order = np.arange(n)
-    while True:
-        order = order[rng.permutation(n)]
-        yield order
 
 
 def fit_online(
@@ -67,6 +56,9 @@ def fit_online(
     restore_best: bool = False,
     evaluate_train: bool = True,
     history: History | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 1,
+    resume: bool = False,
 ) -> History:
     r"""Train a model by SGD with batch size 1.
 
@@ -94,8 +86,9 @@ def fit_online(
         A block is shorter where weight decay would shrink the weights by more than 1000 within
         it: at most ``log(1000) / -log(1 - lr weight_decay)`` examples.
     rng : int, Generator, or iterator of arrays
-        As in ``fit``, or an iterator with the order of each epoch (see ``compounding``).
-    metrics, monitor, mode, restore_best, evaluate_train, history
+        As in ``fit``, or an iterator with the order of each epoch (see ``compounding``). One of
+        your own can be resumed if it has ``state`` and ``load_state`` as ``Callback`` has.
+    metrics, monitor, mode, restore_best, evaluate_train, history, checkpoint, every, resume
         As in ``fit``.
     callbacks : sequence of Callback, optional
         ``on_batch`` is called after each block; ``on_gradient`` is not called.
@@ -116,8 +109,8 @@ def fit_online(
     """
     run = OnlineRun(model, lr, weight_decay, l1, History() if history is None else history)
     _train(
-        [run], dataset, loss, epochs, block_size, rng, restore_best, evaluate_train, callbacks,
-        metrics, monitor, mode,
+        [run], dataset, loss, epochs, block_size, rng, restore_best, evaluate_train,
+        (checkpoint, every, resume), callbacks, metrics, monitor, mode,
     )  # fmt: skip
     if run.error is not None:
         raise NonFiniteLossError(run.error)
@@ -134,6 +127,9 @@ def fit_side_by_side(
     rng: Order,
     restore_best: bool = False,
     evaluate_train: bool = True,
+    checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 1,
+    resume: bool = False,
 ) -> list[History]:
     """Train several models on the same examples in one pass.
 
@@ -147,6 +143,8 @@ def fit_side_by_side(
         Their first layers have the same number of inputs, and all or none of them have a bias.
     dataset, loss, epochs, block_size, rng, restore_best, evaluate_train
         As in ``fit_online``.
+    checkpoint, every, resume
+        As in ``fit``; one file for all runs.
 
     Returns
     -------
@@ -166,7 +164,8 @@ def fit_side_by_side(
         raise ValueError("fit_side_by_side: expected a model of its own for each run")
     if len({len(run.history) for run in runs}) > 1:
         raise ValueError("fit_side_by_side: expected histories of the same length")
-    _train(runs, dataset, loss, epochs, block_size, rng, restore_best, evaluate_train)
+    files = checkpoint, every, resume
+    _train(runs, dataset, loss, epochs, block_size, rng, restore_best, evaluate_train, files)
     return [run.history for run in runs]
 
 
@@ -189,12 +188,22 @@ class _Trainer:
         blocks = -(-len(dataset.train) // self.block_size)
         self.run = Run(online.model, optimizer, online.history, epochs, blocks)
         self.recorder = Recorder(self.run, dataset, loss, evaluate_train, metrics)
-        self.completed, self.total = online.model.snapshot(), 0.0
+        self.total = 0.0
 
     def record(self, train_loss: float | None) -> None:
-        """Record an epoch and keep the parameters after it."""
+        """Record an epoch."""
         self.recorder(train_loss)
-        self.completed, self.total = self.model.snapshot(), 0.0
+        self.total = 0.0
+
+    # What the file of a run has beside the state of the optimizer for plain steps.
+
+    def state(self) -> dict[str, Any]:
+        """Return why the run has ended early."""
+        return {"error": self.online.error}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state`` returned."""
+        self.online.error = None if state["error"] is None else str(state["error"])
 
     def plain_step(self, index: Array, epoch: int, step: int) -> None:
         """Take one step for the one example in ``index``."""
@@ -239,12 +248,13 @@ def _train(
     rng: Order,
     restore_best: bool,
     evaluate_train: bool,
+    files: tuple[str | os.PathLike[str] | None, int, bool],
     callbacks: Sequence[Callback] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     monitor: str | None = None,
     mode: Mode | None = None,
 ) -> None:
-    """Train the runs together; the callbacks see the first one."""
+    """Train the runs together; the callbacks see the first one. ``files``: path, every, resume."""
     epochs = check_int("fit_online", "epochs", epochs, low=0)
     block_size = check_int("fit_online", "block_size", block_size)
     trainers = [
@@ -255,30 +265,41 @@ def _train(
         callbacks = check_arguments(
             "fit_online", trainer.model, dataset, loss, optimizer, callbacks
         )
-        trainer.recorder.follow(monitor, mode)
     if dataset.train.weight is not None:
         raise ValueError(
             "fit_online: expected examples without weights, since the weighted mean over one "
             "example is its loss; fit takes weights"
         )
+    settings = partial(
+        run_settings,
+        dataset,
+        loss,
+        block_size=block_size,
+        evaluate_train=evaluate_train,
+        l1=[run.l1 for run in runs],
+    )
+    parts: list[Stateful] = [*(callbacks or ()), *trainers]
+    state = RunState("fit_online", [t.run for t in trainers], rng, parts, *files, settings)
+    for trainer in trainers:
+        trainer.recorder.follow(monitor, mode)
     with ExitStack() as stack:
         stack.enter_context(one_blas_thread())
         stack.enter_context(np.errstate(all="ignore"))
         for trainer in trainers:
             stack.enter_context(training(trainer.model, dataset))
-        _train_epochs(trainers, dataset, epochs, rng, restore_best, list(callbacks or ()))
+        _train_epochs(trainers, dataset, state, restore_best, list(callbacks or ()))
 
 
 def _train_epochs(
     trainers: list[_Trainer],
     dataset: Dataset,
-    epochs: int,
-    rng: Order,
+    state: RunState,
     restore_best: bool,
     callbacks: list[Callback],
 ) -> None:
     """Train for the epochs that the histories lack."""
-    active, first = trainers, trainers[0].run
+    first = trainers[0].run
+    active = [trainer for trainer in trainers if trainer.online.error is None]
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
     for callback in callbacks:
         callback.on_start(first)
@@ -286,22 +307,29 @@ def _train_epochs(
         if not first.history.records:
             for trainer in trainers:
                 trainer.record(None)
-        for epoch in range(len(first.history), epochs + 1):
-            order = _order(rng, epoch, len(dataset.train))
+        state.keep(ended=state.ended)
+        for epoch in state.epochs(first.epochs):
+            order = epoch_order(state.rng, epoch, len(dataset.train))
             for group in _by_block_size(active):
                 for _ in _train_epoch(group, order, epoch):
                     for callback in on_batch:
                         callback.on_batch(first)
+            for trainer in active:
+                if trainer.online.error is not None:
+                    state.rewind_run(trainer.run)
             active = [trainer for trainer in active if trainer.online.error is None]
             for trainer in active:
                 trainer.record(trainer.total / len(order))
             stops = [callback.on_epoch(first) for callback in callbacks if active]
-            if any(stops) or not active:
+            state.keep(ended=any(stops) or not active)
+            if state.ended:
                 break
+    except BaseException:
+        state.rewind()
+        raise
     finally:
-        for trainer in trainers:
-            best = trainer.online.history.best_snapshot if restore_best else None
-            trainer.model.restore(trainer.completed if best is None else best)
+        if restore_best:
+            state.restore_best()
         for callback in callbacks:
             callback.on_end(first)
 
@@ -339,16 +367,3 @@ def _train_epoch(active: Sequence[_Trainer], order: Array, epoch: int) -> Iterat
         yield
     if steps is not None:
         steps.write_back()
-
-
-def _order(rng: Order, epoch: int, n: int) -> Array:
-    """Return the order of the n examples in an epoch."""
-    if not isinstance(rng, Iterator):
-        return epoch_rng(rng, epoch).permutation(n)
-    order = next(rng, None)
-    if order is None or np.shape(order) != (n,):
-        raise ValueError(
-            f"fit_online: expected an order of {n} rows for epoch {epoch}, "
-            f"got {'none' if order is None else f'shape {np.shape(order)}'}"
-        )
-    return order

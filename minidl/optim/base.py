@@ -14,6 +14,7 @@ a few per cent longer on another. The thresholds are too small to change an accu
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ import numpy as np
 
 from minidl.contract import check_model
 from minidl.layer import Layer
+from minidl.settings import describe
 from minidl.typing import Array
 from minidl.validation import check_array, check_float, check_int, did_you_mean
 
@@ -95,6 +97,7 @@ class Optimizer(ABC):
         check_model(owner, model)
         self.model = model
         self.lr = lr if callable(lr) else check_float(owner, "lr", lr, low=0)
+        self._given_lr = self.lr
         self.weight_decay = check_float(owner, "weight_decay", weight_decay, low=0)
         if clip_norm is not None:
             clip_norm = check_float(owner, "clip_norm", clip_norm, low=0, open_low=True)
@@ -188,6 +191,19 @@ class Optimizer(ABC):
     def _thresholds(self) -> tuple[float, float, float]:
         """Return the magnitudes of parameters, first and second moments below which 0 is set."""
         return _THRESHOLDS[self.model.theta.dtype]
+
+    def settings(self) -> dict[str, Any]:
+        """Return the class and the arguments with which the optimizer was made, as JSON takes them.
+
+        Arguments of a subclass count if they are kept as attributes of the same names. ``lr`` is
+        the one that was given, also where it was changed later.
+        """
+        names = [name for name in inspect.signature(type(self)).parameters if name != "model"]
+        arguments = {name: getattr(self, name, None) for name in names}
+        lr = describe(self._given_lr)
+        if callable(self._given_lr):
+            lr = {"schedule": type(self._given_lr).__qualname__, "arguments": lr}
+        return {"class": type(self).__name__, **describe({**arguments, "lr": None}), "lr": lr}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step count and a copy of each moment: all that a resumed run needs."""

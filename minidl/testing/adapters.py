@@ -210,11 +210,6 @@ class Cached:
             "among the usual names; name it with Cached(..., train=)",
         )
 
-    @property
-    def gradient_arrays(self) -> list[Any]:
-        """The arrays that hold gradients before the first pass."""
-        return [self._present_gradient(self.layer, path) for path in self._gradients]
-
     def _gradient(self, layer: Any, path: str, value: Array) -> Any:
         gradient = self._gradients[path]
         try:

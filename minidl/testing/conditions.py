@@ -200,8 +200,8 @@ def after_a_step(at: Linearization) -> None:
     point = Linearization(at.subject, {**at.tensors, **moved}, at.dy, at.settings)
     for name in point.tensors:
         check = None if name in at.failed else point.check(name, directions=1)
-        if check and check.verdict == FAILED and check.worst:
-            raise Broken(f"{check.worst}", name, check.worst.index)
+        if check and check.verdict == FAILED:
+            raise Broken(check.failure, name, check.worst.index if check.worst else None)
 
 
 def input_grad(at: Linearization) -> None:

@@ -105,16 +105,17 @@ class Linearization(Differences):
     def _check_along(self, name: str) -> TensorCheck:
         u = self.direction(self.wide[name])
         compared = self.compare(name, u)
-        verdict, worst, complete = compared.verdict, None, True
+        verdict, worst = compared.verdict, None
         if verdict != OK and np.isfinite(compared.analytic):
             verdict = self._on_kink(name, u, compared)
             if verdict == FAILED and self._within_rounding(name, u, compared):
                 verdict = ROUNDING
         if verdict == FAILED:
             outcome = search(self, name)
-            worst, complete = outcome.worst, outcome.complete
-            if complete and worst is None:
-                verdict = KINKS if name in self.several_kinks else KINK
+            worst = outcome.worst
+            if outcome.complete and worst is None:
+                verdict = FAILED if compared.smooth else KINK
+                verdict = KINKS if name in self.several_kinks else verdict
         sides = compared.analytic, compared.numeric
         jacobians = self.jacobians(name) if verdict == FAILED else None
         return TensorCheck(name, self.wide[name].shape, *sides, verdict, worst, jacobians)

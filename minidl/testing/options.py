@@ -31,7 +31,8 @@ class Options(TypedDict, total=False):
         The precision of the numeric side. By default float64, and float32 for code that can
         compute nothing else: it returns float32 for float64, or refuses float64.
     locate_seconds : float
-        The time for naming the wrong entries, of all tensors together; 5 by default.
+        The CPU time for naming the wrong entries, of all tensors together; 5 by default. A
+        busy machine does not shorten it.
     numpy_seed : int
         Seeds the global generators of NumPy and of Python's ``random`` before every pass, for
         code that draws from them. Their states are restored after the check.
@@ -104,7 +105,7 @@ FLOAT32_TOLERANCES = 2e-3, 1e-5
 
 
 class TimeLimit:
-    """The seconds that are ``left`` for the search for wrong entries."""
+    """The seconds of CPU time that are ``left`` for the search for wrong entries."""
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds

@@ -96,8 +96,8 @@ class TensorCheck:
             return ""
         return str(
             self.worst
-            or f"{self.name}: the derivative along a direction is wrong; no wrong entry was found "
-            "in the time (locate_seconds)"
+            or f"{self.name}: the derivative along a direction is wrong; no entry was found whose "
+            "error alone exceeds the tolerance (or not within locate_seconds)"
         )
 
 

@@ -33,8 +33,9 @@ def layer_subject(layer: Any, x: Any, train: bool, fixed: Fixed | None = None) -
     """Return a layer as a subject, at its inputs and the values of its parameters."""
     fixed = dict(fixed or {})
     forward_method = checked_layer(layer)
-    inputs = named(getattr(layer, "method", forward_method), x, fixed)
-    if len(inputs) == 1 and not isinstance(x, Mapping):
+    signature = layer.method if isinstance(layer, Cached) else forward_method
+    inputs = named(signature, x, fixed)
+    if len(inputs) == 1 and not fixed and not isinstance(x, Mapping):
         inputs = {"input": next(iter(inputs.values()))}
     for key, value in inputs.items():
         float_array("check_layer", "x" if key == "input" else key, value)
@@ -49,14 +50,14 @@ def layer_subject(layer: Any, x: Any, train: bool, fixed: Fixed | None = None) -
         if all(p is not q for q in parameters.values()):
             parameters[key] = p
     layers = list(walk(layer))
+    order = in_order(signature, {key: key for key in [*inputs, *fixed]})
     notes = () if train else tuple(n for m in layers if isinstance(m, Cached) for n in m.notes)
 
     def forward(given: dict[str, Array]) -> tuple[Any, Pull]:
         values = [given[key] for key in inputs]
         if isinstance(x, Mapping) or fixed:
             arguments = dict(zip(inputs, values, strict=True)) | fixed
-            target = getattr(layer, "method", forward_method)
-            result = forward_method(*in_order(target, arguments), train=train)
+            result = forward_method(*in_order(signature, arguments), train=train)
         else:
             result = forward_method(*values, train=train)
         if not returns_backward(result):
@@ -72,7 +73,7 @@ def layer_subject(layer: Any, x: Any, train: bool, fixed: Fixed | None = None) -
             if len(inputs) == 1 and not fixed and not isinstance(got, (tuple, list, Mapping)):
                 return [got]
             expected = f"{name}: expected backward(dy) to return"
-            return gradients_of(got, list(inputs), [*inputs, *fixed], expected)
+            return gradients_of(got, list(inputs), order, expected)
 
         return y, pull
 

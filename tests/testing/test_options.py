@@ -76,7 +76,16 @@ def test_without_time_the_report_says_that_no_entry_was_found():
     report = check_layer(wrong_linear(fault, 40, 50), X[:, [0] * 40], locate_seconds=0)
     assert not report
     assert report["weight"].worst is None
-    assert "no wrong entry was found in the time (locate_seconds)" in str(report)
+    assert "no entry was found whose error alone exceeds the tolerance" in str(report)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_small_error_in_all_entries_is_no_kink(seed):
+    def vjp(x, dy):
+        return (1 + 1e-4) * dy * np.cos(x)
+
+    x = np.random.default_rng(seed).standard_normal((20, 20))
+    assert check_function(np.sin, vjp, x, rng=seed)["x"].verdict == "FAILED"
 
 
 # float32
@@ -401,6 +410,51 @@ def test_declared_buffers_are_put_back_before_every_pass():
     report.raise_if_failed()
     assert report.unchecked == ()
     assert not layer.mean.any()
+
+
+# Inputs that have no gradient
+
+
+class Lookup:
+    """y = W[ids] * x; its attribute ``method`` means something else."""
+
+    method = "sum"
+
+    def __init__(self):
+        self.W = np.arange(1.0, 13).reshape(4, 3)
+
+    def forward(self, ids, x):
+        self.ids, self.x = ids, x
+        return self.W[ids] * x
+
+    def backward(self, dy):
+        self.dW = np.zeros((4, 3))
+        np.add.at(self.dW, self.ids, dy * self.x)
+        return None, dy * self.W[self.ids]
+
+
+def test_fixed_inputs_of_a_layer():
+    ids = np.array([0, 3, 3, 1, 0, 2])
+    layer = Cached(Lookup(), W="dW")
+    report = check_layer(layer, X[:, :3], fixed={"ids": ids}, sweep=True)
+    report.raise_if_failed()
+    assert [t.name for t in report.tensors] == ["x", "W"]
+    by_name = check_layer(layer, {"x": X[:, :3]}, fixed={"ids": ids})
+    by_name.raise_if_failed()
+    alone = check_layer(layer, fixed={"ids": ids, "x": X[:, :3]})
+    alone.raise_if_failed()
+    assert [t.name for t in alone.tensors] == ["W"]
+
+
+class Pooled(Layer):
+    method = "max"
+
+    def forward(self, x, *, train=False):
+        return 2 * x, lambda dy: 2 * dy
+
+
+def test_an_attribute_of_the_same_name_as_one_of_the_adapter():
+    check_layer(Pooled(), X).raise_if_failed()
 
 
 # Kinks of plain functions

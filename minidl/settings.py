@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
-import hashlib
 import inspect
 import sys
-import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -82,6 +79,9 @@ def _all(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _function(function: Any) -> str:
+    import ast  # slow to import, as all three
+    import textwrap
+
     module = function.__module__
     if module == "__main__":  # a script: the name of its file
         module = Path(getattr(sys.modules["__main__"], "__file__", None) or module).stem
@@ -94,4 +94,6 @@ def _function(function: Any) -> str:
 
 
 def _digest(content: bytes) -> str:
+    import hashlib
+
     return hashlib.sha256(content).hexdigest()
