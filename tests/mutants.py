@@ -102,7 +102,7 @@ TESTS = {
     "safetensors.py": "test_safetensors test_saving",
     "saving.py": "test_saving",
     "schedules.py": "test_optim test_training",
-    "settings.py": "test_resume test_contract",
+    "settings.py": "test_resume test_grid test_checkpoint",
     "simplex.py": "test_simplex test_simplex_losses",
     "simplex_map.py": "test_simplex test_simplex_own test_simplex_losses",
     "special.py": "test_batchnorm test_layers",
