@@ -96,10 +96,13 @@ TESTS = {
     "parity": "test_parity_report test_parity_convert test_from_torch test_parity test_parity_faults",
     "plots.py": "test_plots",
     "predictor.py": "test_saving",
+    "resume.py": "test_resume",
     "rng.py": "test_rng test_layer test_training",
+    "run_file.py": "test_resume",
     "safetensors.py": "test_safetensors test_saving",
     "saving.py": "test_saving",
     "schedules.py": "test_optim test_training",
+    "settings.py": "test_resume test_grid test_checkpoint",
     "simplex.py": "test_simplex test_simplex_losses",
     "simplex_map.py": "test_simplex test_simplex_own test_simplex_losses",
     "special.py": "test_batchnorm test_layers",
@@ -145,13 +148,18 @@ class Mutant:
     outcome: str = ""
     seconds: float = 0.0
     noticed_by: str = ""
-    recorded_in: str = ""
-    """The module in the table, where the function has been moved since; not written."""
+    moved_to: str = ""
+    """The module that has the code now, if it was moved since the table was written; not written."""
 
     @property
     def key(self) -> tuple[str, str, str, str, int]:
         """What names the mutant, also after changes elsewhere in the module."""
         return self.module, self.function, self.before, self.after, self.count
+
+    @property
+    def place(self) -> str:
+        """The module that is changed."""
+        return self.moved_to or self.module
 
 
 # ---------------------------------------------------------------- making mutants
@@ -291,11 +299,12 @@ def still_there(recorded: list[Mutant], only: str) -> list[tuple[Mutant, bytes]]
     for old in recorded:
         same = next((s for name in names(old) if len(s := present.get(name, [])) == 1), None)
         if same:
-            same[0][0].recorded_in = old.module
-            found += same
+            ((new, source),) = same
+            place = {"line": new.line, "start": new.start, "moved_to": new.module}
+            found.append((replace(old, outcome="", noticed_by="", **place), source))
         else:
             print(f"gone: {old.module}:{old.line} {old.function}: {old.before} -> {old.after}")
-    return [pair for pair in found if pair[0].module.startswith(only)]
+    return [pair for pair in found if pair[0].place.startswith(only)]
 
 
 # ---------------------------------------------------------------- running the tests
@@ -449,8 +458,8 @@ def test_mutant(mutant: Mutant, source: bytes, tree: Path, survey: Survey_, args
     if args.tests:
         run_mutant(mutant, source, tree, args.tests, Plugin(), args.cpu)
         return
-    files = test_files(mutant.module)
-    called = f"{mutant.module}:{mutant.start}"
+    files = test_files(mutant.place)
+    called = f"{mutant.place}:{mutant.start}"
     tests = {k: v for f in files for k, v in survey[f]["tests"].items()}
     if args.all or not mutant.start or any(called in survey[f]["on_import"] for f in files):
         wanted = list(tests)
@@ -471,7 +480,7 @@ def run_mutant(
     mutant: Mutant, source: bytes, tree: Path, tests: list[str], plugin: Plugin, cpu_seconds: int
 ) -> None:
     """Put a mutant into the tree, run tests, put the right source back."""
-    file = tree / "minidl" / mutant.module
+    file = tree / "minidl" / mutant.place
     right, since = file.read_bytes(), time.monotonic()
     file.write_bytes(source)
     mutant.outcome, mutant.noticed_by = run_tests(tree, tests, plugin, cpu_seconds)
@@ -578,7 +587,7 @@ def main() -> None:
         chosen = sample(args.number, args.seed, args.module)
     if args.show:
         for mutant, _ in chosen:
-            print(f"{mutant.module}:{mutant.line} {mutant.before}  ->  {mutant.after}")
+            print(f"{mutant.place}:{mutant.line} {mutant.before}  ->  {mutant.after}")
         return
     args.out.mkdir(parents=True, exist_ok=True)
     done = read(table)
@@ -589,7 +598,7 @@ def main() -> None:
         for k in range(args.jobs):
             (Path(folder) / str(k)).mkdir()
             trees.append(copy_tree(Path(folder) / str(k)))
-        files = sorted({file for m, _ in waiting for file in test_files(m.module)})
+        files = sorted({file for m, _ in waiting for file in test_files(m.place)})
         cache = args.out / "survey"
         survey = {} if args.tests else make_survey(trees, files, cache, args.cpu)
         started = time.monotonic()
@@ -598,10 +607,10 @@ def main() -> None:
             own = waiting[k :: args.jobs]
             for i, (mutant, source) in enumerate(own, start=1):
                 test_mutant(mutant, source, trees[k], survey, args)
-                write(table, replace(mutant, module=mutant.recorded_in or mutant.module))
+                write(table, mutant)
                 left = (time.monotonic() - started) / i * (len(own) - i) / 60
                 print(
-                    f"{i}/{len(own)}, {left:.0f} min left: {mutant.outcome:8} {mutant.module}:"
+                    f"{i}/{len(own)}, {left:.0f} min left: {mutant.outcome:8} {mutant.place}:"
                     f"{mutant.line} {mutant.before!r:.50} -> {mutant.after!r:.50}", flush=True,
                 )  # fmt: skip
 
@@ -610,8 +619,7 @@ def main() -> None:
         except KeyboardInterrupt:
             print(f"\ninterrupted: the finished mutants are kept in {table}")
     done = read(table)
-    keys = [replace(m, module=m.recorded_in or m.module).key for m, _ in chosen]
-    report([done[key] for key in keys if key in done])
+    report([done[m.key] for m, _ in chosen if m.key in done])
 
 
 def read(path: Path) -> dict[tuple[str, str, str, str, int], Mutant]:
@@ -630,7 +638,7 @@ def write(path: Path, mutant: Mutant) -> None:
     """Add a line to the table."""
     new = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        names = [field.name for field in fields(Mutant) if field.name != "recorded_in"]
+        names = [field.name for field in fields(Mutant) if field.name != "moved_to"]
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         if new:
             writer.writeheader()
