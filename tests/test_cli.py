@@ -158,9 +158,9 @@ def test_sigterm_is_ctrl_c(capsys):
         assert ended(lambda: os.kill(os.getpid(), signal.SIGTERM), capsys) == (130, "\ninterrupted\n")  # fmt: skip
     finally:
         signal.signal(signal.SIGTERM, before)
-    with ThreadPoolExecutor(1) as pool:  # where no handler can be set
-        with pytest.raises(SystemExit) as end:
-            pool.submit(run_main, lambda: 3).result()
+    # In a thread no handler can be set.
+    with ThreadPoolExecutor(1) as pool, pytest.raises(SystemExit) as end:
+        pool.submit(run_main, lambda: 3).result()
     assert end.value.code == 3
 
 

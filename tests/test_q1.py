@@ -248,7 +248,7 @@ def test_a_stopped_run_goes_on(folder, script, how):
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
         try:
             for line in process.stderr:  # the bar shows an accuracy once an epoch has ended
-                if "valid=" in line:
+                if "valid_accuracy=" in line:
                     break
             process.send_signal(getattr(signal, how))
             out, err = process.communicate(timeout=60)
@@ -257,7 +257,7 @@ def test_a_stopped_run_goes_on(folder, script, how):
     assert not (folder / "out/scores.json").exists()
     if how != "SIGKILL":
         assert process.returncode == 130, err
-        assert re.search(r"stopped: finished epochs are kept in out\S+; the same command resumes", err)  # fmt: skip
+        assert re.search(r"stopped: the epochs that ended are kept in out\S+; the same command resumes", err)  # fmt: skip
     (file,) = (folder / "out").glob("checkpoint*.npz")
     with np.load(file) as archive:
         ended = len(json.loads(str(archive["meta"]))["history"]["records"]) - 1
