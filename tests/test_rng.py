@@ -129,7 +129,7 @@ def test_copies_continue_the_stream(copied):
     assert other.spawn(1)[0].random() == copied(TorchRandom(7)).spawn(1)[0].random()
 
 
-@pytest.mark.parametrize("rng", [True, False, np.True_, np.False_, None, 1.0, np.float64(1), "1", b"1", [1], (1,), np.array([1]), np.random, np.random.RandomState(0), np.random.PCG64(0)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("rng", [True, False, np.True_, np.False_, None, 1.0, np.float64(1), "1", b"1", [1], (1,), np.array([1]), np.random, np.random.RandomState(0), np.random.PCG64(0)], ids=lambda value: type(value).__name__)  # fmt: skip
 def test_what_is_no_seed_is_refused(rng):
     """A bool would be the seed 0 or 1, which nobody means."""
     for take in (as_generator, lambda r: epoch_rng(r, 1), lambda r: Linear(3, 2, rng=r)):
