@@ -90,7 +90,7 @@ def network(seed):
 
 def go_on(path, seed):
     """Train two epochs, or read what such a training has left; refused, nothing may have changed."""
-    model, order = network(seed), minidl.TorchRandom(seed)
+    model, order = network(seed), np.random.Generator(np.random.MT19937(seed))
     optimizer, before = minidl.Adam(model), (model.state_dict(), order.bit_generator.state)
     options = {"epochs": 2, "batch_size": 8, "rng": order, "checkpoint": path, "resume": True}
     try:
