@@ -92,3 +92,12 @@ def test_other_targets_are_refused_by_name(y, error, message):
         BinaryCrossEntropy()(np.zeros((2, 3)), np.array(y))
     with pytest.raises(ValueError, match=r"logits of shape \(n, K\), K > 0, got \(2, 0\)"):
         BinaryCrossEntropy()(np.zeros((2, 0)), np.zeros((2, 0)))
+
+
+def test_one_class_for_each_row_gets_a_hint():
+    z, hint = np.zeros((3, 4)), "; CrossEntropy takes one class of several"
+    shapes = r"expected y of the logits' shape \(3, 4\), got "
+    with pytest.raises(ValueError, match=rf"{shapes}\(3,\){hint}$"):
+        BinaryCrossEntropy()(z, np.zeros(3, int))
+    with pytest.raises(ValueError, match=rf"{shapes}\(3, 5\)$"):
+        BinaryCrossEntropy()(z, np.zeros((3, 5), int))
