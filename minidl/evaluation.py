@@ -32,8 +32,8 @@ def outputs(model: Layer, x: Array | Split) -> Array:
         If the model was trained on uint8 pixels and ``x`` has floats that are larger than these.
     """
     rows = as_rows("outputs", x, getattr(model, "trained_on", None))
-    chunks = list(rows.chunks(model.dtype)) or [rows.rows(slice(0), model.dtype)]
-    return np.concatenate([model(chunk) for chunk in chunks])
+    parts = [model(chunk) for chunk in rows.chunks(model.dtype)]
+    return np.concatenate(parts or [model(rows.rows(slice(0), model.dtype))])
 
 
 def probabilities(model: Layer, x: Array | Split, loss: Loss | None = None) -> Array:

@@ -324,7 +324,7 @@ def test_depth(folder):
     assert sum(r["best"] == "1" for r in table(out)) == 1
     assert (out / "accuracy-by-layers.png").exists()
     for layers, last in ((1, "model/3.weight"), (3, "model/9.weight")):
-        (file,) = (out / "models").glob(f"layers={layers},*")
+        (file,) = (out / "models").glob(f"layers-{layers},*")
         weights = [name for name in np.load(file).files if name.endswith("weight")]
         assert (len(weights), weights[-1]) == (layers + 1, last)
 

@@ -97,7 +97,7 @@ def draw_online(runs: Mapping[str, Result], dataset: Dataset, title: str, out: P
     weights = {}
     for name in penalties:
         model = Linear(dataset.features, dataset.classes, rng=0)
-        checkpoint.load(out / "models" / f"{name}.npz", model)
+        checkpoint.load(out / "models" / f"{name.replace(' ', '-')}.npz", model)
         weights[name] = model.weight.value.ravel()
     limit = float(np.quantile(np.abs(np.concatenate(list(weights.values()))), 0.999))
     picture = figure(7.2, 4.2)
