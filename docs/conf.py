@@ -1,0 +1,41 @@
+"""The documentation: ``python -m sphinx -W docs site``, without a network.
+
+Pages are Markdown (MyST), the API reference comes from the docstrings, formulas become MathML
+(``tools/mathml.py``). Nothing on a page is loaded from another machine.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import minidl
+
+project = "minidl"
+version = release = minidl.__version__
+html_title = f"minidl {version}"
+language = "en"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
+exclude_patterns = ["tools"]
+root_doc = "index"
+
+myst_enable_extensions = ["dollarmath", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_math_renderer = "mathml"
+html_static_path = ["static"]
+html_css_files = ["minidl.css"]
+html_copy_source = False
+html_show_sphinx = True
+html_show_copyright = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the sections "Parameters" say it in words
+autodoc_inherit_docstrings = False
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+maximum_signature_line_length = 88
+nitpicky = False
