@@ -4,8 +4,10 @@ Pages are Markdown (MyST), the API reference comes from the docstrings, formulas
 (``tools/mathml.py``). Nothing on a page is loaded from another machine.
 """
 
+import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "tools"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,3 +41,19 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 maximum_signature_line_length = 88
 nitpicky = False
+
+
+def signature(
+    app: object, what: str, name: str, value: object, options: object, found: str, returned: str
+) -> tuple[str, str] | None:
+    """Show the arguments of ``__init__`` for a layer, whose ``__new__`` takes any."""
+    if what == "class" and isinstance(value, type) and issubclass(value, minidl.Layer):
+        parameters = list(inspect.signature(value.__init__).parameters.values())[1:]
+        bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+        return str(inspect.Signature(bare)), returned
+    return None
+
+
+def setup(app: Any) -> None:
+    """Connect the signatures of layers."""
+    app.connect("autodoc-process-signature", signature)

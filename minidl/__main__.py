@@ -1,0 +1,58 @@
+"""``python -m minidl``: the version, the environment, the extras, and where to look."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import minidl
+from minidl.cli import Parser, run_main
+from minidl.environment import environment
+
+EXTRAS = {
+    "cluster": ("dask", "distributed", "loky"),
+    "examples": ("filelock", "matplotlib", "rich", "threadpoolctl", "tqdm"),
+    "onnx": ("onnx",),
+    "parity": ("torch",),
+    "safetensors": ("safetensors",),
+    "sklearn": ("scikit-learn",),
+    "testing": ("hypothesis",),
+}
+"""The packages that each extra installs, for users; as in ``setup.cfg``."""
+
+COMMANDS = {
+    "python -m minidl.testing MODULE:LAYER --input 8x12": "check the gradients of a layer",
+    "python -m minidl.data show PATH": "describe a data set and draw it",
+    "python -m minidl.parity": "compare every part with PyTorch",
+}
+
+PAGES = """The documentation is in docs/ of the repository: docs/start.md first.
+`python -m sphinx docs site` makes a site of it (extra docs). In Python: help(minidl.fit)."""
+
+
+def main() -> None:
+    Parser(prog="python -m minidl", description="Describe this installation.").parse_args()
+    print(f"minidl {minidl.__version__}: {(minidl.__doc__ or '').splitlines()[0][8:]}")
+    _print({name: str(value) for name, value in environment().items() if name != "minidl"})
+    _print({f"extra {name}": ", ".join(map(version, EXTRAS[name])) for name in EXTRAS})
+    _print(COMMANDS)
+    print(f"\n{PAGES}")
+
+
+def version(package: str) -> str:
+    """Return a package with its version, or say that it is not installed."""
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} not installed"
+
+
+def _print(lines: dict[str, str]) -> None:
+    """Print names and values in two columns, after an empty line."""
+    width = max(map(len, lines)) + 2
+    print()
+    for name, value in lines.items():
+        print(f"{name:<{width}}{value}")
+
+
+if __name__ == "__main__":
+    run_main(main)
