@@ -1,6 +1,6 @@
 """Run the examples on their quick settings; keep their pictures and how long they take.
 
-    python docs/tools/gallery.py            # all of them, one after the other: about half an hour
+    python docs/tools/gallery.py            # all of them, one after the other: about 25 minutes
     python docs/tools/gallery.py q1_losses  # those whose name contains this
 
 Each command runs as a reader types it, in an empty folder. The pictures go to ``docs/pictures/``,
@@ -91,8 +91,7 @@ ENTRIES = {
         Entry(
             "q1_logistic-grid",
             "q1_logistic.py --grid",
-            "1.2c: the best of the grid of twelve",
-            ("curves.png",),
+            "1.2c: the grid of twelve",
         ),
         Entry(
             "q1_mlp",
@@ -253,13 +252,14 @@ def shrink(path: Path, entry: Entry) -> str:
     if picture.width > WIDTH:
         size = WIDTH, round(picture.height * WIDTH / picture.width)
         picture = picture.resize(size, Image.Resampling.LANCZOS)
-    name = f"{entry.name}-{path.stem.removeprefix('why-')}.png"
+    stem = path.stem.removeprefix("why-").replace("+", "-")
+    name = f"{entry.name}-{stem}.png"
     picture.quantize(COLORS).save(DOCS / "pictures" / name, optimize=True)
     return name
 
 
 def page(records: dict[str, dict[str, Any]]) -> str:
-    """Return the page of the gallery."""
+    """Return the page of the gallery; ``records`` has one of each entry."""
     lines = [
         "# Gallery",
         "",
@@ -273,8 +273,9 @@ def page(records: dict[str, dict[str, Any]]) -> str:
         lines += ["", f"## {section}"]
         for entry in entries:
             record = records[entry.name]
-            seconds = f"{record['seconds']:.0f} s" if record["seconds"] >= 10 else f"{record['seconds']} s"
-            lines += ["", f"### {entry.title}", "", f"`python examples/{entry.command}`: {seconds}"]
+            seconds = f"{record['seconds']:.2g}" if record["seconds"] < 100 else f"{record['seconds']:.0f}"
+            command = f"`python examples/{entry.command}`: {seconds} seconds"
+            lines += ["", f"### {entry.title}", "", command]
             for name in record["pictures"]:
                 lines += ["", f"![{alternative(entry, name)}](pictures/{name})"]
             if "output" in record:
@@ -290,12 +291,15 @@ def alternative(entry: Entry, picture: str) -> str:
 
 def main() -> None:
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    records = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    entries = [entry for group in ENTRIES.values() for entry in group]
+    old = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     (DOCS / "pictures").mkdir(exist_ok=True)
-    for entry in (entry for entries in ENTRIES.values() for entry in entries):
+    records = old
+    for entry in entries:
         if wanted in entry.name:
-            records[entry.name] = run(entry)
-            print(f"{entry.command}: {records[entry.name]['seconds']} s", flush=True)
+            old[entry.name] = run(entry)
+            print(f"{entry.command}: {old[entry.name]['seconds']} s", flush=True)
+            records = {entry.name: old[entry.name] for entry in entries if entry.name in old}
             RECORD.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     (DOCS / "gallery.md").write_text(page(records), encoding="utf-8")
 
