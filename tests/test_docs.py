@@ -27,8 +27,7 @@ def not_executed(text):
         elif i % 2 and kind:
             yield f"a fence {kind!r} inside a block"
     outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    for line in re.findall(r"^(?:>>>| {4,}(?:import|from|def|class|assert|print)\b).*", outside, re.M):
-        yield line
+    yield from re.findall(r"^(?:>>>| {4,}(?:import|from|def|class|assert)\b).*", outside, re.M)
     for block in re.findall(r"^```(?:sh|text)\n(.*?)^```", text, re.M | re.S):
         yield from re.findall(r"^(?:>>>|import |from \w+ import|def |class ).*", block, re.M)
 

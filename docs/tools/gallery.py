@@ -208,6 +208,9 @@ ENTRIES = {
     ],
 }
 
+LEFT_OUT = {"homework_2025.py"}
+"""Scripts that run the others."""
+
 RECORD = DOCS / "gallery.json"
 
 
@@ -263,17 +266,20 @@ def page(records: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Gallery",
         "",
-        "Every example with its picture, or the end of its output, and how long it takes. The",
-        "commands are `python examples/...` without further flags: generated data, quick settings.",
-        "The seconds are of one run each on two cores of a shared virtual machine that had other",
-        "work at the same time, so they are upper bounds. `python docs/tools/gallery.py` runs them,",
-        "measures them and writes this page.",
+        "Every example with its picture, or the end of its output, and how long it takes, on",
+        "generated data and quick settings. The seconds are of one run each on two cores of a",
+        "shared virtual machine that had other work at the same time: a quiet one takes less.",
+        "`python docs/tools/gallery.py` runs the examples, measures them and writes this page.",
     ]
     for section, entries in ENTRIES.items():
         lines += ["", f"## {section}"]
         for entry in entries:
             record = records[entry.name]
-            seconds = f"{record['seconds']:.2g}" if record["seconds"] < 100 else f"{record['seconds']:.0f}"
+            seconds = (
+                f"{record['seconds']:.2g}"
+                if record["seconds"] < 100
+                else f"{record['seconds']:.0f}"
+            )
             command = f"`python examples/{entry.command}`: {seconds} seconds"
             lines += ["", f"### {entry.title}", "", command]
             for name in record["pictures"]:

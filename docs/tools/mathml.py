@@ -6,6 +6,7 @@ The converter is that of docutils. A command that it does not know is a warning,
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -21,10 +22,19 @@ def to_mathml(node: nodes.math | nodes.math_block, *, block: bool) -> str:
     """Return the MathML of a node; on an error, warn and return the LaTeX as text."""
     text = node.astext()
     try:
-        return str(tex2mathml(text, as_block=block))
+        return spaced(tex2mathml(text, as_block=block))
     except (MathError, IndexError, AttributeError) as error:
         logger.warning("formula %r: %s", text, error, location=node, type="mathml")
         return f"<code>{nodes.make_id(text)}</code>"
+
+
+def spaced(formula: str) -> str:
+    """Add the space after a function's name, the form of a prime, and leave out line breaks."""
+    formula = re.sub(r"\n *", "", formula)
+    formula = formula.replace("<mo>'</mo>", '<mo lspace="0" rspace="0">′</mo>')
+    applied = "<mo>&ApplyFunction;</mo>"
+    formula = re.sub(applied + r"(?!<mo[^>]*>\()", applied + '<mspace width="0.17em"/>', formula)
+    return re.sub(r"<mo>(max|min)</mo>", r'<mo lspace="0.1em" rspace="0.17em">\1</mo>', formula)
 
 
 def visit_inline(translator: Any, node: nodes.math) -> None:
