@@ -25,7 +25,7 @@ import minidl
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-WIDTH, COLORS, LINES = 1000, 48, 12
+WIDTH, COLORS, LINES = 1000, 128, 12
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def draw(path: Path) -> None:
                 corner = left + 0.003, -i - 0.9
                 patch = Rectangle(corner, box - 0.006, 0.8, facecolor=color, edgecolor="#888888")
                 axes.add_patch(patch)
-                axes.text(left + box / 2, -i - 0.5, name, ha="center", va="center", fontsize=9)
+                axes.text(left + box / 2, -i - 0.5, name, ha="center", va="center", fontsize=10)
                 left += box
         picture.savefig(path, metadata={"Date": None})
 

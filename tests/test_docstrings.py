@@ -1,0 +1,171 @@
+"""Every example of the docstrings runs: the lines after ``>>>``, with the names that they take."""
+
+import doctest
+import importlib
+import pkgutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl.testing import check_layer, check_loss, check_pair
+
+
+def modules():
+    """Yield the modules of minidl that can be imported here and are no commands."""
+    for found in pkgutil.walk_packages(minidl.__path__, "minidl."):
+        if not found.name.endswith("__main__"):
+            try:
+                yield importlib.import_module(found.name)
+            except ImportError:
+                continue
+
+
+EXAMPLES = {
+    test.name: test
+    for module in modules()
+    for test in doctest.DocTestFinder().find(module)
+    if test.examples
+}
+
+
+class Affine:
+    """A layer of another style: it keeps its pass and its gradients."""
+
+    def __init__(self, features, out):
+        self.W, self.b = np.full((features, out), 0.5), np.zeros(out)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W + self.b
+
+    def backward(self, dy):
+        self.dW, self.db = self.x.T @ dy, dy.sum(axis=0)
+        return dy @ self.W.T
+
+
+class Dense:
+    """The same with dictionaries."""
+
+    def __init__(self, features, out):
+        self.params = {"W": np.full((features, out), 0.5), "b": np.zeros(out)}
+        self.grads = {}
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.params["W"] + self.params["b"]
+
+    def backward(self, dy):
+        self.grads.update(W=self.x.T @ dy, b=dy.sum(axis=0))
+        return dy @ self.params["W"].T
+
+
+class Head:
+    """The squared error in two calls."""
+
+    def forward(self, x, y):
+        self.error = x - y
+        return np.sum(self.error**2) / 2
+
+    def backward(self):
+        return self.error
+
+
+class Square(minidl.Layer):
+    def forward(self, x, *, train=False):
+        return x * x, lambda dy: 2 * dy * x
+
+
+class Scale(minidl.Layer):
+    def __init__(self, features):
+        self.features = features
+
+
+rng = np.random.default_rng(0)
+x, logits = rng.normal(size=(10, 12)), rng.normal(size=(10, 5))
+
+
+def conv(x, w, b, conv_param):
+    return conv_param["stride"] * (x * w + b), (x, w, conv_param)
+
+
+def conv_backward(dy, cache):
+    x, w, conv_param = cache
+    dy = conv_param["stride"] * dy
+    return dy * w, dy * x, dy
+
+
+def affine_model():
+    return minidl.Sequential(minidl.Linear(12, 5), minidl.ReLU(), rng=0, dtype="float64")
+
+
+def estimator():
+    model = pytest.importorskip("minidl.sklearn").MLPClassifier((4,), tol=1e9)
+    onnxruntime = pytest.importorskip("onnxruntime")
+    return {"estimator": model.fit(x, np.arange(10) % 2), "onnxruntime": onnxruntime}
+
+
+def modules_of_torch():
+    torch = pytest.importorskip("torch")
+    kinds = {name: type(name, (torch.nn.Module,), {}) for name in ("TorchSquare", "TorchScale")}
+    return {"Square": Square, "Scale": Scale, **kinds}
+
+
+def training():
+    model = affine_model()
+    y = np.arange(10) % 5
+    data = minidl.Dataset((x, y), (x, y))
+    return {"model": model, "data": data, "loss": minidl.CrossEntropy(), "optimizer": minidl.Adam(model)}  # fmt: skip
+
+
+GIVEN = {
+    "contract.checked": lambda: {"model": affine_model(), "dlogits": logits, "write_gradients": minidl.layer.write_gradients},
+    "data.dataset.Dataset.from_labels": lambda: {"x": np.zeros((3, 2))},
+    "layer.Sequential": lambda: {"x": np.zeros((2, 784), np.float32)},
+    "losses.base.ReducedLoss": lambda: {"y": rng.uniform(1, 2, (10, 5))},
+    "losses.binary.BinaryCrossEntropy": lambda: {"y": rng.integers(0, 2, (10, 5))},
+    "losses.binary.BinaryLogistic": lambda: {"logits": logits[:, :1], "y": np.resize([-1, 1], 10)},
+    "onnx.exporting.export": estimator,
+    "parity.convert.register": modules_of_torch,
+    "predictor.Predictor": training,
+    "sklearn.mlp.MLPClassifier": lambda: {"X": np.repeat(x, 9, axis=0), "y": np.arange(90) % 2},
+    "testing.adapters.AdaptedLoss": lambda: {
+        "mse": SimpleNamespace(loss=lambda y, x: np.sum((x - y) ** 2), gradient=lambda y, x: 2 * (x - y)),
+        "head": Head(),
+        "y": rng.normal(size=(10, 12)),
+    },
+    "testing.checks.check_pair": lambda: {"conv_forward": conv, "conv_backward": conv_backward, "settings": {"stride": 2}, "w": np.array(x), "b": np.array(x)},
+}  # fmt: skip
+"""The names that an example takes as given, beside those below; by the name of its docstring."""
+
+COMMON = {
+    **{name: getattr(minidl, name) for name in minidl.__all__},
+    "minidl": minidl, "np": np, "check_layer": check_layer, "check_loss": check_loss,
+    "check_pair": check_pair, "Affine": Affine, "Dense": Dense, "x": x, "logits": logits,
+    "y": np.arange(10) % 5, "weight": np.ones(10),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    if "parity" in name:
+        convert = pytest.importorskip("minidl.parity.convert")
+        monkeypatch.setattr(convert, "COUNTERPARTS", list(convert.COUNTERPARTS))
+    monkeypatch.setattr("minidl.architecture._REGISTERED", {})
+    test = EXAMPLES[name]
+    test.globs = {**test.globs, **COMMON, **GIVEN.get(name.removeprefix("minidl."), dict)()}
+    # Where an example shows no output, any output is right.
+    shown = [example for example in test.examples if example.want]
+    for example in test.examples:
+        if example not in shown:
+            exec(compile(example.source, name, "exec"), test.globs)
+        else:
+            result = eval(compile(example.source, name, "eval"), test.globs)
+            assert repr(result) == example.want.rstrip("\n")
+
+
+def test_there_are_examples_and_each_is_of_a_public_name():
+    assert len(EXAMPLES) > 15
+    assert {f"minidl.{name}" for name in GIVEN} <= set(EXAMPLES)
