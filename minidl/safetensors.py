@@ -1,10 +1,12 @@
 """Parameters in PyTorch's layout, and safetensors files of a PyTorch ``state_dict``.
 
 PyTorch is not needed. The names are the same in both libraries (``"0.weight"``); the weight of a
-Linear is ``(in, out)`` in minidl and ``(out, in)`` in PyTorch::
+Linear is ``(in, out)`` in minidl and ``(out, in)`` in PyTorch.
 
-    minidl.safetensors.save("model.safetensors", model)
-    module.load_state_dict(safetensors.torch.load_file("model.safetensors"))    # in PyTorch
+Examples
+--------
+>>> minidl.safetensors.save("model.safetensors", model)
+>>> state = safetensors.torch.load_file("model.safetensors")  # in PyTorch
 """
 
 from __future__ import annotations

@@ -14,10 +14,7 @@ class TorchRandom(np.random.Generator):
     """PyTorch's random numbers on the CPU, bit for bit, without PyTorch.
 
     Passed as ``rng``, it gives a run the initial weights and the batches of a PyTorch script with
-    the same seed::
-
-        model = Sequential(Linear(784, 32), ReLU(), Linear(32, 26), rng=TorchRandom(42))
-        fit(model, ..., rng=TorchRandom(42))   # a DataLoader's own generator, seeded with 42
+    the same seed (see the examples).
 
     ``uniform`` equals ``Tensor.uniform_`` in float32, so the layers' initial values are those of
     ``nn.Linear`` after ``torch.manual_seed(seed)``. They are drawn in float32 for a float64
@@ -37,6 +34,15 @@ class TorchRandom(np.random.Generator):
     PyTorch's generator is MT19937 (Matsumoto and Nishimura 1998) with the authors' seeding of 2002.
     ``numpy.random.MT19937`` is the same generator with another seeding. Verified against
     PyTorch 2.13.
+
+    Examples
+    --------
+    >>> model = Sequential(Linear(12, 32), ReLU(), Linear(32, 5), rng=TorchRandom(42))
+    >>> optimizer = SGD(model, lr=0.1)
+
+    The second one is as the generator of a ``DataLoader``, seeded with 42:
+
+    >>> history = fit(model, data, loss, optimizer, epochs=1, rng=TorchRandom(42))
     """
 
     def __init__(self, seed: int) -> None:

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,9 +120,29 @@ def training():
     return {"model": model, "data": data, "loss": minidl.CrossEntropy(), "optimizer": minidl.Adam(model)}  # fmt: skip
 
 
+class Slurm(ThreadPoolExecutor):
+    """What stands for submitit's executor."""
+
+    def __init__(self, folder):
+        super().__init__(1)
+
+    def update_parameters(self, **parameters):
+        pass
+
+
+def double(a):
+    return {"value": 2 * a}
+
+
 GIVEN = {
     "contract.checked": lambda: {"model": affine_model(), "dlogits": logits, "write_gradients": minidl.layer.write_gradients},
     "data.dataset.Dataset.from_labels": lambda: {"x": np.zeros((3, 2))},
+    "grid.executors.Polling": lambda: {
+        "submitit": SimpleNamespace(AutoExecutor=Slurm),
+        "grid": minidl.grid.Grid(a=[1, 2]),
+        "train": double,
+    },
+    "grid.results.keeping": lambda: {"path": "model.npz", "model": affine_model(), "figures": {}},
     "layer.Sequential": lambda: {"x": np.zeros((2, 784), np.float32)},
     "losses.base.ReducedLoss": lambda: {"y": rng.uniform(1, 2, (10, 5))},
     "losses.binary.BinaryCrossEntropy": lambda: {"y": rng.integers(0, 2, (10, 5))},
@@ -129,12 +150,17 @@ GIVEN = {
     "onnx.exporting.export": estimator,
     "parity.convert.register": modules_of_torch,
     "predictor.Predictor": training,
+    "safetensors": lambda: {
+        "model": affine_model(),
+        "safetensors": pytest.importorskip("safetensors.torch") and importlib.import_module("safetensors"),
+    },
     "sklearn.mlp.MLPClassifier": lambda: {"X": np.repeat(x, 9, axis=0), "y": np.arange(90) % 2},
     "testing.adapters.AdaptedLoss": lambda: {
         "mse": SimpleNamespace(loss=lambda y, x: np.sum((x - y) ** 2), gradient=lambda y, x: 2 * (x - y)),
         "head": Head(),
         "y": rng.normal(size=(10, 12)),
     },
+    "torch_random.TorchRandom": training,
     "testing.checks.check_pair": lambda: {"conv_forward": conv, "conv_backward": conv_backward, "settings": {"stride": 2}, "w": np.array(x), "b": np.array(x)},
 }  # fmt: skip
 """The names that an example takes as given, beside those below; by the name of its docstring."""

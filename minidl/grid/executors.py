@@ -52,17 +52,19 @@ def check_executor(name: str) -> str:
 class Polling(Executor):
     """An executor around ``submit(function, *args)`` that returns jobs to be asked.
 
-    A job has ``done()`` and ``result()``. So have those of submitit::
-
-        slurm = submitit.AutoExecutor("logs")
-        slurm.update_parameters(timeout_min=60, cpus_per_task=1)
-        grid.run(..., executor=Polling(slurm.submit))
+    A job has ``done()`` and ``result()``. So have those of submitit.
 
     Parameters
     ----------
     submit : callable
     seconds : float
         The time between two questions.
+
+    Examples
+    --------
+    >>> slurm = submitit.AutoExecutor("logs")
+    >>> slurm.update_parameters(timeout_min=60, cpus_per_task=1)
+    >>> results = minidl.grid.run(grid, train, out="runs", executor=Polling(slurm.submit))
     """
 
     def __init__(self, submit: Callable[..., Any], seconds: float = 1.0) -> None:

@@ -52,11 +52,12 @@ class UnsavedError(Exception):
 def keeping(values: dict[str, Any]) -> Iterator[None]:
     """Keep the results of a run whose files cannot be written in this context.
 
-    For the end of a training function::
+    Examples
+    --------
+    The end of a training function:
 
-        with keeping(figures):
-            checkpoint.save(path, model)
-        return figures
+    >>> with keeping(figures):
+    ...     minidl.checkpoint.save(path, model)
     """
     try:
         yield
