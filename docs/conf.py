@@ -54,6 +54,18 @@ def signature(
     return None
 
 
+def plain(
+    app: object, what: str, name: str, value: object, options: object, lines: list[str]
+) -> None:
+    """Keep napoleon from reading the words before a colon as the type of an attribute.
+
+    It looks at the first line alone, which becomes an empty comment.
+    """
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]
+
+
 def setup(app: Any) -> None:
-    """Connect the signatures of layers."""
+    """Connect both."""
     app.connect("autodoc-process-signature", signature)
+    app.connect("autodoc-process-docstring", plain, priority=400)

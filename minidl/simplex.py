@@ -63,7 +63,7 @@ def _shortfall(z: Array, tau: Array, labels: Entries) -> Array:
 
 
 class _Softmax(RegularizedMap):
-    r"""Softmax, exponentials normalised to sum 1.
+    r"""Softmax: exponentials, normalised to sum 1.
 
     forward: ``p = exp(z - tau)``, ``tau = log sum_k exp z_k``
 
@@ -107,7 +107,7 @@ class _Softmax(RegularizedMap):
 
 
 class _Sparsemax(RegularizedMap):
-    r"""Sparsemax, the nearest point of the simplex (Martins and Astudillo 2016).
+    r"""Sparsemax: the nearest point of the simplex (Martins and Astudillo 2016).
 
     forward: ``p = (z - tau)_+`` with ``tau`` such that ``sum p = 1``
 

@@ -53,6 +53,11 @@ def test_formulas_are_mathml_and_errors_are_seen(site):
     assert "$" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.S)
 
 
+def test_words_before_a_colon_are_no_type(site):
+    text = (site / "api/layers.html").read_text(encoding="utf-8")
+    assert "is possible: it writes" in re.sub(r"<[^>]+>", "", text)
+
+
 def test_an_unknown_command_in_a_formula_is_a_warning(tmp_path):
     (tmp_path / "index.md").write_text("# A\n\n$\\nosuchcommand x$\n", encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-c", str(DOCS), str(tmp_path), str(tmp_path / "out")]  # fmt: skip
