@@ -57,6 +57,19 @@ def test_every_formula_has_code(name):
     assert list(formulas_without_code(text)) == []
 
 
+def pictures_without_command(text):
+    """Yield the pictures that no command near them is said to make."""
+    for found in re.finditer(r"^!\[.*?\]\((.*?)\)", text, re.M):
+        near = text[max(found.start() - 1000, 0) : found.end() + 400]
+        if not re.search(r"`python (?:-m minidl|examples/|docs/tools/)|first command above", near):
+            yield found[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_picture_names_its_script(page):
+    assert list(pictures_without_command(page.read_text(encoding="utf-8"))) == []
+
+
 def test_the_rules_see_what_breaks_them():
     right = "```python\nx = 1\n```\n\n```sh\nls\n```\n"
     assert list(not_executed(right)) == []
@@ -73,6 +86,8 @@ def test_the_rules_see_what_breaks_them():
         "```sh\n>>> x\n```\n",
     ):
         assert list(not_executed(right + wrong)), wrong
+    assert list(pictures_without_command("![x](x.png)\n")) == ["x.png"]
+    assert list(pictures_without_command("![x](x.png)\n`python examples/x.py`")) == []
     assert list(formulas_without_code("# A\n## B\n$$\nx\n$$\n## C\n$$\ny\n$$\n" + right)) == ["B"]
 
 

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 from filelock import FileLock
-from sitecheck import Page, dead_links, loaded_from_elsewhere
+from sitecheck import Page, dead_links, loaded_from_elsewhere, weight
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -65,6 +65,16 @@ def test_an_unknown_command_in_a_formula_is_a_warning(tmp_path):
     done = subprocess.run(command, env=paths, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "nosuchcommand" in done.stderr
+
+
+def test_pages_are_light(site):
+    """A page with all that it loads; the gallery has every picture."""
+    for path in site.rglob("*.html"):
+        name = str(path.relative_to(site))
+        size, requests = weight(site, name)
+        pictures = sum(url.endswith(".png") for url in Page(path).loaded)
+        assert size < (2_000_000 if name == "gallery.html" else 600_000), name
+        assert requests - pictures <= 12, name
 
 
 PLANTED = {
