@@ -51,7 +51,7 @@ SUBJECTS = {
         if not (function == "fit" and kind == "compounding")
     },
 }
-"""By name. The trainings by each kind of ``rng`` share their number of shots."""
+"""By name."""
 
 
 def attack(folder: Path, name: str, shot: str, n: int, seed: int = 0) -> Tally:
