@@ -87,6 +87,7 @@ class Differences:
         """Step 1."""
         a, settings, noise = along(self.gradients[name], u), self.settings, self._rounding[name]
         before: tuple[float, float, float] | None = None
+        error = math.inf
         for k, h in enumerate(settings.steps(u)):
             slopes = self._slopes(name, u, h)
             central, *sides = slopes
@@ -95,7 +96,7 @@ class Differences:
             tolerance = settings.atol + settings.rtol * size + noise / h
             if k >= settings.precision.sure and noise / h > 0.1 * tolerance:
                 break  # the step is too small to prove anything
-            if before is not None and noise / h > error:
+            if noise / h > error:
                 break  # its rounding would hide the error that a larger step has shown
             numeric, step = central, h
             low, high = min(sides) - tolerance, max(sides) + tolerance
