@@ -14,8 +14,9 @@ from minidl.data.arrays import as_features, as_targets, as_weights
 from minidl.typing import Array
 from minidl.validation import check_float
 
-CHUNK = 4096
-"""Rows that are converted at a time when all rows are read in order."""
+CHUNK = 512
+"""Rows that are converted at a time when all rows are read in order: so few that they and the
+units of a small network stay in cache."""
 
 
 @dataclass(frozen=True, eq=False)
