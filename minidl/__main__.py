@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 
 import minidl
 from minidl.cli import Parser, run_main
 from minidl.environment import environment
 
-EXTRAS = {
-    "cluster": ("dask", "distributed", "loky"),
-    "examples": ("filelock", "matplotlib", "rich", "threadpoolctl", "tqdm"),
-    "onnx": ("onnx",),
-    "parity": ("torch",),
-    "safetensors": ("safetensors",),
-    "sklearn": ("scikit-learn",),
-    "testing": ("hypothesis",),
-}
-"""The packages that each extra installs, for users; as in ``setup.cfg``."""
+DEVELOPMENT = {"benchmarks", "docs", "test"}
+"""The extras that are not shown: those of people who change minidl."""
 
 COMMANDS = {
     "python -m minidl.testing MODULE:LAYER --input 8x12": "check the gradients of a layer",
@@ -33,9 +26,24 @@ def main() -> None:
     Parser(prog="python -m minidl", description="Describe this installation.").parse_args()
     print(f"minidl {minidl.__version__}: {(minidl.__doc__ or '').splitlines()[0][8:]}")
     _print({name: str(value) for name, value in environment().items() if name != "minidl"})
-    _print({f"extra {name}": ", ".join(map(version, EXTRAS[name])) for name in EXTRAS})
+    _print({f"extra {name}": ", ".join(map(version, names)) for name, names in extras().items()})
     _print(COMMANDS)
     print(f"\n{PAGES}")
+
+
+def extras() -> dict[str, list[str]]:
+    """Return the packages of each extra of the installed minidl; nothing if it is not installed."""
+    found: dict[str, list[str]] = {}
+    try:
+        lines = importlib.metadata.requires("minidl") or []
+    except importlib.metadata.PackageNotFoundError:
+        return found
+    for line in lines:
+        extra = re.search(r"extra == [\"'](\w+)", line)
+        package = re.split(r"[^\w.-]", line)[0]
+        if extra and package != "minidl" and extra[1] not in DEVELOPMENT:
+            found.setdefault(extra[1], []).append(package)
+    return dict(sorted(found.items()))
 
 
 def version(package: str) -> str:
@@ -48,7 +56,7 @@ def version(package: str) -> str:
 
 def _print(lines: dict[str, str]) -> None:
     """Print names and values in two columns, after an empty line."""
-    width = max(map(len, lines)) + 2
+    width = max(map(len, lines), default=0) + 2
     print()
     for name, value in lines.items():
         print(f"{name:<{width}}{value}")

@@ -162,7 +162,7 @@ GIVEN = {
         "model": affine_model(),
         "safetensors": pytest.importorskip("safetensors.torch") and importlib.import_module("safetensors"),
     },
-    "sklearn.mlp.MLPClassifier": lambda: {"X": np.repeat(x, 9, axis=0), "y": np.arange(90) % 2},
+    "sklearn.classifier.MLPClassifier": lambda: {"X": np.repeat(x, 9, axis=0), "y": np.arange(90) % 2},
     "testing.adapters.AdaptedLoss": lambda: {
         "mse": SimpleNamespace(loss=lambda y, x: np.sum((x - y) ** 2), gradient=lambda y, x: 2 * (x - y)),
         "head": Head(),
