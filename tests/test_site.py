@@ -34,6 +34,8 @@ def site(tmp_path_factory):
             command = [sys.executable, "-m", "sphinx", "-W", "-q", "-d", str(shared / "doctrees"), "docs", str(folder)]  # fmt: skip
             paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
             done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)  # fmt: skip
+            if done.returncode or done.stderr:
+                shutil.rmtree(folder, ignore_errors=True)  # for the other workers
             assert (done.returncode, done.stderr) == (0, "")
     return folder
 
