@@ -257,8 +257,8 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> int:
     write_text(args.out / "scores.json", json.dumps(best, indent=1) + "\n")
     fixed = {"epochs": args.epochs, "l1": 0.0}
     settings = [{**p, "lr": p["learning_rate"], **fixed} for p in points]
-    runs = [("logistic regression", s, row) for s, row in zip(settings, rows, strict=True)]
-    tabulate_published(runs, dataset, args.out)
+    runs = list(zip(settings, rows, strict=True))
+    tabulate_published("logistic regression", runs, dataset, args.out)
     return exit_status(results)
 
 

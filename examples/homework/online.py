@@ -108,7 +108,7 @@ def report(
     )
     settings = {"epochs": last, **(settings or {})}
     compare(name, settings, figures, args.data, full=args.full)
-    tabulate_published([(name, settings, figures)], dataset, out)
+    tabulate_published(name, [(settings, figures)], dataset, out)
     history.plot(out / "curves", title=title, loss_unit=loss_unit)
     draw_weights(out / "weights.png", model, dataset, args.data, title, pixels)
     print(f"wrote scores.json, history.csv, best.npz and pictures to {out}{os.sep}")

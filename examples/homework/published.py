@@ -137,30 +137,34 @@ def compare(
 
 
 def tabulate_published(
-    runs: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]], dataset: Dataset, out: Path
+    model: str,
+    runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    dataset: Dataset,
+    out: Path,
 ) -> None:
     """Write the published figures beside ours, for runs with the settings of a published one.
 
     The table ``out/published`` is left out, and an old one removed, where there is none. Its title
-    says which data each figure belongs to: ours are of other data unless the course's file is read.
+    says which data the figures belong to: ours are of other data unless the course's file is read.
 
     Parameters
     ----------
-    runs : sequence of (str, dict, dict)
-        The model, the settings and the figures of each run; the figures are named as in ``WORDS``.
+    model : str
+    runs : sequence of (dict, dict)
+        The settings and the figures of each run; the figures are named as in ``WORDS``.
     dataset : Dataset
     out : Path
     """
-    found = [(run, matching(*run[:2])) for run in runs]
-    groups = sorted({p.group for _, known in found for p in known})
-    title = f"published figures, of EMNIST Letters, beside ours, of {dataset.title}"
-    table = Table(["model", "settings", "figure", "ours", *(f"group {g}" for g in groups)], title)
-    for (model, _, ours), known in found:
+    found = [(matching(model, settings), ours) for settings, ours in runs]
+    groups = sorted({p.group for known, _ in found for p in known})
+    title = f"{model}: published figures, of EMNIST Letters, beside ours, of {dataset.title}"
+    table = Table(["settings", "figure", "ours", *(f"group {g}" for g in groups)], title)
+    for known, ours in found:
         for key, words in WORDS.items():
             theirs = {p.group: p.figures[key] for p in known if key in p.figures}
             if theirs:
                 values = [theirs.get(group) for group in groups]
-                table.add(model, _in_words(known[0].settings), words, ours[key], *values)
+                table.add(_in_words(known[0].settings), words, ours[key], *values)
         table.end_group()
     for file in (out / "published.csv", out / "published.md"):
         file.unlink(missing_ok=True)

@@ -129,8 +129,8 @@ def show_published(dataset: Dataset, results: Sequence[Result], args: argparse.N
             settings = {"layers": 1, "optimizer": args.optimizer, "batch_size": args.batch_size}
             settings |= {**r.point, "epochs": len(r.values["history"]["records"]) - 1}
             figures = {ours: r.values[key] for ours, key in PUBLISHED_AS.items()}
-            runs.append(("network", settings, figures))
-    tabulate_published(runs, dataset, args.out)
+            runs.append((settings, figures))
+    tabulate_published("network", runs, dataset, args.out)
 
 
 def plot_by_axis(

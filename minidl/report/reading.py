@@ -101,15 +101,15 @@ def read_run(folder: Path, title: str = "") -> Run:
     run = Run(title or folder.resolve().name, folder, sessions=sessions(folder), kept=len(results))
     for file in _files(folder, RECORDS):
         settings = _flat({**_object(file), "session": run.last("settings", {})})
-        run.settings.append(_pairs(settings, "setting", _named("Settings of the run", file)))
+        run.settings.append(_pairs(settings, "setting", _named(f"Settings of {run.title}", file)))
     for file in _files(folder, SCORES):
-        run.scores.append(_pairs(_object(file), "figure", _named("Figures of the run", file)))
+        run.scores.append(_pairs(_object(file), "figure", _named(f"Figures of {run.title}", file)))
     run.tables = [table for file in _files(folder, ["*.csv"]) if (table := read_table(file))]
     if results and not run.tables:
         rows = [{**r.point, **_scalars(r.values), "seconds": r.seconds} for r in results.values()]
         table = Table(list(dict.fromkeys(name for row in rows for name in row)), "Runs")
         for row in rows:
-            table.add(*(row.get(name) for name in table.columns))
+            table.add(*(_text(row.get(name)) for name in table.columns))
         run.tables.append(table)
     run.pictures = read_pictures(folder)
     return run
@@ -176,9 +176,15 @@ def _pairs(values: Mapping[str, Any], what: str, title: str) -> Table:
         if isinstance(value, list):
             table.add(name.replace("_", " "), ", ".join(map(str, value)))
         elif not isinstance(value, dict):
-            text = value if isinstance(value, float) and what != "setting" else str(value)
-            table.add(name.replace("_", " "), text)
+            table.add(name.replace("_", " "), str(value) if what == "setting" else _text(value))
     return table
+
+
+def _text(value: object) -> str:
+    """Return a figure as text; a float with many digits is rounded to four."""
+    if isinstance(value, float) and len(str(value)) > 6:
+        return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
+    return "" if value is None else str(value)
 
 
 def _scalars(values: Mapping[str, Any]) -> dict[str, Any]:
