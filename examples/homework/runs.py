@@ -50,7 +50,7 @@ def single_run(
     settings = {name: describe(v) for name, v in vars(args).items() if name not in NO_SETTINGS}
     out: Path = args.out
     files = [out / name for name in names]
-    note: dict[str, Any] = {"processes": 1, "threads": 1}
+    note: dict[str, Any] = {"record": record, "processes": 1, "threads": 1}
     note |= {"settings": {"epochs": args.epochs}} if hasattr(args, "epochs") else {}
     note |= {"data": about(dataset)} if dataset else {}
     with claimed_by_run(out / record, settings, *files), session(out, *files, note=note):

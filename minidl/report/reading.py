@@ -58,9 +58,10 @@ class Run:
         """The duration of all sessions; None if none was recorded."""
         return sum(s["seconds"] for s in self.sessions) if self.sessions else None
 
-    def last(self, name: str, default: Any = None) -> Any:
-        """Return what the last session that has ``name`` noted."""
-        found = [s[name] for s in self.sessions if s.get(name)]
+    def last(self, name: str, default: Any = None, record: str = "") -> Any:
+        """Return what the last session that has ``name`` noted, of those of a file of settings."""
+        of = [s for s in self.sessions if not record or s.get("record", record) == record]
+        found = [s[name] for s in of if s.get(name)]
         return found[-1] if found else default
 
 
@@ -100,7 +101,8 @@ def read_run(folder: Path, title: str = "") -> Run:
     results = kept(folder)
     run = Run(title or folder.resolve().name, folder, sessions=sessions(folder), kept=len(results))
     for file in _files(folder, RECORDS):
-        settings = _flat({**_object(file), "session": run.last("settings", {})})
+        noted = run.last("settings", {}, record=file.name)
+        settings = _flat({**_object(file), "session": noted})
         run.settings.append(_pairs(settings, "setting", _named(f"Settings of {run.title}", file)))
     for file in _files(folder, SCORES):
         run.scores.append(_pairs(_object(file), "figure", _named(f"Figures of {run.title}", file)))
