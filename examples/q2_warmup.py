@@ -100,7 +100,8 @@ def main() -> None:
     check_backend(args.backend)
 
     generated = args.data == DATA and not Path(DATA).exists()
-    dataset = load_data("letters" if generated else args.data, full=args.full or not generated)
+    args.data = "letters" if generated else args.data
+    dataset = load_data(args.data, full=args.full or not generated)
     print(dataset)
     note_generated(dataset, "--data PATH")
 

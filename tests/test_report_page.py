@@ -128,7 +128,7 @@ def test_contents(done, page):
     folder = done / "hw/q1_perceptron"
     scores = json.loads((folder / "scores.json").read_text())
     everything = text(tree)
-    assert ["best valid", str(scores["best_valid"])] in found["Figures of 1.1 Perceptron"]
+    assert ["best valid", f"{scores['best_valid']:.4f}"] in found["Figures of 1.1 Perceptron"]
     curves = [p.get("alt") for p in tree.iter("img") if "perceptron" in p.get("alt")]
     assert len(curves) == 2
     assert (
@@ -260,8 +260,8 @@ def test_a_grid_of_a_user_without_tables(tmp_path):
     found = tables(parse(write_report([read_run(tmp_path / "own")], tmp_path / "out")))
     assert [row[:3] for row in found["Runs"]] == [
         ["a", "b", "value"],
-        ["1", "0.5", "0.5"],
-        ["2", "0.5", "1.0"],
+        ["1", "0.5000", "0.5000"],
+        ["2", "0.5000", "1.0000"],
     ]
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,17 @@ def read_run(folder: Path, title: str = "") -> Run:
     """
     results = kept(folder)
     run = Run(title or folder.resolve().name, folder, sessions=sessions(folder), kept=len(results))
-    for file in _files(folder, RECORDS):
+    records, scores = _files(folder, RECORDS), _files(folder, SCORES)
+    for file in records:
         noted = run.last("settings", {}, record=file.name)
         settings = _flat({**_object(file), "session": noted})
-        run.settings.append(_pairs(settings, "setting", _named(f"Settings of {run.title}", file)))
-    for file in _files(folder, SCORES):
-        run.scores.append(_pairs(_object(file), "figure", _named(f"Figures of {run.title}", file)))
+        run.settings.append(
+            _pairs(settings, "setting", _named(f"Settings of {run.title}", file, records))
+        )
+    for file in scores:
+        run.scores.append(
+            _pairs(_object(file), "figure", _named(f"Figures of {run.title}", file, scores))
+        )
     run.tables = [table for file in _files(folder, ["*.csv"]) if (table := read_table(file))]
     if results and not run.tables:
         rows = [{**r.point, **_scalars(r.values), "seconds": r.seconds} for r in results.values()]
@@ -152,9 +157,9 @@ def _object(file: Path) -> dict[str, Any]:
     return content
 
 
-def _named(title: str, file: Path) -> str:
-    """Return the title, with the name of a file that shares its folder with others of its kind."""
-    return f"{title}, {file.stem}" if "-" in file.stem else title
+def _named(title: str, file: Path, files: Sequence[Path]) -> str:
+    """Return the title, with the name of the file if there are several of its kind."""
+    return f"{title}, {file.stem}" if len(files) > 1 else title
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,15 +182,15 @@ def _pairs(values: Mapping[str, Any], what: str, title: str) -> Table:
     for name, value in values.items():
         if isinstance(value, list):
             table.add(name.replace("_", " "), ", ".join(map(str, value)))
-        elif not isinstance(value, dict):
+        elif value is not None and not isinstance(value, dict):
             table.add(name.replace("_", " "), str(value) if what == "setting" else _text(value))
     return table
 
 
 def _text(value: object) -> str:
-    """Return a figure as text; a float with many digits is rounded to four."""
-    if isinstance(value, float) and len(str(value)) > 6:
-        return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
+    """Return a figure as text; floats have four decimals, unless they are near 0."""
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) >= 0.01 else f"{value:.4g}"
     return "" if value is None else str(value)
 
 

@@ -17,6 +17,7 @@ from minidl.validation import require
 
 LIMIT = 5_000_000
 """The largest page, in bytes; pictures that do not fit are linked."""
+NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?|[-+]?inf|nan)?")
 SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")
 
 
@@ -74,6 +75,12 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def number_columns(table: Table) -> set[int]:
+    """Return the indices of the columns after the first that hold numbers only."""
+    columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
+    return {i for i, cells in enumerate(columns) if i and all(map(NUMBER.fullmatch, cells))}
+
+
 def markdown(text: object) -> str:
     """Return a text in which nothing is a sign of Markdown or HTML, on one line."""
     plain = " ".join(str(text).split())
@@ -91,7 +98,7 @@ def _render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"duration": duration, "markdown": markdown}
+    environment.filters |= {"duration": duration, "markdown": markdown, "numbers": number_columns}
     return str(environment.get_template(template).render(**values))
 
 
