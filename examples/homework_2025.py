@@ -45,7 +45,7 @@ def main() -> int:
     add("--only", nargs="+", choices=questions, default=questions, help="these questions only")
     args = parser.parse_args()
     require("jinja2", "report")
-    runs = []
+    runs, failed = [], 0
     for title, (name, line, flags) in STEPS.items():
         if title.split()[0] in args.only:
             command = [word.format(out=args.out) for word in line.split()]
@@ -53,19 +53,22 @@ def main() -> int:
                 value = getattr(args, flag.strip("-"))
                 if value is not None:
                     command += [flag] if value is True else [flag, str(value)]
-            run_once(title, command, args.out / name)
+            failed |= run_once(title, command, args.out / name)
             runs.append(read_run(args.out / name, title))
     page = write_report(runs, args.out / "report", title="Homework 2025-26")
     print(f"\nwrote {page} ({page.stat().st_size / 1e6:.1f} MB) and the same as Markdown")
-    return 0
+    return failed
 
 
-def run_once(title: str, command: Sequence[str], out: Path) -> None:
-    """Run a script of this folder into ``out``, unless the same command has finished there."""
+def run_once(title: str, command: Sequence[str], out: Path) -> int:
+    """Run a script of this folder into ``out``, unless the same command has finished there.
+
+    Return 1 if some runs of a grid failed; the table says why, and the next time they run again.
+    """
     finished = out / "finished.json"
     if finished.exists() and json.loads(finished.read_bytes()) == command:
         print(f"{title}: finished before", flush=True)
-        return
+        return 0
     print(f"\n{title}: {' '.join(command)}", flush=True)
     script = Path(__file__).with_name(command[0])
     # In a session of its own, so that Ctrl-C comes to it once: as the SIGTERM that is sent below.
@@ -78,9 +81,11 @@ def run_once(title: str, command: Sequence[str], out: Path) -> None:
         process.terminate()
         process.wait()
         raise Interrupted(f"stopped in {title}; the same command goes on") from None
-    if status:
+    if status > 1:
         sys.exit(status)  # the script has said why
-    write_text(finished, json.dumps(command) + "\n")
+    if status == 0:
+        write_text(finished, json.dumps(command) + "\n")
+    return status
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 SESSIONS = "sessions.jsonl"
+_OBJECTS = ("environment", "data", "settings")
 
 
 def environment() -> dict[str, str | int]:
@@ -95,8 +96,10 @@ def sessions(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
         try:
             one = json.loads(line)
+            if not all(isinstance(one.get(name, {}), dict) for name in _OBJECTS):
+                raise TypeError(f"expected {', '.join(_OBJECTS)} as objects")
             found.append({**one, "ended": bool(one["ended"]), "seconds": float(one["seconds"])})
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise ValueError(f"{file}, line {number}: not a session ({error!r})") from error
     return found
 

@@ -92,6 +92,8 @@ def line_plot(
 ) -> None:
     """Draw panels side by side, with a legend below each, or beside it for more than four curves.
 
+    The suffix of the path names the format; without one there are two files, PNG and SVG.
+
     ``legend_below`` draws one legend for panels with equal labels. A legend never covers a curve.
     The label of an axis of accuracies says where the axis begins, if that is above 0.
     """
@@ -204,7 +206,9 @@ def weight_sheet(
     if title:
         picture.suptitle(title, fontsize=10)
     low, high = float(weights.min()), float(weights.max())
-    shown = f"{len(weights)} images of weights from {low:.3g} (blue) to {high:.3g} (red)."
+    shown = (
+        f"{len(weights)} images of weights from {low:.3g} to {high:.3g}: below 0 blue, above red."
+    )
     save(picture, path, " ".join([*_heading(title), shown]))
 
 

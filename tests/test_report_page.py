@@ -40,6 +40,18 @@ def env():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
+def draw(file, features):
+    """Write a data set of four classes in the course's format."""
+    rng = np.random.default_rng(0)
+    centres = rng.integers(0, 120, (4, features))
+    content = {}
+    for part, n in (("train", 400), ("valid", 80), ("test", 80)):
+        y = np.resize(np.arange(4), n)
+        content[f"X_{part}"] = (centres[y] + rng.integers(0, 130, (n, features))).astype(np.uint8)
+        content[f"y_{part}"] = y
+    np.savez(file, **content)
+
+
 def homework(*args):
     return ROOT / "examples/homework_2025.py", "--data", f"{NAME}.npz", "--full", *args
 
@@ -52,14 +64,7 @@ def report(folder, *args, status=0):
 def done(tmp_path_factory):
     """A working folder where five questions are finished, on images of 10 x 10 pixels."""
     folder = tmp_path_factory.mktemp("homework")
-    rng = np.random.default_rng(0)
-    centres = rng.integers(0, 120, (4, 100))
-    content = {}
-    for part, n in (("train", 400), ("valid", 80), ("test", 80)):
-        y = np.resize(np.arange(4), n)
-        content[f"X_{part}"] = (centres[y] + rng.integers(0, 130, (n, 100))).astype(np.uint8)
-        content[f"y_{part}"] = y
-    np.savez(folder / f"{NAME}.npz", **content)
+    draw(folder / f"{NAME}.npz", features=100)
     only = ["1.1", "1.2c", "2.1", "3.2"]
     flags = ["--epochs", 20, "--jobs", 1, "--out", "hw", "--only", *only]
     shown = run(folder, *homework(*flags)).stdout
@@ -141,7 +146,7 @@ def test_contents(done, page):
     assert sum(row[0].startswith("★") for row in grid) == 1
     assert sum("best" in (row.get("class") or "") for row in tree.iter("tr")) == 1
     # published figures beside ours
-    title = f"published figures, of EMNIST Letters, beside ours, of {NAME}"
+    title = f"published figures, of EMNIST Letters, beside ours, of {NAME}, 400 training examples"
     test = next(row for row in found[f"perceptron: {title}"] if "test accuracy, best epoch" in row)
     assert test[-3:] == [f"{scores['test']:.4f}", "0.6110", "0.6111"]
     grid = found[f"logistic regression: {title}"]
@@ -300,6 +305,7 @@ def test_errors_are_one_line(done, tmp_path):
         tmp_path / "none": "expected the folder of a run",
         tmp_path / "empty": "expected the folder of a run",
         broken("a", "sessions.jsonl", b"{}\n"): "sessions.jsonl, line 1: not a session",
+        broken("s", "sessions.jsonl", b'{"data": 1}\n'): "sessions.jsonl, line 1: not a session",
         broken("b", "scores.json", b"[]"): "scores.json: expected an object, got list",
         broken("c", "weights.png", b"text"): "weights.png: expected a PNG picture",
         broken("d", "published.csv", b"a,best\n1\n"): "line 2: expected 2 cells, got 1",
@@ -407,6 +413,14 @@ def test_the_homework_resumes(done):
     assert [s["ended"] for s in sessions(folder)] == [False, True]
     found = tables(parse(done / "again/report/report.html"))
     assert found["All runs"][1][1] == "finished"
+
+
+def test_the_report_of_a_grid_with_failed_runs(tmp_path):
+    draw(tmp_path / f"{NAME}.npz", features=16)  # fewer than the 90 principal components
+    shown = run(tmp_path, *homework("--epochs", 1, "--jobs", 1, "--out", "hw", "--only", "1.2c"), status=1)  # fmt: skip
+    assert "expected n_components to be at most 16" in shown.stdout
+    assert (tmp_path / "hw/report/report.html").is_file()
+    assert not (tmp_path / "hw/q1_logistic-grid/finished.json").exists()
 
 
 def test_homework_errors(done):

@@ -157,7 +157,8 @@ def tabulate_published(
     """
     found = [(matching(model, settings), ours) for settings, ours in runs]
     groups = sorted({p.group for known, _ in found for p in known})
-    title = f"{model}: published figures, of EMNIST Letters, beside ours, of {dataset.title}"
+    ours_of = f"{dataset.title}, {len(dataset.train):,} training examples"
+    title = f"{model}: published figures, of EMNIST Letters, beside ours, of {ours_of}"
     table = Table(["settings", "figure", "ours", *(f"group {g}" for g in groups)], title)
     for known, ours in found:
         for key, words in WORDS.items():
