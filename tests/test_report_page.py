@@ -270,6 +270,16 @@ def test_a_grid_of_a_user_without_tables(tmp_path):
     ]
 
 
+def test_a_shard_is_not_a_finished_grid(tmp_path):
+    grid = minidl.grid.Grid(a=[1, 2], b=[0.5])
+    shard = minidl.grid.Shard(1, 2)
+    minidl.grid.run(grid, work.product, out=tmp_path, shard=shard, progress=False)
+    assert not read_run(tmp_path).finished
+    assert read_run(tmp_path).kept == 1
+    minidl.grid.run(grid, work.product, out=tmp_path, progress=False)
+    assert read_run(tmp_path).finished
+
+
 def test_unfinished_runs_are_listed(done, tmp_path):
     folder = tmp_path / "q1_perceptron"
     shutil.copytree(done / "hw/q1_perceptron", folder)

@@ -99,7 +99,8 @@ def run(
     points = shard.part(by_cost) if shard else by_cost
     contents = {"axes": grid.axes, "settings": {**describe_task(train), **(settings or {})}}
     processes = jobs if executor is None else type(executor).__name__
-    note = {"processes": processes, "threads": 1, **(note or {})}
+    part = {"shard": str(shard)} if shard else {}
+    note = {"processes": processes, "threads": 1, **part, **(note or {})}
     try:
         with claimed(out, contents, shard) as file, session(out, file, note=note):
             done = kept(out, file)
