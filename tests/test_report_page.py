@@ -165,13 +165,15 @@ def test_contents(done, page):
     assert row[2] == "400 train, 80 valid, 80 test"
     assert row[5] == data.checksum()
     assert "Generated data" not in everything
-    assert [r[:2] for r in found["All runs"][1:]] == [
+    assert [r[:2] for r in found["State, duration and data of all runs"][1:]] == [
         ["1.1 Perceptron", "finished"],
         ["1.2c Grid", "finished"],
         ["2.1 Warm-up", "finished"],
         ["3.2 Properties", "finished"],
     ]
-    assert all(re.fullmatch(r"[\d.]+ s", r[2]) for r in found["All runs"][1:])
+    assert all(
+        re.fullmatch(r"[\d.]+ s", r[2]) for r in found["State, duration and data of all runs"][1:]
+    )
 
 
 def test_markdown(done):
@@ -288,7 +290,10 @@ def test_unfinished_runs_are_listed(done, tmp_path):
     shown = report(tmp_path, folder, done / "hw/q3_properties")
     assert shown.stderr == f"{folder} is not finished; it is listed as such\n"
     found = tables(parse(tmp_path / "report/report.html"))
-    assert [row[1] for row in found["All runs"][1:]] == ["not finished", "finished"]
+    assert [row[1] for row in found["State, duration and data of all runs"][1:]] == [
+        "not finished",
+        "finished",
+    ]
     assert "Settings of q1_perceptron" in found
     assert "Figures of q1_perceptron" not in found  # they may be of fewer epochs
 
@@ -422,7 +427,7 @@ def test_the_homework_resumes(done):
     run(done, *command[1:])
     assert [s["ended"] for s in sessions(folder)] == [False, True]
     found = tables(parse(done / "again/report/report.html"))
-    assert found["All runs"][1][1] == "finished"
+    assert found["State, duration and data of all runs"][1][1] == "finished"
 
 
 def test_the_report_of_a_grid_with_failed_runs(tmp_path):

@@ -149,7 +149,7 @@ def _facts(run: Run, machines: Sequence[dict[str, Any]]) -> str:
 
 def _summary(runs: Sequence[Run]) -> Table:
     """Return the table of all runs."""
-    table = Table(["run", "state", "duration", "data"], "All runs")
+    table = Table(["run", "state", "duration", "data"], "State, duration and data of all runs")
     for run in runs:
         state = "finished" if run.finished else "not finished"
         data = run.last("data", {}).get("name", "none")
