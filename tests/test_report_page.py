@@ -280,6 +280,8 @@ def test_a_shard_is_not_a_finished_grid(tmp_path):
     assert read_run(tmp_path).kept == 1
     minidl.grid.run(grid, work.product, out=tmp_path, progress=False)
     assert read_run(tmp_path).finished
+    (tmp_path / "sessions.jsonl").unlink()  # as after a kill: nobody knows whether it ended
+    assert not read_run(tmp_path).finished
 
 
 def test_unfinished_runs_are_listed(done, tmp_path):

@@ -112,8 +112,9 @@ def read_run(folder: Path, title: str = "") -> Run:
             _pairs(_object(file), "figure", _named(f"Figures of {run.title}", file, scores))
         )
     run.tables = [table for file in _files(folder, ["*.csv"]) if (table := read_table(file))]
-    shard = run.sessions and "shard" in run.sessions[-1]  # the whole grid has not been run yet
-    if results and not run.tables and not shard:
+    last = run.sessions[-1] if run.sessions else {}
+    whole = last.get("ended") and "shard" not in last  # else some runs may be missing
+    if results and whole and not run.tables:
         rows = [{**r.point, **_scalars(r.values), "seconds": r.seconds} for r in results.values()]
         table = Table(list(dict.fromkeys(name for row in rows for name in row)), "Runs")
         for row in rows:
