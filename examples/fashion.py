@@ -90,7 +90,7 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
         model, lr = mlp(dataset, args.width, random, args.dtype), 1e-3
         settings = (args.model, args.width)
     history, test = History(), TestAccuracy(dataset, loss)
-    with single_run(args) as (resumable,):
+    with single_run(args, dataset) as (resumable,):
         fit_online(
             model,
             dataset,
@@ -263,7 +263,7 @@ def run_grid(
     options = {"epochs": args.epochs, "seed": args.seed, "dtype": args.dtype}
     with shared(dataset, args) as mapped:
         task = partial(train, dataset=mapped, **options)
-        return run_points(grid, task, args, settings={"data": dataset.name}, cost=cost)
+        return run_points(grid, task, args, dataset=dataset, cost=cost)
 
 
 def curves_of(result: Result) -> Curves:

@@ -16,6 +16,7 @@ COMMANDS = {
     "python -m minidl.testing MODULE:LAYER --input 8x12": "check the gradients of a layer",
     "python -m minidl.data show PATH": "describe a data set and draw it",
     "python -m minidl.parity": "compare every part with PyTorch",
+    "python -m minidl.report RUNS... --out FOLDER": "make a page of finished runs",
 }
 
 PAGES = """The documentation is in docs/ of the repository: docs/start.md first.
