@@ -140,7 +140,7 @@ def test_an_error_on_a_page_is_seen(tmp_path):
     assert any("nosuchname" in line for line in console(tmp_path / "x.html"))
 
 
-MODULES = ["minidl", *(f"minidl.{name}" for name in ("data", "grid", "online", "testing", "parity", "sklearn", "onnx", "losses", "init", "metrics", "checkpoint", "safetensors"))]  # fmt: skip
+MODULES = ["minidl", *(f"minidl.{name}" for name in ("data", "grid", "online", "testing", "parity", "sklearn", "onnx", "report", "environment", "losses", "init", "metrics", "checkpoint", "safetensors"))]  # fmt: skip
 
 
 def resolve(name):
