@@ -231,7 +231,7 @@ def run(entry: Entry) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         if done.returncode:
             raise RuntimeError(f"{entry.command}: {done.stderr}")
-        pictures = [shrink(path, entry) for path in written(folder, entry)]
+        pictures = keep(entry, list(written(folder, entry)))
     record: dict[str, Any] = {"seconds": round(seconds, 1), "pictures": pictures}
     if not pictures:
         record["output"] = "\n".join(done.stdout.splitlines()[-LINES:])
@@ -249,16 +249,18 @@ def written(folder: Path, entry: Entry) -> Iterator[Path]:
             yield path
 
 
-def shrink(path: Path, entry: Entry) -> str:
-    """Write a smaller copy of a picture to ``docs/pictures``; return its name."""
-    picture = Image.open(path).convert("RGB")
-    if picture.width > WIDTH:
-        size = WIDTH, round(picture.height * WIDTH / picture.width)
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    stem = path.stem.removeprefix("why-").replace("+", "-")
-    name = f"{entry.name}-{stem}.png"
-    picture.quantize(COLORS).save(DOCS / "pictures" / name, optimize=True)
-    return name
+def keep(entry: Entry, paths: list[Path]) -> list[str]:
+    """Write smaller copies of pictures to ``docs/pictures``; return their names."""
+    stems, names = [path.stem for path in paths], []
+    for path in paths:
+        stem = path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}-{path.stem}"
+        names.append(f"{entry.name}-{stem.removeprefix('why-').replace('+', '-')}.png")
+        picture = Image.open(path).convert("RGB")
+        if picture.width > WIDTH:
+            size = WIDTH, round(picture.height * WIDTH / picture.width)
+            picture = picture.resize(size, Image.Resampling.LANCZOS)
+        picture.quantize(COLORS).save(DOCS / "pictures" / names[-1], optimize=True)
+    return names
 
 
 def page(records: dict[str, dict[str, Any]]) -> str:
