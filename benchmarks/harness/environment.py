@@ -1,0 +1,65 @@
+"""The machine and the versions of the libraries, for the results."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from harness.commands import ROOT
+from harness.threads import cores
+from threadpoolctl import threadpool_info
+
+import minidl
+
+PACKAGES = ("numpy", "torch", "jax", "jaxlib", "scikit-learn", "entmax")
+
+
+def load() -> float | None:
+    """Return the load average of the last minute, where the system has one."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def environment() -> dict[str, Any]:
+    """Return processor, kernels of the matrix products, and versions."""
+    return {
+        "processor": processor(),
+        "cores": cores(),
+        "kernels": sorted({str(p["architecture"]) for p in threadpool_info() if "architecture" in p}),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "minidl": minidl.__version__,
+        "commit": commit(),
+        **{name: version(name) for name in PACKAGES},
+    }  # fmt: skip
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package, else None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout, marked if files were changed; None without git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=8", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
