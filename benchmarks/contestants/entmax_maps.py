@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import entmax
 import torch
-from contestants.pytorch import differentiated
 from harness.task import Task
+
+from contestants.pytorch import differentiated
 
 if TYPE_CHECKING:
     from workloads.simplex import Problem

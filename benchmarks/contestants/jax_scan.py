@@ -36,11 +36,10 @@ def step(problem: StepProblem, *, seeds: int = 1) -> Task:
 
     The first network has the initial weights and batches of the check.
     """
-    x, y = jnp.asarray(problem.floats()), jnp.asarray(problem.y)
-    lr, l2 = problem.lr, problem.l2
+    x, y, l2 = jnp.asarray(problem.floats()), jnp.asarray(problem.y), problem.l2
 
-    def one_step(state: Any, rows: Any) -> Any:
-        w, m, v, t = state
+    def one_step(state: Any, batch: Any) -> Any:
+        (w, m, v, t), (rows, lr) = state, batch
         value, g = jax.value_and_grad(mean_loss)(w, x[rows], y[rows])
         if l2:
             g = [a + l2 * b for a, b in zip(g, w, strict=True)]
@@ -53,11 +52,12 @@ def step(problem: StepProblem, *, seeds: int = 1) -> Task:
         w = [a - rate * b / (jnp.sqrt(c * scale) + 1e-8) for a, b, c in zip(w, m, v, strict=True)]
         return (w, m, v, t), value
 
-    def epoch(state: Any, order: Any) -> Any:
-        return jax.lax.scan(one_step, state, order)
+    def epoch(state: Any, order: Any, lrs: Any) -> Any:
+        return jax.lax.scan(one_step, state, (order, lrs))
 
-    scan = jax.jit(epoch if seeds == 1 else jax.vmap(epoch))
-    rng = np.random.default_rng(0)
+    scan = jax.jit(epoch if seeds == 1 else jax.vmap(epoch, in_axes=(0, 0, None)))
+    rng, steps = np.random.default_rng(0), len(problem.y) // problem.batch
+    constant = jnp.full(steps, problem.lr, x.dtype)
 
     def start() -> Any:
         weights = [jnp.asarray(w) for w in problem.weights]
@@ -70,17 +70,20 @@ def step(problem: StepProblem, *, seeds: int = 1) -> Task:
         return weights, zeros, zeros, jnp.zeros((seeds,) if seeds > 1 else (), x.dtype)
 
     def check() -> list[Array]:
-        order = problem.order
+        # The program that is timed, with learning rate 0 after the steps of the check.
+        order = np.resize(problem.order, (steps, problem.batch))
         orders = np.stack([np.roll(order, i) for i in range(seeds)]) if seeds > 1 else order
-        weights = scan(start(), jnp.asarray(orders))[0][0]
+        lrs = constant.at[problem.checked_steps :].set(0)
+        weights = scan(start(), jnp.asarray(orders), lrs)[0][0]
         return [np.asarray(w[0] if seeds > 1 else w) for w in weights]
 
-    state, steps = start(), len(problem.y) // problem.batch
+    state = start()
 
     def call() -> None:
         nonlocal state
         orders = [rng.permutation(len(y)).reshape(steps, -1) for _ in range(seeds)]
-        state, values = scan(state, jnp.asarray(np.stack(orders) if seeds > 1 else orders[0]))
+        order = jnp.asarray(np.stack(orders) if seeds > 1 else orders[0])
+        state, values = scan(state, order, constant)
         np.asarray(values)
 
     return Task(call, check, steps * seeds)
@@ -97,26 +100,32 @@ def online(problem: OnlineProblem) -> Task:
             return z[jnp.argmax(z)] - z[yi]
         return jax.nn.logsumexp(z) - z[yi]
 
-    def train(lr: Any, l2: Any, rows: Any) -> Any:
-        def one(w: Any, i: Any) -> Any:
+    def train(lr: Any, l2: Any, rows: Any, factors: Any) -> Any:
+        def one(w: Any, example: Any) -> Any:
+            i, factor = example
             g = jax.grad(value)(w, x[i], y[i])
-            return [p - lr * (d + l2 * p) for p, d in zip(w, g, strict=True)], None
+            rate = lr * factor
+            return [p - rate * (d + l2 * p) for p, d in zip(w, g, strict=True)], None
 
-        return jax.lax.scan(one, weights, rows)[0]
+        return jax.lax.scan(one, weights, (rows, factors))[0]
 
     many = len(problem.settings) > 1
-    scan = jax.jit(jax.vmap(train, in_axes=(0, 0, None)) if many else train)
+    scan = jax.jit(jax.vmap(train, in_axes=(0, 0, None, None)) if many else train)
     if many:
         lrs, l2s = (jnp.asarray(v, x.dtype) for v in zip(*problem.settings, strict=True))
     else:
         lrs, l2s = (jnp.asarray(v, x.dtype) for v in problem.settings[0])
     rows = jnp.arange(min(len(y), 10_000))
+    ones = jnp.ones(len(rows), x.dtype)
 
     def check() -> list[list[Array]]:
-        found = [np.asarray(w) for w in scan(lrs, l2s, jnp.asarray(problem.order))]
+        # The program that is timed, with learning rate 0 after the examples of the check.
+        order = jnp.asarray(np.resize(problem.order, len(rows)))
+        factors = ones.at[len(problem.order) :].set(0)
+        found = [np.asarray(w) for w in scan(lrs, l2s, order, factors)]
         return [[w[i] for w in found] for i in range(len(problem.settings))] if many else [found]
 
-    return Task(lambda: jax.block_until_ready(scan(lrs, l2s, rows)), check, len(rows))
+    return Task(lambda: jax.block_until_ready(scan(lrs, l2s, rows, ones)), check, len(rows))
 
 
 def evaluate(problem: EvaluateProblem) -> Task:
@@ -124,7 +133,7 @@ def evaluate(problem: EvaluateProblem) -> Task:
     x, y = jnp.asarray(problem.split.x), jnp.asarray(problem.split.y)
     scale = problem.split.scale
 
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator]
     def sums(weights: Any, rows: Any, labels: Any) -> Any:
         if rows.dtype == jnp.uint8:
             rows = rows.astype(jnp.float32) * scale

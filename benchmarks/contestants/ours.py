@@ -90,7 +90,6 @@ def evaluate(problem: EvaluateProblem) -> Task:
 
 def simplex(problem: SimplexProblem) -> Task:
     z, dp, y = problem.z, problem.dp, problem.y
-    call: Callable[[], Any]
     if problem.is_loss:
         loss = problem.loss()
         return Task(lambda: loss(z, y), lambda: loss(z, y))

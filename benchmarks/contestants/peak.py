@@ -8,13 +8,13 @@ units, with the loss and accuracy on the validation part.
 
 from __future__ import annotations
 
-import resource
 import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from harness.memory import peak_megabytes
 
 BATCH, WIDTH = 64, 256
 
@@ -84,16 +84,11 @@ CONTESTANTS: dict[str, Callable[[], Callable[[str], object]]] = {
 }
 
 
-def peak() -> float:
-    """Return the peak memory of this process, in megabytes (Linux: getrusage has kilobytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     train = CONTESTANTS[sys.argv[1]]()
-    before = peak()
+    before = peak_megabytes()
     train(sys.argv[2])
-    print(before, peak())
+    print(before, peak_megabytes())
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def online(problem: OnlineProblem) -> Task:
                 loss(model(x[i : i + 1]), y[i : i + 1]).backward()
                 optimizer.step()
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def perceptron(layer: Any, rows: list[int]) -> None:
         w, b = layer.weight, layer.bias
         for i in rows:
@@ -138,7 +138,7 @@ def evaluate(problem: EvaluateProblem) -> Task:
     model, y = network(problem.weights), torch.from_numpy(problem.split.y)
     x = torch.from_numpy(problem.split.x)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]
     def loss_and_accuracy() -> float:
         total = correct = 0.0
         for start in range(0, len(y), 4096):

@@ -38,7 +38,7 @@ def letters(train: int, other: int) -> dict[str, Part]:
     }
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
     """Return loss and accuracy."""
     model.eval()

@@ -9,15 +9,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.threads import pinned
-
 import minidl
+from harness.threads import pinned
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder of the project."""
 
-OURS = str(Path(minidl.__file__).parents[1])
-"""Where this process has found minidl, so that the others find the same."""
+PATHS = os.pathsep.join(map(str, (Path(minidl.__file__).parents[1], ROOT / "benchmarks")))
+"""Where this process has found minidl, so that the others find the same, and the harness."""
 
 
 def run_python(arguments: Sequence[str], threads: int = 1) -> tuple[float, str]:
@@ -25,7 +24,7 @@ def run_python(arguments: Sequence[str], threads: int = 1) -> tuple[float, str]:
     with pinned(threads):
         since = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": OURS},
+            [sys.executable, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": PATHS},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         seconds = time.perf_counter() - since

@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from harness.commands import ROOT
-from harness.threads import cores
 from threadpoolctl import threadpool_info
 
 import minidl
+from harness.commands import ROOT
+from harness.threads import cores
 
 PACKAGES = ("numpy", "torch", "jax", "jaxlib", "scikit-learn", "entmax")
 
@@ -28,13 +28,18 @@ def environment() -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": cores(),
-        "kernels": sorted({str(p["architecture"]) for p in threadpool_info() if "architecture" in p}),
+        "kernels": kernels(),
         "python": platform.python_version(),
         "system": platform.system(),
         "minidl": minidl.__version__,
         "commit": commit(),
         **{name: version(name) for name in PACKAGES},
-    }  # fmt: skip
+    }
+
+
+def kernels() -> list[str]:
+    """Return the processors for which OpenBLAS has chosen its kernels."""
+    return sorted({str(p["architecture"]) for p in threadpool_info() if "architecture" in p})
 
 
 def processor() -> str:

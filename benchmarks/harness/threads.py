@@ -1,4 +1,4 @@
-"""The number of threads of all libraries, by environment variables that they read when they load."""
+"""The number of threads of all libraries, by environment variables."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Budget:
     least: int = 5
     most: int = 40
     warm_up: bool = True
-    """Whether two calls go before the rounds; where they do not, every call is of interest."""
+    """Whether a call goes before the rounds; where none does, every call is of interest."""
 
 
 def in_turn(rounds: Mapping[str, Callable[[], float]], budget: Budget) -> dict[str, list[float]]:

@@ -91,8 +91,8 @@ def play(
     Returns
     -------
     dict
-        ``"contestants"``: for each name the figures of ``describe``, the seconds of the first call
-        beyond those of the second (warm-up and compilation) and the cores it kept busy.
+        ``"contestants"``: for each name the figures of ``describe``, the seconds of the check,
+        which compiles, beyond those of a call, and the cores that it kept busy.
         ``"refused"``: for each contestant that failed or computes something else, the reason.
     """
     found: dict[str, dict[str, Any]] = {}
@@ -143,15 +143,20 @@ def prepare(workload: str, case: Case, name: str, warm_up: bool) -> dict[str, An
     try:
         problem = _problem(workload, json.dumps(case))
         task = module.CONTESTANTS[name].task(problem)
+        since, wrong = time.perf_counter(), None
+        found = task.check() if task.check is not None else task.call()
+        first = time.perf_counter() - since
         if task.check is not None:
-            wrong = module.disagreement(problem, task.check())
-            if wrong is not None:
-                return {"error": f"computes something else: {wrong}"}
+            wrong = module.disagreement(problem, found)
+        if wrong is not None:
+            return {"error": f"computes something else: {wrong}"}
         made: dict[str, Any] = {"parts": task.parts, "calls": 1}
         if warm_up:
-            first, second = _seconds(task), _seconds(task)
+            since = time.perf_counter()
+            task.call()
+            second = time.perf_counter() - since
             made["calls"] = max(1, math.ceil(SHORTEST / second))
-            made["first call"] = max(0.0, first - second)
+            made["compilation"] = max(0.0, first - second)
     except Exception as error:  # any failure of another library is reported, and the others go on
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     _tasks[name] = task
@@ -173,9 +178,3 @@ def forget() -> None:
     _tasks.clear()
     _problem.cache_clear()
     gc.collect()
-
-
-def _seconds(task: Task) -> float:
-    since = time.perf_counter()
-    task.call()
-    return time.perf_counter() - since

@@ -1,4 +1,4 @@
-"""``import`` of each library in a fresh process: seconds, and megabytes beyond the interpreter's."""
+"""``import`` in a fresh process: seconds, and megabytes beyond those of the interpreter."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ CONTESTANTS = {
     "PyTorch": Entry("torch", "torch"),
 }
 CODE = """
-import resource, time
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before, since = peak(), time.perf_counter()
+import time
+from harness.memory import peak_megabytes
+before, since = peak_megabytes(), time.perf_counter()
 import {module}
-print(time.perf_counter() - since, peak() - before)
+print(time.perf_counter() - since, peak_megabytes() - before)
 """
 
 
 def cases(quick: bool, data: str | None) -> list[Case]:
     """Return the two figures, which are measured together."""
-    return [{"figure": figure, "rounds": 2 if quick else 7} for figure in ("seconds", "megabytes")]
+    return [{"figure": figure, "rounds": 1 if quick else 7} for figure in ("seconds", "megabytes")]
 
 
 def contestants(case: Case) -> list[str]:

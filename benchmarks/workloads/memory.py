@@ -52,8 +52,8 @@ def measure(case: Case, names: list[str]) -> dict[str, Any]:
 def write_pixels(path: Path, rows: int) -> None:
     """Write random images with the course's keys: rows, and a fifth of them twice."""
     rng = np.random.default_rng(0)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, n in (("train", rows), ("valid", rows // 5), ("test", rows // 5)):
         arrays[f"X_{part}"] = rng.integers(0, 256, (n, 784), dtype=np.uint8)
         arrays[f"y_{part}"] = rng.integers(0, 26, n)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    np.savez(path, **arrays)

@@ -12,10 +12,10 @@ import numpy as np
 from harness.task import Entry
 from harness.timing import Budget
 from harness.workers import Case
-from workloads import step
-from workloads.step import Problem
 
 import minidl
+from workloads import step
+from workloads.step import Problem
 
 CONTESTANTS = {
     "minidl": Entry("ours.step"),

@@ -44,11 +44,11 @@ WORKLOADS = {
         Workload("imports", "seconds and megabytes", 1, 25),
         Workload("evaluate", "milliseconds", 1e3, 6, many_threads=True),
         Workload("simplex", "microseconds", 1e6, 1.3),
-        Workload("online", "microseconds an example", 1e6, 13),
-        Workload("step", "microseconds a step", 1e6, 16, many_threads=True),
-        Workload("memory", "megabytes", 1, 40),
-        Workload("real", "seconds an epoch", 1, 30),
-        Workload("grid", "seconds", 1, 420),
+        Workload("online", "microseconds an example", 1e6, 12),
+        Workload("step", "microseconds a step", 1e6, 20, many_threads=True),
+        Workload("memory", "megabytes", 1, 30),
+        Workload("real", "seconds an epoch", 1, 12),
+        Workload("grid", "seconds", 1, 360),
     )
 }
 

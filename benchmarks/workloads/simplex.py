@@ -22,6 +22,11 @@ from minidl.typing import Array
 SIZES = ((64, 26), (4096, 26), (64, 1000), (64, 32_000))
 DENSE, SPARSE = ("softmax", "relumax"), ("sparsemax", "entmax15")
 PARTIAL = 100
+REGULARIZED = {
+    "softmax": minidl.softmax,
+    "sparsemax": minidl.sparsemax,
+    "entmax15": minidl.entmax15,
+}
 
 CONTESTANTS = {
     "minidl": Entry("ours.simplex"),
@@ -72,11 +77,8 @@ class Problem:
 
     def map(self) -> SimplexMap:
         """Return minidl's map."""
-        maps: dict[str, SimplexMap] = {
-            "softmax": minidl.softmax, "relumax": minidl.relumax(self.b),
-            "sparsemax": minidl.sparsemax, "entmax15": minidl.entmax15,
-        }  # fmt: skip
-        return maps[self.what.removesuffix(" loss")]
+        name = self.what.removesuffix(" loss")
+        return minidl.relumax(self.b) if name == "relumax" else REGULARIZED[name]
 
     def loss(self) -> minidl.FenchelYoung | minidl.SmoothedNLL:
         """Return minidl's loss."""
@@ -84,7 +86,7 @@ class Problem:
             return minidl.CrossEntropy()
         if self.what == "relumax loss":
             return minidl.SmoothedNLL(self.map(), self.eps)
-        return minidl.FenchelYoung(self.map())
+        return minidl.FenchelYoung(REGULARIZED[self.what.removesuffix(" loss")])
 
 
 def problem(case: Case) -> Problem:
@@ -93,7 +95,7 @@ def problem(case: Case) -> Problem:
     n, k = case["n"], case["K"]
     z = (case["scale"] * rng.normal(size=(n, k))).astype(np.float32)
     dp = rng.normal(size=(n, k)).astype(np.float32)
-    return Problem(case["what"], z, dp, rng.integers(0, k, n))
+    return Problem(case["what"], z, dp, np.asarray(rng.integers(0, k, n)))
 
 
 def disagreement(problem: Problem, found: tuple[Any, Array]) -> str | None:
