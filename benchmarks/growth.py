@@ -24,17 +24,19 @@ from minidl.plots import figure, save
 from minidl.tables import Table
 from minidl.validation import require
 
-AXES: dict[str, tuple[int, ...]] = {
+Axes = dict[str, tuple[int, ...]]
+
+AXES: Axes = {
     "width": (16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
     "depth": (1, 2, 3, 5, 9),
     "batch": (1, 4, 16, 64, 256, 1024, 4096),
     "classes": (2, 10, 26, 100, 1000, 10_000, 32_000),
 }
-QUICK = {"width": (16, 256), "depth": (1, 3), "batch": (16, 64), "classes": (2, 100)}
+QUICK: Axes = {"width": (16, 256), "depth": (1, 3), "batch": (16, 64), "classes": (2, 100)}
 BOUND = "matrix products"
 
 
-def cases(axes: dict[str, tuple[int, ...]]) -> list[tuple[str, Case]]:
+def cases(axes: Axes) -> list[tuple[str, Case]]:
     """Return the points of each axis."""
     return [
         (axis, step.point(**{"width": 256, "classes": step.CLASSES, axis: value}))

@@ -56,7 +56,7 @@ def step(problem: StepProblem, *, seeds: int = 1) -> Task:
         return jax.lax.scan(one_step, state, (order, lrs))
 
     scan = jax.jit(epoch if seeds == 1 else jax.vmap(epoch, in_axes=(0, 0, None)))
-    rng, steps = np.random.default_rng(0), len(problem.y) // problem.batch
+    rng, steps = np.random.default_rng(0), problem.parts
     constant = jnp.full(steps, problem.lr, x.dtype)
 
     def start() -> Any:

@@ -104,7 +104,7 @@ def step(problem: StepProblem) -> Task:
     def epoch() -> None:
         network.train(rng.permutation(len(problem.y)).reshape(steps, -1))
 
-    return Task(epoch, check, steps)
+    return Task(epoch, check, problem.parts)
 
 
 def products(problem: StepProblem) -> Task:

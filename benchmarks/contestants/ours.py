@@ -53,7 +53,7 @@ def step(problem: StepProblem) -> Task:
         return [p.value for _, p in model.named_parameters()]
 
     epoch, _ = epochs(problem, slice(None))
-    return Task(epoch, check, -(-len(problem.y) // problem.batch))
+    return Task(epoch, check, problem.parts)
 
 
 def online(problem: OnlineProblem) -> Task:

@@ -90,7 +90,7 @@ def step(
         train(from_loader if loader else indexed(torch.randperm(len(y))))
         torch.set_flush_denormal(False)
 
-    return Task(epoch, check, -(-len(y) // problem.batch))
+    return Task(epoch, check, problem.parts)
 
 
 def online(problem: OnlineProblem) -> Task:

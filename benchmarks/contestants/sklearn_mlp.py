@@ -51,4 +51,4 @@ def step(problem: Problem) -> Task:
         pairs = zip(model.coefs_, model.intercepts_, strict=True)
         return [array for pair in pairs for array in pair]
 
-    return Task(lambda: fit(x, y), check, -(-len(y) // problem.batch))
+    return Task(lambda: fit(x, y), check, problem.parts)

@@ -17,6 +17,7 @@ CONTESTANTS = {
     "JAX": Entry("jax", "jax"),
     "PyTorch": Entry("torch", "torch"),
 }
+QUICK_ROUNDS = 3
 CODE = """
 import time
 from harness.memory import peak_megabytes
@@ -28,12 +29,15 @@ print(time.perf_counter() - since, peak_megabytes() - before)
 
 def cases(quick: bool, data: str | None) -> list[Case]:
     """Return the two figures, which are measured together."""
-    return [{"figure": figure, "rounds": 1 if quick else 7} for figure in ("seconds", "megabytes")]
+    return [
+        {"figure": figure, "rounds": QUICK_ROUNDS if quick else 7}
+        for figure in ("seconds", "megabytes")
+    ]
 
 
 def contestants(case: Case) -> list[str]:
-    """Return who takes part."""
-    return list(CONTESTANTS)
+    """Return who takes part: in a quick run only those of the targets."""
+    return list(CONTESTANTS) if case["rounds"] > QUICK_ROUNDS else ["minidl", "NumPy"]
 
 
 def measure(case: Case, names: list[str]) -> dict[str, Any]:

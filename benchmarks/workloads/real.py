@@ -54,10 +54,19 @@ def images(source: str, rows: int) -> minidl.Dataset:
     return minidl.load_dataset(source)
 
 
+class Images(Problem):
+    """A problem whose times are those of an epoch."""
+
+    @property
+    def parts(self) -> int:
+        """An epoch is not divided."""
+        return 1
+
+
 def problem(case: Case) -> Problem:
     """Return the images and a network of the case."""
     dataset = images(case["data"], case["rows"])
     split = dataset.train
     x, y = np.array(split.x[: case["rows"]]), split.y[: case["rows"]]
     sizes = (x.shape[1], case["width"], dataset.classes)
-    return Problem(sizes, 64, x, y, "Adam", case["l2"], scale=split.scale)
+    return Images(sizes, 64, x, y, "Adam", case["l2"], scale=split.scale)

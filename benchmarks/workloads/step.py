@@ -105,6 +105,11 @@ class Problem:
         return 1e-3 if self.optimizer == "Adam" else 0.1
 
     @property
+    def parts(self) -> int:
+        """The number of steps of an epoch: times are those of one step."""
+        return -(-len(self.y) // self.batch)
+
+    @property
     def order(self) -> Array:
         """The batches of the check, (steps, batch): those of ``minidl.fit(rng=0)``."""
         n = self.checked_steps * self.batch
