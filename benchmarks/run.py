@@ -37,9 +37,8 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("--only", nargs="+", metavar="NAME", help=f"of {', '.join(WORKLOADS)}")
     add("--quick", action="store_true", help="fewer cases, shorter: rough figures")
-    threads = sorted({1, cores()})
-    add("--threads", nargs="+", type=int_argument("threads"), default=threads,
-        help="for step and evaluate (default: 1 and all cores)")  # fmt: skip
+    add("--threads", nargs="+", type=int_argument("threads"), metavar="N",
+        help="for step and evaluate (default: 1 and all cores, with --quick 1)")  # fmt: skip
     add("--contestants", nargs="+", metavar="NAME", help="some of them (default: all)")
     add("--data", type=Path, metavar="PATH", help="for real: folder of IDX files or course .npz")
     add("--seconds", type=float_argument("seconds", low=0, open_low=True),
@@ -92,7 +91,8 @@ def main() -> int:
     settings = {"quick": args.quick, "seconds": seconds, "contestants": only}
     results = Results.open(out / "results.json", settings, environment(), again=args.again)
     data = None if args.data is None else str(args.data.absolute())
-    todo = jobs(args.only or list(WORKLOADS), args.threads, args.quick, data)
+    threads = args.threads or ([1] if args.quick else sorted({1, cores()}))
+    todo = jobs(args.only or list(WORKLOADS), threads, args.quick, data)
     todo = [job for job in todo if key(saved(job)) not in results.rows]
     try:
         measure(todo, only, seconds, args.quick, results)

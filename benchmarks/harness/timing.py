@@ -45,7 +45,10 @@ def alternate(
 
 @dataclass(frozen=True)
 class Budget:
-    """The number of rounds: at least ``least``, then more until the seconds are over."""
+    """The number of rounds: at least ``least``, then more until the seconds are over.
+
+    Where ``least`` rounds take more than three times the seconds, three are enough.
+    """
 
     seconds: float
     least: int = 5
@@ -60,12 +63,15 @@ def in_turn(rounds: Mapping[str, Callable[[], float]], budget: Budget) -> dict[s
     Each contestant is a function that runs a round and returns its seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in rounds}
-    end = time.perf_counter() + budget.seconds
-    done = 0
-    while rounds and done < budget.most and (done < budget.least or time.perf_counter() < end):
+    since, least = time.perf_counter(), budget.least
+    for done in range(budget.most):
+        passed = time.perf_counter() - since
+        if budget.seconds and passed > 3 * budget.seconds:
+            least = min(least, 3)
+        if done >= least and passed >= budget.seconds:
+            break
         for name, run in rounds.items():
             seconds[name].append(run())
-        done += 1
     return seconds
 
 

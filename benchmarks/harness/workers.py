@@ -14,6 +14,9 @@ import importlib
 import json
 import math
 import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -39,7 +42,7 @@ class Worker:
 
     def __init__(self, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(1, mp_context=context)
+        self.pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
         with pinned(threads):
             self(int)  # starts the process
 
@@ -130,6 +133,19 @@ def play(
 # In the worker processes.
 
 _tasks: dict[str, Task] = {}
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, and end when it has died."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @functools.lru_cache(maxsize=1)
