@@ -28,7 +28,7 @@ from workloads.registry import WORKLOADS, Job, in_pools, jobs
 from minidl.cli import Interrupted, Parser, float_argument, int_argument, run_main
 from minidl.validation import did_you_mean, require
 
-SECONDS, QUICK_SECONDS = 8.0, 0.5
+SECONDS, QUICK_SECONDS = 6.0, 0.5
 
 
 def make_parser() -> Parser:

@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -47,8 +47,20 @@ class Worker:
             self(int)  # starts the process
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a function of a module in the process, and return its result."""
-        return self.pool.submit(function, *arguments).result()
+        """Call a function of a module in the process, and return its result.
+
+        Raises
+        ------
+        OSError
+            If the process has died.
+        """
+        try:
+            return self.pool.submit(function, *arguments).result()
+        except BrokenExecutor as error:
+            raise OSError(
+                "a worker process died (out of memory?); what was measured is kept, the same "
+                "command goes on"
+            ) from error
 
     def close(self) -> None:
         """End the process."""

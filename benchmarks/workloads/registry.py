@@ -23,7 +23,7 @@ class Workload:
     factor: float
     """Multiplies the measured values for the unit."""
     cost: float
-    """Seconds of a case at the default time box of 8 seconds, roughly, for the time left."""
+    """Seconds of a case at the default time box, roughly, for the time left."""
     many_threads: bool = False
     """Whether it is also measured on all cores."""
 
