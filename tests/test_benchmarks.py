@@ -101,8 +101,10 @@ def test_results_of_other_settings_are_refused(load, monkeypatch, tmp_path):
     results, path = load("harness.results").Results, tmp_path / "results.json"
     row = {"workload": "step", "case": {}, "threads": 1}
     results(path, {"seconds": 1}, {"numpy": "2.0", "commit": "a"}).add(row)
-    kept = results.open(path, {"seconds": 1}, {"numpy": "2.0", "commit": "b"}, again=False)
-    assert (list(kept.rows.values()), kept.environment["commit"]) == ([row], "a")
+    kept = results.open(path, {"seconds": 1}, {"numpy": "2.0", "commit": "a"}, again=False)
+    assert list(kept.rows.values()) == [row]
+    with pytest.raises(ValueError, match="commit = 'a', not 'b'"):
+        results.open(path, {"seconds": 1}, {"numpy": "2.0", "commit": "b"}, again=False)
     with pytest.raises(ValueError, match="seconds = 1, not 2: --again measures anew"):
         results.open(path, {"seconds": 2}, {"numpy": "2.0"}, again=False)
     with pytest.raises(ValueError, match=re.escape("numpy = '2.0', not '3.0'")):

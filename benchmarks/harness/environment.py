@@ -61,10 +61,17 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout, marked if files were changed; None without git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=8", "--exclude=*"]
+    """Return the last commit that changed the library, marked if files differ; None without git."""
+    last = git("log", "-1", "--format=%h", "--abbrev=8", "--", "minidl")
+    return f"{last}, changed" if last and git("status", "--porcelain", "--", "minidl") else last
+
+
+def git(*arguments: str) -> str | None:
+    """Return the output of git, or None where there is none."""
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
     except OSError:
         return None
     return done.stdout.strip() or None

@@ -42,8 +42,8 @@ class Results:
         Raises
         ------
         ValueError
-            If the file has results of other settings, another machine or other versions; names
-            the first difference.
+            If the file has results of other settings, another machine or other versions, also of
+            minidl; names the first difference.
         """
         made = cls(path, settings, environment)
         if again or not path.exists():
@@ -55,12 +55,11 @@ class Results:
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(f"{path} is not a file of results ({error}); remove it") from error
         for name, value in {**settings, **environment}.items():
-            if name != "commit" and before.get(name) != value:
+            if before.get(name) != value:
                 raise ValueError(
                     f"{path} has results with {name} = {before.get(name)!r}, not {value!r}: "
                     "--again measures anew, --out keeps them"
                 )
-        made.environment = content["environment"]
         return made
 
     def add(self, row: Row) -> None:

@@ -27,6 +27,9 @@ def pin(threads: int) -> None:
         f"--xla_cpu_multi_thread_eigen={many} intra_op_parallelism_threads={threads}"
     )
     os.environ["JAX_PLATFORMS"] = "cpu"
+    # torch.compile: no helper processes beside the contestants, and nothing compiled before.
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     os.environ.pop("OPENBLAS_CORETYPE", None)
     os.environ.pop("OPENBLAS_L2_SIZE", None)
 
