@@ -14,9 +14,10 @@ from harness.threads import pin  # isort: skip
 
 pin(1)  # before NumPy loads
 
+import gc
 import importlib.util
 import multiprocessing
-import resource
+import tempfile
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -223,50 +224,47 @@ def measure_score(args: Any) -> dict[str, Any]:
     return figures
 
 
-def peak(
-    name: str, data: str, rows: int, dtype: str, width: int, batch: int
-) -> tuple[float, float]:
-    """Return the megabytes of the process before fit, and its peak after it."""
-    x, y, *_ = table(data, rows, dtype)
+def peak(name: str, folder: Path, width: int, batch: int) -> tuple[float, float]:
+    """Return the megabytes of the process before fit, and at most during it (Linux)."""
+    x, y = np.load(folder / "x.npy"), np.load(folder / "y.npy")
     model = candidate(name, width, batch, 2)
-    candidate(name, width, batch, 1).fit(x[:1000], np.resize(np.unique(y), 1000))  # imports
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        before = resident()
+        candidate(name, width, batch, 1).fit(x[:1000], np.resize(np.unique(y), 1000))  # imports
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the old peak
+        before = resident("VmRSS")
         model.fit(x, y)
-    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return before, resident("VmHWM")
 
 
-def resident() -> float:
-    """Return the memory of this process now, in megabytes (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize() / 2**20
+def resident(name: str) -> float:
+    """Return the memory of this process in megabytes: ``VmRSS`` now, ``VmHWM`` its peak."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition(f"{name}:")[2].split()[0]) / 1024
 
 
 def measure_memory(args: Any) -> dict[str, Any]:
     """Return the peak memory of fit, each in a process of its own."""
     figures: dict[str, Any] = {}
     known = names()
-    shown = Table(["data", "rows", "dtype", "candidate", "before", "peak", "more"], "MB of fit")
+    shown = Table(
+        ["data", "rows", "x", "dtype", "candidate", "before", "peak", "more"], "MB of fit"
+    )
     context = multiprocessing.get_context("spawn")
     for data in args.data:
         for dtype in args.dtype:
-            for name in known:
-                with ProcessPoolExecutor(1, mp_context=context) as pool:
-                    job = pool.submit(
-                        peak, name, data, args.rows, dtype, args.widths[0], args.batch[0]
-                    )
-                    before, most = job.result()
-                shown.add(
-                    data,
-                    args.rows,
-                    dtype,
-                    name,
-                    f"{before:.0f}",
-                    f"{most:.0f}",
-                    f"{most - before:.0f}",
-                )
-                figures[f"{data}, {dtype}, {name}"] = {"before": before, "peak": most}
+            with tempfile.TemporaryDirectory() as folder:
+                x, y, *_ = table(data, args.rows, dtype)
+                for file, array in (("x.npy", x), ("y.npy", y)):
+                    np.save(Path(folder) / file, array)
+                for name in known:
+                    with ProcessPoolExecutor(1, mp_context=context) as pool:
+                        sizes = args.widths[0], args.batch[0]
+                        before, most = pool.submit(peak, name, Path(folder), *sizes).result()
+                    cells = (f"{megabytes:.0f}" for megabytes in (before, most, most - before))
+                    shown.add(data, args.rows, f"{x.nbytes / 2**20:.0f}", dtype, name, *cells)
+                    figures[f"{data}, {dtype}, {name}"] = {"before": before, "peak": most}
     shown.show()
     return figures
 
@@ -280,7 +278,7 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=["float32", "float64"])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 32, 64, 128, 256])
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 200])
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=10, help="for --what score")
     parser.add_argument("--threads", type=int, default=1)

@@ -48,6 +48,7 @@ from minidl.init import zeros
 from minidl.plots import Panel, contact_sheet, line_plot
 from minidl.tables import Table
 
+OUT = Path("runs/q1_logistic")
 COMPONENTS = 90  # as in a published report, where they hold 0.9315 of the variance
 
 
@@ -355,7 +356,7 @@ def draw_features(dataset: Dataset, counts: Sequence[int], args: argparse.Namesp
 
 
 def main() -> int:
-    parser = make_parser(__doc__.splitlines()[0], "runs/q1_logistic", dtype="float64")
+    parser = make_parser(__doc__.splitlines()[0], str(OUT), dtype="float64")
     add_number(parser, "--lr", 1e-4, "learning rate", low=0, open_low=True)
     add_number(parser, "--l2", 1e-5, "L2 penalty", low=0)
     add_number(parser, "--l1", 0.0, "L1 penalty, by a proximal step after each block of 64", low=0)
@@ -376,6 +377,8 @@ def main() -> int:
     check_shard(parser, args, args.grid or args.features_table, "--grid or --features-table")
     if args.compare and not args.grid:
         parser.error("--compare needs --grid")
+    if args.out == OUT and (args.grid or args.features_table):
+        args.out = Path(f"{OUT}-grid" if args.grid else f"{OUT}-features")
     dataset = load(args)
     if args.grid:
         return run_grid(dataset, args)

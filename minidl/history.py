@@ -107,6 +107,7 @@ class History:
         self.best_snapshot: Snapshot | None = None
         self.last_snapshot: Snapshot | None = None
         self._model: weakref.ref[Layer] | None = None
+        self._best: Epoch | None = None  # of the records so far, once one was appended
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}  # a weak reference cannot be copied
@@ -176,9 +177,15 @@ class History:
 
     def append(self, record: Epoch, model: Layer) -> None:
         """Add a record; keep a copy of the state of ``model`` if the record is the best so far."""
+        best = (self._best or self.best) if self.records else record
         self.records.append(record)
-        if self.best is record and self.score(record) > -math.inf:
-            self.best_snapshot = model.snapshot()
+        score, highest = self.score(record), self.score(best)
+        if best is record or score > highest or (score == highest and self.ties == "last"):
+            self._best = record
+            if score > -math.inf:
+                self.best_snapshot = model.snapshot()
+        else:
+            self._best = best
 
     def restore_best(self, model: Layer) -> None:
         """Set the parameters and buffers of ``model`` to those after the best epoch."""

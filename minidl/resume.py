@@ -64,6 +64,7 @@ class RunState:
         self._saved = 0  # the epoch of the state in the file
         self._moments: list[_Moment] = []
         self._order: dict[str, Any] = {}
+        self._states: list[dict[str, Any]] = []
         if resume and path is None:
             raise ValueError(f"{owner}: resume=True needs checkpoint=PATH")
         for run in runs:
@@ -89,6 +90,7 @@ class RunState:
         self.ended = ended
         self._moments = [_Moment(run) for run in self.runs if isinstance(run.optimizer, Optimizer)]
         self._order = _order_state(self.rng)
+        self._states = [copy.deepcopy(part.state()) for part in self.parts]
         epoch = self._epoch
         due = ended or epoch % self.every == 0 or epoch == self.runs[0].epochs
         if self.path is not None and epoch > self._saved and due:
@@ -98,8 +100,13 @@ class RunState:
     def rewind(self) -> None:
         """Set the runs back to the start of an epoch that did not end."""
         undone = [moment.rewind() for moment in self._moments]
-        if undone and all(undone) and self._order:
+        if not (undone and all(undone)):
+            return
+        if self._order:
             _set_order(self.rng, self._order)
+        for part, state in zip(self.parts, self._states, strict=True):
+            if state:
+                part.load_state(state)
 
     def rewind_run(self, run: Run) -> None:
         """Set one run back to the start of an epoch, while the others go on."""

@@ -40,8 +40,7 @@ SHOTS = [(name, shot) for name, subject in kills.SUBJECTS.items() for shot in su
 def test_kills(tmp_path, check, name, shot):
     if not (ALL or (shot == "SIGKILL" and name in SAMPLE)):
         pytest.skip("only with MINIDL_ATTACK=all")
-    many = 5 if ", " in name else 20
-    check(kills.attack(write_data(tmp_path), name, shot, many if ALL else 1))
+    check(kills.attack(write_data(tmp_path), name, shot, 20 if ALL else 1))
 
 
 def test_pairs(tmp_path, check):

@@ -179,7 +179,7 @@ CONSTANTS = [0.1, 0.7, 1 / 3, 1e-300, -1e-9, 12345.678, 1e15 / 3, 1e300, 0.0, -0
 
 @given(
     constants=st.lists(st.sampled_from(CONSTANTS) | st.floats(-1e30, 1e30), min_size=1, max_size=6),
-    n=st.sampled_from([1, 2, 3, 10, 97, 4095, 4096, 4097, 9001]),
+    n=st.sampled_from([1, 2, 3, 10, 97, 511, 512, 513, 4097]),
     dtype=st.sampled_from(["float32", "float64"]),
 )
 @example(constants=CONSTANTS, n=1000, dtype="float64")
@@ -218,7 +218,7 @@ def test_constant_pixels_become_0_exactly(value, n, scale):
 
 def test_a_feature_that_varies_in_one_row_is_not_constant():
     """The row may be the first, the last, or the first of a chunk."""
-    for row in (0, 1, 4095, 4096, 8999):
+    for row in (0, 1, 511, 512, 8999):
         x = np.full((9000, 2), 0.1)
         x[row, 0] = 0.2
         after = Standardize().fit_transform(minidl.Dataset((x, np.zeros(9000, int)))).train.x

@@ -92,7 +92,7 @@ def test_the_grid_of_twelve_resumes(folder):
     args = ("--grid", "--epochs", 2, "--jobs", 2, "--features", "pca")
     done = run(folder, "q1_logistic.py", *args)
     assert done.returncode == 0, done.stderr
-    out = folder / "runs/q1_logistic"
+    out = folder / "runs/q1_logistic-grid"
     rows = (out / "table.csv").read_text().splitlines()
     assert (
         rows[0]
@@ -193,7 +193,7 @@ def test_axes_of_the_grid_and_its_comparison(folder):
     args = ("--grid", "--epochs", 1, "--jobs", 1, "--features", "pool", "--learning-rates", 0.001, "--l2s", 1e-5, 0.5, "--compare", "grid.csv")  # fmt: skip
     done = run(folder, "q1_logistic.py", *args)
     assert done.returncode == 0, done.stderr
-    rows = [row.split(",") for row in (folder / "runs/q1_logistic/table.csv").read_text().splitlines()]  # fmt: skip
+    rows = [row.split(",") for row in (folder / "runs/q1_logistic-grid/table.csv").read_text().splitlines()]  # fmt: skip
     assert rows[0][-2] == "published"
     assert [row[-2] for row in rows[1:]] == ["0.7201", "", "0.5000", ""]
     assert "matched by learning_rate, l2, features" in done.stdout
@@ -206,7 +206,7 @@ def test_the_table_of_features(folder):
     args = ("--features-table", "--component-counts", 3, 20, "--epochs", 1, "--jobs", 1)
     done = run(folder, "q1_logistic.py", *args)
     assert done.returncode == 0, done.stderr
-    out = folder / "runs/q1_logistic"
+    out = folder / "runs/q1_logistic-features"
     rows = [row.split(",") for row in (out / "table.csv").read_text().splitlines()]
     assert [row[:2] for row in rows[1:]] == [["raw", "784"], ["pool", "196"], ["pca 3", "3"], ["pca 20", "20"]]  # fmt: skip
     assert 0 < float(rows[3][2]) < float(rows[4][2]) < 1
@@ -279,6 +279,19 @@ def test_a_finished_run_is_not_replaced_by_another(folder):
     assert results(folder / "p") == before  # it is not shortened
     assert run(folder, "q1_logistic.py", "--epochs", 4, "--out", "p").returncode == 0
     assert len(results(folder / "p")[1]) == 6
+
+
+def test_a_grid_and_a_single_run_do_not_share_a_folder(folder):
+    small = ("--epochs", 1, "--learning-rates", 0.01, "--l2s", 0, "--features", "pool", "--jobs", 1)
+    single, grid = (*small, "--out", "p"), (*small, "--grid", "--out", "g")
+    assert run(folder, "q1_logistic.py", *single).returncode == 0
+    assert run(folder, "q1_logistic.py", *grid).returncode == 0
+    before = [(folder / out / "scores.json").read_bytes() for out in "pg"]
+    for args in ((*single[:-1], "g"), (*grid[:-1], "p")):
+        done = run(folder, "q1_logistic.py", *args)
+        assert done.returncode == 2
+        assert "holds other results: those of a" in done.stderr
+    assert [(folder / out / "scores.json").read_bytes() for out in "pg"] == before
 
 
 def test_two_single_runs_in_one_folder(folder):

@@ -1,5 +1,6 @@
 """Runs that are stopped at any moment and resumed end with the bits of runs that were not."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -130,6 +131,39 @@ def test_ctrl_c_in_process_goes_back_to_the_start_of_the_epoch(order, restore_be
     assert (model.theta == history.best_snapshot.theta).all() == (restore_best or history.best.epoch == 3)  # fmt: skip
     fit(model, DATA, CrossEntropy(), optimizer, **options)
     assert outcome(model, history) | {"steps": optimizer.steps} == expected
+
+
+class Batches(Callback):
+    """Counts the batches; its state is what it counts with."""
+
+    def __init__(self, stop):
+        self.counts, self.stop = [0], stop
+
+    def on_batch(self, run):
+        self.counts[0] += 1
+        if self.counts[0] == self.stop:
+            self.stop = None
+            raise KeyboardInterrupt
+
+    def state(self):
+        return {"counts": self.counts}
+
+    def load_state(self, state):
+        self.counts = state["counts"]
+
+
+@pytest.mark.parametrize("train", ["fit", "fit_online"])
+def test_ctrl_c_in_process_goes_back_in_the_callbacks_too(train):
+    model, history = Sequential(Linear(6, 3), rng=0), History()
+    counter = Batches(13 if train == "fit" else 6)
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt):
+            if train == "fit":
+                fit(model, DATA, CrossEntropy(), Adam(model), epochs=4, batch_size=16, rng=0, history=history, callbacks=[counter])  # fmt: skip
+            else:
+                fit_online(model, DATA, CrossEntropy(), lr=0.1, epochs=4, rng=0, history=history, callbacks=[counter])  # fmt: skip
+    assert len(history) == 5
+    assert counter.counts == [4 * (5 if train == "fit" else 2)]  # a block is a batch
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -2,9 +2,13 @@
 
 import csv
 import json
+import math
+import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minidl
 from minidl import Callback, CrossEntropy, Dataset, Dropout, Linear, ReLU, Sequential, checkpoint
@@ -288,6 +292,25 @@ def test_history_files(data, tmp_path):
     ]  # no leftovers
     with pytest.raises(ValueError, match="no epoch is recorded"):
         _ = History().best
+
+
+@given(
+    figures=st.lists(st.sampled_from([math.nan, -math.inf, 0.1, 0.2, 0.3, math.inf]), min_size=1),
+    ties=st.sampled_from(["first", "last"]),
+    mode=st.sampled_from(["min", "max"]),
+    cut=st.integers(0, 20),
+)
+def test_the_kept_weights_are_those_of_the_best_record(figures, ties, mode, cut):
+    model, history = Linear(1, 1, rng=0), History(monitor="score", mode=mode, ties=ties)
+    for i, figure in enumerate(figures):
+        model.theta[:] = i
+        history.append(Epoch(i, 0.0, 0.1, {"score": figure}), model)
+        if i == cut:
+            history = pickle.loads(pickle.dumps(history))
+    if history.score(history.best) > -math.inf:
+        assert history.best_snapshot.theta[0] == history.best.epoch
+    else:
+        assert history.best_snapshot is None
 
 
 @pytest.mark.parametrize(("ties", "best"), [("first", 1), ("last", 2)])

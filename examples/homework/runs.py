@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl.cli import Interrupted
-from minidl.grid.folder import claimed_by_run
+from minidl.grid.folder import RUN, claimed_by_run
 from minidl.settings import describe
 
 NO_SETTINGS = {"out", "epochs", "jobs", "shard", "executor", "compare"}
@@ -18,7 +18,7 @@ NO_SETTINGS = {"out", "epochs", "jobs", "shard", "executor", "compare"}
 
 @contextlib.contextmanager
 def single_run(
-    args: argparse.Namespace, *names: str, record: str = "run.json"
+    args: argparse.Namespace, *names: str, record: str = RUN
 ) -> Iterator[list[dict[str, Any]]]:
     """Claim the folder ``args.out`` for a run with these flags.
 

@@ -17,6 +17,7 @@ from minidl.settings import first_difference
 from minidl.validation import require
 
 RECORD = "grid.json"
+RUN = "run.json"
 ALL = "results*.jsonl"
 WHOLE = "results.jsonl"
 
@@ -27,7 +28,7 @@ def claimed(out: Path, contents: dict[str, Any], shard: Shard | None = None) -> 
 
     More values on an axis are accepted, and any change while no run has ended. Shards write
     files of their own, at the same time; a run of the whole grid is alone in the folder. A lock
-    ends with its process.
+    ends with its process. A folder with a single run is refused.
 
     Yields
     ------
@@ -52,6 +53,8 @@ def claimed(out: Path, contents: dict[str, Any], shard: Shard | None = None) -> 
             other = recorded is not None and _difference(recorded, contents)
             if other and kept(out):
                 raise _taken(out, other)
+            if (out / RUN).exists() and any(out.glob("*checkpoint*.npz")):
+                raise _taken(out, f"those of a single run, see {RUN}")
             _check_free(out, shard=None if other else shard)
             held.enter_context(_lock(out / name))
             if recorded != contents:
@@ -63,7 +66,8 @@ def claimed(out: Path, contents: dict[str, Any], shard: Shard | None = None) -> 
 def claimed_by_run(record: Path, settings: Mapping[str, Any], *files: Path) -> Iterator[None]:
     """Record the settings of one run in a file, and lock it in this context.
 
-    ``files`` are what the run keeps: while one of them exists, other settings are refused.
+    ``files`` are what the run keeps: while one of them exists, other settings are refused. A
+    folder with results of a grid is refused too.
 
     Raises
     ------
@@ -78,6 +82,8 @@ def claimed_by_run(record: Path, settings: Mapping[str, Any], *files: Path) -> I
     contents = json.loads(json.dumps({"axes": {}, "settings": settings}))
     with contextlib.ExitStack() as held:
         with library.FileLock(record.parent / ".claim.lock"):
+            if kept(record.parent):
+                raise _taken(record.parent, f"those of a grid, see {RECORD}")
             recorded = _recorded(record)
             held.enter_context(_lock(record))
             if recorded is not None and any(file.exists() for file in files):

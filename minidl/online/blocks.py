@@ -33,6 +33,9 @@ from minidl.online.tails import KERNELS, make_tails
 from minidl.optim import flush_weights
 from minidl.typing import Array
 
+ALIGNED = 16
+"""Entries to whose multiple rows are filled up: 64 bytes of float32, a line of the cache."""
+
 
 def max_block_size(run: OnlineRun, block_size: int) -> int:
     """Return ``block_size``, or less where weight decay would shrink c by more than 1000."""
@@ -95,16 +98,25 @@ class PerceptronSteps:
 
     def __init__(self, run: OnlineRun, split: Split) -> None:
         self.run, self.split, self.lr = run, split, np.array(run.lr, run.model.dtype)
-        self.w = np.ascontiguousarray(run.first_weights.T)
-        self.rows, self.before = list(self.w), np.empty_like(self.w)
+        weights = run.first_weights.T
+        # Columns of zeros, so that all rows begin at the same offset in a cache line.
+        width = -(-weights.shape[1] // ALIGNED) * ALIGNED
+        self.w = np.zeros((len(weights), width), weights.dtype)
+        self.used = self.w[:, : weights.shape[1]]
+        self.used[:] = weights
+        self.rows, self.before = list(self.w), np.empty_like(self.used)
+        self._x = self.w[:0]
 
     def step(self, index: Array) -> list[float]:
-        labels = self.split.y[index]
-        x = np.ones((len(index), self.w.shape[1]), self.w.dtype)
+        n, labels = len(index), self.split.y[index]
+        if n > len(self._x):
+            self._x = np.zeros((n, self.w.shape[1]), self.w.dtype)
+            self._x[:, : self.used.shape[1]] = 1  # the bias is the last column that is used
+        x = self._x[:n]
         self.split.rows(index, out=x[:, : self.run.first.in_features])
-        z = np.empty((len(index), len(self.w)), self.w.dtype)
+        z = np.empty((n, len(self.w)), self.w.dtype)
         w, rows, add, subtract = self.w, self.rows, np.add, np.subtract
-        self.before[:] = w
+        self.before[:] = self.used
         with np.errstate(over="ignore", invalid="ignore"):
             changes = x if self.lr == 1 else x * self.lr
             for label, xt, change, zt in zip(labels.tolist(), x, changes, z, strict=True):
@@ -119,7 +131,7 @@ class PerceptronSteps:
         return [loss]
 
     def write_back(self) -> None:
-        self.run.first_weights[:] = self.w.T
+        self.run.first_weights[:] = self.used.T
 
 
 class BlockSteps:

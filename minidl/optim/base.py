@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from minidl.schedules import Schedule
 
-BLOCK = 32_768
-"""Entries in a block: parameters, gradient, moments and scratch fit into a level 2 cache."""
+BLOCK = 131_072
+"""Entries in a block: so many that calls cost little, so few that a block stays in cache."""
 
 FLUSH_EVERY = 50
 """Steps between two flushes of numbers that are about to become denormal."""

@@ -87,6 +87,7 @@ class Differences:
         """Step 1."""
         a, settings, noise = along(self.gradients[name], u), self.settings, self._rounding[name]
         before: tuple[float, float, float] | None = None
+        error = math.inf
         for k, h in enumerate(settings.steps(u)):
             slopes = self._slopes(name, u, h)
             central, *sides = slopes
@@ -95,6 +96,8 @@ class Differences:
             tolerance = settings.atol + settings.rtol * size + noise / h
             if k >= settings.precision.sure and noise / h > 0.1 * tolerance:
                 break  # the step is too small to prove anything
+            if noise / h > error:
+                break  # its rounding would hide the error that a larger step has shown
             numeric, step = central, h
             low, high = min(sides) - tolerance, max(sides) + tolerance
             error = abs(a - numeric)
@@ -138,17 +141,15 @@ class Differences:
 
     @cached_property
     def typical(self) -> dict[str, float]:
-        """The root mean square of each gradient."""
-        return {name: rms(gradient) for name, gradient in self.gradients.items()}
+        """The root mean square of each gradient; entries that are not finite are left out."""
+        return {name: rms(finite(gradient)) for name, gradient in self.gradients.items()}
 
     @cached_property
     def _rounding(self) -> dict[str, float]:
         """The rounding in a difference, from the outputs and from the step itself."""
-        y = np.where(np.isfinite(self.wide_output), self.wide_output, 0)
-        outputs = np.linalg.norm(self.dy.astype(np.float64) * y)
+        outputs = np.linalg.norm(finite(self.dy.astype(np.float64) * self.wide_output))
         steps = {
-            name: np.linalg.norm((np.where(np.isfinite(x), x, 0) * self.gradients[name]).ravel())
-            for name, x in self.wide.items()
+            name: np.linalg.norm(finite(x * self.gradients[name])) for name, x in self.wide.items()
         }
         unit = self.settings.precision.unit
         return {name: float(outputs + step) * unit for name, step in steps.items()}
@@ -178,6 +179,11 @@ def along(gradient: Array, u: Direction) -> float:
 def rms(x: Array) -> float:
     """Return the root mean square of the entries."""
     return float(np.linalg.norm(x.ravel())) / math.sqrt(max(x.size, 1))
+
+
+def finite(x: Array) -> Array:
+    """Return the entries that are finite, as a vector."""
+    return x[np.isfinite(x)]
 
 
 def wide(tensors: Tensors) -> dict[str, Array]:

@@ -51,7 +51,7 @@ SUBJECTS = {
         if not (function == "fit" and kind == "compounding")
     },
 }
-"""By name. The trainings by each kind of ``rng`` share their number of shots."""
+"""By name."""
 
 
 def attack(folder: Path, name: str, shot: str, n: int, seed: int = 0) -> Tally:
@@ -74,7 +74,8 @@ def attack(folder: Path, name: str, shot: str, n: int, seed: int = 0) -> Tally:
         failure = None
         if shot != "SIGKILL":
             process.stderr = stderr.replace("KeyboardInterrupt", "")
-            failure = explained(process, 0, 2, 130, -signal.SIGINT)
+            # The signal itself while Python starts or ends, outside the command's own code.
+            failure = explained(process, 0, 2, 130, -signal.SIGINT, -signal.SIGTERM)
         again = run(folder, subject.script, *subject.args, "--out", out)
         failure = failure or explained(again, 0)
         if not failure and subject.outcome(folder / out) != expected:

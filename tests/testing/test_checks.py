@@ -312,6 +312,28 @@ def test_rounding_is_distinguished_from_an_error():
     assert not check_layer(wrong, np.full((1, 3), 0.5, np.float32))
 
 
+@pytest.mark.parametrize(("scale", "factor"), [(1e6, 1.01), (1e8, 2), (1e8, 10)])
+def test_rounding_does_not_hide_an_error_that_a_larger_step_shows(scale, factor):
+    class Shift(Layer):
+        def forward(self, x, *, train=False):
+            return x - 1, lambda dy: factor * dy
+
+    assert not check_layer(Shift(), scale * X)
+
+
+def test_an_entry_that_is_not_finite_is_the_only_wrong_one():
+    def derivative(x):
+        slopes = np.cos(x)
+        slopes[2, 3] = np.nan
+        return slopes
+
+    check = check_layer(Elementwise(np.sin, derivative), X)["input"]
+    assert (check.worst.index, "the worst of 1 wrong among 30" in str(check.worst)) == (
+        (2, 3),
+        True,
+    )
+
+
 # Code in other styles
 
 
