@@ -18,6 +18,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from functools import partial
@@ -150,6 +151,7 @@ _tasks: dict[str, Task] = {}
 def _begin() -> None:
     """Leave Ctrl-C to the parent, and end when it has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module="torch")  # on the caches that are switched off
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
