@@ -2,7 +2,7 @@
 
     python benchmarks/run.py                       # all workloads: about 25 minutes on two cores
     python benchmarks/run.py --quick               # a rough picture in two minutes
-    python benchmarks/run.py --only step online --threads 1
+    python benchmarks/run.py --only step,online --threads 1
 
 Writes results.json, performance.md and step.png. Each case is written when it is measured; after
 Ctrl-C the same command goes on. Contestants that are not installed are named and left out, and
@@ -19,11 +19,12 @@ from typing import Any
 
 from harness.commands import ROOT
 from harness.environment import environment
+from harness.jobs import Job, in_pools, jobs
 from harness.report import write_report
 from harness.results import Results, key
 from harness.targets import verdicts
 from harness.threads import cores
-from workloads.registry import WORKLOADS, Job, in_pools, jobs
+from workloads import WORKLOADS
 
 from minidl.cli import Interrupted, Parser, float_argument, int_argument, run_main
 from minidl.validation import did_you_mean, require
@@ -31,15 +32,20 @@ from minidl.validation import did_you_mean, require
 SECONDS, QUICK_SECONDS = 6.0, 0.5
 
 
+def names(text: str) -> list[str]:
+    """Return the names in a list with commas."""
+    return [name.strip() for name in text.split(",")]
+
+
 def make_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
-    add("--only", nargs="+", metavar="NAME", help=f"of {', '.join(WORKLOADS)}")
+    add("--only", type=names, metavar="NAME,...", help=f"of {', '.join(WORKLOADS)}")
     add("--quick", action="store_true", help="fewer cases, shorter: rough figures")
     add("--threads", nargs="+", type=int_argument("threads"), metavar="N",
         help="for step and evaluate (default: 1 and all cores, with --quick 1)")  # fmt: skip
-    add("--contestants", nargs="+", metavar="NAME", help="some of them (default: all)")
+    add("--contestants", type=names, metavar="NAME,...", help="some of them (default: all)")
     add("--data", type=Path, metavar="PATH", help="for real: folder of IDX files or course .npz")
     add("--seconds", type=float_argument("seconds", low=0, open_low=True),
         help=f"time box of a case, once each was warmed up (default {SECONDS:g})")  # fmt: skip
@@ -92,15 +98,18 @@ def main() -> int:
     results = Results.open(out / "results.json", settings, environment(), again=args.again)
     data = None if args.data is None else str(args.data.absolute())
     threads = args.threads or ([1] if args.quick else sorted({1, cores()}))
-    todo = jobs(args.only or list(WORKLOADS), threads, args.quick, data)
+    chosen = [w for name, w in WORKLOADS.items() if not args.only or name in args.only]
+    todo = jobs(chosen, threads, args.quick, data)
+    if args.again:
+        results.drop(saved(job) for job in todo)
     todo = [job for job in todo if key(saved(job)) not in results.rows]
     try:
         measure(todo, only, seconds, args.quick, results)
     except KeyboardInterrupt as error:
         raise Interrupted(
-            f"{len(results.rows)} cases are kept, the same command goes on"
+            f"{len(results.rows)} cases are kept, the same command (without --again) goes on"
         ) from error
-    write_report(out, results)
+    write_report(out, results, WORKLOADS.values())
     return summary(out, results)
 
 

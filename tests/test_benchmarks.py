@@ -110,6 +110,9 @@ def test_results_of_other_settings_are_refused(load, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=re.escape("numpy = '2.0', not '3.0'")):
         results.open(path, {"seconds": 1}, {"numpy": "3.0"}, again=False)
     assert results.open(path, {"seconds": 2}, {}, again=True).rows == {}
+    kept = results.open(path, {"seconds": 1}, {"numpy": "2.0"}, again=True)
+    kept.drop([row])
+    assert kept.rows == {}
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="is not a file of results"):
         results.open(path, {}, {}, again=False)
@@ -198,7 +201,7 @@ def test_a_refusal_is_reported_by_name(load, monkeypatch, tmp_path, capsys):
     environment = load("harness.environment").environment()
     results = load("harness.results").Results(tmp_path / "results.json", {}, environment)
     results.add(row)
-    load("harness.report").write_report(tmp_path, results)
+    load("harness.report").write_report(tmp_path, results, [])
     assert run.summary(tmp_path, results) == 1
     assert "refused: NumPy loop" in capsys.readouterr().err
     text = (tmp_path / "performance.md").read_text(encoding="utf-8")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from workloads.registry import WORKLOADS, Workload
-
+from harness.jobs import Workload
 from harness.results import Results, Row
 from harness.targets import verdicts
 from minidl.files import write_text
@@ -23,14 +22,12 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def write_report(folder: Path, results: Results) -> None:
+def write_report(folder: Path, results: Results, workloads: Iterable[Workload]) -> None:
     """Write ``performance.md``, and ``step.png`` where steps were measured."""
     sections = [machine(results), targets(results)]
     if draw(folder / "step.png", results):
         sections.append("![Ratio of the times of a step against width](step.png)\n")
-    sections += [
-        workload_section(w, results) for w in WORKLOADS.values() if any(results.of(w.name))
-    ]
+    sections += [workload_section(w, results) for w in workloads if any(results.of(w.name))]
     if paid := break_even(results):
         sections.append(paid)
     write_text(folder / "performance.md", "\n".join(["# Measured", "", *sections]))
@@ -102,7 +99,7 @@ def workload_section(workload: Workload, results: Results) -> str:
     text = f"## {workload.name}\n\n{workload.about}\n"
     for threads in dict.fromkeys(row["threads"] for row in rows):
         here = [row for row in rows if row["threads"] == threads]
-        text += f"\n{workload.unit}, median (minimum), {threads} thread(s):\n\n"
+        text += f"\n{workload.unit}, median (minimum, spread), {threads} thread(s):\n\n"
         text += tabulate(here, names, lambda f: times(f, workload.factor))
         text += "\nratio minidl / theirs, median of the rounds (quartiles):\n\n"
         text += tabulate(here, [n for n in names if n != "minidl"], ratios)
@@ -124,8 +121,9 @@ def tabulate(rows: list[Row], names: list[str], cell: Callable[[dict[str, Any]],
 
 
 def times(found: dict[str, Any], factor: float) -> str:
-    """Return median and minimum."""
-    return f"{figure(factor * found['median'])} ({figure(factor * found['minimum'])})"
+    """Return median, minimum and, of several rounds, the spread."""
+    shown = f"{figure(factor * found['median'])} ({figure(factor * found['minimum'])}"
+    return f"{shown}, {100 * found['spread']:.0f}%)" if found["rounds"] > 1 else f"{shown})"
 
 
 def ratios(found: dict[str, Any]) -> str:

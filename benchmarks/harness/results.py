@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,9 @@ class Results:
     def open(
         cls, path: Path, settings: dict[str, Any], environment: dict[str, Any], *, again: bool
     ) -> Results:
-        """Return the results in a file, to go on with them; with ``again``, none.
+        """Return the results in a file, to go on with them.
+
+        With ``again``, results that do not belong together with new ones are left out.
 
         Raises
         ------
@@ -46,7 +48,7 @@ class Results:
             minidl; names the first difference.
         """
         made = cls(path, settings, environment)
-        if again or not path.exists():
+        if not path.exists():
             return made
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -55,12 +57,19 @@ class Results:
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(f"{path} is not a file of results ({error}); remove it") from error
         for name, value in {**settings, **environment}.items():
-            if before.get(name) != value:
+            if before.get(name) != value and again:
+                made.rows.clear()
+            elif before.get(name) != value:
                 raise ValueError(
                     f"{path} has results with {name} = {before.get(name)!r}, not {value!r}: "
                     "--again measures anew, --out keeps them"
                 )
         return made
+
+    def drop(self, rows: Iterable[Row]) -> None:
+        """Forget rows, which are to be measured anew."""
+        for row in rows:
+            self.rows.pop(key(row), None)
 
     def add(self, row: Row) -> None:
         """Add a row, and write the file."""

@@ -20,7 +20,7 @@ from workloads.step import Problem
 CONTESTANTS = {
     "minidl": Entry("ours.step"),
     "PyTorch fused": Entry("pytorch.step", "torch", {"fused": True}),
-    "PyTorch fused, flush": Entry("pytorch.step", "torch", {"fused": True, "flush": True}),
+    "PyTorch flush": Entry("pytorch.step", "torch", {"fused": True, "flush": True}),
 }
 disagreement = step.disagreement
 

@@ -36,7 +36,6 @@ CONTESTANTS = {
     "NumPy loop": Entry("numpy_loop.step"),
     "matrix products": Entry("numpy_loop.products"),
 }
-PYTORCH = ("PyTorch DataLoader", "PyTorch", "PyTorch fused", "torch.compile")
 
 
 def point(**changes: object) -> Case:

@@ -1,10 +1,10 @@
-"""All workloads by name, in the order in which they run."""
+"""Workloads, and their cases as jobs that give rows of results."""
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,7 @@ from harness.workers import Case, Workers, play, workers
 
 @dataclass(frozen=True)
 class Workload:
-    """A module of this package, and how its rows are measured and shown."""
+    """A module of ``workloads``, and how its rows are measured and shown."""
 
     name: str
     unit: str
@@ -36,21 +36,6 @@ class Workload:
     def about(self) -> str:
         """The docstring of the module."""
         return (self.module.__doc__ or "").strip()
-
-
-WORKLOADS = {
-    w.name: w
-    for w in (
-        Workload("imports", "seconds and megabytes", 1, 25),
-        Workload("evaluate", "milliseconds", 1e3, 6, many_threads=True),
-        Workload("simplex", "microseconds", 1e6, 1.3),
-        Workload("online", "microseconds an example", 1e6, 12),
-        Workload("step", "microseconds a step", 1e6, 20, many_threads=True),
-        Workload("memory", "megabytes", 1, 30),
-        Workload("real", "seconds an epoch", 1, 12),
-        Workload("grid", "seconds", 1, 360),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -83,12 +68,13 @@ class Job:
         }
 
 
-def jobs(names: list[str], threads: list[int], quick: bool, data: str | None) -> list[Job]:
+def jobs(
+    workloads: Iterable[Workload], threads: list[int], quick: bool, data: str | None
+) -> list[Job]:
     """Return all jobs of these workloads; those for one thread run on one in any case."""
     return [
         Job(workload, case, t)
-        for workload in WORKLOADS.values()
-        if workload.name in names
+        for workload in workloads
         for t in (threads if workload.many_threads else [1])
         for case in workload.module.cases(quick, data)
     ]
