@@ -49,7 +49,7 @@ class Job:
     def measure(self, only: list[str] | None, seconds: float, quick: bool, pool: Workers) -> Any:
         """Return the row of results: the load, the contestants, who was left out and why."""
         module = self.workload.module
-        known = [n for n in module.contestants(self.case) if not only or n in only]
+        known = [n for n in module.contestants(self.case, quick) if not only or n in only]
         missing = {
             n: needs for n in known if not is_installed(needs := module.CONTESTANTS[n].needs)
         }

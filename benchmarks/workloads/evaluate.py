@@ -33,7 +33,7 @@ def cases(quick: bool, data: str | None) -> list[Case]:
     ]
 
 
-def contestants(case: Case) -> list[str]:
+def contestants(case: Case, quick: bool) -> list[str]:
     """Return who takes part."""
     return list(CONTESTANTS)
 

@@ -34,7 +34,7 @@ def cases(quick: bool, data: str | None) -> list[Case]:
     return [{"widths": widths, "epochs": epochs, "networks": 16 * len(widths), "processes": 2}]
 
 
-def contestants(case: Case) -> list[str]:
+def contestants(case: Case, quick: bool) -> list[str]:
     """Return who takes part."""
     return list(CONTESTANTS)
 

@@ -17,7 +17,6 @@ CONTESTANTS = {
     "JAX": Entry("jax", "jax"),
     "PyTorch": Entry("torch", "torch"),
 }
-QUICK_ROUNDS = 3
 CODE = """
 import time
 from harness.memory import peak_megabytes
@@ -29,15 +28,12 @@ print(time.perf_counter() - since, peak_megabytes() - before)
 
 def cases(quick: bool, data: str | None) -> list[Case]:
     """Return the two figures, which are measured together."""
-    return [
-        {"figure": figure, "rounds": QUICK_ROUNDS if quick else 7}
-        for figure in ("seconds", "megabytes")
-    ]
+    return [{"figure": figure, "rounds": 3 if quick else 7} for figure in ("seconds", "megabytes")]
 
 
-def contestants(case: Case) -> list[str]:
+def contestants(case: Case, quick: bool) -> list[str]:
     """Return who takes part: in a quick run only those of the targets."""
-    return list(CONTESTANTS) if case["rounds"] > QUICK_ROUNDS else ["minidl", "NumPy"]
+    return ["minidl", "NumPy"] if quick else list(CONTESTANTS)
 
 
 def measure(case: Case, names: list[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def cases(quick: bool, data: str | None) -> list[Case]:
     return [{"rows": 10_400 if quick else 104_000, "width": 256}]
 
 
-def contestants(case: Case) -> list[str]:
+def contestants(case: Case, quick: bool) -> list[str]:
     """Return who takes part."""
     return list(CONTESTANTS)
 

@@ -45,7 +45,7 @@ def cases(quick: bool, data: str | None) -> list[Case]:
     return [{"model": model, "rows": 20_800} for model in MODELS]
 
 
-def contestants(case: Case) -> list[str]:
+def contestants(case: Case, quick: bool) -> list[str]:
     """Return who takes part."""
     return list(CONTESTANTS)
 

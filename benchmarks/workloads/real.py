@@ -35,7 +35,7 @@ def cases(quick: bool, data: str | None) -> list[Case]:
     ]
 
 
-def contestants(case: Case) -> list[str]:
+def contestants(case: Case, quick: bool) -> list[str]:
     """Return who takes part."""
     return list(CONTESTANTS)
 

@@ -47,7 +47,7 @@ def cases(quick: bool, data: str | None) -> list[Case]:
     ]
 
 
-def contestants(case: Case) -> list[str]:
+def contestants(case: Case, quick: bool) -> list[str]:
     """Return who takes part: entmax has the sparse maps, and sorts in part where K is large."""
     if case["what"].removesuffix(" loss") in DENSE:
         return ["minidl", "PyTorch"]

@@ -55,9 +55,9 @@ def cases(quick: bool, data: str | None) -> list[Case]:
     ]
 
 
-def contestants(case: Case) -> list[str]:
+def contestants(case: Case, quick: bool) -> list[str]:
     """Return who takes part; programs that take long to compile only along the axis of width."""
-    along_width = case == point(width=case["width"])
+    along_width = case == point(width=case["width"]) and not quick
     left_out = [
         *([] if along_width else ["torch.compile", "JAX vmap"]),
         *(["JAX vmap"] if case["width"] > 256 else []),
