@@ -264,7 +264,7 @@ def main() -> None:
     if dataset.generated:
         print("These are generated houses; the real thing: --data PATH of the course's ames.npz.")
 
-    with single_run(args) as (resumable,):
+    with single_run(args, dataset) as (resumable,):
         if args.model == "mlp":
             errors = train(*mlp(dataset, args), dataset, args, resumable)
             report(f"MLP with {args.width} units", errors, dataset, args)

@@ -90,7 +90,7 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
         model, lr = mlp(dataset, args.width, random, args.dtype), 1e-3
         settings = (args.model, args.width)
     history, test = History(), TestAccuracy(dataset, loss)
-    with single_run(args) as (resumable,):
+    with single_run(args, dataset) as (resumable,):
         fit_online(
             model,
             dataset,
@@ -149,6 +149,7 @@ def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
     """Train the plain logistic regression, and those from PyTorch's initial values."""
     if not args.shard:
         run_plain(dataset, args)
+    args.out = args.out / "pytorch"
     print("from PyTorch's initial values (4.1):")
     results = run_grid(Grid(learning_rate=args.learning_rates), train_logistic, dataset, args)
     if args.shard:
@@ -156,7 +157,7 @@ def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
     tabulate(dataset, results, args, start="pytorch")
     curves = {f"lr {r.point['learning_rate']:g}": curves_of(r) for r in results if not r.error}
     title = f"logistic regression from PyTorch's initial values, {dataset.title}"
-    draw(args, title, curves, "-pytorch")
+    draw(args, title, curves)
     return exit_status(results)
 
 
@@ -263,7 +264,7 @@ def run_grid(
     options = {"epochs": args.epochs, "seed": args.seed, "dtype": args.dtype}
     with shared(dataset, args) as mapped:
         task = partial(train, dataset=mapped, **options)
-        return run_points(grid, task, args, settings={"data": dataset.name}, cost=cost)
+        return run_points(grid, task, args, dataset=dataset, cost=cost)
 
 
 def curves_of(result: Result) -> Curves:
@@ -315,7 +316,7 @@ def running_means(history: History) -> list[float]:
     return means
 
 
-def draw(args: argparse.Namespace, title: str, curves: dict[str, Curves], suffix: str = "") -> None:
+def draw(args: argparse.Namespace, title: str, curves: dict[str, Curves]) -> None:
     """Draw the training loss, computed in two ways, and the accuracies over the epochs."""
     losses: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     accuracies: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
@@ -344,8 +345,8 @@ def draw(args: argparse.Namespace, title: str, curves: dict[str, Curves], suffix
             mark=best,
         ),
     ]
-    line_plot(args.out / f"curves{suffix}.png", *panels, title=title)
-    print(f"wrote curves{suffix}.png and tables to {args.out}{os.sep}")
+    line_plot(args.out / "curves.png", *panels, title=title)
+    print(f"wrote curves.png and tables to {args.out}{os.sep}")
 
 
 def main() -> int:

@@ -227,10 +227,7 @@ def answer(question: str, dataset: Dataset, args: argparse.Namespace) -> list[Re
         for run, s in settings.items()
     }
     options = {"epochs": epochs, "seed": args.seed, "dtype": args.dtype}
-    recorded = {
-        "data": dataset.name,
-        "runs": {run: {**asdict(s), "published": None} for run, s in settings.items()},
-    }
+    recorded = {"runs": {run: {**asdict(s), "published": None} for run, s in settings.items()}}
     print(f"{question}, {TITLES[question]}: {len(settings)} models", flush=True)
 
     def duration(point: Point) -> float:
@@ -240,7 +237,9 @@ def answer(question: str, dataset: Dataset, args: argparse.Namespace) -> list[Re
         train, dataset=dataset, question=question, models=(out / "models").absolute(), **options
     )
     grid = Grid(run=list(settings))
-    results = run_points(grid, task, args, out=out, settings=recorded, cost=duration)
+    results = run_points(
+        grid, task, args, dataset=dataset, out=out, settings=recorded, cost=duration
+    )
     if args.shard:
         return results
     title = f"{TITLES[question]}, {dataset.title}"

@@ -20,7 +20,7 @@ from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number
 from homework.grids import add_grid_flags, check_shard, run_points, shared
 from homework.online import load, make_parser, report, scores
-from homework.published import is_course_file
+from homework.published import is_course_file, tabulate_published
 from homework.runs import single_run
 
 from minidl import (
@@ -100,7 +100,7 @@ def run_one(dataset: Dataset, args: argparse.Namespace) -> None:
     weights: dict[float, Weights] = {}
     penalties = list(dict.fromkeys((0.0, args.l1)))
     files = ["checkpoint.npz" if l1 == args.l1 else "checkpoint-without.npz" for l1 in penalties]
-    with single_run(args, *files) as resumable:
+    with single_run(args, dataset, names=files) as resumable:
         for l1, options in zip(penalties, resumable, strict=True):
             model = logistic_regression(data, args.dtype)
             history, weights[l1] = History(ties=args.ties), Weights()
@@ -136,7 +136,7 @@ def draw_penalties(weights: Mapping[float, Weights], dataset: Dataset, out: Path
     if len(weights) > 1:
         shares = {f"L1 {l1:g}": (epochs[l1], w.zeros) for l1, w in weights.items()}
         panels.append(Panel(shares, "epoch", "share of weights that are exactly 0"))
-    line_plot(out / "norm.png", *panels, title=f"logistic regression, {dataset.title}")
+    line_plot(out / "norm", *panels, title=f"logistic regression, {dataset.title}")
     for l1, w in weights.items():
         print(f"L1 {l1:g}: norm {w.norms[-1]:.4f}, exactly zero {w.zeros[-1]:.4f}")
 
@@ -210,7 +210,7 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> int:
     start = time.perf_counter()
     with shared(dataset, args) as mapped:
         task = partial(train, dataset=mapped, models=(args.out / "models").absolute(), **options)
-        results = run_points(grid, task, args, settings={"data": dataset.name})
+        results = run_points(grid, task, args, dataset=dataset)
     elapsed = time.perf_counter() - start
     for result in results:
         if not result.complete:
@@ -255,6 +255,10 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> int:
         f"{len(rows)} runs in {elapsed:.1f} s with {args.jobs} processes, wrote {args.out}{os.sep}"
     )
     write_text(args.out / "scores.json", json.dumps(best, indent=1) + "\n")
+    fixed = {"epochs": args.epochs, "l1": 0.0}
+    settings = [{**p, "lr": p["learning_rate"], **fixed} for p in points]
+    runs = list(zip(settings, rows, strict=True))
+    tabulate_published("logistic regression", runs, dataset, args.out)
     return exit_status(results)
 
 
@@ -303,7 +307,7 @@ def run_features(dataset: Dataset, args: argparse.Namespace) -> int:
     options["dtype"] = args.dtype
     with shared(dataset, args) as mapped:
         task = partial(train_features, dataset=mapped, **options)
-        results = run_points(grid, task, args, settings={"data": dataset.name})
+        results = run_points(grid, task, args, dataset=dataset)
     if args.shard:
         return exit_status(results)
     columns = ["features", "number", "variance", "valid", "test", "training s", "features s"]

@@ -174,8 +174,10 @@ def draw_surface(f: Function, a: Array, b: Array, out: Path) -> None:
     axes.set_ylim(0, 1.35 * max(along))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
-    picture.suptitle("multinomial logistic loss of z = sin x: not convex in x")
-    save(picture, out / "sine-surface.png")
+    title = "multinomial logistic loss of z = sin x: not convex in x"
+    picture.suptitle(title)
+    description = f"{title}. The loss rises above the chord between two points of its surface."
+    save(picture, out / "sine-surface.png", description)
 
 
 def collapse(layers: Sequence[Linear]) -> Linear:
@@ -232,7 +234,8 @@ def draw_decisions(models: dict[str, Layer], dataset: Dataset, out: Path) -> Non
         for k, colour in enumerate(("tab:blue", "tab:orange")):
             axes.plot(*test.x[test.y == k].T, ".", color=colour, markersize=3)
         axes.set(xlabel="x1", ylabel="x2", title=name, xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
-    save(picture, out / "collapse.png")
+    description = f"The class that each network predicts in the plane: {', '.join(models)}."
+    save(picture, out / "collapse.png", description)
 
 
 def main() -> None:

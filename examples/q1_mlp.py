@@ -45,7 +45,7 @@ def main() -> None:
     model = build(dataset, args.width, random, args.dtype)
     loss = CrossEntropy()
     history, test = History(ties=args.ties), TestAccuracy(dataset, loss)
-    with single_run(args) as (resumable,):
+    with single_run(args, dataset) as (resumable,):
         fit_online(
             model,
             dataset,

@@ -27,7 +27,7 @@ def main() -> None:
     )
     loss = Perceptron()
     history, test = History(ties=args.ties), TestAccuracy(dataset, loss)
-    with single_run(args) as (resumable,):
+    with single_run(args, dataset) as (resumable,):
         fit_online(
             model,
             dataset,

@@ -29,7 +29,7 @@ from homework.depth import (
 from homework.figures import COLUMNS, TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
-from homework.report import plot_by_axis, show_best, tabulate
+from homework.report import plot_by_axis, show_best, show_published, tabulate
 
 from minidl import Callback, CrossEntropy, Dataset, Dropout, Layer, Linear, Sequential
 from minidl.cli import run_main
@@ -130,7 +130,7 @@ def draw_depths(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
     label = "accuracy (share of examples)"
     title = dataset.title
     panel = Panel(curves, "depth (hidden layers)", label, xticks=ticks, dashed=dashed, pairs=True)
-    line_plot(out / "accuracy-by-layers.png", panel, title=title)
+    line_plot(out / "accuracy-by-layers", panel, title=title)
 
 
 def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
@@ -190,6 +190,7 @@ def main() -> int:
 
     tabulate(dataset, results, COLUMNS, axis="layers", out=args.out, published=published)
     show_best(dataset, results, args.out)
+    show_published(dataset, results, args)
     if remedies != PLAIN:
         draw_depths(dataset, results, args.out)
     else:

@@ -4,6 +4,7 @@ Evaluated before training and after each epoch; the test accuracy is that of the
 With --seed-like torch:42 it starts from the weights and sees the batches of the course's script.
 """
 
+import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ from minidl import (
     evaluate,
 )
 from minidl.cli import Parser, float_argument, int_argument, run_main
+from minidl.files import write_text
 from minidl.plots import Panel, line_plot
 from minidl.threads import one_blas_thread
 
@@ -98,7 +100,8 @@ def main() -> None:
     check_backend(args.backend)
 
     generated = args.data == DATA and not Path(DATA).exists()
-    dataset = load_data("letters" if generated else args.data, full=args.full or not generated)
+    args.data = "letters" if generated else args.data
+    dataset = load_data(args.data, full=args.full or not generated)
     print(dataset)
     note_generated(dataset, "--data PATH")
 
@@ -109,7 +112,8 @@ def main() -> None:
     )
     backend = "torch" if args.backend == "torch" else "numpy"
     checkpoint, record = (f"{args.model}-{word}-{settings}" for word in ("checkpoint", "run"))
-    with single_run(args, f"{checkpoint}.npz", record=f"{record}.json") as (resumable,):
+    names = [f"{checkpoint}.npz"]
+    with single_run(args, dataset, names=names, record=f"{record}.json") as (resumable,):
         options = resumable if backend == "numpy" else {}  # PyTorch's training begins anew
         history, test = train(dataset, args, backend, [Progress()], options)
         beside = train(dataset, args, "torch")[0] if args.backend == "both" else None
@@ -126,6 +130,14 @@ def report(
 ) -> None:
     """Print the figures, and write the history and the curves; ``beside`` is PyTorch's run."""
     history.to_json(args.out / f"{args.model}-history-{settings}.json")
+    figures = {
+        "final_train": history[-1].train_accuracy,
+        "best_valid": history.best.valid_accuracy,
+        "best_epoch": history.best.epoch,
+        "final_test": test,
+    }
+    scores = args.out / f"{args.model}-scores-{settings}.json"
+    write_text(scores, json.dumps(figures, indent=1) + "\n")
     title = dataset.title
     print(f"{title}, initial training loss {history[0].train_loss:.6f}")
     print(f"Final Training Accuracy   {history[-1].train_accuracy:.4f}")
@@ -144,8 +156,9 @@ def report(
         ("training-loss", losses, "loss (nats)"),
         ("validation-accuracy", accuracies, "accuracy (share of examples)"),
     ):
-        file = args.out / f"{args.model}-{name}-{settings}.pdf"
-        line_plot(file, Panel(curves, "epoch", label, title))
+        for suffix in ("pdf", "svg"):
+            file = args.out / f"{args.model}-{name}-{settings}.{suffix}"
+            line_plot(file, Panel(curves, "epoch", label, title))
     if beside is not None:
         plot_parity(args.out / f"{args.model}-parity-{settings}.png", history, beside, title)
         print_parity([(history, beside)])

@@ -12,7 +12,7 @@ from homework.comparison import read_published
 from homework.figures import COLUMNS, TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
-from homework.report import plot_by_axis, show_best, tabulate
+from homework.report import plot_by_axis, show_best, show_published, tabulate
 
 from minidl import CrossEntropy, Dropout, Linear, Sequential
 from minidl.cli import run_main
@@ -80,6 +80,7 @@ def main() -> int:
 
     tabulate(dataset, results, COLUMNS, axis="width", out=args.out, published=published)
     show_best(dataset, results, args.out)
+    show_published(dataset, results, args)
     curves = {
         "final training accuracy": "final_train_accuracy",
         "best validation accuracy": "best_valid_accuracy",

@@ -4,9 +4,11 @@ K = 2 and z = (0, t): the probability of the second class and its derivative as 
 with the library's values drawn over them.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from homework.runs import single_run
 
 from minidl.cli import Parser, run_main
 from minidl.plots import figure, save
@@ -36,6 +38,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/q3_closed_forms"))
     args = parser.parse_args()
     bs = [check_float("q3_closed_forms", "b", b, low=0, open_low=True) for b in args.b]
+    with single_run(args, names=()):
+        draw(bs, args.out)
+
+
+def draw(bs: Sequence[float], out: Path) -> None:
+    """Draw the maps for each b, and tabulate the largest differences."""
     table = Table(["map", "function", "derivative"], "largest difference from the closed form")
     picture = figure(4.2 * len(bs), 6)
     rows = picture.subplots(2, len(bs), squeeze=False, sharex=True, sharey="row")
@@ -62,11 +70,16 @@ def main() -> None:
         column[0].legend(fontsize=7)
     rows[0, 0].set(ylabel="probability of the second class")
     rows[1, 0].set(ylabel="its derivative by t")
-    for suffix in ("png", "pdf"):
-        save(picture, args.out / f"closed-forms.{suffix}")
+    description = (
+        "The probability of the second class and its derivative against t, for softmax (smooth), "
+        f"sparsemax (linear from -1 to 1) and relumax with b = {', '.join(f'{b:g}' for b in bs)} "
+        "(0 up to -b, 1 from b); the values of the library lie on the closed forms."
+    )
+    for suffix in ("png", "pdf", "svg"):
+        save(picture, out / f"closed-forms.{suffix}", description)
     table.show()
-    table.write(args.out / "table")
-    print(f"wrote the table and the picture, as PNG and PDF, to {args.out}/")
+    table.write(out / "table")
+    print(f"wrote the table and the picture, as PNG, PDF and SVG, to {out}/")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ A constant added to the logits changes nothing. As the temperature goes to zero,
 one-hot vector of the argmax. With b = max z - tau, relumax equals sparsemax.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from homework.runs import single_run
 
 from minidl.cli import Parser, run_main
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
@@ -32,6 +34,13 @@ def main() -> None:
     rng = np.random.default_rng(check_int("q3_properties", "seed", args.seed, low=0))
     rows = check_int("q3_properties", "rows", args.rows)
     inputs = {k: 2 * rng.normal(size=(rows, k)) for k in CLASSES}
+    with single_run(args, names=()):
+        tabulate(inputs, args.out)
+    print(f"{rows} rows of normal logits, standard deviation 2; tables in {args.out}/")
+
+
+def tabulate(inputs: Mapping[int, Array], out: Path) -> None:
+    """Write a table of each property; ``inputs`` holds the logits by their number of classes."""
     headers = [f"K = {k}" for k in CLASSES]
 
     constants = Table(
@@ -64,8 +73,7 @@ def main() -> None:
 
     for name, table in (("constant", constants), ("limit", limit), ("equality", equality)):
         table.show()
-        table.write(args.out / name)
-    print(f"{rows} rows of normal logits, standard deviation 2; tables in {args.out}/")
+        table.write(out / name)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def draw(dataset: Dataset, results: dict[str, Result], out: Path) -> None:
         accuracies[name] = epochs, history.column("valid_accuracy")
         supports[name] = epochs, result.values["supports"]
     line_plot(
-        out / "training.png",
+        out / "training",
         Panel(supports, "epoch", "mean support size (classes)"),
         Panel(accuracies, "epoch", "validation accuracy (share of examples)"),
         title=title,

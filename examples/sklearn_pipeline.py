@@ -88,7 +88,8 @@ def main() -> None:
     ConfusionMatrixDisplay.from_estimator(weighted, test, y_test, ax=right, colorbar=False)
     right.set_title("confusion matrix, balanced")
     picture.suptitle("generated customers")
-    plots.save(picture, OUT / "displays.png")
+    shown = f"Reliability of {', '.join(displays)}, and the confusion matrix of the balanced one."
+    plots.save(picture, OUT / "displays.png", shown)
 
     minidl.onnx.export(OUT / "model.onnx", model[-1])
     session = onnxruntime.InferenceSession(OUT / "model.onnx")

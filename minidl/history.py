@@ -269,7 +269,7 @@ class History:
         Parameters
         ----------
         path : path
-            The suffix names the format, as ``.png``.
+            The suffix names the format, as ``.png``; without one, PNG and SVG are written.
         title : str
         loss_unit : str, optional
             Shown on the axis of the loss. By default nats for a classification, none for a

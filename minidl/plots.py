@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ import numpy as np
 from minidl.files import atomic
 from minidl.typing import Array
 from minidl.validation import require
+
+DPI = 150
+"""The dots per inch of pictures in PNG files."""
+_SVG = {"svg.hashsalt": "minidl"}
 
 
 @dataclass(frozen=True)
@@ -34,22 +39,60 @@ class Panel:
     pairs: bool = False
     """Whether each curve and the next one share a colour."""
 
+    def __str__(self) -> str:
+        """Return in words what the panel shows: each curve with its ends, or with all its points.
+
+        Curves of up to eight points are given in full.
+        """
+        words = []
+        for label, (x, y) in self.curves.items():
+            points = [f"{b:.3g} at {a:g}" for a, b in zip(x, y, strict=True)]
+            if len(points) > 8:
+                points = [points[0], points[-1]]
+                words.append(f"{label} from {points[0]} to {points[1]}")
+            else:
+                words.append(f"{label} {', '.join(points)}")
+        mark = f" The best {self.xlabel} is {self.mark:g}." if self.mark is not None else ""
+        ylabel = self.ylabel.replace("\n", " ")
+        heading = f"{self.title.replace(chr(10), ', ')}: " if self.title else ""
+        return f"{heading}{ylabel} against {self.xlabel}: {'; '.join(words)}.{mark}"
+
 
 def figure(width: float, height: float) -> Any:
     """Return an empty matplotlib figure without a window; the sizes are in inches."""
     return require("matplotlib.figure", "examples").Figure((width, height), layout="constrained")
 
 
-def save(picture: Any, path: str | os.PathLike[str]) -> None:
-    """Write a figure in the format of the file suffix, whole or not at all."""
-    with atomic(path) as temporary:
-        picture.savefig(temporary, dpi=150)
+def save(picture: Any, path: str | os.PathLike[str], description: str) -> None:
+    """Write a figure in the format of the file suffix, whole or not at all.
+
+    Without a suffix it is written twice: as PNG, and as SVG.
+
+    Parameters
+    ----------
+    picture : matplotlib.figure.Figure
+    path : path
+    description : str
+        Tells a reader who does not see the picture what it shows. The file holds it, as
+        ``Description`` (in a PDF as ``Subject``).
+    """
+    rc_context = require("matplotlib", "examples").rc_context
+    for suffix in [Path(path).suffix] if Path(path).suffix else [".png", ".svg"]:
+        metadata: dict[str, str | None] = {
+            "Subject" if suffix == ".pdf" else "Description": description
+        }
+        if suffix == ".svg":
+            metadata |= {"Date": None}  # the same picture gives the same bytes
+        with atomic(Path(path).with_suffix(suffix)) as temporary, rc_context(_SVG):
+            picture.savefig(temporary, dpi=DPI, metadata=metadata)
 
 
 def line_plot(
     path: str | os.PathLike[str], *panels: Panel, title: str = "", legend_below: bool = False
 ) -> None:
     """Draw panels side by side, with a legend below each, or beside it for more than four curves.
+
+    The suffix of the path names the format; without one there are two files, PNG and SVG.
 
     ``legend_below`` draws one legend for panels with equal labels. A legend never covers a curve.
     The label of an axis of accuracies says where the axis begins, if that is above 0.
@@ -87,7 +130,7 @@ def line_plot(
         picture.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     if title:
         picture.suptitle(title)
-    save(picture, path)
+    save(picture, path, " ".join([*_heading(title), *map(str, panels)]))
 
 
 def contact_sheet(
@@ -110,7 +153,8 @@ def contact_sheet(
     axes.set_yticks([(i + 0.5) * (height + 1) for i in range(len(rows))], list(rows))
     axes.set_xticks([])
     axes.set_title(title, fontsize=9)
-    save(picture, path)
+    shown = f"Rows of images: {', '.join(rows)}."
+    save(picture, path, " ".join([*_heading(title), shown]))
 
 
 def captioned_sheet(
@@ -137,7 +181,11 @@ def captioned_sheet(
             axes.set_title(caption, fontsize=7, y=-0.06, va="top", pad=0)
     if title:
         picture.suptitle(title, fontsize=10)
-    save(picture, path)
+    shown = [
+        f"Images, {name}: {'; '.join(' '.join(caption.split()) for caption in captions)}."
+        for name, (_, captions) in groups.items()
+    ]
+    save(picture, path, " ".join([*_heading(title), *shown]))
 
 
 def weight_sheet(
@@ -157,4 +205,13 @@ def weight_sheet(
     picture.colorbar(drawn, ax=list(grid), label="weight", shrink=0.8)
     if title:
         picture.suptitle(title, fontsize=10)
-    save(picture, path)
+    low, high = float(weights.min()), float(weights.max())
+    shown = (
+        f"{len(weights)} images of weights from {low:.3g} to {high:.3g}: below 0 blue, above red."
+    )
+    save(picture, path, " ".join([*_heading(title), shown]))
+
+
+def _heading(title: str) -> list[str]:
+    """Return a title as a sentence on one line, or nothing without a title."""
+    return [f"{' '.join(title.split())}."] if title else []

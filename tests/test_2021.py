@@ -114,7 +114,9 @@ def test_logistic_from_zeros_and_from_pytorch_values(small):
     done = run(small, "fashion.py", "logistic", *args)
     assert done.returncode == 0, done.stderr
     out = small / "runs/fashion/logistic"
-    assert pictures(out) == ["curves-pytorch.png", "curves.png"]
+    assert pictures(out) == ["curves.png", "curves.png"]
+    out /= "pytorch"
+    assert pictures(out) == ["curves.png"]
     lines = [json.loads(s) for s in (out / "results.jsonl").read_text().splitlines()]
     assert [line["point"] for line in lines] == [{"learning_rate": 0.1}, {"learning_rate": 0.01}]
     assert all(len(line["values"]["test"]) == 3 for line in lines)

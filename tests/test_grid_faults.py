@@ -211,7 +211,8 @@ def test_shards_are_the_grid(tmp_path):
         assert [r.point for r in part] == [p for p in grid if p in [r.point for r in part]]
     whole = run(grid, work.product, **options)
     assert [r.values["value"] for r in whole] == [a * b for a in (1, 2, 3, 4, 5) for b in (10, 20)]
-    assert names(tmp_path) == ["grid.json", *[f"results-{i}-of-3.jsonl" for i in (1, 2, 3)]]
+    shards = [f"results-{i}-of-3.jsonl" for i in (1, 2, 3)]
+    assert names(tmp_path) == ["grid.json", *shards, "sessions.jsonl"]
     # What shards lack is trained by the run of the whole grid.
     (tmp_path / "results-2-of-3.jsonl").unlink()
     assert [r.values["value"] for r in run(grid, work.product, **options)] == [r.values["value"] for r in whole]  # fmt: skip

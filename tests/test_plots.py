@@ -18,8 +18,8 @@ def drawn(monkeypatch):
     """Keep each figure that is saved."""
     figures, save = [], plots.save
 
-    def keep(picture, path):
-        save(picture, path)
+    def keep(picture, path, description):
+        save(picture, path, description)
         figures.append(picture)
 
     monkeypatch.setattr(plots, "save", keep)

@@ -113,6 +113,10 @@ def test_flags_and_files_of_the_course(folder):
         f"ffn-history-{config}.json",
         f"ffn-checkpoint-{config}.npz",
         f"ffn-run-{config}.json",
+        f"ffn-scores-{config}.json",
+        f"ffn-training-loss-{config}.svg",
+        f"ffn-validation-accuracy-{config}.svg",
+        "sessions.jsonl",
     }
     records = history(folder / "out")
     assert [r["epoch"] for r in records] == [0, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minidl.data import Dataset, load_dataset, load_letters
 
 QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
@@ -18,6 +20,18 @@ def load_data(source: str, *, full: bool) -> Dataset:
             f"{source}: expected classes and training, validation and test parts, got {dataset}"
         )
     return dataset if full else dataset.sample(**QUICK)
+
+
+def about(dataset: Dataset) -> dict[str, Any]:
+    """Return the name of a data set, its sizes and checksum, and whether it was generated."""
+    return {
+        "name": dataset.title,
+        "generated": bool(dataset.generated),
+        "examples": {part: len(split) for part, split in dataset.splits.items()},
+        "features": dataset.features,
+        "classes": dataset.classes,
+        "sha256": dataset.checksum(),
+    }
 
 
 def note_generated(dataset: Dataset, flags: str = "--full --data PATH") -> None:

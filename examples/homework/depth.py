@@ -114,7 +114,16 @@ def draw_signals(path: Path, runs: Mapping[int, Mapping[str, Any]], title: str) 
     bar = picture.colorbar(ScalarMappable(cmap="viridis"), ax=list(grid[0]), ticks=[0, 1])
     bar.set_ticklabels(["first layer", "last layer"])
     picture.suptitle(title)
-    save(picture, path)
+    words = [
+        f"{layers} hidden layers: first layer {values['gradients'][-1][0]:.1g}, last layer "
+        f"{values['gradients'][-1][-1]:.1g}, dead {values['dead'][-1]:.2f}"
+        for layers, values in runs.items()
+    ]
+    description = (
+        f"{title}. Gradient norm of each layer's weight, and share of dead ReLU units, against the "
+        f"epoch. At the last epoch: {'; '.join(words)}."
+    )
+    save(picture, path, description)
 
 
 TAKEN = ("optimizer", "activation", "epochs", "batch_size")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from homework.data import about
 from minidl.cli import Parser
 from minidl.data import Dataset
 from minidl.files import temporary_folder
@@ -43,16 +44,21 @@ def run_points(
     train: Callable[..., Mapping[str, Any]],
     args: argparse.Namespace,
     *,
+    dataset: Dataset | None = None,
     out: Path | None = None,
     settings: Mapping[str, Any] | None = None,
     cost: Callable[[Point], float] = lambda point: 1.0,
 ) -> list[Result]:
     """Train every point of the grid, or of the shard, into the folder ``out`` (``args.out``).
 
-    A shard has no table: it says how to get one.
+    The name of the data set belongs to the settings of the folder. A shard has no table: it says
+    how to get one.
     """
     out = out or args.out
-    options: dict[str, Any] = {"shard": args.shard, "settings": settings, "cost": cost}
+    options: dict[str, Any] = {"shard": args.shard, "cost": cost, "settings": dict(settings or {})}
+    if dataset:
+        options["settings"]["data"] = dataset.name
+        options["note"] = {"data": about(dataset)}
     with connected(args.executor, args.jobs) as executor:
         results = run(grid, train, out=out, jobs=args.jobs, executor=executor, **options)
     if args.shard:

@@ -115,7 +115,8 @@ def draw_online(runs: Mapping[str, Result], dataset: Dataset, title: str, out: P
     )
     axes.grid(alpha=0.3)
     axes.legend()
-    save(picture, out / "weights.png")
+    description = f"{title}. Histograms of the weights of {', '.join(weights)}."
+    save(picture, out / "weights.png", description)
     print(PENALTIES)
 
 

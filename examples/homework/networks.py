@@ -88,7 +88,7 @@ def run_grid(
     with shared(dataset, args) as mapped:
         models = (args.out / "models").absolute()  # workers may have another working folder
         task = partial(train_point, train, Settings(mapped, **options), models)
-        results = run_points(grid, task, args, settings={"data": dataset.name}, cost=cost)
+        results = run_points(grid, task, args, dataset=dataset, cost=cost)
     return dataset, results
 
 

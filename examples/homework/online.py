@@ -20,7 +20,7 @@ from typing import Any
 from homework.data import load_data, note_generated
 from homework.figures import both_epochs
 from homework.flags import add_number, base_parser
-from homework.published import compare, is_course_file
+from homework.published import compare, is_course_file, tabulate_published
 from minidl import checkpoint
 from minidl.cli import Parser
 from minidl.data import Dataset
@@ -106,8 +106,10 @@ def report(
         f"  last epoch {last:<4} validation {history[-1].valid_accuracy:.4f}  "
         f"train {figures['last_train']:.4f}  test {figures['last_test']:.4f}"
     )
-    compare(name, {"epochs": last, **(settings or {})}, figures, args.data, full=args.full)
-    history.plot(out / "curves.png", title=title, loss_unit=loss_unit)
+    settings = {"epochs": last, **(settings or {})}
+    compare(name, settings, figures, args.data, full=args.full)
+    tabulate_published(name, [(settings, figures)], dataset, out)
+    history.plot(out / "curves", title=title, loss_unit=loss_unit)
     draw_weights(out / "weights.png", model, dataset, args.data, title, pixels)
     print(f"wrote scores.json, history.csv, best.npz and pictures to {out}{os.sep}")
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from homework.backends import plot_parity, print_parity
 from homework.comparison import Comparison
+from homework.published import tabulate_published
 from minidl.data import Dataset
+from minidl.files import write_text
 from minidl.grid import Point, Result
 from minidl.history import History
 from minidl.plots import Panel, line_plot
@@ -21,6 +25,13 @@ FIGURES = (
     "test_accuracy",
 )
 """The figures of the best run that are printed; the last two are of the last epoch."""
+PUBLISHED_AS = {
+    "best_valid": "best_valid_accuracy",
+    "train": "best_train_accuracy",
+    "test": "best_test_accuracy",
+    "last_train": "final_train_accuracy",
+}
+"""Figures by their names in ``published.py``."""
 
 
 def best_of(results: Sequence[Result]) -> Result | None:
@@ -79,17 +90,18 @@ def tabulate(
 
 
 def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
-    """Print the figures of the best run of all and draw its curves."""
+    """Print and write the figures of the best run of all, and draw its curves."""
     best = best_of(results)
     if best is None:
         return
     name = describe(best.point)
     print(f"best on {dataset.title}: {name}")
-    for key in FIGURES:
-        if key in best.values:
-            print(f"  {key.replace('_', ' '):<22}{best.values[key]:.4f}")
+    figures = {key: best.values[key] for key in FIGURES if key in best.values}
+    for key, figure in figures.items():
+        print(f"  {key.replace('_', ' '):<22}{figure:.4f}")
+    write_text(out / "scores.json", json.dumps({**best.point, **figures}, indent=1) + "\n")
     title = f"{dataset.title}: {name}"
-    History.from_dict(best.values["history"]).plot(out / "best-curves.png", title=title)
+    History.from_dict(best.values["history"]).plot(out / "best-curves", title=title)
     if "beside" in best.values:
         plot_parity(out / "parity.png", *histories(best), title)
         print_parity([histories(r) for r in results if "beside" in r.values])
@@ -107,6 +119,18 @@ def histories(result: Result) -> tuple[History, History]:
         History.from_dict(result.values["history"]),
         History.from_dict(result.values["beside"]),
     )
+
+
+def show_published(dataset: Dataset, results: Sequence[Result], args: argparse.Namespace) -> None:
+    """Write a table of published figures beside ours, where the settings match."""
+    runs = []
+    for r in results:
+        if r.error is None and r.point.get("network", "plain") == "plain":
+            settings = {"layers": 1, "optimizer": args.optimizer, "batch_size": args.batch_size}
+            settings |= {**r.point, "epochs": len(r.values["history"]["records"]) - 1}
+            figures = {ours: r.values[key] for ours, key in PUBLISHED_AS.items()}
+            runs.append((settings, figures))
+    tabulate_published("network", runs, dataset, args.out)
 
 
 def plot_by_axis(
@@ -129,4 +153,4 @@ def plot_by_axis(
     lines = {label: (ticks, [r.values[key] for r in best]) for label, key in curves.items()}
     title = f"{dataset.title}\nbest of each"
     panel = Panel(lines, xlabel, "accuracy (share of examples)", title, ticks)
-    line_plot(out / f"accuracy-by-{axis}.png", panel)
+    line_plot(out / f"accuracy-by-{axis}", panel)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from homework.data import about
 from minidl.cli import Interrupted
+from minidl.data import Dataset
+from minidl.environment import session
 from minidl.grid.folder import RUN, claimed_by_run
 from minidl.settings import describe
 
@@ -18,9 +21,13 @@ NO_SETTINGS = {"out", "epochs", "jobs", "shard", "executor", "compare"}
 
 @contextlib.contextmanager
 def single_run(
-    args: argparse.Namespace, *names: str, record: str = RUN
+    args: argparse.Namespace,
+    dataset: Dataset | None = None,
+    *,
+    names: Sequence[str] = ("checkpoint.npz",),
+    record: str = RUN,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Claim the folder ``args.out`` for a run with these flags.
+    """Claim the folder ``args.out`` for a run with these flags, and note where and when it ran.
 
     Results are written within this context, after the training: so they are replaced only by a
     run that ended, and by one with the same settings. More epochs may be asked for.
@@ -28,8 +35,9 @@ def single_run(
     Parameters
     ----------
     args : Namespace
-    names : str
-        Of the checkpoints, one for each training, by default ``checkpoint.npz``.
+    dataset : Dataset, optional
+    names : sequence of str
+        Of the checkpoints, one for each training.
     record : str
         The name of the file with the settings.
 
@@ -41,8 +49,11 @@ def single_run(
     """
     settings = {name: describe(v) for name, v in vars(args).items() if name not in NO_SETTINGS}
     out: Path = args.out
-    files = [out / name for name in names or ("checkpoint.npz",)]
-    with claimed_by_run(out / record, settings, *files):
+    files = [out / name for name in names]
+    note: dict[str, Any] = {"record": record, "processes": 1, "threads": 1}
+    note |= {"settings": {"epochs": args.epochs}} if hasattr(args, "epochs") else {}
+    note |= {"data": about(dataset)} if dataset else {}
+    with claimed_by_run(out / record, settings, *files), session(out, *files, note=note):
         try:
             yield [{"checkpoint": file, "resume": True} for file in files]
         except KeyboardInterrupt as error:

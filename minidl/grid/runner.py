@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl.cli import Interrupted
+from minidl.environment import session
 from minidl.grid.axes import Grid, Point
 from minidl.grid.folder import claimed, kept
 from minidl.grid.results import Result, append
@@ -36,6 +37,7 @@ def run(
     executor: Executor | None = None,
     shard: Shard | None = None,
     settings: Mapping[str, Any] | None = None,
+    note: Mapping[str, Any] | None = None,
     cost: Callable[[Point], float] = lambda point: 1.0,
     progress: bool = True,
 ) -> list[Result]:
@@ -66,6 +68,9 @@ def run(
         trained.
     settings : dict, optional
         What the results depend on beyond the training function and its arguments.
+    note : dict, optional
+        Kept with each session in ``out/sessions.jsonl``, beside the machine and the duration. It is
+        not compared when the same command resumes.
     cost : callable, optional
         ``cost(point)`` is the expected duration of a run, in any unit. Long runs start first,
         and the time left is estimated from it.
@@ -93,8 +98,11 @@ def run(
     by_cost = sorted(grid, key=cost, reverse=True)
     points = shard.part(by_cost) if shard else by_cost
     contents = {"axes": grid.axes, "settings": {**describe_task(train), **(settings or {})}}
+    processes = jobs if executor is None else type(executor).__name__
+    part = {"shard": str(shard)} if shard else {}
+    note = {"processes": processes, "threads": 1, **part, **(note or {})}
     try:
-        with claimed(out, contents, shard) as file:
+        with claimed(out, contents, shard) as file, session(out, file, note=note):
             done = kept(out, file)
             results = {name: done[name] for p in points if (name := grid.identifier(p)) in done}
             waiting = [p for p in points if not _complete(results, p)]

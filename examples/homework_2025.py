@@ -1,0 +1,93 @@
+"""Run all questions of 2025-26 and write a report; what is finished is not run again.
+
+Quick by default, on generated letters: 7 minutes of processor time, most of it on all cores. After
+Ctrl-C the same command goes on where it stopped.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from minidl.cli import Interrupted, Parser, int_argument, run_main
+from minidl.files import write_text
+from minidl.report import read_run, write_report
+from minidl.validation import require
+
+TRAINING = ("--data", "--full", "--epochs", "--seed")
+GRID = (*TRAINING, "--jobs")
+STEPS = {
+    "1.1 Perceptron": ("q1_perceptron", "q1_perceptron.py", TRAINING),
+    "1.2a Logistic regression": ("q1_logistic", "q1_logistic.py", TRAINING),
+    "1.2b Features": ("q1_logistic-features", "q1_logistic.py --features-table", GRID),
+    "1.2c Grid": ("q1_logistic-grid", "q1_logistic.py --grid", GRID),
+    "1.3 MLP": ("q1_mlp", "q1_mlp.py", TRAINING),
+    "2.1 Warm-up": ("q2_warmup", "q2_warmup.py", ("--data", "--full", "-epochs", "--seed")),
+    "2.2 Width": ("q2_width", "q2_width.py", GRID),
+    "2.3 Depth": ("q2_depth", "q2_depth.py --from {out}/q2_width", GRID),
+    "3.2 Properties": ("q3_properties", "q3_properties.py", ("--seed",)),
+    "3.3 Closed forms": ("q3_closed_forms", "q3_closed_forms.py", ()),
+    "3.5 Losses": ("q3_train", "q3_train.py", GRID),
+}
+"""Each question: its folder, its command, and those of the flags below that the command takes."""
+
+
+def main() -> int:
+    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--data", metavar="PATH", help="course .npz or folder of IDX files")
+    add("--full", action="store_true", default=None, help="all examples and epochs")
+    add("--epochs", type=int_argument("epochs"), help="of every training")
+    add("--seed", type=int_argument("seed", low=0), help="of every training")
+    add("--jobs", type=int_argument("jobs"), help="processes of a grid (default: one a core)")
+    add("--out", type=Path, default=Path("runs/homework_2025"), help="folder of the results")
+    questions = [title.split()[0] for title in STEPS]
+    add("--only", nargs="+", choices=questions, default=questions, help="these questions only")
+    args = parser.parse_args()
+    require("jinja2", "report")
+    runs, failed = [], 0
+    for title, (name, line, flags) in STEPS.items():
+        if title.split()[0] in args.only:
+            command = [word.format(out=args.out) for word in line.split()]
+            for flag in flags:
+                value = getattr(args, flag.strip("-"))
+                if value is not None:
+                    command += [flag] if value is True else [flag, str(value)]
+            failed |= run_once(title, command, args.out / name)
+            runs.append(read_run(args.out / name, title))
+    page = write_report(runs, args.out / "report", title="Homework 2025-26")
+    print(f"\nwrote {page} ({page.stat().st_size / 1e6:.1f} MB) and the same as Markdown")
+    return failed
+
+
+def run_once(title: str, command: Sequence[str], out: Path) -> int:
+    """Run a script of this folder into ``out``, unless the same command has finished there.
+
+    Return 1 if some runs of a grid failed; the table says why, and the next time they run again.
+    """
+    finished = out / "finished.json"
+    if finished.exists() and json.loads(finished.read_bytes()) == command:
+        print(f"{title}: finished before", flush=True)
+        return 0
+    print(f"\n{title}: {' '.join(command)}", flush=True)
+    script = Path(__file__).with_name(command[0])
+    # In a session of its own, so that Ctrl-C comes to it once: as the SIGTERM that is sent below.
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, str(script), *command[1:], "--out", str(out)], start_new_session=True
+    )
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise Interrupted(f"stopped in {title}; the same command goes on") from None
+    if status > 1:
+        sys.exit(status)  # the script has said why
+    if status == 0:
+        write_text(finished, json.dumps(command) + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    run_main(main)
