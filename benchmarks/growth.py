@@ -73,7 +73,17 @@ def draw(path: Path, rows: list[dict[str, Any]]) -> None:
     picture.suptitle(
         "One training step: Adam, float32, one thread; batch 64, 256 units, 26 classes"
     )
-    save(picture, path)
+    save(picture, path, describe(rows))
+
+
+def describe(rows: list[dict[str, Any]]) -> str:
+    """Return the contents of the picture as text."""
+    shares = [row["share"] for row in rows]
+    axes = ", ".join(dict.fromkeys(row["axis"] for row in rows))
+    return (
+        f"Time of one training step and of its {BOUND} against {axes}; "
+        f"the share that is reached is {min(shares):.2f} to {max(shares):.2f}."
+    )
 
 
 def main() -> None:
