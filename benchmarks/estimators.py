@@ -10,7 +10,9 @@ Adult-like tables are generated. skorch (with PyTorch) is left out where it is n
 
 from __future__ import annotations
 
-from _timing import alternate, write_json  # isort: skip - pins threads before NumPy loads
+from harness.threads import pin  # isort: skip
+
+pin(1)  # before NumPy loads
 
 import gc
 import importlib.util
@@ -24,6 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness.environment import environment
+from harness.results import write_json
+from harness.timing import alternate
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier as TheirClassifier
@@ -288,7 +293,9 @@ def main() -> None:
     with warnings.catch_warnings(), threadpool_limits(args.threads):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the epochs are given
         figures = measure(args)
-    write_json(args.out / f"estimators-{args.what}-{args.threads}.json", figures)
+    path = args.out / f"estimators-{args.what}-{args.threads}.json"
+    write_json(path, {"environment": environment(), "figures": figures})
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

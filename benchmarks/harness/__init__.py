@@ -1,0 +1,1 @@
+"""Fair timing: pinned threads, alternation, checks, files of results, targets, reports."""
