@@ -92,7 +92,7 @@ def main() -> None:
     kind = float_argument("seconds", low=0, open_low=True)
     parser.add_argument("--seconds", type=kind, default=2.0, help="time box of a point (2)")
     parser.add_argument("--rounds", type=int_argument("rounds"), default=5, help="at least (5)")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmarks")
     args = parser.parse_args()
     points = cases(QUICK if args.quick else AXES)
     table = Table(["axis", "value", "step", BOUND, "share"], "microseconds, one thread")

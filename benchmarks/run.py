@@ -49,7 +49,7 @@ def make_parser() -> Parser:
     add("--data", type=Path, metavar="PATH", help="for real: folder of IDX files or course .npz")
     add("--seconds", type=float_argument("seconds", low=0, open_low=True),
         help=f"time box of a case, once each was warmed up (default {SECONDS:g})")  # fmt: skip
-    add("--out", type=Path, help="default benchmarks/results, with --quick runs/benchmarks")
+    add("--out", type=Path, help="default runs/benchmarks, with --quick runs/benchmarks-quick")
     add("--again", action="store_true", help="measure anew what the folder has results of")
     return parser
 
@@ -92,7 +92,7 @@ def main() -> int:
     if args.data is not None and not args.data.exists():
         parser.error(f"--data: no such file or folder: {args.data}")
     seconds = args.seconds or (QUICK_SECONDS if args.quick else SECONDS)
-    out = args.out or ROOT / ("runs/benchmarks" if args.quick else "benchmarks/results")
+    out = args.out or ROOT / "runs" / ("benchmarks-quick" if args.quick else "benchmarks")
     only = ["minidl", *args.contestants] if args.contestants else None
     settings = {"quick": args.quick, "seconds": seconds, "contestants": only}
     results = Results.open(out / "results.json", settings, environment(), again=args.again)

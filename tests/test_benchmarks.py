@@ -57,7 +57,7 @@ def test_a_run_writes_its_results_and_the_same_command_goes_on(load, monkeypatch
     assert run_here(load, monkeypatch, tmp_path) == 0
     assert "0 targets met, 0 missed" in capfd.readouterr().out
     content = read(tmp_path)
-    known = {"processor", "cores", "kernels", "numpy", "torch", "jax", "minidl", "commit"}
+    known = {"processor", "cores", "BLAS", "NumPy", "torch", "jax", "minidl", "commit"}
     assert known <= set(content["environment"])
     assert [row["case"]["width"] for row in content["rows"]] == [4, 8]
     for row in content["rows"]:

@@ -23,6 +23,8 @@ def step(problem: Problem) -> Task:
         "hidden_layer_sizes": problem.sizes[1:-1], "alpha": problem.l2, "batch_size": problem.batch,
         "max_iter": 1, "warm_start": True, "tol": 0, "solver": problem.optimizer.lower(),
         "learning_rate_init": problem.lr, "momentum": 0, "nesterovs_momentum": False,
+        # It is divided by sqrt(1 - beta_2^t): in the first steps it is up to 30 times as large.
+        "epsilon": 1e-9,
     }  # fmt: skip
     model = MLPClassifier(**settings)
     classes = np.arange(problem.sizes[-1])

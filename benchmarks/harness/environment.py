@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import platform
 import subprocess
-from pathlib import Path
 from typing import Any
 
-from threadpoolctl import threadpool_info
-
-import minidl
+import minidl.environment
 from harness.commands import ROOT
-from harness.threads import cores
 
-PACKAGES = ("numpy", "torch", "jax", "jaxlib", "scikit-learn", "entmax")
+PACKAGES = ("torch", "jax", "jaxlib", "scikit-learn", "entmax")
 
 
 def load() -> float | None:
@@ -24,32 +19,12 @@ def load() -> float | None:
 
 
 def environment() -> dict[str, Any]:
-    """Return processor, kernels of the matrix products, and versions."""
+    """Return the machine, the commit, and the versions of the contestants."""
     return {
-        "processor": processor(),
-        "cores": cores(),
-        "kernels": kernels(),
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "minidl": minidl.__version__,
+        **minidl.environment.environment(),
         "commit": commit(),
         **{name: version(name) for name in PACKAGES},
     }
-
-
-def kernels() -> list[str]:
-    """Return the processors for which OpenBLAS has chosen its kernels."""
-    return sorted({str(p["architecture"]) for p in threadpool_info() if "architecture" in p})
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def version(package: str) -> str | None:

@@ -38,12 +38,12 @@ def machine(results: Results) -> str:
     known = results.environment
     versions = ", ".join(
         f"{name} {known[name]}"
-        for name in ("python", "numpy", "torch", "jax", "scikit-learn", "entmax", "minidl")
+        for name in ("Python", "NumPy", "torch", "jax", "scikit-learn", "entmax", "minidl")
         if known.get(name)
     )
     loads = [value for row in results.rows.values() for value in row["load"] if value is not None]
     text = (
-        f"{known['processor']}, {known['cores']} cores, kernels {', '.join(known['kernels'])}; "
+        f"{known['processor']}, {known['cores']} cores, {known['BLAS']}; "
         f"{versions}; commit {known['commit']}.\n"
     )
     if loads:
