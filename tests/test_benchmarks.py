@@ -340,3 +340,33 @@ def test_growth(load, monkeypatch, tmp_path):
     ]  # fmt: skip
     assert all(row["products"] > 0 and row["share"] > 0 for row in rows)
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_estimators_write_each_case_and_go_on(tmp_path):
+    script = str(BENCHMARKS / "estimators.py")
+    flags = [
+        "--data",
+        "digits",
+        "--batch",
+        "200",
+        "--dtype",
+        "float32",
+        "--epochs",
+        "1",
+        "--rounds",
+        "1",
+        "--out",
+    ]
+    first = None
+    for widths in ("8", "8 4"):
+        command = [sys.executable, script, *flags, str(tmp_path), "--widths", *widths.split()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        rows = json.loads((tmp_path / "estimators-fit-1.json").read_text(encoding="utf-8"))["rows"]
+        assert [str(row["case"]["width"]) for row in rows] == widths.split()
+        assert all(row["fit"][n] > 0 and row["predict"][n] > 0 for row in rows for n in ("minidl", "scikit-learn"))  # fmt: skip
+        first = first or rows[0]
+        assert rows[0] == first  # not measured anew
+    done = subprocess.run([*command, "--rounds", "2"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "has results with rounds = 1, not 2" in done.stderr
