@@ -148,9 +148,10 @@ def _blas() -> tuple[str, int | str]:
         build: Any = np.show_config(mode="dicts")
         blas = build["Build Dependencies"]["blas"]
         return f"{blas.get('name', '')} {blas.get('version', '')}".strip(), "not known"
-    for pool in threadpool_info():
-        if pool["user_api"] == "blas":
-            kernels = pool.get("architecture")
-            words = f"{pool['internal_api']} {pool['version'] or ''}".strip()
-            return words + (f", {kernels} kernels" if kernels else ""), pool["num_threads"]
-    return "not known", "not known"
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    if not pools:
+        return "not known", "not known"
+    pool = next((p for p in pools if "numpy" in p["filepath"]), pools[0])  # SciPy has its own
+    kernels = pool.get("architecture")
+    words = f"{pool['internal_api']} {pool['version'] or ''}".strip()
+    return words + (f", {kernels} kernels" if kernels else ""), pool["num_threads"]
