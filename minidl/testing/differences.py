@@ -147,10 +147,12 @@ class Differences:
     @cached_property
     def _rounding(self) -> dict[str, float]:
         """The rounding in a difference, from the outputs and from the step itself."""
-        outputs = np.linalg.norm(finite(self.dy.astype(np.float64) * self.wide_output))
-        steps = {
-            name: np.linalg.norm(finite(x * self.gradients[name])) for name, x in self.wide.items()
-        }
+        with np.errstate(invalid="ignore"):  # 0 times infinity is left out
+            outputs = np.linalg.norm(finite(self.dy.astype(np.float64) * self.wide_output))
+            steps = {
+                name: np.linalg.norm(finite(x * self.gradients[name]))
+                for name, x in self.wide.items()
+            }
         unit = self.settings.precision.unit
         return {name: float(outputs + step) * unit for name, step in steps.items()}
 
