@@ -61,7 +61,9 @@ def pictures_without_command(text):
     """Yield the pictures that no command near them is said to make."""
     for found in re.finditer(r"^!\[.*?\]\((.*?)\)", text, re.M):
         near = text[max(found.start() - 1000, 0) : found.end() + 400]
-        if not re.search(r"`python (?:-m minidl|benchmarks/|examples/|docs/tools/)|first command above", near):
+        if not re.search(
+            r"`python (?:-m minidl|benchmarks/|examples/|docs/tools/)|first command above", near
+        ):
             yield found[1]
 
 
