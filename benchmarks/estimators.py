@@ -198,7 +198,7 @@ def show_memory(rows: list[Row]) -> Table:
 
 @dataclass(frozen=True)
 class What:
-    """What is measured: the axes of its cases, and functions for one case and for the table."""
+    """A quantity to measure: the axes of its cases, functions for one case and for the table."""
 
     axes: tuple[str, ...]
     measure: Callable[[Case, Any], Row]

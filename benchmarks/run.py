@@ -1,7 +1,7 @@
 """Time minidl beside PyTorch, JAX, scikit-learn, NumPy loops and entmax.
 
-    python benchmarks/run.py                       # all workloads: about 25 minutes on two cores
-    python benchmarks/run.py --quick               # a rough picture in two minutes
+    python benchmarks/run.py                       # all workloads: about 33 minutes on two cores
+    python benchmarks/run.py --quick               # a rough picture in some minutes
     python benchmarks/run.py --only step,online --threads 1
 
 Writes results.json, performance.md and step.png. Each case is written when it is measured; after

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """The folder of the project."""
 
 PATHS = os.pathsep.join(map(str, (Path(minidl.__file__).parents[1], ROOT / "benchmarks")))
-"""Where this process has found minidl, so that the others find the same, and the harness."""
+"""The search path of new processes: the minidl of this process, and the harness."""
 
 
 def run_python(arguments: Sequence[str], threads: int = 1) -> tuple[float, str]:
