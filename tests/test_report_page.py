@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import signal
 import subprocess
 import sys
@@ -318,6 +319,9 @@ def test_errors_are_one_line(done, tmp_path):
         return folder
 
     (tmp_path / "empty").mkdir()
+    # A description that says it is compressed, and is not.
+    text = b"iTXtDescription\0\1\0\0\0no zlib"
+    packed_badly = (good / "weights.png").read_bytes()[:33] + struct.pack(">I", len(text) - 4) + text  # fmt: skip
     cases = {
         tmp_path / "none": "expected the folder of a run",
         tmp_path / "empty": "expected the folder of a run",
@@ -325,6 +329,10 @@ def test_errors_are_one_line(done, tmp_path):
         broken("s", "sessions.jsonl", b'{"data": 1}\n'): "sessions.jsonl, line 1: not a session",
         broken("b", "scores.json", b"[]"): "scores.json: expected an object, got list",
         broken("c", "weights.png", b"text"): "weights.png: expected a PNG picture",
+        broken(
+            "t", "weights.png", (good / "weights.png").read_bytes()[:20]
+        ): "weights.png: a damaged PNG picture",
+        broken("z", "weights.png", packed_badly): "weights.png: a damaged PNG picture",
         broken("d", "published.csv", b"a,best\n1\n"): "line 2: expected 2 cells, got 1",
         broken("e", "curves.svg", b"<svg>"): "curves.svg: expected an SVG picture with a viewBox",
         broken("f", "run.json", b"{"): "run.json: cannot be read",

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from minidl.plots import DPI
 
+LONGEST = 100_000
+"""The largest description that is unpacked, in bytes."""
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -71,8 +73,11 @@ def _png(file: Path) -> Picture:
     content = file.read_bytes()
     if content[:8] != _PNG or content[12:16] != b"IHDR":
         raise ValueError(f"{file}: expected a PNG picture")
-    width, height = (round(n * 96 / DPI) for n in struct.unpack(">II", content[16:24]))
-    return Picture(file, _description(content), width, height)
+    try:
+        width, height = (round(n * 96 / DPI) for n in struct.unpack(">II", content[16:24]))
+        return Picture(file, _description(content), width, height)
+    except (struct.error, zlib.error, IndexError) as error:
+        raise ValueError(f"{file}: a damaged PNG picture ({error})") from error
 
 
 def _description(content: bytes) -> str:
@@ -86,6 +91,8 @@ def _description(content: bytes) -> str:
             return text.decode("latin-1")
         if name == b"Description" and kind == b"iTXt":
             packed, value = text[0], text[2:].split(b"\0", 2)[2]
-            return (zlib.decompress(value) if packed else value).decode("utf-8", "replace")
+            if packed:
+                value = zlib.decompressobj().decompress(value, LONGEST)
+            return value.decode("utf-8", "replace")
         start += length + 12
     return ""
