@@ -41,6 +41,7 @@ from workloads.tabular import table
 
 import minidl
 from minidl.cli import Interrupted, Parser, int_argument, run_main
+from minidl.files import as_path
 from minidl.sklearn import MLPClassifier
 from minidl.tables import Table
 from minidl.validation import require
@@ -158,7 +159,9 @@ def peak(name: str, folder: Path, case: Case) -> tuple[float, float]:
         warnings.simplefilter("ignore")
         candidate(name, case, epochs=1).fit(x[:1000], np.resize(np.unique(y), 1000))  # imports
         gc.collect()
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the old peak
+        Path("/proc/self/clear_refs").write_text(
+            "5", encoding="ascii", newline="\n"
+        )  # forget the old peak
         before = resident("VmRSS")
         candidate(name, case, epochs=2).fit(x, y)
     return before, resident("VmHWM")
@@ -237,7 +240,7 @@ def main() -> None:
     add("--seeds", type=number("seeds"), default=10, help="for --what score")
     add("--threads", type=number("threads"), default=1)
     add("--cpu-time", action="store_true", help="for one thread, on a busy machine")
-    add("--out", type=Path, default=Path("runs/benchmarks"))
+    add("--out", type=as_path, default=Path("runs/benchmarks"))
     add("--again", action="store_true", help="measure anew what the folder has results of")
     args = parser.parse_args()
     if importlib.util.find_spec("torch"):

@@ -20,6 +20,7 @@ from harness.workers import Case, Workers, play, workers
 from workloads import step
 
 from minidl.cli import Parser, float_argument, int_argument, run_main
+from minidl.files import as_path
 from minidl.plots import figure, save
 from minidl.tables import Table
 from minidl.validation import require
@@ -92,7 +93,7 @@ def main() -> None:
     kind = float_argument("seconds", low=0, open_low=True)
     parser.add_argument("--seconds", type=kind, default=2.0, help="time box of a point (2)")
     parser.add_argument("--rounds", type=int_argument("rounds"), default=5, help="at least (5)")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "benchmarks")
+    parser.add_argument("--out", type=as_path, default=ROOT / "runs" / "benchmarks")
     args = parser.parse_args()
     points = cases(QUICK if args.quick else AXES)
     table = Table(["axis", "value", "step", BOUND, "share"], "microseconds, one thread")

@@ -27,6 +27,7 @@ from harness.threads import cores
 from workloads import WORKLOADS
 
 from minidl.cli import Interrupted, Parser, float_argument, int_argument, run_main
+from minidl.files import as_path
 from minidl.validation import did_you_mean, require
 
 SECONDS, QUICK_SECONDS = 6.0, 0.5
@@ -46,10 +47,10 @@ def make_parser() -> Parser:
     add("--threads", nargs="+", type=int_argument("threads"), metavar="N",
         help="for step and evaluate (default: 1 and all cores, with --quick 1)")  # fmt: skip
     add("--contestants", type=names, metavar="NAME,...", help="some of them (default: all)")
-    add("--data", type=Path, metavar="PATH", help="for real: folder of IDX files or course .npz")
+    add("--data", type=as_path, metavar="PATH", help="for real: folder of IDX files or course .npz")
     add("--seconds", type=float_argument("seconds", low=0, open_low=True),
         help=f"time box of a case, once each was warmed up (default {SECONDS:g})")  # fmt: skip
-    add("--out", type=Path, help="default runs/benchmarks, with --quick runs/benchmarks-quick")
+    add("--out", type=as_path, help="default runs/benchmarks, with --quick runs/benchmarks-quick")
     add("--again", action="store_true", help="measure anew what the folder has results of")
     return parser
 

@@ -7,7 +7,6 @@ course's script.
 """
 
 import argparse
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -34,7 +33,7 @@ from minidl import (
 )
 from minidl.callbacks import Run
 from minidl.cli import Parser, run_main
-from minidl.files import write_text
+from minidl.files import as_path, to_json, write_text
 from minidl.init import zeros
 from minidl.linear import ridge
 from minidl.plots import Panel, line_plot
@@ -156,7 +155,7 @@ def report(name: str, errors: Errors, dataset: Dataset, args: argparse.Namespace
         "best_test": errors.test[best],
         "best_epoch": best,
     }
-    write_text(args.out / "scores.json", json.dumps(figures, indent=1) + "\n")
+    write_text(args.out / "scores.json", to_json(figures, indent=1) + "\n")
     print(f"{name}, {dataset.name}: RMSE of the log price")
     print(f"  epoch {last:<3}  train {errors.train[-1]:.4f}  test {errors.test[-1]:.4f}")
     print(
@@ -253,7 +252,7 @@ def main() -> None:
     add_number(parser, "--lr", 1e-3, "learning rate", low=0, open_low=True)
     add_number(parser, "--width", 150, "hidden units of mlp")
     add_number(parser, "--seed", 42, "of weights and order", low=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/ames"), help="folder of the results")
+    parser.add_argument("--out", type=as_path, default=Path("runs/ames"), help="results")
     args = parser.parse_args()
     args.out = args.out / args.model
 

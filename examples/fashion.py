@@ -6,7 +6,6 @@ model is that of the last epoch.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -39,7 +38,7 @@ from minidl import (
     fit_online,
 )
 from minidl.cli import run_main
-from minidl.files import write_text
+from minidl.files import to_json, write_text
 from minidl.grid import Grid, Point, Result, exit_status
 from minidl.init import zeros
 from minidl.losses import Loss
@@ -118,7 +117,7 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
             "test": test.values[-1],
             "data": dataset.name,
         }
-        write_text(args.out / "scores.json", json.dumps(figures, indent=1) + "\n")
+        write_text(args.out / "scores.json", to_json(figures, indent=1) + "\n")
         checkpoint.save(args.out / "last.npz", model, history=history)
         draw(args, f"{args.model}, {dataset.title}", {"": (history, test.values)})
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minidl.cli import Interrupted, Parser, int_argument, run_main
-from minidl.files import write_text
+from minidl.files import as_path, to_json, write_text
 from minidl.report import read_run, write_report
 from minidl.validation import require
 
@@ -41,7 +41,7 @@ def main() -> int:
     add("--epochs", type=int_argument("epochs"), help="of every training")
     add("--seed", type=int_argument("seed", low=0), help="of every training")
     add("--jobs", type=int_argument("jobs"), help="processes of a grid (default: one a core)")
-    add("--out", type=Path, default=Path("runs/homework_2025"), help="folder of the results")
+    add("--out", type=as_path, default=Path("runs/homework_2025"), help="folder of the results")
     questions = [title.split()[0] for title in STEPS]
     add("--only", nargs="+", choices=questions, default=questions, help="these questions only")
     args = parser.parse_args()
@@ -85,7 +85,7 @@ def run_once(title: str, command: Sequence[str], out: Path) -> int:
     if status > 1:
         sys.exit(status)  # the script has said why
     if status == 0:
-        write_text(finished, json.dumps(command) + "\n")
+        write_text(finished, to_json(command) + "\n")
     return status
 
 

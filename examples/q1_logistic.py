@@ -6,7 +6,6 @@ pixels, pooled pixels and several numbers of principal components.
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +41,7 @@ from minidl import (
 from minidl.callbacks import Run
 from minidl.cli import run_main
 from minidl.data.features import Feature
-from minidl.files import write_text
+from minidl.files import as_path, to_json, write_text
 from minidl.grid import Grid, exit_status, keeping
 from minidl.init import zeros
 from minidl.plots import Panel, contact_sheet, line_plot
@@ -254,7 +253,7 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> int:
     print(
         f"{len(rows)} runs in {elapsed:.1f} s with {args.jobs} processes, wrote {args.out}{os.sep}"
     )
-    write_text(args.out / "scores.json", json.dumps(best, indent=1) + "\n")
+    write_text(args.out / "scores.json", to_json(best, indent=1) + "\n")
     fixed = {"epochs": args.epochs, "l1": 0.0}
     settings = [{**p, "lr": p["learning_rate"], **fixed} for p in points]
     runs = list(zip(settings, rows, strict=True))
@@ -375,7 +374,7 @@ def main() -> int:
     add_axis(parser, "--component-counts", [10, 30, 90, 200], name="components")
     add_axis(parser, "--learning-rates", [1e-3, 1e-4, 1e-5], low=0, open_low=True)
     add_axis(parser, "--l2s", [1e-5, 1e-4], low=0)
-    parser.add_argument("--compare", type=Path, metavar="CSV", help="published grid, for --grid")
+    parser.add_argument("--compare", type=as_path, metavar="CSV", help="published grid, for --grid")
     add_grid_flags(parser)
     args = parser.parse_args()
     check_shard(parser, args, args.grid or args.features_table, "--grid or --features-table")

@@ -28,6 +28,7 @@ from minidl import (
     outputs,
 )
 from minidl.cli import Parser, run_main
+from minidl.files import as_path
 from minidl.losses import TwiceDifferentiable, hessian
 from minidl.plots import Panel, figure, line_plot, save
 from minidl.tables import Table
@@ -244,7 +245,7 @@ def main() -> None:
     add_number(parser, "--segments", 5000, "random segments for convexity")
     add_number(parser, "--epochs", 30, "of the networks without and with ReLU")
     add_number(parser, "--seed", 0, "of the random numbers", low=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/q1_losses"))
+    parser.add_argument("--out", type=as_path, default=Path("runs/q1_losses"))
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
     steps: dict[str, Callable[[], None]] = {

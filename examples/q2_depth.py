@@ -33,6 +33,7 @@ from homework.report import plot_by_axis, show_best, show_published, tabulate
 
 from minidl import Callback, CrossEntropy, Dataset, Dropout, Layer, Linear, Sequential
 from minidl.cli import run_main
+from minidl.files import as_path
 from minidl.grid import Grid, Result, exit_status
 from minidl.plots import Panel, line_plot
 
@@ -161,8 +162,8 @@ def main() -> int:
     add("--norm", choices=("none", "layer", "batch"), default="none", help="remedy: normalisation")
     add("--residual", action="store_true", help="remedy: skip connections")
     add("--why", action="store_true", help="gradients and dead units, for SGD and Adam")
-    add("--from", dest="source", type=Path, metavar="FOLDER", help="a finished run of q2_width")
-    add("--compare", type=Path, metavar="CSV", help="published accuracies by depth")
+    add("--from", dest="source", type=as_path, metavar="FOLDER", help="a finished run of q2_width")
+    add("--compare", type=as_path, metavar="CSV", help="published accuracies by depth")
     args = parser.parse_args()
     published = read_published(args.compare, required=["layers"]) if args.compare else None
     if args.source:

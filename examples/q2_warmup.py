@@ -4,7 +4,6 @@ Evaluated before training and after each epoch; the test accuracy is that of the
 With --seed-like torch:42 it starts from the weights and sees the batches of the course's script.
 """
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ from minidl import (
     evaluate,
 )
 from minidl.cli import Parser, float_argument, int_argument, run_main
-from minidl.files import write_text
+from minidl.files import as_path, to_json, write_text
 from minidl.plots import Panel, line_plot
 from minidl.threads import one_blas_thread
 
@@ -93,7 +92,7 @@ def main() -> None:
     add("-data_path", "--data", dest="data", metavar="PATH", default=DATA, help=source)
     add("-model", default="ffn", help="the first word of the pictures' names")
     add("--full", action="store_true", help="all of the generated letters")
-    add("--out", type=Path, default=Path("runs/q2_warmup"), help="folder of the results")
+    add("--out", type=as_path, default=Path("runs/q2_warmup"), help="folder of the results")
     add("--dtype", choices=("float32", "float64"), default="float32")
     add_backend_flags(parser)
     args = parser.parse_args()
@@ -137,7 +136,7 @@ def report(
         "final_test": test,
     }
     scores = args.out / f"{args.model}-scores-{settings}.json"
-    write_text(scores, json.dumps(figures, indent=1) + "\n")
+    write_text(scores, to_json(figures, indent=1) + "\n")
     title = dataset.title
     print(f"{title}, initial training loss {history[0].train_loss:.6f}")
     print(f"Final Training Accuracy   {history[-1].train_accuracy:.4f}")

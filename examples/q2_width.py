@@ -5,7 +5,6 @@ activation, Dropout, Linear, trained by mini-batches on cross-entropy.
 """
 
 import os
-from pathlib import Path
 
 from homework.backends import fit_with
 from homework.comparison import read_published
@@ -16,6 +15,7 @@ from homework.report import plot_by_axis, show_best, show_published, tabulate
 
 from minidl import CrossEntropy, Dropout, Linear, Sequential
 from minidl.cli import run_main
+from minidl.files import as_path
 from minidl.grid import Grid, exit_status
 
 WIDE = (512, 1024)
@@ -59,7 +59,7 @@ def main() -> int:
     add_axis(parser, "--dropouts", [0.0, 0.3], low=0, high=1)
     add_axis(parser, "--l2s", [0.0, 1e-4], low=0)
     parser.add_argument("--wide", action="store_true", help="also 512 and 1024 hidden units")
-    parser.add_argument("--compare", type=Path, metavar="CSV", help="published accuracies")
+    parser.add_argument("--compare", type=as_path, metavar="CSV", help="published accuracies")
     args = parser.parse_args()
     published = None
     if args.compare:

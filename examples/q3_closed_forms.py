@@ -11,6 +11,7 @@ import numpy as np
 from homework.runs import single_run
 
 from minidl.cli import Parser, run_main
+from minidl.files import as_path
 from minidl.plots import figure, save
 from minidl.simplex import SimplexMap, relumax, softmax, sparsemax
 from minidl.tables import Table
@@ -35,7 +36,7 @@ def closed_form(map: SimplexMap, t: Array) -> tuple[Array, Array]:
 def main() -> None:
     parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--b", nargs="+", type=float, default=[0.5, 1.0, 2.0], metavar="B")
-    parser.add_argument("--out", type=Path, default=Path("runs/q3_closed_forms"))
+    parser.add_argument("--out", type=as_path, default=Path("runs/q3_closed_forms"))
     args = parser.parse_args()
     bs = [check_float("q3_closed_forms", "b", b, low=0, open_low=True) for b in args.b]
     with single_run(args, names=()):

@@ -11,6 +11,7 @@ import numpy as np
 from homework.runs import single_run
 
 from minidl.cli import Parser, run_main
+from minidl.files import as_path
 from minidl.simplex import entmax15, relumax, softmax, sparsemax
 from minidl.tables import Table
 from minidl.typing import Array
@@ -29,7 +30,7 @@ def main() -> None:
     parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=1000, help="random examples (1000)")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--out", type=Path, default=Path("runs/q3_properties"))
+    parser.add_argument("--out", type=as_path, default=Path("runs/q3_properties"))
     args = parser.parse_args()
     rng = np.random.default_rng(check_int("q3_properties", "seed", args.seed, low=0))
     rows = check_int("q3_properties", "rows", args.rows)

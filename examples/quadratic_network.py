@@ -27,6 +27,7 @@ from homework.quadratic import (
 
 from minidl import SGD, Layer, Parameter, Sequential, SquaredError
 from minidl.cli import Parser, int_argument, run_main
+from minidl.files import as_path
 from minidl.grid import Grid, Result, exit_status
 from minidl.layer import write_gradients
 from minidl.plots import Panel, line_plot
@@ -226,7 +227,7 @@ def main() -> int:
     add_number(parser, "--seed", 0, "of the data and the initial values", low=0)
     parser.add_argument("--jobs", type=int_argument("jobs"), default=2, help="processes")
     out = Path("runs/quadratic_network")
-    parser.add_argument("--out", type=Path, default=out, help=f"folder (default {out})")
+    parser.add_argument("--out", type=as_path, default=out, help=f"folder (default {out})")
     add_grid_flags(parser)
     args = parser.parse_args()
     options = {

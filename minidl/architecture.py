@@ -25,7 +25,7 @@ _REGISTERED: dict[str, type[Any]] = {}
 
 def _built_in() -> dict[str, type[Any]]:
     found = [v for m in (layer, layers, activations) for v in vars(m).values()]
-    kinds = {k.__name__: k for k in found if isinstance(k, type) and issubclass(k, Layer)}
+    kinds = {k.__name__: k for k in found if type(k) is type(Layer) and issubclass(k, Layer)}
     return {**kinds, "relumax": simplex.relumax}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl.architecture import build, describe
-from minidl.files import atomic
+from minidl.files import atomic, from_json, to_json
 from minidl.layer import Layer
 from minidl.npz import read_npz
 from minidl.typing import Array, Rng
@@ -73,7 +72,7 @@ def write_archive(
     path: str | os.PathLike[str], arrays: Mapping[str, Array], meta: Mapping[str, Any]
 ) -> None:
     """Write arrays, and ``meta`` as JSON, to an ``.npz``, completely or not at all."""
-    text = json.dumps({"format": FORMAT, **meta}, default=_as_json)
+    text = to_json({"format": FORMAT, **meta}, default=_as_json)
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, meta=np.array(text), **arrays)  # type: ignore[arg-type]
 
@@ -88,7 +87,7 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     """
     try:
         arrays, _ = read_npz(path)
-        meta = json.loads(str(arrays.pop("meta")))
+        meta = from_json(str(arrays.pop("meta")))
         saved = meta.get("format")
     except (AttributeError, KeyError, RecursionError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as a model or checkpoint ({error})") from error

@@ -7,7 +7,6 @@ and when; they are never compared when a run resumes, so another machine may go 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import shlex
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from minidl.files import from_json, to_json
 
 SESSIONS = "sessions.jsonl"
 _OBJECTS = ("environment", "data", "settings")
@@ -78,7 +79,7 @@ def session(folder: Path, *files: Path, note: Mapping[str, Any] | None = None) -
                     "environment": environment(),
                     **(note or {}),
                 }
-                _append(folder / SESSIONS, json.dumps(line) + "\n")
+                _append(folder / SESSIONS, to_json(line) + "\n")
 
 
 def sessions(folder: Path) -> list[dict[str, Any]]:
@@ -95,7 +96,7 @@ def sessions(folder: Path) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            one = json.loads(line)
+            one = from_json(line)
             if not all(isinstance(one.get(name, {}), dict) for name in _OBJECTS):
                 raise TypeError(f"expected {', '.join(_OBJECTS)} as objects")
             found.append({**one, "ended": bool(one["ended"]), "seconds": float(one["seconds"])})

@@ -1,13 +1,20 @@
-"""Atomic writing: a file is written completely or not at all, also if the power fails."""
+"""Files with the same bytes on every system, written completely or not at all.
+
+All paths that a user gives pass through ``as_path``, and all JSON through ``to_json`` and
+``from_json``.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +22,80 @@ from minidl.typing import Array
 
 _DAY = 86_400.0
 _SWEPT: set[Path] = set()  # folders whose leftovers this process has removed
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a user gave; a leading ``~`` is the home folder.
+
+    Raises
+    ------
+    ValueError
+        If there is no home folder, or no user of that name.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{os.fspath(path)}: ~ is not known here ({error})") from error
+
+
+def to_json(
+    value: object, *, indent: int | None = None, default: Callable[[object], Any] | None = None
+) -> str:
+    """Return the JSON text of a value, as every parser reads it.
+
+    JSON has no NaN and no infinity: they are written as the strings ``"NaN"``, ``"Infinity"`` and
+    ``"-Infinity"``, from which ``from_json`` makes numbers again. A string with these words gets a
+    backslash before it, which ``from_json`` removes. NumPy's scalars and arrays are written as
+    numbers and lists.
+
+    Parameters
+    ----------
+    value : object
+    indent : int, optional
+        As for ``json.dumps``.
+    default : callable, optional
+        Makes plain data of other objects, as for ``json.dumps``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If JSON cannot hold the value.
+    """
+    return json.dumps(_escaped(value), indent=indent, default=default, allow_nan=False)
+
+
+def from_json(text: str | bytes) -> Any:
+    """Return the value that ``to_json`` wrote; the words NaN and Infinity of old files, too."""
+    return _unescaped(json.loads(text))
+
+
+def _escaped(value: object) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)  # the word that Python writes
+    if isinstance(value, str) and value.lstrip("\\") in _NOT_FINITE:
+        return f"\\{value}"
+    if isinstance(value, dict):
+        return {name: _escaped(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_escaped(item) for item in value]
+    return value
+
+
+def _unescaped(value: Any) -> Any:
+    if isinstance(value, str):
+        if value in _NOT_FINITE:
+            return float(value)
+        return value[1:] if value.lstrip("\\") in _NOT_FINITE else value
+    if isinstance(value, dict):
+        return {name: _unescaped(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_unescaped(item) for item in value]
+    return value
+
+
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 @contextlib.contextmanager
@@ -27,7 +108,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     import tempfile  # slow to import
 
-    target = Path(path)
+    target = as_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.parent not in _SWEPT:
         _SWEPT.add(target.parent)
@@ -57,9 +138,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, completely or not at all."""
+    """Write ``text`` in UTF-8, lines ending in a line feed, completely or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_rows(

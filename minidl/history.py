@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import numbers
 import os
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from minidl.files import write_text
+from minidl.files import as_path, from_json, to_json, write_text
 from minidl.layer import Layer
 from minidl.state import Snapshot
 from minidl.validation import did_you_mean
@@ -245,13 +243,13 @@ class History:
         return history
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write ``to_dict()`` as JSON."""
-        write_text(path, json.dumps(self.to_dict(), indent=1) + "\n")
+        """Write ``to_dict()`` as JSON; figures that are not finite as ``"NaN"``, ``"Infinity"``."""
+        write_text(path, to_json(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> History:
         """Read a file that ``to_json`` wrote."""
-        return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        return cls.from_dict(from_json(as_path(path).read_bytes()))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the records as CSV with a header; a figure that was not measured is left empty."""

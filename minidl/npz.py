@@ -11,11 +11,11 @@ import math
 import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 
+from minidl.files import as_path
 from minidl.typing import Array
 
 MAX_EXPANSION = 1032
@@ -51,7 +51,7 @@ def read_npz(
     """
     import zipfile  # takes as long as a tenth of NumPy, so not on `import minidl`
 
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir():
         raise ValueError("a folder")
     try:

@@ -6,12 +6,11 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl.files import atomic
+from minidl.files import as_path, atomic
 from minidl.typing import Array
 from minidl.validation import require
 
@@ -77,14 +76,19 @@ def save(picture: Any, path: str | os.PathLike[str], description: str) -> None:
         ``Description`` (in a PDF as ``Subject``).
     """
     rc_context = require("matplotlib", "examples").rc_context
-    for suffix in [Path(path).suffix] if Path(path).suffix else [".png", ".svg"]:
+    path = as_path(path)
+    for suffix in [path.suffix] if path.suffix else [".png", ".svg"]:
         metadata: dict[str, str | None] = {
             "Subject" if suffix == ".pdf" else "Description": description
         }
         if suffix == ".svg":
             metadata |= {"Date": None}  # the same picture gives the same bytes
-        with atomic(Path(path).with_suffix(suffix)) as temporary, rc_context(_SVG):
-            picture.savefig(temporary, dpi=DPI, metadata=metadata)
+        with (
+            atomic(path.with_suffix(suffix)) as temporary,
+            temporary.open("wb") as file,  # opened by name, a text would get the system's line ends
+            rc_context(_SVG),
+        ):
+            picture.savefig(file, format=suffix[1:], dpi=DPI, metadata=metadata)
 
 
 def line_plot(

@@ -17,6 +17,7 @@ import numpy as np
 
 from minidl.callbacks import Run
 from minidl.data.dataset import Dataset
+from minidl.files import as_path
 from minidl.optim import Optimizer
 from minidl.settings import describe
 from minidl.state import random_streams, set_stream
@@ -58,7 +59,7 @@ class RunState:
         settings: Callable[[], dict[str, Any]],
     ) -> None:
         self.runs, self.rng, self.parts = runs, rng, parts
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else as_path(path)
         self.every = check_int(owner, "every", every)
         self.ended = False
         self._saved = 0  # the epoch of the state in the file

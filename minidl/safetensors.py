@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from minidl.files import atomic
+from minidl.files import as_path, atomic
 from minidl.layer import Layer
 from minidl.layers import Linear
 from minidl.parameter import walk
@@ -85,7 +84,7 @@ def load(
     """
     library = require("safetensors", "safetensors")
     try:
-        content = library.deserialize(Path(path).read_bytes())
+        content = library.deserialize(as_path(path).read_bytes())
     except library.SafetensorError as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
     state: dict[str, Array] = {}

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl.files import to_json
+
 
 def describe_task(train: Callable[..., Any]) -> dict[str, Any]:
     """Return the name of a training function and the arguments of a ``functools.partial``."""
@@ -61,7 +63,7 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
             found = first_difference(before, after, f"{prefix}{name}.")
             if found:
                 return found
-        elif before != after:
+        elif before != after and to_json(before) != to_json(after):  # NaN is equal to NaN here
             return f"{prefix}{name} was {before!r}, now it is {after!r}"
     return ""
 

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from minidl.files import write_text
 from minidl.validation import require
@@ -75,8 +74,8 @@ class Table:
 
     def write(self, stem: str | os.PathLike[str]) -> None:
         """Write ``stem.csv`` and ``stem.md``."""
-        self.to_csv(Path(f"{stem}.csv"))
-        self.to_markdown(Path(f"{stem}.md"))
+        self.to_csv(f"{os.fspath(stem)}.csv")
+        self.to_markdown(f"{os.fspath(stem)}.md")
 
 
 def _text(cell: object) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +12,7 @@ import work
 from homework.networks import Settings, train_point
 
 import minidl
+from minidl import files
 from minidl.grid import Grid, exit_status, run
 
 
@@ -236,3 +238,34 @@ def test_an_interrupt_cancels_what_an_executor_has_not_begun(tmp_path, monkeypat
         with pytest.raises(KeyboardInterrupt, match="0 of 6 runs are kept"):
             run(Grid(a=[1, 2, 3, 4, 5, 6]), work.slow, out=tmp_path, executor=executor, progress=False)  # fmt: skip
         assert sum(future.cancelled() for future in futures) >= 3
+
+
+def test_numbers_that_json_lacks(tmp_path):
+    """NaN and infinity in results, axes and settings: any parser reads them, and grids resume."""
+    calls = []
+
+    def train(a, level):
+        calls.append(a)
+        return {"loss": [a, -a], "score": np.float32("nan")}
+
+    def go(**more):
+        task = functools.partial(train, level=math.nan)
+        return run(Grid(a=[1.0, math.inf]), task, out=tmp_path, settings={"x": math.nan}, progress=False, **more)  # fmt: skip
+
+    first = go()
+    assert repr(go()) == repr(first)
+    assert len(calls) == 2
+    assert first[1].values["loss"] == [math.inf, -math.inf]
+    for file in ("results.jsonl", "grid.json", "sessions.jsonl"):
+        text = (tmp_path / file).read_text()
+        for line in [text] if file == "grid.json" else text.splitlines():
+            json.loads(line, parse_constant=pytest.fail)
+    # The files of before have the words themselves.
+    lines = [json.dumps(files.from_json(t)) for t in (tmp_path / "results.jsonl").read_text().splitlines()]  # fmt: skip
+    (tmp_path / "results.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    old = json.dumps(files.from_json((tmp_path / "grid.json").read_text()))
+    assert "NaN" in "".join(lines)
+    assert "Infinity" in old
+    (tmp_path / "grid.json").write_text(old)
+    assert repr(go()) == repr(first)
+    assert len(calls) == 2

@@ -21,10 +21,10 @@ from minidl.grid import results as store
 HERE = Path(__file__).parent
 
 
-def python(code, cwd, *more):
+def python(code, cwd, *more, input=None):
     paths = os.pathsep.join([str(HERE.parent), str(HERE), str(cwd)])
     environment = {**os.environ, "PYTHONPATH": paths}
-    return subprocess.run([sys.executable, *more, code], cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # fmt: skip
+    return subprocess.run([sys.executable, *more, code], cwd=cwd, env=environment, input=input, capture_output=True, text=True, check=False)  # fmt: skip
 
 
 def names(out):
@@ -70,21 +70,32 @@ def test_a_result_that_cannot_be_kept_does_not_end_the_grid(tmp_path, what, erro
 # ---------------------------------------------------------------- training functions
 
 
-def test_a_function_that_workers_cannot_import_is_explained(tmp_path):
+@pytest.mark.parametrize("program", ["-c", "-"])
+def test_a_function_that_workers_cannot_import_is_explained(tmp_path, program):
+    """Before any worker starts: ``python -c``, and ``python - <<EOF``."""
     with pytest.raises(TypeError, match=r"cannot import the training function .*or use jobs=1"):
         run(Grid(a=[1]), lambda a: {}, out=tmp_path, jobs=2, progress=False)
     notebook = """
 from minidl.grid import Grid, run
 def train(a):
     return {"value": a}
-try:
-    run(Grid(a=[1, 2]), train, out="out", jobs=2, progress=False)
-except TypeError as error:
-    print(error)
+class Train:
+    def __call__(self, a):
+        return train(a)
+import functools, multiprocessing, os
+multiprocessing.get_context = None
+for task in (train, functools.partial(train, a=1), Train()):
+    try:
+        run(Grid(a=[1, 2]), task, out="out", jobs=2, progress=False)
+    except TypeError as error:
+        assert "put it and its arguments into a file" in str(error)
+        print(error)
+assert not os.path.exists("out")
 print([r.values for r in run(Grid(a=[1, 2]), train, out="out", progress=False)])
 """
-    done = python(notebook, tmp_path, "-c")
-    assert "cannot import the training function (Can't get attribute 'train'" in done.stdout
+    code, text = (notebook, None) if program == "-c" else ("-", notebook)
+    done = python(code, tmp_path, *([program] if text is None else []), input=text)
+    assert done.stdout.count("cannot import the training function (") == 3
     assert done.stdout.endswith("[{'value': 1}, {'value': 2}]\n")
     assert done.stderr == ""
 

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import shutil
-import struct
 import signal
+import struct
 import subprocess
 import sys
 import time

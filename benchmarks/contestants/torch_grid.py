@@ -105,7 +105,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         results = list(pool.map(task, points))
-    (args.out / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (args.out / "results.json").write_text(json.dumps(results), encoding="utf-8", newline="\n")
     for result in results:
         print(*result["point"], f"{result['best_valid_accuracy']:.4f}")
 

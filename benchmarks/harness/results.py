@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minidl.files import write_text
+from minidl.files import from_json, to_json, write_text
 
 Row = dict[str, Any]
 """Workload, case, threads, and what was measured."""
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON that people can read, completely or not at all."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
+    write_text(path, to_json(content, indent=1) + "\n")
 
 
 def key(row: Row) -> str:
@@ -51,7 +51,7 @@ class Results:
         if not path.exists():
             return made
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = from_json(path.read_bytes())
             before = {**content["settings"], **content["environment"]}
             made.rows = {key(row): row for row in content["rows"]}
         except (ValueError, TypeError, LookupError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl.cli import Parser, float_argument, int_argument
+from minidl.files import as_path
 
 
 def base_parser(description: str, out: str, *, epochs: str) -> Parser:
@@ -17,7 +18,7 @@ def base_parser(description: str, out: str, *, epochs: str) -> Parser:
     add("--full", action="store_true", help="all examples and epochs")
     add("--epochs", type=int_argument("epochs"), help=epochs)
     add("--jobs", type=int_argument("jobs"), default=_cores(), help="default: one a core")
-    add("--out", type=Path, default=Path(out), help=f"folder of the results (default {out})")
+    add("--out", type=as_path, default=Path(out), help=f"folder of the results (default {out})")
     add("--dtype", choices=("float32", "float64"), default="float32")
     return parser
 

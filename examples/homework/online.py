@@ -10,7 +10,6 @@ if the accuracy is higher. A report took the last of equals (``--ties last``).
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import string
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from minidl import checkpoint
 from minidl.cli import Parser
 from minidl.data import Dataset
 from minidl.data.features import PCA, Feature
-from minidl.files import write_text
+from minidl.files import to_json, write_text
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.plots import weight_sheet
@@ -93,7 +92,7 @@ def report(
     """
     out: Path = args.out
     figures = scores(dataset, history, test, time=sum(history.column("seconds")))
-    write_text(out / "scores.json", json.dumps(figures, indent=1) + "\n")
+    write_text(out / "scores.json", to_json(figures, indent=1) + "\n")
     history.to_csv(out / "history.csv")
     checkpoint.save(out / "best.npz", model, history=history)
     title, last = f"{name}, {dataset.title}", history[-1].epoch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from homework.backends import plot_parity, print_parity
 from homework.comparison import Comparison
 from homework.published import tabulate_published
 from minidl.data import Dataset
-from minidl.files import write_text
+from minidl.files import to_json, write_text
 from minidl.grid import Point, Result
 from minidl.history import History
 from minidl.plots import Panel, line_plot
@@ -99,7 +98,7 @@ def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
     figures = {key: best.values[key] for key in FIGURES if key in best.values}
     for key, figure in figures.items():
         print(f"  {key.replace('_', ' '):<22}{figure:.4f}")
-    write_text(out / "scores.json", json.dumps({**best.point, **figures}, indent=1) + "\n")
+    write_text(out / "scores.json", to_json({**best.point, **figures}, indent=1) + "\n")
     title = f"{dataset.title}: {name}"
     History.from_dict(best.values["history"]).plot(out / "best-curves", title=title)
     if "beside" in best.values:

@@ -17,6 +17,7 @@ from minidl.data.images import as_images, class_name
 from minidl.data.published import checksums
 from minidl.data.readers import GENERATED, load_dataset
 from minidl.data.split import Split
+from minidl.files import as_path
 from minidl.plots import contact_sheet
 from minidl.typing import Array
 
@@ -26,7 +27,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="describe a data set and draw a contact sheet")
     show.add_argument("path", help='a course .npz, a folder of IDX files, "letters" or "scenes"')
-    show.add_argument("--out", type=Path, help="the file of the picture (default: NAME.png)")
+    show.add_argument("--out", type=as_path, help="the file of the picture (default: NAME.png)")
     show.add_argument("--split", choices=("train", "valid", "test"), default="train")
     show.add_argument(
         "--columns", type=int, default=16, help="examples of each class (default: 16)"
@@ -42,7 +43,7 @@ def main() -> None:
     dataset = load_dataset(args.path, progress=True)
     print(describe(dataset))
     if args.path not in GENERATED:
-        print("\n".join(checksums(Path(args.path))))
+        print("\n".join(checksums(as_path(args.path))))
     if args.split not in dataset.splits:
         parser.error(f"--split: {dataset.name} has no {args.split} part")
     transpose = dataset.transposed if args.transpose is None else args.transpose

@@ -1,14 +1,17 @@
 """Cache of the generated examples: drawn once, then mapped into memory by every process.
 
 A file that is not what its name says is not used, and replaced when that number of examples is
-drawn again.
+drawn again. Where the folder cannot be read or written (a read-only disk, a full one, no home
+folder), the examples are drawn into the memory of this process, and a warning says so.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,20 +21,30 @@ import numpy as np
 from minidl.data import letters, scenes
 from minidl.data.dataset import Dataset
 from minidl.data.split import Split
-from minidl.files import remove_leftovers, write_rows
+from minidl.files import as_path, remove_leftovers, write_rows
 from minidl.typing import Array
 from minidl.validation import check_int, require
 
+Blocks = Iterator[tuple[Array, Array]]
+
+SCALE = 1 / 256
+
 
 def cache_folder() -> Path:
-    """Return ``$MINIDL_CACHE``, or ``minidl`` in the system's folder for caches."""
+    """Return ``$MINIDL_CACHE``, or ``minidl`` in the system's folder for caches.
+
+    Raises
+    ------
+    ValueError
+        If that is in the home folder, and there is none.
+    """
     if "MINIDL_CACHE" in os.environ:
-        return Path(os.environ["MINIDL_CACHE"])
+        return as_path(os.environ["MINIDL_CACHE"])
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", "~")).expanduser() / "minidl"
+        return as_path(os.environ.get("LOCALAPPDATA", "~")) / "minidl"
     if sys.platform == "darwin":
-        return Path("~/Library/Caches/minidl").expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "minidl"
+        return as_path("~/Library/Caches/minidl")
+    return as_path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "minidl"
 
 
 def load_letters(
@@ -45,7 +58,8 @@ def load_letters(
     """Load the generated letters, drawing them on first use.
 
     The default sizes are those of the course's EMNIST Letters. A smaller set is the beginning of a
-    larger one. Letters are stored in the cache folder (``$MINIDL_CACHE``) and mapped into memory.
+    larger one. Letters are stored in the cache folder (``$MINIDL_CACHE``) and mapped into memory;
+    where it cannot be written, they are drawn each time, with a warning.
 
     Parameters
     ----------
@@ -79,39 +93,66 @@ def _load(generator: ModuleType, sizes: dict[str, int], seed: int, progress: boo
     for key, n in sizes.items():
         check_int(name, key, n)
     check_int(name, "seed", seed, low=0)
-    remove_leftovers(cache_folder())
+    folder: Path | None = None
+    why: Exception | None = None
+    try:
+        folder = cache_folder()
+        remove_leftovers(folder)
+    except ValueError as error:
+        why = error
     splits = []
     for number, (key, n) in enumerate(sizes.items()):
+        title = f"drawing {key} {name}" if progress else ""
+        blocks = functools.partial(_blocks, generator, n, seed, number, title)
         stem = f"{name}-v{generator.VERSION}-seed{seed}-{key}"
-        file, labels = _cached(stem, n, generator)
-        if labels is None:
-            blocks = generator.blocks(n, seed=seed, split=number)
-            if progress:
-                tqdm = require("tqdm", "examples").tqdm
-                with tqdm(total=n, desc=f"drawing {key} {name}") as bar:
-                    labels = _draw(file, n, generator.FEATURES, blocks, bar.update)
-            else:
-                labels = _draw(file, n, generator.FEATURES, blocks, lambda drawn: None)
-        splits.append(Split.mapped(file, labels[:n].astype(np.int64), 1 / 256))
+        split = None
+        if folder is not None:
+            try:
+                split = _mapped(folder, stem, n, generator, blocks)
+            except OSError as error:
+                folder, why = None, error
+        splits.append(_in_memory(blocks()) if split is None else split)
+    if why is not None:
+        warnings.warn(
+            f"{name}: drawn without a cache, which takes time in each process ({why}); name a "
+            "folder that can be written in the environment variable MINIDL_CACHE",
+            stacklevel=3,
+        )
     return Dataset(*splits, name=name, classes=generator.N_CLASSES, generated=generator.NOTE)
 
 
-def _cached(stem: str, n: int, generator: ModuleType) -> tuple[Path, Array | None]:
-    """Return the smallest cached file with at least ``n`` examples, and their labels.
+def _blocks(generator: ModuleType, n: int, seed: int, number: int, title: str) -> Blocks:
+    """Yield the blocks of a part, with a bar of progress if it has a title."""
+    blocks = generator.blocks(n, seed=seed, split=number)
+    if not title:
+        yield from blocks
+        return
+    with require("tqdm", "examples").tqdm(total=n, desc=title) as bar:
+        for pixels, labels in blocks:
+            yield pixels, labels
+            bar.update(len(labels))
 
-    If there is none, the file to write, and None.
-    """
+
+def _mapped(
+    folder: Path, stem: str, n: int, generator: ModuleType, blocks: Callable[[], Blocks]
+) -> Split:
+    """Return examples of the smallest cached file that has enough; draw them if there is none."""
     pattern = re.compile(rf"{re.escape(stem)}-(\d+)\.npy")
-    found = [(int(m[1]), p) for p in _listed(cache_folder()) if (m := pattern.fullmatch(p.name))]
+    listed = list(folder.iterdir()) if folder.exists() else []
+    found = [(int(m[1]), p) for p in listed if (m := pattern.fullmatch(p.name))]
     for size, file in sorted(found):
         labels = _labels(file, size, generator) if size >= n else None
         if labels is not None:
-            return file, labels
-    return cache_folder() / f"{stem}-{n}.npy", None
+            break
+    else:
+        file = folder / f"{stem}-{n}.npy"
+        labels = _draw(file, n, generator.FEATURES, blocks())
+    return Split.mapped(file, labels[:n].astype(np.int64), SCALE)
 
 
-def _listed(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+def _in_memory(blocks: Blocks) -> Split:
+    pixels, labels = zip(*blocks, strict=True)
+    return Split(np.concatenate(pixels), np.concatenate(labels).astype(np.int64), SCALE)
 
 
 def _labels(file: Path, size: int, generator: ModuleType) -> Array | None:
@@ -127,13 +168,7 @@ def _labels(file: Path, size: int, generator: ModuleType) -> Array | None:
     return labels if right and labels.max() < generator.N_CLASSES else None
 
 
-def _draw(
-    file: Path,
-    n: int,
-    features: int,
-    blocks: Iterator[tuple[Array, Array]],
-    advance: Callable[[int], object],
-) -> Array:
+def _draw(file: Path, n: int, features: int, blocks: Blocks) -> Array:
     """Write the pixels of ``blocks`` to ``file``; write and return their labels."""
     drawn: list[Array] = []
 
@@ -141,7 +176,6 @@ def _draw(
         for block, labels in blocks:
             yield block
             drawn.append(labels)
-            advance(len(labels))
 
     write_rows(file, (n, features), pixels())
     labels = np.concatenate(drawn)

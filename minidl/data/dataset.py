@@ -6,7 +6,6 @@ import copy
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from minidl.data.arrays import as_labels, as_weights, map_labels
 from minidl.data.split import CHUNK, Part, Split, as_split
-from minidl.files import write_rows
+from minidl.files import as_path, write_rows
 from minidl.typing import Array
 from minidl.validation import check_float, check_int, did_you_mean
 
@@ -206,7 +205,7 @@ class Dataset:
         """Return the data set with each ``x`` written to ``folder`` and mapped into memory."""
         parts: dict[str, Any] = {}
         for key, split in self.splits.items():
-            file = Path(folder) / f"{key}.npy"
+            file = as_path(folder) / f"{key}.npy"
             blocks = (split.x[start : start + CHUNK] for start in range(0, len(split), CHUNK))
             write_rows(file, split.x.shape, blocks)
             parts[key] = Split.mapped(file.resolve(), split.y, split.scale, split.weight)

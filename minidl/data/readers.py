@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl.data.cache import load_letters, load_scenes
 from minidl.data.dataset import Dataset
+from minidl.files import as_path
 from minidl.npz import MAX_EXPANSION, Readable, fill, read_npz
 from minidl.typing import Array
 from minidl.validation import did_you_mean
@@ -61,11 +62,11 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     """
     if str(source) in GENERATED:
         return GENERATED[str(source)](progress=progress)
-    path = Path(source)
+    path = as_path(source)
     if path.is_dir():
         return _load_idx(path)
     if not path.exists():
-        hint = did_you_mean(str(source), GENERATED) if Path(source).suffix == "" else ""
+        hint = did_you_mean(str(source), GENERATED) if path.suffix == "" else ""
         raise FileNotFoundError(f"{path}: no such file or folder{hint}")
     return _load_npz(path)
 
@@ -191,7 +192,7 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
     ValueError
         If the file is damaged, of another type, or too large for the memory.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

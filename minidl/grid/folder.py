@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from minidl.files import remove_leftovers, write_text
+from minidl.files import from_json, remove_leftovers, to_json, write_text
 from minidl.grid.results import Result, read
 from minidl.grid.shards import Shard
 from minidl.settings import first_difference
@@ -46,7 +45,7 @@ def claimed(out: Path, contents: dict[str, Any], shard: Shard | None = None) -> 
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
     name = f"results-{shard.index}-of-{shard.count}.jsonl" if shard else WHOLE
-    contents = json.loads(json.dumps(contents))
+    contents = from_json(to_json(contents))
     with contextlib.ExitStack() as held:
         with library.FileLock(out / ".claim.lock"):
             recorded = _recorded(out / RECORD)
@@ -58,7 +57,7 @@ def claimed(out: Path, contents: dict[str, Any], shard: Shard | None = None) -> 
             _check_free(out, shard=None if other else shard)
             held.enter_context(_lock(out / name))
             if recorded != contents:
-                write_text(out / RECORD, json.dumps(contents, indent=1) + "\n")
+                write_text(out / RECORD, to_json(contents, indent=1) + "\n")
         yield out / name
 
 
@@ -79,7 +78,7 @@ def claimed_by_run(record: Path, settings: Mapping[str, Any], *files: Path) -> I
     library = require("filelock", "examples")
     record.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(record.parent)
-    contents = json.loads(json.dumps({"axes": {}, "settings": settings}))
+    contents = from_json(to_json({"axes": {}, "settings": settings}))
     with contextlib.ExitStack() as held:
         with library.FileLock(record.parent / ".claim.lock"):
             if kept(record.parent):
@@ -91,7 +90,7 @@ def claimed_by_run(record: Path, settings: Mapping[str, Any], *files: Path) -> I
                 if other:
                     raise _taken(record.parent, other)
             if recorded != contents:
-                write_text(record, json.dumps(contents, indent=1) + "\n")
+                write_text(record, to_json(contents, indent=1) + "\n")
         yield
 
 
@@ -118,7 +117,7 @@ def _taken(out: Path, other: str) -> ValueError:
 def _recorded(file: Path) -> dict[str, Any] | None:
     """Read ``grid.json``; None if there is none."""
     try:
-        record = json.loads(file.read_bytes())
+        record = from_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
@@ -140,7 +139,8 @@ def _difference(recorded: dict[str, Any], contents: dict[str, Any]) -> str:
     if list(old) != list(new):
         found = found or f"the axes were {', '.join(old)}, now they are {', '.join(new)}"
     for name in old:
-        if not found and not all(value in new[name] for value in old[name]):
+        texts = [to_json(v) for v in new[name]]  # by which NaN is equal to NaN
+        if not found and not all(v in new[name] or to_json(v) in texts for v in old[name]):
             found = f"{name} was {old[name]!r}, now it is {new[name]!r}"
     return found
 
@@ -160,7 +160,9 @@ def _lock(file: Path) -> Iterator[None]:
         raise OSError(f"{file} is being written by {by}: wait, or choose another folder") from None
     try:
         with contextlib.suppress(OSError):  # the text is for people; the lock does not need it
-            owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+            owner.write_text(
+                f"process {os.getpid()} on {platform.node()}", encoding="utf-8", newline="\n"
+            )
         yield
     finally:
         lock.release()

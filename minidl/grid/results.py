@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minidl.files import from_json, to_json
 from minidl.grid.axes import Point
 
 
@@ -67,8 +68,8 @@ def keeping(values: dict[str, Any]) -> Iterator[None]:
 
 def append(file: Path, result: Result) -> None:
     """Write one result as a line at the end of the file and sync it; all of the line or nothing."""
-    record = json.loads(json.dumps(asdict(result)))
-    line = json.dumps({**record, "crc32": _checksum(record)}) + "\n"
+    record = from_json(to_json(asdict(result)))
+    line = to_json({**record, "crc32": _checksum(record)}) + "\n"
     handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         end = os.fstat(handle).st_size
@@ -116,7 +117,7 @@ def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
 
 
 def _parse(line: bytes) -> Result:
-    record = json.loads(line)
+    record = from_json(line)
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, got {type(record).__name__}")
     checksum = record.pop("crc32", None)

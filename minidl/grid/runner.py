@@ -13,6 +13,7 @@ from typing import Any
 
 from minidl.cli import Interrupted
 from minidl.environment import session
+from minidl.files import as_path
 from minidl.grid.axes import Grid, Point
 from minidl.grid.folder import claimed, kept
 from minidl.grid.results import Result, append
@@ -23,6 +24,7 @@ from minidl.grid.workers import (
     full_disk,
     leave_if_imported_by_a_worker,
     outcomes,
+    pickled,
 )
 from minidl.settings import describe_task
 from minidl.validation import check_int, require
@@ -93,7 +95,9 @@ def run(
         full; says what is kept.
     """
     leave_if_imported_by_a_worker()
-    out, jobs = Path(out), check_int("run", "jobs", jobs)
+    out, jobs = as_path(out), check_int("run", "jobs", jobs)
+    if jobs > 1 and executor is None:
+        pickled(train)  # an error here comes before anything is written
     require("threadpoolctl", "examples")
     by_cost = sorted(grid, key=cost, reverse=True)
     points = shard.part(by_cost) if shard else by_cost

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import io
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     as_completed,
 )
+from pathlib import Path
 from typing import Any
 
 from minidl.grid.axes import Grid, Point, encode
@@ -106,10 +108,7 @@ def _text(error: BaseException) -> str:
 
 def _in_processes(points: list[Point], train: Train, jobs: int) -> Iterator[Outcome]:
     """Yield the outcomes of worker processes; end the workers when this process is interrupted."""
-    try:
-        task = pickle.dumps(train)
-    except Exception as error:  # pickle raises many kinds
-        raise _not_importable(error) from error
+    task = pickled(train)
     # A spawned worker starts afresh: it gets no threads or locks of this process.
     pool = ProcessPoolExecutor(
         min(jobs, max(len(points), 1)),
@@ -137,6 +136,41 @@ def _in_processes(points: list[Point], train: Train, jobs: int) -> Iterator[Outc
         pool.shutdown(cancel_futures=True)
 
 
+def pickled(train: Train) -> bytes:
+    """Return a training function as worker processes get it.
+
+    Raises
+    ------
+    NotImportableError
+        If it cannot be pickled, or if the program is not in a file that workers can import:
+        it was read from the standard input, given by ``-c``, or typed at a prompt.
+    """
+    main: Any = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    in_module = getattr(main, "__spec__", None) is not None
+    if file is not None and not in_module and not Path(file).is_file():  # workers would run it
+        raise _not_importable(f"the program is read from {file}")
+    content = io.BytesIO()
+    try:
+        _Pickler(content, has_file=file is not None or in_module).dump(train)
+    except Exception as error:  # pickle raises many kinds
+        raise _not_importable(error) from error
+    return content.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    """Refuses what is defined in a program without a file."""
+
+    def __init__(self, file: io.BytesIO, has_file: bool) -> None:
+        super().__init__(file)
+        self.has_file = has_file
+
+    def reducer_override(self, obj: Any) -> Any:
+        if getattr(obj, "__module__", None) == "__main__" and not self.has_file:
+            raise TypeError(f"{getattr(obj, '__qualname__', obj)} is not defined in a file")
+        return NotImplemented
+
+
 def _train_pickled(task: bytes, point: Point) -> Outcome:
     return train_one(_unpickled(task), point)
 
@@ -154,10 +188,10 @@ class NotImportableError(TypeError):
     """Worker processes cannot import the training function."""
 
 
-def _not_importable(error: Exception) -> NotImportableError:
+def _not_importable(reason: object) -> NotImportableError:
     return NotImportableError(
-        f"worker processes cannot import the training function ({error}): define it and its "
-        "arguments in a module, not in a notebook or inside a function, or use jobs=1"
+        f"worker processes cannot import the training function ({reason}): put it and its "
+        "arguments into a file, not into a notebook or inside a function, or use jobs=1"
     )
 
 

@@ -5,13 +5,12 @@ Exits with 1 if a relative difference is above its tolerance.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minidl.cli import Parser, int_argument, run_main
-from minidl.files import write_text
+from minidl.files import as_path, to_json, write_text
 from minidl.plots import Panel, line_plot
 from minidl.tables import Table
 from minidl.validation import require
@@ -27,8 +26,8 @@ def main() -> None:
     parser = Parser(prog="python -m minidl.parity", description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float64")
     parser.add_argument("--steps", type=int_argument("steps"), default=200, help="(default 200)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how differences grow")
+    parser.add_argument("--json", type=as_path, metavar="FILE", help="write all figures")
+    parser.add_argument("--plot", type=as_path, metavar="FILE", help="draw how differences grow")
     args = parser.parse_args()
     require("torch", "parity")
     from minidl.parity.standard import standard_set  # these import torch
@@ -42,7 +41,7 @@ def main() -> None:
     _print_growth(runs)
     if args.json:
         content = {"passed": not failed, "cases": [report.to_dict() for _, report in runs]}
-        write_text(args.json, json.dumps(content, indent=1) + "\n")
+        write_text(args.json, to_json(content, indent=1) + "\n")
     if args.plot:
         _plot_growth(runs, args.plot)
     for report in failed:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from minidl.cli import Parser, run_main
+from minidl.files import as_path
 from minidl.report.reading import read_run, run_folders
 from minidl.report.writing import write_report
 
@@ -13,8 +14,8 @@ from minidl.report.writing import write_report
 def main() -> None:
     parser = Parser(prog="python -m minidl.report", description="Write a report of finished runs.")
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="a folder of a run, or a folder of those")
-    add("--out", type=Path, default=Path("report"), help="folder of the report (default report)")
+    add("runs", nargs="+", type=as_path, metavar="RUN", help="a folder of a run or of several")
+    add("--out", type=as_path, default=Path("report"), help="folder of the report (default report)")
     add("--title", default="Report", help="the heading of the page")
     args = parser.parse_args()
     runs = [read_run(folder) for folder in run_folders(args.runs)]

@@ -16,13 +16,13 @@ The names of ``run.json`` and ``scores.json`` may have words around them, as
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from minidl.environment import sessions
+from minidl.files import from_json
 from minidl.grid.folder import kept
 from minidl.report.pictures import Picture, read_pictures
 from minidl.tables import Table
@@ -151,7 +151,7 @@ def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 def _object(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
+        content = from_json(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: cannot be read ({error})") from error
     if not isinstance(content, dict):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
-import json
 import re
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl.cli import Parser, int_argument, run_main
+from minidl.files import to_json
 from minidl.layer import Layer
 from minidl.parameter import is_layer, named_parameters
 from minidl.testing.checks import check_layer
@@ -70,9 +70,9 @@ def check_named(args: argparse.Namespace) -> bool:
     try:
         report = check_layer(layer, x, train=not args.inference, **options)
     except ContractError as error:
-        print(json.dumps({"passed": False, "failures": [str(error)]}) if args.json else error)
+        print(to_json({"passed": False, "failures": [str(error)]}) if args.json else error)
         return False
-    print(json.dumps(report.to_json(), indent=2) if args.json else report)
+    print(to_json(report.to_json(), indent=2) if args.json else report)
     return bool(report)
 
 
