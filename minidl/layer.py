@@ -27,6 +27,7 @@ from minidl.parameter import Parameter, holds, infer, is_layer, named_parameters
 from minidl.rng import as_generator
 from minidl.state import Snapshot
 from minidl.typing import Array, Backward, Rng
+from minidl.validation import as_array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -99,7 +100,7 @@ class Layer(ABC):
 
     def __call__(self, x: Array) -> Array:
         """Return the output alone, in inference mode."""
-        return self.forward(x, train=False)[0]
+        return self.forward(_input(self, x), train=False)[0]
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield every parameter with its name, in the order of ``theta``."""
@@ -235,15 +236,27 @@ class Layer(ABC):
         return f"{type(self).__name__}()"
 
 
-def check_input(layer: Layer, x: Array, features: int, like: Array) -> None:
-    """Raise an error that names the layer if a batch has the wrong shape or dtype."""
-    if not isinstance(x, np.ndarray) or x.ndim != 2 or x.shape[1] != features:
-        raise ValueError(f"{layer!r}: expected x of shape (n, {features}), got {np.shape(x)}")
+def check_input(layer: Layer, x: Array, features: int, like: Array) -> Array:
+    """Return a batch as an array; raise an error that names the layer if it does not fit."""
+    x = as_array(layer, "x", x)
+    if x.ndim != 2 or x.shape[1] != features:
+        raise ValueError(f"{layer!r}: expected x of shape (n, {features}), got {x.shape}")
     if x.dtype != like.dtype:
         raise TypeError(
             f"{layer!r}: expected x of dtype {like.dtype}, got {x.dtype}; convert x "
             "or build the model with dtype="
         )
+    return x
+
+
+def _input(layer: Layer, x: Array) -> Array:
+    """Return a batch that a user hands to a layer as an array; the dtype is the layer's matter.
+
+    A layer of one's own may take several arrays, in a tuple or a dict, which are left alone.
+    """
+    if type(x) is np.ndarray and x.dtype.isnative:  # as in training, where it is all that is done
+        return x
+    return x if isinstance(x, (tuple, dict)) else as_array(type(layer).__name__, "x", x)
 
 
 def write_gradients(layer: object, backward: Backward, dy: Array) -> None:
@@ -305,6 +318,7 @@ class Sequential(Layer):
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         """``y = f_L(... f_1(x))``; backward: ``dx = f_1'(... f_L'(dy))``."""
+        x = _input(self, x)
         tape: list[Backward] = []
         for layer in self.layers:
             x, backward = layer.forward(x, train=train)
@@ -324,6 +338,7 @@ class Sequential(Layer):
         return x, pull_back
 
     def __call__(self, x: Array) -> Array:
+        x = _input(self, x)
         for layer in self.layers:
             x = infer(layer, x)
         return x

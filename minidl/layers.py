@@ -14,7 +14,7 @@ from minidl.layer import Layer, Sequential, check_input
 from minidl.parameter import Parameter
 from minidl.rng import as_generator
 from minidl.typing import Array, Backward, Rng
-from minidl.validation import check_float, check_int
+from minidl.validation import as_array, check_float, check_int
 
 
 class Linear(Layer):
@@ -70,7 +70,7 @@ class Linear(Layer):
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         weight, bias = self.weight, self.bias
-        check_input(self, x, self.in_features, weight.value)
+        x = check_input(self, x, self.in_features, weight.value)
         y = np.dot(x, weight.value)
         if bias is not None:
             y += bias.value
@@ -123,6 +123,7 @@ class Dropout(Layer):
             return x, lambda dy: dy
         if self.rng is None:
             raise ValueError(f"{self!r}: needs rng= to train, in the layer or in its Sequential")
+        x = as_array(self, "x", x)
         if x.dtype.kind != "f":
             raise TypeError(f"{self!r}: expected x of floats, got {x.dtype}")
         # Drawn in float32 for both dtypes: half the cost, and the same masks in both.
@@ -168,7 +169,7 @@ class LayerNorm(Layer):
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         weight, bias = self.weight, self.bias
-        check_input(self, x, self.in_features, weight.value)
+        x = check_input(self, x, self.in_features, weight.value)
         centred = x - x.mean(axis=1, keepdims=True)
         scale = 1 / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + self.eps)
         h = centred * scale
@@ -246,8 +247,9 @@ class BatchNorm(Layer):
         self.num_batches_tracked = np.array(0)
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
-        weight, bias, n = self.weight, self.bias, len(x)
-        check_input(self, x, self.in_features, weight.value)
+        weight, bias = self.weight, self.bias
+        x = check_input(self, x, self.in_features, weight.value)
+        n = len(x)
         if train and n == 1:
             raise ValueError(
                 f"{self!r}: expected more than one example to train, got x {x.shape}; choose a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.typing import Array
-from minidl.validation import check_float
+from minidl.validation import as_floats, as_numbers, check_float
 
 
 def ridge(x: Array, y: Array, l2: float) -> Array:
@@ -37,11 +37,7 @@ def ridge(x: Array, y: Array, l2: float) -> Array:
     >>> w = ridge(np.column_stack([x, np.ones(len(x))]), y, l2=1e-4)
     """
     l2 = check_float("ridge", "l2", l2, low=0)
-    x, y = np.asarray(x), np.asarray(y)
-    if x.dtype not in (np.float32, np.float64):
-        raise TypeError(f"ridge: expected x of dtype float32 or float64, got {x.dtype}")
-    if y.dtype.kind not in "iuf":
-        raise TypeError(f"ridge: expected y of numbers, got dtype {y.dtype}")
+    x, y = as_floats("ridge", "x", x), as_numbers("ridge", "y", y, "numbers")
     if x.ndim != 2 or y.ndim not in (1, 2) or len(x) != len(y) or x.size == 0:
         raise ValueError(
             f"ridge: expected x (n, features) and y (n,) or (n, outputs), not empty, "

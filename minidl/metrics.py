@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl.typing import Array
-from minidl.validation import check_weight
+from minidl.validation import as_floats, as_numbers, check_weight
 
 Metric = Callable[..., float]
 """``metric(outputs, y)`` or ``metric(outputs, y, weight)``: a figure, larger is better or not."""
@@ -107,7 +107,9 @@ def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
 
 
 def _arrays(owner: str, outputs: Array, y: Array) -> tuple[Array, Array]:
-    outputs, y = np.asarray(outputs), np.asarray(y)
+    outputs, y = as_numbers(owner, "outputs", outputs), as_numbers(owner, "y", y)
+    if outputs.dtype.kind == "f":
+        outputs = as_floats(owner, "outputs", outputs)
     if outputs.ndim != 2:
         raise ValueError(f"{owner}: expected outputs of shape (n, K), got {outputs.shape}")
     return outputs, y

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl.typing import Array
+from minidl.validation import as_array
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,7 +35,7 @@ class Parameter:
     _root: weakref.ref[Any] | None
 
     def __init__(self, value: Array) -> None:
-        array = np.array(value)
+        array = np.array(as_array("Parameter", "value", value))
         self.shape: tuple[int, ...] = array.shape
         self._draw = self._root = None
         value = array if array.dtype.kind == "f" else array.astype(np.float32)

@@ -30,7 +30,7 @@ import numpy as np
 from minidl.simplex_map import Entries, RegularizedMap, SimplexMap, row_sums, shift
 from minidl.thresholds import row_thresholds
 from minidl.typing import Array
-from minidl.validation import check_float
+from minidl.validation import as_floats, check_float
 
 __all__ = [
     "RegularizedMap",
@@ -80,7 +80,7 @@ class _Softmax(RegularizedMap):
         return dz
 
     def omega(self, p: Array, axis: int = -1) -> Array:
-        p = np.asarray(p)
+        p = as_floats(self, "p", p)
         return np.asarray((p * np.log(np.where(p > 0, p, 1))).sum(axis=axis))
 
     def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:
@@ -144,7 +144,7 @@ class _Sparsemax(RegularizedMap):
         return dz
 
     def omega(self, p: Array, axis: int = -1) -> Array:
-        p = np.asarray(p)
+        p = as_floats(self, "p", p)
         return np.asarray((p * (p - 1) / 2).sum(axis=axis))
 
     def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:
@@ -203,7 +203,7 @@ class _Entmax15(RegularizedMap):
         return dz
 
     def omega(self, p: Array, axis: int = -1) -> Array:
-        p = np.asarray(p)
+        p = as_floats(self, "p", p)
         return np.asarray((p * (np.sqrt(p) - 1) * (4 / 3)).sum(axis=axis))
 
     def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:

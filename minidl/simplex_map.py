@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from minidl.typing import Array
+from minidl.validation import as_array, as_floats
 
 Entries = tuple[Array, Array, Array | float]
 """The nonzero entries of a matrix of label distributions: row indices, column indices, values.
@@ -82,7 +83,8 @@ class SimplexMap(ABC):
         Raises
         ------
         TypeError
-            If ``z`` is not float32 or float64.
+            If ``z`` is not float32 or float64, or is a masked array: write
+            ``z.filled(-np.inf)``, so that a masked class has probability 0.
         ValueError
             If ``z`` has no axis ``axis`` or no entries along it, or if the largest logit of a
             row is not finite; the message names the row.
@@ -112,7 +114,7 @@ class SimplexMap(ABC):
 
     def support(self, p: Array) -> Array:
         """Return a mask that is True where the probability is not 0."""
-        return np.asarray(p) > 0
+        return np.asarray(as_array(self, "p", p) > 0)
 
     def shifted_rows(
         self, z: Array, axis: int = -1, *, check_finite: bool = True
@@ -146,9 +148,7 @@ class SimplexMap(ABC):
 
     def _moved(self, name: str, a: Array, axis: int) -> Array:
         """Check ``a`` and return it with ``axis`` last."""
-        a = np.asarray(a)
-        if a.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{self!r}: expected {name} of dtype float32 or float64, got {a.dtype}")
+        a = as_floats(self, name, a)
         if not -a.ndim <= axis < a.ndim:
             raise ValueError(f"{self!r}: expected {name} with an axis {axis}, got shape {a.shape}")
         if a.shape[axis] == 0:

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from minidl.typing import Array
+from minidl.validation import as_floats
 
 # The coefficients of (1 + 2z) exp(z^2) erfc(z), z >= 0, in Chebyshev polynomials of
 # t = (z - 2.5) / (z + 2.5): the form of M. M. Shepherd and J. G. Laframboise, Mathematics of
@@ -65,6 +66,7 @@ def normal(x: Array) -> tuple[Array, Array]:
         In the dtype of ``x``. In float64 the error of the distribution function is below 4e-16, and
         relative to its value below 5e-15 for ``x > -5``; in float32 3e-7 and 2e-6.
     """
+    x = as_floats("normal", "x", x)
     size = np.minimum(np.abs(x), 50)  # beyond, the tail and the density are 0
     z = size * math.sqrt(0.5)
     t = (z - 2.5) / (z + 2.5)

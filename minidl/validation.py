@@ -67,11 +67,140 @@ def check_float(
     return number
 
 
+def as_array(owner: object, name: str, value: Any) -> Array:
+    """Return what a user hands in as an array of NumPy in the byte order of this machine.
+
+    Lists, tensors of PyTorch without a gradient, and frames and series of pandas and Polars are
+    converted; a frame's columns of numbers and booleans, nullable ones too, to their common dtype.
+
+    Parameters
+    ----------
+    owner : object
+        Named in errors, by ``str``.
+    name : str
+        Of the argument.
+    value : array_like
+
+    Raises
+    ------
+    TypeError
+        For a masked array or a sparse matrix, of which an array of NumPy would keep a part alone;
+        for an object that does not become an array.
+    ValueError
+        For rows of unequal length; for a missing value in a nullable column, which is named.
+    """
+    if type(value) is np.ndarray and value.dtype.isnative:
+        return value
+    refuse_mask(owner, name, value)
+    if hasattr(value, "toarray"):
+        raise TypeError(
+            f"{owner}: expected {name} as a dense array, got a {type(value).__name__}; write "
+            f"{name}.toarray()"
+        )
+    try:
+        if _is_frame(value):
+            array = _frame_values(owner, name, value)
+        elif hasattr(value, "isna"):
+            array = _column_values(owner, name, value)
+        else:
+            array = np.asarray(value)
+    except (TypeError, RuntimeError) as error:  # PyTorch: a gradient, bfloat16, another device
+        hint = f"; write {name}.detach().cpu().numpy()" if hasattr(value, "detach") else ""
+        raise TypeError(
+            f"{owner}: expected {name} as an array, got a {type(value).__name__} ({error}){hint}"
+        ) from error
+    except ValueError as error:
+        if str(error).startswith(f"{owner}: "):
+            raise
+        raise ValueError(f"{owner}: expected {name} as an array, got {error}") from error
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def refuse_mask(owner: object, name: str, value: object) -> None:
+    """Raise TypeError for a masked array, or a list of some: NumPy and others drop the mask."""
+    entries = value if isinstance(value, (list, tuple)) else (value,)
+    if any(isinstance(entry, np.ma.MaskedArray) for entry in entries):
+        raise TypeError(
+            f"{owner}: expected {name} without a mask, got a masked array; write "
+            f"{name}.filled(...) with the value that is meant (for logits -inf)"
+        )
+
+
+def as_numbers(owner: object, name: str, value: Any, kind: str = "real numbers") -> Array:
+    """Return ``as_array`` of ``value``; TypeError unless it holds booleans, integers or floats."""
+    array = as_array(owner, name, value)
+    if array.dtype.kind not in "biuf":
+        where = ""
+        if _is_frame(value):
+            kinds = zip(value.columns, value.dtypes, strict=True)
+            others = [column for column, dtype in kinds if _kind(dtype) not in "biuf"]
+            where = f" in column {others[0]!r}" if others else ""
+        raise TypeError(f"{owner}: expected {name} of {kind}, got dtype {array.dtype}{where}")
+    return array
+
+
+FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
+"""The dtypes that maps, layers and losses compute in, in the byte order of this machine."""
+
+
+def as_floats(owner: object, name: str, value: Any) -> Array:
+    """Return ``as_array`` of ``value``; TypeError unless it is float32 or float64."""
+    array = as_array(owner, name, value)
+    if array.dtype not in FLOATS:
+        raise TypeError(f"{owner}: expected {name} of dtype float32 or float64, got {array.dtype}")
+    return array
+
+
+def check_finite(owner: object, what: str, name: str, array: Array) -> None:
+    """Raise ValueError, and name the first entry, if an array has NaN or infinity."""
+    with np.errstate(all="ignore"):
+        if array.dtype.kind != "f" or np.isfinite(array.sum()):  # one pass, and no array of bool
+            return
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong):  # else the sum overflowed
+        at = ", ".join(map(str, wrong[0]))
+        found = array[tuple(wrong[0])]
+        raise ValueError(f"{owner}: expected finite {what}, got {name}[{at}] = {found}")
+
+
+def _is_frame(value: object) -> bool:
+    """Return whether ``value`` is a frame of pandas, without loading pandas."""
+    return hasattr(value, "iloc") and hasattr(value, "columns")
+
+
+def _kind(dtype: object) -> str:
+    """Return the kind of numbers of a column, as NumPy names it; "O" for others."""
+    return getattr(dtype, "kind", "O")
+
+
+def _frame_values(owner: object, name: str, frame: Any) -> Array:
+    """Return the values of a frame of pandas, of which NumPy makes objects if dtypes are mixed."""
+    dtypes = set(frame.dtypes)
+    alike = len(dtypes) == 1 and isinstance(next(iter(dtypes)), np.dtype)
+    if not dtypes or alike or not {_kind(dtype) for dtype in dtypes} <= set("biuf"):
+        return np.asarray(frame)
+    columns = [frame.iloc[:, i] for i in range(frame.shape[1])]
+    found = [_column_values(owner, f"column {c.name!r} of {name}", c) for c in columns]
+    return np.stack(found, axis=1, dtype=np.result_type(*found), casting="unsafe")
+
+
+def _column_values(owner: object, name: str, column: Any) -> Array:
+    """Return the values of a series, index or array of pandas, which may be nullable."""
+    dtype = getattr(column, "dtype", None)
+    plain = getattr(dtype, "numpy_dtype", None)  # of nullable and of Arrow's dtypes
+    if plain is None or _kind(dtype) not in "biuf":
+        return np.asarray(column)
+    missing = np.flatnonzero(np.asarray(column.isna()))
+    if len(missing):
+        raise ValueError(f"{owner}: {name} has a missing value in row {missing[0]}")
+    return np.asarray(column.to_numpy(dtype=plain))
+
+
 def check_array(
     owner: str, name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
     """Return a copy of ``value`` in ``dtype``; ValueError if it has another shape or no numbers."""
-    array = np.asarray(value)
+    array = as_array(owner, name, value)
     if array.shape != shape:
         raise ValueError(f"{owner}: expected {name} of shape {shape}, got {array.shape}")
     if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, dtype, "same_kind"):
@@ -81,11 +210,9 @@ def check_array(
 
 def check_weight(owner: str, weight: object, n: int) -> Array:
     """Return weights of ``n`` examples as float64; ValueError unless finite and not negative."""
-    array = np.asarray(weight)
+    array = as_numbers(owner, "weight", weight, "numbers")
     if array.shape != (n,):
         raise ValueError(f"{owner}: expected weight of shape ({n},), got {array.shape}")
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{owner}: expected weight of numbers, got dtype {array.dtype}")
     array = array.astype(np.float64)
     wrong = np.flatnonzero(~((array >= 0) & (array < math.inf)))
     if len(wrong):

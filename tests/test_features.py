@@ -170,7 +170,7 @@ def test_standardize():
     varying = np.arange(16) != 3
     np.testing.assert_allclose(after.train.x.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(after.train.x.std(axis=0)[varying], 1, rtol=1e-12)
-    assert (after.valid.x[:, 3] == 0).all()
+    np.testing.assert_array_equal(after.valid.x[:, 3], data.valid.x[:, 3] - 7)
     np.testing.assert_allclose(after.valid.x[:, 0], (data.valid.x[:, 0] - x[:, 0].mean()) / x[:, 0].std())  # fmt: skip
 
 
@@ -183,7 +183,7 @@ CONSTANTS = [0.1, 0.7, 1 / 3, 1e-300, -1e-9, 12345.678, 1e15 / 3, 1e300, 0.0, -0
     dtype=st.sampled_from(["float32", "float64"]),
 )
 @example(constants=CONSTANTS, n=1000, dtype="float64")
-def test_constant_features_become_0_exactly(constants, n, dtype):
+def test_constant_features_become_0_exactly_and_are_divided_by_1(constants, n, dtype):
     """Whatever the constant and the number of rows; beside them a feature varies."""
     with np.errstate(over="ignore", under="ignore"):
         row = np.nan_to_num(np.append(constants, 0).astype(dtype), posinf=1)
@@ -196,8 +196,8 @@ def test_constant_features_become_0_exactly(constants, n, dtype):
     feature = Standardize()
     after = feature.fit_transform(data)
     assert (after.train.x[:, :-1] == 0).all()
-    assert (after.valid.x[:, :-1] == 0).all()
-    assert (feature.std[:-1] == 0).all()
+    np.testing.assert_array_equal(after.valid.x[:, :-1], (valid - row)[:, :-1])
+    assert (feature.std[:-1] == 1).all()
     np.testing.assert_array_equal(feature.mean[:-1], row[:-1].astype(np.float64))
     if n > 2:
         np.testing.assert_allclose(after.train.x[:, -1].std(), 1, rtol=1e-5)
@@ -209,11 +209,14 @@ def test_constant_features_become_0_exactly(constants, n, dtype):
 
 
 @given(value=st.integers(0, 255), n=st.sampled_from([1, 7, 300, 5000]), scale=st.sampled_from([None, 1 / 255, 0.1, 1 / 3]))  # fmt: skip
-def test_constant_pixels_become_0_exactly(value, n, scale):
+def test_constant_pixels_become_0(value, n, scale):
+    """Exactly where the scaled pixel is exact; else up to the rounding of a float32 row."""
     x = np.full((n, 4), value, np.uint8)
     data = minidl.Dataset((x, np.zeros(n, int)), scale=scale)
     for dtype in ("float32", "float64"):
-        assert (Standardize().fit_transform(data, dtype).train.x == 0).all()
+        found = np.abs(Standardize().fit_transform(data, dtype).train.x)
+        exact = scale is None or dtype == "float64"
+        assert found.max() <= (0 if exact else np.finfo(dtype).eps * value * scale)
 
 
 def test_a_feature_that_varies_in_one_row_is_not_constant():
@@ -264,4 +267,4 @@ def test_standardize_counts_examples_by_their_weights():
     np.testing.assert_allclose(weighted.mean, repeated.mean, rtol=1e-12)
     np.testing.assert_allclose(weighted.std, repeated.std, rtol=1e-12)
     assert weighted.mean[2] == 7
-    assert weighted.std[2] == 0
+    assert weighted.std[2] == 1

@@ -129,7 +129,7 @@ def test_errors(name, weight, error, message):
 
 
 def test_logits_of_integers_are_refused():
-    with pytest.raises(TypeError, match="SquaredError: expected logits of floats, got int64"):
+    with pytest.raises(TypeError, match="SquaredError: expected logits of dtype float32 or float64, got int64"):
         SquaredError()(np.zeros((2, 2), int), np.zeros((2, 2)))
 
 

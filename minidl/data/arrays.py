@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.typing import Array
-from minidl.validation import check_weight
+from minidl.validation import as_array, as_numbers, check_finite, check_weight
 
 
 def as_features(owner: str, x: object) -> Array:
@@ -17,13 +17,11 @@ def as_features(owner: str, x: object) -> Array:
     Raises
     ------
     TypeError
-        If ``x`` is a masked array or does not hold real numbers.
+        If ``x`` is a masked array, a sparse matrix, or does not hold real numbers.
     ValueError
         If ``x`` has fewer than two axes, or no features.
     """
-    array = _plain(owner, "x", x)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{owner}: expected x of real numbers, got dtype {array.dtype}")
+    array = as_numbers(owner, "x", x)
     if array.ndim < 2:
         raise ValueError(f"{owner}: expected x of shape (n, features), got {array.shape}")
     features = int(np.prod(array.shape[1:]))
@@ -42,15 +40,15 @@ def as_targets(owner: str, y: object) -> Array:
     Raises
     ------
     TypeError
-        If ``y`` is a masked array, or does not hold numbers: the labels of classes are mapped by
-        ``Dataset.from_labels``.
+        If ``y`` is a masked array, a sparse matrix, or does not hold numbers: labels of other
+        kinds are mapped by ``Dataset.from_labels``.
     ValueError
         If ``y`` has another number of axes, or a value that is not finite.
     """
-    array = _plain(owner, "y", y)
+    array = as_array(owner, "y", y)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.dtype.kind not in "iuf" and not (array.dtype.kind == "b" and array.ndim == 2):
+    if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{owner}: expected y of integers or floats, got dtype {array.dtype}; "
             "Dataset.from_labels takes labels of any kind"
@@ -63,14 +61,13 @@ def as_targets(owner: str, y: object) -> Array:
         return array.astype(np.int64, copy=False)
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
-    if not np.isfinite(array).all():
-        raise ValueError(f"{owner}: expected finite targets, got NaN or infinity")
+    check_finite(owner, "targets", "y", array)
     return array
 
 
 def as_weights(owner: str, weight: object, n: int) -> Array:
     """Return the weights of ``n`` examples as float64; refuse negative ones, and only zeros."""
-    weights = check_weight(owner, _plain(owner, "weight", weight), n)
+    weights = check_weight(owner, weight, n)
     if not weights.any():
         raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
     return weights
@@ -95,7 +92,7 @@ def map_labels(owner: str, y: object, class_names: Array) -> Array:
 
 def as_labels(owner: str, y: object) -> Array:
     """Return labels (n,) of integers, strings or booleans as an array; refuse other kinds."""
-    array = _plain(owner, "y", y)
+    array = as_array(owner, "y", y)
     if array.dtype == object and all(isinstance(label, str) for label in array.ravel()):
         array = array.astype(str)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -106,11 +103,3 @@ def as_labels(owner: str, y: object) -> Array:
             f"got an array {array.shape} of dtype {array.dtype}"
         )
     return array
-
-
-def _plain(owner: str, name: str, value: object) -> Array:
-    """Return a native array; a masked array is refused, since its mask would be lost."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{owner}: expected {name} without a mask, got a masked array")
-    array = np.asarray(value)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -15,7 +15,7 @@ from minidl.data.arrays import as_labels, as_weights, map_labels
 from minidl.data.split import CHUNK, Part, Split, as_split
 from minidl.files import as_path, write_rows
 from minidl.typing import Array
-from minidl.validation import check_float, check_int, did_you_mean
+from minidl.validation import check_finite, check_float, check_int, did_you_mean
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -149,14 +149,7 @@ class Dataset:
                 raise ValueError(
                     f"{owner}: expected labels in 0..{classes - 1}, got y[{i}] = {split.y[i]}"
                 )
-        if split.x.dtype.kind == "f":
-            for start in range(0, len(split), CHUNK):
-                bad = np.argwhere(~np.isfinite(split.x[start : start + CHUNK]))
-                if len(bad):
-                    i, j = int(bad[0, 0]) + start, int(bad[0, 1])
-                    raise ValueError(
-                        f"{owner}: expected finite features, got x[{i}, {j}] = {split.x[i, j]}"
-                    )
+        check_finite(owner, "features", "x", split.x)
         if (split.x.dtype == np.uint8) != (train.x.dtype == np.uint8):
             raise TypeError(
                 f"{owner}: expected x of dtype {train.x.dtype} as in train, got {split.x.dtype}"

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from minidl.data.dataset import Dataset
 from minidl.data.split import CHUNK, Split
 from minidl.typing import Array
-from minidl.validation import check_float, check_int
+from minidl.validation import as_floats, check_float, check_int
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,15 +55,21 @@ class Feature(ABC):
 
 
 class Standardize(Feature):
-    """Subtract the mean of each feature and divide by its standard deviation.
+    r"""Subtract the mean of each feature and divide by its standard deviation.
 
-    A feature that is constant in the training part becomes 0. Examples with weights are counted
-    by them.
+    ``y = (x - mean) / std`` with ``std^2 = sum_n w_n (x_n - mean)^2 / sum_n w_n``, where ``w_n``
+    are the weights of the examples, by default 1.
+
+    A feature that is constant in the training part up to rounding is divided by 1, as in
+    scikit-learn's ``StandardScaler``: one more than its mean becomes 1. It counts as constant if
+    its variance is at most ``n eps var + (n eps mean)^2``, a bound of the rounding errors of ``n``
+    additions (Chan, Golub and LeVeque 1983), with float64's ``eps`` for every dtype.
 
     Attributes
     ----------
     mean, std : array, shape (features,), float64
-        Mean and standard deviation of the training part.
+        Mean and standard deviation of the training part; 1 for the standard deviation of a
+        feature that is constant.
     """
 
     mean: Array
@@ -76,12 +82,17 @@ class Standardize(Feature):
             weight[start : start + CHUNK] @ np.square(x - self.mean)
             for start, x in zip(range(0, len(train), CHUNK), train.chunks(np.float64), strict=True)
         )
-        self.std = np.sqrt(squares / weight.sum())
+        variance = squares / weight.sum()
+        rounding = len(train) * np.finfo(np.float64).eps
+        with np.errstate(over="ignore", under="ignore"):
+            constant = variance <= rounding * variance + np.square(rounding * self.mean)
+        self.std = np.where(constant, 1.0, np.sqrt(variance))
 
     def apply(self, x: Array) -> Array:
-        mean, std = _fitted(self, x, "mean", "std")
+        x, mean, std = _fitted(self, x, "mean", "std")
         centred: Array = x - mean
-        return np.divide(centred, std, out=np.zeros_like(centred), where=std > 0)
+        centred /= std
+        return centred
 
 
 class AveragePool(Feature):
@@ -99,6 +110,7 @@ class AveragePool(Feature):
         self.shape = shape
 
     def apply(self, x: Array) -> Array:
+        x = _rows(self, x)
         side = math.isqrt(x.shape[1])
         height, width = self.shape or (side, side)
         size = self.size
@@ -179,12 +191,13 @@ class PCA(Feature):
         self.variances, self.ratios = variances[:k], ratios[:k]
 
     def apply(self, x: Array) -> Array:
-        mean, components = _fitted(self, x, "mean", "components")
+        x, mean, components = _fitted(self, x, "mean", "components")
         scores: Array = (x - mean) @ components.T
         return scores
 
     def reconstruct(self, z: Array) -> Array:
         """Return the rows whose components are ``z``: the inverse of ``apply`` if all are kept."""
+        z = as_floats(self, "z", z)
         rows: Array = z @ self.components.astype(z.dtype) + self.mean.astype(z.dtype)
         return rows
 
@@ -205,12 +218,19 @@ def _mean(split: Split, weight: Array | None = None) -> Array:
 
 
 def _fitted(feature: Feature, x: Array, *names: str) -> list[Array]:
-    """Return what was learned, in the dtype of ``x``; refuse ``x`` of the wrong width."""
+    """Return ``x``, and what was learned in its dtype; refuse ``x`` of the wrong width."""
     if not hasattr(feature, names[0]):
         raise ValueError(f"{feature!r}: not fitted yet; call fit(dataset) first")
     learned = [getattr(feature, name) for name in names]
-    if x.ndim != 2 or x.shape[1] != learned[0].shape[-1]:
+    x = _rows(feature, x, learned[0].shape[-1])
+    return [x, *(value.astype(x.dtype, copy=False) for value in learned)]
+
+
+def _rows(feature: Feature, x: Array, features: int | None = None) -> Array:
+    """Return rows of floats as an array (n, features)."""
+    x = as_floats(feature, "x", x)
+    if x.ndim != 2 or (features is not None and x.shape[1] != features):
         raise ValueError(
-            f"{feature!r}: expected x of shape (n, {learned[0].shape[-1]}), got {x.shape}"
+            f"{feature!r}: expected x of shape (n, {features or 'features'}), got {x.shape}"
         )
-    return [value.astype(x.dtype, copy=False) for value in learned]
+    return x

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from minidl.data.arrays import as_features, as_targets, as_weights
 from minidl.typing import Array
-from minidl.validation import check_float
+from minidl.validation import check_finite, check_float
 
 CHUNK = 512
 """Rows that are converted at a time when all rows are read in order: so few that they and the
@@ -131,11 +131,13 @@ def as_rows(owner: str, x: object, trained_on: TrainedOn | None = None) -> Split
     Raises
     ------
     ValueError
-        If the model was trained on pixels and ``x`` has floats that are larger than these.
+        If ``x`` has NaN or infinity; if the model was trained on pixels and ``x`` has floats that
+        are larger than these.
     """
     if isinstance(x, Split):
         return x
     rows = as_features(owner, x)
+    check_finite(owner, "features", "x", rows)
     pixels, scale = trained_on or (True, pixel_scale(owner, rows, None))
     if pixels and rows.dtype != np.uint8:
         if trained_on and rows.size and rows.max() > 256 * scale:

@@ -10,7 +10,7 @@ import numpy as np
 
 from minidl.metrics import Metric
 from minidl.typing import Array
-from minidl.validation import check_weight
+from minidl.validation import as_floats, check_weight
 
 
 class Loss(Protocol):
@@ -92,7 +92,8 @@ class ReducedLoss(ABC):
         Parameters
         ----------
         logits : array of float32 or float64
-            The outputs of the model, one row for each example.
+            The outputs of the model, one row for each example. Half and extended precision,
+            masked arrays and sparse matrices are refused by name.
         y : array
             The targets; the class says which it takes.
         weight : array, shape (n,), optional
@@ -103,8 +104,7 @@ class ReducedLoss(ABC):
         TypeError, ValueError
             If the targets or the weights are of another kind or shape; names the loss.
         """
-        if logits.dtype.kind != "f":
-            raise TypeError(f"{type(self).__name__}: expected logits of floats, got {logits.dtype}")
+        logits = as_floats(type(self).__name__, "logits", logits)
         values, dlogits = self.per_example(logits, y)
         if weight is None:
             share = self.share(len(logits))

@@ -11,6 +11,7 @@ from minidl.losses.base import ReducedLoss
 from minidl.losses.targets import check_signs, check_zeros_and_ones
 from minidl.metrics import Metric, exact_match, mean_accuracy, sign_accuracy
 from minidl.typing import Array
+from minidl.validation import as_floats
 
 
 class BinaryLogistic(ReducedLoss):
@@ -50,6 +51,7 @@ class BinaryLogistic(ReducedLoss):
 
     def second_derivative(self, logits: Array, y: Array, weight: Array | None = None) -> Array:
         """Return the second derivative for each logit; it is the same for both labels."""
+        logits = as_floats(type(self).__name__, "logits", logits)
         e = np.exp(-np.abs(check_signs(type(self).__name__, logits, y) * logits))
         return self.reduced(e / np.square(1 + e), weight)
 
@@ -112,6 +114,7 @@ class BinaryCrossEntropy(ReducedLoss):
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
     ) -> Array:
         """Return the Hessian times ``v``: the second derivative of each logit times its ``v``."""
+        logits = as_floats(type(self).__name__, "logits", logits)
         check_zeros_and_ones(type(self).__name__, logits, y)
         e = np.exp(-np.abs(logits))
         return self.reduced(e / np.square(1 + e) * v * self._per_label(logits), weight)
@@ -123,5 +126,6 @@ class BinaryCrossEntropy(ReducedLoss):
 
 def _sigmoid(z: Array) -> Array:
     """Return ``1 / (1 + exp(-z))``, from ``exp(-|z|)``, which cannot overflow."""
+    z = as_floats("probabilities", "logits", z)
     e = np.exp(-np.abs(z))
     return np.asarray(np.where(z >= 0, 1, e) / (1 + e))

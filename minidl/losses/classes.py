@@ -13,7 +13,7 @@ from minidl.metrics import Metric, accuracy
 from minidl.simplex import softmax
 from minidl.simplex_map import RegularizedMap, SimplexMap, row_sums, shift
 from minidl.typing import Array
-from minidl.validation import check_float
+from minidl.validation import as_floats, check_float
 
 
 class FenchelYoung(ReducedLoss):
@@ -57,9 +57,9 @@ class FenchelYoung(ReducedLoss):
 
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
         value, dlogits = super().__call__(logits, y, weight)
-        if value == np.inf and logits.dtype != np.float64:
+        if value == np.inf and dlogits.dtype != np.float64:
             # A difference of two logits may be too large for float32.
-            value = super().__call__(logits.astype(np.float64), y, weight)[0]
+            value = super().__call__(np.asarray(logits, np.float64), y, weight)[0]
         return value, dlogits
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
@@ -74,6 +74,7 @@ class FenchelYoung(ReducedLoss):
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
     ) -> Array:
         """Return the Hessian times ``v``, (n, K): ``J v / n``, J the Jacobian of the map."""
+        logits = as_floats(type(self).__name__, "logits", logits)
         check_labels(type(self).__name__, logits, y)
         return self.reduced(self.map.jvp(self.map(logits), v), weight)
 

@@ -15,7 +15,7 @@ from minidl.losses.base import ReducedLoss
 from minidl.losses.targets import check_numbers
 from minidl.metrics import Metric, r2
 from minidl.typing import Array
-from minidl.validation import check_float
+from minidl.validation import as_array, as_floats, check_float
 
 
 class SquaredError(ReducedLoss):
@@ -48,7 +48,8 @@ class SquaredError(ReducedLoss):
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
     ) -> Array:
         """Return the Hessian times ``v``: ``v / n``, since the Hessian of an example is I."""
-        return self.reduced(v.astype(logits.dtype, copy=False), weight)
+        logits = as_floats(type(self).__name__, "logits", logits)
+        return self.reduced(as_array(type(self).__name__, "v", v).astype(logits.dtype), weight)
 
 
 class AbsoluteError(ReducedLoss):
@@ -111,6 +112,7 @@ class Huber(ReducedLoss):
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
     ) -> Array:
         """Return the Hessian times ``v``: ``v / n`` where the error is at most ``delta``."""
+        logits = as_floats(type(self).__name__, "logits", logits)
         error = logits - check_numbers(type(self).__name__, logits, y)
         return self.reduced(np.where(np.abs(error) <= self.delta, v, 0), weight)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from minidl.simplex_map import Entries
 from minidl.typing import Array
+from minidl.validation import as_array
 
 
 def check_labels(owner: str, logits: Array, y: Array) -> Array:
@@ -13,7 +14,7 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
 
     Returns labels as int64, so that no arithmetic overflows; distributions in the logits' dtype.
     """
-    y = np.asarray(y)
+    y = as_array(owner, "y", y)
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
     n, k = logits.shape
@@ -67,7 +68,7 @@ _HINT = "BinaryCrossEntropy takes 0 and 1"
 
 def check_signs(owner: str, logits: Array, y: Array) -> Array:
     """Check labels -1 and +1, (n,) or (n, 1); return them as a column in the logits' dtype."""
-    y = np.asarray(y)
+    y = as_array(owner, "y", y)
     if logits.ndim != 2 or logits.shape[1] != 1:
         raise ValueError(f"{owner}: expected logits of shape (n, 1), got {logits.shape}")
     if y.shape not in ((len(logits),), logits.shape):
@@ -88,7 +89,7 @@ def check_zeros_and_ones(owner: str, logits: Array, y: Array) -> Array:
 
     Returns them in the logits' shape and dtype.
     """
-    y = np.asarray(y)
+    y = as_array(owner, "y", y)
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
     if y.dtype.kind not in "biuf":
@@ -109,14 +110,13 @@ def check_zeros_and_ones(owner: str, logits: Array, y: Array) -> Array:
 
 
 def check_numbers(owner: str, logits: Array, y: Array) -> Array:
-    """Check targets of a regression: integers or floats of the outputs' shape, or (n,) for one.
+    """Check targets of a regression: numbers of the outputs' shape, or (n,) for one; True is 1.
 
     Returns them in the outputs' shape and dtype.
     """
-    y = np.asarray(y)
-    if y.dtype.kind not in "iuf":
-        hint = "; BinaryCrossEntropy takes booleans" if y.dtype.kind == "b" else ""
-        raise TypeError(f"{owner}: expected y of integers or floats, got dtype {y.dtype}{hint}")
+    y = as_array(owner, "y", y)
+    if y.dtype.kind not in "biuf":
+        raise TypeError(f"{owner}: expected y of integers or floats, got dtype {y.dtype}")
     if y.ndim == 1 and logits.shape[1:] == (1,):
         y = y[:, None]
     if y.shape != logits.shape:

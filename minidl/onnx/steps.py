@@ -17,10 +17,8 @@ from minidl.typing import Array
 
 
 def _standardize(graph: Graph, feature: Standardize, x: str) -> str:
-    std = np.asarray(feature.std)
     centred = graph.add("Sub", x, graph.constant(feature.mean))
-    scaled = graph.add("Div", centred, graph.constant(np.where(std > 0, std, 1)))
-    return scaled if std.all() else graph.add("Mul", scaled, graph.constant(std > 0))
+    return graph.add("Div", centred, graph.constant(feature.std))
 
 
 def _pca(graph: Graph, feature: PCA, x: str) -> str:

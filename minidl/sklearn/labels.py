@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from minidl.typing import Array
+from minidl.validation import as_array
 
 
 class Labels(ClassifierMixin):  # type: ignore[misc]
@@ -23,6 +24,7 @@ class Labels(ClassifierMixin):  # type: ignore[misc]
         """Return classes (n,) or labels (n, K); with ``first``, learn the classes."""
         if hasattr(y, "toarray"):
             y = y.toarray()
+        y = as_array(self._name, "y", y)  # in native byte order, as the classes
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         check_classification_targets(y)
@@ -34,7 +36,9 @@ class Labels(ClassifierMixin):  # type: ignore[misc]
             if multilabel:
                 self.classes_ = np.arange(y.shape[1])
             else:
-                self.classes_ = np.unique(y if classes is None else np.asarray(classes))
+                self.classes_ = np.unique(
+                    y if classes is None else as_array(self._name, "classes", classes)
+                )
         if multilabel != self.multilabel_ or (multilabel and y.shape[1] != len(self.classes_)):
             raise ValueError(f"{self._name}: expected y as in the first call, got shape {y.shape}")
         return y.astype(np.int64) if multilabel else self._numbers(y)

@@ -28,7 +28,7 @@ from minidl.losses import Loss
 from minidl.predictor import Predictor
 from minidl.sklearn.stopping import Convergence
 from minidl.typing import Array
-from minidl.validation import check_float, check_int
+from minidl.validation import check_float, check_int, refuse_mask
 
 Rows = tuple[Array, Array, Array | None]
 """Checked rows, encoded targets, weights."""
@@ -138,6 +138,9 @@ class Network(BaseEstimator):  # type: ignore[misc]
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
         """Return checked rows and targets; with ``reset``, learn the number of features."""
+        owner = type(self).__name__
+        refuse_mask(owner, "X", X)
+        refuse_mask(owner, "y", y)
         X, y = validate_data(
             self, X, y, reset=reset, dtype=self._input_dtype(), multi_output=True,
             y_numeric=is_regressor(self),
@@ -240,6 +243,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the model for checked rows."""
         check_is_fitted(self)
+        refuse_mask(type(self).__name__, "X", X)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return self.predictor_.outputs(X)
 
@@ -319,6 +323,7 @@ def check_weights(weight: Any, X: Array) -> Array | None:
     """Return the weights of the rows as float64, with the errors of scikit-learn."""
     if weight is None:
         return None
+    refuse_mask("the estimator", "sample_weight", weight)
     if isinstance(weight, numbers.Real):
         weight = np.full(len(X), weight)
     weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
