@@ -77,7 +77,7 @@ TESTS = {
     "checkpoint.py": "test_checkpoint test_training",
     "cli.py": "test_cli",
     "contract.py": "test_contract",
-    "data": "test_data test_features test_data_faults",
+    "data": "test_data test_features test_data_faults test_generated",
     "evaluation.py": "test_training test_metrics test_loss_weights",
     "files.py": "test_files test_training test_data",
     "grid": "test_grid test_grid_faults",

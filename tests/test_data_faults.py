@@ -267,7 +267,7 @@ def spoil_classes(file):
 def test_a_damaged_file_of_the_cache_is_drawn_again(tmp_path, monkeypatch, spoil):
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
     load_letters(30, 10, 10)
-    spoil(tmp_path / "letters-v1-seed0-train-30.npy")
+    spoil(tmp_path / "letters-v2-seed0-train-30.npy")
     again = load_letters(30, 10, 10)
     np.testing.assert_array_equal(again.train.x, letters.draw(30)[0])
     np.testing.assert_array_equal(again.train.y, letters.draw(30)[1])
@@ -277,15 +277,15 @@ def test_a_damaged_file_of_the_cache_is_drawn_again(tmp_path, monkeypatch, spoil
 def test_foreign_files_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
     for name in ("train-abc.npy", "train-.npy", "train-40.labels.npy", "train--5.npy"):
-        (tmp_path / f"letters-v1-seed0-{name}").write_text("hello")
-    (tmp_path / "letters-v1-seed0-train-50.npy").mkdir()
+        (tmp_path / f"letters-v2-seed0-{name}").write_text("hello")
+    (tmp_path / "letters-v2-seed0-train-50.npy").mkdir()
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     left = tmp_path / f".letters.{cache_host()}-{dead.pid}.abc.tmp.npy"
     left.write_text("half")
     np.testing.assert_array_equal(load_letters(20, 5, 5).train.y, letters.draw(20)[1])
     assert not left.exists()
-    with pytest.warns(UserWarning, match=r"letters-v1-seed0-train-50.npy'.* MINIDL_CACHE"):
+    with pytest.warns(UserWarning, match=r"letters-v2-seed0-train-50.npy'.* MINIDL_CACHE"):
         load_letters(50, 5, 5)
 
 

@@ -71,7 +71,7 @@ def read_record(path):
 
 def cached(folder):
     minidl.load_letters(30, 10, 10)
-    return cache.cache_folder() / "letters-v1-seed0-train-30.labels.npy"
+    return cache.cache_folder() / "letters-v2-seed0-train-30.labels.npy"
 
 
 def read_cached(path):
