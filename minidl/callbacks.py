@@ -67,7 +67,7 @@ class EarlyStopping(Callback):
     """Stop when the monitored figure has not improved for ``patience`` epochs.
 
     The figure and its direction are those of ``fit(..., monitor=, mode=)``, which also decide the
-    best epoch.
+    best epoch. As for that, only trained epochs count.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class EarlyStopping(Callback):
 
     def on_epoch(self, run: Run) -> bool:
         best, when = -math.inf, 0
-        for epoch, record in enumerate(run.history):
+        for epoch, record in enumerate(run.history.records[1:], 1):
             score = run.history.score(record)
             if score > best + self.min_delta:
                 best, when = score, epoch

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import math
+import numbers
+from collections.abc import Mapping
 
 import numpy as np
 
 from minidl.activations import Sigmoid, Simplex
-from minidl.contract import checked_loss
+from minidl.contract import checked_loss, describe
 from minidl.data.split import Part, Split, as_rows, as_split
 from minidl.layer import Layer, Sequential
 from minidl.losses import CrossEntropy, Loss
+from minidl.losses.base import probabilities as probabilities_of
+from minidl.losses.targets import shaped_targets
 from minidl.metrics import Metric
 from minidl.typing import Array
 
@@ -53,16 +56,24 @@ def probabilities(model: Layer, x: Array | Split, loss: Loss | None = None) -> A
     Raises
     ------
     TypeError
-        If the loss has no probabilities, as ``SquaredError``.
+        If the loss has no probabilities, as ``SquaredError``; without a loss for one output, which
+        may be a number or a logit.
     """
     last = model[-1] if isinstance(model, Sequential) and model.layers else model
     if loss is None and isinstance(last, (Simplex, Sigmoid)):
         return outputs(model, x)
-    from_logits = getattr(CrossEntropy() if loss is None else loss, "probabilities", None)
-    if from_logits is None:
-        raise TypeError(f"probabilities: {loss!r} has no probabilities of classes")
-    result: Array = from_logits(outputs(model, x))
-    return result
+    z = outputs(model, x)
+    return probabilities_of(known_loss("probabilities", loss, z), z)
+
+
+def known_loss(owner: str, loss: Loss | None, z: Array) -> Loss:
+    """Return the loss, by default ``CrossEntropy``; TypeError for one output without a loss."""
+    if loss is None and z.shape[1:] == (1,):
+        raise TypeError(
+            f"{owner}: one output may be a number, a logit or a sign; expected the loss of the "
+            "training, as loss=SquaredError()"
+        )
+    return CrossEntropy() if loss is None else loss
 
 
 def evaluate(
@@ -80,20 +91,55 @@ def evaluate(
         Part of a data set, or arrays, converted as in ``outputs``.
     loss : Loss
     metrics : mapping, optional
-        More figures by name: functions of the outputs and ``y``.
+        More figures by name: ``metric(outputs, y)`` returns a number. Outputs are (n, K); ``y``
+        has their shape, (n, 1) for one output, except for class labels, which are (n,).
 
     Returns
     -------
     dict
         ``"loss"``; the figures that the loss names as success, as ``"accuracy"``, ``"r2"``
         (weighted where the data has weights); those of ``metrics``.
+
+    Raises
+    ------
+    TypeError
+        If a metric returns no number; names it.
+    """
+    return measure(model, data, loss, metrics)[0]
+
+
+def measure(
+    model: Layer,
+    data: Part,
+    loss: Loss,
+    metrics: Mapping[str, Metric] | None = None,
+) -> tuple[dict[str, float], bool]:
+    """Return what ``evaluate`` does, and whether the outputs are finite.
+
+    They are where the loss is finite and no output is NaN or ``+inf``; ``-inf`` may be the logit of
+    a masked class.
     """
     split = data if isinstance(data, Split) else as_split("evaluate", data)
     predicted = outputs(model, split if isinstance(data, Split) else split.x)
-    targets = split.targets()
-    value, _ = checked_loss(loss, predicted, *targets)
-    own: Mapping[str, Callable[..., Any]] = getattr(loss, "metrics", {})
+    y, *weight = split.targets()
+    y = shaped_targets(loss, predicted, y)
+    value, _ = checked_loss(loss, predicted, y, *weight)
     figures = {"loss": float(value)}
-    figures |= {name: float(metric(predicted, *targets)) for name, metric in own.items()}
-    figures |= {name: float(m(predicted, split.y)) for name, m in (metrics or {}).items()}
-    return figures
+    own: Mapping[str, Metric] = getattr(loss, "metrics", {})
+    for name, metric in own.items():
+        figures[name] = _number(name, metric(predicted, y, *weight))
+    for name, metric in (metrics or {}).items():
+        figures[name] = _number(name, metric(predicted, y))
+    # The largest output is NaN if any is.
+    finite = math.isfinite(value) and bool(predicted.max(initial=-math.inf) < math.inf)
+    return figures, finite
+
+
+def _number(name: str, value: object) -> float:
+    """Return the value of a metric as a float; TypeError, which names it, for anything else."""
+    if isinstance(value, numbers.Real):
+        return float(value)
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise TypeError(f"metric {name!r}: expected it to return a number, got {describe(value)}")
+    return float(array.reshape(()))

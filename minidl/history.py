@@ -7,6 +7,7 @@ import io
 import math
 import numbers
 import os
+import re
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class Epoch:
     """The learning rate of the epoch's last step."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """``train_loss`` and, by name, the other figures of the parts ``train`` and ``valid``."""
+    finite: bool = True
+    """Whether all outputs and losses that were evaluated after the epoch were finite."""
 
     def __getattr__(self, name: str) -> float:
         if name.startswith("_") or name == "figures":
@@ -47,7 +50,8 @@ class Epoch:
 
     def to_dict(self) -> dict[str, float]:
         """Return all numbers by name, in one flat dictionary."""
-        return {"epoch": self.epoch, **self.figures, "seconds": self.seconds, "lr": self.lr}
+        numbers = {"epoch": self.epoch, **self.figures, "seconds": self.seconds, "lr": self.lr}
+        return numbers if self.finite else {**numbers, "finite": 0}
 
     @classmethod
     def from_dict(cls, numbers_by_name: Mapping[str, Any]) -> Epoch:
@@ -58,6 +62,7 @@ class Epoch:
                 raise ValueError(f"History: expected {name} to be a number, got {figure!r}")
         try:
             fixed = {name: figures.pop(name) for name in ("epoch", "seconds", "lr")}
+            fixed["finite"] = bool(figures.pop("finite", True))
             return cls(**fixed, figures={"train_loss": figures.pop("train_loss"), **figures})
         except KeyError as error:
             raise ValueError(f"History: a record has no {error}") from error
@@ -66,6 +71,10 @@ class Epoch:
 class History:
     """The records of a run, and a copy of the best parameters.
 
+    The best epoch is the trained one with the best monitored figure, the first of equals. A record
+    whose monitored figure is not finite, or whose outputs are not, is never the best. The record
+    before training is for curves; it stands for the best as long as no trained one can be.
+
     Parameters
     ----------
     monitor : str, optional
@@ -73,8 +82,9 @@ class History:
         early stopping follow it. By default ``"valid_accuracy"``, or ``"valid_loss"`` where no
         accuracy is measured, or ``"train_loss"`` without a validation part.
     mode : {"min", "max"}, optional
-        Whether the lowest or the highest figure is the best. By default the lowest for names
-        that end in ``loss`` or ``error``, the highest for others.
+        Whether the lowest or the highest figure is the best. By default the lowest where a word
+        of the name ends in ``loss``, ``error``, ``mae``, ``mse`` or the like (``valid_rmse``,
+        ``valid_error_rate``), the highest for others.
     ties : {"first", "last"}
         Which of several epochs with the best figure is the best one.
 
@@ -105,7 +115,7 @@ class History:
         self.best_snapshot: Snapshot | None = None
         self.last_snapshot: Snapshot | None = None
         self._model: weakref.ref[Layer] | None = None
-        self._best: Epoch | None = None  # of the records so far, once one was appended
+        self._best: Epoch | None = None  # of the records so far, once one was looked for
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}  # a weak reference cannot be copied
@@ -123,7 +133,13 @@ class History:
         """Whether the lowest or the highest monitored figure is the best."""
         if self._mode is not None:
             return self._mode
-        return "min" if self.monitor.endswith(("loss", "error")) else "max"
+        words = (word.lower() for word in _WORDS.findall(self.monitor))
+        return "min" if any(word.endswith(_LOW) for word in words) else "max"
+
+    @property
+    def asked(self) -> str | None:
+        """The figure to monitor as it was asked for; None for the default."""
+        return self._monitor
 
     def follow(self, model: Layer, monitor: str | None, mode: Mode | None) -> None:
         """Record a run of ``model`` from now on; set what is monitored, where it is given.
@@ -167,23 +183,41 @@ class History:
     def score(self, record: Epoch) -> float:
         """Return the monitored figure, with its sign changed if the lowest is the best.
 
-        It is minus infinity where the figure is NaN or was not measured.
+        It is minus infinity where the figure was not measured or is not finite, or the outputs
+        were not.
         """
         figure = record.figures.get(self.monitor, math.nan)
-        score = -figure if self.mode == "min" else figure
-        return -math.inf if math.isnan(score) else score
+        if not (record.finite and math.isfinite(figure)):
+            return -math.inf
+        return -figure if self.mode == "min" else figure
 
     def append(self, record: Epoch, model: Layer) -> None:
         """Add a record; keep a copy of the state of ``model`` if the record is the best so far."""
-        best = (self._best or self.best) if self.records else record
+        best = self._best or self._find_best()
         self.records.append(record)
-        score, highest = self.score(record), self.score(best)
-        if best is record or score > highest or (score == highest and self.ties == "last"):
-            self._best = record
-            if score > -math.inf:
-                self.best_snapshot = model.snapshot()
-        else:
-            self._best = best
+        score = self.score(record)
+        highest = -math.inf if best is None else self.score(best)
+        trained = len(self.records) > 1
+        if trained and (score > highest or (best and score == highest and self.ties == "last")):
+            best = record
+        if best is record or (record.finite and not trained):
+            self.best_snapshot = model.snapshot()
+        self._best = best
+
+    def _find_best(self) -> Epoch | None:
+        """Return the best record of a trained epoch, None if there is none that can be the best."""
+        trained = self.records[1:] if self.ties == "first" else self.records[:0:-1]
+        best = max(trained, key=self.score, default=None)
+        return None if best is None or self.score(best) == -math.inf else best
+
+    def check_best(self, owner: str) -> None:
+        """Raise ValueError in the name of ``owner`` if no trained epoch can be the best."""
+        if len(self.records) > 1 and self._find_best() is None:
+            n = len(self.records) - 1
+            raise ValueError(
+                f"{owner}: {self.monitor} and the outputs were finite after none of the {n} "
+                f"epochs, so none is the best; monitor another figure"
+            )
 
     def restore_best(self, model: Layer) -> None:
         """Set the parameters and buffers of ``model`` to those after the best epoch."""
@@ -193,11 +227,10 @@ class History:
 
     @property
     def best(self) -> Epoch:
-        """The record with the best monitored figure."""
+        """The record of the best epoch, or before training as long as no trained one can be."""
         if not self.records:
             raise ValueError("History: no epoch is recorded yet")
-        records = self.records if self.ties == "first" else self.records[::-1]
-        return max(records, key=self.score)
+        return self._find_best() or self.records[0]
 
     def column(self, name: str) -> list[Any]:
         """Return one figure for all epochs, as ``history.column("valid_accuracy")``.
@@ -254,7 +287,8 @@ class History:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the records as CSV with a header; a figure that was not measured is left empty."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, ["epoch", *self.names, "seconds", "lr"], lineterminator="\n")
+        names = ["epoch", *self.names, "seconds", "lr"]
+        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(record.to_dict() for record in self.records)
         write_text(path, text.getvalue())
@@ -320,6 +354,8 @@ class History:
 
 _TIES = ("first", "last")
 _MONITORS = ("valid_accuracy", "valid_loss")
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of snake_case and CamelCase
+_LOW = ("loss", "losses", "error", "errors", "mae", "mse", "msle", "mape")
 _CURVES = {
     "train_loss": "training (during the epoch)",
     "train": "training (after the epoch)",

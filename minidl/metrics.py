@@ -1,8 +1,10 @@
 """Figures that describe success: ``metric(outputs, y)``, or ``metric(outputs, y, weight)``.
 
 Each takes the outputs of a model (n, K), the targets ``y`` and, where wanted, weights (n,) of the
-examples, finite and not negative. A figure of no examples, or where all weights are 0, is NaN.
-Each loss says which figures describe it: ``loss.metrics``.
+examples, finite and not negative. A metric is NaN of no examples, where all weights are 0, and
+where an output of an example of weight above 0 is NaN.
+Each loss says which metrics describe it (``loss.metrics``) and what it predicts (``loss.predict``);
+both use ``predicted_classes``, ``predicted_signs`` and ``predicted_labels``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,21 @@ from minidl.validation import as_floats, as_numbers, check_weight
 
 Metric = Callable[..., float]
 """``metric(outputs, y)`` or ``metric(outputs, y, weight)``: a figure, larger is better or not."""
+
+
+def predicted_classes(outputs: Array) -> Array:
+    """Return the number of the largest output of each row, (n,); the first one of equals."""
+    return np.asarray(outputs.argmax(axis=1))
+
+
+def predicted_signs(outputs: Array) -> Array:
+    """Return -1 or +1 for each output, in the shape of the outputs; -1 for an output of 0."""
+    return np.where(outputs > 0, 1, -1)
+
+
+def predicted_labels(outputs: Array) -> Array:
+    """Return 1 where a logit is above 0 (its probability above 1/2), else 0; int64."""
+    return np.asarray(outputs > 0, np.int64)
 
 
 def accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
@@ -37,7 +54,8 @@ def accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
             f"accuracy: expected y of shape ({len(outputs)},) or {outputs.shape}, got {y.shape}"
         )
     labels = y if y.ndim == 1 else y.argmax(axis=1)
-    return _mean("accuracy", np.asarray(outputs.argmax(axis=1) == labels), weight)
+    right = np.asarray(predicted_classes(outputs) == labels, np.float64)
+    return _mean("accuracy", outputs, right, weight)
 
 
 def sign_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
@@ -49,8 +67,8 @@ def sign_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> floa
     if outputs.shape[1] != 1:
         raise ValueError(f"sign_accuracy: expected outputs of shape (n, 1), got {outputs.shape}")
     y = _of_shape("sign_accuracy", outputs, y)
-    right = (outputs > 0) == (y > 0)
-    return _mean("sign_accuracy", right[:, 0], weight)
+    right = predicted_signs(outputs) == np.where(y > 0, 1, -1)
+    return _mean("sign_accuracy", outputs, right[:, 0].astype(np.float64), weight)
 
 
 def exact_match(outputs: Array, y: Array, weight: Array | None = None) -> float:
@@ -67,13 +85,14 @@ def exact_match(outputs: Array, y: Array, weight: Array | None = None) -> float:
         Zeros and ones, or probabilities.
     weight : array, shape (n,), optional
     """
-    right = _right_labels("exact_match", outputs, y)
-    return _mean("exact_match", np.asarray(right.all(axis=1)), weight)
+    outputs, right = _right_labels("exact_match", outputs, y)
+    return _mean("exact_match", outputs, right.min(axis=1, initial=1), weight)
 
 
 def mean_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of labels that are predicted right; arguments as of ``exact_match``."""
-    return _mean("mean_accuracy", _right_labels("mean_accuracy", outputs, y).mean(axis=1), weight)
+    outputs, right = _right_labels("mean_accuracy", outputs, y)
+    return _mean("mean_accuracy", outputs, np.asarray(right.mean(axis=1)), weight)
 
 
 def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
@@ -103,7 +122,7 @@ def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
     residual, total = weight @ np.square(y - outputs), weight @ np.square(y - mean)
     constant = (y == y[0]).all(axis=0)
     scores = np.where(constant, residual == 0, 1 - residual / np.where(constant, 1, total))
-    return float(scores.mean())
+    return math.nan if np.isnan(outputs).any() else float(scores.mean())
 
 
 def _arrays(owner: str, outputs: Array, y: Array) -> tuple[Array, Array]:
@@ -122,17 +141,21 @@ def _of_shape(owner: str, outputs: Array, y: Array) -> Array:
     return y.reshape(outputs.shape)
 
 
-def _right_labels(owner: str, outputs: Array, y: Array) -> Array:
+def _right_labels(owner: str, outputs: Array, y: Array) -> tuple[Array, Array]:
+    """Return the checked outputs, and for each whether its label is predicted right."""
     outputs, y = _arrays(owner, outputs, y)
-    return np.asarray((outputs > 0) == (_of_shape(owner, outputs, y) > 0.5))
+    right = predicted_labels(outputs) == (_of_shape(owner, outputs, y) > 0.5)
+    return outputs, np.asarray(right, np.float64)
 
 
-def _mean(owner: str, values: Array, weight: Array | None) -> float:
-    """Return the weighted mean of a value for each example."""
+def _mean(owner: str, outputs: Array, values: Array, weight: Array | None) -> float:
+    """Return the weighted mean of a value for each example, NaN where its outputs have a NaN."""
     n = len(values)
     weight = np.ones(n) if weight is None else check_weight(owner, weight, n)
     largest = weight.max(initial=0)
     if largest == 0:
+        return math.nan
+    if np.isnan(outputs[weight > 0]).any():
         return math.nan
     weight = weight / largest  # the sum does not overflow
     return float(weight @ values / weight.sum())

@@ -9,9 +9,10 @@ import numpy as np
 from minidl.data.dataset import Dataset
 from minidl.data.features import Feature
 from minidl.data.split import Split, TrainedOn, as_rows
-from minidl.evaluation import outputs, probabilities
+from minidl.evaluation import known_loss, outputs, probabilities
 from minidl.layer import Layer
 from minidl.losses import Loss
+from minidl.losses.base import predict
 from minidl.typing import Array
 
 
@@ -28,7 +29,8 @@ class Predictor:
     features : sequence of Feature
         Fitted, in the order in which they were applied, such as ``[standardize, pca]``.
     loss : Loss, optional
-        The loss of the training, for ``probabilities``.
+        The loss of the training, which knows what ``predict`` and ``probabilities`` return. Without
+        one, several outputs are those of classes (``CrossEntropy``).
     dataset : Dataset, optional
         The data set before the features; its pixel scale and class names are kept.
 
@@ -61,6 +63,7 @@ class Predictor:
         self.model, self.features, self.loss = model, tuple(features), loss
         self.trained_on: TrainedOn | None = getattr(model, "trained_on", None)
         self.class_names: Array | None = None
+        self._of_classes = dataset is None or dataset.classes > 0
         if dataset is not None:
             self.trained_on = dataset.train.x.dtype == np.uint8, dataset.train.scale
             self.class_names = dataset.class_names
@@ -87,9 +90,34 @@ class Predictor:
         return probabilities(self.model, self._scaled(x), self.loss)
 
     def predict(self, x: Array) -> Array:
-        """Return the class of the largest output by its name, or by its number without names."""
-        classes: Array = self.outputs(x).argmax(axis=1)
-        return classes if self.class_names is None else self.class_names[classes]
+        """Return what the loss predicts for rows as they come, ``loss.predict(outputs)``.
+
+        ======================================  ================================================
+        loss                                    prediction
+        ======================================  ================================================
+        of classes, as ``CrossEntropy``         class (n,): its name, or its number without names
+        ``BinaryLogistic``                      -1 or +1, (n,), or the first or second of two names
+        ``BinaryCrossEntropy``                  0 and 1, (n, K); for one label (n,), or its name
+        of numbers, as ``SquaredError``         numbers (n, K), or (n,) for one
+        ``Quantile``                            quantiles (n, K), or (n,) for one
+        ======================================  ================================================
+
+        Raises
+        ------
+        TypeError
+            If the loss does not say what it predicts, as a plain function; without a loss for one
+            output, or where the data set has no classes.
+        """
+        z = self.outputs(x)
+        if self.loss is None and not self._of_classes:
+            raise TypeError(
+                "Predictor: the data set has no classes; expected the loss of the training, as "
+                "loss=SquaredError()"
+            )
+        predicted = predict(known_loss("Predictor", self.loss, z), z)
+        if self.class_names is None or predicted.ndim != 1 or predicted.dtype.kind not in "iu":
+            return predicted
+        return np.asarray(self.class_names)[np.maximum(predicted, 0)]  # the sign -1: the first
 
     def __repr__(self) -> str:
         steps = "".join(f"{feature!r}, " for feature in self.features)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -14,11 +15,13 @@ import numpy as np
 from minidl.callbacks import Callback, Run
 from minidl.contract import check_model, checked, checked_loss
 from minidl.data.dataset import Dataset
-from minidl.evaluation import evaluate
+from minidl.data.split import Split
+from minidl.evaluation import measure
 from minidl.history import Epoch, History, Mode
 from minidl.layer import Layer, Sequential, write_gradients
 from minidl.losses import Loss
-from minidl.metrics import Metric
+from minidl.losses.targets import shaped_targets
+from minidl.metrics import Metric, r2
 from minidl.optim import Optimizer
 from minidl.parameter import infer
 from minidl.resume import RunState, run_settings
@@ -72,20 +75,24 @@ def fit(
         Orders the examples. With a seed, the order in an epoch depends only on the seed and the
         number of the epoch, so that a run can be resumed.
     metrics : mapping, optional
-        Figures of your own by name: ``metric(outputs, y)``, measured after each epoch and kept
-        in the history as ``"train_NAME"`` and ``"valid_NAME"``.
+        Figures of your own by name: ``metric(outputs, y)`` returns a number. They are measured
+        after each epoch and kept in the history as ``"train_NAME"`` and ``"valid_NAME"``. ``y`` has
+        the shape of the outputs, (n, 1) for one output, except for class labels, which are (n,);
+        so has that of a loss of your own.
     monitor : str, optional
         The figure that the best epoch, ``restore_best`` and early stopping follow. By default
         ``"valid_accuracy"``, or ``"valid_loss"`` where no accuracy is measured, or
         ``"train_loss"`` without a validation part.
     mode : {"min", "max"}, optional
-        Whether the lowest or the highest figure is the best. By default the lowest for names
-        that end in ``loss`` or ``error``, the highest for others.
+        Whether the lowest or the highest figure is the best. By default the lowest where a word
+        of the name ends in ``loss``, ``error``, ``mae``, ``mse`` or the like, the highest for
+        others.
     callbacks : sequence of Callback, optional
     restore_best : bool
-        Whether to leave the model with its best parameters and buffers instead of the last ones,
-        however training ends: after all epochs, by early stopping, a loss that is not finite, or
-        Ctrl-C.
+        Whether to leave the model with the parameters and buffers of the best epoch instead of the
+        last ones, however training ends: after all epochs, by early stopping, a loss that is not
+        finite, or Ctrl-C. The best one is a trained epoch, the first of equals, whose monitored
+        figure and outputs are finite (see ``History``); without any, those before training.
     evaluate_train : bool
         Whether to measure the figures of the training part after each epoch.
     history : History, optional
@@ -120,6 +127,7 @@ def fit(
     TypeError, ValueError
         For wrong arguments; for targets that the loss does not take; for a layer or loss that
         does not keep its contract. Names the part of the data, the layer or the loss.
+        For a metric that returns no number, and for a monitored figure that is finite in no epoch.
         For a file to resume from that is damaged or of a run with other settings; names the first.
     """
     callbacks = check_arguments("fit", model, dataset, loss, optimizer, callbacks)
@@ -135,7 +143,7 @@ def fit(
     on_gradient = [c for c in callbacks if type(c).on_gradient is not Callback.on_gradient]
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
     with training(model, dataset), np.errstate(all="ignore"):
-        record = Recorder(run, dataset, loss, evaluate_train, metrics)
+        record = Recorder(run, dataset, loss, evaluate_train, metrics, restore_best)
         record.follow(monitor, mode)
         for callback in callbacks:
             callback.on_start(run)
@@ -143,7 +151,7 @@ def fit(
             if not history.records:
                 record(None)
             state.keep(ended=state.ended)
-            first = True
+            train, first = as_seen(model, train, loss), True
             for epoch in state.epochs(epochs):
                 total = 0.0
                 order = epoch_rng(rng, epoch)
@@ -168,6 +176,7 @@ def fit(
                 state.keep(ended=any(stops))
                 if state.ended:
                     break
+            history.check_best("fit")
         except BaseException:
             state.rewind()
             raise
@@ -177,6 +186,12 @@ def fit(
             for callback in callbacks:
                 callback.on_end(run)
     return history
+
+
+def as_seen(model: Layer, split: Split, loss: Loss) -> Split:
+    """Return a part with its targets in the shape in which the loss sees them."""
+    y = shaped_targets(loss, model(split.rows(slice(1), model.dtype)), split.y)
+    return split if y is split.y else dataclasses.replace(split, y=y)
 
 
 def first_step(model: Layer, loss: Loss, x: Array, *y: Array) -> float:
@@ -250,42 +265,63 @@ class Recorder:
         loss: Loss,
         evaluate_train: bool,
         metrics: Mapping[str, Metric] | None = None,
+        restore_best: bool = False,
     ) -> None:
         self.run, self.dataset, self.loss = run, dataset, loss
         self.evaluate_train, self.metrics = evaluate_train, dict(metrics or {})
+        # The best weights must have finite outputs, so some are computed.
+        self.check_outputs = restore_best and dataset.valid is None
         self.since = time.perf_counter()
 
     def follow(self, monitor: str | None, mode: Mode | None) -> None:
-        """Let the history follow a figure; ValueError if it is not measured."""
-        figures = ["loss", *getattr(self.loss, "metrics", {}), *self.metrics]
+        """Let the history follow a figure; ValueError if it is not measured, or cannot be."""
+        measured = {"loss": None, **getattr(self.loss, "metrics", {}), **self.metrics}
+        figures = list(measured)
         known = ["train_loss"]
         if self.evaluate_train:
             known += [f"train_{name}" for name in figures[1:]]
         if self.dataset.valid is not None:
             known += [f"valid_{name}" for name in figures]
-        if monitor is not None and monitor not in known:
-            raise ValueError(f"fit: no figure {monitor!r} to monitor{did_you_mean(monitor, known)}")
-        self.run.history.follow(self.run.model, monitor, mode)
+        history = self.run.history
+        asked = monitor or history.asked
+        if asked is not None and asked not in known:
+            raise ValueError(f"fit: no figure {asked!r} to monitor{did_you_mean(asked, known)}")
+        history.follow(self.run.model, monitor, mode)
+        key, _, figure = (asked or "").partition("_")
+        split = self.dataset.splits.get(key)
+        if split is not None and measured.get(figure) is r2:
+            n = len(split) if split.weight is None else np.count_nonzero(split.weight)
+            if n < 2:
+                raise ValueError(
+                    f"{self.dataset.name}: {key}: expected at least two examples of weight above 0 "
+                    f"to monitor {asked}, which is R^2, got {n}"
+                )
 
     def __call__(self, train_loss: float | None) -> None:
         """Append a record; ``train_loss`` is None before training, where it is evaluated."""
         run = self.run
         lr = run.optimizer.lr_at(max(run.optimizer.steps - 1, 0))
         figures: dict[str, float] = {}
+        finite = [True]
         if self.evaluate_train or train_loss is None:
-            figures |= self._evaluate("train")
+            figures |= self._evaluate("train", finite)
+        elif self.check_outputs:
+            self._evaluate("train", finite)
         if train_loss is not None:
             figures = {**figures, "train_loss": train_loss}
         if self.dataset.valid is not None:
-            figures |= self._evaluate("valid")
+            figures |= self._evaluate("valid", finite)
         now = time.perf_counter()
         seconds, self.since = now - self.since, now
-        run.history.append(Epoch(len(run.history), seconds, lr, figures), run.model)
+        epoch = Epoch(len(run.history), seconds, lr, figures, all(finite))
+        run.history.append(epoch, run.model)
 
-    def _evaluate(self, key: str) -> dict[str, float]:
-        """Return the figures of one part, with its name before theirs."""
+    def _evaluate(self, key: str, finite: list[bool]) -> dict[str, float]:
+        """Return the figures of one part, with its name before theirs; note what is finite."""
+        split = self.dataset.splits[key]
         try:
-            found = evaluate(self.run.model, self.dataset.splits[key], self.loss, self.metrics)
+            found, all_finite = measure(self.run.model, split, self.loss, self.metrics)
+            finite.append(all_finite)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{self.dataset.name}: {key}: {error}") from error
         return {f"{key}_{name}": figure for name, figure in found.items()}

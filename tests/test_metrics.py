@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl
@@ -112,5 +112,47 @@ def test_probabilities():
     for loss in (minidl.BinaryLogistic(), minidl.BinaryCrossEntropy()):
         np.testing.assert_allclose(loss.probabilities(z), 1 / (1 + np.exp(-z)), rtol=1e-15)
         assert loss.probabilities(np.array([[-1000.0]], np.float32)).dtype == np.float32
-    assert not hasattr(Perceptron(), "probabilities")
-    assert not hasattr(minidl.SquaredError(), "probabilities")
+    for loss in (Perceptron(), minidl.SquaredError(), minidl.Quantile(0.5)):
+        with pytest.raises(TypeError, match=f"{type(loss).__name__}.* has no probabilities"):
+            loss.probabilities(z)
+
+
+@pytest.mark.parametrize("metric", [accuracy, sign_accuracy, exact_match, mean_accuracy, r2])
+@given(n=st.integers(2, 6), k=st.integers(1, 3), seed=st.integers(0, 2**31))
+@settings(deadline=None, max_examples=25)
+def test_outputs_with_nan_have_no_metric(metric, n, k, seed):
+    rng = np.random.default_rng(seed)
+    k = 1 if metric is sign_accuracy else k
+    z = rng.normal(size=(n, k))
+    y = rng.integers(0, k, n) if metric is accuracy else rng.integers(0, 2, (n, k))
+    bad = rng.integers(0, n)
+    z[bad, rng.integers(0, k)] = math.nan
+    assert math.isnan(metric(z, y))
+    assert math.isnan(metric(z, np.zeros_like(y)))  # of constant targets, too
+    weight = np.ones(n + 2)
+    weight[bad] = 0  # an example of weight 0 counts as absent
+    z, y = np.concatenate([z, np.zeros((2, k))]), np.concatenate([y, y[:2]])
+    assert math.isfinite(metric(z, y, weight))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "0.5", np.ones(2), np.ones((3, 1)), [0.1, 0.2], (), 1j, {}],
+    ids=repr,
+)
+def test_a_metric_that_returns_no_number_is_named(value):
+    x = np.ones((3, 2))
+    data, model = minidl.Dataset((x, x[:, 0])), minidl.Sequential(minidl.Linear(2, 1), rng=0)
+    loss, metrics = minidl.SquaredError(), {"mine": lambda z, y: value}
+    with pytest.raises(TypeError, match="metric 'mine': expected it to return a number, got"):
+        minidl.evaluate(model, data.train, loss, metrics)
+    with pytest.raises(TypeError, match="data: train: metric 'mine'"):
+        minidl.fit(model, data, loss, minidl.SGD(model, 0.1), epochs=1, rng=0, metrics=metrics)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, True, np.float32(0.5), np.int64(3), np.array(0.5), np.array([0.5]), np.bool_(True)], ids=repr)  # fmt: skip
+def test_a_metric_returns_any_number(value):
+    model = minidl.Sequential(minidl.Linear(2, 1), rng=0)
+    data = np.ones((3, 2)), np.ones(3)
+    figures = minidl.evaluate(model, data, minidl.SquaredError(), {"mine": lambda z, y: value})
+    assert figures["mine"] == float(np.ravel(value)[0])

@@ -1,7 +1,14 @@
 """One monitored figure: early stopping, the best weights and history.best follow it."""
 
+import contextlib
+import functools
+import itertools
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_wine
 
 import minidl
@@ -79,7 +86,7 @@ def test_an_own_figure_that_should_be_low(wine):
     options = {"metrics": {"miss": miss}, "monitor": "valid_miss", "epochs": 10}
     lowest = train(wine, mode="min", **options)[1]
     assert lowest.best.valid_miss == min(lowest.column("valid_miss"))
-    assert train(wine, **options)[1].best.valid_miss == max(lowest.column("valid_miss"))
+    assert train(wine, **options)[1].best.valid_miss == max(lowest.column("valid_miss")[1:])
 
 
 @pytest.mark.parametrize(
@@ -186,3 +193,127 @@ def test_a_callback_between_gradient_and_step(wine):
     model, _ = train(wine, epochs=2, callbacks=[Freeze()])
     np.testing.assert_array_equal(model[0].theta, start[0].theta)
     assert (model[2].theta != start[2].theta).all()
+
+
+# ---------------------------------------------------------------- the best epoch is a trained one
+
+SETTINGS = itertools.product(
+    range(3), ("float32", "float64"), (1e2, 1e8, 1e20, 1e150), ("se", "ce", "bce", "q"),
+    (True, False), (True, False), (1, 3),
+)  # fmt: skip
+
+
+def test_restore_best_never_leaves_nan():
+    """Quadratic layers and a rate that throws the weights far away, one batch an epoch."""
+    losses = {"se": minidl.SquaredError(), "ce": CrossEntropy(), "bce": minidl.BinaryCrossEntropy(), "q": minidl.Quantile(0.3)}  # fmt: skip
+    for seed, dtype, lr, name, with_valid, evaluate_train, epochs in SETTINGS:
+        x = np.random.default_rng(seed).normal(size=(24, 3))
+        y = x[:, 0] if name in ("se", "q") else (x[:, 0] > 0).astype(int)
+        data = Dataset((x[:16], y[:16]), (x[16:], y[16:]) if with_valid else None)
+        layers = Linear(3, 4), minidl.Quadratic(), Linear(4, 4), minidl.Quadratic(), Linear(4, 1 + (name == "ce"))  # fmt: skip
+        model = Sequential(*layers, rng=seed, dtype=dtype)
+        with contextlib.suppress(minidl.NonFiniteLossError, ValueError):
+            minidl.fit(
+                model, data, losses[name], minidl.SGD(model, lr), epochs=epochs, batch_size=16,
+                rng=seed, restore_best=True, evaluate_train=evaluate_train,
+            )  # fmt: skip
+        seen = x if with_valid else x[:16]
+        assert np.isfinite(model.theta).all()
+        assert np.isfinite(minidl.outputs(model, seen)).all(), (seed, dtype, lr, name)
+
+
+@given(
+    figures=st.lists(st.sampled_from([math.nan, -math.inf, 0.1, 0.2, math.inf]), min_size=2),
+    finite=st.lists(st.booleans(), min_size=20, max_size=20),
+    mode=st.sampled_from(["min", "max"]),
+)
+@settings(deadline=None)
+def test_a_record_with_outputs_that_are_not_finite_is_never_the_best(figures, finite, mode):
+    model, history = Linear(1, 1, rng=0), History(monitor="valid_loss", mode=mode)
+    for i, figure in enumerate(figures[:20]):
+        model.theta[:] = i
+        record = {"train_loss": 1.0, "valid_loss": figure}
+        history.append(Epoch(i, 0.1, 0.1, record, finite[i]), model)
+    fit = [i for i, f in enumerate(figures[:20]) if i and finite[i] and math.isfinite(f)]
+    expected = {"min": min, "max": max}[mode](fit, key=figures.__getitem__, default=0)
+    assert history.best.epoch == expected == History.from_dict(history.to_dict()).best.epoch
+    if fit or finite[0]:
+        assert history.best_snapshot.theta[0] == expected
+    else:
+        assert history.best_snapshot is None
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_the_first_of_equals_among_trained_epochs(wine, online):
+    """A rate of almost 0: all epochs are equal, and the one before training does not count."""
+    model = Sequential(Linear(wine.features, 3), rng=0)
+    start, options = model.theta.copy(), {"epochs": 4, "rng": 0, "restore_best": True}
+    if online:
+        history = minidl.fit_online(model, wine, CrossEntropy(), lr=1e-6, **options)
+    else:
+        history = minidl.fit(model, wine, CrossEntropy(), minidl.SGD(model, 1e-6), **options)
+    assert history.best.epoch == 1
+    assert not np.array_equal(model.theta, start)
+    again = minidl.fit(model, wine, CrossEntropy(), Adam(model), epochs=0, rng=0, restore_best=True)
+    assert again.best.epoch == 0 == len(again) - 1
+
+
+def never(outputs, y):
+    return math.nan
+
+
+@pytest.mark.parametrize("restore_best", [False, True])
+@pytest.mark.parametrize("run", ["fit", "online", "side by side"])
+def test_a_figure_that_is_never_finite_is_named(wine, run, restore_best):
+    model = Sequential(Linear(wine.features, 3), rng=0)
+    options = {"epochs": 2, "rng": 0, "restore_best": restore_best}
+    if run == "side by side":
+        loss = CrossEntropy()
+        loss.metrics = {"mine": never}
+        one = minidl.OnlineRun(model, 0.1, history=History(monitor="valid_mine"))
+        minidl.fit_side_by_side([one], wine, loss, **options)
+        assert "valid_mine and the outputs were finite after none of the 2 epochs" in one.error
+        return
+    options |= {"metrics": {"mine": never}, "monitor": "valid_mine"}
+    train = functools.partial(minidl.fit_online, lr=0.1)
+    if run == "fit":
+        train = functools.partial(minidl.fit, optimizer=Adam(model))
+    with pytest.raises(ValueError, match=r"^fit\w*: valid_mine and the outputs were finite after none of the 2 epochs"):  # fmt: skip
+        train(model, wine, CrossEntropy(), **options)
+
+
+@pytest.mark.parametrize("weight", [None, [0.0, 0, 2]])
+@pytest.mark.parametrize("name", ["valid_r2", "valid_mine", "train_r2"])
+def test_r2_of_one_example_is_refused_before_training(name, weight):
+    x, part = np.ones((5, 2)), (np.ones((3, 2)), np.arange(3.0), weight)
+    few = part if weight else (part[0][:1], part[1][:1])
+    parts = [few, (x, x[:, 0])] if name == "train_r2" else [(x, x[:, 0]), few]
+    model = Sequential(Linear(2, 1), rng=0)
+    with pytest.raises(ValueError, match=rf"data: {name[:5]}: expected at least two examples of weight above 0 to monitor {name}, which is R\^2, got 1"):  # fmt: skip
+        minidl.fit(
+            model, Dataset(*parts), minidl.SquaredError(), Adam(model), epochs=1, rng=0,
+            metrics={"mine": minidl.metrics.r2}, monitor=name,
+        )  # fmt: skip
+
+
+def test_a_monitor_of_the_history_is_checked_as_one_of_fit(wine):
+    with pytest.raises(ValueError, match="no figure 'valid_acuracy' to monitor, did you mean"):
+        train(wine, epochs=1, history=History(monitor="valid_acuracy"))
+    run = minidl.OnlineRun(Sequential(Linear(13, 3), rng=0), 0.1, history=History(monitor="f1"))
+    with pytest.raises(ValueError, match="no figure 'f1' to monitor"):
+        minidl.fit_side_by_side([run], wine, CrossEntropy(), epochs=1, rng=0)
+
+
+@pytest.mark.parametrize(
+    ("low", "names"),
+    [
+        (True, "valid_loss valid_error mae val_mae valid_MSE valid_rmse valid_nrmse error_rate "
+               "valid_error_rate train_hingeloss valid_logloss valid_MeanAbsoluteError valid_mae_0.5 "
+               "valid_loss_of_bees valid_absolute_errors valid_msle valid_mape valid_TestLoss"),
+        (False, "valid_accuracy valid_r2 valid_recall valid_f1 valid_maestro valid_terrorist_recall "
+                "valid_lossless_share valid_auc"),
+    ],
+)  # fmt: skip
+def test_names_that_say_error_or_loss_are_minimised(low, names):
+    for name in names.split():
+        assert History(monitor=name).mode == ("min" if low else "max"), name

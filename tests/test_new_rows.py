@@ -25,6 +25,7 @@ from minidl import (
     relumax,
     sparsemax,
 )
+from minidl.catalogue import LOSSES
 
 
 def pixels(n=60, seed=0):
@@ -183,3 +184,85 @@ def test_an_own_feature_in_a_file(tmp_path):
         minidl.load(tmp_path / "p.npz")
     loaded = minidl.load(tmp_path / "p.npz", layers=[Roots])
     np.testing.assert_array_equal(loaded.outputs(x), predictor.outputs(x))
+
+
+# ---------------------------------------------------------------- the loss says what is predicted
+
+PREDICTED = {  # from the outputs z (n, K), by plain loops
+    "ClassLoss": lambda z: [max(range(len(row)), key=lambda k: (row[k], -k)) for row in z],
+    "BinaryLogistic": lambda z: [1 if row[0] > 0 else -1 for row in z],
+    "BinaryCrossEntropy": lambda z: [[int(v > 0) for v in row] for row in z],
+    "NumberLoss": lambda z: z.tolist(),
+}
+
+
+def in_words(loss, z):
+    """Return what a loss predicts for the outputs; one value for a row is no list."""
+    kind = next(c.__name__ for c in type(loss).__mro__ if c.__name__ in PREDICTED)
+    rows = PREDICTED[kind](z)
+    several = isinstance(rows[0], list) and len(rows[0]) > 1
+    return rows if several else [row[0] if isinstance(row, list) else row for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_loss_says_what_a_predictor_predicts(name, width, kind, tmp_path):
+    loss, fixed = LOSSES[name].loss, LOSSES[name].outputs
+    model = Sequential(Linear(4, fixed or width), rng=width, dtype=kind)
+    x = np.random.default_rng(width).normal(size=(30, 4))
+    predictor = Predictor(model, loss=loss)
+    expected = in_words(loss, minidl.outputs(model, x))
+    assert predictor.predict(x).tolist() == loss.predict(model(x.astype(kind))).tolist() == expected
+    minidl.save(tmp_path / "p.npz", predictor)
+    np.testing.assert_array_equal(minidl.load(tmp_path / "p.npz").predict(x), predictor.predict(x))
+
+
+@pytest.mark.parametrize("names", [["no", "yes"], [3, 7], [False, True]], ids=str)
+@pytest.mark.parametrize("loss", [BinaryCrossEntropy(), minidl.BinaryLogistic(), CrossEntropy()])
+def test_names_of_one_logit_and_of_two(loss, names):
+    x = np.random.default_rng(0).normal(size=(50, 4))
+    data = Dataset.from_labels((x, np.array(names)[(x[:, 0] > 0).astype(int)]))
+    model = Sequential(Linear(4, 1 + isinstance(loss, CrossEntropy)), rng=0, dtype="float64")
+    z = minidl.outputs(model, x)
+    predictor = Predictor(model, loss=loss, dataset=data)
+    expected = [names[int(v)] for v in (z[:, -1] > (0 if z.shape[1] == 1 else z[:, 0]))]
+    assert predictor.predict(x).tolist() == expected
+    assert len(set(expected)) == 2
+
+
+def plain(z, y):
+    return float(np.square(z - y).mean()), 2 * (z - y) / z.size
+
+
+class OwnLoss(minidl.losses.ReducedLoss):
+    def per_example(self, z, y):
+        return np.square(z - y), 2 * (z - y)
+
+
+class Rounded(OwnLoss):
+    def predict(self, outputs):
+        return np.round(outputs[:, 0]).astype(int)
+
+
+def test_a_loss_that_does_not_say_what_it_predicts_is_refused():
+    x, model = np.ones((3, 4)), Sequential(Linear(4, 2), rng=0)
+    for loss, name in ((plain, "plain"), (OwnLoss(), r"OwnLoss\(\)"), (lambda z, y: 0, "<lambda>")):
+        with pytest.raises(TypeError, match=rf"^{name} does not .* define predict\(outputs\) in"):
+            Predictor(model, loss=loss).predict(x)
+        with pytest.raises(TypeError, match=rf"^probabilities: {name} has no probabilities"):
+            Predictor(model, loss=loss).probabilities(x)
+    own = Predictor(model, loss=Rounded())
+    assert own.predict(x).tolist() == np.round(own.outputs(x)[:, 0]).tolist()
+
+
+def test_without_a_loss_one_output_says_nothing():
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    one, several = (Sequential(Linear(4, k), rng=0) for k in (1, 3))
+    for ask in (Predictor(one).predict, Predictor(one).probabilities):
+        with pytest.raises(TypeError, match="one output may be a number, a logit or a sign; expected the loss"):  # fmt: skip
+            ask(x)
+    assert Predictor(several).predict(x).tolist() == several(x.astype("f4")).argmax(axis=1).tolist()
+    numbers = Predictor(several, dataset=Dataset((x, np.ones((3, 3)))))
+    with pytest.raises(TypeError, match="the data set has no classes; expected the loss"):
+        numbers.predict(x)

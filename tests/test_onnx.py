@@ -185,6 +185,45 @@ def test_other_losses():
     assert found["label"].tolist() == perceptron.predict(x).tolist()
 
 
+@pytest.mark.parametrize("width", [1, 2, 4])
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_every_loss_gives_what_the_predictor_gives(name, width, kind):
+    loss, width = LOSSES[name].loss, LOSSES[name].outputs or width
+    x = RANDOM.normal(size=(20, 6)).astype(kind)
+    model = minidl.Sequential(minidl.Linear(6, width), rng=width, dtype=kind)
+    predictor = minidl.Predictor(model, loss=loss)
+    found, predicted = run(predictor, x), predictor.predict(x)
+    if predicted.dtype.kind == "f":
+        assert list(found) == ["outputs"]
+        np.testing.assert_allclose(found["outputs"].reshape(predicted.shape), predicted, rtol=1e-4, atol=1e-6)  # fmt: skip
+    else:
+        assert found["label"].dtype == np.int64
+        assert found["label"].tolist() == predicted.tolist()
+    if len(found) == 2 and "probabilities" in found:
+        np.testing.assert_allclose(found["probabilities"], predictor.probabilities(x), atol=1e-6)
+    if width <= 2 and predicted.ndim == 1 and predicted.dtype.kind != "f":
+        predictor.class_names = np.array(["no", "yes"])
+        assert run(predictor, x)["label"].tolist() == predictor.predict(x).tolist()
+
+
+def test_losses_that_predict_in_their_own_way():
+    x, model = np.ones((3, 6), np.float32), minidl.Sequential(minidl.Linear(6, 2), rng=0)
+
+    class Reversed(minidl.CrossEntropy):
+        def predict(self, outputs):
+            return outputs.argmin(axis=1)
+
+    class Own(minidl.losses.ReducedLoss):
+        def per_example(self, z, y):
+            return z, z
+
+    with pytest.raises(TypeError, match=r"no ONNX operators for the loss Reversed\(\)"):
+        minidl.onnx.to_onnx(minidl.Predictor(model, loss=Reversed()))
+    for loss in (Own(), lambda z, y: (0.0, z)):
+        assert list(run(minidl.Predictor(model, loss=loss), x)) == ["outputs"]
+
+
 def test_the_file_is_written_whole(tmp_path):
     minidl.onnx.export(tmp_path / "model.onnx", minidl.Sequential(minidl.Linear(2, 2), rng=0))
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

@@ -284,3 +284,97 @@ def test_online_sgd_checks_labels_when_it_resumes():
     minidl.fit_online(model, small, CrossEntropy(), lr=0.1, epochs=1, rng=0, history=history)
     with pytest.raises(ValueError, match=r"CrossEntropy: expected labels in 0\.\.1, got y\[2\] = 2"):  # fmt: skip
         minidl.fit_online(model, data, CrossEntropy(), lr=0.1, epochs=2, rng=0, history=history)
+
+
+# ---------------------------------------------------------------- one shape for outputs and targets
+
+
+def seen_shapes(loss, y, out, how):
+    """Return the shapes of the outputs and targets that the loss and a metric get."""
+    seen = set()
+    rows, parts = np.random.default_rng(0).normal(size=(len(y), 3)), []
+
+    class Watched(type(loss) if isinstance(loss, minidl.losses.ReducedLoss) else minidl.losses.ReducedLoss):  # fmt: skip
+        def __init__(self):  # without super().__init__()
+            vars(self).update(vars(loss) if isinstance(loss, minidl.losses.ReducedLoss) else {})
+
+        def __call__(self, z, y, weight=None):
+            seen.add((z.ndim, z.shape[1:], y.shape[1:], y.ndim))
+            return super().__call__(z, y, weight)
+
+        if loss is None:
+
+            def per_example(self, z, y):
+                return (z - z), np.zeros_like(z)
+
+    def metric(z, y):
+        parts.append(y.shape[1:])
+        return 0.0
+
+    used, data = Watched(), Dataset((rows, y), (rows, y))
+    model = Sequential(Linear(3, out), rng=0)
+    if how == "check":
+        minidl.testing.check_loss(used, np.asarray(model(rows.astype("f4")), "f8"), y)
+    else:
+        options = {"epochs": 1, "rng": 0, "metrics": {"mine": metric}}
+        if how == "fit":
+            minidl.fit(model, data, used, minidl.SGD(model, 0.1), batch_size=4, **options)
+        else:
+            minidl.fit_online(model, data, used, lr=0.1, block_size=int(how), **options)
+    (shape,) = {found[2] for found in seen}
+    assert set(parts) <= {shape}
+    return shape
+
+
+FLOATS, LABELS, SIGNS = np.arange(8) / 8, np.arange(8) % 2, 2 * (np.arange(8) % 2) - 1
+
+
+@pytest.mark.parametrize("how", ["fit", "check", "1", "3"])
+@pytest.mark.parametrize(
+    ("loss", "y", "out", "shape"),
+    [
+        (None, FLOATS, 1, (1,)),
+        (None, LABELS, 1, (1,)),
+        (None, LABELS, 2, ()),
+        (None, FLOATS, 2, ()),
+        (None, np.ones((8, 2)), 2, (2,)),
+        (CrossEntropy(), LABELS, 2, ()),
+        (CrossEntropy(), 0 * LABELS, 1, ()),
+        (minidl.Perceptron(), LABELS, 2, ()),
+        (minidl.FenchelYoung(minidl.sparsemax), np.eye(2)[LABELS], 2, (2,)),
+        (BinaryLogistic(), SIGNS, 1, (1,)),
+        (BinaryCrossEntropy(), LABELS, 1, (1,)),
+        (SquaredError(), FLOATS, 1, (1,)),
+        (minidl.Quantile(0.5), FLOATS, 1, (1,)),
+        (minidl.Quantile((0.1, 0.5, 0.9)), FLOATS, 3, (1,)),
+    ],
+    ids=lambda value: repr(getattr(value, "shape", value)),
+)
+def test_losses_and_metrics_see_targets_of_one_shape(loss, y, out, shape, how):
+    assert seen_shapes(loss, y, out, how) == shape
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_own_metric_and_an_own_loss_of_one_output(seed):
+    """The mean absolute error by hand, and the same least squares as the loss of the library."""
+
+    def half_squares(z, y):
+        return 0.5 * float(np.square(z - y).sum()) / len(z), (z - y) / len(z)
+
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(int(rng.integers(5, 40)), 3))
+    y = rng.integers(-5, 5, len(x)) if seed % 2 else x @ [1.0, -2.0, 0.5]
+    data = Dataset((x, y), (x[:4], y[:4]))
+    results = []
+    for loss in (half_squares, SquaredError()):
+        model = network(3, 1, "float64")
+        history = minidl.fit(
+            model, data, loss, Adam(model, 1e-2), epochs=15, batch_size=8, rng=seed,
+            metrics={"mae": lambda z, y: np.abs(z - y).mean()}, monitor="valid_mae",
+            restore_best=True,
+        )  # fmt: skip
+        by_hand = np.abs(minidl.outputs(model, x[:4])[:, 0] - y[:4]).mean()
+        assert history.mode == "min"
+        assert history.best.valid_mae == pytest.approx(by_hand, rel=1e-12)
+        results.append(model.theta)
+    np.testing.assert_allclose(*results, rtol=1e-9)

@@ -190,10 +190,10 @@ def test_a_batch_that_is_not_finite_is_named(data):
 
 
 def test_early_stopping(data):
-    model, optimizer = make(lr=0)  # never improves after epoch 0
+    model, optimizer = make(lr=0)  # never improves after epoch 1, the first that counts
     stopping = minidl.EarlyStopping(patience=3)
     history = fit(model, data, CrossEntropy(), optimizer, epochs=20, rng=1, callbacks=[stopping])
-    assert len(history) == 4
+    assert len(history) == 5
 
 
 def test_progress_bar(data, capsys):
@@ -307,10 +307,14 @@ def test_the_kept_weights_are_those_of_the_best_record(figures, ties, mode, cut)
         history.append(Epoch(i, 0.0, 0.1, {"score": figure}), model)
         if i == cut:
             history = pickle.loads(pickle.dumps(history))
-    if history.score(history.best) > -math.inf:
-        assert history.best_snapshot.theta[0] == history.best.epoch
+    assert history.best_snapshot.theta[0] == history.best.epoch
+    trained = [figure for figure in figures[1:] if math.isfinite(figure)]
+    if trained:
+        best = {"min": min, "max": max}[mode](trained)
+        among = [epoch for epoch, figure in enumerate(figures) if epoch and figure == best]
+        assert history.best.epoch == among[0 if ties == "first" else -1]
     else:
-        assert history.best_snapshot is None
+        assert history.best.epoch == 0
 
 
 @pytest.mark.parametrize(("ties", "best"), [("first", 1), ("last", 2)])

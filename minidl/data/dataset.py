@@ -84,8 +84,8 @@ class Dataset:
         given = classes is not None
         if classes is None:
             y = self.train.y
-            labels = y.ndim == 1 and y.dtype.kind in "iu" and y.min() >= 0
-            classes = int(y.max()) + 1 if labels else 0
+            labels = y.ndim == 1 and y.dtype.kind in "iu" and y.min(initial=0) >= 0
+            classes = int(y.max(initial=-1)) + 1 if labels else 0
         classes = check_int(name, "classes", classes, low=0)
         if class_names is not None and np.shape(class_names) != (classes,):
             raise ValueError(f"{name}: expected {classes} class names, got {np.shape(class_names)}")
@@ -132,6 +132,10 @@ class Dataset:
 
     def _check(self, owner: str, split: Split, classes: int) -> None:
         train = self.train
+        if len(split) == 0:
+            raise ValueError(f"{owner}: expected at least one example, got x {split.x.shape}")
+        if split.weight is not None and not split.weight.any():
+            raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
         if split.x.shape[1] != self.features:
             raise ValueError(
                 f"{owner}: expected {self.features} features as in train, got {split.x.shape[1]}"

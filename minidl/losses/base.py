@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -18,6 +18,9 @@ class Loss(Protocol):
 
     A loss of your own may stop there. To take weighted data too, it has a third argument,
     ``weight``, an array (n,) or None; a subclass of ``ReducedLoss`` inherits it.
+
+    ``fit``, ``evaluate`` and ``minidl.testing.check_loss`` pass targets of the shape of the logits,
+    (n, 1) for one output, except class labels, which stay (n,): see ``shaped_targets``.
     """
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
@@ -48,6 +51,41 @@ def hessian(loss: TwiceDifferentiable, logits: Array, y: Array, *weight: Array) 
     return np.stack(columns, axis=-1)
 
 
+def predict(loss: Loss, outputs: Array) -> Array:
+    """Return what a loss predicts from outputs, ``loss.predict(outputs)``.
+
+    Raises
+    ------
+    TypeError
+        If the loss does not say what it predicts, as a plain function; says how to give it.
+    """
+    method: Callable[[Array], Array] | None = getattr(loss, "predict", None)
+    if method is None:
+        raise _no_predictions(loss)
+    return method(outputs)
+
+
+def probabilities(loss: Loss, outputs: Array) -> Array:
+    """Return the probabilities of a loss, ``loss.probabilities(outputs)``; TypeError without."""
+    method: Callable[[Array], Array] | None = getattr(loss, "probabilities", None)
+    if method is None:
+        raise _no_probabilities(loss)
+    return method(outputs)
+
+
+def _no_predictions(loss: Loss) -> TypeError:
+    name = getattr(loss, "__name__", None) or repr(loss)
+    return TypeError(
+        f"{name} does not say what it predicts; define predict(outputs) in a loss that is a class, "
+        "as a subclass of minidl.losses.ReducedLoss, or take the outputs themselves"
+    )
+
+
+def _no_probabilities(loss: Loss) -> TypeError:
+    name = getattr(loss, "__name__", None) or repr(loss)
+    return TypeError(f"probabilities: {name} has no probabilities of classes")
+
+
 class ReducedLoss(ABC):
     """Base of losses that are averaged or summed over the batch, with weights where wanted.
 
@@ -59,6 +97,9 @@ class ReducedLoss(ABC):
     and the gradient of this with respect to the logits. So a weight of 2 counts as much as the
     same example twice. An example of weight 0 counts as absent, even if its value is infinite or
     NaN; if all weights are 0, the value and the gradient are 0.
+
+    A loss also knows the task: ``predict(outputs)`` and, where there are any,
+    ``probabilities(outputs)``, which ``Predictor``, the estimators and the ONNX export ask.
 
     Parameters
     ----------
@@ -78,6 +119,11 @@ class ReducedLoss(ABC):
 
     metrics: ClassVar[Mapping[str, Metric]] = {}
     """The figures that describe success, by name: ``metric(outputs, y, weight)``."""
+
+    class_labels: ClassVar[bool | None] = None
+    """Whether targets (n,) are class labels; if None, they are unless there is one output."""
+
+    reduction: Literal["mean", "sum"] = "mean"
 
     def __init__(self, reduction: Literal["mean", "sum"] = "mean") -> None:
         if reduction not in ("mean", "sum"):
@@ -126,6 +172,18 @@ class ReducedLoss(ABC):
         dlogits : array
             A new array of the logits' shape and dtype.
         """
+
+    def predict(self, outputs: Array) -> Array:
+        """Return what the outputs (n, K) of a model predict: (n,) where that is one value.
+
+        Classes (n,); signs -1 and +1, (n,); labels 0 and 1, (n, K), or (n,) for one; numbers
+        (n, K), or (n,) for one. A subclass of this class alone has to define it.
+        """
+        raise _no_predictions(self)
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Return probabilities for the outputs (n, K), of their shape; TypeError without any."""
+        raise _no_probabilities(self)
 
     def share(self, n: int) -> float:
         """Return the factor of each value in a batch of ``n`` without weights."""

@@ -8,13 +8,32 @@ from typing import ClassVar
 import numpy as np
 
 from minidl.losses.base import ReducedLoss
-from minidl.losses.targets import check_signs, check_zeros_and_ones
-from minidl.metrics import Metric, exact_match, mean_accuracy, sign_accuracy
+from minidl.losses.targets import check_signs, check_zeros_and_ones, one_value
+from minidl.metrics import (
+    Metric,
+    exact_match,
+    mean_accuracy,
+    predicted_labels,
+    predicted_signs,
+    sign_accuracy,
+)
 from minidl.typing import Array
 from minidl.validation import as_floats
 
 
-class BinaryLogistic(ReducedLoss):
+class SigmoidLoss(ReducedLoss):
+    """Base of the losses of logits that give a probability each, by the sigmoid."""
+
+    class_labels = False
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Return the probability of +1, or of each label, in the shape of the outputs (n, K)."""
+        outputs = as_floats("probabilities", "logits", outputs)
+        e = np.exp(-np.abs(outputs))  # cannot overflow
+        return np.asarray(np.where(outputs >= 0, 1, e) / (1 + e))
+
+
+class BinaryLogistic(SigmoidLoss):
     r"""Logistic loss of one logit, for labels -1 and +1.
 
     value: ``mean_n log(1 + exp(-m_n))`` with the margin ``m = y z``
@@ -45,9 +64,9 @@ class BinaryLogistic(ReducedLoss):
         wrong = np.where(margin <= 0, 1, e) / (1 + e)  # sigmoid(-m), the probability of the other
         return np.log1p(e) + np.maximum(-margin, 0), -sign * wrong
 
-    def probabilities(self, logits: Array) -> Array:
-        """Return the probability of the label +1 for each logit."""
-        return _sigmoid(logits)
+    def predict(self, outputs: Array) -> Array:
+        """Return the sign of each logit, -1 or +1, (n,); -1 for a logit of 0."""
+        return one_value(predicted_signs(outputs))
 
     def second_derivative(self, logits: Array, y: Array, weight: Array | None = None) -> Array:
         """Return the second derivative for each logit; it is the same for both labels."""
@@ -62,7 +81,7 @@ class BinaryLogistic(ReducedLoss):
         return self.second_derivative(logits, y, weight) * v
 
 
-class BinaryCrossEntropy(ReducedLoss):
+class BinaryCrossEntropy(SigmoidLoss):
     r"""Binary cross-entropy on logits, for any number of labels that do not exclude each other.
 
     value: ``mean_nk (log(1 + exp z_nk) - y_nk z_nk)``; gradient: ``(sigmoid(z) - y) / (n K)``
@@ -106,9 +125,9 @@ class BinaryCrossEntropy(ReducedLoss):
         dlogits = ((1 - y) * there - y * absent) / (1 + e)
         return values * self._per_label(logits), dlogits * self._per_label(logits)
 
-    def probabilities(self, logits: Array) -> Array:
-        """Return the probability of each label, of the logits' shape."""
-        return _sigmoid(logits)
+    def predict(self, outputs: Array) -> Array:
+        """Return 1 where a logit is above 0, else 0: (n, K), or (n,) for one label."""
+        return one_value(predicted_labels(outputs))
 
     def hessian_vector_product(
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
@@ -122,10 +141,3 @@ class BinaryCrossEntropy(ReducedLoss):
     def _per_label(self, logits: Array) -> float:
         """Return the factor of each label in the value of an example."""
         return 1 / logits.shape[1] if self.reduction == "mean" else 1.0
-
-
-def _sigmoid(z: Array) -> Array:
-    """Return ``1 / (1 + exp(-z))``, from ``exp(-|z|)``, which cannot overflow."""
-    z = as_floats("probabilities", "logits", z)
-    e = np.exp(-np.abs(z))
-    return np.asarray(np.where(z >= 0, 1, e) / (1 + e))

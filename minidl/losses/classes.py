@@ -9,14 +9,35 @@ import numpy as np
 
 from minidl.losses.base import ReducedLoss
 from minidl.losses.targets import check_labels, entries
-from minidl.metrics import Metric, accuracy
+from minidl.metrics import Metric, accuracy, predicted_classes
 from minidl.simplex import softmax
 from minidl.simplex_map import RegularizedMap, SimplexMap, row_sums, shift
 from minidl.typing import Array
 from minidl.validation import as_floats, check_float
 
 
-class FenchelYoung(ReducedLoss):
+class ClassLoss(ReducedLoss):
+    """Base of the losses of classes: the largest output is the class."""
+
+    metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": accuracy}
+    class_labels = True
+
+    def predict(self, outputs: Array) -> Array:
+        """Return the class of the largest output, ``0..K-1``, (n,); the first one of equals."""
+        return predicted_classes(outputs)
+
+
+class MapLoss(ClassLoss):
+    """Base of the losses of a map onto the simplex, ``self.map``, which gives probabilities."""
+
+    map: SimplexMap
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Return the probabilities of the classes, (n, K): ``map(outputs)``."""
+        return self.map(outputs)
+
+
+class FenchelYoung(MapLoss):
     r"""The Fenchel-Young loss of a regularised map (Blondel, Martins and Niculae 2020).
 
     value: ``mean_n (omega*(z_n) + omega(y_n) - <z_n, y_n>)``; gradient: ``(map(z) - y) / n``
@@ -44,8 +65,6 @@ class FenchelYoung(ReducedLoss):
     >>> value, dlogits = loss(logits, y)  # y (n,) integers in 0..K-1, or (n, K) distributions
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": accuracy}
-
     def __init__(self, map: RegularizedMap, reduction: Literal["mean", "sum"] = "mean") -> None:
         super().__init__(reduction)
         if not isinstance(map, RegularizedMap):
@@ -53,7 +72,7 @@ class FenchelYoung(ReducedLoss):
                 f"FenchelYoung: expected a map with a regulariser omega, got {map!r}; "
                 "for relumax there is SmoothedNLL"
             )
-        self.map = map
+        self.map: RegularizedMap = map
 
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
         value, dlogits = super().__call__(logits, y, weight)
@@ -65,10 +84,6 @@ class FenchelYoung(ReducedLoss):
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         labels = entries(check_labels(type(self).__name__, logits, y))
         return self.map.fenchel_young(logits, labels)
-
-    def probabilities(self, logits: Array) -> Array:
-        """Return the probabilities of the classes, (n, K): ``map(logits)``."""
-        return self.map(logits)
 
     def hessian_vector_product(
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
@@ -116,7 +131,7 @@ class CrossEntropy(FenchelYoung):
         return super().settings()[1:]
 
 
-class SmoothedNLL(ReducedLoss):
+class SmoothedNLL(MapLoss):
     r"""The negative log-likelihood of smoothed probabilities, for any map.
 
     value: ``mean_n -log((p_y + eps) / (1 + K eps))`` with ``p = map(z)``
@@ -148,8 +163,6 @@ class SmoothedNLL(ReducedLoss):
     >>> value, dlogits = SmoothedNLL(relumax(5.0), eps=0.01)(logits, y)
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": accuracy}
-
     def __init__(
         self,
         map: SimplexMap,
@@ -173,15 +186,11 @@ class SmoothedNLL(ReducedLoss):
             dp[rows, columns] = np.where(at > 0, -weight / at, 0)
         return values, self.map.vjp_rows(p, dp)
 
-    def probabilities(self, logits: Array) -> Array:
-        """Return the probabilities of the classes, (n, K): ``map(logits)``."""
-        return self.map(logits)
-
     def settings(self) -> list[str]:
         return [repr(self.map), f"eps={self.eps:g}", *super().settings()]
 
 
-class Perceptron(ReducedLoss):
+class Perceptron(ClassLoss):
     r"""The multi-class perceptron's loss (Rosenblatt 1958; Collobert and Bengio 2004).
 
     value: ``mean_n (max_k z_nk - z_ny)``; gradient: ``(e_predicted - e_y) / n``, which is 0
@@ -201,8 +210,6 @@ class Perceptron(ReducedLoss):
     reduction : {"mean", "sum"}
         Over the batch.
     """
-
-    metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": accuracy}
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         owner = type(self).__name__

@@ -12,13 +12,24 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from minidl.losses.base import ReducedLoss
-from minidl.losses.targets import check_numbers
+from minidl.losses.targets import check_numbers, one_value
 from minidl.metrics import Metric, r2
 from minidl.typing import Array
 from minidl.validation import as_array, as_floats, check_float
 
 
-class SquaredError(ReducedLoss):
+class NumberLoss(ReducedLoss):
+    """Base of the losses of numbers, which are the outputs themselves."""
+
+    metrics: ClassVar[Mapping[str, Metric]] = {"r2": r2}
+    class_labels = False
+
+    def predict(self, outputs: Array) -> Array:
+        """Return the outputs: (n, K), or (n,) for one."""
+        return one_value(outputs)
+
+
+class SquaredError(NumberLoss):
     r"""Half the squared distance, for regression.
 
     value: ``mean_n 1/2 ||z_n - y_n||^2``; gradient: ``(z - y) / n``
@@ -36,8 +47,6 @@ class SquaredError(ReducedLoss):
     1.8e19 in float32, 1.3e154 in float64), the value is ``inf``.
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {"r2": r2}
-
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         error = logits - check_numbers(type(self).__name__, logits, y)
         values = np.square(error)
@@ -52,7 +61,7 @@ class SquaredError(ReducedLoss):
         return self.reduced(as_array(type(self).__name__, "v", v).astype(logits.dtype), weight)
 
 
-class AbsoluteError(ReducedLoss):
+class AbsoluteError(NumberLoss):
     r"""The absolute error; its best constant prediction is the median.
 
     value: ``mean_n sum_k |z_nk - y_nk|``; gradient: ``sign(z - y) / n``, 0 where ``z = y``
@@ -68,14 +77,12 @@ class AbsoluteError(ReducedLoss):
     is 1. ``torch.nn.L1Loss`` also averages over the outputs: it is ``1/d`` times this.
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {"r2": r2}
-
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         error = logits - check_numbers(type(self).__name__, logits, y)
         return np.abs(error), np.sign(error)
 
 
-class Huber(ReducedLoss):
+class Huber(NumberLoss):
     r"""Squared for small errors, linear for large ones, so that outliers count less (Huber 1964).
 
     value: ``mean_n sum_k c (|e| - c / 2)`` with ``e = z - y`` and ``c = min(|e|, delta)``, which is
@@ -95,8 +102,6 @@ class Huber(ReducedLoss):
     ``y`` are integers or floats of the shape of ``z``, ``(n, d)``; ``(n,)`` is accepted if ``d``
     is 1. ``torch.nn.HuberLoss`` also averages over the outputs: it is ``1/d`` times this.
     """
-
-    metrics: ClassVar[Mapping[str, Metric]] = {"r2": r2}
 
     def __init__(self, delta: float = 1.0, reduction: Literal["mean", "sum"] = "mean") -> None:
         super().__init__(reduction)
@@ -120,7 +125,7 @@ class Huber(ReducedLoss):
         return [f"{self.delta:g}", *super().settings()]
 
 
-class Quantile(ReducedLoss):
+class Quantile(NumberLoss):
     r"""The pinball loss; its best constant prediction is a quantile (Koenker and Bassett 1978).
 
     value: ``mean_n sum_k max(q e, (q - 1) e)`` with ``e = y - z``
@@ -143,6 +148,8 @@ class Quantile(ReducedLoss):
     For one quantile, ``y`` are integers or floats of the shape of ``z``, ``(n, d)``; ``(n,)`` is
     accepted if ``d`` is 1. For several, ``y`` is ``(n,)`` or ``(n, 1)``.
     """
+
+    metrics: ClassVar[Mapping[str, Metric]] = {}
 
     def __init__(
         self, q: float | Sequence[float], reduction: Literal["mean", "sum"] = "mean"

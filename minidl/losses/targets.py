@@ -1,4 +1,4 @@
-"""Checks of the targets that the losses take; errors name the loss."""
+"""The shape of targets, and checks of those that the losses take; errors name the loss."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ import numpy as np
 from minidl.simplex_map import Entries
 from minidl.typing import Array
 from minidl.validation import as_array
+
+
+def shaped_targets(loss: object, outputs: Array, y: Array) -> Array:
+    """Return targets in the shape in which a loss and metrics see them beside the outputs.
+
+    Targets (n,) become a column (n, 1) if there is one output, so that they have the shape of the
+    outputs, unless they are class labels. The loss says whether they are (``class_labels``): if it
+    says that they are not, they become a column beside several outputs too, as for ``Quantile``.
+    """
+    labels = getattr(loss, "class_labels", None)
+    column = outputs.shape[1:] == (1,) if labels is None else not labels
+    return y[:, None] if column and y.ndim == 1 else y
+
+
+def one_value(rows: Array) -> Array:
+    """Return predictions (n, K), or (n,) where K is 1."""
+    return rows[:, 0] if rows.shape[1:] == (1,) else rows
 
 
 def check_labels(owner: str, logits: Array, y: Array) -> Array:

@@ -29,6 +29,7 @@ from minidl.threads import one_blas_thread
 from minidl.training import (
     NonFiniteLossError,
     Recorder,
+    as_seen,
     check_arguments,
     diagnose,
     first_step,
@@ -114,6 +115,7 @@ def fit_online(
     )  # fmt: skip
     if run.error is not None:
         raise NonFiniteLossError(run.error)
+    run.history.check_best("fit_online")
     return run.history
 
 
@@ -150,7 +152,8 @@ def fit_side_by_side(
     -------
     list of History
         The histories of the runs. A run whose loss is not finite ends there, with the reason in
-        its ``error``; the others continue. The seconds of an epoch are those of all runs together.
+        its ``error``; the others continue. The error of a run whose monitored figure is never
+        finite says so. The seconds of an epoch are those of all runs together.
     """
     if not runs:
         raise ValueError("fit_side_by_side: expected at least one run")
@@ -166,6 +169,11 @@ def fit_side_by_side(
         raise ValueError("fit_side_by_side: expected histories of the same length")
     files = checkpoint, every, resume
     _train(runs, dataset, loss, epochs, block_size, rng, restore_best, evaluate_train, files)
+    for run in runs:
+        try:
+            run.history.check_best("fit_side_by_side")
+        except ValueError as error:
+            run.error = run.error or str(error)
     return [run.history for run in runs]
 
 
@@ -181,13 +189,14 @@ class _Trainer:
         block_size: int,
         evaluate_train: bool,
         metrics: Mapping[str, Metric] | None,
+        restore_best: bool,
     ) -> None:
         self.online, self.model, self.split, self.loss = online, online.model, dataset.train, loss
         self.block_size = min(max_block_size(online, block_size), len(dataset.train))
         optimizer = SGD(online.model, online.lr, weight_decay=online.weight_decay)
         blocks = -(-len(dataset.train) // self.block_size)
         self.run = Run(online.model, optimizer, online.history, epochs, blocks)
-        self.recorder = Recorder(self.run, dataset, loss, evaluate_train, metrics)
+        self.recorder = Recorder(self.run, dataset, loss, evaluate_train, metrics, restore_best)
         self.total = 0.0
 
     def record(self, train_loss: float | None) -> None:
@@ -258,7 +267,8 @@ def _train(
     epochs = check_int("fit_online", "epochs", epochs, low=0)
     block_size = check_int("fit_online", "block_size", block_size)
     trainers = [
-        _Trainer(run, dataset, loss, epochs, block_size, evaluate_train, metrics) for run in runs
+        _Trainer(run, dataset, loss, epochs, block_size, evaluate_train, metrics, restore_best)
+        for run in runs
     ]
     for trainer in trainers:
         optimizer = trainer.run.optimizer
@@ -308,6 +318,8 @@ def _train_epochs(
             for trainer in trainers:
                 trainer.record(None)
         state.keep(ended=state.ended)
+        for trainer in trainers:
+            trainer.split = as_seen(trainer.model, trainer.split, trainer.loss)
         for epoch in state.epochs(first.epochs):
             order = epoch_order(state.rng, epoch, len(dataset.train))
             for group in _by_block_size(active):

@@ -36,16 +36,19 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
     model                                           outputs
     ==============================================  ==========================================
     a layer, or a regression                        ``outputs`` (n, d)
-    a loss with probabilities                       ``probabilities`` (n, K)
-    the same with class names                       ``label`` (n,), ``probabilities`` (n, K)
-    several labels (``BinaryCrossEntropy``)         ``label`` (n, K) int64, ``probabilities``
-    the perceptron, with class names                ``label`` (n,), ``outputs`` (n, K)
+    classes                                         ``label`` (n,), ``probabilities`` (n, K)
+    one logit (``BinaryLogistic``, or one label)    ``label`` (n,), ``probabilities`` (n, 1)
+    several labels (``BinaryCrossEntropy``)         ``label`` (n, K), ``probabilities`` (n, K)
+    the perceptron                                  ``label`` (n,), ``outputs`` (n, K)
     ==============================================  ==========================================
+
+    A label is what ``predict`` gives: the name of a class where there are names, or else int64.
+    A ``Predictor`` without a loss has labels only if it has names, and ``outputs``.
 
     Raises
     ------
     TypeError
-        If a layer, a map or a feature has no operators here; names it.
+        If a layer, a map, a feature or a loss has no operators here; names it.
     ImportError
         If onnx is not installed.
 
@@ -78,9 +81,17 @@ def to_onnx(model: Any) -> Any:
     for feature in features:
         x = find_entry(FEATURES, feature, "feature")(graph, feature, x)
     outputs = layer_nodes(graph, layer, x)
-    if predictor is None or not add_outputs(graph, predictor, outputs):
+    if predictor is None:
         graph.output("outputs", outputs, graph.dtype, 2)
+    else:
+        add_outputs(graph, predictor, outputs, _outputs(layer))
     return graph.model()
+
+
+def _outputs(layer: Layer) -> int | None:
+    """Return the number of outputs of a layer, if it is known."""
+    features = _width([], layer)
+    return None if features is None else layer(np.zeros((1, features), layer.dtype)).shape[1]
 
 
 def _width(features: Any, layer: Layer) -> int | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from minidl.validation import require
 
 OPSET, IR_VERSION = 17, 8
+
+T = TypeVar("T")
 
 
 class Graph:
@@ -79,9 +81,14 @@ class Graph:
         return proto
 
 
-def find_entry(table: dict[Any, Callable[..., str]], part: Any, kind: str) -> Callable[..., str]:
-    """Return the entry of a part, or of a base class whose pass it has; TypeError without one."""
-    method = "forward" if kind == "layer" else "apply"
+METHODS = {"layer": "forward", "feature": "apply"}
+
+
+def find_entry(
+    table: dict[Any, Callable[..., T]], part: Any, kind: str, method: str = ""
+) -> Callable[..., T]:
+    """Return the entry of a part, or of a base class whose method it has; TypeError without one."""
+    method = method or METHODS[kind]
     for cls in type(part).__mro__:
         if cls in table and getattr(type(part), method) is getattr(cls, method):
             return table[cls]

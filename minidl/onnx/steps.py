@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from minidl.data.features import PCA, AveragePool, Feature, Standardize
-from minidl.losses import BinaryCrossEntropy, BinaryLogistic, Loss
-from minidl.onnx.graph import Graph
+from minidl.losses import BinaryCrossEntropy, BinaryLogistic, ReducedLoss
+from minidl.losses.binary import SigmoidLoss
+from minidl.losses.classes import ClassLoss, MapLoss
+from minidl.losses.regression import NumberLoss
+from minidl.onnx.graph import Graph, find_entry
 from minidl.onnx.maps import map_nodes
 from minidl.predictor import Predictor
-from minidl.simplex_map import SimplexMap
 from minidl.typing import Array
 
 
@@ -42,38 +44,71 @@ FEATURES: dict[type[Feature], Callable[..., str]] = {
 }
 
 
-def add_outputs(graph: Graph, predictor: Predictor, z: str) -> bool:
-    """Declare label and probabilities from the outputs ``z``; return whether there are any."""
+def add_outputs(graph: Graph, predictor: Predictor, z: str, width: int | None) -> None:
+    """Declare what a predictor gives for the outputs ``z`` (n, width).
+
+    Label and probabilities where the loss has them, as ``predict`` and ``probabilities`` give them;
+    without probabilities the outputs.
+    """
     loss, names = predictor.loss, predictor.class_names
-    probabilities = _probabilities(graph, loss, z)
-    if isinstance(loss, BinaryCrossEntropy):
-        positive = graph.add("Greater", z, graph.constant(0))
-        graph.output("label", graph.cast(positive, np.int64), np.int64, 2)
-    elif names is not None:
-        _label(graph, names, z)
-    if probabilities is not None:
-        graph.output("probabilities", probabilities, graph.dtype, 2)
-    elif names is not None:
+    if loss is None and names is not None:
+        _label(graph, names, _largest(graph, z), 1)
+    elif hasattr(loss, "predict"):
+        label = find_entry(LABELS, loss, "loss", "predict")(graph, z)
+        rank = 1 if width == 1 or isinstance(loss, ClassLoss) else 2
+        if label is not None:
+            if rank == 1 and not isinstance(loss, ClassLoss):
+                label = graph.add("Squeeze", label, graph.integers(1))
+            _label(graph, names if rank == 1 else None, label, rank)
+    probabilities = None
+    if hasattr(loss, "probabilities"):
+        probabilities = find_entry(PROBABILITIES, loss, "loss", "probabilities")(graph, loss, z)
+    if probabilities is None:
         graph.output("outputs", z, graph.dtype, 2)
-    return names is not None or probabilities is not None
+    else:
+        graph.output("probabilities", probabilities, graph.dtype, 2)
 
 
-def _probabilities(graph: Graph, loss: Loss | None, z: str) -> str | None:
-    if isinstance(loss, (BinaryCrossEntropy, BinaryLogistic)):
-        return graph.add("Sigmoid", z)
-    map: SimplexMap | None = getattr(loss, "map", None)
-    return None if map is None else map_nodes(graph, map, z)
+def _largest(graph: Graph, z: str) -> str:
+    return graph.add("ArgMax", z, axis=-1, keepdims=0)
 
 
-def _label(graph: Graph, names: Array, z: str) -> None:
-    """Declare the name of the class of the largest output."""
+def _positive(graph: Graph, z: str) -> str:
+    return graph.cast(graph.add("Greater", z, graph.constant(0)), np.int64)
+
+
+def _sign(graph: Graph, z: str) -> str:
+    positive = graph.add("Greater", z, graph.constant(0))
+    one, minus_one = (graph.constant(sign, np.int64) for sign in (1, -1))
+    return graph.add("Where", positive, one, minus_one)
+
+
+LABELS: dict[type[Any], Callable[[Graph, str], str | None]] = {
+    ClassLoss: _largest,
+    BinaryLogistic: _sign,
+    BinaryCrossEntropy: _positive,
+    NumberLoss: lambda graph, z: None,
+    ReducedLoss: lambda graph, z: None,
+}
+PROBABILITIES: dict[type[Any], Callable[[Graph, Any, str], str | None]] = {
+    MapLoss: lambda graph, loss, z: map_nodes(graph, loss.map, z),
+    SigmoidLoss: lambda graph, loss, z: graph.add("Sigmoid", z),
+    ReducedLoss: lambda graph, loss, z: None,
+}
+
+
+def _label(graph: Graph, names: Array | None, label: str, rank: int) -> None:
+    """Declare the label: the name of a class where there are names, or else its number."""
+    if names is None:
+        graph.output("label", label, np.int64, rank)
+        return
     names = np.asarray(names)
     dtype: Any = str if names.dtype.kind in "UO" else names.dtype
     if names.dtype.kind not in "UObiuf" or not all(map(_is_text, names if dtype is str else ())):
         raise TypeError(f"export: expected class names of text or numbers, got {names[:3]!r}")
-    largest = graph.add("ArgMax", z, axis=-1, keepdims=0)
-    label = graph.add("Gather", graph.constant(names, names.dtype), largest, axis=0)
-    graph.output("label", label, dtype, 1)
+    index = graph.add("Max", label, graph.constant(0, np.int64))  # the sign -1 is the first name
+    label = graph.add("Gather", graph.constant(names, names.dtype), index, axis=0)
+    graph.output("label", label, dtype, rank)
 
 
 def _is_text(value: object) -> bool:

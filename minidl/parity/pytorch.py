@@ -123,6 +123,7 @@ class TorchLoss:
     def __init__(self, loss: Loss) -> None:
         self._criterion = criterion(loss)
         self.metrics = getattr(loss, "metrics", {})
+        self.class_labels = getattr(loss, "class_labels", None)
 
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
         z = torch.tensor(logits, requires_grad=True)

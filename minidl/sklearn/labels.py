@@ -10,6 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
+from minidl.losses.base import predict, probabilities
 from minidl.typing import Array
 from minidl.validation import as_array
 
@@ -92,16 +93,14 @@ class Labels(ClassifierMixin):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Array:
         """Return the most probable class of each row; of several labels 0 and 1, (n, K)."""
-        outputs = self._outputs(X)
-        if self.multilabel_:
-            return np.asarray(outputs > 0, np.int64)
-        return np.asarray(self.classes_[outputs.argmax(axis=1)])
+        outputs = self._outputs(X)  # says so if the estimator is not fitted
+        predicted = predict(self.loss_function_, outputs)
+        return predicted if self.multilabel_ else np.asarray(self.classes_[predicted])
 
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, or of each of several labels, (n, K)."""
         outputs = self._outputs(X)
-        probabilities: Array = self.loss_function_.probabilities(outputs)
-        return probabilities
+        return probabilities(self.loss_function_, outputs)
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of the probabilities, minus infinity where one is 0."""

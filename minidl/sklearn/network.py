@@ -104,6 +104,11 @@ class Network(BaseEstimator):  # type: ignore[misc]
         else:
             parts = (train,)
         train, *rest = (without_zero_weights(*part) for part in parts)
+        for part, rows in (("training", train), *(("validation", rows) for rows in rest)):
+            if not len(rows[0]):
+                raise ValueError(
+                    f"{owner}: expected sample weights above 0 in the {part} part, got only zeros"
+                )
         if first:
             self._start(*train, seed)
         parts = (*train[:2], self._weighted(*train[1:])), *rest

@@ -16,6 +16,7 @@ from minidl.losses import (
     Quantile,
     SquaredError,
 )
+from minidl.losses.base import predict
 from minidl.sklearn.layers import choose
 from minidl.sklearn.mlp import MLP
 from minidl.typing import Array
@@ -67,8 +68,8 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
 
     def predict(self, X: Any) -> Array:
         """Return the predicted numbers, (n,) or (n, outputs)."""
-        outputs = self._outputs(X)
-        return outputs if self._shape else outputs[:, 0]
+        outputs = self._outputs(X)  # says so if the estimator is not fitted
+        return predict(self.loss_function_, outputs)
 
     def partial_fit(
         self,

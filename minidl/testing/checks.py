@@ -107,7 +107,8 @@ def check_loss(loss: Any, logits: Array, y: Any, **options: Unpack[Options]) -> 
         For other styles there is ``AdaptedLoss``.
     logits : array of float32 or float64
     y : array
-        Labels or targets, passed to the loss unchanged.
+        Labels or targets, in the shape in which ``fit`` passes them: for one output (n,) becomes
+        (n, 1), unless the loss has class labels. ``AdaptedLoss`` gets them unchanged.
     **options
         As in ``check_layer``.
     """

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from minidl.losses.targets import shaped_targets
 from minidl.parameter import Parameter, is_layer, named_parameters, walk
-from minidl.testing.adapters import Cached
+from minidl.testing.adapters import AdaptedLoss, Cached
 from minidl.testing.calling import (
     accepts,
     call,
@@ -123,7 +124,10 @@ def loss_subject(loss: Any, logits: Any, y: Any) -> Subject:
 
     def forward(given: dict[str, Array]) -> tuple[Any, Pull]:
         z = given["logits"]
-        result = loss(z, np.array(y))
+        targets = np.array(y)
+        if not isinstance(loss, AdaptedLoss):  # as fit passes them
+            targets = shaped_targets(loss, z, targets)
+        result = loss(z, targets)
         if not (isinstance(result, tuple) and len(result) == 2):
             raise ContractError(
                 f"{name}: expected loss(logits, y) to return a number and its gradient, got "
