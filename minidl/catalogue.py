@@ -154,6 +154,9 @@ LOSSES: dict[str, LossEntry] = {
     "BinaryLogistic": LossEntry(BinaryLogistic(), signs, outputs=1),
     "BinaryCrossEntropy": LossEntry(BinaryCrossEntropy(), several_labels),
     "BinaryCrossEntropy, sum": LossEntry(BinaryCrossEntropy("sum"), several_labels),
+    "BinaryCrossEntropy, labels summed": LossEntry(
+        BinaryCrossEntropy(label_reduction="sum"), several_labels
+    ),
     "BinaryCrossEntropy, probabilities": LossEntry(BinaryCrossEntropy(), probabilities),
     "SquaredError": LossEntry(SquaredError(), numbers),
     "SquaredError, sum": LossEntry(SquaredError("sum"), numbers),

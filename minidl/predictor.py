@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -122,3 +124,13 @@ class Predictor:
     def __repr__(self) -> str:
         steps = "".join(f"{feature!r}, " for feature in self.features)
         return f"Predictor({steps}{self.model!r})"
+
+
+def predictor_of(model: Any) -> Any:
+    """Return the predictor of an estimator, and anything else as it is.
+
+    An estimator that is not fitted raises its own error.
+    """
+    if inspect.getattr_static(model, "predictor_", None) is None:
+        return model
+    return model.predictor_

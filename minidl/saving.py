@@ -22,11 +22,11 @@ from minidl.archive import (
 from minidl.data import features
 from minidl.data.features import Feature
 from minidl.layer import Layer
-from minidl.predictor import Predictor
+from minidl.predictor import Predictor, predictor_of
 from minidl.typing import Array, Rng
 
 
-def save(path: str | os.PathLike[str], model: Layer | Predictor) -> None:
+def save(path: str | os.PathLike[str], model: Any) -> None:
     """Write a model, so that ``load`` needs no code to rebuild it.
 
     The file has the architecture as JSON, the parameters, the buffers, and the scale of the pixels
@@ -37,16 +37,20 @@ def save(path: str | os.PathLike[str], model: Layer | Predictor) -> None:
     ----------
     path : path
         Usually ``*.npz``; NumPy can read the file.
-    model : Layer or Predictor
-        Own layers need no extra code where each argument of the constructor is plain data, a layer
-        or a map, or kept as an attribute of the same name; otherwise they define ``config()``,
-        which returns the arguments as a dict. The same holds for own features, maps and losses.
+    model : Layer, Predictor or estimator of ``minidl.sklearn``
+        Of an estimator, its ``predictor_`` is written. Own layers need no extra code where each
+        argument of the constructor is plain data, a layer or a map, or kept as an attribute of the
+        same name; otherwise they define ``config()``, which returns the arguments as a dict. The
+        same holds for own features, maps and losses.
 
     Raises
     ------
+    sklearn.exceptions.NotFittedError
+        If an estimator is not fitted.
     TypeError
         If an argument of a layer cannot be saved; the message names both.
     """
+    model = predictor_of(model)
     if isinstance(model, Predictor):
         arrays, meta = state_arrays(model.model), model_meta(model.model)
         write_archive(path, {**arrays, **_predictor_arrays(model)}, {**meta, **_steps(model)})

@@ -10,7 +10,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import minidl
-from minidl import SGD, Adam, AdamW, Cosine, Linear, OneCycle, StepDecay, WarmUp, optim
+from minidl import (
+    SGD,
+    Adam,
+    AdamW,
+    BatchNorm,
+    Cosine,
+    LayerNorm,
+    Linear,
+    OneCycle,
+    ReLU,
+    Sequential,
+    StepDecay,
+    WarmUp,
+    optim,
+)
 
 SGD_OPTIONS = [
     {"momentum": m, "dampening": d, "nesterov": n, "weight_decay": w}
@@ -49,6 +63,46 @@ def test_equals_pytorch_for_20_steps(ours, theirs, options):
         for name, own in optimizer.torch_moments().items():
             moment = state[name].numpy()
             np.testing.assert_allclose(own, moment, rtol=0, atol=1e-12 * np.abs(moment).max())
+
+
+@pytest.mark.parametrize("block", [5, 10_000])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options"), [c for c in CASES if c[2]["weight_decay"] and c[2].get("eps") != 1e-2]
+)  # fmt: skip
+def test_without_decay_of_biases_equals_two_groups_of_pytorch(
+    ours, theirs, options, block, monkeypatch
+):
+    """Biases, gains and offsets, next to each other or not, at any place of a block."""
+    monkeypatch.setattr(optim.base, "BLOCK", block)
+    layers = Linear(3, 4), LayerNorm(4), ReLU(), Linear(4, 3, bias=False), BatchNorm(3)
+    model = Sequential(*layers, Linear(3, 2), rng=0, dtype="float64")
+    optimizer = ours(model, 0.05, decay_biases=False, **options)
+    twins = [torch.nn.Parameter(torch.tensor(p.value)) for _, p in model.named_parameters()]
+    few = {"params": [t for t in twins if t.ndim < 2], "weight_decay": 0}
+    reference = theirs([{"params": [t for t in twins if t.ndim == 2]}, few], 0.05, **options)
+    rng = np.random.default_rng(1)
+    for step in range(12):
+        if step == 6:  # pickled, and copied to a copy of the model
+            model = model.copy()
+            optimizer = pickle.loads(pickle.dumps(optimizer)).copy(model)
+        model.grad[:] = rng.normal(size=model.grad.size)
+        for twin, (_, p) in zip(twins, model.named_parameters(), strict=True):
+            twin.grad = torch.tensor(p.grad)
+        optimizer.step()
+        reference.step()
+        for twin, (_, p) in zip(twins, model.named_parameters(), strict=True):
+            np.testing.assert_allclose(p.value, twin.detach().numpy(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, AdamW])
+def test_decay_biases_is_a_setting(kind):
+    model = Linear(3, 2, rng=0)
+    default, spared = (kind(model, weight_decay=0.5, **o) for o in ({}, {"decay_biases": False}))
+    assert default.decay_biases
+    assert "decay_biases" not in repr(default)
+    assert "weight_decay=0.5, decay_biases=False" in repr(spared)
+    assert default.settings() != spared.settings()
+    assert spared.settings()["decay_biases"] is False
 
 
 @pytest.mark.parametrize(

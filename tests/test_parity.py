@@ -221,7 +221,7 @@ def test_the_standard_set_has_everything():
     kinds = {case.optimizer[0] for case in cases}
     assert kinds >= {SGD, Adam, AdamW}
     settings = [options for _, options in OPTIMIZERS]
-    for name in ("momentum", "dampening", "nesterov", "weight_decay", "betas", "eps", "clip_norm"):
+    for name in ("momentum", "dampening", "nesterov", "weight_decay", "betas", "eps", "clip_norm", "decay_biases"):  # fmt: skip
         assert any(name in options for options in settings)
     schedules = {type(options["lr"]) for options in settings}
     assert schedules >= {minidl.StepDecay, minidl.Cosine, minidl.OneCycle, minidl.WarmUp} - {

@@ -12,6 +12,14 @@ from minidl.metrics import Metric
 from minidl.typing import Array
 from minidl.validation import as_floats, check_weight
 
+Reduction = Literal["mean", "sum"]
+
+
+def check_reduction(owner: str, name: str, value: object) -> None:
+    """Raise ValueError unless ``value`` is "mean" or "sum"."""
+    if value not in ("mean", "sum"):
+        raise ValueError(f"{owner}: expected {name} 'mean' or 'sum', got {value!r}")
+
 
 class Loss(Protocol):
     """A function of logits and targets that returns its value and its gradient.
@@ -123,13 +131,10 @@ class ReducedLoss(ABC):
     class_labels: ClassVar[bool | None] = None
     """Whether targets (n,) are class labels; if None, they are unless there is one output."""
 
-    reduction: Literal["mean", "sum"] = "mean"
+    reduction: Reduction = "mean"
 
-    def __init__(self, reduction: Literal["mean", "sum"] = "mean") -> None:
-        if reduction not in ("mean", "sum"):
-            raise ValueError(
-                f"{type(self).__name__}: expected reduction 'mean' or 'sum', got {reduction!r}"
-            )
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        check_reduction(type(self).__name__, "reduction", reduction)
         self.reduction = reduction
 
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from minidl.losses.base import ReducedLoss
+from minidl.losses.base import ReducedLoss, Reduction, check_reduction
 from minidl.losses.targets import check_signs, check_zeros_and_ones, one_value
 from minidl.metrics import (
     Metric,
@@ -95,9 +95,12 @@ class BinaryCrossEntropy(SigmoidLoss):
     Parameters
     ----------
     reduction : {"mean", "sum"}
-        Over the batch and the labels, as in ``torch.nn.BCEWithLogitsLoss``: the value of an example
-        is the mean of its ``K`` labels, or their sum. With weights of the examples, "mean" is
-        ``sum_n w_n l_n / sum_n w_n``, where PyTorch divides by the number of examples.
+        Over the batch. With weights of the examples, "mean" is ``sum_n w_n l_n / sum_n w_n``, where
+        PyTorch divides by the number of examples.
+    label_reduction : {"mean", "sum"}, optional
+        Over the ``K`` labels of an example. By default as ``reduction``, as in
+        ``torch.nn.BCEWithLogitsLoss``; "sum" with ``reduction="mean"`` is scikit-learn's loss,
+        ``K`` times the default.
 
     Notes
     -----
@@ -114,6 +117,17 @@ class BinaryCrossEntropy(SigmoidLoss):
         "exact_match": exact_match,
         "mean_accuracy": mean_accuracy,
     }
+
+    label_reduction: Reduction | None = None
+
+    def __init__(
+        self,
+        reduction: Reduction = "mean",
+        label_reduction: Reduction | None = None,
+    ) -> None:
+        super().__init__(reduction)
+        self.label_reduction = label_reduction
+        check_reduction(type(self).__name__, "label_reduction", label_reduction or reduction)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         y = check_zeros_and_ones(type(self).__name__, logits, y)
@@ -140,4 +154,5 @@ class BinaryCrossEntropy(SigmoidLoss):
 
     def _per_label(self, logits: Array) -> float:
         """Return the factor of each label in the value of an example."""
-        return 1 / logits.shape[1] if self.reduction == "mean" else 1.0
+        reduction = self.label_reduction or self.reduction
+        return 1 / logits.shape[1] if reduction == "mean" else 1.0

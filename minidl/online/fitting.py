@@ -63,7 +63,7 @@ def fit_online(
 ) -> History:
     r"""Train a model by SGD with batch size 1.
 
-    Every step is ``w -= lr (grad + weight_decay w)`` on all parameters, as with
+    Every step is ``w -= lr (grad + weight_decay w)`` on all parameters, biases too, as with
     ``fit(..., SGD(model, lr, weight_decay=weight_decay), batch_size=1)``. With the same ``rng``
     the steps are the same up to the rounding of sums, but they are computed in blocks, in about a
     tenth of the time.

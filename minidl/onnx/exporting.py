@@ -14,7 +14,7 @@ from minidl.onnx.graph import Graph, find_entry
 from minidl.onnx.layers import layer_nodes
 from minidl.onnx.steps import FEATURES, add_outputs
 from minidl.parameter import walk
-from minidl.predictor import Predictor
+from minidl.predictor import Predictor, predictor_of
 
 
 def export(path: str | os.PathLike[str], model: Any) -> None:
@@ -47,6 +47,8 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
 
     Raises
     ------
+    sklearn.exceptions.NotFittedError
+        If an estimator is not fitted.
     TypeError
         If a layer, a map, a feature or a loss has no operators here; names it.
     ImportError
@@ -65,7 +67,7 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
 
 def to_onnx(model: Any) -> Any:
     """Return a model as ``onnx.ModelProto``; see ``export``."""
-    model = getattr(model, "predictor_", model)
+    model = predictor_of(model)
     predictor = model if isinstance(model, Predictor) else None
     layer = model if predictor is None else predictor.model
     if not isinstance(layer, Layer):

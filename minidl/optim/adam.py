@@ -32,7 +32,10 @@ class Adam(Optimizer):
     eps : float
         Outside the square root.
     weight_decay : float
-        L2 penalty on all parameters, added to the gradient.
+        L2 penalty, added to the gradient.
+    decay_biases : bool
+        Whether ``weight_decay`` acts on all parameters, or on those with two axes and more; see
+        ``Optimizer``.
     clip_norm : float, optional
         The largest norm of the gradient, before the L2 penalty; see ``Optimizer``.
 
@@ -65,6 +68,7 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        decay_biases: bool = True,
         clip_norm: float | None = None,
     ) -> None:
         owner = type(self).__name__
@@ -75,7 +79,7 @@ class Adam(Optimizer):
             check_float(owner, "betas[1]", betas[1], low=0, high=1, open_high=True),
         )
         self.eps = check_float(owner, "eps", eps, low=0)
-        super().__init__(model, lr, weight_decay, clip_norm)
+        super().__init__(model, lr, weight_decay, clip_norm, decay_biases)
 
     def torch_moments(self) -> dict[str, Array]:
         m, v = self._state
@@ -119,12 +123,6 @@ class Adam(Optimizer):
         s *= self._lr
         theta -= s
 
-    def _decay(self, theta: Array, grad: Array, out: Array) -> Array:
-        """Return the gradient of the loss with its L2 penalty."""
-        np.multiply(theta, self.weight_decay, out=out)
-        out += grad
-        return out
-
 
 class AdamW(Adam):
     r"""Adam with decoupled weight decay (Loshchilov and Hutter 2019), as ``torch.optim.AdamW``.
@@ -140,16 +138,23 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
+        decay_biases: bool = True,
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(
-            model, lr, betas=betas, eps=eps, weight_decay=weight_decay, clip_norm=clip_norm
-        )
+            model, lr, betas=betas, eps=eps, weight_decay=weight_decay,
+            decay_biases=decay_biases, clip_norm=clip_norm,
+        )  # fmt: skip
 
     def _prepare(self, lr: float) -> None:
         super()._prepare(lr)
         self._decay_factor = 1 - lr * self.weight_decay
 
     def _decay(self, theta: Array, grad: Array, out: Array) -> Array:
+        spared = () if self.decay_biases else self._spared
+        for part in spared:
+            out[part] = theta[part]
         theta *= self._decay_factor
+        for part in spared:
+            theta[part] = out[part]
         return grad

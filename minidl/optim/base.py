@@ -67,6 +67,19 @@ def _norm(vector: Array) -> float:
     return largest * float(np.linalg.norm(vector.astype(np.float64) / largest))
 
 
+def _few_axes(model: Layer) -> list[tuple[int, int]]:
+    """Return where in ``theta`` the parameters with fewer than two axes are."""
+    found: list[tuple[int, int]] = []
+    end = 0
+    for _, parameter in model.named_parameters():
+        start, end = end, end + parameter.size
+        if len(parameter.shape) < 2:
+            if found and found[-1][1] == start:  # neighbours are one piece
+                start = found.pop()[0]
+            found.append((start, end))
+    return found
+
+
 class Optimizer(ABC):
     """Base class: updates ``model.theta`` from ``model.grad``.
 
@@ -74,6 +87,10 @@ class Optimizer(ABC):
     ----------
     lr : float or Schedule
         May be changed at any time.
+    weight_decay : float
+    decay_biases : bool
+        Whether weight decay acts on all parameters, as in PyTorch unless there are parameter
+        groups, or spares those of fewer than two axes: biases, gains and offsets of normalisation.
     clip_norm : float, optional
         Before each step, a gradient whose norm (over all parameters together) is larger is scaled
         down to it, in place: ``grad *= min(1, clip_norm / (||grad|| + 1e-6))``, as
@@ -92,6 +109,7 @@ class Optimizer(ABC):
         lr: float | Schedule,
         weight_decay: float,
         clip_norm: float | None = None,
+        decay_biases: bool = True,
     ) -> None:
         owner = type(self).__name__
         check_model(owner, model)
@@ -102,9 +120,11 @@ class Optimizer(ABC):
         if clip_norm is not None:
             clip_norm = check_float(owner, "clip_norm", clip_norm, low=0, open_low=True)
         self.clip_norm = clip_norm
+        self.decay_biases = bool(decay_biases)
         self.steps = 0
         self._state = [np.zeros_like(model.theta) for _ in self.moments]
-        self._blocks: list[tuple[Array, ...]] = []
+        self._blocks: list[tuple[tuple[Array, ...], list[slice]]] = []
+        self._spared: list[slice] = []  # what decay_biases=False spares in the present block
         self._theta: Array | None = None
 
     def lr_at(self, step: int) -> float:
@@ -142,7 +162,8 @@ class Optimizer(ABC):
             self._clip(self.clip_norm)
         self.steps += 1
         self._prepare(lr)
-        for block in self._views():
+        for block, spared in self._views():
+            self._spared = spared
             self._update(*block)
         if self.steps % FLUSH_EVERY == 0:
             self.flush()
@@ -167,18 +188,33 @@ class Optimizer(ABC):
     def _update(self, theta: Array, grad: Array, *moments_and_scratch: Array) -> None:
         """Update one block in place; two scratch arrays of its size come last."""
 
-    def _views(self) -> list[tuple[Array, ...]]:
-        """Return the blocks: views of parameters, gradient and moments, and two scratch arrays."""
+    def _decay(self, theta: Array, grad: Array, out: Array) -> Array:
+        """Return the gradient of the loss with its L2 penalty, in ``out``."""
+        np.multiply(theta, self.weight_decay, out=out)
+        out += grad
+        if not self.decay_biases:
+            for part in self._spared:
+                out[part] = grad[part]
+        return out
+
+    def _views(self) -> list[tuple[tuple[Array, ...], list[slice]]]:
+        """Return the blocks: views of parameters, gradient and moments, and two scratch arrays.
+
+        Beside each are the places in it of parameters with fewer than two axes.
+        """
         theta, grad = self.model.theta, self.model.grad
         if theta is not self._theta:  # the first step, or the model has new vectors
-            if theta.size != sum(block[0].size for block in self._blocks) and self._blocks:
+            if theta.size != sum(b[0].size for b, _ in self._blocks) and self._blocks:
                 raise ValueError(f"{self!r}: the model has other parameters than at the start")
             vectors = [theta, grad, *self._state]
             scratch = [np.empty(min(BLOCK, theta.size), theta.dtype) for _ in range(2)]
-            self._blocks = []
+            spared, self._blocks = _few_axes(self.model), []
             for start in range(0, theta.size, BLOCK):
                 views = [v[start : start + BLOCK] for v in vectors]
-                self._blocks.append((*views, *[s[: views[0].size] for s in scratch]))
+                size = views[0].size
+                inside = [(max(a - start, 0), min(b - start, size)) for a, b in spared]
+                parts = [slice(a, b) for a, b in inside if a < b]
+                self._blocks.append(((*views, *[s[:size] for s in scratch]), parts))
             self._theta = theta
         return self._blocks
 
@@ -257,4 +293,6 @@ class Optimizer(ABC):
 
     def __repr__(self) -> str:
         clip = "" if self.clip_norm is None else f", clip_norm={self.clip_norm:g}"
-        return f"{type(self).__name__}(lr={self.lr!r}, weight_decay={self.weight_decay:g}{clip})"
+        spared = "" if self.decay_biases else ", decay_biases=False"
+        decay = f"weight_decay={self.weight_decay:g}{spared}"
+        return f"{type(self).__name__}(lr={self.lr!r}, {decay}{clip})"

@@ -29,7 +29,10 @@ class SGD(Optimizer):
     nesterov : bool
         Requires momentum and no dampening.
     weight_decay : float
-        L2 penalty on all parameters, added to the gradient.
+        L2 penalty, added to the gradient.
+    decay_biases : bool
+        Whether ``weight_decay`` acts on all parameters, or on those with two axes and more; see
+        ``Optimizer``.
     clip_norm : float, optional
         The largest norm of the gradient, before the L2 penalty; see ``Optimizer``.
     """
@@ -43,6 +46,7 @@ class SGD(Optimizer):
         dampening: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        decay_biases: bool = True,
         clip_norm: float | None = None,
     ) -> None:
         self.momentum = check_float("SGD", "momentum", momentum, low=0)
@@ -55,7 +59,7 @@ class SGD(Optimizer):
             )
         if self.momentum:
             self.moments = ("momentum_buffer",)
-        super().__init__(model, lr, weight_decay, clip_norm)
+        super().__init__(model, lr, weight_decay, clip_norm, decay_biases)
 
     def _prepare(self, lr: float) -> None:
         self._lr = lr
@@ -64,9 +68,7 @@ class SGD(Optimizer):
     def _update(self, theta: Array, grad: Array, *rest: Array) -> None:
         *buffer, step, scratch = rest
         if self.weight_decay:
-            np.multiply(theta, self.weight_decay, out=step)
-            step += grad
-            grad = step
+            grad = self._decay(theta, grad, step)
         if buffer:
             (b,) = buffer
             b *= self.momentum

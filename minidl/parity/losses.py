@@ -111,9 +111,11 @@ def _quantile(loss: Quantile) -> Criterion:
 
 
 def _binary_cross_entropy(loss: BinaryCrossEntropy) -> Criterion:
+    mean = (loss.label_reduction or loss.reduction) == "mean"
+
     def values(z: Tensor, y: Tensor) -> Tensor:
         entropy = F.binary_cross_entropy_with_logits(z, _like(y, z), reduction="none")
-        return entropy.mean(dim=-1) if loss.reduction == "mean" else entropy.sum(dim=-1)
+        return entropy.mean(dim=-1) if mean else entropy.sum(dim=-1)
 
     return values
 

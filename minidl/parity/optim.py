@@ -14,8 +14,10 @@ from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.schedules import Cosine, OneCycle, Schedule, StepDecay, WarmUp
 
 
-def torch_optimizer(ours: Optimizer, parameters: Iterable[torch.nn.Parameter]) -> Any:
+def torch_optimizer(ours: Optimizer, parameters: Iterable[Any]) -> Any:
     """Return PyTorch's optimizer with the settings of ours.
+
+    With ``decay_biases=False`` the parameters are in two groups, the second without weight decay.
 
     Raises
     ------
@@ -24,6 +26,12 @@ def torch_optimizer(ours: Optimizer, parameters: Iterable[torch.nn.Parameter]) -
     """
     kind = type(ours)
     options: dict[str, Any] = {"weight_decay": ours.weight_decay}
+    if not ours.decay_biases:
+        parameters = list(parameters)
+        parameters = [
+            {"params": [p for p in parameters if p.ndim >= 2]},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
     if isinstance(ours, SGD) and kind is SGD:
         options |= {"momentum": ours.momentum, "dampening": ours.dampening}
         return torch.optim.SGD(parameters, nesterov=ours.nesterov, **options)

@@ -150,8 +150,9 @@ class TorchOptimizer:
 
     def step(self) -> None:
         """Update the parameters from their gradients."""
+        lr = next(self._rates)
         for group in self._inner.param_groups:
-            group["lr"] = next(self._rates)
+            group["lr"] = lr
         if self._clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         self._inner.step()

@@ -36,6 +36,7 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True}),
     (SGD, {"lr": 0.05, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.01}),
     (SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    (SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.1, "decay_biases": False}),
     (SGD, {"lr": StepDecay(0.1, every=20, factor=0.5)}),
     (SGD, {"lr": WarmUp(0.05, steps=10), "momentum": 0.9}),
     (SGD, {"lr": 0.1, "clip_norm": 0.1}),
@@ -45,9 +46,11 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (Adam, {"lr": 1e-3, "betas": (0.5, 0.9)}),
     (Adam, {"lr": 1e-3, "eps": 1e-3}),
     (Adam, {"lr": 1e-3, "weight_decay": 0.01}),
+    (Adam, {"lr": 1e-3, "weight_decay": 0.1, "decay_biases": False}),
     (Adam, {"lr": WarmUp(Cosine(1e-3, steps=100, final=1e-4), steps=10)}),
     (AdamW, {"lr": 1e-3}),
     (AdamW, {"lr": 1e-3, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    (AdamW, {"lr": 1e-3, "eps": 1e-3, "weight_decay": 0.1, "decay_biases": False}),
     (AdamW, {"lr": OneCycle(1e-2, steps=100, pct_start=0.2), "clip_norm": 0.05}),
 ]
 
@@ -111,6 +114,8 @@ def standard_set() -> list[ParityCase]:
     ]
     layers = [ParityCase(name, _around(make)) for name, make in LAYERS.items()]
     layers.append(ParityCase("depth 3, BatchNorm and GELU", _deep(3, modern=True)))
+    spared = (AdamW, {"lr": 1e-3, "weight_decay": 0.1, "decay_biases": False})
+    layers.append(ParityCase("gains without weight decay", _deep(3, modern=True), optimizer=spared))
     layers += [ParityCase(f"Dropout({p})", _around(lambda *_, p=p: Dropout(p))) for p in (0, 1)]
     small_steps = (SGD, {"lr": 0.002, "momentum": 0.9})
     losses = [

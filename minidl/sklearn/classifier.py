@@ -33,13 +33,14 @@ class MLPClassifier(Labels, MLP):
         ``"gelu"``, ``"silu"`` or ``"softplus"``.
     loss : {"log_loss", "sparsemax", "entmax15"}
         Softmax cross-entropy, or the Fenchel-Young loss of a sparse map, whose probabilities may
-        be exactly 0. For several labels ``"log_loss"``, the binary cross-entropy.
+        be exactly 0. For several labels ``"log_loss"``, the binary cross-entropy, summed over the
+        labels.
     class_weight : mapping or "balanced", optional
         As in scikit-learn; multiplies ``sample_weight``.
     solver : {"adam", "adamw", "sgd"}
     alpha : float
         L2 penalty, divided by the weight of a batch. With ``"adamw"`` the decoupled weight decay,
-        not divided.
+        not divided. It spares biases, and the gains and offsets of normalization.
     batch_size : int or "auto"
         ``"auto"`` is 200. At most all examples.
     learning_rate : {"constant", "invscaling", "adaptive"}
@@ -113,7 +114,7 @@ class MLPClassifier(Labels, MLP):
             raise ValueError(
                 f"MLPClassifier: several labels need loss='log_loss', got {self.loss!r}"
             )
-        return BinaryCrossEntropy()
+        return BinaryCrossEntropy(label_reduction="sum")
 
     def _weighted(self, y: Array, weight: Array | None) -> Array | None:
         return self._class_weighted(self.class_weight, y, weight)

@@ -55,6 +55,19 @@ class Labels(ClassifierMixin):  # type: ignore[misc]
             )
         return np.searchsorted(self.classes_, y)
 
+    def _strata(self, y: Array) -> Array | None:
+        """Return the labels, each of which needs two rows; None for several labels."""
+        if self.multilabel_:
+            return None
+        labels: Array = self.classes_[y]
+        names, counts = np.unique(labels, return_counts=True)
+        if counts.min() < 2:
+            raise ValueError(
+                f"{self._name}: early_stopping sets validation_fraction of each class aside, so "
+                f"each needs 2 rows, but there is only 1 of {names[counts < 2].tolist()}"
+            )
+        return labels
+
     def _check_partial(self, classes: Any, y: Any) -> None:
         """Check the ``classes`` of ``partial_fit``."""
         if not hasattr(self, "classes_"):

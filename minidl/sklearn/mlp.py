@@ -93,7 +93,7 @@ class MLP(Network):
         return size
 
     def _new_optimizer(self, dataset: Dataset, batch_size: int) -> Optimizer:
-        """Return the optimizer with its schedule and weight decay.
+        """Return the optimizer with its schedule and weight decay, which spares biases.
 
         scikit-learn divides ``alpha`` by the sum of the weights of a batch; here by their mean
         over all batches.
@@ -107,11 +107,13 @@ class MLP(Network):
         if self.solver == "sgd":
             nesterov = bool(self.nesterovs_momentum) and self.momentum > 0
             return SGD(model, lr, momentum=self.momentum, nesterov=nesterov, weight_decay=decay,
-                       clip_norm=clip)  # fmt: skip
+                       decay_biases=False, clip_norm=clip)  # fmt: skip
         if self.solver == "adam":
-            return Adam(model, lr, betas=betas, eps=eps, weight_decay=decay, clip_norm=clip)
+            return Adam(model, lr, betas=betas, eps=eps, weight_decay=decay, decay_biases=False,
+                        clip_norm=clip)  # fmt: skip
         if self.solver == "adamw":
-            return AdamW(model, lr, betas=betas, eps=eps, weight_decay=alpha, clip_norm=clip)
+            return AdamW(model, lr, betas=betas, eps=eps, weight_decay=alpha, decay_biases=False,
+                         clip_norm=clip)  # fmt: skip
         raise ValueError(f"{owner}: expected solver 'adam', 'adamw' or 'sgd', got {self.solver!r}")
 
     def _rate(self, dataset: Dataset, batch_size: int) -> float | Schedule:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
-from sklearn.base import BaseEstimator, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_consistent_length, check_random_state
@@ -27,6 +27,7 @@ from minidl.layers import Linear
 from minidl.losses import Loss
 from minidl.predictor import Predictor
 from minidl.sklearn.stopping import Convergence
+from minidl.sklearn.weights import Weights
 from minidl.typing import Array
 from minidl.validation import check_float, check_int, refuse_mask
 
@@ -75,6 +76,10 @@ class Network(BaseEstimator):  # type: ignore[misc]
     @abstractmethod
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
         """Train ``model_`` with the options of ``fit``; ``again`` goes on with the optimizer."""
+
+    def _strata(self, y: Array) -> Array | None:
+        """Return the classes that a split keeps in proportion; None where there are none."""
+        return None
 
     def _weighted(self, y: Array, weight: Array | None) -> Array | None:
         """Return the weights of the training rows, with those of their classes."""
@@ -215,7 +220,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
             np.arange(len(X)),
             test_size=self.validation_fraction,
             random_state=seed,
-            stratify=y if is_classifier(self) and y.ndim == 1 else None,
+            stratify=self._strata(y),
         )
         if len(valid) < 2:
             raise ValueError(
@@ -252,16 +257,37 @@ class Network(BaseEstimator):  # type: ignore[misc]
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return self.predictor_.outputs(X)
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
     @property
     def coefs_(self) -> list[Array]:
-        """The weights of the ``Linear`` layers, (in, out), as views of the model's parameters."""
-        return [layer.weight.value for layer in self.model_ if isinstance(layer, Linear)]
+        """The weights of the ``Linear`` layers, (in, out), as views of the model's parameters.
+
+        Arrays assigned to an item or to the whole list are written into the model.
+        """
+        layers = self._linear()
+        return Weights(type(self).__name__, "coefs_", [(one, one.weight) for one in layers])
+
+    @coefs_.setter
+    def coefs_(self, new: Any) -> None:
+        self.coefs_[:] = new
 
     @property
     def intercepts_(self) -> list[Array]:
-        """The biases of the ``Linear`` layers, as views of the model's parameters."""
-        layers = [layer for layer in self.model_ if isinstance(layer, Linear)]
-        return [layer.bias.value for layer in layers if layer.bias is not None]
+        """The biases of the ``Linear`` layers, as views; they can be assigned as ``coefs_``."""
+        found = [(one, one.bias) for one in self._linear() if one.bias is not None]
+        return Weights(type(self).__name__, "intercepts_", found)
+
+    @intercepts_.setter
+    def intercepts_(self, new: Any) -> None:
+        self.intercepts_[:] = new
+
+    def _linear(self) -> list[Linear]:
+        """Return the ``Linear`` layers of the model."""
+        check_is_fitted(self)
+        _ = self.model_.theta  # a copy or a pickle makes its vectors on first use
+        return [layer for layer in self.model_ if isinstance(layer, Linear)]
 
     @property
     def n_layers_(self) -> int:
@@ -271,6 +297,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
     @property
     def loss_curve_(self) -> list[float]:
         """The training loss of each epoch."""
+        check_is_fitted(self)
         return [record.figures["train_loss"] for record in self.history_.records[1:]]
 
     @property
@@ -290,6 +317,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
         It is the monitored figure if that is one of the validation part, or else the accuracy or R2
         (the loss where neither is defined).
         """
+        check_is_fitted(self)
         monitor = self.history_.monitor
         name = monitor if monitor.startswith("valid_") else self._validation_figure()
         if not any(name in record.figures for record in self.history_):

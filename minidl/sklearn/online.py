@@ -43,7 +43,7 @@ class OnlineClassifier(Labels, Network):
     loss : {"log_loss", "perceptron"}
         ``"perceptron"`` has no probabilities.
     alpha, l1 : float
-        L2 and L1 penalty.
+        L2 and L1 penalty of all parameters, biases too, as in ``minidl.fit_online``.
     learning_rate_init : float
         Constant. (The perceptron's predictions do not depend on it.)
     block_size : int
