@@ -11,13 +11,14 @@ from minidl.simplex_map import SimplexMap
 
 def map_nodes(graph: Graph, map: SimplexMap, z: str) -> str:
     """Add the nodes of a map along the last axis; return the name of the probabilities."""
-    if map is softmax:
+    kind = type(map)  # not the object: a copy or a pickle of a model has a map of its own
+    if kind is type(softmax):
         return graph.add("Softmax", z, axis=-1)
     top = graph.add("ReduceMax", z, axes=[-1], keepdims=1)
     z = graph.add("Sub", z, top)
-    if map is sparsemax:
+    if kind is type(sparsemax):
         return graph.add("Relu", graph.add("Sub", z, _sparsemax_threshold(graph, z)))
-    if map is entmax15:
+    if kind is type(entmax15):
         half = graph.add("Mul", z, graph.constant(0.5))
         root = graph.add("Relu", graph.add("Sub", half, _entmax15_threshold(graph, half)))
         return graph.add("Mul", root, root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import DTypeLike
@@ -59,7 +59,7 @@ validation_fraction, monitor, dtype, callbacks, standardize
         As of ``MLPClassifier``.
     """
 
-    hidden_layer_sizes: Any = ()
+    hidden_layer_sizes: Any = field(default=(), kw_only=False)  # the first, as in Network
     max_iter: int = 100
     n_iter_no_change: float = 5
     loss: str = "log_loss"
