@@ -16,9 +16,11 @@ from minidl.losses import CrossEntropy, Loss
 from minidl.losses.base import probabilities as probabilities_of
 from minidl.losses.targets import shaped_targets
 from minidl.metrics import Metric
+from minidl.special import quietly
 from minidl.typing import Array
 
 
+@quietly
 def outputs(model: Layer, x: Array | Split) -> Array:
     """Return the outputs of ``model`` for all rows, in evaluation mode.
 
@@ -39,6 +41,7 @@ def outputs(model: Layer, x: Array | Split) -> Array:
     return np.concatenate(parts or [model(rows.rows(slice(0), model.dtype))])
 
 
+@quietly
 def probabilities(model: Layer, x: Array | Split, loss: Loss | None = None) -> Array:
     """Return the probabilities of the classes for all rows.
 
@@ -76,6 +79,7 @@ def known_loss(owner: str, loss: Loss | None, z: Array) -> Loss:
     return CrossEntropy() if loss is None else loss
 
 
+@quietly
 def evaluate(
     model: Layer,
     data: Part,

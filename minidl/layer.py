@@ -25,6 +25,7 @@ from numpy.typing import DTypeLike
 from minidl import state, summary, vectors
 from minidl.parameter import Parameter, holds, infer, is_layer, named_parameters, walk
 from minidl.rng import as_generator
+from minidl.special import quiet_passes, quietly
 from minidl.state import Snapshot
 from minidl.typing import Array, Backward, Rng
 from minidl.validation import as_array
@@ -84,6 +85,8 @@ class Layer(ABC):
         return self._made_with
 
     def __init_subclass__(cls) -> None:
+        if "forward" in vars(cls):
+            cls.forward = quiet_passes(cls.forward)  # type: ignore[method-assign]
         for base in cls.__mro__:
             if "skips_input_grad" in vars(base):
                 return
@@ -129,6 +132,7 @@ class Layer(ABC):
         kinds = kinds or [b.dtype for _, b in state.named_buffers(self) if b.dtype.kind == "f"]
         return np.result_type(*kinds) if kinds else np.dtype(np.float32)
 
+    @quietly
     def initialize(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> Self:
         """Draw the missing values and gather all parameters in the two flat vectors.
 
@@ -204,6 +208,7 @@ class Layer(ABC):
         """
         return state.state_dict(self)
 
+    @quietly
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
         """Set all parameters and buffers to the values of a state, or none on an error.
 
@@ -337,6 +342,7 @@ class Sequential(Layer):
 
         return x, pull_back
 
+    @quietly
     def __call__(self, x: Array) -> Array:
         x = _input(self, x)
         for layer in self.layers:

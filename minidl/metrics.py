@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minidl.special import quietly
 from minidl.typing import Array
 from minidl.validation import as_floats, as_numbers, check_weight
 
@@ -36,6 +37,7 @@ def predicted_labels(outputs: Array) -> Array:
     return np.asarray(outputs > 0, np.int64)
 
 
+@quietly
 def accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of examples whose largest output is that of the label.
 
@@ -58,6 +60,7 @@ def accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
     return _mean("accuracy", outputs, right, weight)
 
 
+@quietly
 def sign_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of examples whose one output has the sign of the label, -1 or +1.
 
@@ -71,6 +74,7 @@ def sign_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> floa
     return _mean("sign_accuracy", outputs, right[:, 0].astype(np.float64), weight)
 
 
+@quietly
 def exact_match(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of examples of which all labels are predicted right.
 
@@ -89,12 +93,14 @@ def exact_match(outputs: Array, y: Array, weight: Array | None = None) -> float:
     return _mean("exact_match", outputs, right.min(axis=1, initial=1), weight)
 
 
+@quietly
 def mean_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of labels that are predicted right; arguments as of ``exact_match``."""
     outputs, right = _right_labels("mean_accuracy", outputs, y)
     return _mean("mean_accuracy", outputs, np.asarray(right.mean(axis=1)), weight)
 
 
+@quietly
 def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the coefficient of determination R^2, the mean over the outputs.
 

@@ -15,6 +15,7 @@ from minidl.evaluation import known_loss, outputs, probabilities
 from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.losses.base import predict
+from minidl.special import quietly
 from minidl.typing import Array
 
 
@@ -70,6 +71,7 @@ class Predictor:
             self.trained_on = dataset.train.x.dtype == np.uint8, dataset.train.scale
             self.class_names = dataset.class_names
 
+    @quietly
     def rows(self, x: Array) -> Array:
         """Return rows (n, features) of the features that the model takes."""
         rows = as_rows("Predictor", x, self.trained_on)

@@ -28,6 +28,7 @@ from __future__ import annotations
 import numpy as np
 
 from minidl.simplex_map import Entries, RegularizedMap, SimplexMap, row_sums, shift
+from minidl.special import quietly
 from minidl.thresholds import row_thresholds
 from minidl.typing import Array
 from minidl.validation import as_floats, check_float
@@ -79,10 +80,12 @@ class _Softmax(RegularizedMap):
         dz: Array = p * (dp - _row_dots(dp, p)[:, None])
         return dz
 
+    @quietly
     def omega(self, p: Array, axis: int = -1) -> Array:
         p = as_floats(self, "p", p)
         return np.asarray((p * np.log(np.where(p > 0, p, 1))).sum(axis=axis))
 
+    @quietly
     def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:
         # Few classes: keep the batch contiguous, so that sums over classes are sums of long
         # vectors. That takes two thirds of the time, and this function is a sixth of a small
@@ -90,8 +93,7 @@ class _Softmax(RegularizedMap):
         rows, columns, weight = labels
         (n, k), few = z.shape, z.shape[1] <= 128
         p = z.T.copy(order="C" if few else "F")
-        with np.errstate(invalid="ignore", over="ignore"):
-            p -= p.max(axis=0)
+        p -= p.max(axis=0)
         flat, at_label = p.ravel(order="K"), columns * n + rows if few else rows * k + columns
         label_logits = flat[at_label]
         np.exp(p, out=p)
@@ -138,15 +140,17 @@ class _Sparsemax(RegularizedMap):
     def vjp_rows(self, p: Array, dp: Array) -> Array:
         inside = p > 0
         dz = np.where(inside, dp, 0)
-        with np.errstate(invalid="ignore"):  # a row of NaN has no support
-            dz -= dz.sum(axis=-1, keepdims=True) / inside.sum(axis=-1, keepdims=True, dtype=p.dtype)
+        # A row of NaN has no support: 0 / 0.
+        dz -= dz.sum(axis=-1, keepdims=True) / inside.sum(axis=-1, keepdims=True, dtype=p.dtype)
         dz *= inside
         return dz
 
+    @quietly
     def omega(self, p: Array, axis: int = -1) -> Array:
         p = as_floats(self, "p", p)
         return np.asarray((p * (p - 1) / 2).sum(axis=axis))
 
+    @quietly
     def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:
         z = shift(z)[0]
         p, tau = self.project_with_threshold(z)
@@ -202,10 +206,12 @@ class _Entmax15(RegularizedMap):
         dz *= r
         return dz
 
+    @quietly
     def omega(self, p: Array, axis: int = -1) -> Array:
         p = as_floats(self, "p", p)
         return np.asarray((p * (np.sqrt(p) - 1) * (4 / 3)).sum(axis=axis))
 
+    @quietly
     def fenchel_young(self, z: Array, labels: Entries) -> tuple[Array, Array]:
         z = shift(z)[0]
         p, tau = self.project_with_threshold(z)
@@ -245,6 +251,7 @@ class relumax(SimplexMap):  # noqa: N801 - lower case as softmax and sparsemax
         self.b = check_float("relumax", "b", b, low=0, open_low=True)
 
     @staticmethod
+    @quietly
     def b_for_sparsemax(z: Array, axis: int = -1) -> Array:
         """Return the ``b`` that makes relumax equal to sparsemax at ``z``: ``max z - tau``."""
         rows, _, shape = sparsemax.shifted_rows(z, axis)
@@ -286,6 +293,7 @@ sparsemax = _Sparsemax()
 entmax15 = _Entmax15()
 
 
+@quietly
 def threshold(z: Array, axis: int = -1) -> Array:
     """Return sparsemax's ``tau``, with ``sum (z - tau)_+ = 1`` along ``axis``, which it drops."""
     rows, top, shape = sparsemax.shifted_rows(z, axis)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from minidl.special import quietly
 from minidl.typing import Array
 from minidl.validation import as_array, as_floats
 
@@ -29,8 +30,7 @@ def shift(z: Array) -> tuple[Array, Array]:
     """
     # On short rows indexing is twice as fast as max; NaN counts as the largest here too.
     top = z[np.arange(len(z)), z.argmax(axis=-1)][:, None]
-    with np.errstate(invalid="ignore", over="ignore"):
-        return z - (top + (top - top)), top  # top - top is NaN where top is not finite
+    return z - (top + (top - top)), top  # top - top is NaN where top is not finite
 
 
 def row_sums(terms: Array, labels: Entries, n: int) -> Array:
@@ -66,6 +66,7 @@ class SimplexMap(ABC):
     def jvp_rows(self, p: Array, dz: Array) -> Array:
         """Return ``J dz`` for each row, where ``p`` are the probabilities."""
 
+    @quietly
     def __call__(self, z: Array, axis: int = -1, *, check_finite: bool = True) -> Array:
         """Return the probabilities of the logits ``z``.
 
@@ -92,14 +93,17 @@ class SimplexMap(ABC):
         rows, _, shape = self.shifted_rows(z, axis, check_finite=check_finite)
         return np.moveaxis(self.project_rows(rows).reshape(shape), -1, axis)
 
+    @quietly
     def vjp(self, p: Array, dp: Array, axis: int = -1) -> Array:
         """Return ``dz = J^T dp``, the cotangent of the logits, where ``p = map(z)``."""
         return self._derivative(self.vjp_rows, p, "dp", dp, axis)
 
+    @quietly
     def jvp(self, p: Array, dz: Array, axis: int = -1) -> Array:
         """Return ``dp = J dz``, the change of the probabilities, where ``p = map(z)``."""
         return self._derivative(self.jvp_rows, p, "dz", dz, axis)
 
+    @quietly
     def jacobian(self, z: Array, axis: int = -1) -> Array:
         """Return ``J[..., i, j] = dp_i / dz_j``, of shape (..., K, K).
 
@@ -116,6 +120,7 @@ class SimplexMap(ABC):
         """Return a mask that is True where the probability is not 0."""
         return np.asarray(as_array(self, "p", p) > 0)
 
+    @quietly
     def shifted_rows(
         self, z: Array, axis: int = -1, *, check_finite: bool = True
     ) -> tuple[Array, Array, tuple[int, ...]]:

@@ -26,6 +26,7 @@ from minidl.optim import Optimizer
 from minidl.parameter import infer
 from minidl.resume import RunState, run_settings
 from minidl.rng import as_generator
+from minidl.special import quiet
 from minidl.typing import Array, Rng
 from minidl.validation import check_int, did_you_mean
 
@@ -142,7 +143,7 @@ def fit(
     state = RunState("fit", [run], rng, callbacks, checkpoint, every, resume, settings)
     on_gradient = [c for c in callbacks if type(c).on_gradient is not Callback.on_gradient]
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
-    with training(model, dataset), np.errstate(all="ignore"):
+    with training(model, dataset), quiet():
         record = Recorder(run, dataset, loss, evaluate_train, metrics, restore_best)
         record.follow(monitor, mode)
         for callback in callbacks:

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from minidl.data.dataset import Dataset
 from minidl.data.split import CHUNK, Split
+from minidl.special import quietly
 from minidl.typing import Array
 from minidl.validation import as_floats, check_float, check_int
 
@@ -29,6 +30,7 @@ class Feature(ABC):
     To write one, define ``apply`` and, if there is something to learn, ``learn``.
     """
 
+    @quietly
     def fit(self, dataset: Dataset) -> Self:
         """Learn from ``dataset.train`` alone."""
         self.learn(dataset.train)
@@ -42,6 +44,7 @@ class Feature(ABC):
     def apply(self, x: Array) -> Array:
         """Return the new features of scaled rows ``(n, features)``, in the dtype of ``x``."""
 
+    @quietly
     def transform(self, dataset: Dataset, dtype: DTypeLike | None = None) -> Dataset:
         """Apply to all parts of ``dataset``, in ``dtype``."""
         return dataset.map(self.apply, dtype)

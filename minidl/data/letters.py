@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidl.data import exact
+from minidl.special import quietly
 from minidl.typing import Array
 from minidl.validation import check_int
 
@@ -159,6 +160,7 @@ def _read(form: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[
     return points, place, step
 
 
+@quietly
 def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw one block of letters: pixels (1040, 784) uint8 and labels (1040,) uint8."""
 

@@ -25,6 +25,7 @@ from functools import cache
 import numpy as np
 
 from minidl.data import exact
+from minidl.special import quietly
 from minidl.typing import Array
 from minidl.validation import check_int
 
@@ -104,6 +105,7 @@ def blocks(n: int, *, seed: int = 0, split: int = 0) -> Iterator[tuple[Array, Ar
     return each()
 
 
+@quietly
 def _draw_block(rng: np.random.Generator) -> tuple[Array, Array]:
     labels = rng.permutation(np.repeat(np.arange(N_CLASSES, dtype=np.uint8), _BLOCK // N_CLASSES))
     layout, colour, texture = (

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Protocol
 import numpy as np
 
 from minidl.metrics import Metric
+from minidl.special import quietly
 from minidl.typing import Array
 from minidl.validation import as_floats, check_weight
 
@@ -133,10 +134,16 @@ class ReducedLoss(ABC):
 
     reduction: Reduction = "mean"
 
+    def __init_subclass__(cls) -> None:
+        for name in ("__call__", "probabilities", "predict", "hessian_vector_product"):
+            if name in vars(cls):
+                setattr(cls, name, quietly(vars(cls)[name]))
+
     def __init__(self, reduction: Reduction = "mean") -> None:
         check_reduction(type(self).__name__, "reduction", reduction)
         self.reduction = reduction
 
+    @quietly
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
         """Return the value over the batch, and its gradient with respect to the logits.
 

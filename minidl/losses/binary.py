@@ -133,8 +133,8 @@ class BinaryCrossEntropy(SigmoidLoss):
         y = check_zeros_and_ones(type(self).__name__, logits, y)
         e, positive = np.exp(-np.abs(logits)), logits >= 0
         wrong = np.where(positive, 1 - y, y)  # the share of the label that the sign contradicts
-        with np.errstate(invalid="ignore"):  # an infinite logit on the right side costs nothing
-            values = np.log1p(e) + np.where(wrong == 0, 0, np.abs(logits) * wrong)
+        # An infinite logit on the right side costs nothing.
+        values = np.log1p(e) + np.where(wrong == 0, 0, np.abs(logits) * wrong)
         there, absent = np.where(positive, 1, e), np.where(positive, e, 1)
         dlogits = ((1 - y) * there - y * absent) / (1 + e)
         return values * self._per_label(logits), dlogits * self._per_label(logits)

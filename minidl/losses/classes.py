@@ -181,9 +181,8 @@ class SmoothedNLL(MapLoss):
         at = p[rows, columns] + p.dtype.type(self.eps)
         most = p.dtype.type(1 + p.shape[1] * self.eps)
         dp = np.zeros_like(p)
-        with np.errstate(divide="ignore"):
-            values = row_sums(weight * np.log(most / at), labels, len(p))
-            dp[rows, columns] = np.where(at > 0, -weight / at, 0)
+        values = row_sums(weight * np.log(most / at), labels, len(p))
+        dp[rows, columns] = np.where(at > 0, -weight / at, 0)
         return values, self.map.vjp_rows(p, dp)
 
     def settings(self) -> list[str]:
@@ -219,9 +218,8 @@ class Perceptron(ClassLoss):
         starts = np.arange(0, logits.size, logits.shape[1])  # of the rows, in the flat arrays
         predicted, label, flat = starts + logits.argmax(axis=1), starts + y, logits.ravel()
         top = flat[predicted]
-        with np.errstate(invalid="ignore", over="ignore"):
-            top += 0 * top  # NaN where the largest logit is not finite
-            values = np.subtract(top, flat[label], dtype=np.float64)
+        top += 0 * top  # NaN where the largest logit is not finite
+        values = np.subtract(top, flat[label], dtype=np.float64)
         dlogits = np.zeros(logits.shape, logits.dtype)
         dflat = dlogits.reshape(-1)
         dflat[predicted] = 1

@@ -117,15 +117,14 @@ class PerceptronSteps:
         z = np.empty((n, len(self.w)), self.w.dtype)
         w, rows, add, subtract = self.w, self.rows, np.add, np.subtract
         self.before[:] = self.used
-        with np.errstate(over="ignore", invalid="ignore"):
-            changes = x if self.lr == 1 else x * self.lr
-            for label, xt, change, zt in zip(labels.tolist(), x, changes, z, strict=True):
-                w.dot(xt, zt)
-                predicted = zt.argmax()
-                if predicted != label:
-                    add(rows[label], change, rows[label])
-                    subtract(rows[predicted], change, rows[predicted])
-            loss = float((z.max(axis=1) - z[range(len(z)), labels]).sum())
+        changes = x if self.lr == 1 else x * self.lr
+        for label, xt, change, zt in zip(labels.tolist(), x, changes, z, strict=True):
+            w.dot(xt, zt)
+            predicted = zt.argmax()
+            if predicted != label:
+                add(rows[label], change, rows[label])
+                subtract(rows[predicted], change, rows[predicted])
+        loss = float((z.max(axis=1) - z[range(len(z)), labels]).sum())
         if not math.isfinite(loss):
             self.run.first_weights[:] = self.before.T
         return [loss]
@@ -157,20 +156,19 @@ class BlockSteps:
         if n not in self._blocks:
             self._blocks[n] = _Block(n, self)
         tails = [run.tail_theta.copy() for run in self.runs]
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            losses = self._blocks[n].gradients(index)
-            for r, loss in enumerate(losses):
-                if not math.isfinite(loss):
-                    self.runs[r].first_weights[:] = (self.v * self.c)[:, self.columns[r]]
-                    self.runs[r].tail_theta[:] = tails[r]
-            self._blocks[n].update()
-            self.c *= self.a**n
-            if self.has_l1:
-                soft_threshold(self.v, (n * self.l1 / self.c).astype(self.dtype))
-                for run in self.runs:
-                    soft_threshold(run.tail_theta, n * run.lr * run.l1)
-            if self.c.min() < 0.5:
-                self._rescale()
+        losses = self._blocks[n].gradients(index)
+        for r, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                self.runs[r].first_weights[:] = (self.v * self.c)[:, self.columns[r]]
+                self.runs[r].tail_theta[:] = tails[r]
+        self._blocks[n].update()
+        self.c *= self.a**n
+        if self.has_l1:
+            soft_threshold(self.v, (n * self.l1 / self.c).astype(self.dtype))
+            for run in self.runs:
+                soft_threshold(run.tail_theta, n * run.lr * run.l1)
+        if self.c.min() < 0.5:
+            self._rescale()
         return losses
 
     def _rescale(self) -> None:

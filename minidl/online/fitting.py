@@ -12,8 +12,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from minidl.callbacks import Callback, Run
 from minidl.data.dataset import Dataset
 from minidl.history import History, Mode
@@ -25,6 +23,7 @@ from minidl.online.orders import Order, epoch_order
 from minidl.online.runs import OnlineRun
 from minidl.optim import SGD
 from minidl.resume import RunState, run_settings
+from minidl.special import quiet
 from minidl.threads import one_blas_thread
 from minidl.training import (
     NonFiniteLossError,
@@ -234,9 +233,8 @@ class _Trainer:
     def plain_steps(self, index: Array, epoch: int, start: int) -> None:
         """Take one step for each example; a loss that is not finite ends the run."""
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                for i in range(len(index)):
-                    self.plain_step(index[i : i + 1], epoch, start + i)
+            for i in range(len(index)):
+                self.plain_step(index[i : i + 1], epoch, start + i)
         except NonFiniteLossError as error:
             self.online.error = str(error)
 
@@ -294,7 +292,7 @@ def _train(
         trainer.recorder.follow(monitor, mode)
     with ExitStack() as stack:
         stack.enter_context(one_blas_thread())
-        stack.enter_context(np.errstate(all="ignore"))
+        stack.enter_context(quiet())
         for trainer in trainers:
             stack.enter_context(training(trainer.model, dataset))
         _train_epochs(trainers, dataset, state, restore_best, list(callbacks or ()))

@@ -25,6 +25,7 @@ import numpy as np
 from minidl.contract import check_model
 from minidl.layer import Layer
 from minidl.settings import describe
+from minidl.special import quietly
 from minidl.typing import Array
 from minidl.validation import check_array, check_float, check_int, did_you_mean
 
@@ -59,8 +60,7 @@ def _flush(vector: Array, threshold: float) -> None:
 def _norm(vector: Array) -> float:
     """Return the Euclidean norm, without overflow of its square."""
     blocks = [vector[start : start + BLOCK] for start in range(0, vector.size, BLOCK)]
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = sum(float(np.dot(block, block)) for block in blocks)
+    square = sum(float(np.dot(block, block)) for block in blocks)
     largest = float(np.abs(vector).max()) if square == math.inf else math.inf
     if largest == math.inf:
         return math.sqrt(square)
@@ -147,6 +147,7 @@ class Optimizer(ABC):
             )
         return lr
 
+    @quietly
     def step(self) -> None:
         """Update the parameters once, from the gradient that the last backward pass wrote.
 
@@ -248,6 +249,7 @@ class Optimizer(ABC):
             **dict(zip(self.moments, map(np.copy, self._state), strict=True)),
         }
 
+    @quietly
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set the state to that of an optimizer of the same type and model size, or change nothing.
 
