@@ -56,8 +56,14 @@ def read_npz(
         raise ValueError("a folder")
     try:
         with path.open("rb") as file:
-            if file.read(6) == np.lib.format.MAGIC_PREFIX:
+            start = file.read(6)
+            if start == np.lib.format.MAGIC_PREFIX:
                 raise ValueError("a single array, not an archive of arrays")
+            if start[:3] == bytes([0, 0, 8]):
+                raise ValueError(
+                    "an IDX file of another name; give its folder, with files named as "
+                    "train-images-idx3-ubyte"
+                )
             size = os.fstat(file.fileno()).st_size
             with zipfile.ZipFile(file) as archive:
                 members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}

@@ -5,14 +5,24 @@ import pickle
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.data import Dataset, cache, letters, load_dataset, load_letters, load_scenes, read_idx
-from minidl.data.__main__ import describe, sheet_rows
+from minidl.data import (
+    Dataset,
+    cache,
+    letters,
+    load_dataset,
+    load_letters,
+    load_scenes,
+    read_idx,
+    readers,
+)
+from minidl.data.__main__ import describe, main, sheet_rows
 from minidl.data.images import as_images, class_name
 
 KEYS = {
@@ -20,6 +30,7 @@ KEYS = {
     "2024-25": ("train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels"),
     "2021-22": ("Xtrain", "ytrain", "Xdev", "ydev", "Xtest", "ytest"),
 }  # fmt: skip
+KERAS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def arrays(sizes=(12, 6, 6), features=9, classes=3, seed=0):
@@ -309,6 +320,166 @@ def test_damaged_idx(tmp_path, spoil, message):
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError, match=message):
         load_dataset(tmp_path)
+
+
+SPLITS = {"letters": 26, "balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "mnist": 10}
+
+
+@pytest.mark.parametrize("name", sorted(SPLITS.keys() - {"letters"}))
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_other_splits_of_emnist(tmp_path, name, zipped):
+    """Labels count from 0, also where the files lack some; the validation part is as the test's."""
+    _, y, *_ = write_idx(tmp_path, f"emnist-{name}-", "test", (40, 8), zipped=zipped, base=1)
+    data = load_dataset(tmp_path)
+    assert (data.classes, data.transposed, data.name) == (SPLITS[name], True, f"emnist-{name}")
+    assert [len(s) for s in data.splits.values()] == [32, 8, 8]
+    np.testing.assert_array_equal(np.concatenate([data.train.y, data.valid.y]), y)
+    labels = tmp_path / f"emnist-{name}-test-labels-idx1-ubyte{'.gz' if zipped else ''}"
+    labels.write_bytes(idx_bytes(np.full(8, SPLITS[name])))
+    with pytest.raises(ValueError, match=rf"test labels: expected labels in 0..{SPLITS[name] - 1}, got y\[0\] = {SPLITS[name]}"):  # fmt: skip
+        load_dataset(tmp_path)
+
+
+def test_the_path_of_one_idx_file_says_which_of_several(tmp_path):
+    for name in ("balanced", "digits"):
+        write_idx(tmp_path, f"emnist-{name}-", "test", (40, 8))
+    with pytest.raises(ValueError, match=r"several data sets: emnist-balanced, emnist-digits; give the path of one of the files"):  # fmt: skip
+        load_dataset(tmp_path)
+    write_idx(tmp_path, zipped=True)
+    write_idx(tmp_path, "emnist-letters-", "test", (20_900, 8), base=1)
+    assert load_dataset(tmp_path).name == "emnist-letters"
+    for name in ("balanced", "digits"):
+        for stem in ("train-images-idx3", "test-labels-idx1"):
+            data = load_dataset(tmp_path / f"emnist-{name}-{stem}-ubyte")
+            assert (data.name, data.classes) == (f"emnist-{name}", SPLITS[name])
+    assert not load_dataset(tmp_path / "t10k-images-idx3-ubyte.gz").transposed
+    (tmp_path / "emnist-digits-test-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match=r"missing emnist-digits-test-labels.*in this folder"):  # fmt: skip
+        load_dataset(tmp_path / "emnist-digits-train-images-idx3-ubyte")
+    (tmp_path / "pixels.bin").write_bytes(idx_bytes(np.zeros((2, 3, 3))))
+    with pytest.raises(ValueError, match=r"pixels.bin: .*an IDX file of another name; give its folder"):  # fmt: skip
+        load_dataset(tmp_path / "pixels.bin")
+
+
+# ---------------------------------------------------------------- labels of .npz files
+
+KINDS = ["uint8", "int64", "float32", "float64", ">i4"]
+
+
+@given(classes=st.integers(2, 40), kind=st.sampled_from([*KINDS, "bool"]), seed=st.integers(0, 99))
+def test_one_hot_labels_are_classes(classes, kind, seed):
+    labels = [np.random.default_rng(seed + i).integers(0, classes, n) for i, n in enumerate((12, 6, 6))]  # fmt: skip
+    found, k = readers._labels(
+        Path("set.npz"), dict(zip("abc", (np.eye(classes, dtype=kind)[y] for y in labels), strict=True))
+    )  # fmt: skip
+    assert k == classes
+    for y, expected in zip(found.values(), labels, strict=True):
+        assert y.dtype == np.int64
+        np.testing.assert_array_equal(y, expected)
+
+
+@given(
+    labels=st.integers(2, 20),
+    kind=st.sampled_from([*KINDS, "bool"]),
+    part=st.sampled_from("abc"),
+    ones=st.sampled_from([0, 2]),
+)
+def test_several_labels_stay_columns(labels, kind, part, ones):
+    """One row of one part, which does not have a single 1, is enough to know."""
+    ys = {key: np.eye(labels, dtype=kind)[[0, 1, 0]] for key in "abc"}
+    ys[part][1] = np.arange(labels) < ones
+    found, classes = readers._labels(Path("set.npz"), ys)
+    assert classes is None
+    for key, y in ys.items():
+        assert found[key].dtype == np.int64
+        np.testing.assert_array_equal(found[key], y)
+
+
+@given(
+    low=st.integers(0, 1),
+    seen=st.sets(st.integers(0, 8), min_size=1),
+    others=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    kind=st.sampled_from(KINDS),
+    column=st.booleans(),
+)
+def test_labels_of_all_parts_say_where_counting_begins(low, seen, others, kind, column):
+    train, valid = np.array(sorted(seen)) + low, np.array(others) + low
+    shape = (-1, 1) if column else (-1,)
+    ys = {k: y.astype(kind).reshape(shape) for k, y in {"y_train": train, "y_valid": valid}.items()}
+    base = int(min(train.min(), valid.min()) == 1)
+    if valid.max() > train.max():
+        i = int((valid > train.max()).argmax())
+        message = (
+            rf"y_valid: expected labels in {base}..{train.max()}, got y\[{i}\] = {valid[i]}(\.0)?$"
+        )
+        with pytest.raises(ValueError, match=message):
+            readers._labels(Path("set.npz"), ys)
+        return
+    found, classes = readers._labels(Path("set.npz"), ys)
+    assert classes == train.max() + 1 - base
+    np.testing.assert_array_equal(found["y_train"], train - base)
+    np.testing.assert_array_equal(found["y_valid"], valid - base)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.full((6, 3), 2), r"labels \(n,\), or columns of 0 and 1, in y_test, got an array \(6, 3\) of int64 up to 2"),
+        (np.zeros((6, 3, 2), int), r"columns of 0 and 1, in y_test, got an array \(6, 3, 2\)"),
+        (np.full((6, 3), 1 / 3), r"expected integer labels in y_test, got 0.33"),
+        (np.eye(4, dtype=int)[[0, 1, 2, 3, 0, 1]], r"labels \(n, ...\) \(3,\) in y_test as in y_train, got an array \(6, 4\)"),
+        (np.arange(6) % 3, r"labels \(n, ...\) \(3,\) in y_test as in y_train, got an array \(6,\)"),
+    ],
+)  # fmt: skip
+def test_columns_that_are_no_labels_are_named(tmp_path, y, message):
+    def change(content):
+        for key in ("y_train", "y_valid", "y_test"):
+            content[key] = np.eye(3, dtype=int)[content[key]]
+        content["y_test"] = y
+
+    with pytest.raises(ValueError, match=message):
+        load_dataset(write_npz(tmp_path / "set.npz", change=change))
+
+
+@pytest.mark.parametrize("n", [12, 60, 61, 65])
+def test_the_keys_of_keras(tmp_path, n):
+    """The last sixth of the training images is the validation part, as of IDX files."""
+    x, y, x_test, y_test = arrays((n, 6))
+    path = tmp_path / "mnist.npz"
+    np.savez(
+        path, **dict(zip(KERAS, (x.reshape(n, 3, 3), y[:, None], x_test, y_test), strict=True))
+    )
+    data = load_dataset(path)
+    assert [len(s) for s in data.splits.values()] == [n - n // 6, n // 6, 6]
+    np.testing.assert_array_equal(np.concatenate([data.train.x, data.valid.x]), x)
+    np.testing.assert_array_equal(np.concatenate([data.train.y, data.valid.y]), y)
+    assert (data.classes, data.transposed, data.name) == (3, False, "mnist")
+    np.savez(path, **dict(zip(KERAS[:3], (x, y, x_test), strict=True)))
+    with pytest.raises(ValueError, match=r"missing y_test \(the keys of Keras\)"):
+        load_dataset(path)
+
+
+SHOWN = {
+    "labels": (lambda n: (np.arange(n)[:, None] >> np.arange(3)) % 2, "3 labels of each example", "each label in"),
+    "one-hot": (lambda n: np.eye(3)[np.arange(n) % 3], "3 classes", "labels 0 .. 2"),
+    "lacking": (lambda n: np.arange(n) % 2 if n == 6 else np.full(n, 1), "2 classes", "0 to 12 a class"),
+    "numbers": (lambda n: np.arange(n) / 7, "a regression", "targets 0 .."),
+    "columns": (lambda n: np.arange(2 * n).reshape(n, 2) / 7, "a regression", "targets 0 .."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+@pytest.mark.parametrize("x", ["pixels", "floats", "bools"])
+def test_show_describes_whatever_is_read(tmp_path, capsys, monkeypatch, kind, x):
+    make, *expected = SHOWN[kind]
+    rows = {"pixels": np.uint8(3), "floats": 0.3, "bools": True}[x]
+    parts = [(np.full((n, 3, 3), rows), make(n)) for n in (12, 6, 6)]
+    np.savez(tmp_path / "a.npz", **dict(zip(KEYS["2021-22"], sum(parts, ()), strict=True)))
+    monkeypatch.setattr(sys, "argv", ["minidl.data", "show", str(tmp_path / "a.npz"), "--out", str(tmp_path / "a.png")])  # fmt: skip
+    main()
+    shown = capsys.readouterr().out
+    for words in expected:
+        assert words in shown
 
 
 def test_incomplete_idx_folders(tmp_path):

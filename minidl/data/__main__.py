@@ -60,7 +60,10 @@ def main() -> None:
 
 def describe(dataset: Dataset) -> str:
     """Return the classes, the size and ranges of each part, and the data's checksum, as text."""
-    what = f"{dataset.classes} classes" if dataset.classes else "a regression"
+    y = dataset.train.y
+    several = not dataset.classes and y.ndim == 2 and y.dtype.kind == "i"
+    what = f"{y.shape[1]} labels of each example" if several else "a regression"
+    what = f"{dataset.classes} classes" if dataset.classes else what
     lines = [f"{dataset.name}: {what}, {dataset.features} features"]
     if dataset.generated:
         words = dataset.generated if isinstance(dataset.generated, str) else "not real data"
@@ -68,7 +71,10 @@ def describe(dataset: Dataset) -> str:
     for key, split in dataset.splits.items():
         x, y = split.x, split.y
         ranges = f"{x.dtype} {x.min():g} .. {x.max():g}, scaled by {split.scale:g}"
-        if dataset.classes:
+        if several:
+            counts = y.sum(axis=0)
+            labels = f"each label in {counts.min():,} to {counts.max():,} examples"
+        elif dataset.classes:
             counts = np.bincount(y, minlength=dataset.classes)
             labels = f"labels {y.min()} .. {y.max()}, {counts.min()} to {counts.max()} a class"
         else:

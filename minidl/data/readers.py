@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +19,32 @@ from minidl.validation import did_you_mean
 
 GENERATED = {"letters": load_letters, "scenes": load_scenes}
 
-# The keys of the course's files, by year: x and y of train, valid and test.
+# The keys of the course's files, by year, and of Keras: x and y of train, valid and test.
 _SCHEMES: dict[str, tuple[str, ...]] = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
     "2024-25": (
         "train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels",
     ),
     "2021-22": ("Xtrain", "ytrain", "Xdev", "ydev", "Xtest", "ytest"),
+    "Keras": ("x_train", "y_train", "x_test", "y_test"),
 }  # fmt: skip
 
-_PREFIXES = ("emnist-letters-", "")  # of the IDX files of EMNIST, and of MNIST
+# The splits of EMNIST and their classes. Letters counts them from 1, and copies from 0; the others
+# count from 0, and a part of their files may lack some.
+_EMNIST = {
+    "letters": None, "balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "mnist": 10,
+}  # fmt: skip
+_IDX_NAME = re.compile(
+    rf"(|emnist-(?:{'|'.join(_EMNIST)})-)(?:train|test|t10k)-(?:images|labels)[-.]idx[13]-ubyte"
+    r"(?:\.gz)?"
+)
 
 MAX_CLASSES = 1000
 """The largest label that a file may have if it has fewer examples."""
 
 EMNIST_VALID = 20_800
-"""The number of EMNIST training rows, from the end, that become the validation part. It is then
-as large as the test part, and balanced, as the authors of EMNIST describe."""
+"""The number of EMNIST Letters' training rows, from the end, that become the validation part. It is
+then as large as the test part, and balanced, as the authors of EMNIST describe."""
 
 
 def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> Dataset:
@@ -46,12 +56,22 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     Parameters
     ----------
     source : path or name
-        The name ``"letters"`` or ``"scenes"`` (generated, no file needed); a course ``.npz`` of
-        2025-26, 2024-25 or 2021-22; or a folder of IDX files, plain or gzip, named as those of
-        EMNIST (``emnist-letters-train-images-idx3-ubyte.gz``) or of MNIST
-        (``train-images-idx3-ubyte.gz``).
+        The name ``"letters"`` or ``"scenes"`` (generated, no file needed); an ``.npz`` with the
+        keys of the course in 2025-26, 2024-25 or 2021-22, or of Keras (``x_train``, ``y_train``,
+        ``x_test``, ``y_test``); or a folder of IDX files, plain or gzip, named as those of EMNIST
+        (``emnist-letters-train-images-idx3-ubyte.gz``, or another of its six splits) or of MNIST
+        (``train-images-idx3-ubyte.gz``). The path of one IDX file stands for its folder, and says
+        which split is meant where there are several; else it is Letters.
     progress : bool
         Show a progress bar while examples are drawn for the first time (needs tqdm).
+
+    Notes
+    -----
+    Labels are ``(n,)``, and count from 1 if that is the least label of all parts, else from 0. The
+    training part has the largest label. Columns ``(n, K)`` of 0 and 1 are classes if every row of
+    every part has a single 1 (one-hot labels); else they are ``K`` labels that do not exclude each
+    other. Where there is no validation part, it is taken from the end of the training part: as
+    many rows as the test part has for EMNIST, else the last sixth.
 
     Raises
     ------
@@ -68,6 +88,8 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     if not path.exists():
         hint = did_you_mean(str(source), GENERATED) if path.suffix == "" else ""
         raise FileNotFoundError(f"{path}: no such file or folder{hint}")
+    if idx := _IDX_NAME.fullmatch(path.name):
+        return _load_idx(path.parent, idx[1])
     return _load_npz(path)
 
 
@@ -87,10 +109,12 @@ def _load_npz(path: Path) -> Dataset:
     ys = {key: arrays[key] for key in keys[1::2]}
     # The only regression among the course's data sets, Ames house prices, has these keys.
     regression = year == "2021-22" and not _is_integral(ys[keys[1]])
+    classes = None
     if not regression:
-        ys = _labels(path, ys)
+        ys, classes = _labels(path, ys)
     parts = [(arrays[x], ys[y]) for x, y in zip(keys[::2], keys[1::2], strict=True)]
-    classes = None if regression else _classes(ys[keys[1]])
+    if year == "Keras":
+        parts = _with_validation(path, parts[0], parts[1], len(parts[0][0]) // 6)
     if len(parts) == 2:
         return Dataset(parts[0], None, parts[1], name=path.stem, classes=classes)
     return Dataset(*parts, name=path.stem, classes=classes)
@@ -98,20 +122,42 @@ def _load_npz(path: Path) -> Dataset:
 
 _KNOWN_KEYS = {key for keys in _SCHEMES.values() for key in keys}
 
+Pair = tuple[Array, Array]
+
+
+def _with_validation(path: Path, train: Pair, test: Pair, valid: int) -> list[Pair]:
+    """Return three parts; the validation part is the last ``valid`` of the training examples."""
+    x, y = train
+    cut = len(x) - valid
+    if cut < 1:
+        raise ValueError(
+            f"{path}: expected more than {valid} training images, since the last {valid} become "
+            f"the validation part; got {len(x)}"
+        )
+    return [(x[:cut], y[:cut]), (x[cut:], y[cut:]), test]
+
 
 def _is_integral(y: Array) -> bool:
     if y.dtype.kind == "f":
         return bool(np.all(np.isfinite(y) & (y == np.round(y))))
-    return y.dtype.kind in "iu"
+    return y.dtype.kind in "iu" or (y.dtype.kind == "b" and y.ndim == 2)
 
 
-def _labels(path: Path, ys: dict[str, Array]) -> dict[str, Array]:
-    """Return the labels as integers from 0; the course's files count from 0 or from 1.
+def _labels(
+    path: Path, ys: dict[str, Array], base: int | None = None, classes: int | None = None
+) -> tuple[dict[str, Array], int | None]:
+    """Return the labels of all parts as integers, and the number of classes.
 
-    A label of 10^9 is an error of the file, and would need as many outputs of a model.
+    Labels (n,) or (n, 1) count from ``base`` in the file: by default from 1 if that is the least
+    label of all parts, else from 0; the classes end with the largest training label. Columns
+    (n, K) of 0 and 1 are K classes if every row of every part has a single 1 (one-hot), and are
+    returned as labels (n,); else they are K labels that do not exclude each other, and stay.
+
+    A label of 10^9 is an error of the file, and would need as many outputs of a model. Errors have
+    the numbers of the file.
     """
-    first = next(iter(ys.values()))
-    limit = max(MAX_CLASSES, first.size)
+    ys = {k: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for k, y in ys.items()}
+    first, train = next(iter(ys.items()))
     for key, y in ys.items():
         if not _is_integral(y):
             if y.dtype.kind == "f":
@@ -119,16 +165,40 @@ def _labels(path: Path, ys: dict[str, Array]) -> dict[str, Array]:
             else:
                 got = f"{y.item(0)!r} of dtype {y.dtype}" if y.size else f"dtype {y.dtype}"
             raise ValueError(f"{path}: expected integer labels in {key}, got {got}")
+        if y.ndim not in (1, 2) or (y.ndim == 2 and not ((y == 0) | (y == 1)).all()):
+            raise ValueError(
+                f"{path}: expected labels (n,), or columns of 0 and 1, in {key}, got an array "
+                f"{y.shape} of {y.dtype} up to {y.max(initial=0)}"
+            )
+        if y.shape[1:] != train.shape[1:]:
+            raise ValueError(
+                f"{path}: expected labels (n, ...) {train.shape[1:]} in {key} as in {first}, got "
+                f"an array {y.shape}"
+            )
+    if train.ndim == 2:
+        integers = {key: y.astype(np.int64) for key, y in ys.items()}
+        if any((y.sum(axis=1) != 1).any() for y in integers.values()):
+            return integers, None
+        return {key: y.argmax(axis=1) for key, y in integers.items()}, train.shape[1]
+    limit = max(MAX_CLASSES, len(train))
+    for key, y in ys.items():
         if y.size and (y.max() > limit or y.min() < -limit):
             worst = y.max() if y.max() > limit else y.min()
             raise ValueError(f"{path}: expected labels of at most {limit} in {key}, got {worst}")
-    base = 1 if first.size and first.min() == 1 else 0
-    return {key: y.astype(np.int64) - base for key, y in ys.items()}
-
-
-def _classes(y: Array) -> int:
-    """Return the number of classes: one more than the largest training label."""
-    return int(y.max(initial=0)) + 1
+    integers = {key: y.astype(np.int64) for key, y in ys.items()}
+    if not len(train):  # an error of the data set
+        return integers, None
+    if base is None:
+        base = int(min((y.min() for y in integers.values() if y.size), default=0) == 1)
+    classes = classes or int(integers[first].max(initial=base)) + 1 - base
+    for key, y in integers.items():
+        wrong = np.flatnonzero((y < base) | (y >= base + classes))
+        if len(wrong):
+            raise ValueError(
+                f"{path}: {key}: expected labels in {base}..{base + classes - 1}, got "
+                f"y[{wrong[0]}] = {y[wrong[0]]}"
+            )
+    return {key: y - base for key, y in integers.items()}, classes
 
 
 def _listed(names: list[str]) -> str:
@@ -136,16 +206,22 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") or "nothing"
 
 
-def _load_idx(folder: Path) -> Dataset:
+def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
+    """Read the IDX files of a folder: those that begin with ``prefix``, or the only ones."""
     names = sorted(p.name for p in folder.iterdir())
-    prefix = next(
-        (p for p in _PREFIXES if any(n.startswith(p + "train-images") for n in names)), None
-    )
-    if prefix is None:
+    known = [*(f"emnist-{split}-" for split in _EMNIST), ""]
+    found = [p for p in known if any(n.startswith(p + "train-images") for n in names)]
+    if prefix is None and not found:
         raise FileNotFoundError(
-            f"{folder}: no IDX files: expected [emnist-letters-]train-images-idx3-ubyte[.gz] "
+            f"{folder}: no IDX files: expected [emnist-SPLIT-]train-images-idx3-ubyte[.gz] "
             f"and the other three files; found {_listed(names)}"
         )
+    if prefix is None and len(found) > 1 and found[0] != "emnist-letters-":
+        raise ValueError(
+            f"{folder}: several data sets: {', '.join(p.strip('-') or 'MNIST' for p in found)}; "
+            "give the path of one of the files to say which"
+        )
+    prefix = found[0] if prefix is None else prefix
 
     def part(stem: str, dimensions: int) -> Array:
         for dash in ("-", "."):  # some copies have train-images.idx3-ubyte
@@ -154,28 +230,26 @@ def _load_idx(folder: Path) -> Dataset:
                 if name in names:
                     return read_idx(folder / name, dimensions)
         raise FileNotFoundError(
-            f"{folder}: missing {prefix}{stem}-idx{dimensions}-ubyte[.gz]; found {_listed(names)}"
+            f"{folder}: missing {prefix}{stem}-idx{dimensions}-ubyte[.gz]; found in this folder: "
+            f"{_listed(names)}"
         )
 
-    test = "test" if prefix else "t10k"
+    split = prefix.removeprefix("emnist-").strip("-")
+    test = "test" if split else "t10k"
     x, y = part("train-images", 3), part("train-labels", 1)
     x_test, y_test = part(f"{test}-images", 3), part(f"{test}-labels", 1)
     if len(x) != len(y):
         raise ValueError(f"{folder}: {len(x)} training images but {len(y)} labels")
-    cut = len(x) - (EMNIST_VALID if prefix else len(x) // 6)
-    if cut < 1:
-        raise ValueError(
-            f"{folder}: expected more than {EMNIST_VALID} training images, since the last "
-            f"{EMNIST_VALID} become the validation part; got {len(x)}"
-        )
-    labels = _labels(folder, {"training labels": y, "test labels": y_test})
-    y, y_test = labels["training labels"], labels["test labels"]
+    classes = _EMNIST.get(split)
+    keys = ("training labels", "test labels")
+    labels, classes = _labels(
+        folder, dict(zip(keys, (y, y_test), strict=True)), 0 if classes else None, classes
+    )
+    valid = EMNIST_VALID if split == "letters" else len(x_test) if split else len(x) // 6
     return Dataset(
-        (x[:cut], y[:cut]),
-        (x[cut:], y[cut:]),
-        (x_test, y_test),
+        *_with_validation(folder, (x, labels[keys[0]]), (x_test, labels[keys[1]]), valid),
         name=prefix.strip("-") or folder.resolve().name,
-        classes=_classes(y),
+        classes=classes,
         transposed=bool(prefix),
     )
 
