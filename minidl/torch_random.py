@@ -27,7 +27,8 @@ class TorchRandom(np.random.Generator):
     Parameters
     ----------
     seed : int
-        From 0 to 2^64 - 1. Only the lower 32 bits matter, as in PyTorch's generator.
+        From -2^63 to 2^64 - 1, as ``torch.manual_seed`` takes: a negative seed s is 2^64 + s.
+        Only the lower 32 bits matter, as in PyTorch's generator.
 
     Notes
     -----
@@ -46,13 +47,13 @@ class TorchRandom(np.random.Generator):
     """
 
     def __init__(self, seed: int) -> None:
-        if check_int("TorchRandom", "seed", seed, low=0) >= 2**64:
+        if check_int("TorchRandom", "seed", seed, low=-(2**63)) >= 2**64:
             raise ValueError(f"TorchRandom: expected seed to be below 2**64, got {seed}")
         self.seed = int(seed)
         key = [self.seed % 2**32]
         for i in range(1, 624):
             key.append((1812433253 * (key[-1] ^ key[-1] >> 30) + i) % 2**32)
-        bits = np.random.MT19937(self.seed)  # spawn() derives its streams from this seed
+        bits = np.random.MT19937(self.seed % 2**64)  # spawn() derives its streams from this seed
         bits.state = {
             "bit_generator": "MT19937",
             "state": {"key": np.array(key, np.uint32), "pos": 624},

@@ -1,6 +1,7 @@
 """The lock-step comparison with PyTorch: agreement, the report, errors."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -25,6 +26,7 @@ from minidl import (
     sparsemax,
 )
 from minidl.catalogue import LAYERS, LOSSES, MAPS
+from minidl.online.tails import KERNELS
 from minidl.parity import (
     ParityReport,
     compare,
@@ -36,7 +38,14 @@ from minidl.parity import (
 from minidl.parity.__main__ import main
 from minidl.parity.losses import criterion
 from minidl.parity.simplex import formula
-from minidl.parity.standard import DEPTHS, OPTIMIZERS, standard_set
+from minidl.parity.standard import (
+    DEPTHS,
+    OPTIMIZERS,
+    OnlineCase,
+    ParityCase,
+    RandomCase,
+    standard_set,
+)
 from minidl.parity.training import one_thread
 
 
@@ -210,6 +219,11 @@ def test_the_standard_set_has_everything():
     cases = standard_set()
     names = [case.name for case in cases]
     assert len(set(names)) == len(names)
+    assert {type(case) for case in cases} == {ParityCase, OnlineCase, RandomCase}
+    online = [case for case in cases if isinstance(case, OnlineCase)]
+    assert {type(case.loss) for case in online} >= {*KERNELS, SquaredError}  # a kernel, and none
+    assert any(case.l1 for case in online)
+    assert any(case.optimizer[1].get("weight_decay") for case in online)
     assert set(names) >= {*LAYERS, *LOSSES}  # tests/testing/test_catalogue.py: all that there are
     maps = {
         type(layer.map)
@@ -262,7 +276,26 @@ def test_float32(capsys, monkeypatch, tmp_path):
     assert not failed, out
     for case in json.loads(file.read_text())["cases"]:
         assert case["dtype"] == "float32"
-        assert case["relative"]["gradient"][0] < 1e-5
+        kind = "gradient" if "gradient" in case["relative"] else "parameter"
+        assert case["relative"][kind][0] < 1e-5
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress_and_the_time_left(capsys, monkeypatch, terminal):
+    """A bar on a terminal; elsewhere whole lines, one a minute: here the first and the last."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    monkeypatch.setattr("minidl.parity.standard.standard_set", lambda: standard_set()[-1:])
+    monkeypatch.setattr(sys, "argv", ["minidl.parity", "--steps", "3"])
+    main()
+    shown = capsys.readouterr().err
+    if terminal:
+        assert shown.startswith("\rcomparing:   0%|")
+        assert " 0/3 [" in shown
+        assert "\n" not in shown
+    else:
+        first, last = (line for line in shown.replace("\r", "\n").split("\n") if line.strip())
+        assert first == "comparing: 0 of 3 steps, 00:00 passed, ? left"
+        assert re.fullmatch(r"TorchRandom: 3 of 3 steps, \d\d:\d\d passed, 00:00 left", last)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +341,48 @@ def test_fit_gives_the_same_history_as_ours():
     assert history.best.epoch < 9
     np.testing.assert_array_equal(best.theta, history.best_snapshot.theta)
     assert optimizer.steps == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", ["uint8", "int64", "float32", "float64", ">f4"])
+def test_fit_takes_every_dtype(dtype, rows):
+    """Of the model and of the data: the model's counts, as in our own fit."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 200, (60, 6)).astype(rows), rng.integers(4, size=60)
+    data = minidl.Dataset((x[:40], y[:40]), (x[40:], y[40:]))
+    models = [Sequential(minidl.BatchNorm(6), Linear(6, 8), Tanh(), Dropout(0.3), Linear(8, 4), rng=0, dtype=dtype) for _ in range(2)]  # fmt: skip
+    histories = [
+        run(m, data, CrossEntropy(), SGD(m, 0.1), epochs=3, batch_size=16, rng=1)
+        for run, m in zip((minidl.fit, fit), models, strict=True)
+    ]
+    bound = {"float32": 1e-5, "float64": 1e-13}[dtype]
+    assert models[1].dtype == models[1].theta.dtype == dtype
+    np.testing.assert_allclose(models[1].theta, models[0].theta, atol=bound)
+    for name in ("train_loss", "valid_loss"):
+        np.testing.assert_allclose(*[h.column(name) for h in histories], rtol=10 * bound)
+    theirs = torch_counterparts(models[0], CrossEntropy(), SGD(models[0], 0.1))[0]
+    assert theirs.dtype == minidl.outputs(theirs, data.valid.x).dtype == dtype
+    np.testing.assert_allclose(
+        minidl.outputs(theirs, x), minidl.outputs(models[0], x), atol=100 * bound
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_fit_takes_every_loss_and_weights(name, dtype):
+    entry, rng = LOSSES[name], np.random.default_rng(0)
+    x, z = rng.normal(size=(60, 6)), rng.normal(size=(60, entry.outputs or 4))
+    y, w = entry.targets(rng, z), rng.uniform(0.5, 2, 60)
+    for weight, batch_size in (((), 16), ((w,), 40)):
+        data = minidl.Dataset(*[(x[s], y[s], *[v[s] for v in weight]) for s in (slice(40), slice(40, 60))])  # fmt: skip
+        models = [Sequential(Linear(6, 8), Tanh(), Linear(8, z.shape[1]), rng=0, dtype=dtype) for _ in range(2)]  # fmt: skip
+        histories = [
+            run(m, data, entry.loss, SGD(m, 0.002), epochs=3, batch_size=batch_size, rng=1)
+            for run, m in zip((minidl.fit, fit), models, strict=True)
+        ]
+        bound = {"float32": 1e-6, "float64": 1e-14}[dtype]
+        np.testing.assert_allclose(models[1].theta, models[0].theta, rtol=0, atol=10 * bound)
+        np.testing.assert_allclose(*[h.column("train_loss") for h in histories], rtol=100 * bound)
 
 
 def test_the_counterpart_cannot_be_written_to():

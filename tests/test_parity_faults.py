@@ -9,6 +9,7 @@ from minidl import (
     SGD,
     Adam,
     AdamW,
+    CrossEntropy,
     Dropout,
     LayerNorm,
     Linear,
@@ -17,10 +18,12 @@ from minidl import (
     Residual,
     Sigmoid,
     Tanh,
+    TorchRandom,
     losses,
     schedules,
     simplex,
 )
+from minidl.online import blocks, kernels, tails
 from minidl.parity.__main__ import main
 
 
@@ -176,6 +179,21 @@ def warm_up_from_zero(self, t):
     return (self.lr(t) if callable(self.lr) else self.lr) * min(1.0, t / self.steps)
 
 
+def threshold_by_half(weights, by):
+    threshold(weights, by / 2)
+
+
+def softmax_with_twice_the_rate(z, g, lr):
+    return softmax_kernel(z, g, 2 * lr)
+
+
+def uniform_rounded_twice(self, low=0.0, high=1.0, size=None):
+    lo, width = np.float32(low), np.float32(high) - np.float32(low)
+    share = ((self._raw(int(np.prod(size))) & 0xFFFFFF) * 2.0**-24).astype(np.float32)
+    return (share * width + lo).astype(float).reshape(size)
+
+
+threshold, softmax_kernel = blocks.soft_threshold, kernels.softmax
 prepare_adam, update_sgd = Adam._prepare, SGD._update
 one_cycle, quantile = schedules.OneCycle.__call__, losses.Quantile.per_example
 forward_dropout, forward_linear, forward_layer_norm = (
@@ -211,6 +229,10 @@ FAULTS = [
     (Optimizer, "_clip", clip_without_the_minimum, "depth 9, SGD(lr=0.1, clip_norm=100.0)", "gradient of 18.bias", 1, "Adam"),
     (Optimizer, "_clip", clip_to_a_largest_entry, "depth 1, SGD(lr=0.1, clip_norm=0.1)", "gradient of 2.bias", 1, "Adam("),
     (schedules.OneCycle, "__call__", one_cycle_off_by_one, "depth 1, AdamW(lr=OneCycle(lr=0.01, steps=100, pct_start=0.2), clip_norm=0.05)", "parameter of 2.bias", 1, "Adam("),
+    (blocks, "soft_threshold", threshold_by_half, "fit_online, linear, l1", "loss", 1, "depth"),
+    (tails.KERNELS, CrossEntropy, softmax_with_twice_the_rate, "fit_online, linear", "loss", 1, "depth"),
+    (TorchRandom, "permutation", TorchRandom.randperm, "TorchRandom", "order", 1, "depth"),
+    (TorchRandom, "uniform", uniform_rounded_twice, "TorchRandom", "parameter of 4.weight", 1, "fit_online"),
     (schedules.WarmUp, "__call__", warm_up_from_zero, "depth 1, SGD(lr=WarmUp(lr=0.05, steps=10), momentum=0.9)", "parameter of 2.bias", 1, "AdamW"),
 ]  # fmt: skip
 
@@ -221,7 +243,8 @@ def test_nothing_fails_as_it_is(capsys, monkeypatch):
 
 @pytest.mark.parametrize(("owner", "name", "fault", "case", "quantity", "step", "spared"), FAULTS, ids=lambda value: getattr(value, "__name__", ""))  # fmt: skip
 def test_a_planted_fault(owner, name, fault, case, quantity, step, spared, capsys, monkeypatch):
-    monkeypatch.setattr(owner, name, fault)
+    plant = monkeypatch.setitem if isinstance(owner, dict) else monkeypatch.setattr
+    plant(owner, name, fault)
     found = failures(capsys, monkeypatch, steps=max(step, 2))
     assert found[case].startswith(
         f"{quantity} passes the tolerance at step {step}: relative difference"

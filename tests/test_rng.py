@@ -24,7 +24,11 @@ SEEDS = [
     2**32 + 42,
     2**63,
     2**64 - 1,
-    *range(100, 140),
+    -1,
+    -42,
+    -(2**32),
+    -(2**63),
+    *range(100, 138),
 ]
 SHAPES = [
     (1, 1), (1, 7), (7, 1), (2, 3), (3, 2), (5, 5), (13, 17), (16, 16), (31, 1), (64, 10),
@@ -175,8 +179,11 @@ def test_spawned_streams_are_independent():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TorchRandom(-1), "TorchRandom: expected seed to be a whole number >= 0, got -1"),
-        (lambda: TorchRandom(0.5), "seed to be a whole number >= 0, got 0.5"),
+        (
+            lambda: TorchRandom(-(2**63) - 1),
+            f"TorchRandom: expected seed to be a whole number >= {-(2**63)}, got {-(2**63) - 1}",
+        ),
+        (lambda: TorchRandom(0.5), "seed to be a whole number >= .*, got 0.5"),
         (lambda: TorchRandom(True), "got True"),
         (lambda: TorchRandom(2**64), r"seed to be below 2\*\*64"),
         (lambda: TorchRandom(0).randperm(-1), "n to be a whole number >= 0, got -1"),

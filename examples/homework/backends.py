@@ -99,7 +99,7 @@ def print_parity(pairs: Sequence[tuple[History, History]]) -> None:
 def _seed_like(text: str) -> str:
     """Parse ``torch:`` and a seed; an argparse type."""
     library, _, seed = text.partition(":")
-    if library != "torch" or not seed.isdecimal():
+    if library != "torch" or not seed.removeprefix("-").isdecimal():
         raise argparse.ArgumentTypeError(f"expected torch:SEED, as torch:42, got {text!r}")
     try:
         TorchRandom(int(seed))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minidl.cli import Parser, int_argument, run_main
 from minidl.files import as_path, to_json, write_text
@@ -33,9 +33,11 @@ def main() -> None:
     from minidl.parity.standard import standard_set  # these import torch
     from minidl.parity.training import one_thread
 
-    bar = require("tqdm", "examples").tqdm(standard_set(), unit="case", leave=False)
-    with one_thread():
-        runs: Runs = [(case, case.run(args.steps, args.dtype)) for case in bar]
+    cases, runs = standard_set(), Runs()
+    with one_thread(), _bar(len(cases) * args.steps) as bar:
+        for case in cases:
+            bar.set_description_str(case.name, refresh=False)
+            runs.append((case, case.run(args.steps, args.dtype, bar.update)))
     failed = [report for _, report in runs if not report]
     _table(runs).show()
     _print_growth(runs)
@@ -51,19 +53,28 @@ def main() -> None:
         sys.exit(1)
 
 
+def _bar(total: int) -> Any:
+    """Return a bar over all steps with the time left; on no terminal, a line once a minute."""
+    text = "{desc}: {n_fmt} of {total_fmt} steps, {elapsed} passed, {remaining} left\n"
+    lines = {"mininterval": 60, "maxinterval": 60, "bar_format": text}
+    options = {"leave": False} if sys.stderr.isatty() else lines
+    tqdm = require("tqdm", "examples").tqdm
+    return tqdm(total=total, desc="comparing", unit="step", **options)
+
+
 def _table(runs: Runs) -> Table:
     """Tabulate the largest relative difference of each kind of quantity, case by case."""
     report = runs[0][1]
     title = (
         f"Largest relative differences from PyTorch, {report.dtype}, {len(report.relative)} steps"
     )
-    kinds = ("logits", "loss", "dlogits", "gradient", "moments", "parameter")
+    kinds = ("order", "logits", "loss", "dlogits", "gradient", "moments", "parameter")
     table = Table(["case", *kinds, "beyond the tolerance from"], title)
     for _, report in runs:
         moments = [report.of(kind).max() for kind in report.kinds if kind not in kinds]
         worst = {kind: report.of(kind).max() for kind in report.kinds}
         worst["moments"] = max(moments, default=None)
-        cells = ["-" if worst[k] is None else f"{worst[k]:.0e}" for k in kinds]
+        cells = ["-" if worst.get(k) is None else f"{worst[k]:.0e}" for k in kinds]
         first = report.first
         table.add(report.title, *cells, f"step {first[0]}, {first[1]}" if first else None)
     return table

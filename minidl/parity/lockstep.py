@@ -55,30 +55,50 @@ def compare(
     model = model.copy(dtype)
     ours = model, loss, optimizer.copy(model)
     theirs = torch_counterparts(*ours)
-    parameters = list(model.named_parameters())
-    starts = np.cumsum([0] + [p.size for _, p in parameters])[:-1]
-    quantities: list[str] = []
-    steps: list[Array] = []
+    differences = Differences(model)
     for x, y in batches:
         x, y = np.asarray(x, model.dtype), np.asarray(y)
-        here, there = _step(*ours, x, y), _step(*theirs, x, y)
-        quantities, columns = [], []
+        differences.add(_step(*ours, x, y), _step(*theirs, x, y))
+    return differences.report(title, tolerance)
+
+
+class Differences:
+    """The differences between two runs of a model, collected step by step."""
+
+    def __init__(self, model: Layer) -> None:
+        parameters = list(model.named_parameters())
+        self.dtype = str(model.dtype)
+        self.quantities: list[str] = []
+        self._names = [name for name, _ in reversed(parameters)]
+        self._starts = np.cumsum([0] + [p.size for _, p in parameters])[:-1]
+        self._steps: list[Array] = []
+
+    def add(self, here: dict[str, Array], there: dict[str, Array]) -> None:
+        """Compare the results of one step, by kind, in the order of causes.
+
+        A kind that is not in ``WHOLE`` has one entry for each entry of ``theta`` of the model.
+        """
+        self.quantities, columns = [], []
         for kind, value in here.items():
-            if kind in _NOT_PER_PARAMETER:
-                quantities.append(kind)
+            if kind in WHOLE:
+                self.quantities.append(kind)
                 columns.append(_differences(value, there[kind], np.array([0])))
             else:
-                quantities += [f"{kind} of {name}" for name, _ in reversed(parameters)]
-                columns.append(_differences(value, there[kind], starts)[:, ::-1])
-        steps.append(np.hstack(columns))
-    if not steps:
-        raise ValueError("compare: expected at least one batch")
-    absolute, relative = np.stack(steps, axis=1)
-    allowed = tolerance or default_tolerance(str(model.dtype))
-    return ParityReport(title, str(model.dtype), quantities, absolute, relative, allowed)
+                self.quantities += [f"{kind} of {name}" for name in self._names]
+                columns.append(_differences(value, there[kind], self._starts)[:, ::-1])
+        self._steps.append(np.hstack(columns))
+
+    def report(self, title: str, tolerance: Tolerance | None = None) -> ParityReport:
+        """Return the report of all steps."""
+        if not self._steps:
+            raise ValueError("compare: expected at least one batch")
+        absolute, relative = np.stack(self._steps, axis=1)
+        allowed = tolerance or default_tolerance(self.dtype)
+        return ParityReport(title, self.dtype, self.quantities, absolute, relative, allowed)
 
 
-_NOT_PER_PARAMETER = ("logits", "buffers", "loss", "dlogits")
+WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
+"""The kinds of results that do not consist of one piece for each parameter."""
 
 
 def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:

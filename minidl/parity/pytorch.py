@@ -61,6 +61,7 @@ class TorchModel(Layer):
         self.module = to_torch(model, same_masks=True)
         self._transposed = transposed(model)
         self._shapes = {name: p.shape for name, p in model.named_parameters()}
+        self._dtype = model.dtype
         self._name = f"TorchModel({model!r})"
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
@@ -76,6 +77,11 @@ class TorchModel(Layer):
     def __call__(self, x: Array) -> Array:
         with torch.no_grad():
             return self.forward(x)[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the model that was converted: ``fit`` and ``outputs`` convert rows to it."""
+        return self._dtype
 
     @property
     def theta(self) -> Array:

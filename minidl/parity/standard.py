@@ -1,4 +1,4 @@
-"""The standard set: every layer and loss of the catalogue and every optimizer option.
+"""The standard set: every layer and loss, every optimizer option, ``fit_online``, ``TorchRandom``.
 
 The deep networks have Tanh: a ReLU whose input is within rounding of 0 may be on in one library
 and off in the other, and from then on two runs differ by more than rounding. In float32
@@ -13,19 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from minidl.activations import GELU, Simplex, Tanh
+from minidl.activations import GELU, ReLU, Simplex, Tanh
 from minidl.catalogue import LAYERS, LOSSES, MakeLayer, Targets
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Linear
-from minidl.losses import CrossEntropy, Loss
+from minidl.losses import CrossEntropy, Loss, Perceptron, SquaredError
 from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.parity.lockstep import compare
+from minidl.parity.online import compare_online
+from minidl.parity.random import compare_random
 from minidl.parity.report import ParityReport
 from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
 from minidl.typing import Array
 
 FEATURES, WIDTH, CLASSES = 20, 32, 5
 EXAMPLES, BATCH = 256, 16
+ONLINE_EXAMPLES, ONLINE_BLOCK = 6, 4  # the last block of an epoch is shorter
 DEPTHS = (1, 3, 9)
 
 OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
@@ -53,6 +56,9 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (AdamW, {"lr": 1e-3, "eps": 1e-3, "weight_decay": 0.1, "decay_biases": False}),
     (AdamW, {"lr": OneCycle(1e-2, steps=100, pct_start=0.2), "clip_norm": 0.05}),
 ]
+
+
+Tick = Callable[[], object]
 
 
 def learnable_classes(rng: np.random.Generator, logits: Array) -> Array:
@@ -84,23 +90,68 @@ class ParityCase:
     optimizer: tuple[type[Any], dict[str, Any]] = (SGD, {"lr": 0.02, "momentum": 0.9})
     depth: int | None = None
 
-    def run(self, steps: int, dtype: str) -> ParityReport:
-        """Train the network in both libraries."""
+    def run(self, steps: int, dtype: str, tick: Tick = lambda: None) -> ParityReport:
+        """Train the network in both libraries; ``tick`` is called at each step."""
         kind, options = self.optimizer
         model = Sequential(*self.layers(), rng=0, dtype=dtype)
         optimizer: Optimizer = kind(model, **options)
-        batches = self.batches(steps)
+        batches = self.batches(steps, tick)
         return compare(model, self.loss, optimizer, batches, dtype=dtype, title=self.name)
 
-    def batches(self, steps: int) -> Iterator[tuple[Array, Array]]:
-        """Yield batches of random examples with their targets."""
-        rng = np.random.default_rng(1)
+    def examples(self, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Draw examples with their targets."""
         x = rng.uniform(size=(EXAMPLES, FEATURES))
         linear = (x - 0.5) @ rng.normal(size=(FEATURES, CLASSES))
-        y = self.targets(rng, linear)
+        return x, self.targets(rng, linear)
+
+    def batches(self, steps: int, tick: Tick) -> Iterator[tuple[Array, Array]]:
+        """Yield batches of random examples with their targets."""
+        rng = np.random.default_rng(1)
+        x, y = self.examples(rng)
         for _ in range(steps):
             rows = rng.integers(EXAMPLES, size=BATCH)
             yield x[rows], y[rows]
+            tick()
+
+
+@dataclass(frozen=True)
+class OnlineCase(ParityCase):
+    """A network that ``fit_online`` trains in blocks, and PyTorch one example at a time.
+
+    One step is one epoch of a few examples. ``optimizer`` is the SGD that ``fit_online`` computes.
+
+    Attributes
+    ----------
+    l1 : float
+        The L1 penalty of ``fit_online``.
+    """
+
+    l1: float = 0.0
+
+    def run(self, steps: int, dtype: str, tick: Tick = lambda: None) -> ParityReport:
+        """Train the network in both libraries; ``tick`` is called at each step."""
+        model = Sequential(*self.layers(), rng=0, dtype=dtype)
+        x, y = self.examples(np.random.default_rng(1))
+        return compare_online(
+            model,
+            self.loss,
+            (x[:ONLINE_EXAMPLES], y[:ONLINE_EXAMPLES]),
+            **self.optimizer[1],
+            l1=self.l1,
+            epochs=steps,
+            block_size=ONLINE_BLOCK,
+            title=self.name,
+            tick=tick,
+        )
+
+
+@dataclass(frozen=True)
+class RandomCase(ParityCase):
+    """``TorchRandom`` beside PyTorch: initial weights and batch orders, equal to the last bit."""
+
+    def run(self, steps: int, dtype: str, tick: Tick = lambda: None) -> ParityReport:
+        """Draw from another seed at each step; ``tick`` is called at each step."""
+        return compare_random(self.layers, steps, dtype=dtype, title=self.name, tick=tick)
 
 
 def standard_set() -> list[ParityCase]:
@@ -128,7 +179,37 @@ def standard_set() -> list[ParityCase]:
         )
         for name, entry in LOSSES.items()
     ]
-    return depths + layers + losses
+    return [*depths, *layers, *losses, *_online_cases(), RandomCase("TorchRandom", _deep(2))]
+
+
+def _online_cases() -> list[ParityCase]:
+    """Return cases of ``fit_online``: its kernels, any layers, both penalties."""
+
+    def linear() -> list[Layer]:
+        return [Linear(FEATURES, CLASSES)]
+
+    def relu() -> list[Layer]:
+        return [Linear(FEATURES, WIDTH), ReLU(), Linear(WIDTH, CLASSES)]
+
+    def dropped() -> list[Layer]:
+        return [Linear(FEATURES, WIDTH), Tanh(), Dropout(0.3), Linear(WIDTH, CLASSES)]
+
+    sgd = (SGD, {"lr": 0.05})
+    decayed = (SGD, {"lr": 0.05, "weight_decay": 0.01})
+    return [
+        OnlineCase("fit_online, linear", linear, optimizer=decayed),
+        OnlineCase("fit_online, linear, l1", linear, optimizer=sgd, l1=0.001),
+        OnlineCase("fit_online, Perceptron", linear, Perceptron(), optimizer=sgd),
+        OnlineCase("fit_online, ReLU", relu, optimizer=decayed),
+        OnlineCase("fit_online, Tanh and Dropout", dropped, optimizer=decayed),
+        OnlineCase(
+            "fit_online, SquaredError",
+            dropped,
+            SquaredError(),
+            LOSSES["SquaredError"].targets,
+            (SGD, {"lr": 0.01}),
+        ),
+    ]
 
 
 def _deep(depth: int, *, modern: bool = False) -> Callable[[], list[Layer]]:
