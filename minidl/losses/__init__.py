@@ -20,7 +20,9 @@ loss                      targets                               figure of succes
 ``Quantile(q)``           numbers (n, d)                        the value itself
 ========================  ====================================  ==========================
 
-Where an example has one output, its targets may be (n,). Labels are integers ``0..K-1`` of any
+``loss.predict(outputs)`` gives classes, signs, labels 0 and 1, or numbers, as the targets are, and
+``loss.probabilities(outputs)`` probabilities where there are any. Where an example has one output,
+its targets may be (n,). Labels are integers ``0..K-1`` of any
 dtype and byte order; ``Dataset.from_labels`` numbers others. Other targets are refused by name.
 
 For the losses of several classes, a row whose largest logit is not finite (only ``-inf``, or
