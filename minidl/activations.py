@@ -39,6 +39,8 @@ class Tanh(Layer):
 class Sigmoid(Layer):
     """forward: ``y = 1 / (1 + exp(-x))``; backward: ``dx = dy y (1 - y)``."""
 
+    gives_probabilities = True
+
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         y = sigmoid(x)
         return y, lambda dy: dy * (y * (1 - y))
@@ -177,6 +179,8 @@ class Simplex(Layer):
     axis : int
         The axis of the classes.
     """
+
+    gives_probabilities = True
 
     def __init__(self, map: SimplexMap, axis: int = -1) -> None:
         self.map, self.axis = map, axis

@@ -7,13 +7,15 @@ has the agreed form, so that an error names that code and not the next layer.
 from __future__ import annotations
 
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from minidl.layer import Layer, Sequential
+from minidl.layer import Layer, Sequential, last_layer
 from minidl.parameter import is_layer, named_layers
 from minidl.state import check_buffers
 from minidl.typing import Array, Backward
@@ -145,6 +147,29 @@ def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Arra
             f"{describe(dlogits)}"
         )
     return value, dlogits
+
+
+def check_weighted_mean(loss: Any, value: float, logits: Array, y: Array, weight: Array) -> None:
+    """Raise ValueError unless a loss, whose value is given, divides by the sum of the weights."""
+    twice, _ = loss(logits, y, 2 * weight)
+    if not math.isclose(twice, value, rel_tol=1e-3) and math.isfinite(value):
+        raise ValueError(
+            f"{_short(loss)}: expected the weighted mean, sum_i w_i l_i / sum_i w_i, which stays "
+            f"the same when all weights are doubled, got {value:g} and {twice:g}; a loss that sums "
+            'has the attribute reduction = "sum"'
+        )
+
+
+def name_probabilities(owner: str, model: object, loss: object, stacklevel: int) -> None:
+    """Warn if a model ends with a layer that gives probabilities, and the loss expects logits."""
+    last = last_layer(model)
+    if getattr(last, "gives_probabilities", False) and getattr(loss, "expects_logits", False):
+        warnings.warn(
+            f"{owner}: the model ends with {last!r}, which gives probabilities, but {loss!r} "
+            "expects logits; leave that layer out: minidl.probabilities(model, x, loss) gives the "
+            "probabilities",
+            stacklevel=stacklevel,
+        )
 
 
 def describe(value: object) -> str:

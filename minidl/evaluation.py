@@ -8,10 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minidl.activations import Sigmoid, Simplex
 from minidl.contract import checked_loss, describe
 from minidl.data.split import Part, Split, as_rows, as_split
-from minidl.layer import Layer, Sequential
+from minidl.layer import Layer, last_layer
 from minidl.losses import CrossEntropy, Loss
 from minidl.losses.base import probabilities as probabilities_of
 from minidl.losses.targets import shaped_targets
@@ -62,8 +61,7 @@ def probabilities(model: Layer, x: Array | Split, loss: Loss | None = None) -> A
         If the loss has no probabilities, as ``SquaredError``; without a loss for one output, which
         may be a number or a logit.
     """
-    last = model[-1] if isinstance(model, Sequential) and model.layers else model
-    if loss is None and isinstance(last, (Simplex, Sigmoid)):
+    if loss is None and getattr(last_layer(model), "gives_probabilities", False):
         return outputs(model, x)
     z = outputs(model, x)
     return probabilities_of(known_loss("probabilities", loss, z), z)

@@ -63,6 +63,10 @@ class Layer(ABC):
     gradients, does not compute ``dx``, and returns None. Training uses it on the first layer.
     It belongs to a ``forward``: a subclass with its own ``forward`` does not inherit it."""
 
+    gives_probabilities: ClassVar[bool] = False
+    """Whether the outputs are probabilities, as those of ``Softmax``. It belongs to a ``forward``,
+    as ``skips_input_grad`` does."""
+
     trained_on: tuple[bool, float] | None = None
     """Whether ``fit`` trained the model on uint8 pixels, and the factor of its rows."""
 
@@ -87,12 +91,10 @@ class Layer(ABC):
     def __init_subclass__(cls) -> None:
         if "forward" in vars(cls):
             cls.forward = quiet_passes(cls.forward)  # type: ignore[method-assign]
-        for base in cls.__mro__:
-            if "skips_input_grad" in vars(base):
-                return
-            if "forward" in vars(base):
-                cls.skips_input_grad = False
-                return
+        for flag in ("skips_input_grad", "gives_probabilities"):
+            first = next(b for b in cls.__mro__ if flag in vars(b) or "forward" in vars(b))
+            if flag not in vars(first):
+                setattr(cls, flag, False)
 
     @abstractmethod
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
@@ -367,3 +369,17 @@ class Sequential(Layer):
 
     def _repr_html_(self) -> str:
         return summary.html(self)
+
+
+def last_layer(model: object) -> object:
+    """Return the layer that gives the outputs of a model: the last one, at any depth."""
+    return [model, *_in_order(model)][-1]
+
+
+def _in_order(model: object) -> Iterator[object]:
+    """Yield the layers of nested ``Sequential`` one after another."""
+    if isinstance(model, Sequential) and type(model).forward is Sequential.forward:
+        for layer in model.layers:
+            yield from _in_order(layer)
+    else:
+        yield model

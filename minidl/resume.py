@@ -89,7 +89,7 @@ class RunState:
         ``ended`` says that no further epoch will be trained.
         """
         self.ended = ended
-        self._moments = [_Moment(run) for run in self.runs if isinstance(run.optimizer, Optimizer)]
+        self._moments = [_Moment(run) for run in self.runs]
         self._order = _order_state(self.rng)
         self._states = [copy.deepcopy(part.state()) for part in self.parts]
         epoch = self._epoch
@@ -168,7 +168,9 @@ class _Moment:
     def __init__(self, run: Run) -> None:
         self.run, self.records = run, len(run.history)
         self.model = run.model.snapshot()
-        self.optimizer, self.lr = run.optimizer.state_dict(), run.optimizer.lr
+        self.optimizer: dict[str, Any] | None = None  # an object of another kind keeps its state
+        if isinstance(run.optimizer, Optimizer):
+            self.optimizer, self.lr = run.optimizer.state_dict(), run.optimizer.lr
         self.streams = [rng.bit_generator.state for rng in random_streams(run.model)]
 
     def rewind(self) -> bool:
@@ -176,8 +178,9 @@ class _Moment:
         if len(self.run.history) != self.records:
             return False
         self.run.model.restore(self.model)
-        self.run.optimizer.load_state_dict(self.optimizer)
-        self.run.optimizer.lr = self.lr
+        if self.optimizer is not None:
+            self.run.optimizer.load_state_dict(self.optimizer)
+            self.run.optimizer.lr = self.lr
         for rng, state in zip(random_streams(self.run.model), self.streams, strict=True):
             rng.bit_generator.state = state
         return True

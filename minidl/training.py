@@ -8,12 +8,18 @@ import functools
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from minidl.callbacks import Callback, Run
-from minidl.contract import check_model, checked, checked_loss
+from minidl.contract import (
+    check_model,
+    check_weighted_mean,
+    checked,
+    checked_loss,
+    name_probabilities,
+)
 from minidl.data.dataset import Dataset
 from minidl.data.split import Split
 from minidl.evaluation import measure
@@ -26,15 +32,17 @@ from minidl.optim import Optimizer
 from minidl.parameter import infer
 from minidl.resume import RunState, run_settings
 from minidl.rng import as_generator
-from minidl.special import quiet
+from minidl.special import quiet, quietly
+from minidl.state import named_buffers
 from minidl.typing import Array, Rng
-from minidl.validation import check_int, did_you_mean
+from minidl.validation import check_float, check_int, did_you_mean
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss is NaN or infinite.
+    """A loss is NaN or infinite, or after an epoch a parameter is.
 
-    The message names the epoch, the step and the first layer whose output is not finite.
+    The message names the epoch, the step and the first layer whose output is not finite; or the
+    epoch and the first parameter.
     """
 
 
@@ -57,6 +65,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     every: int = 1,
     resume: bool = False,
+    mean_weight: float | None = None,
 ) -> History:
     """Train a model.
 
@@ -64,7 +73,8 @@ def fit(
     ----------
     model : Layer
     dataset : Dataset
-        Its targets are whatever the loss takes. Weights of examples are passed to the loss.
+        Its targets are whatever the loss takes. Weights of examples have their full effect at
+        every batch size (see ``Objective``); examples of weight 0 are left out.
     loss : Loss
     optimizer : Optimizer
         Made for this model.
@@ -108,12 +118,21 @@ def fit(
         Whether to go on from the file ``checkpoint``, with the same bits as a run that was not
         stopped; without a file the run begins. More epochs may be asked for; a run that a callback
         has ended gets no further ones. Records in ``history`` are replaced by those of the file.
+    mean_weight : float, optional
+        The weight with which an example counts once; by default the mean weight of the training
+        part. For a part of a longer stream of examples it is that of the stream.
+
+    Warns
+    -----
+    UserWarning
+        If the model ends with a layer that gives probabilities, as ``Softmax``, and the loss
+        expects logits.
 
     Notes
     -----
-    An epoch that does not end (Ctrl-C, a loss that is not finite, another error) leaves nothing
-    behind: the model, its random streams, the optimizer and ``rng`` are set back to its start, so
-    that another call with the same ``history`` goes on from there.
+    An epoch that does not end (Ctrl-C, a loss or a parameter that is not finite, another error)
+    leaves nothing behind: the model, its random streams, the optimizer and ``rng`` are set back to
+    its start, so that another call with the same ``history`` goes on from there.
 
     Returns
     -------
@@ -124,7 +143,8 @@ def fit(
     ------
     NonFiniteLossError
         When the loss of a batch is NaN or infinite; names the epoch, the step and the first layer
-        whose output is not finite.
+        whose output is not finite. When a parameter or a buffer is NaN or infinite after the last
+        step of an epoch; names the epoch and the parameter.
     TypeError, ValueError
         For wrong arguments; for targets that the loss does not take; for a layer or loss that
         does not keep its contract. Names the part of the data, the layer or the loss.
@@ -132,20 +152,24 @@ def fit(
         For a file to resume from that is damaged or of a run with other settings; names the first.
     """
     callbacks = check_arguments("fit", model, dataset, loss, optimizer, callbacks)
+    name_probabilities("fit", model, loss, stacklevel=3)
     epochs = check_int("fit", "epochs", epochs, low=0)
     batch_size = check_int("fit", "batch_size", batch_size)
     history = History() if history is None else history
-    train, batches = dataset.train, -(-len(dataset.train) // batch_size)
+    train, batches = dataset.train, -(-len(dataset.train.counted) // batch_size)
+    objective = Objective(loss, train, batch_size, mean_weight)
     run = Run(model, optimizer, history, epochs, batches)
     settings = functools.partial(
-        run_settings, dataset, loss, batch_size=batch_size, evaluate_train=evaluate_train
-    )
+        run_settings, dataset, loss, batch_size=batch_size, evaluate_train=evaluate_train,
+        mean_weight=mean_weight,
+    )  # fmt: skip
     state = RunState("fit", [run], rng, callbacks, checkpoint, every, resume, settings)
     on_gradient = [c for c in callbacks if type(c).on_gradient is not Callback.on_gradient]
     on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
     with training(model, dataset), quiet():
         record = Recorder(run, dataset, loss, evaluate_train, metrics, restore_best)
         record.follow(monitor, mode)
+        known = not_finite(model)
         for callback in callbacks:
             callback.on_start(run)
         try:
@@ -158,10 +182,10 @@ def fit(
                 order = epoch_rng(rng, epoch)
                 for step, (x, *y) in enumerate(train.batches(batch_size, order, model.dtype)):
                     if first:
-                        value, first = first_step(model, loss, x, *y), False
+                        value, first = first_step(model, objective, x, *y), False
                     else:
                         logits, backward = model.forward(x, train=True)
-                        value, dlogits = loss(logits, *y)
+                        value, dlogits = objective(logits, *y)
                         if math.isfinite(value):
                             write_gradients(model, backward, dlogits)
                     if not math.isfinite(value):
@@ -169,10 +193,11 @@ def fit(
                     for callback in on_gradient:
                         callback.on_gradient(run)
                     optimizer.step()
-                    total += value
+                    total += objective.share(len(x)) * value
                     for callback in on_batch:
                         callback.on_batch(run)
-                record(total / batches)
+                check_finite(model, known, epoch)
+                record(total / objective.batches)
                 stops = [callback.on_epoch(run) for callback in callbacks]
                 state.keep(ended=any(stops))
                 if state.ended:
@@ -195,14 +220,80 @@ def as_seen(model: Layer, split: Split, loss: Loss) -> Split:
     return split if y is split.y else dataclasses.replace(split, y=y)
 
 
-def first_step(model: Layer, loss: Loss, x: Array, *y: Array) -> float:
+class Objective:
+    """A loss as the steps of training use it: each example counts by its weight in any batch.
+
+    A loss divides by the sum of the weights of its batch. A step multiplies its value and its
+    gradient by ``(mean weight of the batch) / (mean weight of the training part)``. So for the
+    ``n`` examples of a batch and the mean weight ``m`` of the part the value is
+    ``sum_i w_i l_i / (n m)``: a weight has its full effect at every batch size, and a batch of all
+    examples is the same as each example repeated. A loss with ``reduction="sum"`` is used as it is.
+
+    Parameters
+    ----------
+    loss : Loss
+    train : Split
+        The training part; examples of weight 0 do not count.
+    batch_size : int
+        Of all batches but the last.
+    mean_weight : float, optional
+        In place of the mean weight of the part.
+
+    Attributes
+    ----------
+    factors : array, shape (n,), or None
+        The factor of each example of the part in a batch of its own; None if all are 1.
+    batches : float
+        The number of batches in an epoch, where a smaller one counts by its size. The sum of
+        ``share(n)`` times the value of each batch, divided by it, is the loss of the epoch: the
+        mean over its examples by their weights; the total for ``reduction="sum"``.
+    """
+
+    @quietly
+    def __init__(
+        self, loss: Loss, train: Split, batch_size: int, mean_weight: float | None = None
+    ) -> None:
+        self.loss, self.is_sum = loss, getattr(loss, "reduction", "mean") == "sum"
+        weight = np.ones(len(train)) if train.weight is None else train.weight.astype(np.float64)
+        if mean_weight is not None:
+            mean_weight = check_float("fit", "mean_weight", mean_weight, low=0, open_low=True)
+        else:
+            largest = weight.max()  # so that the sum does not overflow
+            mean_weight = largest * float((weight / largest)[train.counted].mean())
+        self.mean_weight = mean_weight
+        factors = weight if self.is_sum else weight / mean_weight
+        self.factors = None if (factors == 1).all() else factors
+        self._batch_size = min(batch_size, len(train))
+        self.batches = 1.0 if self.is_sum else float(factors.sum()) / self._batch_size
+
+    def __call__(self, logits: Array, y: Array, *weight: Array) -> tuple[float, Array]:
+        """Return the value of a batch and its gradient with respect to the logits."""
+        value, dlogits = self.loss(logits, y, *weight)
+        return self.scaled(value, dlogits, *weight)
+
+    def scaled(self, value: float, dlogits: Array, *weight: Array) -> tuple[float, Array]:
+        """Return what the loss returned for a batch, times the factor of the batch."""
+        if self.is_sum or self.factors is None:
+            return value, dlogits
+        factor = float(np.mean((weight[0] if weight else 1) / self.mean_weight))
+        return factor * value, dlogits * dlogits.dtype.type(factor)
+
+    def share(self, n: int) -> float:
+        """Return the size of a batch of ``n`` as a share of ``batch_size``; 1 for a sum."""
+        return 1.0 if self.is_sum else n / self._batch_size
+
+
+def first_step(model: Layer, objective: Objective, x: Array, *y: Array) -> float:
     """Write the gradients of a batch, and name the layer or loss that breaks its contract.
 
     The numbers are those of a step without these checks, which take time.
     """
     with checked(model) as forward:
         logits, backward = forward(x, train=True)
-        value, dlogits = checked_loss(loss, logits, *y)
+        value, dlogits = checked_loss(objective.loss, logits, *y)
+        if len(y) > 1 and not objective.is_sum:
+            check_weighted_mean(objective.loss, value, logits, *y)
+        value, dlogits = objective.scaled(value, dlogits, *y[1:])
         if math.isfinite(value):
             write_gradients(model, backward, dlogits)
     return value
@@ -337,6 +428,28 @@ def epoch_rng(rng: Rng, epoch: int) -> np.random.Generator:
         key = (*rng.spawn_key, 2**16, epoch)
         return np.random.default_rng(np.random.SeedSequence(rng.entropy, spawn_key=key))
     return as_generator(rng)
+
+
+def not_finite(model: Layer) -> list[str]:
+    """Return the names of the parameters and buffers with an entry that is not finite."""
+    tensors = [(name, value) for name, value in named_buffers(model)]
+    if not np.isfinite(model.theta).all():  # one pass over all parameters
+        tensors = [(name, p.value) for name, p in model.named_parameters()] + tensors
+    return [name for name, value in tensors if not np.isfinite(value).all()]
+
+
+def check_finite(model: Layer, known: Collection[str], epoch: int) -> None:
+    """Raise NonFiniteLossError if a parameter or a buffer is not finite after an epoch.
+
+    ``known`` are the names of those that were not finite before training: masks, or extremes so
+    far, that start with infinity.
+    """
+    for name in not_finite(model):
+        if name not in known:
+            raise NonFiniteLossError(
+                f"epoch {epoch}: every loss is finite, but {name} is not after the last step; a "
+                "gradient is not finite, or a step is too large"
+            )
 
 
 def diagnose(model: Layer, x: Array, value: float, epoch: int, step: int) -> str:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 import minidl
@@ -17,6 +19,7 @@ from minidl import (
     SquaredError,
     Standardize,
 )
+from minidl.catalogue import LOSSES
 
 
 def parts(x, y, seed=0):
@@ -228,6 +231,7 @@ def test_weights_go_with_their_examples(tmp_path):
         np.testing.assert_array_equal(each.train.x[:, 0], each.train.weight)
         for rows, _, weight in each.train.batches(2, np.random.default_rng(0)):
             np.testing.assert_array_equal(rows[:, 0], weight)
+            assert weight.all()
     assert data.checksum() != Dataset((x, y)).checksum()
     assert data.checksum() != Dataset((x, y, w + 1)).checksum()
 
@@ -259,10 +263,132 @@ def test_bad_class_weights():
         Dataset((np.eye(2), [0.5, 1])).smoothed(0.1)
 
 
-def test_online_sgd_refuses_weights():
-    data = Dataset((np.eye(2), [0, 1], [1.0, 2.0]))
-    with pytest.raises(ValueError, match="fit_online: expected examples without weights"):
-        minidl.fit_online(Linear(2, 2, rng=0), data, CrossEntropy(), lr=0.1, epochs=1, rng=0)
+def own_loss(z, y, weight=None):
+    """The squared error of one output, as a plain function."""
+    weight = np.ones(len(z)) if weight is None else weight
+    share = (weight / weight.sum()).astype(z.dtype)[:, None]
+    error = z - y.reshape(z.shape)
+    return float((share * error**2).sum() / 2), share * error
+
+
+OBJECTIVES = {name: (entry.loss, entry.targets, entry.outputs or 4) for name, entry in LOSSES.items()}  # fmt: skip
+OBJECTIVES["own"] = own_loss, lambda rng, z: z[:, 0], 1
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@given(size=st.integers(1, 12), seed=st.integers(0, 99), weighted=st.booleans())
+@settings(max_examples=8)
+def test_weights_have_their_full_effect_in_batches_of_any_size(name, size, seed, weighted):
+    """The gradients of an epoch add up to that of the repeated examples; so do the losses."""
+    loss, targets, outputs = OBJECTIVES[name]
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(11, 3))
+    y = targets(rng, x @ rng.normal(size=(3, outputs)))
+    twice = rng.choice([0, 1, 2, 6], 11) if weighted else np.full(11, 2)
+    twice[0] = 2
+    data = Dataset((x, y, twice / 2)) if weighted else Dataset((x, y))
+    model, seen = Sequential(Linear(3, outputs), rng=seed, dtype="float64"), []
+
+    class Add(minidl.Callback):
+        def on_gradient(self, run):
+            n = min(size, used - size * len(seen))
+            seen.append(run.model.grad * (1 if is_sum else n))
+
+    used, is_sum = np.count_nonzero(twice), getattr(loss, "reduction", "mean") == "sum"
+    history = minidl.fit(model, data, loss, minidl.SGD(model, 0.0), epochs=1, batch_size=size, rng=seed, callbacks=[Add()])  # fmt: skip
+    assert len(seen) == -(-used // size)
+    logits, backward = model.forward(np.repeat(x, twice, axis=0), train=True)
+    value, dlogits = loss(logits, np.repeat(y, twice, axis=0))
+    backward(dlogits)
+    scale = 0.5 if is_sum else used
+    np.testing.assert_allclose(sum(seen), scale * model.grad, rtol=1e-10, atol=1e-10)
+    assert history[1].train_loss == pytest.approx(0.5 * value if is_sum else value, rel=1e-10)
+    assert history[1].train_loss == pytest.approx(history[0].train_loss, rel=1e-10)
+
+
+def weighted_classes(n=60, classes=3, **options):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(n, 5))
+    weight = rng.choice([0, 0.5, 1, 3], n)
+    return Dataset((x, (x @ rng.normal(size=(5, classes))).argmax(axis=1), weight), **options)
+
+
+@pytest.mark.parametrize("block", [2, 7, 64])
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy("sum"), minidl.Perceptron(), minidl.FenchelYoung(minidl.sparsemax)], ids=repr)  # fmt: skip
+def test_online_sgd_weights_each_example(block, decay, loss):
+    """Every kind of block takes the steps of fit with batches of one, also side by side."""
+    data = weighted_classes()
+
+    def networks():
+        hidden = [], [Linear(5, 4), ReLU()], [Linear(5, 4), minidl.Tanh()]
+        inputs = 5, 4, 4
+        return [Sequential(*h, Linear(i, 3), rng=0, dtype="float64") for h, i in zip(hidden, inputs, strict=True)]  # fmt: skip
+
+    plain, alone = networks(), networks()
+    together = [minidl.OnlineRun(m, 0.1, decay) for m in networks()]
+    linear = [minidl.OnlineRun(networks()[0], lr, decay) for lr in (0.1, 0.2)]
+    for runs in (together, linear):
+        minidl.fit_side_by_side(runs, data, loss, epochs=2, block_size=block, rng=0)
+    np.testing.assert_allclose(linear[0].model.theta, together[0].model.theta, rtol=1e-9)
+    for slow, fast, run in zip(plain, alone, together, strict=True):
+        sgd = minidl.SGD(slow, 0.1, weight_decay=decay)
+        expected = minidl.fit(slow, data, loss, sgd, epochs=2, batch_size=1, rng=0)
+        history = minidl.fit_online(fast, data, loss, lr=0.1, weight_decay=decay, epochs=2, block_size=block, rng=0)  # fmt: skip
+        for model, record in ((fast, history[2]), (run.model, run.history[2])):
+            np.testing.assert_allclose(model.theta, slow.theta, rtol=1e-9, atol=1e-11)
+            assert record.train_loss == pytest.approx(expected[2].train_loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("how", ["fit", "online", "order"])
+def test_rows_of_weight_0_are_left_out(how):
+    data = weighted_classes(n=61)
+    split, kept = data.train, data.train.weight > 0
+    models = []
+    for x, y, w in ((split.x, split.y, split.weight), (split.x[kept], split.y[kept], split.weight[kept])):  # fmt: skip
+        each = Dataset((x, y, w))
+        norm = [] if how != "fit" else [minidl.BatchNorm(5)]
+        model = Sequential(*norm, Linear(5, 3), rng=0, dtype="float64")
+        if how == "fit":
+            minidl.fit(model, each, CrossEntropy(), minidl.Adam(model), epochs=2, batch_size=4, rng=0)  # fmt: skip
+        else:
+            rng = 0 if how == "online" else iter([np.arange(len(x))] * 2)
+            minidl.fit_online(model, each, CrossEntropy(), lr=0.1, epochs=2, rng=rng)
+        models.append(model.state_dict())
+    for name, value in models[0].items():
+        np.testing.assert_array_equal(value, models[1][name])
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e307])
+@pytest.mark.parametrize("online", [False, True])
+def test_the_unit_of_weights_does_not_matter(unit, online):
+    thetas = []
+    for scale in (1.0, unit):
+        train = weighted_classes().train
+        data = Dataset((train.x, train.y, train.weight * scale))
+        model = Linear(5, 3, rng=0, dtype="float64")
+        if online:
+            minidl.fit_online(model, data, CrossEntropy(), lr=0.1, epochs=2, rng=0)
+        else:
+            minidl.fit(model, data, CrossEntropy(), minidl.SGD(model, 0.1), epochs=2, batch_size=7, rng=0)  # fmt: skip
+        thetas.append(model.theta)
+    np.testing.assert_allclose(thetas[0], thetas[1], rtol=1e-12)
+
+
+def test_an_own_loss_that_does_not_divide_by_the_weights():
+    data, model = weighted_classes(classes=2), Linear(5, 2, rng=0, dtype="float64")
+
+    def loss(z, y, weight):
+        return CrossEntropy("sum")(z, y, weight)
+
+    def go():
+        return minidl.fit(model, data, loss, minidl.SGD(model, 0.0), epochs=1, batch_size=7, rng=0)
+
+    with pytest.raises(ValueError, match=r"loss: expected the weighted mean, .* doubled, got .*; a loss that sums has the attribute reduction"):  # fmt: skip
+        go()
+    loss.reduction = "sum"
+    history = go()
+    assert history[1].train_loss == pytest.approx(history[0].train_loss)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), SquaredError()])

@@ -83,7 +83,7 @@ def test_fit_learns_and_records(data):
     assert history.best.valid_accuracy == max(history.column("valid_accuracy"))
 
 
-def test_train_loss_is_the_mean_over_the_batches_during_the_epoch(data):
+def test_train_loss_is_the_mean_over_the_examples_during_the_epoch(data):
     seen = []
 
     class Watching(CrossEntropy):
@@ -94,9 +94,9 @@ def test_train_loss_is_the_mean_over_the_batches_during_the_epoch(data):
 
     model, optimizer = make()
     history = fit(model, data, Watching(), optimizer, epochs=1, batch_size=32, rng=1, evaluate_train=False)  # fmt: skip
-    batches = [value for n, value in seen if n in (32, 2)]
+    batches = [(n, value) for n, value in seen if n in (32, 2)]
     assert len(batches) == 5  # 130 = 4 * 32 + 2
-    assert history[1].train_loss == pytest.approx(np.mean(batches))
+    assert history[1].train_loss == pytest.approx(sum(n * value for n, value in batches) / 130)
     assert set(history[1].figures) == {"train_loss", "valid_loss", "valid_accuracy"}
 
 

@@ -56,6 +56,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def counted(self) -> Array:
+        """The positions of the examples that count in training: those whose weight is not 0."""
+        return np.arange(len(self)) if self.weight is None else np.flatnonzero(self.weight)
+
     def targets(self, index: Array | slice = slice(None)) -> tuple[Array, ...]:
         """Return what a loss takes after the outputs: ``(y,)``, or ``(y, weight)``."""
         if self.weight is None:
@@ -79,10 +84,12 @@ class Split:
     ) -> Iterator[tuple[Array, ...]]:
         """Yield every example once, in random order; the last batch may be smaller.
 
-        A batch is ``x, y``, or ``x, y, weight`` if the examples have weights.
+        A batch is ``x, y``, or ``x, y, weight`` if the examples have weights; those of weight 0
+        are left out.
         """
-        order = rng.permutation(len(self))
-        for start in range(0, len(self), batch_size):
+        rows = self.counted
+        order = rows[rng.permutation(len(rows))]
+        for start in range(0, len(order), batch_size):
             index = order[start : start + batch_size]
             yield self.rows(index, dtype), *self.targets(index)
 

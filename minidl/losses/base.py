@@ -26,7 +26,11 @@ class Loss(Protocol):
     """A function of logits and targets that returns its value and its gradient.
 
     A loss of your own may stop there. To take weighted data too, it has a third argument,
-    ``weight``, an array (n,) or None; a subclass of ``ReducedLoss`` inherits it.
+    ``weight``, an array (n,), and divides by its sum: ``sum_i w_i l_i / sum_i w_i``. One that sums
+    over the batch instead has the attribute ``reduction = "sum"``, also a function; training then
+    adds up the values of an epoch, and uses the weights as they are. With the attribute
+    ``expects_logits = True`` training warns of a ``Softmax`` before it. A subclass of
+    ``ReducedLoss`` has all of this.
 
     ``fit``, ``evaluate`` and ``minidl.testing.check_loss`` pass targets of the shape of the logits,
     (n, 1) for one output, except class labels, which stay (n,): see ``shaped_targets``.
@@ -131,6 +135,10 @@ class ReducedLoss(ABC):
 
     class_labels: ClassVar[bool | None] = None
     """Whether targets (n,) are class labels; if None, they are unless there is one output."""
+
+    expects_logits: ClassVar[bool] = False
+    """Whether the outputs of the model must not be probabilities yet: the loss has a map of its
+    own from logits to probabilities, or a margin."""
 
     reduction: Reduction = "mean"
 

@@ -25,6 +25,7 @@ class SigmoidLoss(ReducedLoss):
     """Base of the losses of logits that give a probability each, by the sigmoid."""
 
     class_labels = False
+    expects_logits = True
 
     def probabilities(self, outputs: Array) -> Array:
         """Return the probability of +1, or of each label, in the shape of the outputs (n, K)."""

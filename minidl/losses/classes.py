@@ -21,6 +21,7 @@ class ClassLoss(ReducedLoss):
 
     metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": accuracy}
     class_labels = True
+    expects_logits = True
 
     def predict(self, outputs: Array) -> Array:
         """Return the class of the largest output, ``0..K-1``, (n,); the first one of equals."""

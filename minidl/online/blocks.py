@@ -31,6 +31,7 @@ from minidl.losses.targets import check_labels
 from minidl.online.runs import OnlineRun
 from minidl.online.tails import KERNELS, make_tails
 from minidl.optim import flush_weights
+from minidl.training import Objective
 from minidl.typing import Array
 
 ALIGNED = 16
@@ -69,14 +70,14 @@ class Steps(Protocol):
         """Bring the models' first layers up to date."""
 
 
-def make_steps(runs: Sequence[OnlineRun], split: Split, loss: Loss) -> Steps:
+def make_steps(runs: Sequence[OnlineRun], split: Split, objective: Objective) -> Steps:
     """Return the fastest implementation for these runs."""
-    first = runs[0]
+    first, loss = runs[0], objective.loss
     _check_labels(runs, split, loss)
     alone = len(runs) == len(first.layers) == 1
     if alone and type(loss) is Perceptron and first.weight_decay == first.l1 == 0:
-        return PerceptronSteps(first, split)
-    return BlockSteps(runs, split, loss)
+        return PerceptronSteps(first, split, objective.factors)
+    return BlockSteps(runs, split, objective)
 
 
 def _check_labels(runs: Sequence[OnlineRun], split: Split, loss: Loss) -> None:
@@ -96,8 +97,9 @@ class PerceptronSteps:
     than the products of a block.
     """
 
-    def __init__(self, run: OnlineRun, split: Split) -> None:
-        self.run, self.split, self.lr = run, split, np.array(run.lr, run.model.dtype)
+    def __init__(self, run: OnlineRun, split: Split, factors: Array | None) -> None:
+        self.run, self.split, self.factors = run, split, factors
+        self.lr = np.array(run.lr, run.model.dtype)
         weights = run.first_weights.T
         # Columns of zeros, so that all rows begin at the same offset in a cache line.
         width = -(-weights.shape[1] // ALIGNED) * ALIGNED
@@ -118,13 +120,16 @@ class PerceptronSteps:
         w, rows, add, subtract = self.w, self.rows, np.add, np.subtract
         self.before[:] = self.used
         changes = x if self.lr == 1 else x * self.lr
+        if self.factors is not None:
+            changes = changes * self.factors[index, None].astype(x.dtype)
         for label, xt, change, zt in zip(labels.tolist(), x, changes, z, strict=True):
             w.dot(xt, zt)
             predicted = zt.argmax()
             if predicted != label:
                 add(rows[label], change, rows[label])
                 subtract(rows[predicted], change, rows[predicted])
-        loss = float((z.max(axis=1) - z[range(len(z)), labels]).sum())
+        losses = z.max(axis=1) - z[range(len(z)), labels]
+        loss = float(losses.sum() if self.factors is None else losses @ self.factors[index])
         if not math.isfinite(loss):
             self.run.first_weights[:] = self.before.T
         return [loss]
@@ -136,8 +141,8 @@ class PerceptronSteps:
 class BlockSteps:
     """Runs over the same examples, their first layers side by side as the columns of V."""
 
-    def __init__(self, runs: Sequence[OnlineRun], split: Split, loss: Loss) -> None:
-        self.runs, self.split, self.loss = runs, split, loss
+    def __init__(self, runs: Sequence[OnlineRun], split: Split, objective: Objective) -> None:
+        self.runs, self.split, self.objective = runs, split, objective
         self.dtype, self.bias = runs[0].model.dtype, runs[0].first.bias is not None
         widths = [run.first.out_features for run in runs]
         ends = np.cumsum(widths).tolist()
@@ -201,8 +206,10 @@ class _Block:
             (self.gram[t, : t + 1], self.g[: t + 1], self.z[t], self.g[t]) for t in range(n)
         ]
         self.change = np.empty_like(owner.v)
+        loss, factors = owner.objective.loss, owner.objective.factors
+        self.factors = None if factors is None else np.ones(n, owner.dtype)
         self.tails = make_tails(
-            owner.runs, owner.loss, owner.split.y.ndim == 1, owner.columns, self.z, self.g
+            owner.runs, loss, owner.split.y.ndim == 1, owner.columns, self.z, self.g, self.factors
         )
         self.powers = owner.a ** np.arange(n)[:, None]
 
@@ -214,11 +221,15 @@ class _Block:
         np.dot(x, owner.v, out=self.g)
         np.dot(x, x.T, out=self.gram)
         self.diagonal[:] = 1
+        factors = owner.objective.factors
+        if self.factors is not None and factors is not None:
+            self.factors[:] = factors[index]
         if owner.has_weight_decay:
             self._decaying_steps(y.tolist())
         else:
             self._steps(y.tolist())
-        return [loss for tail in self.tails for loss in tail.losses(y)]
+        sums = [np.atleast_1d(tail.losses(y).sum(axis=0)) for tail in self.tails]
+        return [float(loss) for losses in sums for loss in losses]
 
     def update(self) -> None:
         """Update the first layer: ``V += X^T G``."""

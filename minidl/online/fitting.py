@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from minidl.callbacks import Callback, Run
+from minidl.contract import name_probabilities
 from minidl.data.dataset import Dataset
 from minidl.history import History, Mode
 from minidl.layer import Layer, write_gradients
@@ -27,11 +28,14 @@ from minidl.special import quiet
 from minidl.threads import one_blas_thread
 from minidl.training import (
     NonFiniteLossError,
+    Objective,
     Recorder,
     as_seen,
     check_arguments,
+    check_finite,
     diagnose,
     first_step,
+    not_finite,
     training,
 )
 from minidl.typing import Array, Stateful
@@ -59,10 +63,12 @@ def fit_online(
     checkpoint: str | os.PathLike[str] | None = None,
     every: int = 1,
     resume: bool = False,
+    mean_weight: float | None = None,
 ) -> History:
     r"""Train a model by SGD with batch size 1.
 
-    Every step is ``w -= lr (grad + weight_decay w)`` on all parameters, biases too, as with
+    Every step is ``w -= lr (grad + weight_decay w)`` on all parameters, biases too, where the
+    gradient of an example is multiplied by its weight divided by the mean weight, as with
     ``fit(..., SGD(model, lr, weight_decay=weight_decay), batch_size=1)``. With the same ``rng``
     the steps are the same up to the rounding of sums, but they are computed in blocks, in about a
     tenth of the time.
@@ -88,7 +94,8 @@ def fit_online(
     rng : int, Generator, or iterator of arrays
         As in ``fit``, or an iterator with the order of each epoch (see ``compounding``). One of
         your own can be resumed if it has ``state`` and ``load_state`` as ``Callback`` has.
-    metrics, monitor, mode, restore_best, evaluate_train, history, checkpoint, every, resume
+    metrics, monitor, mode, restore_best, evaluate_train, history, checkpoint, every, resume, \
+mean_weight
         As in ``fit``.
     callbacks : sequence of Callback, optional
         ``on_batch`` is called after each block; ``on_gradient`` is not called.
@@ -103,14 +110,12 @@ def fit_online(
     ------
     NonFiniteLossError
         When a loss is NaN or infinite; names the epoch, the step and the first layer whose
-        output is not finite.
-    ValueError
-        If the examples have weights: the weighted mean over one example is its loss.
+        output is not finite. When a parameter is, after an epoch; names both.
     """
     run = OnlineRun(model, lr, weight_decay, l1, History() if history is None else history)
     _train(
         [run], dataset, loss, epochs, block_size, rng, restore_best, evaluate_train,
-        (checkpoint, every, resume), callbacks, metrics, monitor, mode,
+        (checkpoint, every, resume), callbacks, metrics, monitor, mode, mean_weight,
     )  # fmt: skip
     if run.error is not None:
         raise NonFiniteLossError(run.error)
@@ -150,9 +155,9 @@ def fit_side_by_side(
     Returns
     -------
     list of History
-        The histories of the runs. A run whose loss is not finite ends there, with the reason in
-        its ``error``; the others continue. The error of a run whose monitored figure is never
-        finite says so. The seconds of an epoch are those of all runs together.
+        The histories of the runs. A run whose loss or parameters are not finite ends there, with
+        the reason in its ``error``; the others continue. The error of a run whose monitored figure
+        is never finite says so. The seconds of an epoch are those of all runs together.
     """
     if not runs:
         raise ValueError("fit_side_by_side: expected at least one run")
@@ -183,25 +188,36 @@ class _Trainer:
         self,
         online: OnlineRun,
         dataset: Dataset,
-        loss: Loss,
+        objective: Objective,
         epochs: int,
         block_size: int,
         evaluate_train: bool,
         metrics: Mapping[str, Metric] | None,
         restore_best: bool,
     ) -> None:
-        self.online, self.model, self.split, self.loss = online, online.model, dataset.train, loss
-        self.block_size = min(max_block_size(online, block_size), len(dataset.train))
+        self.online, self.model, self.split = online, online.model, dataset.train
+        self.objective, examples = objective, len(dataset.train.counted)
+        self.block_size = min(max_block_size(online, block_size), examples)
         optimizer = SGD(online.model, online.lr, weight_decay=online.weight_decay)
-        blocks = -(-len(dataset.train) // self.block_size)
+        blocks = -(-examples // self.block_size)
         self.run = Run(online.model, optimizer, online.history, epochs, blocks)
-        self.recorder = Recorder(self.run, dataset, loss, evaluate_train, metrics, restore_best)
+        self.recorder = Recorder(
+            self.run, dataset, objective.loss, evaluate_train, metrics, restore_best
+        )
+        self.known = not_finite(online.model)
         self.total = 0.0
 
     def record(self, train_loss: float | None) -> None:
         """Record an epoch."""
         self.recorder(train_loss)
         self.total = 0.0
+
+    def check_finite(self, epoch: int) -> None:
+        """End a run whose parameters are not finite after an epoch."""
+        try:
+            check_finite(self.model, self.known, epoch)
+        except NonFiniteLossError as error:
+            self.online.error = self.online.error or str(error)
 
     # What the file of a run has beside the state of the optimizer for plain steps.
 
@@ -215,12 +231,12 @@ class _Trainer:
 
     def plain_step(self, index: Array, epoch: int, step: int) -> None:
         """Take one step for the one example in ``index``."""
-        x, y = self.split.rows(index, self.model.dtype), self.split.y[index]
+        x, y = self.split.rows(index, self.model.dtype), self.split.targets(index)
         if step == 0:
-            value = first_step(self.model, self.loss, x, y)
+            value = first_step(self.model, self.objective, x, *y)
         else:
             logits, backward = self.model.forward(x, train=True)
-            value, dlogits = self.loss(logits, y)
+            value, dlogits = self.objective(logits, *y)
             if math.isfinite(value):
                 write_gradients(self.model, backward, dlogits)
         if not math.isfinite(value):
@@ -260,12 +276,14 @@ def _train(
     metrics: Mapping[str, Metric] | None = None,
     monitor: str | None = None,
     mode: Mode | None = None,
+    mean_weight: float | None = None,
 ) -> None:
     """Train the runs together; the callbacks see the first one. ``files``: path, every, resume."""
     epochs = check_int("fit_online", "epochs", epochs, low=0)
     block_size = check_int("fit_online", "block_size", block_size)
+    objective = Objective(loss, dataset.train, 1, mean_weight)
     trainers = [
-        _Trainer(run, dataset, loss, epochs, block_size, evaluate_train, metrics, restore_best)
+        _Trainer(run, dataset, objective, epochs, block_size, evaluate_train, metrics, restore_best)
         for run in runs
     ]
     for trainer in trainers:
@@ -273,11 +291,7 @@ def _train(
         callbacks = check_arguments(
             "fit_online", trainer.model, dataset, loss, optimizer, callbacks
         )
-    if dataset.train.weight is not None:
-        raise ValueError(
-            "fit_online: expected examples without weights, since the weighted mean over one "
-            "example is its loss; fit takes weights"
-        )
+        name_probabilities("fit_online", trainer.model, loss, stacklevel=4)
     settings = partial(
         run_settings,
         dataset,
@@ -285,6 +299,7 @@ def _train(
         block_size=block_size,
         evaluate_train=evaluate_train,
         l1=[run.l1 for run in runs],
+        mean_weight=mean_weight,
     )
     parts: list[Stateful] = [*(callbacks or ()), *trainers]
     state = RunState("fit_online", [t.run for t in trainers], rng, parts, *files, settings)
@@ -317,19 +332,20 @@ def _train_epochs(
                 trainer.record(None)
         state.keep(ended=state.ended)
         for trainer in trainers:
-            trainer.split = as_seen(trainer.model, trainer.split, trainer.loss)
+            trainer.split = as_seen(trainer.model, trainer.split, trainer.objective.loss)
         for epoch in state.epochs(first.epochs):
-            order = epoch_order(state.rng, epoch, len(dataset.train))
+            order = epoch_order(state.rng, epoch, dataset.train)
             for group in _by_block_size(active):
                 for _ in _train_epoch(group, order, epoch):
                     for callback in on_batch:
                         callback.on_batch(first)
             for trainer in active:
+                trainer.check_finite(epoch)
                 if trainer.online.error is not None:
                     state.rewind_run(trainer.run)
             active = [trainer for trainer in active if trainer.online.error is None]
             for trainer in active:
-                trainer.record(trainer.total / len(order))
+                trainer.record(trainer.total / trainer.objective.batches)
             stops = [callback.on_epoch(first) for callback in callbacks if active]
             state.keep(ended=any(stops) or not active)
             if state.ended:
@@ -366,7 +382,8 @@ def _train_epoch(active: Sequence[_Trainer], order: Array, epoch: int) -> Iterat
                 trainer.plain_steps(index, epoch, start)
         else:
             if steps is None:
-                steps = make_steps([t.online for t in active], active[0].split, active[0].loss)
+                runs = [trainer.online for trainer in active]
+                steps = make_steps(runs, active[0].split, active[0].objective)
             for trainer, total in zip(active, steps.step(index), strict=True):
                 trainer.total += total
                 if not math.isfinite(total):

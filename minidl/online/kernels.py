@@ -24,8 +24,20 @@ class Tail:
 
     step: Callable[[int, float], None]
     """``step(t, label)`` reads ``z[t]``, writes ``g[t]`` and updates the layers after the first."""
-    losses: Callable[[Array], list[float]]
-    """``losses(labels)`` sums the losses of the block's first examples, for each run."""
+    losses: Callable[[Array], Array]
+    """``losses(labels)`` returns the losses of the block's first examples, (n,) or (n, runs)."""
+
+
+def weighted(tail: Tail, g: Array, factors: Array) -> Tail:
+    """Multiply row t of ``g`` and the loss of example t by ``factors[t]``."""
+    rows, multiply = list(g), np.multiply
+    scales = [factors[t : t + 1] for t in range(len(g))]
+
+    def step(t: int, label: float) -> None:
+        tail.step(t, label)
+        multiply(rows[t], scales[t], rows[t])
+
+    return Tail(step, lambda y: (tail.losses(y).T * factors[: len(y)]).T)
 
 
 def relu_linear(
@@ -72,8 +84,8 @@ def softmax(z: Array, g: Array, lr: float) -> Tail:
         divide(p, total, p)
         p[label] += lr
 
-    def losses(y: Array) -> list[float]:
-        return [float((np.log(-lr * sums) + z.max(axis=1) - z[range(len(z)), y]).sum())]
+    def losses(y: Array) -> Array:
+        return np.asarray(np.log(-lr * sums) + z.max(axis=1) - z[range(len(z)), y])
 
     return Tail(step, losses)
 
@@ -89,8 +101,8 @@ def perceptron(z: Array, g: Array, lr: float) -> Tail:
             row[predicted] = -lr
             row[label] = lr
 
-    def losses(y: Array) -> list[float]:
-        return [float((z.max(axis=1) - z[range(len(z)), y]).sum())]
+    def losses(y: Array) -> Array:
+        return np.asarray(z.max(axis=1) - z[range(len(z)), y])
 
     return Tail(step, losses)
 
@@ -119,8 +131,7 @@ def stacked_softmax(z: Array, g: Array, lr: list[float]) -> Tail:
         of_label = of_class[int(label)]
         add(of_label, lrs, of_label)
 
-    def losses(y: Array) -> list[float]:
-        values = np.log(totals) + largest[:, :, 0] - z[range(len(y)), :, y]
-        return list(map(float, values.sum(axis=0)))
+    def losses(y: Array) -> Array:
+        return np.asarray(np.log(totals) + largest[:, :, 0] - z[range(len(y)), :, y])
 
     return Tail(step, losses)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.data.split import Split
 from minidl.state import set_stream
 from minidl.training import epoch_rng
 from minidl.typing import Array, Rng
@@ -53,14 +54,15 @@ class compounding(Iterator[Array]):  # noqa: N801, an iterator as those of itert
         self.order = order
 
 
-def epoch_order(rng: Order, epoch: int, n: int) -> Array:
-    """Return the order of the n examples in an epoch."""
+def epoch_order(rng: Order, epoch: int, split: Split) -> Array:
+    """Return the order of the examples in an epoch, without those of weight 0."""
+    rows, n = split.counted, len(split)
     if not isinstance(rng, Iterator):
-        return epoch_rng(rng, epoch).permutation(n)
+        return rows[epoch_rng(rng, epoch).permutation(len(rows))]
     order = next(rng, None)
     if order is None or np.shape(order) != (n,):
         raise ValueError(
             f"fit_online: expected an order of {n} rows for epoch {epoch}, "
             f"got {'none' if order is None else f'shape {np.shape(order)}'}"
         )
-    return order
+    return order if split.weight is None else order[split.weight[order] > 0]

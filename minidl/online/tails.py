@@ -36,18 +36,21 @@ def make_tails(
     columns: Sequence[slice],
     z: Array,
     g: Array,
+    factors: Array | None,
 ) -> list[Tail]:
     """Return the fastest tails for these runs, each on its ``columns`` of ``z`` and ``g``.
 
-    ``labels`` says whether the targets are classes; the kernels take no others.
+    ``labels`` says whether the targets are classes; the kernels take no others. ``factors`` are
+    those of the examples' losses.
     """
     widths = {c.stop - c.start for c in columns}
     linear = labels and all(len(run.layers) == 1 for run in runs)
     if type(loss) is CrossEntropy and linear and len(widths) == 1 < len(runs):
-        return [kernels.stacked_softmax(z, g, [run.lr for run in runs])]
+        tail = kernels.stacked_softmax(z, g, [run.lr for run in runs])
+        return [tail if factors is None else kernels.weighted(tail, g, factors)]
     return [
         (_relu_tail if labels and _has_kernels(run.layers[1:], loss) else _any_tail)(
-            run, loss, z[:, c], g[:, c]
+            run, loss, z[:, c], g[:, c], factors
         )
         for run, c in zip(runs, columns, strict=True)
     ]
@@ -62,7 +65,7 @@ def _has_kernels(layers: Sequence[Layer], loss: Loss) -> bool:
     return types == [ReLU, Linear] * (len(types) // 2) and type(loss) in KERNELS
 
 
-def _any_tail(run: OnlineRun, loss: Loss, z: Array, g: Array) -> Tail:
+def _any_tail(run: OnlineRun, loss: Loss, z: Array, g: Array, factors: Array | None) -> Tail:
     """Any layers and any loss, by their own forward and backward passes."""
     layers, theta, grad = run.layers[1:], run.tail_theta, run.tail_grad
     values = [0.0] * len(z)
@@ -80,6 +83,8 @@ def _any_tail(run: OnlineRun, loss: Loss, z: Array, g: Array) -> Tail:
             x, backward = layer.forward(x, train=True)
             tape.append(backward)
         values[t], dy = loss(x, np.array([label]))
+        if factors is not None:
+            values[t], dy = values[t] * float(factors[t]), dy * factors[t]
         for backward in reversed(tape):
             dy = backward(dy)
         np.multiply(dy[0], -run.lr, out=g[t])
@@ -87,10 +92,10 @@ def _any_tail(run: OnlineRun, loss: Loss, z: Array, g: Array) -> Tail:
         np.multiply(grad, run.lr, out=grad)
         np.subtract(theta, grad, out=theta)
 
-    return Tail(step, lambda y: [sum(values[: len(y)])])
+    return Tail(step, lambda y: np.array(values[: len(y)], np.float64))
 
 
-def _relu_tail(run: OnlineRun, loss: Loss, z: Array, g: Array) -> Tail:
+def _relu_tail(run: OnlineRun, loss: Loss, z: Array, g: Array, factors: Array | None) -> Tail:
     """(ReLU, Linear) any number of times, then a loss that has a kernel."""
     theta, change = run.tail_theta, np.empty_like(run.tail_theta)
     forwards: list[Callable[[int], None]] = []
@@ -107,6 +112,8 @@ def _relu_tail(run: OnlineRun, loss: Loss, z: Array, g: Array) -> Tail:
         backwards.insert(0, backward)
         z, g, start = out, dout, part.stop
     last = KERNELS[type(loss)](z, g, run.lr)
+    if factors is not None:
+        last = kernels.weighted(last, g, factors)
     if not forwards:
         return last
     loss_step, add, multiply = last.step, np.add, np.multiply

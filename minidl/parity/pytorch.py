@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from minidl.layer import Layer
 from minidl.losses import Loss
 from minidl.optim import Optimizer
+from minidl.parameter import Parameter
 from minidl.parity.convert import to_torch
 from minidl.parity.losses import criterion
 from minidl.parity.optim import learning_rates, torch_optimizer
@@ -98,6 +99,16 @@ class TorchModel(Layer):
         buffers = {name: value.numpy().copy() for name, value in self.module.named_buffers()}
         return Snapshot(self.theta, buffers)
 
+    def restore(self, snapshot: Snapshot) -> None:
+        """Set all parameters and buffers to those of a snapshot in our layout."""
+        with torch.no_grad():
+            for p, tensor in zip(
+                self.module.parameters(), self.scatter(snapshot.theta), strict=True
+            ):
+                p.copy_(tensor)
+            for name, buffer in self.module.named_buffers():
+                buffer.copy_(torch.from_numpy(np.asarray(snapshot.buffers[name])))
+
     def gather(self, tensors: Iterable[Tensor]) -> Array:
         """Join one of PyTorch's tensors for each parameter into one vector in our layout."""
         pieces = [
@@ -108,16 +119,23 @@ class TorchModel(Layer):
         vector.setflags(write=False)
         return vector
 
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield a copy of every parameter in our layout, with our names."""
+        return ((name, Parameter(piece)) for name, piece in self._pieces(self.theta))
+
     def scatter(self, vector: Array) -> list[Tensor]:
         """Split a vector in our layout into PyTorch's tensors; the inverse of ``gather``."""
+        return [
+            torch.tensor(piece.T if name in self._transposed else piece)
+            for name, piece in self._pieces(vector)
+        ]
+
+    def _pieces(self, vector: Array) -> Iterator[tuple[str, Array]]:
+        """Yield the piece of a vector in our layout that belongs to each parameter."""
         ends = np.cumsum([np.prod(shape, dtype=int) for shape in self._shapes.values()])
         pieces = np.split(vector, ends[:-1])
-        return [
-            torch.tensor(
-                piece.reshape(shape).T if name in self._transposed else piece.reshape(shape)
-            )
-            for piece, (name, shape) in zip(pieces, self._shapes.items(), strict=True)
-        ]
+        for piece, (name, shape) in zip(pieces, self._shapes.items(), strict=True):
+            yield name, piece.reshape(shape)
 
     def __repr__(self) -> str:
         return self._name
@@ -128,6 +146,7 @@ class TorchLoss:
 
     def __init__(self, loss: Loss) -> None:
         self._criterion = criterion(loss)
+        self.reduction = getattr(loss, "reduction", "mean")
         self.metrics = getattr(loss, "metrics", {})
         self.class_labels = getattr(loss, "class_labels", None)
 

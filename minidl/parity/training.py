@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 
 from minidl import training
+from minidl.contract import name_probabilities
 from minidl.data.dataset import Dataset
 from minidl.history import History
 from minidl.layer import Layer
@@ -22,9 +23,6 @@ def fit(
     dataset: Dataset,
     loss: Loss,
     optimizer: Optimizer,
-    *,
-    restore_best: bool = False,
-    history: History | None = None,
     **options: Any,
 ) -> History:
     """Train as ``minidl.fit`` does, with all arithmetic done by PyTorch on one thread.
@@ -33,15 +31,12 @@ def fit(
     parameters of this function. The model gets the trained weights; its optimizer is not changed.
     """
     theirs, criterion, method = torch_counterparts(model, loss, optimizer)
-    history = History() if history is None else history
+    name_probabilities("parity.fit", model, loss, stacklevel=3)
     try:
         with one_thread():
-            return training.fit(
-                theirs, dataset, criterion, cast(Optimizer, method), history=history, **options
-            )
+            return training.fit(theirs, dataset, criterion, cast(Optimizer, method), **options)
     finally:
-        best = history.best_snapshot if restore_best else None
-        model.restore(theirs.snapshot() if best is None else best)
+        model.restore(theirs.snapshot())
 
 
 @contextlib.contextmanager

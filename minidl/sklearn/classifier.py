@@ -15,7 +15,6 @@ from minidl.simplex import entmax15, sparsemax
 from minidl.sklearn.labels import Labels
 from minidl.sklearn.layers import choose
 from minidl.sklearn.mlp import MLP
-from minidl.typing import Array
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -36,7 +35,8 @@ class MLPClassifier(Labels, MLP):
         be exactly 0. For several labels ``"log_loss"``, the binary cross-entropy, summed over the
         labels.
     class_weight : mapping or "balanced", optional
-        As in scikit-learn; multiplies ``sample_weight``.
+        As in scikit-learn; multiplies ``sample_weight``. It has its full effect at every
+        ``batch_size``.
     solver : {"adam", "adamw", "sgd"}
     alpha : float
         L2 penalty, divided by the weight of a batch. With ``"adamw"`` the decoupled weight decay,
@@ -116,9 +116,6 @@ class MLPClassifier(Labels, MLP):
             )
         return BinaryCrossEntropy(label_reduction="sum")
 
-    def _weighted(self, y: Array, weight: Array | None) -> Array | None:
-        return self._class_weighted(self.class_weight, y, weight)
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         several = self.loss == "log_loss" and self.class_weight is None
@@ -151,6 +148,4 @@ class MLPClassifier(Labels, MLP):
         """
         valid = X_val, y_val, sample_weight_val
         self._check_partial(classes, y)
-        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
-            raise ValueError("class_weight 'balanced' is not supported for partial_fit")
         return self._fit(X, y, sample_weight, valid, one_epoch=True, classes=classes)

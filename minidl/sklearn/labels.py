@@ -18,6 +18,7 @@ from minidl.validation import as_array
 class Labels(ClassifierMixin):  # type: ignore[misc]
     """Maps labels to the classes ``0..K-1`` and back; several labels (0 and 1) are kept."""
 
+    class_weight: Any
     classes_: Array
     multilabel_: bool
 
@@ -69,7 +70,9 @@ class Labels(ClassifierMixin):  # type: ignore[misc]
         return labels
 
     def _check_partial(self, classes: Any, y: Any) -> None:
-        """Check the ``classes`` of ``partial_fit``."""
+        """Check the ``classes`` of ``partial_fit``, and that it need not know all labels."""
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            raise ValueError("class_weight 'balanced' is not supported for partial_fit")
         if not hasattr(self, "classes_"):
             if classes is None and np.ndim(y) == 1:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -79,8 +82,9 @@ class Labels(ClassifierMixin):  # type: ignore[misc]
                 f"{self.classes_!r}"
             )
 
-    def _class_weighted(self, given: Any, y: Array, weight: Array | None) -> Array | None:
+    def _weighted(self, y: Array, weight: Array | None) -> Array | None:
         """Return the weights of the examples times those of their classes."""
+        given = self.class_weight
         if given is None:
             return weight
         if self.multilabel_:

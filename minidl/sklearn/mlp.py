@@ -15,7 +15,7 @@ from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.schedules import Schedule
 from minidl.sklearn.layers import SCHEDULES, InverseScaling, choose, hidden_layers
 from minidl.sklearn.network import Network
-from minidl.training import fit
+from minidl.training import Objective, fit
 from minidl.validation import check_float, check_int
 
 
@@ -75,9 +75,9 @@ class MLP(Network):
         return Sequential(*layers, last, rng=seed, dtype=dtype)
 
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
-        batch_size = self._batch_size(len(dataset.train))
+        batch_size = self._batch_size(len(dataset.train.counted))
         if not again:
-            self._optimizer = self._new_optimizer(dataset, batch_size)
+            self._optimizer = self._new_optimizer(dataset, batch_size, options["mean_weight"])
         fit(
             self.model_, dataset, self.loss_function_, self._optimizer, batch_size=batch_size,
             **options,
@@ -92,16 +92,18 @@ class MLP(Network):
             size += 1
         return size
 
-    def _new_optimizer(self, dataset: Dataset, batch_size: int) -> Optimizer:
+    def _new_optimizer(
+        self, dataset: Dataset, batch_size: int, mean_weight: float | None
+    ) -> Optimizer:
         """Return the optimizer with its schedule and weight decay, which spares biases.
 
-        scikit-learn divides ``alpha`` by the sum of the weights of a batch; here by their mean
-        over all batches.
+        scikit-learn divides ``alpha`` by the sum of the weights of a batch; here by its size times
+        the mean weight, which is 1 in ``partial_fit``.
         """
         owner, model = type(self).__name__, self.model_
         alpha = check_float(owner, "alpha", self.alpha, low=0)
-        weight = dataset.train.weight
-        decay = alpha / (batch_size * (1.0 if weight is None else float(weight.mean())))
+        objective = Objective(self.loss_function_, dataset.train, batch_size, mean_weight)
+        decay = alpha / (batch_size * objective.mean_weight)
         lr = self._rate(dataset, batch_size)
         clip, betas, eps = self.clip_norm, (self.beta_1, self.beta_2), self.epsilon
         if self.solver == "sgd":
@@ -118,7 +120,7 @@ class MLP(Network):
 
     def _rate(self, dataset: Dataset, batch_size: int) -> float | Schedule:
         """Return the learning rate or its schedule."""
-        owner, n = type(self).__name__, len(dataset.train)
+        owner, n = type(self).__name__, len(dataset.train.counted)
         lr = check_float(owner, "learning_rate_init", self.learning_rate_init, low=0, open_low=True)
         batches = -(-n // batch_size)
         if self.learning_rate not in ("constant", "invscaling", "adaptive"):

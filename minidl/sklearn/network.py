@@ -128,6 +128,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
                 callbacks=[*(self.callbacks or ()), self._convergence],
                 restore_best=bool(self.early_stopping) and not one_epoch,
                 history=self.history_,
+                mean_weight=1.0 if one_epoch else None,
                 **self._monitoring(),
             )
         self.n_iter_ = len(self.history_) - max(done, 1)

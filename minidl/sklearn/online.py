@@ -31,8 +31,7 @@ class OnlineClassifier(Labels, Network):
     """The perceptron, logistic regression or a network, trained on one example at a time.
 
     Every step is ``w -= learning_rate_init (gradient + alpha w)`` for one example; the steps are
-    computed in blocks, in about a tenth of the time of a plain loop. Examples have no weights,
-    since the weighted mean over one example is its loss. Linear models start at zero.
+    computed in blocks, in about a tenth of the time of a plain loop. Linear models start at zero.
 
     Parameters
     ----------
@@ -42,6 +41,10 @@ class OnlineClassifier(Labels, Network):
         As of ``MLPClassifier``.
     loss : {"log_loss", "perceptron"}
         ``"perceptron"`` has no probabilities.
+    class_weight : mapping or "balanced", optional
+        As of ``MLPClassifier``: the gradient of an example is multiplied by the weight of its
+        class, divided by the mean weight. There is no ``sample_weight``: a weight of 2 is one step
+        of twice the length, an example twice is two steps.
     alpha, l1 : float
         L2 and L1 penalty of all parameters, biases too, as in ``minidl.fit_online``.
     learning_rate_init : float
@@ -63,6 +66,7 @@ validation_fraction, monitor, dtype, callbacks, standardize
     max_iter: int = 100
     n_iter_no_change: float = 5
     loss: str = "log_loss"
+    class_weight: Any = None
     alpha: float = 0.0
     l1: float = 0.0
     learning_rate_init: float = 0.01
