@@ -83,6 +83,9 @@ def _float_doors():
             yield f"{f}.omega", lambda z, f=f: f.omega(z)
     for name, (loss, out, y) in LOSSES.items():
         yield f"{name} logits", lambda z, loss=loss, y=y: loss(z, y)
+        yield f"{name} predict", loss.predict
+        if name not in ("Perceptron", "SquaredError", "AbsoluteError", "Huber", "Quantile"):
+            yield f"{name} probabilities", loss.probabilities
         if hasattr(loss, "hessian_vector_product") and out == K:
             yield (
                 f"{name} hessian",

@@ -26,7 +26,9 @@ def main() -> None:
     parser = Parser(prog="python -m minidl.data", description="Look at data sets.")
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="describe a data set and draw a contact sheet")
-    show.add_argument("path", help='a course .npz, a folder of IDX files, "letters" or "scenes"')
+    show.add_argument(
+        "path", help='an .npz of the course or Keras, IDX files, "letters" or "scenes"'
+    )
     show.add_argument("--out", type=as_path, help="the file of the picture (default: NAME.png)")
     show.add_argument("--split", choices=("train", "valid", "test"), default="train")
     show.add_argument(

@@ -29,7 +29,7 @@ class SigmoidLoss(ReducedLoss):
 
     def probabilities(self, outputs: Array) -> Array:
         """Return the probability of +1, or of each label, in the shape of the outputs (n, K)."""
-        outputs = as_floats("probabilities", "logits", outputs)
+        outputs = as_floats(type(self).__name__, "outputs", outputs)
         e = np.exp(-np.abs(outputs))  # cannot overflow
         return np.asarray(np.where(outputs >= 0, 1, e) / (1 + e))
 
@@ -67,7 +67,7 @@ class BinaryLogistic(SigmoidLoss):
 
     def predict(self, outputs: Array) -> Array:
         """Return the sign of each logit, -1 or +1, (n,); -1 for a logit of 0."""
-        return one_value(predicted_signs(outputs))
+        return one_value(predicted_signs(as_floats(type(self).__name__, "outputs", outputs)))
 
     def second_derivative(self, logits: Array, y: Array, weight: Array | None = None) -> Array:
         """Return the second derivative for each logit; it is the same for both labels."""
@@ -142,7 +142,7 @@ class BinaryCrossEntropy(SigmoidLoss):
 
     def predict(self, outputs: Array) -> Array:
         """Return 1 where a logit is above 0, else 0: (n, K), or (n,) for one label."""
-        return one_value(predicted_labels(outputs))
+        return one_value(predicted_labels(as_floats(type(self).__name__, "outputs", outputs)))
 
     def hessian_vector_product(
         self, logits: Array, y: Array, v: Array, weight: Array | None = None

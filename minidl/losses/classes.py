@@ -25,7 +25,7 @@ class ClassLoss(ReducedLoss):
 
     def predict(self, outputs: Array) -> Array:
         """Return the class of the largest output, ``0..K-1``, (n,); the first one of equals."""
-        return predicted_classes(outputs)
+        return predicted_classes(as_floats(type(self).__name__, "outputs", outputs))
 
 
 class MapLoss(ClassLoss):

@@ -26,7 +26,7 @@ class NumberLoss(ReducedLoss):
 
     def predict(self, outputs: Array) -> Array:
         """Return the outputs: (n, K), or (n,) for one."""
-        return one_value(outputs)
+        return one_value(as_floats(type(self).__name__, "outputs", outputs))
 
 
 class SquaredError(NumberLoss):
