@@ -88,7 +88,8 @@ class MLPClassifier(Labels, MLP):
         All figures of all epochs.
     loss_curve_, validation_scores_, best_loss_, best_validation_score_, n_iter_
     coefs_, intercepts_ : list of array
-        Views of the model's parameters.
+        Views of the model's parameters. Arrays that are assigned to an item, or a list of them
+        to the attribute, are written into the model.
     predictor_ : Predictor
         For ``minidl.save`` and ``minidl.onnx.export``.
 
