@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from minidl.activations import Sigmoid, Simplex
-from minidl.contract import checked_loss
-from minidl.data.split import Part, Split, as_rows, as_split
+from minidl.checks import Array
+from minidl.dataset import Part, Split, as_rows, as_split
 from minidl.layer import Layer, Sequential
-from minidl.losses import CrossEntropy, Loss
+from minidl.losses import CrossEntropy, Loss, checked_loss
 from minidl.metrics import Metric
-from minidl.typing import Array
 
 
 def outputs(model: Layer, x: Array | Split) -> Array:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from minidl.checks import did_you_mean
 from minidl.files import write_text
 from minidl.layer import Layer
-from minidl.state import Snapshot
-from minidl.validation import did_you_mean
+from minidl.parameter import Snapshot
 
 Mode = Literal["min", "max"]
 
@@ -275,7 +275,7 @@ class History:
             Shown on the axis of the loss. By default nats for a classification, none for a
             regression.
         """
-        from minidl.plots import Panel, line_plot
+        from minidl.view.plots import Panel, line_plot
 
         if not self.records:
             raise ValueError("History: no epoch is recorded yet")

@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.typing import Array
-from minidl.validation import check_weight
+from minidl.checks import Array, check_weight
 
 Metric = Callable[..., float]
 """``metric(outputs, y)`` or ``metric(outputs, y, weight)``: a figure, larger is better or not."""

@@ -2,22 +2,23 @@
 
 Each has ``fit(dataset)``, ``transform(dataset)`` and ``fit_transform(dataset)``, which return data
 sets, and ``apply(x)`` for an array of rows. By default pixels become float32, which represents
-``k / 256`` exactly, and floats keep their dtype.
-"""
+``k / 256`` exactly, and floats keep their dtype."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.data.dataset import Dataset
-from minidl.data.split import CHUNK, Split
-from minidl.typing import Array
-from minidl.validation import check_float, check_int
+from minidl.checks import Array, check_float, check_int
+from minidl.dataset import CHUNK, Dataset, Split, TrainedOn, as_rows
+from minidl.evaluation import outputs, probabilities
+from minidl.layer import Layer
+from minidl.losses import Loss
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -214,3 +215,84 @@ def _fitted(feature: Feature, x: Array, *names: str) -> list[Array]:
             f"{feature!r}: expected x of shape (n, {learned[0].shape[-1]}), got {x.shape}"
         )
     return [value.astype(x.dtype, copy=False) for value in learned]
+
+
+class Predictor:
+    """A model, the features that it was trained on, and the names of its classes.
+
+    New rows go through the steps of the training data: the scale of pixels, each feature in turn,
+    the model. ``minidl.save`` writes all of it to one file.
+
+    Parameters
+    ----------
+    model : Layer
+        A trained model.
+    features : sequence of Feature
+        Fitted, in the order in which they were applied, such as ``[standardize, pca]``.
+    loss : Loss, optional
+        The loss of the training, for ``probabilities``.
+    dataset : Dataset, optional
+        The data set before the features; its pixel scale and class names are kept.
+
+    Attributes
+    ----------
+    trained_on : (bool, float)
+        Whether the training rows were uint8 pixels, and their factor.
+    class_names : array or None
+
+    Examples
+    --------
+    >>> standardize = Standardize().fit(data)
+    >>> fit(model, standardize.transform(data), loss, optimizer, epochs=20, rng=0)
+    >>> predictor = Predictor(model, [standardize], loss=loss, dataset=data)
+    >>> minidl.save("model.npz", predictor)
+    >>> minidl.load("model.npz").predict(x)  # in another process
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        features: Sequence[Feature] = (),
+        *,
+        loss: Loss | None = None,
+        dataset: Dataset | None = None,
+    ) -> None:
+        for feature in features:
+            if not isinstance(feature, Feature):
+                raise TypeError(f"Predictor: expected fitted features, got {feature!r:.80}")
+        self.model, self.features, self.loss = model, tuple(features), loss
+        self.trained_on: TrainedOn | None = getattr(model, "trained_on", None)
+        self.class_names: Array | None = None
+        if dataset is not None:
+            self.trained_on = dataset.train.x.dtype == np.uint8, dataset.train.scale
+            self.class_names = dataset.class_names
+
+    def rows(self, x: Array) -> Array:
+        """Return rows (n, features) of the features that the model takes."""
+        rows = as_rows("Predictor", x, self.trained_on)
+        z = rows.rows(slice(None), np.float32 if rows.x.dtype == np.uint8 else rows.x.dtype)
+        for feature in self.features:
+            z = feature.apply(z)
+        return z
+
+    def _scaled(self, x: Array) -> Split:
+        """Return ``rows(x)`` as a split, so that they are not scaled again."""
+        z = self.rows(x)
+        return Split(z, np.empty((len(z), 0)), 1.0)
+
+    def outputs(self, x: Array) -> Array:
+        """Return the outputs of the model for rows as they come."""
+        return outputs(self.model, self._scaled(x))
+
+    def probabilities(self, x: Array) -> Array:
+        """Return the probabilities of the classes for rows as they come."""
+        return probabilities(self.model, self._scaled(x), self.loss)
+
+    def predict(self, x: Array) -> Array:
+        """Return the class of the largest output by its name, or by its number without names."""
+        classes: Array = self.outputs(x).argmax(axis=1)
+        return classes if self.class_names is None else self.class_names[classes]
+
+    def __repr__(self) -> str:
+        steps = "".join(f"{feature!r}, " for feature in self.features)
+        return f"Predictor({steps}{self.model!r})"

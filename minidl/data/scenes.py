@@ -23,8 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from minidl.typing import Array
-from minidl.validation import check_int
+from minidl.checks import Array, check_int
 
 CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 N_CLASSES = len(CLASSES)
