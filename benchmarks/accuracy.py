@@ -23,8 +23,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import minidl
-from minidl.tables import Table
-from minidl.typing import Array
+from minidl.checks import Array
+from minidl.view.tables import Table
 
 EPOCHS, BATCH, L2, LR, PATIENCE, MIN_DELTA = 200, 32, 1e-4, 1e-3, 10, 1e-4
 

@@ -40,11 +40,11 @@ from threadpoolctl import threadpool_limits
 from workloads.tabular import table
 
 import minidl
-from minidl.cli import Interrupted, Parser, int_argument, run_main
+from minidl.checks import require
 from minidl.files import as_path
-from minidl.sklearn import MLPClassifier
-from minidl.tables import Table
-from minidl.validation import require
+from minidl.sklearn.classifier import MLPClassifier
+from minidl.view.cli import Interrupted, Parser, int_argument, run_main
+from minidl.view.tables import Table
 
 Case = dict[str, Any]
 

@@ -19,11 +19,11 @@ from harness.timing import Budget
 from harness.workers import Case, Workers, play, workers
 from workloads import step
 
-from minidl.cli import Parser, float_argument, int_argument, run_main
+from minidl.checks import require
 from minidl.files import as_path
-from minidl.plots import figure, save
-from minidl.tables import Table
-from minidl.validation import require
+from minidl.view.cli import Parser, float_argument, int_argument, run_main
+from minidl.view.plots import figure, save
+from minidl.view.tables import Table
 
 Axes = dict[str, tuple[int, ...]]
 

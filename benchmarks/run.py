@@ -26,9 +26,9 @@ from harness.targets import verdicts
 from harness.threads import cores
 from workloads import WORKLOADS
 
-from minidl.cli import Interrupted, Parser, float_argument, int_argument, run_main
+from minidl.checks import did_you_mean, require
 from minidl.files import as_path
-from minidl.validation import did_you_mean, require
+from minidl.view.cli import Interrupted, Parser, float_argument, int_argument, run_main
 
 SECONDS, QUICK_SECONDS = 6.0, 0.5
 

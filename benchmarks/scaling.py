@@ -19,9 +19,10 @@ from functools import partial
 from typing import Any
 
 import minidl
-from minidl.grid import Grid, run
-from minidl.tables import Table
-from minidl.validation import require
+from minidl.checks import require
+from minidl.grid.points import Grid
+from minidl.grid.runner import run
+from minidl.view.tables import Table
 
 
 def train(seed: int, *, dataset: minidl.Dataset) -> dict[str, Any]:

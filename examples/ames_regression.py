@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from homework.flags import add_number
+from homework.ridge import ridge
 from homework.runs import single_run
 
 from minidl import (
@@ -32,13 +33,12 @@ from minidl import (
     load_dataset,
 )
 from minidl.callbacks import Run
-from minidl.cli import Parser, run_main
+from minidl.checks import Array
 from minidl.files import as_path, to_json, write_text
 from minidl.init import zeros
-from minidl.linear import ridge
-from minidl.plots import Panel, line_plot
-from minidl.tables import Table
-from minidl.typing import Array
+from minidl.view.cli import Parser, run_main
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
 
 LAMBDA = 1e-4
 """The course's ridge penalty."""

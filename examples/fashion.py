@@ -32,18 +32,18 @@ from minidl import (
     ReLU,
     Sequential,
     TorchRandom,
-    checkpoint,
     compounding,
     fit,
     fit_online,
 )
-from minidl.cli import run_main
 from minidl.files import to_json, write_text
-from minidl.grid import Grid, Point, Result, exit_status
+from minidl.grid.points import Grid, Point, Result, exit_status
 from minidl.init import zeros
 from minidl.losses import Loss
-from minidl.plots import Panel, line_plot
-from minidl.tables import Table
+from minidl.saving import runs as checkpoint
+from minidl.view.cli import run_main
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
 
 QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
 QUICK_FFN = {"train": 3_900, "valid": 1_300, "test": 1_300}

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from minidl.cli import Interrupted, Parser, int_argument, run_main
+from homework.page.reading import read_run
+from homework.page.writing import write_report
+
+from minidl.checks import require
 from minidl.files import as_path, to_json, write_text
-from minidl.report import read_run, write_report
-from minidl.validation import require
+from minidl.view.cli import Interrupted, Parser, int_argument, run_main
 
 TRAINING = ("--data", "--full", "--epochs", "--seed")
 GRID = (*TRAINING, "--jobs")

@@ -30,7 +30,6 @@ from minidl import (
     Perceptron,
     ReLU,
     Sequential,
-    checkpoint,
     compounding,
     evaluate,
     fit,
@@ -39,9 +38,10 @@ from minidl import (
     load_scenes,
 )
 from minidl.callbacks import Run
-from minidl.cli import run_main
-from minidl.grid import Grid, Point, Result, exit_status, keeping
+from minidl.grid.points import Grid, Point, Result, exit_status, keeping
 from minidl.init import zeros
+from minidl.saving import runs as checkpoint
+from minidl.view.cli import run_main
 
 QUICK = {"train": 2_400, "valid": 480, "test": 960}
 """Sizes of a run without --full."""

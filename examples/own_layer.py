@@ -4,7 +4,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 import minidl
-from minidl.typing import Array, Backward
+from minidl.checks import Array, Backward
 
 
 class Conv2d(minidl.Layer):
@@ -42,7 +42,7 @@ class Conv2d(minidl.Layer):
 def main() -> None:
     rng = np.random.default_rng(0)
     layer = Conv2d(side=6, channels=3, k=3).initialize(rng=0, dtype="float64")
-    print(minidl.testing.assert_gradients(layer, rng.normal(size=(4, 36))))
+    print(minidl.testing.checks.assert_gradients(layer, rng.normal(size=(4, 36))))
 
     # Noisy images, 10 x 10, of a bar: horizontal, vertical, falling or rising.
     x, y = rng.normal(0, 0.2, (1500, 10, 10)), rng.integers(4, size=1500)

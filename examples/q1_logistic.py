@@ -32,20 +32,20 @@ from minidl import (
     Linear,
     OnlineRun,
     Progress,
-    checkpoint,
     compounding,
     evaluate,
     fit_online,
     fit_side_by_side,
 )
 from minidl.callbacks import Run
-from minidl.cli import run_main
 from minidl.data.features import Feature
 from minidl.files import as_path, to_json, write_text
-from minidl.grid import Grid, exit_status, keeping
+from minidl.grid.points import Grid, exit_status, keeping
 from minidl.init import zeros
-from minidl.plots import Panel, contact_sheet, line_plot
-from minidl.tables import Table
+from minidl.saving import runs as checkpoint
+from minidl.view.cli import run_main
+from minidl.view.plots import Panel, contact_sheet, line_plot
+from minidl.view.tables import Table
 
 OUT = Path("runs/q1_logistic")
 COMPONENTS = 90  # as in a published report, where they hold 0.9315 of the variance

@@ -27,12 +27,12 @@ from minidl import (
     fit,
     outputs,
 )
-from minidl.cli import Parser, run_main
+from minidl.checks import Array
 from minidl.files import as_path
 from minidl.losses import TwiceDifferentiable, hessian
-from minidl.plots import Panel, figure, line_plot, save
-from minidl.tables import Table
-from minidl.typing import Array
+from minidl.view.cli import Parser, run_main
+from minidl.view.plots import Panel, figure, line_plot, save
+from minidl.view.tables import Table
 
 Function = Callable[[Array], float]
 

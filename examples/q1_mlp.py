@@ -17,8 +17,8 @@ from minidl import (
     compounding,
     fit_online,
 )
-from minidl.cli import run_main
 from minidl.init import zeros
+from minidl.view.cli import run_main
 
 
 def build(dataset: Dataset, width: int, random: np.random.RandomState, dtype: str) -> Sequential:

@@ -9,8 +9,8 @@ from homework.online import load, make_parser, report
 from homework.runs import single_run
 
 from minidl import History, Linear, Perceptron, Progress, compounding, fit_online
-from minidl.cli import run_main
 from minidl.init import zeros
+from minidl.view.cli import run_main
 
 
 def main() -> None:

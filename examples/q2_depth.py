@@ -32,10 +32,10 @@ from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_p
 from homework.report import plot_by_axis, show_best, show_published, tabulate
 
 from minidl import Callback, CrossEntropy, Dataset, Dropout, Layer, Linear, Sequential
-from minidl.cli import run_main
 from minidl.files import as_path
-from minidl.grid import Grid, Result, exit_status
-from minidl.plots import Panel, line_plot
+from minidl.grid.points import Grid, Result, exit_status
+from minidl.view.cli import run_main
+from minidl.view.plots import Panel, line_plot
 
 OUT = Path("runs/q2_depth")
 WHY = ["sgd 0.01", "adam 0.001"]

@@ -33,10 +33,10 @@ from minidl import (
     Sequential,
     evaluate,
 )
-from minidl.cli import Parser, float_argument, int_argument, run_main
+from minidl.checks import one_blas_thread
 from minidl.files import as_path, to_json, write_text
-from minidl.plots import Panel, line_plot
-from minidl.threads import one_blas_thread
+from minidl.view.cli import Parser, float_argument, int_argument, run_main
+from minidl.view.plots import Panel, line_plot
 
 DATA = "emnist-letters.npz"
 

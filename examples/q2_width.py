@@ -14,9 +14,9 @@ from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_p
 from homework.report import plot_by_axis, show_best, show_published, tabulate
 
 from minidl import CrossEntropy, Dropout, Linear, Sequential
-from minidl.cli import run_main
 from minidl.files import as_path
-from minidl.grid import Grid, exit_status
+from minidl.grid.points import Grid, exit_status
+from minidl.view.cli import run_main
 
 WIDE = (512, 1024)
 """Widths beyond the assignment's, for the training accuracy as the width grows."""

@@ -10,13 +10,12 @@ from pathlib import Path
 import numpy as np
 from homework.runs import single_run
 
-from minidl.cli import Parser, run_main
+from minidl.checks import Array, check_float
 from minidl.files import as_path
-from minidl.plots import figure, save
-from minidl.simplex import SimplexMap, relumax, softmax, sparsemax
-from minidl.tables import Table
-from minidl.typing import Array
-from minidl.validation import check_float
+from minidl.maps import SimplexMap, relumax, softmax, sparsemax
+from minidl.view.cli import Parser, run_main
+from minidl.view.plots import figure, save
+from minidl.view.tables import Table
 
 T = np.linspace(-4, 4, 1601)
 

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 from homework.runs import single_run
 
-from minidl.cli import Parser, run_main
+from minidl.checks import Array, check_int
 from minidl.files import as_path
-from minidl.simplex import entmax15, relumax, softmax, sparsemax
-from minidl.tables import Table
-from minidl.typing import Array
-from minidl.validation import check_int
+from minidl.maps import entmax15, relumax, softmax, sparsemax
+from minidl.view.cli import Parser, run_main
+from minidl.view.tables import Table
 
 MAPS = softmax, entmax15, sparsemax, relumax(1.0), relumax(5.0)
 CLASSES = (2, 5, 26, 1000)

@@ -25,10 +25,10 @@ from homework.sparse import (
 )
 
 from minidl import Dataset, Dropout, History, Linear, Sequential, outputs
-from minidl.cli import run_main
-from minidl.grid import Grid, Result, exit_status
-from minidl.plots import Panel, line_plot
-from minidl.tables import Table
+from minidl.grid.points import Grid, Result, exit_status
+from minidl.view.cli import run_main
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
 
 
 def train(

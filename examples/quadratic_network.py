@@ -26,13 +26,13 @@ from homework.quadratic import (
 )
 
 from minidl import SGD, Layer, Parameter, Sequential, SquaredError
-from minidl.cli import Parser, int_argument, run_main
+from minidl.checks import Array, Backward
 from minidl.files import as_path
-from minidl.grid import Grid, Result, exit_status
+from minidl.grid.points import Grid, Result, exit_status
 from minidl.layer import write_gradients
-from minidl.plots import Panel, line_plot
-from minidl.tables import Table
-from minidl.typing import Array, Backward
+from minidl.view.cli import Parser, int_argument, run_main
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
 
 # Gradient descent.
 

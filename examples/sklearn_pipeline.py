@@ -6,6 +6,7 @@ The table is generated. Needs: pip install 'minidl[examples,sklearn,onnx]' panda
 from pathlib import Path
 from typing import Any
 
+import minidl.onnx
 import numpy as np
 import onnxruntime
 import pandas as pd
@@ -16,9 +17,8 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-import minidl.onnx
-from minidl import plots
-from minidl.sklearn import MLPClassifier
+from minidl.sklearn.classifier import MLPClassifier
+from minidl.view import plots
 
 OUT = Path("runs/sklearn_pipeline")
 
@@ -91,7 +91,7 @@ def main() -> None:
     shown = f"Reliability of {', '.join(displays)}, and the confusion matrix of the balanced one."
     plots.save(picture, OUT / "displays.png", shown)
 
-    minidl.onnx.export(OUT / "model.onnx", model[-1])
+    minidl.saving.onnx.export(OUT / "model.onnx", model[-1])
     session = onnxruntime.InferenceSession(OUT / "model.onnx")
     rows = model[:-1].transform(test).astype(np.float32)
     label, probabilities = session.run(None, {"x": rows})

@@ -32,7 +32,9 @@ from minidl.activations import (
     Tanh,
 )
 from minidl.callbacks import Callback, EarlyStopping, Progress, ReduceOnPlateau, WriteHistory
-from minidl.data import Dataset, Split, load_dataset, load_letters, load_scenes
+from minidl.data.letters import load_letters, load_scenes
+from minidl.data.readers import load_dataset
+from minidl.dataset import Dataset, Split
 from minidl.evaluation import evaluate, outputs, probabilities
 from minidl.history import History
 from minidl.layer import Layer, Sequential
@@ -50,47 +52,53 @@ from minidl.losses import (
     SmoothedNLL,
     SquaredError,
 )
+from minidl.maps import entmax15, relumax, softmax, sparsemax
 from minidl.optim import SGD, Adam, AdamW, Optimizer
 from minidl.parameter import Parameter
-from minidl.simplex import entmax15, relumax, softmax, sparsemax
 from minidl.training import NonFiniteLossError, fit
 
 if TYPE_CHECKING:
-    from minidl import checkpoint, grid, onnx, parity, safetensors, testing
-    from minidl import sklearn as sklearn
-    from minidl.architecture import register_layer
-    from minidl.data.features import PCA, AveragePool, Standardize
-    from minidl.online import OnlineRun, compounding, fit_online, fit_side_by_side
-    from minidl.predictor import Predictor
-    from minidl.saving import load, save
-    from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
-    from minidl.torch_random import TorchRandom
+    from minidl import grid, onnx, parity, sklearn, testing
+    from minidl.data.features import PCA, AveragePool, Predictor, Standardize
+    from minidl.online.fitting import fit_online, fit_side_by_side
+    from minidl.online.runs import OnlineRun, compounding
+    from minidl.optim import Cosine, OneCycle, StepDecay, WarmUp
+    from minidl.parity.torch_random import TorchRandom
+    from minidl.saving import runs as checkpoint
+    from minidl.saving import safetensors
+    from minidl.saving.describe import register_layer
+    from minidl.saving.models import load, save
 else:
     # These are imported when they are first used (PEP 562), so that `import minidl` stays fast.
     _LAZY = {
         "PCA": "data.features",
         "AveragePool": "data.features",
         "Standardize": "data.features",
-        "OnlineRun": "online",
-        "compounding": "online",
-        "fit_online": "online",
-        "fit_side_by_side": "online",
-        "Predictor": "predictor",
-        "Cosine": "schedules",
-        "OneCycle": "schedules",
-        "StepDecay": "schedules",
-        "WarmUp": "schedules",
-        "load": "saving",
-        "register_layer": "architecture",
-        "save": "saving",
-        "TorchRandom": "torch_random",
+        "OnlineRun": "online.runs",
+        "compounding": "online.runs",
+        "fit_online": "online.fitting",
+        "fit_side_by_side": "online.fitting",
+        "Predictor": "data.features",
+        "Cosine": "optim",
+        "OneCycle": "optim",
+        "StepDecay": "optim",
+        "WarmUp": "optim",
+        "load": "saving.models",
+        "register_layer": "saving.describe",
+        "save": "saving.models",
+        "TorchRandom": "parity.torch_random",
     }
 
+    _MOVED = {
+        "checkpoint": "saving.runs",
+        "onnx": "saving.onnx",
+        "safetensors": "saving.safetensors",
+    }
     _MODULES = ("checkpoint", "grid", "onnx", "parity", "safetensors", "sklearn", "testing")
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:
-            return importlib.import_module(f"minidl.{name}")
+            return importlib.import_module(f"minidl.{_MOVED.get(name, name)}")
         if name in _LAZY:
             return getattr(importlib.import_module(f"minidl.{_LAZY[name]}"), name)
         raise AttributeError(f"module 'minidl' has no attribute {name!r}")

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from minidl.checks import check_float, check_int, require
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
-from minidl.validation import check_float, check_int, require
 
 
 @dataclass(repr=False)

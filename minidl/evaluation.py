@@ -8,15 +8,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minidl.contract import checked_loss, describe
-from minidl.data.split import Part, Split, as_rows, as_split
+from minidl.checks import Array, quietly
+from minidl.checks import type_text as describe
+from minidl.dataset import Part, Split, as_rows, as_split
 from minidl.layer import Layer, last_layer
-from minidl.losses import CrossEntropy, Loss
-from minidl.losses.base import probabilities as probabilities_of
-from minidl.losses.targets import shaped_targets
+from minidl.losses import CrossEntropy, Loss, checked_loss, shaped_targets
+from minidl.losses import probabilities as probabilities_of
 from minidl.metrics import Metric
-from minidl.special import quietly
-from minidl.typing import Array
 
 
 @quietly

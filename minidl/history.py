@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from minidl.checks import did_you_mean
 from minidl.files import as_path, from_json, to_json, write_text
 from minidl.layer import Layer
-from minidl.state import Snapshot
-from minidl.validation import did_you_mean
+from minidl.parameter import Snapshot
 
 Mode = Literal["min", "max"]
 
@@ -307,7 +307,7 @@ class History:
             Shown on the axis of the loss. By default nats for a classification, none for a
             regression.
         """
-        from minidl.plots import Panel, line_plot
+        from minidl.view.plots import Panel, line_plot
 
         if not self.records:
             raise ValueError("History: no epoch is recorded yet")

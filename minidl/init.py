@@ -13,8 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from minidl.typing import Array
-from minidl.validation import check_float
+from minidl.checks import Array, check_float
 
 
 class Init(Protocol):

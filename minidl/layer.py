@@ -9,26 +9,48 @@ A layer's forward pass returns its output and the function that pulls a cotangen
 passes may be open at once, and the memory is freed with the closure. ``backward`` writes (does
 not add) the gradients of the layer's parameters. All parameters of a model are views into one
 vector ``model.theta``, and their gradients into ``model.grad``, so an optimizer or a gradient
-check works on two vectors. So a parameter belongs to one model, its ``root``.
-"""
+check works on two vectors. So a parameter belongs to one model, its ``root``."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl import state, summary, vectors
-from minidl.parameter import Parameter, holds, infer, is_layer, named_parameters, walk
-from minidl.rng import as_generator
-from minidl.special import quiet_passes, quietly
-from minidl.state import Snapshot
-from minidl.typing import Array, Backward, Rng
-from minidl.validation import as_array
+from minidl import parameter as state
+from minidl import parameter as vectors
+from minidl.checks import (
+    Array,
+    Backward,
+    Rng,
+    _accepts,
+    _check_floats,
+    _short,
+    as_array,
+    as_generator,
+    quiet_passes,
+    quietly,
+    type_text,
+)
+from minidl.parameter import (
+    Parameter,
+    Snapshot,
+    check_buffers,
+    check_vectors,
+    holds,
+    infer,
+    is_layer,
+    named_layers,
+    named_parameters,
+    walk,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -206,7 +228,7 @@ class Layer(ABC):
         """Return a copy of every parameter's value and every buffer by its name.
 
         The names are those of PyTorch, such as ``"0.weight"``; the weight of a ``Linear`` is
-        transposed there, see ``minidl.safetensors.torch_state``.
+        transposed there, see ``minidl.saving.safetensors.torch_state``.
         """
         return state.state_dict(self)
 
@@ -217,7 +239,7 @@ class Layer(ABC):
         Parameters
         ----------
         state_dict : mapping of str to array
-            In minidl's layout: for PyTorch's use ``minidl.safetensors.load_torch_state``.
+            In minidl's layout: for PyTorch's use ``minidl.saving.safetensors.load_torch_state``.
 
         Raises
         ------
@@ -365,10 +387,10 @@ class Sequential(Layer):
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and their parameter counts."""
-        return summary.text(self)
+        return text(self)
 
     def _repr_html_(self) -> str:
-        return summary.html(self)
+        return html(self)
 
 
 def last_layer(model: object) -> object:
@@ -383,3 +405,161 @@ def _in_order(model: object) -> Iterator[object]:
             yield from _in_order(layer)
     else:
         yield model
+
+
+Forward = Callable[..., tuple[Array, Backward]]
+
+
+def check_model(owner: str, model: object) -> None:
+    """Raise an error, in the name of ``owner``, unless ``model`` can be trained.
+
+    Raises
+    ------
+    TypeError
+        If it is no ``Layer``.
+    ValueError
+        If it has undeclared arrays, shares parameters with another model, or layers were changed
+        after it was built.
+    """
+    if isinstance(model, type):
+        raise TypeError(f"{owner}: expected a model, got the class {model.__name__}")
+    if not isinstance(model, Layer):
+        hint = "; wrap it: Sequential(layer)" if is_layer(model) else ""
+        raise TypeError(f"{owner}: expected a model, got {type_text(model)}{hint}")
+    check_buffers(model)
+    check_vectors(model)
+
+
+@contextmanager
+def checked(model: object) -> Iterator[Forward]:
+    """Check, within this context, what the layers of a model return; yield its ``forward``.
+
+    Checked are the model and the layers of each ``Sequential`` in it: ``forward`` returns an
+    output of floats of the input's dtype, with a row for each of the input's, and a function;
+    this returns an array of the input's shape and dtype. Call the backward pass within the context
+    too. The arithmetic is the same as without it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        In the pass, for the first layer that breaks the contract; the message names it.
+
+    Examples
+    --------
+    >>> with checked(model) as forward:
+    ...     logits, backward = forward(x, train=True)
+    ...     write_gradients(model, backward, dlogits)
+    """
+    places: dict[int, tuple[str, Any]] = {}
+    for prefix, layer in named_layers(model):
+        if isinstance(layer, Sequential):
+            for i, inner in enumerate(layer.layers):
+                places[id(inner)] = f"layer {prefix}{i}, {_short(inner)}", inner
+    places.setdefault(id(model), (_short(model), model))
+    before = [(vars(layer), vars(layer).get("forward")) for _, layer in places.values()]
+    for name, layer in places.values():
+        # An attribute of the object hides the method of the class.
+        vars(layer)["forward"] = _checked_forward(name, layer)
+    try:
+        yield model.forward  # type: ignore[attr-defined]
+    finally:
+        for attributes, forward in before:
+            del attributes["forward"]
+            if forward is not None:
+                attributes["forward"] = forward
+
+
+def _checked_forward(name: str, layer: Any) -> Forward:
+    """Return the ``forward`` of a layer, with checks of what it and its ``backward`` return."""
+    forward: Forward = layer.forward
+
+    def checked_forward(x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        result: Any = forward(x, train=train)
+        if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
+            raise TypeError(
+                f"{name}: expected forward(x, train=...) to return y, backward, got "
+                f"{type_text(result)}"
+            )
+        y, backward = result
+        _check_floats(f"{name}: expected forward's output to be", y, x.dtype)
+        if y.shape[:1] != x.shape[:1]:
+            raise ValueError(
+                f"{name}: expected forward's output to have {len(x)} rows, as its input, "
+                f"got {type_text(y)}"
+            )
+
+        def checked_backward(dy: Array, **options: bool) -> Any:
+            if options and not _accepts(backward, dy, **options):
+                raise TypeError(
+                    f"{name}: its class declares skips_input_grad, but backward does not take "
+                    "input_grad; write: def backward(dy, input_grad=True)"
+                )
+            dx = backward(dy, **options)
+            if options.get("input_grad", True):
+                want = f"{name}: expected backward(dy) to return dx,"
+                _check_floats(want, dx, x.dtype)
+                if dx.shape != x.shape:
+                    raise ValueError(f"{want} an array of shape {x.shape}, got {type_text(dx)}")
+            return dx
+
+        return y, checked_backward
+
+    return checked_forward
+
+
+def name_probabilities(owner: str, model: object, loss: object, stacklevel: int) -> None:
+    """Warn if a model ends with a layer that gives probabilities, and the loss expects logits."""
+    last = last_layer(model)
+    if getattr(last, "gives_probabilities", False) and getattr(loss, "expects_logits", False):
+        warnings.warn(
+            f"{owner}: the model ends with {last!r}, which gives probabilities, but {loss!r} "
+            "expects logits; leave that layer out: minidl.probabilities(model, x, loss) gives the "
+            "probabilities",
+            stacklevel=stacklevel,
+        )
+
+
+HEADER = ("", "layer", "output", "parameters")
+
+
+def table(model: Any) -> tuple[list[tuple[str, str, str, str]], str]:
+    """Return a row for each layer, under ``HEADER``, and a line about the whole model."""
+    features = next((v.in_features for v in walk(model) if hasattr(v, "in_features")), None)
+    x = None if features is None else np.zeros((0, features), model.dtype)
+    rows = []
+    for i, layer in enumerate(model.layers):
+        x = None if x is None else infer(layer, x)
+        shape = "" if x is None else f"(n, {', '.join(map(str, x.shape[1:]))})"
+        count = sum(p.size for _, p in named_parameters(layer))
+        rows.append((str(i), repr(layer), shape, f"{count:,}"))
+    total = sum(p.size for _, p in model.named_parameters())
+    size = total * model.dtype.itemsize / 1e6
+    return rows, f"{total:,} parameters, {model.dtype}, {size:.2f} MB"
+
+
+def text(model: Any) -> str:
+    """Return the table with aligned columns."""
+    rows, total = table(model)
+    rows = [HEADER, *rows]
+    w = [max(len(row[k]) for row in rows) for k in range(4)]
+    lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join([*lines, total])
+
+
+def html(model: Any) -> str:
+    """Return the table as HTML."""
+    rows, total = table(model)
+    align = ("right", "left", "left", "right")
+
+    def line(tag: str, cells: tuple[str, ...]) -> str:
+        styled = zip(align, map(escape, cells), strict=True)
+        inner = "".join(f'<{tag} style="text-align:{a}">{c}</{tag}>' for a, c in styled)
+        return f"<tr>{inner}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    foot = f'<tr><td colspan="4" style="text-align:left">{escape(total)}</td></tr>'
+    return (
+        f"<table><thead>{line('th', HEADER)}</thead><tbody>{body}</tbody>"
+        f"<tfoot>{foot}</tfoot></table>"
+    )

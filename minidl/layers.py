@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minidl.checks import Array, Backward, Rng, as_array, as_generator, check_float, check_int
 from minidl.init import Init, uniform_fan_in
 from minidl.layer import Layer, Sequential, check_input
 from minidl.parameter import Parameter
-from minidl.rng import as_generator
-from minidl.typing import Array, Backward, Rng
-from minidl.validation import as_array, check_float, check_int
 
 
 class Linear(Layer):

@@ -14,9 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minidl.special import quietly
-from minidl.typing import Array
-from minidl.validation import as_floats, as_numbers, check_weight
+from minidl.checks import Array, as_floats, as_numbers, check_weight, quietly
 
 Metric = Callable[..., float]
 """``metric(outputs, y)`` or ``metric(outputs, y, weight)``: a figure, larger is better or not."""

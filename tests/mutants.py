@@ -567,7 +567,9 @@ def main() -> None:
     parser.add_argument("--module", default="", help="only modules whose path begins so")
     parser.add_argument("--out", type=Path, default=Path("runs/mutants"), help="folder")
     parser.add_argument("--again", nargs="*", default=[], help="outcomes that are run once more")
-    parser.add_argument("--tests", nargs="*", help="only these, as tests/test_init.py::test_normal")
+    parser.add_argument(
+        "--tests", nargs="*", help="only these, as tests/core/test_init.py::test_normal"
+    )
     parser.add_argument("--all", action="store_true", help="all tests of a module's files")
     parser.add_argument(
         "--slowest", type=float, default=40, help="seconds; slower tests are left out"

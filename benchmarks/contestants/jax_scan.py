@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from harness.task import Task
 
-from minidl.typing import Array
+from minidl.checks import Array
 
 if TYPE_CHECKING:
     from workloads.evaluate import Problem as EvaluateProblem

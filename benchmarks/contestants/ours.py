@@ -10,8 +10,8 @@ from harness.task import Task
 
 import minidl
 from minidl import OnlineRun, fit_side_by_side
-from minidl.data import Split
-from minidl.typing import Array
+from minidl.checks import Array
+from minidl.dataset import Split
 
 if TYPE_CHECKING:
     from workloads.evaluate import Problem as EvaluateProblem

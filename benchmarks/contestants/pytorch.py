@@ -10,7 +10,7 @@ import torch
 from harness.task import Task
 from torch.utils.data import DataLoader, TensorDataset
 
-from minidl.typing import Array
+from minidl.checks import Array
 
 if TYPE_CHECKING:
     from workloads.evaluate import Problem as EvaluateProblem

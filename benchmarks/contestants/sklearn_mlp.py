@@ -10,7 +10,7 @@ from harness.task import Task
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
-from minidl.typing import Array
+from minidl.checks import Array
 
 if TYPE_CHECKING:
     from workloads.step import Problem

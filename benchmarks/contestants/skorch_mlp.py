@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from skorch import NeuralNetClassifier
 
-from minidl.typing import Array
+from minidl.checks import Array
 
 
 def classifier(width: int, batch: int, epochs: int) -> Any:

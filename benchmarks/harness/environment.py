@@ -7,7 +7,7 @@ import os
 import subprocess
 from typing import Any
 
-import minidl.environment
+import minidl.grid.sessions
 from harness.commands import ROOT
 
 PACKAGES = ("torch", "jax", "jaxlib", "scikit-learn", "entmax")
@@ -21,7 +21,7 @@ def load() -> float | None:
 def environment() -> dict[str, Any]:
     """Return the machine, the commit, and the versions of the contestants."""
     return {
-        **minidl.environment.environment(),
+        **minidl.grid.sessions.environment(),
         "commit": commit(),
         **{name: version(name) for name in PACKAGES},
     }

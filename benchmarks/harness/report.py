@@ -11,7 +11,7 @@ from harness.jobs import Workload
 from harness.results import Results, Row
 from harness.targets import verdicts
 from minidl.files import write_text
-from minidl.plots import Panel, line_plot
+from minidl.view.plots import Panel, line_plot
 
 BOUND = "matrix products"
 

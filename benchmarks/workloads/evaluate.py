@@ -11,8 +11,8 @@ from harness.timing import Budget
 from harness.workers import Case
 
 import minidl
-from minidl.data import Split
-from minidl.typing import Array
+from minidl.checks import Array
+from minidl.dataset import Split
 
 CONTESTANTS = {
     "minidl": Entry("ours.evaluate"),

@@ -17,8 +17,8 @@ from harness.workers import Case
 
 import minidl
 from minidl import init
+from minidl.checks import Array
 from minidl.training import epoch_rng
-from minidl.typing import Array
 
 HIDDEN, CHECKED = 100, 20
 GRID = [(lr, l2) for lr in (1e-3, 1e-4, 1e-5) for l2 in (1e-4, 1e-5)]

@@ -16,8 +16,8 @@ from harness.timing import Budget
 from harness.workers import Case
 
 import minidl
-from minidl.simplex_map import SimplexMap
-from minidl.typing import Array
+from minidl.checks import Array
+from minidl.maps import SimplexMap
 
 SIZES = ((64, 26), (4096, 26), (64, 1000), (64, 32_000))
 DENSE, SPARSE = ("softmax", "relumax"), ("sparsemax", "entmax15")

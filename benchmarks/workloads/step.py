@@ -18,8 +18,8 @@ from harness.timing import Budget
 from harness.workers import Case
 
 import minidl
+from minidl.checks import Array
 from minidl.training import epoch_rng
-from minidl.typing import Array
 
 FEATURES, CLASSES, CHECKED_STEPS = 784, 26, 20
 WIDTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import minidl
-from minidl.typing import Array
+from minidl.checks import Array
 
 Table4 = tuple[Array, Array, Array, Array]
 """Training rows and labels, validation rows and labels."""

@@ -6,13 +6,12 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 
-from minidl.cli import Parser, int_argument
+from minidl.checks import Rng, require
 from minidl.history import History
-from minidl.plots import Panel, line_plot
-from minidl.torch_random import TorchRandom
+from minidl.parity.torch_random import TorchRandom
 from minidl.training import fit
-from minidl.typing import Rng
-from minidl.validation import require
+from minidl.view.cli import Parser, int_argument
+from minidl.view.plots import Panel, line_plot
 
 CURVES = ("train_loss", "valid_loss", "valid_accuracy")
 
@@ -51,7 +50,7 @@ def fit_with(backend: str) -> Callable[..., History]:
     """Return ``minidl.fit``, or the same training computed by PyTorch."""
     if backend == "numpy":
         return fit
-    from minidl.parity import fit as fit_with_torch
+    from minidl.parity.torch_model import fit as fit_with_torch
 
     return fit_with_torch
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl.data import Dataset, load_dataset, load_letters
+from minidl.data.letters import load_letters
+from minidl.data.readers import load_dataset
+from minidl.dataset import Dataset
 
 QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
 """Sizes of a run without --full: 80 networks in about a minute on two cores."""

@@ -10,15 +10,15 @@ import numpy as np
 
 from minidl.activations import ReLU
 from minidl.callbacks import Callback, Run
-from minidl.data import Dataset
+from minidl.checks import Array
+from minidl.dataset import Dataset
 from minidl.grid.folder import kept
 from minidl.init import Init, he, uniform_fan_in, zeros
 from minidl.layer import Layer, Sequential, write_gradients
 from minidl.layers import BatchNorm, LayerNorm, Linear, Residual
 from minidl.losses import Loss
 from minidl.parameter import walk
-from minidl.plots import figure, save
-from minidl.typing import Array
+from minidl.view.plots import figure, save
 
 PLAIN = "plain"
 

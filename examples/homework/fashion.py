@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from homework.data import load_data
-from minidl.data import Dataset, Split, load_letters
-from minidl.grid import Grid, Point
+from minidl.data.letters import load_letters
+from minidl.dataset import Dataset, Split
+from minidl.grid.points import Grid, Point
 
 CHECKSUM = "4a1c3cbe9e9a0660dc03acf48040e57b7cc92eb49e11ff9c2bbba846179ce1fe"
 """``Dataset.checksum()`` of Fashion-MNIST in the course's split."""

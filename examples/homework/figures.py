@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minidl.callbacks import Callback, Run
-from minidl.data import Dataset
+from minidl.dataset import Dataset
 from minidl.evaluation import evaluate
 from minidl.history import History
 from minidl.losses import Loss

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from minidl.cli import Parser, float_argument, int_argument
 from minidl.files import as_path
+from minidl.view.cli import Parser, float_argument, int_argument
 
 
 def base_parser(description: str, out: str, *, epochs: str) -> Parser:

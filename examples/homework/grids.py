@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from homework.data import about
-from minidl.cli import Parser
-from minidl.data import Dataset
+from minidl.dataset import Dataset
 from minidl.files import temporary_folder
-from minidl.grid import Grid, Point, Result, Shard, connected, run
-from minidl.grid.executors import EXECUTORS, check_executor
+from minidl.grid.points import Grid, Point, Result, Shard
+from minidl.grid.runner import run
+from minidl.grid.workers import EXECUTORS, check_executor, connected
+from minidl.view.cli import Parser
 
 
 def add_grid_flags(parser: Parser) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl import checkpoint
-from minidl.data import Dataset
-from minidl.data.images import as_images
+from minidl.data.__main__ import as_images
 from minidl.data.scenes import CLASSES
-from minidl.grid import Result
+from minidl.dataset import Dataset
+from minidl.grid.points import Result
 from minidl.history import History
 from minidl.layers import Linear
-from minidl.plots import Panel, contact_sheet, figure, line_plot, save
-from minidl.tables import Table
+from minidl.saving import runs as checkpoint
+from minidl.view.plots import Panel, contact_sheet, figure, line_plot, save
+from minidl.view.tables import Table
 
 
 def tabulate(

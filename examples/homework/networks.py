@@ -14,15 +14,15 @@ from homework.backends import add_backend_flags, check_backend, new_rng
 from homework.data import load_data, note_generated
 from homework.flags import base_parser
 from homework.grids import add_grid_flags, run_points, shared
-from minidl import checkpoint
 from minidl.activations import ReLU, Tanh
-from minidl.cli import Parser, int_argument
-from minidl.data import Dataset
-from minidl.grid import Grid, Point, Result, keeping
+from minidl.checks import Rng
+from minidl.dataset import Dataset
+from minidl.grid.points import Grid, Point, Result, keeping
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.optim import SGD, Adam
-from minidl.typing import Rng
+from minidl.saving import runs as checkpoint
+from minidl.view.cli import Parser, int_argument
 
 ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
 OPTIMIZERS: Mapping[str, type[SGD] | type[Adam]] = {"adam": Adam, "sgd": SGD}

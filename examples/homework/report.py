@@ -9,12 +9,12 @@ from pathlib import Path
 from homework.backends import plot_parity, print_parity
 from homework.comparison import Comparison
 from homework.published import tabulate_published
-from minidl.data import Dataset
+from minidl.dataset import Dataset
 from minidl.files import to_json, write_text
-from minidl.grid import Point, Result
+from minidl.grid.points import Point, Result
 from minidl.history import History
-from minidl.plots import Panel, line_plot
-from minidl.tables import Table
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
 
 FIGURES = (
     "best_valid_accuracy",

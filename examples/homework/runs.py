@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from homework.data import about
-from minidl.cli import Interrupted
-from minidl.data import Dataset
-from minidl.environment import session
+from minidl.dataset import Dataset
 from minidl.grid.folder import RUN, claimed_by_run
-from minidl.settings import describe
+from minidl.grid.sessions import session
+from minidl.saving.describe import fingerprint as describe
+from minidl.view.cli import Interrupted
 
 NO_SETTINGS = {"out", "epochs", "jobs", "shard", "executor", "compare"}
 """The flags on which the results of an epoch do not depend."""

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from minidl.callbacks import Callback, Run
-from minidl.data import Dataset
-from minidl.data.images import as_images, class_name
+from minidl.checks import Array, did_you_mean
+from minidl.data.__main__ import as_images, class_name
+from minidl.dataset import Dataset
 from minidl.evaluation import outputs
-from minidl.grid import Result
+from minidl.grid.points import Result
 from minidl.losses import FenchelYoung, Loss, SmoothedNLL
-from minidl.plots import captioned_sheet
-from minidl.simplex import RegularizedMap, SimplexMap, entmax15, relumax, softmax, sparsemax
-from minidl.typing import Array
-from minidl.validation import did_you_mean
+from minidl.maps import RegularizedMap, SimplexMap, entmax15, relumax, softmax, sparsemax
+from minidl.view.plots import captioned_sheet
 
 REGULARIZED: dict[str, RegularizedMap] = {
     "softmax": softmax,

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl.data import Dataset
+from minidl.checks import one_blas_thread
+from minidl.dataset import Dataset
 from minidl.layer import Sequential
 from minidl.losses import CrossEntropy
-from minidl.online import fit_online
+from minidl.online.fitting import fit_online
 from minidl.optim import SGD
-from minidl.tables import Table
-from minidl.threads import one_blas_thread
 from minidl.training import fit
+from minidl.view.tables import Table
 
 Settings = tuple[int, float, str]
 """Width, dropout and activation."""

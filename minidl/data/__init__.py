@@ -1,8 +1,7 @@
 """Data sets: ``Dataset``, readers for files, and generated letters and scenes that need no file."""
 
-from minidl.data.cache import load_letters, load_scenes
-from minidl.data.dataset import Dataset
+from minidl.data.letters import load_letters, load_scenes
 from minidl.data.readers import load_dataset, read_idx
-from minidl.data.split import Split
+from minidl.dataset import Dataset, Split
 
 __all__ = ["Dataset", "Split", "load_dataset", "load_letters", "load_scenes", "read_idx"]

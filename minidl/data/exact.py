@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from minidl.typing import Array
+from minidl.checks import Array
 
 _UNIT = 2.0**20  # factors of a product are rounded to multiples of 1 / _UNIT
 _SQUARINGS = 6

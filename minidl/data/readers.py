@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minidl.data.cache import load_letters, load_scenes
-from minidl.data.dataset import Dataset
-from minidl.files import as_path
-from minidl.npz import MAX_EXPANSION, Readable, fill, read_npz
-from minidl.typing import Array
-from minidl.validation import did_you_mean
+from minidl.checks import Array, did_you_mean
+from minidl.data.letters import load_letters, load_scenes
+from minidl.dataset import Dataset
+from minidl.files import MAX_EXPANSION, Readable, as_path, fill, read_npz
 
 GENERATED = {"letters": load_letters, "scenes": load_scenes}
 

@@ -24,10 +24,8 @@ from functools import cache
 
 import numpy as np
 
+from minidl.checks import Array, check_int, quietly
 from minidl.data import exact
-from minidl.special import quietly
-from minidl.typing import Array
-from minidl.validation import check_int
 
 CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 N_CLASSES = len(CLASSES)

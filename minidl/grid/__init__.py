@@ -1,10 +1,8 @@
 """Grids of training runs, in parallel, on several machines, and resumable."""
 
-from minidl.grid.axes import Grid, Point
-from minidl.grid.executors import Polling, connected
-from minidl.grid.results import Result, exit_status, keeping
+from minidl.grid.points import Grid, Point, Result, Shard, exit_status, keeping
 from minidl.grid.runner import run
-from minidl.grid.shards import Shard
+from minidl.grid.workers import Polling, connected
 
 __all__ = [
     "Grid",

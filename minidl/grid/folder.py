@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from minidl.checks import require
 from minidl.files import from_json, remove_leftovers, to_json, write_text
-from minidl.grid.results import Result, read
-from minidl.grid.shards import Shard
-from minidl.settings import first_difference
-from minidl.validation import require
+from minidl.grid.points import Result, Shard, read
+from minidl.saving.describe import first_difference
 
 RECORD = "grid.json"
 RUN = "run.json"

@@ -11,13 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minidl.cli import Interrupted
-from minidl.environment import session
+from minidl.checks import check_int, require
 from minidl.files import as_path
-from minidl.grid.axes import Grid, Point
 from minidl.grid.folder import claimed, kept
-from minidl.grid.results import Result, append
-from minidl.grid.shards import Shard
+from minidl.grid.points import Grid, Point, Result, Shard, append
+from minidl.grid.sessions import session
 from minidl.grid.workers import (
     EndedError,
     Train,
@@ -26,8 +24,8 @@ from minidl.grid.workers import (
     outcomes,
     pickled,
 )
-from minidl.settings import describe_task
-from minidl.validation import check_int, require
+from minidl.saving.describe import fingerprint_task as describe_task
+from minidl.view.cli import Interrupted
 
 
 def run(

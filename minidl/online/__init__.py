@@ -5,7 +5,6 @@
 """
 
 from minidl.online.fitting import fit_online, fit_side_by_side
-from minidl.online.orders import compounding
-from minidl.online.runs import OnlineRun
+from minidl.online.runs import OnlineRun, compounding
 
 __all__ = ["OnlineRun", "compounding", "fit_online", "fit_side_by_side"]

@@ -24,15 +24,14 @@ from typing import Protocol
 
 import numpy as np
 
-from minidl.data.split import Split
+from minidl.checks import Array
+from minidl.dataset import Split
 from minidl.layers import Linear
-from minidl.losses import Loss, Perceptron
-from minidl.losses.targets import check_labels
+from minidl.losses import Loss, Perceptron, check_labels
 from minidl.online.runs import OnlineRun
 from minidl.online.tails import KERNELS, make_tails
 from minidl.optim import flush_weights
 from minidl.training import Objective
-from minidl.typing import Array
 
 ALIGNED = 16
 """Entries to whose multiple rows are filled up: 64 bytes of float32, a line of the cache."""

@@ -13,23 +13,21 @@ from functools import partial
 from typing import Any
 
 from minidl.callbacks import Callback, Run
-from minidl.contract import name_probabilities
-from minidl.data.dataset import Dataset
+from minidl.checks import Array, Stateful, check_int, one_blas_thread, quiet
+from minidl.dataset import Dataset
 from minidl.history import History, Mode
-from minidl.layer import Layer, write_gradients
+from minidl.layer import Layer, name_probabilities, write_gradients
 from minidl.losses import Loss
 from minidl.metrics import Metric
 from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
-from minidl.online.orders import Order, epoch_order
-from minidl.online.runs import OnlineRun
+from minidl.online.runs import OnlineRun, Order, epoch_order
 from minidl.optim import SGD
-from minidl.resume import RunState, run_settings
-from minidl.special import quiet
-from minidl.threads import one_blas_thread
+from minidl.saving.runs import run_settings
 from minidl.training import (
     NonFiniteLossError,
     Objective,
     Recorder,
+    RunState,
     as_seen,
     check_arguments,
     check_finite,
@@ -38,8 +36,6 @@ from minidl.training import (
     not_finite,
     training,
 )
-from minidl.typing import Array, Stateful
-from minidl.validation import check_int
 
 
 def fit_online(

@@ -12,14 +12,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl.validation import require
+from minidl.checks import require
 
 if TYPE_CHECKING:
     from minidl.parity.convert import from_torch, register, to_torch
-    from minidl.parity.lockstep import compare
-    from minidl.parity.pytorch import torch_counterparts
-    from minidl.parity.report import ParityReport
-    from minidl.parity.training import fit
+    from minidl.parity.report import ParityReport, compare
+    from minidl.parity.torch_model import fit, torch_counterparts
 
 __all__ = [
     "ParityReport",

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minidl.cli import Parser, int_argument, run_main
+from minidl.checks import require
 from minidl.files import as_path, to_json, write_text
-from minidl.plots import Panel, line_plot
-from minidl.tables import Table
-from minidl.validation import require
+from minidl.view.cli import Parser, int_argument, run_main
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
 
 if TYPE_CHECKING:
     from minidl.parity.report import ParityReport
@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     require("torch", "parity")
     from minidl.parity.standard import standard_set  # these import torch
-    from minidl.parity.training import one_thread
+    from minidl.parity.torch_model import one_thread
 
     cases, runs = standard_set(), Runs()
     with one_thread(), _bar(len(cases) * args.steps) as bar:

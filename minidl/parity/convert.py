@@ -1,19 +1,18 @@
 """Networks from our layers to ``torch.nn`` modules and back, with their weights.
 
 ``COUNTERPARTS`` lists each layer class with the module class that computes the same. A new layer
-adds an entry to it; a user's own layer joins by ``register``.
-"""
+adds an entry to it; a user's own layer joins by ``register``."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, fx, nn
 
 from minidl.activations import (
     ELU,
@@ -31,14 +30,162 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
+from minidl.checks import Rng
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
-from minidl.parameter import named_layers
-from minidl.parity import modules, simplex
-from minidl.parity.tracing import trace
-from minidl.safetensors import load_torch_state, torch_state
-from minidl.state import own_names
-from minidl.typing import Rng
+from minidl.parameter import named_layers, own_names
+from minidl.parity import formulas as simplex
+from minidl.saving.safetensors import load_torch_state, torch_state
+
+
+class TorchQuadratic(nn.Module):  # type: ignore[misc]
+    """``x (1 - x)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 - x)
+
+
+class TorchResidual(nn.Module):  # type: ignore[misc]
+    """``x + f(x)``."""
+
+    def __init__(self, inner: nn.Sequential) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+class SameMasks(nn.Module):  # type: ignore[misc]
+    """Dropout that draws from a copy of our layer's stream, so that both drop the same entries.
+
+    Only the draw is the same: the scaling is PyTorch's arithmetic.
+    """
+
+    def __init__(self, p: float, rng: np.random.Generator | None) -> None:
+        super().__init__()
+        self.p, self.rng = p, rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if self.rng is None:
+            raise ValueError(f"Dropout({self.p:g}): needs rng= to train")
+        keep = torch.from_numpy(self.rng.random(tuple(x.shape), dtype=np.float32) >= self.p)
+        return x * keep / (1 - self.p) if self.p < 1 else x * 0
+
+
+def _flatten(start_dim: int = 0, end_dim: int = -1) -> Layer:
+    if (start_dim, end_dim) != (1, -1):
+        raise TypeError("expected all axes but the first")
+    return Flatten()
+
+
+def _view(rows: Any, features: Any = None) -> Layer:
+    sizes = rows if isinstance(rows, tuple) else (rows, features)
+    # The rows are -1 or read off the shape of the input; the features are -1 or a number.
+    if len(sizes) != 2 or not (sizes[0] == -1 or isinstance(sizes[0], fx.Node)):
+        raise TypeError("expected a view of one row for each example")
+    return Flatten()
+
+
+def _softplus(beta: float = 1, threshold: float = 20) -> Layer:
+    if beta != 1:
+        raise TypeError("expected beta 1")
+    return Softplus()
+
+
+FUNCTIONS: dict[str, Callable[..., Layer]] = {
+    "relu": lambda inplace=False: ReLU(),
+    "tanh": Tanh,
+    "sigmoid": Sigmoid,
+    "silu": lambda inplace=False: SiLU(),
+    "gelu": lambda approximate="none": GELU(approximate),
+    "leaky_relu": lambda negative_slope=0.01, inplace=False: LeakyReLU(negative_slope),
+    "elu": lambda alpha=1.0, inplace=False: ELU(alpha),
+    "softplus": _softplus,
+    "softmax": lambda dim, _stacklevel=3, dtype=None: Softmax(dim),
+    "dropout": lambda p=0.5, training=True, inplace=False: Dropout(p),
+    "contiguous": Identity,
+    "flatten": _flatten,
+    "view": _view,
+    "reshape": _view,
+}
+"""Functions and methods of tensors by name, with the layers that compute the same."""
+
+
+class _Tracer(fx.Tracer):  # type: ignore[misc]
+    """Follows the modules of users; those with a counterpart are steps of the chain."""
+
+    def __init__(self, has_counterpart: Callable[[nn.Module], bool]) -> None:
+        super().__init__()
+        self.has_counterpart = has_counterpart
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return self.has_counterpart(m) or type(m).__module__.startswith("torch.nn")
+
+
+def trace(
+    module: nn.Module, has_counterpart: Callable[[nn.Module], bool]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the steps of a module's forward: a name, and an inner module or a layer of ours.
+
+    Parameters
+    ----------
+    module : nn.Module
+    has_counterpart : callable
+        Whether a module is a step by itself.
+
+    Raises
+    ------
+    TypeError
+        If the forward pass is not such a chain; the message names the step.
+    """
+    try:
+        graph = _Tracer(has_counterpart).trace(module)
+    except Exception as error:  # torch.fx raises whatever the module's code does on a proxy
+        raise TypeError(f"its forward cannot be traced ({error})") from error
+    previous: Any = None
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            if previous is not None:
+                raise TypeError(f"its forward takes more than one input, {node.name!r}")
+            previous = node
+            continue
+        if _is_size(node):
+            continue
+        if node.op == "output":
+            if node.args[0] is not previous:
+                raise TypeError("its forward does not return the result of its last step")
+            return
+        inputs = [n for n in node.all_input_nodes if not _is_size(n)]
+        if inputs != [previous] or node.args[:1] != (previous,):
+            raise TypeError(f"its forward is not a chain at {node.format_node()!r}")
+        previous = node
+        if node.op == "call_module":
+            yield node.target, module.get_submodule(node.target)
+        else:
+            yield node.name, _layer(node)
+
+
+def _is_size(node: fx.Node) -> bool:
+    """Return whether a node reads a size off the shape of a tensor, for a view."""
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    if name in ("size", "getattr"):
+        return name == "size" or node.args[1] == "shape"
+    return name == "getitem" and isinstance(node.args[0], fx.Node) and _is_size(node.args[0])
+
+
+def _layer(node: fx.Node) -> Layer:
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    if node.op not in ("call_function", "call_method") or name not in FUNCTIONS:
+        raise TypeError(f"its forward calls {name!r}, which has no counterpart")
+    try:
+        return FUNCTIONS[name](*node.args[1:], **node.kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"its forward calls {name!r} with options that have no counterpart ({error})"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -156,7 +303,7 @@ COUNTERPARTS: list[Counterpart] = [
     ),
     Counterpart(Identity, nn.Identity),
     Counterpart(Flatten, nn.Flatten, from_torch=_our_flatten),
-    Counterpart(Quadratic, modules.Quadratic),
+    Counterpart(Quadratic, TorchQuadratic),
     Counterpart(Linear, nn.Linear, _torch_linear, _our_linear),
     Counterpart(
         LayerNorm,
@@ -176,7 +323,7 @@ COUNTERPARTS: list[Counterpart] = [
         lambda layer, _: nn.Dropout(layer.p),
         lambda module, _: Dropout(module.p),
     ),
-    Counterpart(Dropout, modules.SameMasks, from_torch=lambda module, _: Dropout(module.p)),
+    Counterpart(Dropout, SameMasks, from_torch=lambda module, _: Dropout(module.p)),
     Counterpart(
         Softmax,
         nn.Softmax,
@@ -200,8 +347,8 @@ COUNTERPARTS: list[Counterpart] = [
     ),
     Counterpart(
         Residual,
-        modules.Residual,
-        lambda layer, convert: modules.Residual(convert(layer.inner, "inner")),
+        TorchResidual,
+        lambda layer, convert: TorchResidual(convert(layer.inner, "inner")),
         lambda module, convert: Residual(*_children(module.inner, convert, "inner.")),
     ),
 ]
@@ -235,8 +382,8 @@ def register(
 
     Examples
     --------
-    >>> minidl.parity.register(Square, TorchSquare)  # neither has sizes
-    >>> minidl.parity.register(
+    >>> minidl.parity.convert.register(Square, TorchSquare)  # neither has sizes
+    >>> minidl.parity.convert.register(
     ...     Scale,
     ...     TorchScale,
     ...     to_torch=lambda layer, convert: TorchScale(layer.features),
@@ -253,7 +400,7 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
     ----------
     model : Layer
         Any network made of this library's layers and of registered ones. A Residual, and an
-        activation that ``torch.nn`` lacks, become small modules of ``minidl.parity.modules``.
+        activation that ``torch.nn`` lacks, become small modules of ``minidl.parity.convert``.
     same_masks : bool
         Whether Dropout becomes a module that draws the masks that ours will draw, instead of
         ``nn.Dropout``.
@@ -267,7 +414,7 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
 
     def part(layer: Any, convert: Convert) -> nn.Module:
         if same_masks and type(layer) is Dropout:
-            return modules.SameMasks(layer.p, copy.deepcopy(layer.rng, streams))
+            return SameMasks(layer.p, copy.deepcopy(layer.rng, streams))
         for entry in COUNTERPARTS:
             if entry.ours is type(layer):
                 return entry.to_torch(layer, convert) if entry.to_torch else entry.theirs()

@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 
 from minidl.callbacks import Callback, Run
-from minidl.data.dataset import Dataset
+from minidl.checks import Array
+from minidl.dataset import Dataset
 from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
-from minidl.online import fit_online
+from minidl.online.fitting import fit_online
 from minidl.optim import SGD
-from minidl.parity.lockstep import Differences
-from minidl.parity.pytorch import torch_counterparts
-from minidl.parity.report import ParityReport
-from minidl.typing import Array
+from minidl.parity.report import Differences, ParityReport
+from minidl.parity.torch_model import torch_counterparts
 
 
 def compare_online(

@@ -9,12 +9,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from minidl.checks import Array
 from minidl.layer import Layer, Sequential
 from minidl.parity.convert import from_torch, to_torch
-from minidl.parity.lockstep import Differences
-from minidl.parity.report import ParityReport
-from minidl.torch_random import TorchRandom
-from minidl.typing import Array
+from minidl.parity.report import Differences, ParityReport
+from minidl.parity.torch_random import TorchRandom
 
 _ROWS, _BATCH, _EPOCHS = 100, 16, 2
 

@@ -14,17 +14,15 @@ from typing import Any
 import numpy as np
 
 from minidl.activations import GELU, ReLU, Simplex, Tanh
-from minidl.catalogue import LAYERS, LOSSES, MakeLayer, Targets
+from minidl.checks import Array
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron, SquaredError
-from minidl.optim import SGD, Adam, AdamW, Optimizer
-from minidl.parity.lockstep import compare
+from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, StepDecay, WarmUp
 from minidl.parity.online import compare_online
 from minidl.parity.random import compare_random
-from minidl.parity.report import ParityReport
-from minidl.schedules import Cosine, OneCycle, StepDecay, WarmUp
-from minidl.typing import Array
+from minidl.parity.report import ParityReport, compare
+from minidl.testing.catalogue import LAYERS, LOSSES, MakeLayer, Targets
 
 FEATURES, WIDTH, CLASSES = 20, 32, 5
 EXAMPLES, BATCH = 256, 16

@@ -7,12 +7,14 @@ mini-batches; ``classifier``, ``regressor`` and ``online`` the estimators. ``doc
 compares them with ``sklearn.neural_network``.
 """
 
-from minidl.validation import require
+from minidl.checks import require
 
 require("sklearn", "sklearn")
 
-from minidl.sklearn.classifier import MLPClassifier  # noqa: E402
-from minidl.sklearn.online import OnlineClassifier  # noqa: E402
+from minidl.sklearn.classifier import (
+    MLPClassifier,  # noqa: E402
+    OnlineClassifier,  # noqa: E402
+)
 from minidl.sklearn.regressor import MLPRegressor  # noqa: E402
 
 __all__ = ["MLPClassifier", "MLPRegressor", "OnlineClassifier"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import numbers
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -18,18 +19,138 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
-from minidl.data.dataset import Dataset
-from minidl.data.features import Standardize
-from minidl.data.split import Split
+from minidl.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
+from minidl.callbacks import Callback, Run
+from minidl.checks import Array, check_float, check_int, did_you_mean, refuse_mask
+from minidl.data.features import Predictor, Standardize
+from minidl.dataset import Dataset, Split
 from minidl.history import History
-from minidl.layer import Sequential
-from minidl.layers import Linear
+from minidl.init import glorot
+from minidl.layer import Layer, Sequential
+from minidl.layers import BatchNorm, Dropout, Identity, LayerNorm, Linear
 from minidl.losses import Loss
-from minidl.predictor import Predictor
-from minidl.sklearn.stopping import Convergence
+from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, Schedule
 from minidl.sklearn.weights import Weights
-from minidl.typing import Array
-from minidl.validation import check_float, check_int, refuse_mask
+from minidl.training import Objective, fit
+
+
+class Convergence(Callback):
+    """Stops when the monitored figure has not improved for more than ``patience`` epochs.
+
+    An epoch without an improvement is one whose score is not better by ``tol`` than the best score
+    of all epochs before it, as in ``sklearn.neural_network``. (``minidl.EarlyStopping`` compares
+    with the last epoch that was such an improvement.)
+
+    Parameters
+    ----------
+    tol : float
+    patience : int or inf
+    adaptive : bool
+        Whether to divide the learning rate by 5 in place of stopping, until it is 1e-6.
+    verbose : bool
+        Whether to print a line for each epoch.
+
+    Attributes
+    ----------
+    converged : bool
+        Whether this rule ended the training.
+    """
+
+    def __init__(self, tol: float, patience: float, *, adaptive: bool, verbose: bool) -> None:
+        self.tol, self.patience = tol, patience
+        self.adaptive, self.verbose = adaptive, verbose
+        self.best, self.without, self.converged = -math.inf, 0, False
+
+    def on_epoch(self, run: Run) -> bool:
+        record = run.history[-1]
+        score = run.history.score(record)
+        self.without = self.without + 1 if score < self.best + self.tol else 0
+        self.best = max(self.best, score)
+        if self.verbose:
+            shown = dict.fromkeys(("train_loss", run.history.monitor))
+            figures = (f"{n} = {record.figures[n]:.8f}" for n in shown if n in record.figures)
+            print(f"Iteration {record.epoch}, {', '.join(figures)}", flush=True)
+        if self.without <= self.patience:
+            return False
+        lr = run.optimizer.lr
+        if self.adaptive and not callable(lr) and lr > 1e-6:
+            run.optimizer.lr, self.without = lr / 5, 0
+            return False
+        self.converged = True
+        return True
+
+
+ACTIVATIONS: dict[str, Callable[[], Layer]] = {
+    "identity": Identity,
+    "logistic": Sigmoid,
+    "tanh": Tanh,
+    "relu": ReLU,
+    "leaky_relu": LeakyReLU,
+    "elu": ELU,
+    "gelu": GELU,
+    "silu": SiLU,
+    "softplus": Softplus,
+}
+NORMALIZATIONS: dict[str | None, Callable[[int], Layer] | None] = {
+    None: None,
+    "layer": LayerNorm,
+    "batch": BatchNorm,
+}
+SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {"cosine": Cosine, "one_cycle": OneCycle}
+
+
+def choose(owner: str, name: str, value: Any, known: Mapping[Any, Any]) -> Any:
+    """Return the entry of a table; ValueError that names the known ones."""
+    if isinstance(value, (str, type(None))) and value in known:
+        return known[value]
+    hint = did_you_mean(str(value), [str(word) for word in known])
+    raise ValueError(f"{owner}: no {name} {value!r}{hint}")
+
+
+def hidden_layers(
+    owner: str,
+    features: int,
+    sizes: Any,
+    activation: str,
+    normalization: str | None,
+    dropout: float,
+) -> tuple[list[Layer], int]:
+    """Return the layers before the last, and the width of their output.
+
+    Each hidden layer is ``Linear``, the normalization, the activation, ``Dropout``. Weights and
+    biases are drawn as scikit-learn's (Glorot and Bengio 2010).
+    """
+    make = choose(owner, "activation", activation, ACTIVATIONS)
+    normalize = choose(owner, "normalization", normalization, NORMALIZATIONS)
+    p = check_float(owner, "dropout", dropout, low=0, high=1, open_high=True)
+    layers: list[Layer] = []
+    for size in np.atleast_1d(np.asarray(sizes, dtype=object)).tolist():
+        width = check_int(owner, "hidden_layer_sizes", size)
+        layers.append(Linear(features, width, weight_init=glorot, bias_init=glorot))
+        if normalize is not None:
+            layers.append(normalize(width))
+        layers.append(make())
+        if p:
+            layers.append(Dropout(p))
+        features = width
+    return layers, features
+
+
+@dataclass(frozen=True)
+class InverseScaling:
+    """scikit-learn's ``learning_rate="invscaling"``: ``lr / (t + 1)^power``.
+
+    ``t`` is the number of examples seen in the epochs that are complete.
+    """
+
+    lr: float
+    power: float
+    examples: int
+    batches: int
+
+    def __call__(self, t: int) -> float:
+        return float(self.lr / (t // self.batches * self.examples + 1) ** self.power)
+
 
 Rows = tuple[Array, Array, Array | None]
 """Checked rows, encoded targets, weights."""
@@ -375,3 +496,125 @@ def without_zero_weights(X: Array, y: Array, weight: Array | None) -> Rows:
     if weight is None or weight.all():
         return X, y, weight
     return X[weight > 0], y[weight > 0], weight[weight > 0]
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class MLP(Network):
+    """The fields and the training of both estimators."""
+
+    solver: str = "adam"
+    alpha: float = 1e-4
+    batch_size: Any = "auto"
+    learning_rate: str = "constant"
+    learning_rate_init: float = 1e-3
+    power_t: float = 0.5
+    schedule: Any = None
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    dropout: float = 0.0
+    normalization: str | None = None
+    clip_norm: float | None = None
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Any:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like, shape (n, features)
+            Dense numbers: arrays, or data frames of pandas or polars.
+        y : array-like, shape (n,) or (n, outputs)
+        sample_weight : array-like, shape (n,), optional
+            A weight of 2 counts as much as the same example twice, of 0 as none.
+        X_val, y_val, sample_weight_val : array-like, optional
+            Validation data, in place of a part of ``X`` (see ``early_stopping``).
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
+
+    def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
+        layers, width = hidden_layers(
+            type(self).__name__, features, self.hidden_layer_sizes, self.activation,
+            self.normalization, self.dropout,
+        )  # fmt: skip
+        last = Linear(width, outputs, weight_init=glorot, bias_init=glorot)
+        return Sequential(*layers, last, rng=seed, dtype=dtype)
+
+    def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
+        batch_size = self._batch_size(len(dataset.train.counted))
+        if not again:
+            self._optimizer = self._new_optimizer(dataset, batch_size, options["mean_weight"])
+        fit(
+            self.model_, dataset, self.loss_function_, self._optimizer, batch_size=batch_size,
+            **options,
+        )  # fmt: skip
+
+    def _batch_size(self, n: int) -> int:
+        """Return the number of examples in a batch; with batch norm, no batch has only one."""
+        owner = type(self).__name__
+        auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
+        size = min(200 if auto else check_int(owner, "batch_size", self.batch_size), n)
+        while self.normalization == "batch" and n % size == 1 and size < n:
+            size += 1
+        return size
+
+    def _new_optimizer(
+        self, dataset: Dataset, batch_size: int, mean_weight: float | None
+    ) -> Optimizer:
+        """Return the optimizer with its schedule and weight decay, which spares biases.
+
+        scikit-learn divides ``alpha`` by the sum of the weights of a batch; here by its size times
+        the mean weight, which is 1 in ``partial_fit``.
+        """
+        owner, model = type(self).__name__, self.model_
+        alpha = check_float(owner, "alpha", self.alpha, low=0)
+        objective = Objective(self.loss_function_, dataset.train, batch_size, mean_weight)
+        decay = alpha / (batch_size * objective.mean_weight)
+        lr = self._rate(dataset, batch_size)
+        clip, betas, eps = self.clip_norm, (self.beta_1, self.beta_2), self.epsilon
+        if self.solver == "sgd":
+            nesterov = bool(self.nesterovs_momentum) and self.momentum > 0
+            return SGD(model, lr, momentum=self.momentum, nesterov=nesterov, weight_decay=decay,
+                       decay_biases=False, clip_norm=clip)  # fmt: skip
+        if self.solver == "adam":
+            return Adam(model, lr, betas=betas, eps=eps, weight_decay=decay, decay_biases=False,
+                        clip_norm=clip)  # fmt: skip
+        if self.solver == "adamw":
+            return AdamW(model, lr, betas=betas, eps=eps, weight_decay=alpha, decay_biases=False,
+                         clip_norm=clip)  # fmt: skip
+        raise ValueError(f"{owner}: expected solver 'adam', 'adamw' or 'sgd', got {self.solver!r}")
+
+    def _rate(self, dataset: Dataset, batch_size: int) -> float | Schedule:
+        """Return the learning rate or its schedule."""
+        owner, n = type(self).__name__, len(dataset.train.counted)
+        lr = check_float(owner, "learning_rate_init", self.learning_rate_init, low=0, open_low=True)
+        batches = -(-n // batch_size)
+        if self.learning_rate not in ("constant", "invscaling", "adaptive"):
+            raise ValueError(
+                f"{owner}: expected learning_rate 'constant', 'invscaling' or 'adaptive', got "
+                f"{self.learning_rate!r}"
+            )
+        if self.schedule is not None:
+            make = self.schedule
+            make = make if callable(make) else choose(owner, "schedule", make, SCHEDULES)
+            schedule: Schedule = make(lr, batches * self.max_iter)
+            return schedule
+        if self.solver == "sgd" and self.learning_rate == "invscaling":
+            return InverseScaling(lr, self.power_t, n, batches)
+        return lr
+
+    def _adaptive(self) -> bool:
+        return self.solver == "sgd" and self.learning_rate == "adaptive"

@@ -9,17 +9,9 @@ from typing import Any
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d
 
-from minidl.losses import (
-    AbsoluteError,
-    Huber,
-    Loss,
-    Quantile,
-    SquaredError,
-)
-from minidl.losses.base import predict
-from minidl.sklearn.layers import choose
-from minidl.sklearn.mlp import MLP
-from minidl.typing import Array
+from minidl.checks import Array
+from minidl.losses import AbsoluteError, Huber, Loss, Quantile, SquaredError, predict
+from minidl.sklearn.network import MLP, choose
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -7,10 +7,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from minidl.checks import Array, check_array
 from minidl.layers import Linear
 from minidl.parameter import Parameter
-from minidl.typing import Array
-from minidl.validation import check_array
 
 
 class Weights(list[Array]):

@@ -13,7 +13,7 @@ See ``docs/gradient-checks.md``. ``minidl.testing.strategies`` has strategies fo
 needs the extra ``testing``; all other modules need NumPy alone.
 """
 
-from minidl.testing.adapters import AdaptedLoss, Cached, Step
+from minidl.testing.cached import AdaptedLoss, Cached, Step
 from minidl.testing.checks import (
     assert_gradients,
     check_function,

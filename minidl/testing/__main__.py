@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.cli import Parser, int_argument, run_main
+from minidl.checks import did_you_mean
 from minidl.files import to_json
 from minidl.layer import Layer
 from minidl.parameter import is_layer, named_parameters
@@ -24,7 +24,7 @@ from minidl.testing.checks import check_layer
 from minidl.testing.networks import check_random_network
 from minidl.testing.options import Options
 from minidl.testing.report import ContractError
-from minidl.validation import did_you_mean
+from minidl.view.cli import Parser, int_argument, run_main
 
 
 def main() -> None:

@@ -3,13 +3,139 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
+from minidl.checks import Array
 from minidl.testing.report import ContractError
-from minidl.typing import Array
+
+DEPTH = 4
+"""Objects within objects are searched so deep."""
+
+
+def look_up(found: Any, path: str) -> Any:
+    """Return what a path leads to: attributes, items of dictionaries, lists and tuples.
+
+    Raises
+    ------
+    LookupError
+        With the part of the path that does not exist.
+    """
+    for part in path.split("."):
+        try:
+            if isinstance(found, Mapping):
+                found = found[part]
+            elif isinstance(found, (list, tuple)):
+                found = found[int(part)]
+            else:
+                found = getattr(found, part)
+        except (AttributeError, LookupError, ValueError):
+            raise LookupError(part) from None
+    return found
+
+
+def put(owner: Any, path: str, value: Any) -> None:
+    """Put a value where a path leads."""
+    parent, _, last = path.rpartition(".")
+    holder = look_up(owner, parent) if parent else owner
+    if isinstance(holder, MutableMapping):
+        holder[last] = value
+    elif isinstance(holder, list):
+        holder[int(last)] = value
+    elif isinstance(holder, tuple):
+        items = list(holder)
+        items[int(last)] = value
+        put(owner, parent, tuple(items))
+    else:
+        setattr(holder, last, value)
+
+
+def items(owner: Any, path: str) -> dict[str, Any]:
+    """Return the items of the dictionary or list at a path, by their paths."""
+    found = look_up(owner, path)
+    if isinstance(found, Mapping):
+        return {f"{path}.{key}": value for key, value in found.items()}
+    return {f"{path}.{i}": value for i, value in enumerate(found)}
+
+
+def float_arrays(owner: Any) -> Iterator[tuple[str, Array]]:
+    """Yield the arrays of floats in an object and in what it holds, each once, with their paths.
+
+    Functions, classes and modules are not entered.
+    """
+    seen: set[int] = set()
+
+    def members(owner: Any, prefix: str, depth: int) -> Iterator[tuple[str, Array]]:
+        if id(owner) in seen or depth == 0:
+            return
+        seen.add(id(owner))
+        if isinstance(owner, Mapping):
+            found = list(owner.items())
+        elif isinstance(owner, (list, tuple)):
+            found = list(enumerate(owner))
+        else:
+            found = list(getattr(owner, "__dict__", {}).items())
+        for name, value in found:
+            if isinstance(value, np.ndarray):
+                if value.dtype.kind == "f" and value.size and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{prefix}{name}", value
+            elif not isinstance(value, (type, FunctionType, MethodType, ModuleType)):
+                yield from members(value, f"{prefix}{name}.", depth - 1)
+
+    return members(owner, "", DEPTH)
+
+
+TRAINING = ("train", "training", "is_train", "is_training", "train_flg", "train_mode")
+EVALUATION = ("eval", "evaluate", "inference", "is_eval", "is_test", "test_mode")
+"""Names of flags that are found without being told."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """The training flag of an object: its name, its sense, and its kind. No name: none."""
+
+    name: str = ""
+    opposite: bool = False
+    kind: str = ""
+
+    def set(self, layer: Any, train: bool) -> dict[str, bool]:
+        """Set the flag of a copy, or return it as an argument for ``forward``."""
+        value = train != self.opposite
+        if self.kind == "argument":
+            return {self.name: value}
+        if self.kind == "attribute":
+            put(layer, self.name, value)
+        elif self.kind == "methods":
+            (layer.train if train else layer.eval)()
+        return {}
+
+
+def find_flag(layer: Any, forward: Callable[..., Any], told: str | None) -> Flag:
+    """Return the flag that the user named, or one with a usual name; ValueError if it is absent."""
+    if told is not None:
+        names = [(told.removeprefix("not "), told.startswith("not "))]
+    else:
+        names = [*((n, False) for n in TRAINING), *((n, True) for n in EVALUATION)]
+    for name, opposite in names:
+        if name in argument_names(forward):
+            return Flag(name, opposite, "argument")
+    for name, opposite in names:
+        try:
+            found = look_up(layer, name)
+        except LookupError:
+            continue
+        if told or isinstance(found, bool):
+            return Flag(name, opposite, "attribute")
+    if told is not None:
+        raise ValueError(f"Cached: {type(layer).__name__} has no flag {told!r}")
+    if all(callable(getattr(layer, method, None)) for method in ("train", "eval")):
+        return Flag("train() and eval()", False, "methods")
+    return Flag()
 
 
 def accepts(function: Callable[..., Any], *args: Any, **options: Any) -> bool:

@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.checks import Array
 from minidl.parameter import is_layer
 from minidl.testing import conditions
-from minidl.testing.conditions import Check, check_conditions, check_skipped
+from minidl.testing.conditions import (
+    SWEEP,
+    Check,
+    check_conditions,
+    check_skipped,
+    unchecked_arrays,
+)
 from minidl.testing.gradients import Linearization, cotangent
 from minidl.testing.options import (
     FLOAT32,
@@ -25,16 +32,13 @@ from minidl.testing.options import (
     settings_of,
 )
 from minidl.testing.report import Condition, GradientReport
-from minidl.testing.styles import (
+from minidl.testing.subjects import (
+    Subject,
     function_subject,
     layer_subject,
     loss_subject,
     map_subject,
 )
-from minidl.testing.subjects import Subject
-from minidl.testing.sweep import SWEEP
-from minidl.testing.unchecked import unchecked_arrays
-from minidl.typing import Array
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -126,7 +130,7 @@ def check_simplex_map(
     Parameters
     ----------
     map : object
-        A simplex map as in ``minidl.simplex``.
+        A simplex map as in ``minidl.maps``.
     z : array of float32 or float64
         Logits; entries of ``-inf`` are not moved.
     axis : int

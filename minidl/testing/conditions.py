@@ -1,22 +1,65 @@
 """The side conditions: errors that a right gradient can still have, each under its own name.
 
 A condition is a function that raises ``Broken`` with what it found. Gradients that must be
-equal are compared entry by entry, within the tolerance of their dtype.
-"""
+equal are compared entry by entry, within the tolerance of their dtype."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from minidl.parameter import Parameter
-from minidl.testing.gradients import Linearization, perturb
-from minidl.testing.layouts import Layout, copy_with_strides, fortran, reversed_strides
+from minidl.checks import Array, did_you_mean
+from minidl.parameter import Parameter, declared_buffers
+from minidl.testing.cached import Cached
+from minidl.testing.calling import float_arrays
+from minidl.testing.gradients import Linearization, cotangent, perturb
 from minidl.testing.report import FAILED, Condition
-from minidl.testing.subjects import Tensors
-from minidl.typing import Array
-from minidl.validation import did_you_mean
+from minidl.testing.subjects import (
+    Layout,
+    Subject,
+    Tensors,
+    copy_with_strides,
+    fortran,
+    reversed_strides,
+)
+
+
+def unchecked_arrays(at: Linearization) -> tuple[str, ...]:
+    """Return the names of plain arrays in the layers whose values change the output.
+
+    Each is changed, and put back. Buffers that a layer declares do not count.
+    """
+    known = [array for p in at.subject.parameters.values() for array in (p.value, p.grad)]
+    known += [array for pair in at.subject.state.arrays.values() for array in pair]
+    seen: set[int] = set()
+    names: list[str] = []
+    for layer in at.subject.layers:
+        owner = layer.layer if isinstance(layer, Cached) else layer
+        buffers = getattr(layer, "not_learned", None) or declared_buffers(owner) or ()
+        for path, array in float_arrays(owner):
+            shared = any(np.may_share_memory(array, other) for other in known)
+            if shared or id(array) in seen or not array.flags.writeable:
+                continue
+            seen.add(id(array))
+            if path not in buffers and changes_output(at, array):
+                names.append(path)
+    return tuple(dict.fromkeys(names))
+
+
+def changes_output(at: Linearization, array: Any) -> bool:
+    """Return whether the output is another one with other values in the array."""
+    content = array.copy()
+    array[...] = 1.1 * content + 0.1
+    try:
+        y = at.run().y
+    except Exception:
+        return False
+    finally:
+        array[...] = content
+    return y.shape != at.output.shape or not np.allclose(y, at.output, equal_nan=True)
+
 
 Check = Callable[[Linearization], None]
 
@@ -297,4 +340,75 @@ MAP: dict[str, Check] = {
     "shift-invariant": shift_invariant,
     "jvp": jvp_agrees,
     "jacobian": jacobian_agrees,
+}
+
+
+def larger(factor: float) -> Check:
+    """Return the condition that the gradients are right at larger inputs."""
+
+    def larger(at: Linearization) -> None:
+        moved = {k: np.asarray(factor * at.tensors[k], at.tensors[k].dtype) for k in _inputs(at)}
+        _expect_right(at, at.subject, {**at.tensors, **moved})
+
+    return larger
+
+
+def rows(k: int) -> Check:
+    """Return the condition that the gradients are right on the first k rows."""
+
+    def rows(at: Linearization) -> None:
+        if at.subject.rows is None or not _inputs(at):
+            raise NothingToCheck("not a batch of rows")
+        if any(len(at.tensors[name]) < k for name in _inputs(at)[:1]):
+            raise NothingToCheck("too few rows")
+        subject = at.subject.rows(k)
+        subject.name, subject.numpy_seed = at.subject.name, at.subject.numpy_seed
+        with subject.preserved(at.settings.rng):
+            dtypes = {name: value.dtype for name, value in at.tensors.items()}
+            tensors = {name: v.astype(dtypes[name]) for name, v in subject.tensors.items()}
+            _expect_right(at, subject, tensors)
+
+    return rows
+
+
+def used_twice(at: Linearization) -> None:
+    """A pass at another input, before, changes nothing: no cache is stale."""
+    subject = at.subject
+    if not subject.layers:
+        raise NothingToCheck("no object")
+    other = {k: at.tensors[k] for k in at.tensors} | {
+        k: np.asarray(-0.7 * at.tensors[k][::-1], at.tensors[k].dtype) for k in _inputs(at)
+    }
+    with subject.one_object():
+        fresh = subject.run(other)
+        gradients = fresh.pull(at.dy)
+    with subject.one_object():
+        at.run().pull(at.dy)
+        used = subject.run(other)
+        expect_same(at, {"output": used.y}, {"output": fresh.y}, "on an object that was used")
+        expect_same(at, used.pull(at.dy), gradients, "on an object that was used")
+
+
+def _inputs(at: Linearization) -> list[str]:
+    """Return the names of the inputs that can be scaled or cut."""
+    return [name for name in at.subject.inputs if at.tensors[name].ndim]
+
+
+def _expect_right(at: Linearization, subject: Subject, tensors: Tensors) -> None:
+    y = subject.run(tensors).y
+    if not np.isfinite(y).all() and np.isfinite(at.output).all():
+        raise NothingToCheck("the output is not finite there")
+    point = Linearization(subject, tensors, cotangent(at.settings.rng, y), at.settings)
+    for name in tensors:
+        check = None if name in at.failed else point.check(name)
+        if check and check.verdict == FAILED:
+            raise Broken(check.failure, name, check.worst.index if check.worst else None)
+
+
+SWEEP: dict[str, Check] = {
+    "4 times the input": larger(4),
+    "16 times the input": larger(16),
+    "one row": rows(1),
+    "no rows": rows(0),
+    "used twice": used_twice,
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.catalogue import LAYERS
+from minidl.checks import Array
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm
 from minidl.parameter import walk
+from minidl.testing.catalogue import LAYERS
 from minidl.testing.checks import check_layer
 from minidl.testing.report import GradientReport
-from minidl.typing import Array
 
 
 def random_layer(rng: np.random.Generator, features: int, max_out: int = 8) -> Layer:

@@ -9,9 +9,7 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
-from minidl.rng import as_generator
-from minidl.typing import Array, Rng
-from minidl.validation import check_float, check_int, did_you_mean
+from minidl.checks import Array, Rng, as_generator, check_float, check_int, did_you_mean
 
 
 class Options(TypedDict, total=False):

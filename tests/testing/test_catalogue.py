@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import activations, layer, layers, losses, simplex
-from minidl.catalogue import LAYERS, LOSSES, MAPS
+from minidl import activations, layer, layers, losses
+from minidl import maps as simplex
 from minidl.layer import Layer
-from minidl.simplex_map import SimplexMap
-from minidl.testing import check_layer, check_loss, check_simplex_map
-from minidl.testing.layouts import LAYOUTS
+from minidl.maps import SimplexMap
+from minidl.testing.catalogue import LAYERS, LOSSES, MAPS
+from minidl.testing.checks import check_layer, check_loss, check_simplex_map
+from minidl.testing.subjects import LAYOUTS
 
 DTYPES = ["float32", "float64"]
 PLACES = {

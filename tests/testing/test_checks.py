@@ -9,16 +9,15 @@ import pytest
 
 import minidl
 from minidl import Dropout, Layer, Linear, Parameter, ReLU, Sequential, Tanh
-from minidl.testing import (
-    Cached,
-    ContractError,
-    GradientError,
+from minidl.testing.cached import Cached
+from minidl.testing.checks import (
     assert_gradients,
     check_function,
     check_layer,
     check_loss,
     check_simplex_map,
 )
+from minidl.testing.report import ContractError, GradientError
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((6, 5))

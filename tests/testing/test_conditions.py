@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from minidl import BatchNorm, Linear, Residual, Sequential, Tanh
-from minidl.testing import check_function, check_layer, check_simplex_map, networks
+from minidl.testing import networks
 from minidl.testing.__main__ import main
+from minidl.testing.checks import check_function, check_layer, check_simplex_map
 from minidl.testing.conditions import Broken, expect_same
-from minidl.testing.differences import Differences
-from minidl.testing.styles import layer_subject
+from minidl.testing.gradients import Differences
+from minidl.testing.subjects import layer_subject
 
 X = np.random.default_rng(0).standard_normal((6, 5))
 
@@ -163,7 +164,7 @@ def test_numbers_of_the_command_reach_the_check(monkeypatch, capsys):
         seen.update(options, shape=x.shape, train=train)
         return check_layer(layer, x, train=train, **options)
 
-    monkeypatch.setattr("minidl.testing.__main__.check_layer", note)
+    monkeypatch.setattr("minidl.testing.checks.check_layer", note)
     numbers = {"eps": 1e-4, "rtol": 1e-5, "atol": 1e-8}
     given = [str(x) for name, value in numbers.items() for x in (f"--{name}", value)]
     monkeypatch.setattr(sys, "argv", ["minidl.testing", "minidl:Tanh", "--input", "2x3", *given])

@@ -3,12 +3,12 @@
 import dataclasses
 import os
 
+import faults
 import numpy as np
 import pytest
-from testing import faults
-from testing.faults import FAULTS, GRADIENT, plant, try_fault
+from faults import FAULTS, GRADIENT, plant, try_fault
 
-from minidl.testing import check_layer
+from minidl.testing.checks import check_layer
 from minidl.testing.networks import check_random_network
 
 

@@ -4,10 +4,11 @@ import random
 
 import numpy as np
 import pytest
-from testing import strangers
+import strangers
 
 from minidl import Dropout, Layer, Linear, Parameter, ReLU, Sequential
-from minidl.testing import Cached, check_function, check_layer, check_loss, check_pair
+from minidl.testing.cached import Cached
+from minidl.testing.checks import check_function, check_layer, check_loss, check_pair
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((6, 5))

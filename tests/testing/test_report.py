@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from testing import strangers
+import strangers
 
 from minidl import Tanh
-from minidl.testing import AdaptedLoss, Cached, check_function, check_layer, check_loss
-from minidl.testing.suggestions import adapter_for
+from minidl.testing.cached import AdaptedLoss, Cached, adapter_for
+from minidl.testing.checks import check_function, check_layer, check_loss
 
 X = np.random.default_rng(0).standard_normal((3, 5))
 WRONG = check_layer(Cached(strangers.Affine(1.1), W="dW", b="db"), X)

@@ -9,8 +9,9 @@ from hypothesis import find, given
 from hypothesis import strategies as st
 
 import minidl
-from minidl.testing import assert_gradients, strategies
-from minidl.testing.layouts import LAYOUTS
+from minidl.testing import strategies
+from minidl.testing.checks import assert_gradients
+from minidl.testing.subjects import LAYOUTS
 
 DTYPES = st.sampled_from([np.float32, np.float64])
 
@@ -93,7 +94,7 @@ def test_without_hypothesis():
     code = (
         "import sys; sys.modules['hypothesis'] = None\n"
         "import minidl.testing, numpy as np\n"
-        "assert minidl.testing.check_layer(minidl.testing.Cached.__mro__ and __import__('minidl').Tanh(), np.ones((2, 2)))\n"
+        "assert minidl.testing.checks.check_layer(minidl.testing.cached.Cached.__mro__ and __import__('minidl').Tanh(), np.ones((2, 2)))\n"
         "try:\n    import minidl.testing.strategies\nexcept ImportError as e:\n    print(e)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,17 +2,10 @@
 
 import numpy as np
 import pytest
-from testing import strangers as s
+import strangers as s
 
-from minidl.testing import (
-    AdaptedLoss,
-    Cached,
-    Step,
-    check_function,
-    check_layer,
-    check_loss,
-    check_pair,
-)
+from minidl.testing.cached import AdaptedLoss, Cached, Step
+from minidl.testing.checks import check_function, check_layer, check_loss, check_pair
 
 RNG = np.random.default_rng(0)
 X, X3, X4 = (RNG.standard_normal(shape) for shape in ((6, 5), (2, 2, 7), (2, 2, 4, 4)))

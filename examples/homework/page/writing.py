@@ -1,0 +1,183 @@
+"""The page of a report, filled in from the templates: HTML with everything in it, and Markdown."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from homework.page.pictures import Picture
+from homework.page.reading import Run
+from minidl.checks import require
+from minidl.files import write_text
+from minidl.view.tables import Table
+
+LIMIT = 5_000_000
+"""The largest page, in bytes; pictures that do not fit are linked."""
+NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?|[-+]?inf|nan)?")
+SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")
+
+
+def write_report(
+    runs: Sequence[Run], out: Path, *, title: str = "Report", limit: int = LIMIT
+) -> Path:
+    """Write ``report.html``, ``report.md`` and the folder ``pictures`` to ``out`` (needs jinja2).
+
+    The HTML page has its pictures in it and makes no request. The smallest ones come first, up to
+    ``limit`` bytes; the others are linked.
+
+    Returns
+    -------
+    Path
+        Of the HTML page.
+    """
+    if not runs:
+        raise ValueError("write_report: expected at least one run")
+    copies = _copy(runs, out / "pictures")
+    machines = _distinct([s.get("environment", {}) for run in runs for s in run.sessions])
+    data = _distinct([run.last("data", {}) for run in runs])
+    values: dict[str, Any] = {
+        "title": title,
+        "runs": runs,
+        "written": time.strftime("%d %B %Y, %H:%M UTC", time.gmtime()),
+        "seconds": sum(run.seconds or 0 for run in runs),
+        "summary": _summary(runs),
+        "links": [f"#run-{i}" for i, _ in enumerate(runs, start=1)],
+        "data": _data_sets(data, runs),
+        "machines": [_machine(i, machine) for i, machine in enumerate(machines, start=1)],
+        "generated": _generated(runs),
+        "facts": lambda run: _facts(run, machines),
+        "files": copies,
+    }
+    text = _render("report.html.j2", inline=(), **values)
+    room = limit - len(text.encode())
+    inline = []
+    for picture in sorted(copies, key=lambda picture: picture.weight):
+        room -= picture.weight + len(picture.description.encode())
+        if room > 0:
+            inline.append(picture)
+    page = out / "report.html"
+    write_text(page, _render("report.html.j2", inline=inline, **values))
+    write_text(out / "report.md", _render("report.md.j2", **values))
+    return page
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in words, as ``1 h 5 min``, ``1 min 5 s`` or ``5.0 s``."""
+    if seconds is None:
+        return "not recorded"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def number_columns(table: Table) -> set[int]:
+    """Return the indices of the columns after the first that hold numbers only."""
+    columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
+    return {i for i, cells in enumerate(columns) if i and all(map(NUMBER.fullmatch, cells))}
+
+
+def markdown(text: object) -> str:
+    """Return a text in which nothing is a sign of Markdown or HTML, on one line."""
+    plain = " ".join(str(text).split())
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return SPECIAL.sub(r"\\\1", plain)
+
+
+def _render(template: str, **values: Any) -> str:
+    jinja2 = require("jinja2", "report")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("homework.page"),
+        autoescape=template.endswith(".html.j2"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"duration": duration, "markdown": markdown, "numbers": number_columns}
+    return str(environment.get_template(template).render(**values))
+
+
+def _copy(runs: Sequence[Run], folder: Path) -> dict[Picture, str]:
+    """Copy all pictures to one folder; return their addresses, relative to the page."""
+    addresses = {}
+    for i, run in enumerate(runs, start=1):
+        for picture in run.pictures if run.finished else ():
+            name = re.sub(r"[^\w.=-]", "-", f"{i}-{run.folder.resolve().name}-{picture.file.name}")
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(picture.file, folder / name)
+            addresses[picture] = f"{folder.name}/{name}"
+    return addresses
+
+
+def _distinct(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for value in values:
+        if value and value not in found:
+            found.append(value)
+    return found
+
+
+def _generated(runs: Sequence[Run]) -> str:
+    """Return which runs used generated data, in words; empty if none did."""
+    found = [run.title for run in runs if run.last("data", {}).get("generated")]
+    trained = [run for run in runs if run.last("data")]
+    return "All runs with data" if found and len(found) == len(trained) else ", ".join(found)
+
+
+def _facts(run: Run, machines: Sequence[dict[str, Any]]) -> str:
+    """Return when, how long and where a run was computed, and on which data."""
+    last = run.sessions[-1]
+    start = run.sessions[0].get("started", "").replace("T", " ").replace("Z", " UTC")
+    words = [f"Started {start}", f"took {duration(run.seconds)}"]
+    if len(run.sessions) > 1:
+        words.append(f"in {len(run.sessions)} sessions")
+    if "processes" in last:
+        words.append(f"processes: {last['processes']}")
+    if "threads" in last:
+        words.append(f"BLAS threads of each: {last['threads']}")
+    where = [machines.index(s["environment"]) + 1 for s in run.sessions if s.get("environment")]
+    words.append(f"machine {', '.join(map(str, dict.fromkeys(where)))}")
+    if run.last("data"):
+        words.append(f"data: {run.last('data').get('name')}")
+    return "; ".join(words) + "."
+
+
+def _summary(runs: Sequence[Run]) -> Table:
+    """Return the table of all runs."""
+    table = Table(["run", "state", "duration", "data"], "State, duration and data of all runs")
+    for run in runs:
+        state = "finished" if run.finished else "not finished"
+        data = run.last("data", {}).get("name", "none")
+        table.add(run.title, state, duration(run.seconds), data)
+    return table
+
+
+def _data_sets(data: Sequence[dict[str, Any]], runs: Sequence[Run]) -> Table:
+    """Return a table of the data sets."""
+    columns = ["data set", "drawn by a program", "examples", "features", "classes", "SHA-256"]
+    table = Table([*columns, "runs"], "Data sets")
+    for one in data:
+        examples = [f"{n:,} {part}" for part, n in one.get("examples", {}).items()]
+        users = [run.title for run in runs if run.last("data") == one]
+        table.add(
+            one.get("name"),
+            "yes" if one.get("generated") else "no",
+            ", ".join(examples),
+            one.get("features"),
+            one.get("classes"),
+            one.get("sha256"),
+            "all" if len(users) == len(runs) else ", ".join(users),
+        )
+    return table
+
+
+def _machine(number: int, machine: dict[str, Any]) -> Table:
+    table = Table(["property", "value"], f"Machine {number}")
+    for name, value in machine.items():
+        table.add(name, str(value))
+    return table

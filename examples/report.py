@@ -1,0 +1,31 @@
+"""``python -m homework.page RUNS... --out report/``: write a report of finished runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from homework.page.reading import read_run, run_folders
+from homework.page.writing import write_report
+
+from minidl.files import as_path
+from minidl.view.cli import Parser, run_main
+
+
+def main() -> None:
+    parser = Parser(prog="python -m homework.page", description="Write a report of finished runs.")
+    add = parser.add_argument
+    add("runs", nargs="+", type=as_path, metavar="RUN", help="a folder of a run or of several")
+    add("--out", type=as_path, default=Path("report"), help="folder of the report (default report)")
+    add("--title", default="Report", help="the heading of the page")
+    args = parser.parse_args()
+    runs = [read_run(folder) for folder in run_folders(args.runs)]
+    for run in runs:
+        if not run.finished:
+            print(f"{run.folder} is not finished; it is listed as such", file=sys.stderr)
+    page = write_report(runs, args.out, title=args.title)
+    print(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB) and the same as Markdown")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,376 @@
+"""Types shared by all modules."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import wraps
+from types import ModuleType
+from typing import Any, Protocol, TypeVar, Union, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+Backward = Callable[..., Any]
+"""``backward(dy) -> dx``, the backward pass that belongs to one forward pass.
+
+If the layer declares ``skips_input_grad``, it also takes ``input_grad=False`` and returns None.
+"""
+
+Rng = Union[int, "np.random.SeedSequence", "np.random.Generator"]
+"""A seed or a generator. In quotes, so that ``numpy.random`` is not loaded before it is used."""
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything whose state decides the rest of a run: a callback, an order of the examples."""
+
+    def state(self) -> dict[str, Any]:
+        """Return arrays, and values as JSON takes them, by name."""
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state`` returned."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a hint for an unknown ``word``: the closest known one, or all of them.
+
+    The hint continues a message: ``", did you mean 'relu'?"`` or ``", expected one of ..."``.
+    """
+    import difflib
+
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f", expected one of {', '.join(names)}" if names else ""
+
+
+def check_int(owner: str, name: str, value: object, *, low: int = 1) -> int:
+    """Return ``value`` as an int; ValueError unless it is a whole number of at least ``low``."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = low - 1
+    if number < low or isinstance(value, bool):
+        raise ValueError(f"{owner}: expected {name} to be a whole number >= {low}, got {value!r}")
+    return number
+
+
+def check_float(
+    owner: str,
+    name: str,
+    value: object,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Return ``value`` as a float; ValueError unless it is finite and in ``[low, high]``.
+
+    With ``open_low`` or ``open_high`` the bound itself is not allowed.
+    """
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    above = number > low if open_low else number >= low
+    below = number < high if open_high else number <= high
+    if not (math.isfinite(number) and above and below):
+        bounds = [f"{'>' if open_low else '>='} {low:g}"] if low > -math.inf else []
+        bounds += [f"{'<' if open_high else '<='} {high:g}"] if high < math.inf else []
+        want = " ".join(["a finite number", " and ".join(bounds)]).strip()
+        raise ValueError(f"{owner}: expected {name} to be {want}, got {value!r}")
+    return number
+
+
+def as_array(owner: object, name: str, value: Any) -> Array:
+    """Return what a user hands in as an array of NumPy in the byte order of this machine.
+
+    Lists, tensors of PyTorch without a gradient, and frames and series of pandas and Polars are
+    converted; a frame's columns of numbers and booleans, nullable ones too, to their common dtype.
+
+    Parameters
+    ----------
+    owner : object
+        Named in errors, by ``str``.
+    name : str
+        Of the argument.
+    value : array_like
+
+    Raises
+    ------
+    TypeError
+        For a masked array or a sparse matrix, of which an array of NumPy would keep a part alone;
+        for an object that does not become an array.
+    ValueError
+        For rows of unequal length; for a missing value in a nullable column, which is named.
+    """
+    if type(value) is np.ndarray and value.dtype.isnative:
+        return value
+    refuse_mask(owner, name, value)
+    if hasattr(value, "toarray"):
+        raise TypeError(
+            f"{owner}: expected {name} as a dense array, got a {type(value).__name__}; write "
+            f"{name}.toarray()"
+        )
+    try:
+        if _is_frame(value):
+            array = _frame_values(owner, name, value)
+        elif hasattr(value, "isna"):
+            array = _column_values(owner, name, value)
+        else:
+            array = np.asarray(value)
+    except (TypeError, RuntimeError) as error:  # PyTorch: a gradient, bfloat16, another device
+        hint = f"; write {name}.detach().cpu().numpy()" if hasattr(value, "detach") else ""
+        raise TypeError(
+            f"{owner}: expected {name} as an array, got a {type(value).__name__} ({error}){hint}"
+        ) from error
+    except ValueError as error:
+        if str(error).startswith(f"{owner}: "):
+            raise
+        raise ValueError(f"{owner}: expected {name} as an array, got {error}") from error
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def refuse_mask(owner: object, name: str, value: object) -> None:
+    """Raise TypeError for a masked array, or a list of some: NumPy and others drop the mask."""
+    entries = value if isinstance(value, (list, tuple)) else (value,)
+    if any(isinstance(entry, np.ma.MaskedArray) for entry in entries):
+        raise TypeError(
+            f"{owner}: expected {name} without a mask, got a masked array; write "
+            f"{name}.filled(...) with the value that is meant (for logits -inf)"
+        )
+
+
+def as_numbers(owner: object, name: str, value: Any, kind: str = "real numbers") -> Array:
+    """Return ``as_array`` of ``value``; TypeError unless it holds booleans, integers or floats."""
+    array = as_array(owner, name, value)
+    if array.dtype.kind not in "biuf":
+        where = ""
+        if _is_frame(value):
+            kinds = zip(value.columns, value.dtypes, strict=True)
+            others = [column for column, dtype in kinds if _kind(dtype) not in "biuf"]
+            where = f" in column {others[0]!r}" if others else ""
+        raise TypeError(f"{owner}: expected {name} of {kind}, got dtype {array.dtype}{where}")
+    return array
+
+
+FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
+"""The dtypes that maps, layers and losses compute in, in the byte order of this machine."""
+
+
+def as_floats(owner: object, name: str, value: Any) -> Array:
+    """Return ``as_array`` of ``value``; TypeError unless it is float32 or float64."""
+    array = as_array(owner, name, value)
+    if array.dtype not in FLOATS:
+        raise TypeError(f"{owner}: expected {name} of dtype float32 or float64, got {array.dtype}")
+    return array
+
+
+def check_finite(owner: object, what: str, name: str, array: Array) -> None:
+    """Raise ValueError, and name the first entry, if an array has NaN or infinity."""
+    with np.errstate(all="ignore"):
+        if array.dtype.kind != "f" or np.isfinite(array.sum()):  # one pass, and no array of bool
+            return
+    wrong = np.argwhere(~np.isfinite(array))
+    if len(wrong):  # else the sum overflowed
+        at = ", ".join(map(str, wrong[0]))
+        found = array[tuple(wrong[0])]
+        raise ValueError(f"{owner}: expected finite {what}, got {name}[{at}] = {found}")
+
+
+def _is_frame(value: object) -> bool:
+    """Return whether ``value`` is a frame of pandas, without loading pandas."""
+    return hasattr(value, "iloc") and hasattr(value, "columns")
+
+
+def _kind(dtype: object) -> str:
+    """Return the kind of numbers of a column, as NumPy names it; "O" for others."""
+    return getattr(dtype, "kind", "O")
+
+
+def _frame_values(owner: object, name: str, frame: Any) -> Array:
+    """Return the values of a frame of pandas, of which NumPy makes objects if dtypes are mixed."""
+    dtypes = set(frame.dtypes)
+    alike = len(dtypes) == 1 and isinstance(next(iter(dtypes)), np.dtype)
+    if not dtypes or alike or not {_kind(dtype) for dtype in dtypes} <= set("biuf"):
+        return np.asarray(frame)
+    columns = [frame.iloc[:, i] for i in range(frame.shape[1])]
+    found = [_column_values(owner, f"column {c.name!r} of {name}", c) for c in columns]
+    return np.stack(found, axis=1, dtype=np.result_type(*found), casting="unsafe")
+
+
+def _column_values(owner: object, name: str, column: Any) -> Array:
+    """Return the values of a series, index or array of pandas, which may be nullable."""
+    dtype = getattr(column, "dtype", None)
+    plain = getattr(dtype, "numpy_dtype", None)  # of nullable and of Arrow's dtypes
+    if plain is None or _kind(dtype) not in "biuf":
+        return np.asarray(column)
+    missing = np.flatnonzero(np.asarray(column.isna()))
+    if len(missing):
+        raise ValueError(f"{owner}: {name} has a missing value in row {missing[0]}")
+    return np.asarray(column.to_numpy(dtype=plain))
+
+
+def check_array(
+    owner: str, name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """Return a copy of ``value`` in ``dtype``; ValueError if it has another shape or no numbers."""
+    array = as_array(owner, name, value)
+    if array.shape != shape:
+        raise ValueError(f"{owner}: expected {name} of shape {shape}, got {array.shape}")
+    if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, dtype, "same_kind"):
+        raise ValueError(f"{owner}: expected {name} to be real numbers, got dtype {array.dtype}")
+    return array.astype(dtype)
+
+
+def check_weight(owner: str, weight: object, n: int) -> Array:
+    """Return weights of ``n`` examples as float64; ValueError unless finite and not negative."""
+    array = as_numbers(owner, "weight", weight, "numbers")
+    if array.shape != (n,):
+        raise ValueError(f"{owner}: expected weight of shape ({n},), got {array.shape}")
+    array = array.astype(np.float64)
+    wrong = np.flatnonzero(~((array >= 0) & (array < math.inf)))
+    if len(wrong):
+        i = int(wrong[0])
+        raise ValueError(
+            f"{owner}: expected finite weights that are not negative, got weight[{i}] = {array[i]}"
+        )
+    return array
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency; if it is missing, the error names the extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ImportError(
+            f"{package} is needed for this: pip install 'minidl[{extra}]' ({error})"
+        ) from error
+
+
+def type_text(value: object) -> str:
+    """Return the type of a value, and the shape and dtype of an array, for an error."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}, {value.dtype}"
+    if isinstance(value, tuple):
+        return f"a tuple ({', '.join(map(type_text, value))})"
+    return "None" if value is None else f"{type(value).__name__} {_short(value)}"
+
+
+def _check_floats(want: str, value: object, dtype: np.dtype[Any]) -> None:
+    """Raise TypeError unless ``value`` is an array of ``dtype``, or of floats if that has none."""
+    fits = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    if not fits or (dtype.kind == "f" and value.dtype != dtype):  # type: ignore[attr-defined]
+        kind = dtype if dtype.kind == "f" else "floats"
+        raise TypeError(f"{want} an array of {kind}, got {type_text(value)}")
+
+
+def _accepts(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except TypeError:
+        return False
+    return True
+
+
+def _short(value: object) -> str:
+    """Return the name or ``repr`` of an object, or the name of its type if that is long."""
+    text = getattr(value, "__name__", None) or repr(value)
+    return text if len(text) <= 70 and "\n" not in text else type(value).__name__
+
+
+def as_generator(rng: Rng) -> np.random.Generator:
+    """Return the generator itself, or a new one from a seed.
+
+    Parameters
+    ----------
+    rng : int, SeedSequence or Generator
+
+    Raises
+    ------
+    TypeError
+        If ``rng`` is anything else. None is not allowed, since the run could not be repeated.
+    """
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, (int, np.integer, np.random.SeedSequence)) and not isinstance(rng, bool):
+        return np.random.default_rng(rng)
+    raise TypeError(f"rng: expected a seed (int) or a numpy.random.Generator, got {rng!r}")
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit matrix products in this context to one thread, if threadpoolctl is installed.
+
+    The products of small models are too short for several threads: two threads take twice as
+    long as one on narrow layers, and 20 to 40 times as long on one example at a time.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield
+        return
+    with threadpool_limits(1):
+        yield
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let floating-point errors pass in this context, whatever ``np.seterr`` says."""
+    if _QUIET.get():
+        yield
+        return
+    token = _QUIET.set(True)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        _QUIET.reset(token)
+
+
+def quietly(function: F) -> F:
+    """Decorate a function to run in ``quiet``; inside another one this costs 0.1 microseconds."""
+
+    @wraps(function)
+    def run(*args: Any, **options: Any) -> Any:
+        if _QUIET.get():
+            return function(*args, **options)
+        with quiet():
+            return function(*args, **options)
+
+    return run  # type: ignore[return-value]
+
+
+def quiet_passes(forward: F) -> F:
+    """Decorate ``forward(...) -> y, backward``: both passes run in ``quiet``.
+
+    Inside of it, ``backward`` is returned as it is, since whoever calls it there is quiet too.
+    """
+
+    @wraps(forward)
+    def run(*args: Any, **options: Any) -> Any:
+        if _QUIET.get():
+            return forward(*args, **options)
+        with quiet():
+            passes = forward(*args, **options)
+        if isinstance(passes, tuple) and len(passes) == 2 and callable(passes[1]):
+            return passes[0], quietly(passes[1])
+        return passes  # not what the contract says; whoever checks it tells
+
+    return run  # type: ignore[return-value]

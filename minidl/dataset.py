@@ -1,0 +1,566 @@
+"""Checks and conversions of the arrays that users pass as features, targets and weights."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minidl.checks import (
+    Array,
+    as_array,
+    as_numbers,
+    check_finite,
+    check_float,
+    check_int,
+    check_weight,
+    did_you_mean,
+)
+from minidl.files import as_path, write_rows
+
+
+def as_features(owner: str, x: object) -> Array:
+    """Return ``x`` as rows (n, features) of uint8, float32 or float64.
+
+    These dtypes are kept. Other numbers of at most 16 bits and booleans become float32, longer
+    ones float64. Images (n, height, width, ...) are flattened.
+
+    Raises
+    ------
+    TypeError
+        If ``x`` is a masked array, a sparse matrix, or does not hold real numbers.
+    ValueError
+        If ``x`` has fewer than two axes, or no features.
+    """
+    array = as_numbers(owner, "x", x)
+    if array.ndim < 2:
+        raise ValueError(f"{owner}: expected x of shape (n, features), got {array.shape}")
+    features = int(np.prod(array.shape[1:]))
+    if features == 0:
+        raise ValueError(f"{owner}: expected at least one feature, got x {array.shape}")
+    if array.dtype not in (np.uint8, np.float32, np.float64):
+        array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+    return array.reshape(len(array), features)
+
+
+def as_targets(owner: str, y: object) -> Array:
+    """Return ``y`` (n,) or (n, d): integers and booleans as int64, floats as they are.
+
+    A column (n, 1) becomes (n,).
+
+    Raises
+    ------
+    TypeError
+        If ``y`` is a masked array, a sparse matrix, or does not hold numbers: labels of other
+        kinds are mapped by ``Dataset.from_labels``.
+    ValueError
+        If ``y`` has another number of axes, or a value that is not finite.
+    """
+    array = as_array(owner, "y", y)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{owner}: expected y of integers or floats, got dtype {array.dtype}; "
+            "Dataset.from_labels takes labels of any kind"
+        )
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{owner}: expected y of shape (n,) or (n, d), got {array.shape}")
+    if array.dtype.kind != "f":
+        if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"{owner}: expected integers below 2^63, got y up to {array.max()}")
+        return array.astype(np.int64, copy=False)
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+    check_finite(owner, "targets", "y", array)
+    return array
+
+
+def as_weights(owner: str, weight: object, n: int) -> Array:
+    """Return the weights of ``n`` examples as float64; refuse negative ones, and only zeros."""
+    weights = check_weight(owner, weight, n)
+    if not weights.any():
+        raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
+    return weights
+
+
+def map_labels(owner: str, y: object, class_names: Array) -> Array:
+    """Return the position of each label in the sorted ``class_names``; refuse unknown labels."""
+    labels = as_labels(owner, y)
+    try:
+        positions = np.minimum(np.searchsorted(class_names, labels), len(class_names) - 1)
+        unknown = np.flatnonzero(class_names[positions] != labels)
+    except TypeError:
+        unknown = np.arange(1)
+    if len(unknown):
+        i = int(unknown[0])
+        known = ", ".join(map(str, class_names[:8])) + (", ..." if len(class_names) > 8 else "")
+        raise ValueError(
+            f"{owner}: expected the labels of the training part, {known}; got y[{i}] = {labels[i]}"
+        )
+    return positions
+
+
+def as_labels(owner: str, y: object) -> Array:
+    """Return labels (n,) of integers, strings or booleans as an array; refuse other kinds."""
+    array = as_array(owner, "y", y)
+    if array.dtype == object and all(isinstance(label, str) for label in array.ravel()):
+        array = array.astype(str)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "biuU":
+        raise TypeError(
+            f"{owner}: expected labels (n,) of integers, strings or booleans, "
+            f"got an array {array.shape} of dtype {array.dtype}"
+        )
+    return array
+
+
+CHUNK = 512
+"""Rows that are converted at a time when all rows are read in order: so few that they and the
+units of a small network stay in cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The examples of one part of a data set.
+
+    Parameters
+    ----------
+    x : array, shape (n, features), uint8 or float
+        As on disk; ``rows`` converts a batch to floats and multiplies it by ``scale``.
+    y : array, shape (n,) or (n, d)
+        Whatever the loss takes: classes, numbers, several labels, distributions.
+    scale : float
+    file : Path, optional
+        The ``.npy`` file whose first rows ``x`` maps into memory. A split with a file is pickled
+        as the file's name, so that several processes share one copy of the pixels.
+    weight : array, shape (n,), optional
+        The weight of each example in the loss and its figures.
+    """
+
+    x: Array
+    y: Array
+    scale: float
+    file: Path | None = None
+    weight: Array | None = None
+
+    @classmethod
+    def mapped(cls, file: Path, y: Array, scale: float, weight: Array | None = None) -> Split:
+        """Return the split whose ``x`` maps the first ``len(y)`` rows of a ``.npy`` file."""
+        return cls(np.load(file, mmap_mode="r")[: len(y)], y, scale, file, weight)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.file is not None:
+            return Split.mapped, (self.file, self.y, self.scale, self.weight)
+        return Split, (self.x, self.y, self.scale, None, self.weight)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def counted(self) -> Array:
+        """The positions of the examples that count in training: those whose weight is not 0."""
+        return np.arange(len(self)) if self.weight is None else np.flatnonzero(self.weight)
+
+    def targets(self, index: Array | slice = slice(None)) -> tuple[Array, ...]:
+        """Return what a loss takes after the outputs: ``(y,)``, or ``(y, weight)``."""
+        if self.weight is None:
+            return (self.y[index],)
+        return self.y[index], self.weight[index]
+
+    def rows(
+        self, index: Array | slice, dtype: DTypeLike = np.float32, out: Array | None = None
+    ) -> Array:
+        """Return ``x[index] * scale`` as ``dtype``, or in ``out`` and its dtype."""
+        x = self.x[index]
+        if out is not None:  # in one pass, since it may be a part of longer rows
+            return np.multiply(x, self.scale, out=out, dtype=out.dtype, casting="unsafe")
+        out = np.array(x, dtype=dtype)
+        if self.scale != 1:
+            out *= self.scale
+        return out
+
+    def batches(
+        self, batch_size: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
+    ) -> Iterator[tuple[Array, ...]]:
+        """Yield every example once, in random order; the last batch may be smaller.
+
+        A batch is ``x, y``, or ``x, y, weight`` if the examples have weights; those of weight 0
+        are left out.
+        """
+        rows = self.counted
+        order = rows[rng.permutation(len(rows))]
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            yield self.rows(index, dtype), *self.targets(index)
+
+    def chunks(self, dtype: DTypeLike = np.float32) -> Iterator[Array]:
+        """Yield all rows in order, ``CHUNK`` at a time."""
+        for start in range(0, len(self), CHUNK):
+            yield self.rows(slice(start, start + CHUNK), dtype)
+
+    def __repr__(self) -> str:
+        n, features = self.x.shape
+        weights = "" if self.weight is None else ", weighted"
+        x, y = f"x {self.x.dtype}", f"y {self.y.dtype} {self.y.shape}"
+        return f"Split({n:,} examples, {features} features; {x}, {y}{weights})"
+
+
+Part = Split | tuple[Array, Array] | tuple[Array, Array, Array]
+"""A part of a data set: a split, ``(x, y)`` or ``(x, y, weight)``."""
+
+
+def as_split(owner: str, part: Part, scale: float | None = None) -> Split:
+    """Return one part of a data set, with its arrays checked and converted."""
+    if isinstance(part, Split):
+        return part
+    if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
+        raise TypeError(f"{owner}: expected (x, y), (x, y, weight) or a Split, got {part!r:.80}")
+    x, y, *weight = part
+    x, y = as_features(owner, x), as_targets(owner, y)
+    if len(x) != len(y):
+        raise ValueError(f"{owner}: expected as many rows in x and y, got {len(x)} and {len(y)}")
+    if len(x) == 0:
+        raise ValueError(f"{owner}: expected at least one example, got x {x.shape}")
+    weights = as_weights(owner, weight[0], len(x)) if weight and weight[0] is not None else None
+    return Split(x, y, pixel_scale(owner, x, scale), weight=weights)
+
+
+TrainedOn = tuple[bool, float]
+"""Whether a model was trained on uint8 pixels, and the factor of its rows."""
+
+
+def as_rows(owner: str, x: object, trained_on: TrainedOn | None = None) -> Split:
+    """Return rows without targets, (n, features), scaled as the rows of the training were.
+
+    Without ``trained_on`` uint8 is multiplied by 1/256, as in a data set. Floats for a model that
+    was trained on pixels are taken as scaled already.
+
+    Raises
+    ------
+    ValueError
+        If ``x`` has NaN or infinity; if the model was trained on pixels and ``x`` has floats that
+        are larger than these.
+    """
+    if isinstance(x, Split):
+        return x
+    rows = as_features(owner, x)
+    check_finite(owner, "features", "x", rows)
+    pixels, scale = trained_on or (True, pixel_scale(owner, rows, None))
+    if pixels and rows.dtype != np.uint8:
+        if trained_on and rows.size and rows.max() > 256 * scale:
+            raise ValueError(
+                f"{owner}: the model was trained on uint8 pixels times {scale:g}; expected uint8 "
+                f"rows or rows in 0..{255 * scale:g}, got {rows.dtype} up to {rows.max():g}"
+            )
+        scale = 1.0
+    return Split(rows, np.empty((len(rows), 0)), scale)
+
+
+def pixel_scale(owner: str, x: Array, scale: float | None) -> float:
+    """Return the factor for rows: as given, or else 1/256 for uint8 and 1 for floats."""
+    if scale is None:
+        return 1 / 256 if x.dtype == np.uint8 else 1.0
+    return check_float(owner, "scale", scale)
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class Dataset:
+    """A training part and, optionally, a validation and a test part.
+
+    The parts hold ``x`` and ``y`` as they are. The loss decides the task: it says which targets
+    it takes, and which figure describes success.
+
+    Parameters
+    ----------
+    train, valid, test : (x, y), (x, y, weight) or Split
+        ``x`` is ``(n, features)``, or images ``(n, height, width, ...)``, which are flattened;
+        uint8, float32 and float64 are kept, other real numbers become floats. ``y`` is ``(n,)``
+        or ``(n, d)``, integers or floats: classes ``0..K-1``, the numbers of a regression,
+        several labels (0 and 1), distributions. ``weight`` is ``(n,)``.
+    name : str
+    classes : int, optional
+        ``K``; with it, all labels are checked to be in ``0..K-1``. By default one more than the
+        largest training label, or 0 if ``y`` is not ``(n,)`` integers.
+    class_names : array, optional
+        The name or the original label of each class (see ``from_labels``).
+    scale : float, optional
+        A factor for ``x``, applied when rows are read; by default 1/256 for uint8, else 1.
+    generated : bool or str
+        Whether a program drew the examples. As text it says what they are not, for example
+        ``"not EMNIST"``. It is part of the title of every result.
+    transposed : bool
+        Whether images are stored column by column, as in EMNIST. Only pictures depend on it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a part is empty, differs from the training part in features, kind of ``x`` or ``y``,
+        or range of pixels, or has a value that is not finite. Names the part and the entry.
+    """
+
+    train: Split
+    valid: Split | None
+    test: Split | None
+    name: str
+    classes: int
+    class_names: Array | None
+    generated: bool | str
+    transposed: bool
+
+    def __init__(
+        self,
+        train: Part,
+        valid: Part | None = None,
+        test: Part | None = None,
+        *,
+        name: str = "data",
+        classes: int | None = None,
+        class_names: Array | None = None,
+        scale: float | None = None,
+        generated: bool | str = False,
+        transposed: bool = False,
+    ) -> None:
+        parts = {"train": train, "valid": valid, "test": test}
+        splits = {
+            key: None if part is None else as_split(f"{name}: {key}", part, scale)
+            for key, part in parts.items()
+        }
+        vars(self).update(splits)  # assignment is refused, since a data set is frozen
+        given = classes is not None
+        if classes is None:
+            y = self.train.y
+            labels = y.ndim == 1 and y.dtype.kind in "iu" and y.min(initial=0) >= 0
+            classes = int(y.max(initial=-1)) + 1 if labels else 0
+        classes = check_int(name, "classes", classes, low=0)
+        if class_names is not None and np.shape(class_names) != (classes,):
+            raise ValueError(f"{name}: expected {classes} class names, got {np.shape(class_names)}")
+        vars(self).update(
+            name=name, classes=classes, class_names=class_names, generated=generated,
+            transposed=transposed,
+        )  # fmt: skip
+        for key, split in self.splits.items():
+            self._check(f"{name}: {key}", split, classes if given else 0)
+
+    @classmethod
+    def from_labels(
+        cls, train: Part, valid: Part | None = None, test: Part | None = None, **options: Any
+    ) -> Dataset:
+        """Return a data set whose labels of any kind are mapped to the classes ``0..K-1``.
+
+        Parameters
+        ----------
+        train, valid, test : (x, y) or (x, y, weight)
+            ``y`` is ``(n,)``: integers, strings or booleans. The classes are the sorted labels of
+            the training part, which ``class_names`` keeps.
+        **options
+            As for ``Dataset``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a part has a label that the training part does not have, or of another kind.
+
+        Examples
+        --------
+        >>> data = Dataset.from_labels((x, ["cat", "dog", "cat"]))
+        >>> data.class_names[data.train.y]
+        array(['cat', 'dog', 'cat'], dtype='<U3')
+        """
+        name = options.get("name", "data")
+        class_names = np.unique(as_labels(f"{name}: train", train[1]))  # type: ignore[index]
+        parts: dict[str, Any] = {"train": train, "valid": valid, "test": test}
+        for key, part in parts.items():
+            if part is not None:
+                x, y, *weight = part
+                parts[key] = (x, map_labels(f"{name}: {key}", y, class_names), *weight)
+        return cls(**parts, classes=len(class_names), class_names=class_names, **options)
+
+    def _check(self, owner: str, split: Split, classes: int) -> None:
+        train = self.train
+        if len(split) == 0:
+            raise ValueError(f"{owner}: expected at least one example, got x {split.x.shape}")
+        if split.weight is not None and not split.weight.any():
+            raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
+        if split.x.shape[1] != self.features:
+            raise ValueError(
+                f"{owner}: expected {self.features} features as in train, got {split.x.shape[1]}"
+            )
+        kinds = ["integers" if y.dtype.kind in "iu" else "floats" for y in (train.y, split.y)]
+        if kinds[0] != kinds[1] or split.y.shape[1:] != train.y.shape[1:]:
+            raise TypeError(
+                f"{owner}: expected y of {kinds[0]} (n, ...) {train.y.shape[1:]} as in train, "
+                f"got {kinds[1]} {split.y.shape[1:]}"
+            )
+        if classes and split.y.ndim == 1 and kinds[1] == "integers":
+            wrong = np.flatnonzero((split.y < 0) | (split.y >= classes))
+            if len(wrong):
+                i = int(wrong[0])
+                raise ValueError(
+                    f"{owner}: expected labels in 0..{classes - 1}, got y[{i}] = {split.y[i]}"
+                )
+        check_finite(owner, "features", "x", split.x)
+        if (split.x.dtype == np.uint8) != (train.x.dtype == np.uint8):
+            raise TypeError(
+                f"{owner}: expected x of dtype {train.x.dtype} as in train, got {split.x.dtype}"
+            )
+        floats = split.x.dtype.kind == "f"
+        if floats and _like_pixels(split) and not _like_pixels(train) and _within_one(train):
+            raise ValueError(
+                f"{owner}: expected x in 0..1 as in train, got whole numbers up to "
+                f"{split.x.max():g}, as of pixels that were not divided"
+            )
+
+    @property
+    def features(self) -> int:
+        """The number of features of an example."""
+        return int(self.train.x.shape[1])
+
+    @property
+    def title(self) -> str:
+        """The name, with a warning if the examples are generated."""
+        if not self.generated:
+            return self.name
+        words = f", {self.generated}" if isinstance(self.generated, str) else ""
+        return f"{self.name} (generated{words})"
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The parts that are present, by name, in the order train, valid, test."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {key: split for key, split in parts.items() if split is not None}
+
+    def checksum(self) -> str:
+        """Return the SHA-256 of the shapes, dtypes and contents of all parts, in hexadecimal."""
+        import hashlib  # slow to import
+
+        digest = hashlib.sha256()
+        for key, split in self.splits.items():
+            digest.update(f"{key} {split.x.shape} {split.x.dtype} {split.scale!r}".encode())
+            for start in range(0, len(split), CHUNK):
+                digest.update(split.x[start : start + CHUNK].tobytes())
+            digest.update(split.y.tobytes())
+            if split.weight is not None:
+                digest.update(split.weight.tobytes())
+        return digest.hexdigest()
+
+    def mapped(self, folder: str | os.PathLike[str]) -> Dataset:
+        """Return the data set with each ``x`` written to ``folder`` and mapped into memory."""
+        parts: dict[str, Any] = {}
+        for key, split in self.splits.items():
+            file = as_path(folder) / f"{key}.npy"
+            blocks = (split.x[start : start + CHUNK] for start in range(0, len(split), CHUNK))
+            write_rows(file, split.x.shape, blocks)
+            parts[key] = Split.mapped(file.resolve(), split.y, split.scale, split.weight)
+        return self._with(parts)
+
+    def sample(self, **sizes: int) -> Dataset:
+        """Return at most ``sizes[part]`` examples of each part.
+
+        They are evenly spaced, so that a part that is sorted by class keeps all classes.
+        """
+        for key in sizes:
+            if key not in ("train", "valid", "test"):
+                hint = did_you_mean(key, self.splits)
+                raise ValueError(f"{self.name}: sample: no part {key!r}{hint}")
+        parts: dict[str, Any] = {}
+        for key, split in self.splits.items():
+            n = min(check_int(self.name, key, sizes.get(key, len(split))), len(split))
+            rows = np.arange(n) * len(split) // n
+            weight = None if split.weight is None else split.weight[rows]
+            parts[key] = Split(split.x[rows], split.y[rows], split.scale, weight=weight)
+        return self._with(parts)
+
+    def map(self, apply: Callable[[Array], Array], dtype: DTypeLike | None = None) -> Dataset:
+        """Return the data set with ``apply(x)`` in place of the scaled rows ``x``.
+
+        ``apply`` gets ``CHUNK`` rows at a time, in ``dtype``: by default float32 for pixels, and
+        for floats the dtype that they have.
+        """
+        parts: dict[str, Any] = {}
+        for key, split in self.splits.items():
+            kind = dtype or (np.float32 if split.x.dtype == np.uint8 else split.x.dtype)
+            x = np.concatenate([apply(chunk) for chunk in split.chunks(kind)])
+            parts[key] = Split(x, split.y, 1.0, weight=split.weight)
+        return self._with(parts)
+
+    def weighted(self, class_weight: Mapping[Any, float] | Literal["balanced"]) -> Dataset:
+        """Return the data set with a weight for each training example, by its class.
+
+        Parameters
+        ----------
+        class_weight : mapping or "balanced"
+            By class, or by its original label if there are ``class_names``; 1 for classes that
+            are left out. ``"balanced"``: ``n / (K n_k)`` for a class with ``n_k`` of the ``n``
+            training examples, so that all classes count the same. Weights that the examples have
+            already are multiplied by it. The other parts keep theirs.
+        """
+        train = self.train
+        if train.y.ndim != 1 or not self.classes:
+            raise TypeError(f"{self.name}: class weights need labels 0..K-1, got {train!r}")
+        factors = np.ones(self.classes)
+        if class_weight == "balanced":
+            counts = np.bincount(train.y, minlength=self.classes)
+            factors = len(train) / (np.maximum(counts, 1) * np.count_nonzero(counts))
+        elif isinstance(class_weight, Mapping):
+            names = range(self.classes) if self.class_names is None else self.class_names.tolist()
+            unknown = [key for key in class_weight if key not in names]
+            if unknown:
+                raise ValueError(f"{self.name}: class_weight: no class {unknown[0]!r}")
+            factors = np.array([class_weight.get(name, 1.0) for name in names], np.float64)
+        else:
+            raise ValueError(
+                f"{self.name}: expected class_weight 'balanced' or a mapping, got {class_weight!r}"
+            )
+        before = 1.0 if train.weight is None else train.weight
+        weight = as_weights(f"{self.name}: class_weight", factors[train.y] * before, len(train))
+        return self._with({**self.splits, "train": replace(train, weight=weight)})
+
+    def smoothed(self, eps: float) -> Dataset:
+        """Return the data set with distributions for training labels (label smoothing).
+
+        A label's own class has probability ``1 - eps + eps / K``, every other class ``eps / K``
+        (Szegedy et al. 2016). The other parts get distributions too, without smoothing.
+        """
+        eps = check_float(self.name, "eps", eps, low=0, high=1)
+        if self.train.y.ndim != 1 or not self.classes:
+            raise TypeError(f"{self.name}: label smoothing needs labels, got {self.train!r}")
+        parts = {}
+        for key, split in self.splits.items():
+            share = eps if key == "train" else 0.0
+            y = np.full((len(split), self.classes), share / self.classes, np.float32)
+            y[np.arange(len(split)), split.y] += 1 - share
+            parts[key] = replace(split, y=y)
+        return self._with(parts)
+
+    def _with(self, parts: Mapping[str, Split]) -> Dataset:
+        """Return a copy with other parts, which are checked as those of a new data set."""
+        other = copy.copy(self)
+        vars(other).update(dict.fromkeys(("train", "valid", "test")) | dict(parts))
+        for key, split in other.splits.items():
+            other._check(f"{self.name}: {key}", split, 0)
+        return other
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{key} {len(split):,}" for key, split in self.splits.items())
+        shape = "" if self.train.y.ndim == 1 else f" {self.train.y.shape[1:]}"
+        kind = f"{self.classes} classes" if self.classes else f"y {self.train.y.dtype}{shape}"
+        return f"Dataset({self.name}: {sizes}; {self.features} features, {kind})"
+
+
+def _like_pixels(split: Split) -> bool:
+    """Return whether the first rows are whole numbers in 0..255, some of them large."""
+    x = split.x[:CHUNK]
+    return bool(x.min() >= 0 and 128 <= x.max() <= 255 and (x == np.round(x)).all())
+
+
+def _within_one(split: Split) -> bool:
+    """Return whether all features are in 0..1."""
+    return bool(split.x.min() >= 0 and split.x.max() <= 1)

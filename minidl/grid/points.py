@@ -1,0 +1,295 @@
+"""A grid of settings: named axes and their product."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from minidl.files import from_json, to_json
+
+Point = dict[str, Any]
+"""One value on every axis."""
+
+_LONGEST = 120  # characters of an identifier, so that it fits into the name of a file
+
+
+class Grid:
+    """The product of named axes; the last axis varies fastest.
+
+    Parameters
+    ----------
+    **axes : sequence of values
+        ``Grid(width=[16, 32], learning_rate=[1e-2, 1e-3])`` has four points. The names are
+        those of the training function's arguments. A value is a number, a string, None, or a
+        list or tuple of such values.
+
+    Raises
+    ------
+    ValueError
+        If an axis is empty, names a value twice, or holds a value that JSON cannot hold.
+    """
+
+    def __init__(self, **axes: Iterable[Any]) -> None:
+        if not axes:
+            raise ValueError("Grid: expected at least one axis")
+        self.axes: dict[str, list[Any]] = {}
+        for name, given in axes.items():
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise ValueError(f"Grid: expected a list of values on axis {name}, got {given!r}")
+            values = [v.tolist() if isinstance(v, (np.generic, np.ndarray)) else v for v in given]
+            if not values:
+                raise ValueError(f"Grid: axis {name} is empty")
+            texts: list[str] = []
+            for i, value in enumerate(values):
+                try:
+                    text = encode(value)
+                except (TypeError, ValueError, RecursionError):
+                    raise ValueError(
+                        f"Grid: expected numbers, strings, None or lists of them on axis {name}, "
+                        f"got {value!r}"
+                    ) from None
+                if value in values[:i] or text in texts:
+                    raise ValueError(f"Grid: axis {name} names {value!r} twice")
+                texts.append(text)
+            self.axes[name] = values
+
+    def __iter__(self) -> Iterator[Point]:
+        for values in itertools.product(*self.axes.values()):
+            yield dict(zip(self.axes, values, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self.axes.values()))
+
+    @staticmethod
+    def identifier(point: Point) -> str:
+        """Return a stable name of a point for files: ``width-16,learning_rate-0.001``.
+
+        Two points never have the same name, and a name is never a path: separators in strings
+        are written as ``%2F``.
+        """
+        name = ",".join(f"{axis}-{_name(value)}" for axis, value in point.items())
+        if len(name) <= _LONGEST:
+            return name
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        return f"{name[: _LONGEST - 17]}-{digest}"
+
+    def __repr__(self) -> str:
+        return f"Grid({', '.join(f'{name}={values}' for name, values in self.axes.items())})"
+
+
+def encode(value: object) -> str:
+    """Return the JSON text of a value; NumPy's scalars and arrays become numbers and lists.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If JSON cannot hold the value.
+    """
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(
+        f"expected numbers, strings, lists and dicts, got {type(value).__module__}."
+        f"{type(value).__qualname__}"
+    )
+
+
+def _name(value: object) -> str:
+    """Return a value as a part of the name of a file."""
+    if isinstance(value, (list, tuple)):
+        return f"[{';'.join(map(_name, value))}]"
+    text = value if isinstance(value, str) and not _is_json(value) else encode(value)
+    return re.sub(r"[%/\\:*?\"<>|,;=\[\] ]|[^ -\U0010ffff]|[\x7f-\x9f\ud800-\udfff]", _quoted, text)
+
+
+def _quoted(character: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in character[0].encode("utf-8", "surrogatepass"))
+
+
+def _is_json(text: str) -> bool:
+    """Return whether a string would be read as another value, as ``"1"`` and ``"null"``."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` of ``count``, counted from 1.
+
+    Raises
+    ------
+    ValueError
+        If ``index`` is not in ``1..count``.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            last = f"{self.count}/{self.count}"
+            raise ValueError(f"expected a shard from 1/{self.count} to {last}, got {self}")
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read ``"2/4"``."""
+        index, slash, count = text.partition("/")
+        if not (slash and index.isdecimal() and count.isdecimal()):
+            raise ValueError(f"expected a shard such as 2/4, got {text!r}")
+        return cls(int(index), int(count))
+
+    @classmethod
+    def of_slurm(cls, environment: Mapping[str, str] = os.environ) -> Shard | None:
+        """Return the shard of a task of a SLURM array, None outside of one.
+
+        The tasks may be counted from any number and in any equal steps.
+        """
+        if "SLURM_ARRAY_TASK_ID" not in environment:
+            return None
+        task, count = (int(environment[f"SLURM_ARRAY_TASK_{key}"]) for key in ("ID", "COUNT"))
+        first = int(environment.get("SLURM_ARRAY_TASK_MIN", 1))
+        step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
+        return cls((task - first) // step + 1, count)
+
+    def part(self, items: Sequence[T]) -> Sequence[T]:
+        """Return every ``count``-th item; the parts of all shards are the items."""
+        return items[self.index - 1 :: self.count]
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: its ``values``, or the ``error`` that ended it.
+
+    ``unsaved`` says why the files of a run that ended could not be written; its values are kept.
+    """
+
+    id: str
+    point: Point
+    values: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    seconds: float = 0.0
+    unsaved: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run ended and its files were written."""
+        return self.error is None and self.unsaved is None
+
+
+def exit_status(results: list[Result]) -> int:
+    """Return the exit status of a program: 0, 1 if some runs failed, 2 if all did."""
+    failed = sum(not r.complete for r in results)
+    return 0 if failed == 0 else 2 if failed == len(results) else 1
+
+
+class UnsavedError(Exception):
+    """Raised by a training function that ended but could not write its files."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__("the files of a run could not be written")
+        self.values = values
+
+
+@contextlib.contextmanager
+def keeping(values: dict[str, Any]) -> Iterator[None]:
+    """Keep the results of a run whose files cannot be written in this context.
+
+    Examples
+    --------
+    The end of a training function:
+
+    >>> with keeping(figures):
+    ...     minidl.saving.runs.save(path, model)
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UnsavedError(values) from error
+
+
+def append(file: Path, result: Result) -> None:
+    """Write one result as a line at the end of the file and sync it; all of the line or nothing."""
+    record = from_json(to_json(asdict(result)))
+    line = to_json({**record, "crc32": _checksum(record)}) + "\n"
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        end = os.fstat(handle).st_size
+        left = line.encode()
+        try:
+            while left:
+                left = left[os.write(handle, left) :]
+            os.fsync(handle)
+        except OSError as error:
+            os.ftruncate(handle, end)
+            raise OSError(error.errno, error.strerror, str(file)) from error
+    finally:
+        os.close(handle)
+
+
+def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
+    """Yield the recorded runs, without a last line that is not complete.
+
+    Parameters
+    ----------
+    file : Path
+    repair : bool
+        Remove such a line from the file. Only for the process that writes the file: others may
+        see a line that is being written.
+
+    Raises
+    ------
+    ValueError
+        If a line is not a result, or was changed after it was written.
+    """
+    if not file.exists():
+        return
+    text = file.read_bytes()
+    complete = text[: text.rfind(b"\n") + 1]
+    if repair and complete != text:
+        os.truncate(file, len(complete))
+    for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
+        try:
+            yield _parse(line)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{file}, line {number}: not a result, or changed ({error}); delete the line to "
+                "train its run again"
+            ) from error
+
+
+def _parse(line: bytes) -> Result:
+    record = from_json(line)
+    if not isinstance(record, dict):
+        raise ValueError(f"expected an object, got {type(record).__name__}")
+    checksum = record.pop("crc32", None)
+    if checksum != _checksum(record):
+        raise ValueError("another crc32")
+    return Result(**record)
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())

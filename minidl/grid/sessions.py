@@ -1,0 +1,157 @@
+"""The machine that a run is computed on, and the sessions in which a folder was computed.
+
+A folder of results has one line of JSON for each session in ``sessions.jsonl``. Sessions say where
+and when; they are never compared when a run resumes, so another machine may go on with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minidl.files import from_json, to_json
+
+SESSIONS = "sessions.jsonl"
+_OBJECTS = ("environment", "data", "settings")
+
+
+def environment() -> dict[str, str | int]:
+    """Return the processor, its cores, the system, and the versions that figures depend on.
+
+    ``BLAS`` names the library of the matrix products and its kernels, ``BLAS threads`` the number
+    of threads that it takes by default (both need threadpoolctl to be exact).
+    """
+    blas, threads = _blas()
+    return {
+        "processor": _processor(),
+        "cores": _cores(),
+        "system": platform.platform(),
+        "Python": platform.python_version(),
+        "NumPy": np.__version__,
+        "minidl": sys.modules["minidl"].__version__,
+        "BLAS": blas,
+        "BLAS threads": threads,
+    }
+
+
+@contextlib.contextmanager
+def session(folder: Path, *files: Path, note: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Add a line to ``folder/sessions.jsonl`` at the end of this context.
+
+    The line has the start (UTC), the seconds, whether the context ended without an error or
+    Ctrl-C, the command, the first line of the program's docstring, the environment, and ``note``.
+    It is left out if none of ``files`` changed, since then nothing was computed, and if it cannot
+    be written: results do not depend on it.
+
+    Parameters
+    ----------
+    folder : Path
+    files : Path
+        Those that a computation changes; without any, each session has a line.
+    note : dict, optional
+        More about the session: the data, the settings, the number of processes.
+    """
+    before, start = _states(files), time.time()
+    ended = False
+    try:
+        yield
+        ended = True
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # a full disk; a line that was changed
+            known = sessions(folder)
+            late = ended and not (known and known[-1]["ended"])  # stopped when all was computed
+            if not files or _states(files) != before or late:
+                line = {
+                    "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
+                    "seconds": round(time.time() - start, 3),
+                    "ended": ended,
+                    "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                    "program": _program(),
+                    "environment": environment(),
+                    **(note or {}),
+                }
+                _append(folder / SESSIONS, to_json(line) + "\n")
+
+
+def sessions(folder: Path) -> list[dict[str, Any]]:
+    """Return the sessions of a folder, the first one first; lines that are cut short are left out.
+
+    Raises
+    ------
+    ValueError
+        If a line is not a session; names it.
+    """
+    file = folder / SESSIONS
+    if not file.is_file():
+        return []
+    found = []
+    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            one = from_json(line)
+            if not all(isinstance(one.get(name, {}), dict) for name in _OBJECTS):
+                raise TypeError(f"expected {', '.join(_OBJECTS)} as objects")
+            found.append({**one, "ended": bool(one["ended"]), "seconds": float(one["seconds"])})
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{file}, line {number}: not a session ({error!r})") from error
+    return found
+
+
+def _append(file: Path, line: str) -> None:
+    """Write a line at the end of a file in one call, so that shards may write at the same time."""
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(handle, line.encode())
+    finally:
+        os.close(handle)
+
+
+def _states(files: tuple[Path, ...]) -> list[tuple[int, int] | None]:
+    """Return the size and the time of the last change of each file, None where there is none."""
+    stats = [file.stat() if file.exists() else None for file in files]
+    return [(s.st_size, s.st_mtime_ns) if s else None for s in stats]
+
+
+def _program() -> str:
+    """Return the first line of the docstring of the script that runs; empty without one."""
+    text = getattr(sys.modules.get("__main__"), "__doc__", None) or ""
+    return text.strip().partition("\n")[0]
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _blas() -> tuple[str, int | str]:
+    """Return the library of the matrix products with its kernels, and its number of threads."""
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        build: Any = np.show_config(mode="dicts")
+        blas = build["Build Dependencies"]["blas"]
+        return f"{blas.get('name', '')} {blas.get('version', '')}".strip(), "not known"
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    if not pools:
+        return "not known", "not known"
+    pool = next((p for p in pools if "numpy" in p["filepath"]), pools[0])  # SciPy has its own
+    kernels = pool.get("architecture")
+    words = f"{pool['internal_api']} {pool['version'] or ''}".strip()
+    return words + (f", {kernels} kernels" if kernels else ""), pool["num_threads"]

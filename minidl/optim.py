@@ -1,0 +1,611 @@
+"""Learning-rate schedules: functions of the number of steps taken so far."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minidl.checks import Array, check_array, check_float, check_int, did_you_mean, quietly
+from minidl.layer import Layer, check_model
+from minidl.saving.describe import fingerprint as describe
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    pass
+    pass
+    pass
+
+
+Schedule = Callable[[int], float]
+"""The learning rate as a function of the number of steps taken so far."""
+
+
+@dataclass(frozen=True)
+class StepDecay:
+    """A factor after every few steps: ``lr * factor ** (t // every)``, as PyTorch's StepLR."""
+
+    lr: float
+    every: int
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_float("StepDecay", "lr", self.lr, low=0)
+        check_int("StepDecay", "every", self.every)
+        check_float("StepDecay", "factor", self.factor, low=0)
+
+    def __call__(self, t: int) -> float:
+        return self.lr * self.factor ** (t // self.every)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Half a cosine period from ``lr`` to ``final`` over ``steps``, then ``final``.
+
+    ``final + (lr - final) (1 + cos(pi t / steps)) / 2``, as PyTorch's CosineAnnealingLR.
+    """
+
+    lr: float
+    steps: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_float("Cosine", "lr", self.lr, low=0)
+        check_int("Cosine", "steps", self.steps)
+        check_float("Cosine", "final", self.final, low=0)
+
+    def __call__(self, t: int) -> float:
+        return _half_cosine(self.lr, self.final, min(t, self.steps) / self.steps)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """A linear rise over the first ``steps``, then ``lr``, a number or a schedule.
+
+    Step ``t`` has ``lr`` times ``min(1, (t + 1) / steps)``, so the rate of the first step is not 0.
+    """
+
+    lr: float | Schedule
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not callable(self.lr):
+            check_float("WarmUp", "lr", self.lr, low=0)
+        check_int("WarmUp", "steps", self.steps)
+
+    def __call__(self, t: int) -> float:
+        lr = self.lr(t) if callable(self.lr) else self.lr
+        return lr * min(1.0, (t + 1) / self.steps)
+
+
+@dataclass(frozen=True)
+class OneCycle:
+    """A rise to ``lr`` and a fall to almost 0 (Smith and Topin 2019), as PyTorch's OneCycleLR.
+
+    From ``lr / div_factor`` to ``lr`` over the first part ``pct_start`` of the ``steps``, then to
+    ``lr / (div_factor * final_div_factor)``, where it stays; each part is half a cosine period. The
+    first step has the lowest rate of the rise, step ``pct_start * steps - 1`` has ``lr``, and step
+    ``steps - 1`` the last rate. Momentum is not changed (PyTorch: ``cycle_momentum=False``).
+    """
+
+    lr: float
+    steps: int
+    pct_start: float = 0.3
+    div_factor: float = 25.0
+    final_div_factor: float = 1e4
+
+    def __post_init__(self) -> None:
+        check_float("OneCycle", "lr", self.lr, low=0)
+        check_int("OneCycle", "steps", self.steps)
+        check_float("OneCycle", "pct_start", self.pct_start, low=0, high=1)
+        check_float("OneCycle", "div_factor", self.div_factor, low=0, open_low=True)
+        check_float("OneCycle", "final_div_factor", self.final_div_factor, low=0, open_low=True)
+
+    def __call__(self, t: int) -> float:
+        first = self.lr / self.div_factor
+        final = first / self.final_div_factor
+        top, last = self.pct_start * self.steps - 1, self.steps - 1
+        if t >= last:
+            return self.lr if top == last else final
+        if t <= top:
+            return _half_cosine(first, self.lr, t / top if top else 1.0)
+        return _half_cosine(self.lr, final, (t - top) / (last - top))
+
+    def __repr__(self) -> str:
+        values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
+        shown = [f"{name}={v!r}" for name, (v, default) in values.items() if v != default]
+        return f"OneCycle({', '.join(shown)})"
+
+
+def _half_cosine(start: float, end: float, part: float) -> float:
+    """Return the rate after a ``part`` of the way along half a cosine period."""
+    return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+
+BLOCK = 131_072
+"""Entries in a block: so many that calls cost little, so few that a block stays in cache."""
+
+FLUSH_EVERY = 50
+"""Steps between two flushes of numbers that are about to become denormal."""
+
+_THRESHOLDS = {  # by dtype: for parameters, first moments, second moments
+    np.dtype(np.float32): (1e-15, 1e-25, 1e-35),
+    np.dtype(np.float64): (1e-150, 1e-200, 1e-290),
+}
+
+
+def flush_weights(theta: Array) -> None:
+    """Set parameters that are about to become denormal to zero, in place."""
+    _flush(theta, _THRESHOLDS[theta.dtype][0])
+
+
+def _flush(vector: Array, threshold: float) -> None:
+    for start in range(0, vector.size, BLOCK):
+        block = vector[start : start + BLOCK]
+        block[np.abs(block) < threshold] = 0
+
+
+def _norm(vector: Array) -> float:
+    """Return the Euclidean norm, without overflow of its square."""
+    blocks = [vector[start : start + BLOCK] for start in range(0, vector.size, BLOCK)]
+    square = sum(float(np.dot(block, block)) for block in blocks)
+    largest = float(np.abs(vector).max()) if square == math.inf else math.inf
+    if largest == math.inf:
+        return math.sqrt(square)
+    return largest * float(np.linalg.norm(vector.astype(np.float64) / largest))
+
+
+def _few_axes(model: Layer) -> list[tuple[int, int]]:
+    """Return where in ``theta`` the parameters with fewer than two axes are."""
+    found: list[tuple[int, int]] = []
+    end = 0
+    for _, parameter in model.named_parameters():
+        start, end = end, end + parameter.size
+        if len(parameter.shape) < 2:
+            if found and found[-1][1] == start:  # neighbours are one piece
+                start = found.pop()[0]
+            found.append((start, end))
+    return found
+
+
+class Optimizer(ABC):
+    """Base class: updates ``model.theta`` from ``model.grad``.
+
+    Attributes
+    ----------
+    lr : float or Schedule
+        May be changed at any time.
+    weight_decay : float
+    decay_biases : bool
+        Whether weight decay acts on all parameters, as in PyTorch unless there are parameter
+        groups, or spares those of fewer than two axes: biases, gains and offsets of normalisation.
+    clip_norm : float, optional
+        Before each step, a gradient whose norm (over all parameters together) is larger is scaled
+        down to it, in place: ``grad *= min(1, clip_norm / (||grad|| + 1e-6))``, as
+        ``torch.nn.utils.clip_grad_norm_``. Unlike there, a norm that is not finite raises a
+        FloatingPointError, and nothing is changed. Weight decay is added after it.
+    steps : int
+        The number of steps taken so far.
+    """
+
+    moments: tuple[str, ...] = ()
+    """The names of the vectors that the optimizer keeps, first moment first."""
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float | Schedule,
+        weight_decay: float,
+        clip_norm: float | None = None,
+        decay_biases: bool = True,
+    ) -> None:
+        owner = type(self).__name__
+        check_model(owner, model)
+        self.model = model
+        self.lr = lr if callable(lr) else check_float(owner, "lr", lr, low=0)
+        self._given_lr = self.lr
+        self.weight_decay = check_float(owner, "weight_decay", weight_decay, low=0)
+        if clip_norm is not None:
+            clip_norm = check_float(owner, "clip_norm", clip_norm, low=0, open_low=True)
+        self.clip_norm = clip_norm
+        self.decay_biases = bool(decay_biases)
+        self.steps = 0
+        self._state = [np.zeros_like(model.theta) for _ in self.moments]
+        self._blocks: list[tuple[tuple[Array, ...], list[slice]]] = []
+        self._spared: list[slice] = []  # what decay_biases=False spares in the present block
+        self._theta: Array | None = None
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0.
+
+        Raises
+        ------
+        ValueError
+            If it is not a finite number of at least 0; names the schedule and the step.
+        """
+        given = self.lr(step) if callable(self.lr) else self.lr
+        try:
+            lr = float(given)
+        except (TypeError, ValueError):
+            lr = math.nan
+        if not 0 <= lr < math.inf:
+            raise ValueError(
+                f"{type(self).__name__}: expected a finite learning rate >= 0 from {self.lr!r} "
+                f"for step {step}, got {given!r}"
+            )
+        return lr
+
+    @quietly
+    def step(self) -> None:
+        """Update the parameters once, from the gradient that the last backward pass wrote.
+
+        Raises
+        ------
+        ValueError
+            If the schedule gives a bad learning rate; nothing is changed.
+        FloatingPointError
+            With ``clip_norm``, if the gradient's norm is not finite; nothing is changed.
+        """
+        lr = self.lr_at(self.steps)
+        if self.clip_norm is not None:
+            self._clip(self.clip_norm)
+        self.steps += 1
+        self._prepare(lr)
+        for block, spared in self._views():
+            self._spared = spared
+            self._update(*block)
+        if self.steps % FLUSH_EVERY == 0:
+            self.flush()
+
+    def _clip(self, clip_norm: float) -> None:
+        """Scale the gradient down if its norm is above ``clip_norm``."""
+        grad = self.model.grad
+        norm = _norm(grad)
+        if not math.isfinite(norm):
+            raise FloatingPointError(
+                f"{self!r}: the gradient of step {self.steps} has a norm that is not finite, {norm}"
+            )
+        factor = clip_norm / (norm + 1e-6)
+        if factor < 1:
+            grad *= factor
+
+    @abstractmethod
+    def _prepare(self, lr: float) -> None:
+        """Compute the constants of this step."""
+
+    @abstractmethod
+    def _update(self, theta: Array, grad: Array, *moments_and_scratch: Array) -> None:
+        """Update one block in place; two scratch arrays of its size come last."""
+
+    def _decay(self, theta: Array, grad: Array, out: Array) -> Array:
+        """Return the gradient of the loss with its L2 penalty, in ``out``."""
+        np.multiply(theta, self.weight_decay, out=out)
+        out += grad
+        if not self.decay_biases:
+            for part in self._spared:
+                out[part] = grad[part]
+        return out
+
+    def _views(self) -> list[tuple[tuple[Array, ...], list[slice]]]:
+        """Return the blocks: views of parameters, gradient and moments, and two scratch arrays.
+
+        Beside each are the places in it of parameters with fewer than two axes.
+        """
+        theta, grad = self.model.theta, self.model.grad
+        if theta is not self._theta:  # the first step, or the model has new vectors
+            if theta.size != sum(b[0].size for b, _ in self._blocks) and self._blocks:
+                raise ValueError(f"{self!r}: the model has other parameters than at the start")
+            vectors = [theta, grad, *self._state]
+            scratch = [np.empty(min(BLOCK, theta.size), theta.dtype) for _ in range(2)]
+            spared, self._blocks = _few_axes(self.model), []
+            for start in range(0, theta.size, BLOCK):
+                views = [v[start : start + BLOCK] for v in vectors]
+                size = views[0].size
+                inside = [(max(a - start, 0), min(b - start, size)) for a, b in spared]
+                parts = [slice(a, b) for a, b in inside if a < b]
+                self._blocks.append(((*views, *[s[:size] for s in scratch]), parts))
+            self._theta = theta
+        return self._blocks
+
+    def flush(self) -> None:
+        """Set parameters and moments that are about to become denormal to zero."""
+        vectors = [self.model.theta, *self._state]
+        for vector, threshold in zip(vectors, self._thresholds(), strict=False):
+            _flush(vector, threshold)
+
+    def _thresholds(self) -> tuple[float, float, float]:
+        """Return the magnitudes of parameters, first and second moments below which 0 is set."""
+        return _THRESHOLDS[self.model.theta.dtype]
+
+    def settings(self) -> dict[str, Any]:
+        """Return the class and the arguments with which the optimizer was made, as JSON takes them.
+
+        Arguments of a subclass count if they are kept as attributes of the same names. ``lr`` is
+        the one that was given, also where it was changed later.
+        """
+        names = [name for name in inspect.signature(type(self)).parameters if name != "model"]
+        arguments = {name: getattr(self, name, None) for name in names}
+        lr = describe(self._given_lr)
+        if callable(self._given_lr):
+            lr = {"schedule": type(self._given_lr).__qualname__, "arguments": lr}
+        return {"class": type(self).__name__, **describe({**arguments, "lr": None}), "lr": lr}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the step count and a copy of each moment: all that a resumed run needs."""
+        return {
+            "steps": self.steps,
+            **dict(zip(self.moments, map(np.copy, self._state), strict=True)),
+        }
+
+    @quietly
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the state to that of an optimizer of the same type and model size, or change nothing.
+
+        Raises
+        ------
+        ValueError
+            If a name is missing or unknown, a shape differs, or a value is not a number.
+        """
+        owner, known = type(self).__name__, ("steps", *self.moments)
+        for name in state:
+            if name not in known:
+                raise ValueError(f"{owner}: no state {name!r}{did_you_mean(name, known)}")
+        for name in known:
+            if name not in state:
+                raise ValueError(f"{owner}: the state has no {name!r}")
+        theta = self.model.theta
+        steps = check_int(owner, "steps", state["steps"], low=0)
+        new = [
+            check_array(owner, name, state[name], theta.shape, theta.dtype) for name in self.moments
+        ]
+        self.steps = steps
+        for vector, values in zip(self._state, new, strict=True):
+            vector[:] = values
+
+    def torch_moments(self) -> dict[str, Array]:
+        """Return the moments with PyTorch's names and scaling."""
+        return dict(zip(self.moments, self._state, strict=True))
+
+    def copy(self, model: Layer) -> Self:
+        """Return a copy for a copy of the model, in any dtype: settings, step count, moments."""
+        if model.theta.shape != self.model.theta.shape:
+            raise ValueError(
+                f"{self!r}: expected a model of {self.model.theta.size} parameters, "
+                f"got {model.theta.size}"
+            )
+        other = copy.copy(self)
+        other.model = model
+        other._state = [moment.astype(model.dtype) for moment in self._state]
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_blocks": [], "_theta": None}  # copies of views are not views
+
+    def __repr__(self) -> str:
+        clip = "" if self.clip_norm is None else f", clip_norm={self.clip_norm:g}"
+        spared = "" if self.decay_biases else ", decay_biases=False"
+        decay = f"weight_decay={self.weight_decay:g}{spared}"
+        return f"{type(self).__name__}(lr={self.lr!r}, {decay}{clip})"
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent, as ``torch.optim.SGD``.
+
+    With ``g = grad + weight_decay * w``: ``b = momentum * b + (1 - dampening) * g`` (the first
+    step sets ``b = g``), then ``w -= lr * b``; with Nesterov ``w -= lr * (g + momentum * b)``.
+
+    Parameters
+    ----------
+    model : Layer
+    lr : float or Schedule
+    momentum, dampening : float
+    nesterov : bool
+        Requires momentum and no dampening.
+    weight_decay : float
+        L2 penalty, added to the gradient.
+    decay_biases : bool
+        Whether ``weight_decay`` acts on all parameters, or on those with two axes and more; see
+        ``Optimizer``.
+    clip_norm : float, optional
+        The largest norm of the gradient, before the L2 penalty; see ``Optimizer``.
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float | Schedule = 1e-3,
+        *,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.momentum = check_float("SGD", "momentum", momentum, low=0)
+        self.dampening = check_float("SGD", "dampening", dampening)
+        self.nesterov = bool(nesterov)
+        if nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError(
+                "SGD: nesterov needs momentum > 0 and dampening = 0, got "
+                f"momentum={momentum!r}, dampening={dampening!r}"
+            )
+        if self.momentum:
+            self.moments = ("momentum_buffer",)
+        super().__init__(model, lr, weight_decay, clip_norm, decay_biases)
+
+    def _prepare(self, lr: float) -> None:
+        self._lr = lr
+        self._share = 1.0 if self.steps == 1 else 1 - self.dampening
+
+    def _update(self, theta: Array, grad: Array, *rest: Array) -> None:
+        *buffer, step, scratch = rest
+        if self.weight_decay:
+            grad = self._decay(theta, grad, step)
+        if buffer:
+            (b,) = buffer
+            b *= self.momentum
+            if self._share == 1:
+                b += grad
+            else:
+                np.multiply(grad, self._share, out=scratch)
+                b += scratch
+            if self.nesterov:
+                np.multiply(b, self.momentum, out=scratch)
+                scratch += grad
+                grad = scratch
+            else:
+                grad = b
+        np.multiply(grad, self._lr, out=step)
+        theta -= step
+
+
+class Adam(Optimizer):
+    r"""Adam (Kingma and Ba 2015), as ``torch.optim.Adam``.
+
+    With ``g = grad + weight_decay * w``: ``m = beta1 m + (1 - beta1) g``,
+    ``v = beta2 v + (1 - beta2) g^2``,
+    ``w -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)``.
+
+    Parameters
+    ----------
+    model : Layer
+    lr : float or Schedule
+    betas : (float, float)
+        Each in [0, 1).
+    eps : float
+        Outside the square root.
+    weight_decay : float
+        L2 penalty, added to the gradient.
+    decay_biases : bool
+        Whether ``weight_decay`` acts on all parameters, or on those with two axes and more; see
+        ``Optimizer``.
+    clip_norm : float, optional
+        The largest norm of the gradient, before the L2 penalty; see ``Optimizer``.
+
+    Notes
+    -----
+    The stored moments are ``m / (1 - beta1)`` and ``v / (1 - beta2)``. This saves two passes over
+    memory; the step size contains the constants. ``torch_moments`` returns ``m`` and ``v``.
+
+    Where the stored second moment overflows, ``step`` raises a FloatingPointError: with an
+    infinite moment a parameter would never change again. Gradients may stay at
+    ``sqrt(max (1 - beta2))`` and reach ``sqrt(max)`` once, where ``max`` is the largest number of
+    the dtype: 5.8e17 and 1.8e19 in float32 with the default betas (PyTorch: 1.8e19 and 5.8e20).
+
+    The flush sets stored moments below 1e-25 and 1e-35 to zero (float64: 1e-200 and 1e-290). For
+    ``eps`` below 1e-8 the thresholds are multiplied by ``eps / 1e-8`` and by its square, so that
+    with ``eps=0`` the moments are never changed. For ``beta2`` up to 0.99999 and every ``eps`` a
+    flush changes the denominator by less than half a unit in its last place, and a parameter
+    through the first moment by less than ``1e-17 lr``. So the flush is exact up to rounding for
+    parameters above 1e-15 and ``1e-9 lr``; parameters below 1e-15 become 0. For ``eps`` below
+    1e-11 in float32, denormal second moments remain and steps may become slow.
+    """
+
+    moments = ("scaled_exp_avg", "scaled_exp_avg_sq")
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float | Schedule = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        if len(betas) != 2:
+            raise ValueError(f"{owner}: expected two betas, got {betas!r}")
+        self.betas = (
+            check_float(owner, "betas[0]", betas[0], low=0, high=1, open_high=True),
+            check_float(owner, "betas[1]", betas[1], low=0, high=1, open_high=True),
+        )
+        self.eps = check_float(owner, "eps", eps, low=0)
+        super().__init__(model, lr, weight_decay, clip_norm, decay_biases)
+
+    def torch_moments(self) -> dict[str, Array]:
+        m, v = self._state
+        return {"exp_avg": m * (1 - self.betas[0]), "exp_avg_sq": v * (1 - self.betas[1])}
+
+    def _thresholds(self) -> tuple[float, float, float]:
+        parameter, first, second = super()._thresholds()
+        ratio = min(1.0, self.eps / 1e-8)
+        return parameter, first * ratio, second * ratio**2
+
+    def _prepare(self, lr: float) -> None:
+        beta1, beta2 = self.betas
+        # sqrt(v / (1 - beta2^t)) = root * sqrt(v / (1 - beta2))
+        root = math.sqrt((1 - beta2) / (1 - beta2**self.steps))
+        eps, lr = self.eps / root, lr * (1 - beta1) / (1 - beta1**self.steps) / root
+        # As arrays of no dimensions: NumPy is slower with Python's numbers.
+        dtype = self.model.theta.dtype
+        self._betas = np.array(beta1, dtype), np.array(beta2, dtype)
+        self._eps, self._lr = np.array(eps, dtype), np.array(lr, dtype)
+
+    def _update(self, theta: Array, grad: Array, *rest: Array) -> None:
+        m, v, s, g = rest
+        if self.weight_decay:
+            grad = self._decay(theta, grad, g)
+        beta1, beta2 = self._betas
+        m *= beta1
+        m += grad
+        try:
+            with np.errstate(over="raise"):
+                np.multiply(grad, grad, s)
+                v *= beta2
+                v += s
+        except FloatingPointError:
+            raise FloatingPointError(
+                f"{self!r}: the second moment overflows {v.dtype} at step {self.steps}; the "
+                f"largest gradient is {np.abs(grad).max():.2g}"
+            ) from None
+        np.sqrt(v, s)
+        s += self._eps
+        np.divide(m, s, s)
+        s *= self._lr
+        theta -= s
+
+
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay (Loshchilov and Hutter 2019), as ``torch.optim.AdamW``.
+
+    ``w *= 1 - lr * weight_decay``, then the step of Adam without weight decay in the gradient.
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float | Schedule = 1e-3,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        decay_biases: bool = True,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(
+            model, lr, betas=betas, eps=eps, weight_decay=weight_decay,
+            decay_biases=decay_biases, clip_norm=clip_norm,
+        )  # fmt: skip
+
+    def _prepare(self, lr: float) -> None:
+        super()._prepare(lr)
+        self._decay_factor = 1 - lr * self.weight_decay
+
+    def _decay(self, theta: Array, grad: Array, out: Array) -> Array:
+        spared = () if self.decay_biases else self._spared
+        for part in spared:
+            out[part] = theta[part]
+        theta *= self._decay_factor
+        for part in spared:
+            theta[part] = out[part]
+        return grad

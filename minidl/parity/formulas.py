@@ -1,0 +1,243 @@
+"""The maps onto the simplex as plain PyTorch formulas, differentiated by autograd.
+
+``FORMULAS`` has an entry for each class of maps; for a map of your own, add one. Thresholds are
+found here by bisection, an algorithm independent of our sorting: it gives the support, and the
+support gives the exact threshold in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import Tensor, nn
+
+from minidl.losses import (
+    AbsoluteError,
+    BinaryCrossEntropy,
+    BinaryLogistic,
+    CrossEntropy,
+    FenchelYoung,
+    Huber,
+    Loss,
+    Perceptron,
+    Quantile,
+    SmoothedNLL,
+    SquaredError,
+)
+from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A class of maps in PyTorch.
+
+    Attributes
+    ----------
+    project : callable
+        ``project(map, z, dim)``: the probabilities of the logits ``z`` along ``dim``.
+    omega : callable, optional
+        ``omega(map, p)``: the terms of the regulariser, which is their sum over the last axis.
+    """
+
+    project: Callable[[Any, Tensor, int], Tensor]
+    omega: Callable[[Any, Tensor], Tensor] | None = None
+
+
+class Simplex(nn.Module):  # type: ignore[misc]
+    """A map onto the simplex as a module."""
+
+    def __init__(self, map: SimplexMap, dim: int) -> None:
+        super().__init__()
+        self.map, self.dim, self.formula = map, dim, formula(map)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.formula.project(self.map, z, self.dim)
+
+    def extra_repr(self) -> str:
+        """Return the arguments that ``repr`` shows."""
+        return f"{self.map!r}, dim={self.dim}"
+
+
+def formula(map: SimplexMap) -> Formula:
+    """Return the formulas of one of our maps.
+
+    Raises
+    ------
+    TypeError
+        If the map has no counterpart.
+    """
+    if type(map) not in FORMULAS:
+        raise TypeError(f"minidl.parity: no PyTorch counterpart of the map {map!r}")
+    return FORMULAS[type(map)]
+
+
+def _sparsemax(map: SimplexMap, z: Tensor, dim: int) -> Tensor:
+    inside = z > _threshold(z, dim, power=1)
+    tau = ((z * inside).sum(dim, keepdim=True) - 1) / inside.sum(dim, keepdim=True)
+    return (z - tau).relu()
+
+
+def _entmax15(map: SimplexMap, z: Tensor, dim: int) -> Tensor:
+    z = z / 2
+    inside = z > _threshold(z, dim, power=2)
+    k = inside.sum(dim, keepdim=True)
+    mean = (z * inside).sum(dim, keepdim=True) / k
+    deviations = ((z - mean).square() * inside).sum(dim, keepdim=True)
+    return (z - mean + ((1 - deviations) / k).sqrt()).relu().square()
+
+
+def _relumax(map: relumax, z: Tensor, dim: int) -> Tensor:
+    u = (z - z.max(dim, keepdim=True).values + map.b).relu()
+    return u / u.sum(dim, keepdim=True)
+
+
+def _threshold(z: Tensor, dim: int, power: int) -> Tensor:
+    """Return ``tau`` with ``sum (z - tau)_+^power = 1``, up to rounding."""
+    with torch.no_grad():
+        high = z.max(dim, keepdim=True).values
+        low = high - 1
+        for _ in range(60):
+            middle = (low + high) / 2
+            above = (z - middle).relu().pow(power).sum(dim, keepdim=True) > 1
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return low
+
+
+FORMULAS: dict[type[SimplexMap], Formula] = {
+    type(softmax): Formula(lambda _, z, dim: torch.softmax(z, dim), lambda _, p: torch.xlogy(p, p)),
+    type(sparsemax): Formula(_sparsemax, lambda _, p: p * (p - 1) / 2),
+    type(entmax15): Formula(_entmax15, lambda _, p: (p**1.5 - p) * (4 / 3)),
+    relumax: Formula(_relumax),
+}
+
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+WeightedCriterion = Callable[..., Tensor]
+"""``criterion(z, y)`` or ``criterion(z, y, weight)``."""
+
+
+def criterion(loss: Loss) -> WeightedCriterion:
+    """Return the function of ``(z, y)`` that PyTorch differentiates in place of ``loss``.
+
+    Its third argument, where given, are the weights of the examples.
+
+    Raises
+    ------
+    TypeError
+        If the loss, or its map, has no counterpart.
+    """
+    if type(loss) not in CRITERIA:
+        raise TypeError(f"minidl.parity: no PyTorch counterpart of the loss {loss!r}")
+    values = CRITERIA[type(loss)](loss)
+    mean = getattr(loss, "reduction", "mean") == "mean"
+
+    def reduced(z: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
+        if weight is None:
+            return values(z, y).mean() if mean else values(z, y).sum()
+        total = (weight * values(z, y)).sum()
+        return total / weight.sum() if mean else total
+
+    return reduced
+
+
+def _cross_entropy(loss: CrossEntropy) -> Criterion:
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        entropy = torch.xlogy(y, y).sum(dim=-1) if y.ndim == 2 else 0
+        return F.cross_entropy(z, y, reduction="none") + entropy
+
+    return values
+
+
+def _fenchel_young(loss: FenchelYoung) -> Criterion:
+    map, f = loss.map, formula(loss.map)
+    if f.omega is None:
+        raise TypeError(f"minidl.parity: no PyTorch counterpart of the regulariser of {map!r}")
+    omega = f.omega
+
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        p, y = f.project(map, z, -1), _distributions(y, z)
+        return ((p - y) * z).sum(dim=-1) - omega(map, p).sum(dim=-1) + omega(map, y).sum(dim=-1)
+
+    return values
+
+
+def _smoothed_nll(loss: SmoothedNLL) -> Criterion:
+    map, eps, f = loss.map, loss.eps, formula(loss.map)
+
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        shares = (f.project(map, z, -1) + eps) / (1 + z.shape[1] * eps)
+        return -torch.xlogy(_distributions(y, z), shares).sum(dim=-1)
+
+    return values
+
+
+def _squared_error(loss: SquaredError) -> Criterion:
+    return lambda z, y: (z - y.reshape(z.shape)).square().sum(dim=-1) / 2
+
+
+def _absolute_error(loss: AbsoluteError) -> Criterion:
+    return lambda z, y: F.l1_loss(z, _like(y, z), reduction="none").sum(dim=-1)
+
+
+def _huber(loss: Huber) -> Criterion:
+    delta = loss.delta
+    return lambda z, y: F.huber_loss(z, _like(y, z), reduction="none", delta=delta).sum(dim=-1)
+
+
+def _quantile(loss: Quantile) -> Criterion:
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        several = isinstance(loss.q, tuple)
+        q = torch.tensor(loss.q, dtype=z.dtype)
+        error = (y.reshape(-1, 1) if several else _like(y, z)) - z
+        return torch.maximum(q * error, (q - 1) * error).sum(dim=-1)
+
+    return values
+
+
+def _binary_cross_entropy(loss: BinaryCrossEntropy) -> Criterion:
+    mean = (loss.label_reduction or loss.reduction) == "mean"
+
+    def values(z: Tensor, y: Tensor) -> Tensor:
+        entropy = F.binary_cross_entropy_with_logits(z, _like(y, z), reduction="none")
+        return entropy.mean(dim=-1) if mean else entropy.sum(dim=-1)
+
+    return values
+
+
+def _perceptron(loss: Perceptron) -> Criterion:
+    return lambda z, y: z.max(dim=-1).values - z.gather(-1, y[:, None])[:, 0]
+
+
+def _binary_logistic(loss: BinaryLogistic) -> Criterion:
+    return lambda z, y: F.softplus(-y.reshape(z.shape) * z).sum(dim=-1)
+
+
+def _like(y: Tensor, z: Tensor) -> Tensor:
+    """Return numbers in the shape and dtype of the outputs."""
+    return y.reshape(z.shape).to(z.dtype)
+
+
+def _distributions(y: Tensor, z: Tensor) -> Tensor:
+    """Return labels of either kind as rows of probabilities."""
+    return y if y.ndim == 2 else F.one_hot(y, z.shape[1]).to(z.dtype)
+
+
+CRITERIA: dict[type[Any], Callable[[Any], Criterion]] = {
+    AbsoluteError: _absolute_error,
+    BinaryCrossEntropy: _binary_cross_entropy,
+    BinaryLogistic: _binary_logistic,
+    CrossEntropy: _cross_entropy,
+    FenchelYoung: _fenchel_young,
+    Huber: _huber,
+    Perceptron: _perceptron,
+    Quantile: _quantile,
+    SmoothedNLL: _smoothed_nll,
+    SquaredError: _squared_error,
+}
+"""For each class of losses, a function that makes the criterion of ``(z, y)``.
+
+The criterion returns one value for each row; their mean or sum is the loss.
+"""

@@ -1,0 +1,122 @@
+"""Parameters in PyTorch's layout, and safetensors files of a PyTorch ``state_dict``.
+
+PyTorch is not needed. The names are the same in both libraries (``"0.weight"``); the weight of a
+Linear is ``(in, out)`` in minidl and ``(out, in)`` in PyTorch.
+
+Examples
+--------
+>>> minidl.saving.safetensors.save("model.safetensors", model)
+>>> state = safetensors.torch.load_file("model.safetensors")  # in PyTorch"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from minidl.checks import Array, did_you_mean, require
+from minidl.files import as_path, atomic
+from minidl.layer import Layer
+from minidl.layers import Linear
+from minidl.parameter import walk
+
+
+def transposed(model: Layer) -> set[str]:
+    """Return the names of the parameters that are transposed in PyTorch."""
+    weights = {id(layer.weight) for layer in walk(model) if isinstance(layer, Linear)}
+    return {name for name, p in model.named_parameters() if id(p) in weights}
+
+
+def torch_state(model: Layer) -> dict[str, Array]:
+    """Return a copy of each parameter and buffer by its name, in PyTorch's layout."""
+    names = transposed(model)
+    return {
+        name: np.array(value.T if name in names else value, order="C")
+        for name, value in model.state_dict().items()
+    }
+
+
+def load_torch_state(model: Layer, state: Mapping[str, Array]) -> None:
+    """Set all parameters and buffers to values in PyTorch's layout, or none on an error.
+
+    Parameters
+    ----------
+    model : Layer
+    state : mapping of str to array
+        Such as ``module.state_dict()``; tensors on the CPU are taken too.
+
+    Raises
+    ------
+    ValueError
+        If a name is missing or unknown, or a shape differs (the message has minidl's layout).
+    """
+    names, arrays = transposed(model), {name: np.asarray(value) for name, value in state.items()}
+    model.load_state_dict({k: v.T if k in names and v.ndim == 2 else v for k, v in arrays.items()})
+
+
+def save(path: str | os.PathLike[str], model: Layer) -> None:
+    """Write the parameters and buffers of a model for PyTorch (needs safetensors)."""
+    with atomic(path) as temporary:
+        require("safetensors.numpy", "safetensors").save_file(torch_state(model), temporary)
+
+
+def load(
+    path: str | os.PathLike[str], model: Layer, *, rename: Mapping[str, str] | None = None
+) -> None:
+    """Read parameters and buffers that PyTorch or ``save`` wrote (needs safetensors).
+
+    Parameters
+    ----------
+    path : path
+    model : Layer
+    rename : mapping of str to str, optional
+        Names in the file, and the model's names for them: whole names, as ``"fc1.weight"``, or
+        the parts before a dot, as ``{"fc1": "0", "net.out": "2"}``. The longest that fits is used.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, has a dtype that NumPy lacks, or belongs to another model; then
+        nothing is changed.
+    """
+    library = require("safetensors", "safetensors")
+    try:
+        content = library.deserialize(as_path(path).read_bytes())
+    except library.SafetensorError as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
+    state: dict[str, Array] = {}
+    for name, tensor in content:
+        if tensor["dtype"] not in _DTYPES:
+            raise ValueError(
+                f"{path}: expected {name} of dtype {', '.join(_DTYPES)}, got {tensor['dtype']}"
+            )
+        values = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]])
+        state[name] = values.reshape(tensor["shape"])
+    try:
+        load_torch_state(model, _renamed(state, rename or {}))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _renamed(state: Mapping[str, Array], rename: Mapping[str, str]) -> dict[str, Array]:
+    """Return the state under the model's names; ValueError if a name of ``rename`` is not used."""
+    found: dict[str, Array] = {}
+    unused = set(rename)
+    for name, value in state.items():
+        fits = [old for old in rename if name == old or name.startswith(f"{old}.")]
+        new = name
+        if fits:
+            old = max(fits, key=len)
+            new = f"{rename[old]}{name.removeprefix(old)}".removeprefix(".")
+            unused.discard(old)
+        if new in found:
+            raise ValueError(f"rename: two tensors of the file become {new!r}")
+        found[new] = value
+    if unused:
+        old = min(unused)
+        raise ValueError(f"rename: the file has no tensor {old!r}{did_you_mean(old, state)}")
+    return found
+
+
+_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "BOOL": "?"}

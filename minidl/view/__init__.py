@@ -1,0 +1,1 @@
+"""Plots, tables and command lines: what a person sees."""

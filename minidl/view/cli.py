@@ -1,0 +1,71 @@
+"""Helpers for command-line programs: bad input gives one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from minidl.checks import check_float, check_int
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def int_argument(name: str, *, low: int = 1) -> Any:
+    """Return an argparse type: a whole number that is at least ``low``."""
+
+    def parse(text: str) -> int:
+        try:
+            return check_int("argument", name, int(text), low=low)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"expected {name} to be a whole number >= {low}, got {text!r}"
+            ) from None
+
+    return parse
+
+
+def float_argument(name: str, **bounds: Any) -> Any:
+    """Return an argparse type: a finite number within the bounds of ``check_float``."""
+
+    def parse(text: str) -> float:
+        try:
+            return check_float("argument", name, text, **bounds)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error).removeprefix("argument: ")) from None
+
+    return parse
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with a message that says what was kept and how to resume."""
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script; exit with 0 or the status that ``main`` returns.
+
+    The status is 2, with one line, for bad input or a lack of memory, and 130 after Ctrl-C. The
+    signal SIGTERM, which clusters send before the time limit, is treated as Ctrl-C.
+    """
+    if threading.current_thread() is threading.main_thread():  # others cannot receive signals
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = main()
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError as error:
+        print(f"error: out of memory: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(status or 0)

@@ -1,0 +1,220 @@
+"""Plots, written to files with matplotlib (the ``examples`` extra); no display is needed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minidl.checks import Array, require
+from minidl.files import as_path, atomic
+
+DPI = 150
+"""The dots per inch of pictures in PNG files."""
+_SVG = {"svg.hashsalt": "minidl"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: a pair of x and y values for each label."""
+
+    curves: Mapping[str, tuple[Sequence[float] | Array, Sequence[float] | Array]]
+    xlabel: str
+    ylabel: str
+    title: str = ""
+    xticks: Sequence[float] | None = None
+    """If given, the x axis is logarithmic with these ticks only, and each point has a marker."""
+    ylog: bool = False
+    """Whether the y axis is logarithmic; values that are not positive are left out."""
+    dashed: Sequence[str] = ()
+    """Labels of the curves with a dashed line."""
+    mark: float | None = None
+    """The x position of a vertical dotted line: the best epoch."""
+    pairs: bool = False
+    """Whether each curve and the next one share a colour."""
+
+    def __str__(self) -> str:
+        """Return in words what the panel shows: each curve with its ends, or with all its points.
+
+        Curves of up to eight points are given in full.
+        """
+        words = []
+        for label, (x, y) in self.curves.items():
+            points = [f"{b:.3g} at {a:g}" for a, b in zip(x, y, strict=True)]
+            if len(points) > 8:
+                points = [points[0], points[-1]]
+                words.append(f"{label} from {points[0]} to {points[1]}")
+            else:
+                words.append(f"{label} {', '.join(points)}")
+        mark = f" The best {self.xlabel} is {self.mark:g}." if self.mark is not None else ""
+        ylabel = self.ylabel.replace("\n", " ")
+        heading = f"{self.title.replace(chr(10), ', ')}: " if self.title else ""
+        return f"{heading}{ylabel} against {self.xlabel}: {'; '.join(words)}.{mark}"
+
+
+def figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure without a window; the sizes are in inches."""
+    return require("matplotlib.figure", "examples").Figure((width, height), layout="constrained")
+
+
+def save(picture: Any, path: str | os.PathLike[str], description: str) -> None:
+    """Write a figure in the format of the file suffix, whole or not at all.
+
+    Without a suffix it is written twice: as PNG, and as SVG.
+
+    Parameters
+    ----------
+    picture : matplotlib.figure.Figure
+    path : path
+    description : str
+        Tells a reader who does not see the picture what it shows. The file holds it, as
+        ``Description`` (in a PDF as ``Subject``).
+    """
+    rc_context = require("matplotlib", "examples").rc_context
+    path = as_path(path)
+    for suffix in [path.suffix] if path.suffix else [".png", ".svg"]:
+        metadata: dict[str, str | None] = {
+            "Subject" if suffix == ".pdf" else "Description": description
+        }
+        if suffix == ".svg":
+            metadata |= {"Date": None}  # the same picture gives the same bytes
+        with (
+            atomic(path.with_suffix(suffix)) as temporary,
+            temporary.open("wb") as file,  # opened by name, a text would get the system's line ends
+            rc_context(_SVG),
+        ):
+            picture.savefig(file, format=suffix[1:], dpi=DPI, metadata=metadata)
+
+
+def line_plot(
+    path: str | os.PathLike[str], *panels: Panel, title: str = "", legend_below: bool = False
+) -> None:
+    """Draw panels side by side, with a legend below each, or beside it for more than four curves.
+
+    The suffix of the path names the format; without one there are two files, PNG and SVG.
+
+    ``legend_below`` draws one legend for panels with equal labels. A legend never covers a curve.
+    The label of an axis of accuracies says where the axis begins, if that is above 0.
+    """
+    beside = [len(panel.curves) > 4 and not legend_below for panel in panels]
+    picture = figure(5.2 * len(panels) + 3.2 * sum(beside), 4.1)
+    for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for i, (label, (x, y)) in enumerate(panel.curves.items()):
+            style = ("--" if label in panel.dashed else "-") + ("o" if panel.xticks else "")
+            colour = f"C{(i // 2 if panel.pairs else i) % 10}"
+            axes.plot(x, y, style, color=colour, label=label, markersize=4)
+        if panel.mark is not None:
+            label = f"best {panel.xlabel} ({panel.mark:g})"
+            axes.axvline(panel.mark, color="grey", linestyle=":", label=label)
+        if panel.xticks:
+            axes.set_xscale("log")
+            axes.set_xticks(panel.xticks, [f"{tick:g}" for tick in panel.xticks])
+            axes.minorticks_off()
+        elif panel.xlabel == "epoch":
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        if panel.ylog:
+            axes.set_yscale("log", nonpositive="mask")
+        low = axes.get_ylim()[0]
+        cut = f"\n(axis from {low:.2g})" if "accuracy" in panel.ylabel and low > 0 else ""
+        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel + cut, title=panel.title)
+        axes.grid(alpha=0.3)
+        if legend_below:
+            continue
+        if len(panel.curves) > 4:
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+        elif len(panel.curves) > 1 or panel.mark is not None:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small")
+    if legend_below:
+        handles, labels = axes.get_legend_handles_labels()
+        picture.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    if title:
+        picture.suptitle(title)
+    save(picture, path, " ".join([*_heading(title), *map(str, panels)]))
+
+
+def contact_sheet(
+    path: str | os.PathLike[str], rows: Mapping[str, Array], *, title: str = ""
+) -> None:
+    """Draw rows of images with labels: ``rows[label]`` is ``(n, height, width[, 3])``.
+
+    In grey images, larger values are darker.
+    """
+    widest = max(len(images) for images in rows.values())
+    height, width, *colour = next(iter(rows.values())).shape[1:]
+    sheet = np.zeros((len(rows) * (height + 1), widest * (width + 1), *colour), np.uint8)
+    for i, images in enumerate(rows.values()):
+        for j, image in enumerate(images):
+            top, left = i * (height + 1), j * (width + 1)
+            sheet[top : top + height, left : left + width] = image
+    picture = figure(0.6 + 0.45 * widest, 0.5 + 0.45 * len(rows))
+    axes = picture.subplots()
+    axes.imshow(sheet, cmap="gray_r", interpolation="nearest")
+    axes.set_yticks([(i + 0.5) * (height + 1) for i in range(len(rows))], list(rows))
+    axes.set_xticks([])
+    axes.set_title(title, fontsize=9)
+    shown = f"Rows of images: {', '.join(rows)}."
+    save(picture, path, " ".join([*_heading(title), shown]))
+
+
+def captioned_sheet(
+    path: str | os.PathLike[str],
+    groups: Mapping[str, tuple[Array, Sequence[str]]],
+    *,
+    columns: int = 8,
+    title: str = "",
+) -> None:
+    """Draw groups of images, each with a caption below: ``groups[title] = images, captions``.
+
+    In grey images, larger values are darker.
+    """
+    heights = [-(-len(captions) // columns) for _, captions in groups.values()]
+    picture = figure(1.15 * columns, 1.45 * sum(heights) + 0.35 * len(groups) + 0.3)
+    parts = picture.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, rows, (name, (images, captions)) in zip(parts, heights, groups.items(), strict=True):
+        part.suptitle(name, fontsize=9)
+        grid = part.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.axis("off")
+        for axes, image, caption in zip(grid, images, captions, strict=False):
+            axes.imshow(image, cmap="gray_r", interpolation="nearest", vmin=0, vmax=255)
+            axes.set_title(caption, fontsize=7, y=-0.06, va="top", pad=0)
+    if title:
+        picture.suptitle(title, fontsize=10)
+    shown = [
+        f"Images, {name}: {'; '.join(' '.join(caption.split()) for caption in captions)}."
+        for name, (_, captions) in groups.items()
+    ]
+    save(picture, path, " ".join([*_heading(title), *shown]))
+
+
+def weight_sheet(
+    path: str | os.PathLike[str], weights: Array, labels: Sequence[str], *, title: str = ""
+) -> None:
+    """Draw weights of shape ``(n, height, width)``: 0 white, negative blue, positive red."""
+    across = math.ceil(math.sqrt(1.6 * len(weights)))
+    down = -(-len(weights) // across)
+    picture = figure(0.9 * across + 1.2, 1.05 * down + 0.6)
+    grid = picture.subplots(down, across, squeeze=False).ravel()
+    limit = max(float(np.abs(weights).max()), 1e-12)
+    for axes, image, label in zip(grid, weights, labels, strict=False):
+        drawn = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title(label, fontsize=8, pad=2)
+    for axes in grid:
+        axes.set_axis_off()
+    picture.colorbar(drawn, ax=list(grid), label="weight", shrink=0.8)
+    if title:
+        picture.suptitle(title, fontsize=10)
+    low, high = float(weights.min()), float(weights.max())
+    shown = (
+        f"{len(weights)} images of weights from {low:.3g} to {high:.3g}: below 0 blue, above red."
+    )
+    save(picture, path, " ".join([*_heading(title), shown]))
+
+
+def _heading(title: str) -> list[str]:
+    """Return a title as a sentence on one line, or nothing without a title."""
+    return [f"{' '.join(title.split())}."] if title else []

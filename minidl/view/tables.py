@@ -1,0 +1,84 @@
+"""Tables: on the terminal with rich, in files as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from minidl.checks import require
+from minidl.files import write_text
+
+
+@dataclass
+class Table:
+    """Rows of text under column names, some of them marked, in groups."""
+
+    columns: Sequence[str]
+    title: str = ""
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    marked: set[int] = field(default_factory=set)
+    breaks: set[int] = field(default_factory=set)
+    """The indices of the rows that end a group."""
+
+    def add(self, *cells: object, marked: bool = False) -> None:
+        """Add a row; floats are shown with four decimals, None as an empty cell."""
+        if marked:
+            self.marked.add(len(self.rows))
+        self.rows.append(tuple(map(_text, cells)))
+
+    def end_group(self) -> None:
+        """End a group: leave space between the last row and the next one."""
+        self.breaks.add(len(self.rows) - 1)
+
+    def show(self) -> None:
+        """Print to the terminal (needs rich)."""
+        box = require("rich.box", "examples").SIMPLE_HEAD
+        table = require("rich.table", "examples").Table(
+            title=self.title, box=box, show_edge=False, padding=(0, 1, 0, 0)
+        )
+        for column in self.columns:
+            table.add_column(column.replace("_", " "), justify="right")
+        for i, row in enumerate(self.rows):
+            style = "bold green" if i in self.marked else None
+            table.add_row(*self._starred(i, row), style=style, end_section=i in self.breaks)
+        # In a file or a pipe, long rows are not wrapped at the width of a terminal.
+        width = None if sys.stdout.isatty() else 200
+        require("rich.console", "examples").Console(width=width).print(table)
+
+    def _starred(self, i: int, row: tuple[str, ...]) -> tuple[str, ...]:
+        """Add a star to a marked row, for output without colours."""
+        return (f"* {row[0]}", *row[1:]) if i in self.marked else row
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write as CSV; a last column ``best`` is 1 in marked rows, else 0."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow((*self.columns, "best"))
+        writer.writerows((*row, int(i in self.marked)) for i, row in enumerate(self.rows))
+        write_text(path, text.getvalue())
+
+    def to_markdown(self, path: str | os.PathLike[str]) -> None:
+        """Write as Markdown; marked rows are bold."""
+        rows = [
+            tuple(f"**{cell}**" if cell and i in self.marked else cell for cell in row)
+            for i, row in enumerate(self.rows)
+        ]
+        lines = [self.columns, ("---:",) * len(self.columns), *rows]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        heading = f"# {self.title}\n\n" if self.title else ""
+        write_text(path, f"{heading}{text}\n")
+
+    def write(self, stem: str | os.PathLike[str]) -> None:
+        """Write ``stem.csv`` and ``stem.md``."""
+        self.to_csv(f"{os.fspath(stem)}.csv")
+        self.to_markdown(f"{os.fspath(stem)}.md")
+
+
+def _text(cell: object) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)

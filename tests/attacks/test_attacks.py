@@ -1,0 +1,70 @@
+"""The attacks: a sample in every run; all cases, and their table, with MINIDL_ATTACK=all.
+
+``MINIDL_ATTACK=all python -m pytest -s tests/attacks/test_attacks.py``
+"""
+
+import os
+
+import pytest
+from attacks import clusters, damage, disks, kills, pairs
+from attacks.common import write_data
+
+ALL = os.environ.get("MINIDL_ATTACK") == "all"
+every = pytest.mark.skipif(not ALL, reason="only with MINIDL_ATTACK=all")
+
+
+@pytest.fixture(scope="module")
+def report():
+    tallies = []
+    yield tallies
+    print("\n| kind of fault | tried | survived |\n| --- | --- | --- |")
+    for t in tallies:
+        print(f"| {t.kind} | {t.tried} | {t.survived} |")
+
+
+@pytest.fixture
+def check(report):
+    def survived(tally):
+        report.append(tally)
+        assert tally.tried
+        assert tally.failures == []
+
+    return survived
+
+
+SAMPLE = ("width grid", "q1_logistic", "fit, TorchRandom", "fit_online, compounding")
+SHOTS = [(name, shot) for name, subject in kills.SUBJECTS.items() for shot in subject.shots]
+
+
+@pytest.mark.parametrize(("name", "shot"), SHOTS)
+def test_kills(tmp_path, check, name, shot):
+    if not (ALL or (shot == "SIGKILL" and name in SAMPLE)):
+        pytest.skip("only with MINIDL_ATTACK=all")
+    check(kills.attack(write_data(tmp_path), name, shot, 20 if ALL else 1))
+
+
+def test_pairs(tmp_path, check):
+    check(pairs.attack(write_data(tmp_path), 8 if ALL else 1))
+
+
+def test_full_disks(tmp_path, check):
+    tally = disks.attack(write_data(tmp_path), disks.SIZES if ALL else disks.SIZES[4:5])
+    if tally is None:
+        pytest.skip("no small file system can be mounted here")
+    check(tally)
+
+
+def test_damaged_files(tmp_path, check):
+    for tally in damage.attack(tmp_path, 80 if ALL else 10):
+        check(tally)
+
+
+@every
+def test_shards(tmp_path, check):
+    check(clusters.shards(write_data(tmp_path)))
+
+
+@every
+def test_dask(tmp_path, check):
+    pytest.importorskip("distributed")
+    check(clusters.dask(write_data(tmp_path)))

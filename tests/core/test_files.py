@@ -1,0 +1,298 @@
+"""Atomic writing: errors, leftovers of dead processes, syncing."""
+
+import ast
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minidl
+from minidl import files
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
+
+
+def test_a_file_is_written_completely_or_not_at_all(tmp_path):
+    path = tmp_path / "new/a.json"
+    files.write_text(path, "one")
+
+    def fail():
+        with files.atomic(path) as temporary:
+            temporary.write_text("two")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "one"
+    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+    assert path.stat().st_mode & 0o444 == 0o444 & ~current_umask()
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_file_has_the_rights_that_the_user_wants(tmp_path, umask):
+    """Those of a file that ``open`` makes, and the mask of the process stays as it was."""
+    before = os.umask(umask)
+    try:
+        files.write_text(tmp_path / "a.txt", "a")
+        (tmp_path / "b.txt").write_text("b")
+        assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+        assert current_umask() == umask
+    finally:
+        os.umask(before)
+
+
+def current_umask():
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def test_file_and_folder_are_synced_before_and_after_the_rename(tmp_path, monkeypatch):
+    path, done = tmp_path / "a.txt", []
+    fsync, replace = os.fsync, Path.replace
+
+    def note(handle):
+        target = Path(f"/proc/self/fd/{handle}").readlink()
+        done.append("folder" if target == tmp_path else target.read_text())
+        fsync(handle)
+
+    def rename(self, target):
+        done.append("renamed")
+        return replace(self, target)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("no /proc here")
+    monkeypatch.setattr(files.os, "fsync", note)
+    monkeypatch.setattr(Path, "replace", rename)
+    files.write_text(path, "text")
+    assert done == ["text", "renamed", "folder"]
+
+
+def test_an_error_names_the_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left on device: '.*/a.npz'"), files.atomic(tmp_path / "a.npz"):  # fmt: skip
+        raise OSError(28, "No space left on device")
+    with pytest.raises(OSError, match=r"a.npz: 10 requested and 3 written"), files.atomic(tmp_path / "a.npz"):  # fmt: skip
+        raise OSError("10 requested and 3 written")
+    with pytest.raises(OSError, match=r"other"), files.atomic(tmp_path / "a.npz"):
+        raise OSError(28, "No space left on device", "other")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(OSError, match=r"'[^']*/b'$"):
+        files.write_text(tmp_path / "b", "text")
+    with pytest.raises(FileExistsError, match="c"):
+        files.write_text(tmp_path / "c", "") or files.write_text(tmp_path / "c/d", "")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "c"]
+
+
+CODE = """
+import os, sys
+from minidl import files
+with files.temporary_folder(files.Path(".")) as folder, files.atomic("a.npz") as temporary:
+    (folder / "train.npy").write_text("x")
+    temporary.write_text("half")
+    print(flush=True)
+    sys.stdin.read() if len(sys.argv) > 1 else os._exit(1)
+"""
+
+
+def test_what_dead_processes_left_is_removed(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", CODE]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=False)
+    with subprocess.Popen([*command, "live"], cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as live:  # fmt: skip
+        live.stdout.readline()
+        left = {p.name for p in tmp_path.iterdir()}
+        assert len(left) == 2  # those of the dead process went when the second one began
+        assert all(f"-{live.pid}." in name for name in left)
+        other = [tmp_path / f".a.elsewhere-1.abc.tmp{s}" for s in ("", ".npz")]
+        mine = [tmp_path / name for name in (".hidden", ".git", "a.tmp", ".a.tmp", ".x.tmp.npz")]
+        for file in (*other, *mine):
+            file.write_text("")
+        day_old = time.time() - 90_000
+        os.utime(other[0], (day_old, day_old))
+        files.remove_leftovers(tmp_path)
+        assert {p.name for p in tmp_path.iterdir()} == left | {p.name for p in (other[1], *mine)}
+        live.stdin.close()
+    files.remove_leftovers(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (other[1], *mine)} | {"a.npz"}
+
+
+def test_the_first_file_of_a_folder_removes_leftovers(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with files.atomic(tmp_path / "a.txt") as temporary:
+        left = tmp_path / temporary.name.replace(f"-{os.getpid()}.", f"-{dead.pid}.")
+    (tmp_path / "next").mkdir()
+    left = tmp_path / "next" / left.name
+    left.write_text("half")
+    files.write_text(tmp_path / "next/b.txt", "whole")
+    assert [p.name for p in (tmp_path / "next").iterdir()] == ["b.txt"]
+
+
+def test_rows_are_an_npy_file(tmp_path):
+    x = np.arange(60, dtype=np.uint8).reshape(12, 5)
+    for dtype in (np.uint8, np.float32, ">f8"):
+        rows = np.asfortranarray(x.astype(dtype))
+        files.write_rows(tmp_path / "x.npy", rows.shape, (rows[i : i + 5] for i in (0, 5, 10)))
+        read = np.load(tmp_path / "x.npy")
+        assert read.dtype == rows.dtype
+        np.testing.assert_array_equal(read, x)
+
+
+# ---------------------------------------------------------------- JSON
+
+WORDS = ["NaN", "Infinity", "-Infinity", "\\NaN", "\\\\-Infinity", "nan", "-", "\\"]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+def strict(text):
+    """As a parser reads it that knows JSON alone (RFC 8259)."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@given(VALUES)
+def test_json_is_read_as_it_was_written(value):
+    text = files.to_json(value)
+    strict(text)
+    assert repr(files.from_json(text)) == repr(value)  # NaN is not equal to itself
+    if "NaN" not in repr(value) and "Infinity" not in repr(value):
+        assert repr(files.from_json(json.dumps(value))) == repr(value)  # a file of before
+
+
+def test_json_of_numpy():
+    value = {"a": np.float32("nan"), "b": np.array([1, np.inf]), "c": (np.int64(3), np.True_)}
+    assert strict(files.to_json(value)) == {"a": "NaN", "b": [1, "Infinity"], "c": [3, True]}
+    with pytest.raises(TypeError):
+        files.to_json(object())
+
+
+def test_a_history_with_nan_and_infinity(tmp_path):
+    records = [
+        minidl.history.Epoch(0, 0.1, 0.1, {"train_loss": math.inf, "valid_f1": math.nan}),
+        minidl.history.Epoch(1, 0.1, 0.1, {"train_loss": 0.5, "valid_f1": -math.inf}),
+    ]
+    history = minidl.History(monitor="train_loss")
+    history.records = records
+    history.to_json(tmp_path / "h.json")
+    saved = strict((tmp_path / "h.json").read_text())["records"]
+    assert [r["valid_f1"] for r in saved] == ["NaN", "-Infinity"]
+    (tmp_path / "old.json").write_text(json.dumps(history.to_dict()))
+    for name in ("h.json", "old.json"):
+        again = minidl.History.from_json(tmp_path / name)
+        assert repr(again.to_dict()) == repr(history.to_dict())
+
+
+# ---------------------------------------------------------------- paths, and bytes on any system
+
+
+def doors(tmp_path):
+    """Everything that writes or reads a file that the user names."""
+    model = minidl.Sequential(minidl.Linear(4, 3), rng=0)
+    x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+    data = minidl.Dataset((x, y), (x, y))
+
+    def fit(resume=False, **more):
+        one = model.copy()
+        return minidl.fit(one, data, minidl.CrossEntropy(), minidl.Adam(one), epochs=1, rng=0, resume=resume, **more)  # fmt: skip
+
+    history = fit()
+    table = Table(["a"], [("1",)])
+    yield "m.npz", lambda path: minidl.save(path, model), minidl.load
+    yield "c.npz", lambda path: minidl.saving.runs.save(path, model), lambda path: minidl.saving.runs.load(path, model)  # fmt: skip
+    yield "r.npz", lambda path: fit(checkpoint=path), lambda path: fit(checkpoint=path, resume=True)
+    yield "h.json", history.to_json, minidl.History.from_json
+    yield "w.json", lambda path: fit(callbacks=[minidl.WriteHistory(path)]), None
+    yield "h.csv", history.to_csv, None
+    yield "h.png", history.plot, None
+    yield "p.svg", lambda path: line_plot(path, Panel({"a": ([0, 1], [0, 1])}, "x", "y")), None
+    yield "t.csv", lambda path: table.write(path.removesuffix(".csv")), None
+    yield "m.safetensors", lambda path: minidl.saving.safetensors.save(path, model), lambda path: minidl.saving.safetensors.load(path, model)  # fmt: skip
+    yield "train.npy", lambda path: data.mapped(Path(path).parent), None
+    yield "d.npz", lambda path: np.savez(Path(path).expanduser(), Xtrain=x, ytrain=y, Xtest=x, ytest=y), minidl.load_dataset  # fmt: skip
+    yield "results.jsonl", lambda path: grid(Path(path).parent), None
+
+
+def grid(folder):
+    from minidl.grid.points import Grid
+    from minidl.grid.runner import run
+
+    return run(Grid(a=[1]), lambda a: {"v": a}, out=folder, progress=False)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    home, here = tmp_path / "home", tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    for name, write, read in doors(tmp_path):
+        (home / "new").mkdir(parents=True, exist_ok=True)
+        write(f"~/new/{name}")
+        assert (home / "new" / name).stat().st_size > 0, name
+        if read is not None:
+            read(f"~/new/{name}")
+        assert list(here.iterdir()) == [], name
+    monkeypatch.setenv("MINIDL_CACHE", "~/letters")
+    assert len(minidl.load_letters(20, 5, 5).train) == 20
+    assert list(here.iterdir()) == []
+    with pytest.raises(ValueError, match=r"~nobody-of-this-name/m.npz: ~ is not known here"):
+        minidl.load("~nobody-of-this-name/m.npz")
+
+
+@pytest.mark.parametrize("name", ["minidl", "examples", "benchmarks"])
+def test_text_is_written_and_read_alike_on_all_systems(name):
+    """Text names its encoding, and its line ends where it is written."""
+    wrong = []
+    for path in (Path(__file__).parents[2] / name).rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            what = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            options = {k.arg for k in call.keywords}
+            strings = [a.value for a in call.args if isinstance(a, ast.Constant)]
+            text = what in ("read_text", "write_text") or (what == "open" and "rb" not in strings and "wb" not in strings)  # fmt: skip
+            ours = what == "write_text" and isinstance(call.func, ast.Name)  # files.write_text
+            classes = what == "open" and getattr(getattr(call.func, "value", None), "id", "") in ("os", "gzip", "archive", "Results")  # fmt: skip
+            if text and not ours and not classes and "encoding" not in options:
+                wrong.append(f"{path}:{call.lineno} encoding")
+            if what == "write_text" and not ours and "newline" not in options:
+                wrong.append(f"{path}:{call.lineno} newline")
+    assert not wrong
+
+
+def test_lines_end_alike_on_all_systems(tmp_path, monkeypatch):
+    """With the line ends of Windows, which text files get where they are opened without care."""
+    monkeypatch.setattr("os.linesep", "\r\n")
+    pictures = {}
+    for newline in ("\r\n", None):
+        original = open
+
+        def windows(file, mode="r", buffering=-1, encoding=None, errors=None, newline=newline, *more, open=original, end=newline):  # fmt: skip
+            if newline is None and "b" not in mode and "w" in mode:
+                newline = end
+            return open(file, mode, buffering, encoding, errors, newline, *more)
+
+        monkeypatch.setattr("builtins.open", windows)
+        monkeypatch.setattr("io.open", windows)
+        path = tmp_path / f"{newline is None}.svg"
+        line_plot(path, Panel({"a": ([0, 1], [0, 1])}, "x", "y"))
+        files.write_text(path.with_suffix(".txt"), "a\nb\n")
+        monkeypatch.undo()
+        pictures[newline] = path.read_bytes()
+        assert path.with_suffix(".txt").read_bytes() == b"a\nb\n"
+    assert pictures["\r\n"] == pictures[None]
+    assert b"\r" not in pictures[None]

@@ -1,0 +1,463 @@
+"""fit, evaluate, History, callbacks, checkpoints."""
+
+import csv
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minidl
+from minidl import Callback, CrossEntropy, Dataset, Dropout, Linear, ReLU, Sequential
+from minidl.callbacks import Progress
+from minidl.evaluation import evaluate, outputs
+from minidl.history import Epoch, History
+from minidl.saving import runs as checkpoint
+from minidl.training import fit
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(3, 6))
+    parts = []
+    for n in (130, 40, 40):
+        y = rng.integers(0, 3, n)
+        parts.append(((centres[y] + 0.7 * rng.normal(size=(n, 6))).astype(np.float32), y))
+    return Dataset(*parts)
+
+
+def make(seed=0, dropout=0.2, lr=1e-2, dtype="float32"):
+    model = Sequential(Linear(6, 8), ReLU(), Dropout(dropout), Linear(8, 3), rng=seed, dtype=dtype)
+    return model, minidl.Adam(model, lr, weight_decay=1e-4)
+
+
+def train(data, epochs=4, **options):
+    model, optimizer = make()
+    return model, fit(model, data, CrossEntropy(), optimizer, epochs=epochs, batch_size=32, rng=1, **options)  # fmt: skip
+
+
+class At(Callback):
+    """Calls ``what(run)`` after an epoch, or after a batch of it."""
+
+    def __init__(self, epoch, what, batch=None):
+        self.epoch, self.what, self.batch, self.batches = epoch, what, batch, 0
+        self.ended = 0
+
+    def on_epoch(self, run):
+        if self.batch is None and len(run.history) - 1 == self.epoch:
+            return self.what(run)
+        self.batches = 0
+        return None
+
+    def on_batch(self, run):
+        self.batches += 1
+        if len(run.history) == self.epoch and self.batches == self.batch:
+            self.what(run)
+
+    def on_end(self, run):
+        self.ended += 1
+
+
+def raising(error):
+    def raise_(run):
+        raise error
+
+    return raise_
+
+
+def test_fit_learns_and_records(data):
+    model, history = train(data, epochs=20)
+    assert [r.epoch for r in history] == list(range(21))
+    assert history[-1].valid_accuracy > 0.85 > history[0].valid_accuracy
+    first = history[0]
+    start, _ = make()
+    assert first.train_loss == evaluate(start, data.train, CrossEntropy())["loss"]
+    assert history[-1].valid_loss == evaluate(model, data.valid, CrossEntropy())["loss"]
+    assert history[-1].train_accuracy == np.mean(
+        outputs(model, data.train).argmax(1) == data.train.y
+    )
+    assert all(r.seconds > 0 and r.lr == 1e-2 for r in history)
+    assert history.best.valid_accuracy == max(history.column("valid_accuracy"))
+
+
+def test_train_loss_is_the_mean_over_the_examples_during_the_epoch(data):
+    seen = []
+
+    class Watching(CrossEntropy):
+        def __call__(self, logits, y, weight=None):
+            value, dlogits = super().__call__(logits, y)
+            seen.append((len(y), value))
+            return value, dlogits
+
+    model, optimizer = make()
+    history = fit(model, data, Watching(), optimizer, epochs=1, batch_size=32, rng=1, evaluate_train=False)  # fmt: skip
+    batches = [(n, value) for n, value in seen if n in (32, 2)]
+    assert len(batches) == 5  # 130 = 4 * 32 + 2
+    assert history[1].train_loss == pytest.approx(sum(n * value for n, value in batches) / 130)
+    assert set(history[1].figures) == {"train_loss", "valid_loss", "valid_accuracy"}
+
+
+def test_same_seed_same_bits(data):
+    (a, history_a), (b, history_b) = train(data), train(data)
+    np.testing.assert_array_equal(a.theta, b.theta)
+    assert history_a.column("train_loss") == history_b.column("train_loss")
+    state = np.random.get_state()[1].copy()  # noqa: NPY002 - to see that fit does not use it
+    train(data, epochs=1)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+def test_the_order_of_examples_has_an_independent_stream(data):
+    """With the seed of the model in fit, batches do not depend on dropout masks or weights."""
+    order = minidl.training.epoch_rng(0, 1).random(4)
+    for other in (np.random.default_rng(0), *np.random.default_rng(0).spawn(3)):
+        assert (other.random(4) != order).all()
+    first, second = (minidl.training.epoch_rng(0, e).permutation(9).tolist() for e in (1, 2))
+    assert first != second
+
+
+@pytest.mark.parametrize("way", ["end", "early", "ctrl-c", "not finite"])
+def test_best_weights_are_restored_however_training_ends(data, way):
+    best = {}
+
+    class Keep(Callback):
+        def on_epoch(self, run):
+            if run.history.best.epoch == len(run.history) - 1:
+                best["theta"] = run.model.theta.copy()
+
+    def poison(run):
+        run.model.theta[:] = np.nan
+
+    leave = {
+        "end": At(99, print),
+        "early": At(6, lambda run: True),
+        "ctrl-c": At(6, raising(KeyboardInterrupt()), batch=2),
+        "not finite": At(6, poison, batch=2),
+    }[way]
+    model, optimizer = make(lr=0.3)  # so large that the last weights are not the best
+    history = History()
+    arguments = {"epochs": 9, "batch_size": 32, "rng": 1, "restore_best": True}
+    expected = {"ctrl-c": KeyboardInterrupt, "not finite": minidl.NonFiniteLossError}.get(way)
+
+    def go():
+        fit(model, data, CrossEntropy(), optimizer, callbacks=[Keep(), leave], history=history, **arguments)  # fmt: skip
+
+    if expected:
+        with pytest.raises(expected):
+            go()
+    else:
+        go()
+    np.testing.assert_array_equal(model.theta, best["theta"])
+    assert len(history) == {"end": 10, "early": 7, "ctrl-c": 6, "not finite": 6}[way]
+    assert history.best.valid_accuracy == evaluate(model, data.valid, CrossEntropy())["accuracy"]
+    assert leave.ended == 1
+
+
+def test_best_weights_are_not_restored_unless_asked(data):
+    ends = []
+
+    class Last(Callback):
+        def on_epoch(self, run):
+            ends.append(run.model.theta.copy())
+
+    model, optimizer = make(lr=0.3)  # so large that the last weights are not the best
+    history = fit(model, data, CrossEntropy(), optimizer, epochs=9, batch_size=32, rng=1, callbacks=[Last()])  # fmt: skip
+    assert history.best.epoch < 9
+    np.testing.assert_array_equal(model.theta, ends[-1])
+    assert (history.best_snapshot.theta != model.theta).any()
+
+
+def test_a_loss_that_is_not_finite_names_epoch_step_and_layer(data):
+    def poison(run):
+        run.model[3].weight.value[0, 0] = np.inf
+
+    model, optimizer = make(dropout=0)
+    with np.errstate(all="ignore"), pytest.raises(minidl.NonFiniteLossError) as caught:
+        fit(model, data, CrossEntropy(), optimizer, epochs=3, batch_size=32, rng=1, callbacks=[At(2, poison, batch=3)])  # fmt: skip
+    assert "epoch 2, step 3: the loss is nan" in str(caught.value)
+    assert "layer 3, Linear(8, 3)" in str(caught.value)
+
+
+def test_a_batch_that_is_not_finite_is_named(data):
+    model, optimizer = make(dropout=0)
+    train_ = minidl.dataset.Split(data.train.x.copy(), data.train.y, 1.0)
+    spoiled = minidl.Dataset(train_, data.valid, data.test, classes=data.classes)
+    train_.x[3, 2] = np.nan  # after the data set was checked
+    with pytest.raises(minidl.NonFiniteLossError, match="the batch itself is not finite"):
+        fit(model, spoiled, CrossEntropy(), optimizer, epochs=1, rng=1)
+
+
+def test_early_stopping(data):
+    model, optimizer = make(lr=0)  # never improves after epoch 1, the first that counts
+    stopping = minidl.EarlyStopping(patience=3)
+    history = fit(model, data, CrossEntropy(), optimizer, epochs=20, rng=1, callbacks=[stopping])
+    assert len(history) == 5
+
+
+def test_progress_bar(data, capsys):
+    train(data, epochs=2, callbacks=[Progress()])
+    shown = capsys.readouterr().err
+    assert "10/10" in shown
+    assert "valid_accuracy=" in shown
+
+
+@pytest.mark.parametrize("done", [None, 0, 1, 2, 3])
+def test_the_progress_bar_starts_after_the_epochs_that_are_done(data, done):
+    """Without a history, or with one of ``done`` epochs after the record before training."""
+    seen = []
+
+    class Watch(Callback):
+        def on_start(self, run):
+            seen.append((bar.bar.n, bar.bar.total))
+
+        def on_end(self, run):
+            seen.append((bar.bar.n, bar.bar.total))
+
+    model, optimizer = make()
+    options, bar, history = {"batch_size": 32, "rng": 1}, Progress(), History()
+    if done is not None:
+        fit(model, data, CrossEntropy(), optimizer, epochs=done, history=history, **options)
+    fit(model, data, CrossEntropy(), optimizer, epochs=3, history=history, callbacks=[bar, Watch()], **options)  # fmt: skip
+    assert seen == [(5 * (done or 0), 15), (15, 15)]
+
+
+@pytest.mark.parametrize("batch_size", [32, 130, 500])
+@pytest.mark.parametrize("make_lr", [lambda: 0.01, lambda: minidl.StepDecay(0.5, 1, 0.9), lambda: minidl.Cosine(0.5, 12), lambda: minidl.WarmUp(0.5, 30)])  # fmt: skip
+def test_the_learning_rate_of_an_epoch_is_that_of_its_last_step(data, make_lr, batch_size):
+    lr, used = make_lr(), []
+
+    class Watch(Callback):
+        def on_batch(self, run):
+            used.append(seen[-1])
+
+    seen = []
+
+    def watched(t):
+        seen.append(lr(t) if callable(lr) else lr)
+        return seen[-1]
+
+    model = make()[0]
+    optimizer = minidl.SGD(model, watched)
+    options = {"batch_size": batch_size, "rng": 1, "callbacks": [Watch()]}
+    history = fit(model, data, CrossEntropy(), optimizer, epochs=2, **options)
+    history = fit(model, data, CrossEntropy(), optimizer, epochs=3, history=history, **options)
+    batches = -(-130 // batch_size)
+    assert len(used) == 3 * batches
+    assert history.column("lr") == [lr(0) if callable(lr) else lr, *used[batches - 1 :: batches]]
+
+
+def test_regression_keeps_the_lowest_loss():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4))
+    y = x @ [1.0, -2, 3, 0.5] + 1
+    data = Dataset((x[:150], y[:150]), (x[150:], y[150:]))
+    model = Sequential(Linear(4, 1), rng=0, dtype="float64")
+    history = fit(model, data, minidl.SquaredError(), minidl.SGD(model, 0.1), epochs=20, rng=0, restore_best=True)  # fmt: skip
+    assert history.best.valid_loss == min(history.column("valid_loss")) < 1e-3
+    assert "valid_accuracy" not in history[0].figures
+    np.testing.assert_allclose(model[0].weight.value[:, 0], [1, -2, 3, 0.5], atol=0.05)
+
+
+def test_without_a_validation_part(data):
+    alone = Dataset((data.train.x, data.train.y))
+    model, optimizer = make()
+    history = fit(model, alone, CrossEntropy(), optimizer, epochs=2, rng=1, restore_best=True)
+    assert set(history[2].figures) == {"train_loss", "train_accuracy"}
+
+
+def test_history_is_written_after_each_epoch(data, tmp_path):
+    leave = At(3, raising(KeyboardInterrupt()), batch=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, callbacks=[leave, minidl.WriteHistory(tmp_path / "h.json")])
+    assert [r.epoch for r in History.from_json(tmp_path / "h.json")] == [0, 1, 2]
+
+
+def test_history_files(data, tmp_path):
+    _, history = train(data)
+    history.to_csv(tmp_path / "h.csv")
+    with (tmp_path / "h.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(r["valid_accuracy"]) for r in rows] == history.column("valid_accuracy")
+    history.to_json(tmp_path / "h.json")
+    assert History.from_json(tmp_path / "h.json").records == history.records
+    assert json.loads((tmp_path / "h.json").read_text())["records"][0]["epoch"] == 0
+    history.plot(tmp_path / "h.png", title="a run")
+    assert (tmp_path / "h.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "h.csv",
+        "h.json",
+        "h.png",
+    ]  # no leftovers
+    with pytest.raises(ValueError, match="no epoch is recorded"):
+        _ = History().best
+
+
+@given(
+    figures=st.lists(st.sampled_from([math.nan, -math.inf, 0.1, 0.2, 0.3, math.inf]), min_size=1),
+    ties=st.sampled_from(["first", "last"]),
+    mode=st.sampled_from(["min", "max"]),
+    cut=st.integers(0, 20),
+)
+def test_the_kept_weights_are_those_of_the_best_record(figures, ties, mode, cut):
+    model, history = Linear(1, 1, rng=0), History(monitor="score", mode=mode, ties=ties)
+    for i, figure in enumerate(figures):
+        model.theta[:] = i
+        history.append(Epoch(i, 0.0, 0.1, {"score": figure}), model)
+        if i == cut:
+            history = pickle.loads(pickle.dumps(history))
+    assert history.best_snapshot.theta[0] == history.best.epoch
+    trained = [figure for figure in figures[1:] if math.isfinite(figure)]
+    if trained:
+        best = {"min": min, "max": max}[mode](trained)
+        among = [epoch for epoch, figure in enumerate(figures) if epoch and figure == best]
+        assert history.best.epoch == among[0 if ties == "first" else -1]
+    else:
+        assert history.best.epoch == 0
+
+
+@pytest.mark.parametrize(("ties", "best"), [("first", 1), ("last", 2)])
+def test_ties_survive_files(tmp_path, ties, best):
+    model, _ = make()
+    history = History(ties=ties)
+    for epoch, accuracy in enumerate([0.5, 0.8, 0.8]):
+        figures = {"train_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": accuracy}
+        model.theta[:] = epoch
+        history.append(Epoch(epoch, 0.1, 0.01, figures), model)
+    history.to_json(tmp_path / "h.json")
+    checkpoint.save(tmp_path / "h.npz", model, history=history)
+    from_checkpoint = checkpoint.load(tmp_path / "h.npz", model)
+    for copy in (
+        History.from_dict(history.to_dict()),
+        History.from_json(tmp_path / "h.json"),
+        from_checkpoint,
+    ):
+        assert copy.ties == ties
+        assert copy.records == history.records
+        assert copy.best.epoch == best
+    np.testing.assert_array_equal(from_checkpoint.best_snapshot.theta, best)
+
+
+def test_the_axis_labels_of_a_plot(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(
+        "minidl.view.plots.line_plot", lambda path, *panels, title: drawn.append(panels)
+    )
+    history, regression = History(), History()
+    model, _ = make()
+    figures = {"train_loss": 1.0, "train_accuracy": 0.0, "valid_loss": 1.0, "valid_accuracy": 0.5}
+    history.append(Epoch(0, 0.1, 0.01, figures), model)
+    regression.append(Epoch(0, 0.1, 0.01, {"train_loss": 1.0}), model)
+    for one, options in ((history, {}), (history, {"loss_unit": "logits"}), (regression, {}), (regression, {"loss_unit": "m"})):  # fmt: skip
+        one.plot(tmp_path / "h.png", **options)
+    labels = [[panel.ylabel for panel in panels] for panels in drawn]
+    accuracy = "accuracy (share of examples)"
+    assert labels == [["loss (nats)", accuracy], ["loss (logits)", accuracy], ["loss"], ["loss (m)"]]  # fmt: skip
+    during, after = "training (during the epoch)", "training (after the epoch)"
+    assert [list(p.curves) for p in drawn[0]] == [[during, "validation"], [after, "validation"]]
+    assert [list(panel.curves) for panel in drawn[2]] == [[during]]
+
+
+@pytest.mark.parametrize("unmeasured", [set(), {0}, {1}, {2}, {1, 2}, {0, 1, 2}])
+@pytest.mark.parametrize("name", ["train_accuracy", "valid_loss", "valid_accuracy"])
+def test_a_figure_that_is_missing_in_an_epoch_is_not_drawn(monkeypatch, tmp_path, name, unmeasured):
+    drawn = []
+    monkeypatch.setattr(
+        "minidl.view.plots.line_plot", lambda path, *panels, title: drawn.extend(panels)
+    )
+    history = History()
+    figures = {"train_loss": 1.0, "train_accuracy": 0.5, "valid_loss": 2.0, "valid_accuracy": 0.25}
+    for epoch in range(3):
+        shown = {k: v for k, v in figures.items() if k != name or epoch not in unmeasured}
+        history.append(Epoch(epoch, 0.1, 0.01, shown), make()[0])
+    history.plot(tmp_path / "h.png")
+    curves = {
+        f"{part[:5]}_{panel.ylabel.split()[0]}": curve
+        for panel in drawn
+        for part, curve in panel.curves.items()
+    }
+    expected = {k: ([0, 1, 2], [v] * 3) for k, v in figures.items() if not (unmeasured and k == name)}  # fmt: skip
+    assert curves == expected
+    monkeypatch.undo()
+    history.plot(tmp_path / "h.png")
+    assert (tmp_path / "h.png").exists()
+
+
+def test_bad_arguments_of_fit(data):
+    model, optimizer = make()
+    other, _ = make()
+    loss = CrossEntropy()
+    with pytest.raises(ValueError, match="made for another model"):
+        fit(other, data, loss, optimizer, epochs=1, rng=0)
+    with pytest.raises(ValueError, match="expected batch_size to be a whole number >= 1, got 0"):
+        fit(model, data, loss, optimizer, epochs=1, batch_size=0, rng=0)
+    with pytest.raises(ValueError, match="epochs"):
+        fit(model, data, loss, optimizer, epochs=-1, rng=0)
+    with pytest.raises(TypeError, match="rng: expected a seed"):
+        fit(model, data, loss, optimizer, epochs=1, rng=None)
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_resumed_run_has_the_same_bits(data, tmp_path, dtype):
+    loss, options = CrossEntropy(), {"batch_size": 32, "rng": 1}
+    uninterrupted, optimizer = make(dtype=dtype)
+    expected = fit(uninterrupted, data, loss, optimizer, epochs=6, **options)
+    model, optimizer = make(dtype=dtype)
+    history = fit(model, data, loss, optimizer, epochs=3, **options)
+    checkpoint.save(tmp_path / "run.npz", model, optimizer, history)
+    other, other_optimizer = make(seed=9, dtype=dtype)
+    history = checkpoint.load(tmp_path / "run.npz", other, other_optimizer)
+    assert len(history) == 4
+    history = fit(other, data, loss, other_optimizer, epochs=6, history=history, **options)
+    np.testing.assert_array_equal(other.theta, uninterrupted.theta)
+    assert history.column("train_loss") == expected.column("train_loss")
+    assert history.column("valid_accuracy") == expected.column("valid_accuracy")
+
+
+def test_checkpoint_errors_change_nothing(data, tmp_path):
+    model, optimizer = make()
+    path = tmp_path / "run.npz"
+    checkpoint.save(path, model, optimizer)
+    wide = Sequential(Linear(6, 9), Dropout(0.1), Linear(9, 3), rng=0)
+    before = wide.theta.copy()
+    with pytest.raises(
+        ValueError, match=r"run.npz: layer 0: expected Linear\(.*=9.*the file has Linear\(.*=8"
+    ):
+        checkpoint.load(path, wide)
+    np.testing.assert_array_equal(wide.theta, before)
+    with pytest.raises(ValueError, match=r"expected a SGD, got Adam"):
+        checkpoint.load(path, model, minidl.SGD(model))
+    with pytest.raises(ValueError, match=r"layer 2: expected Linear\(.*, the file has Dropout\("):
+        checkpoint.load(path, Sequential(Linear(6, 8), ReLU(), Linear(8, 3), rng=0))
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "nothing.npz", model)
+    raw = path.read_bytes()
+    for damaged in (raw[: len(raw) // 2], b"", b"hello"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"run.npz: cannot be read as a model or checkpoint"):
+            checkpoint.load(path, model)
+    np.savez(path, other=np.zeros(3))
+    with pytest.raises(ValueError, match="cannot be read as a model or checkpoint"):
+        checkpoint.load(path, model)
+
+
+def test_a_failed_save_leaves_the_old_file(data, tmp_path, monkeypatch):
+    model, _ = make()
+    path = tmp_path / "run.npz"
+    checkpoint.save(path, model)
+    before = path.read_bytes()
+
+    def full(file, **arrays):
+        file.write(b"half of it")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="disk full"):
+        checkpoint.save(path, model)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]

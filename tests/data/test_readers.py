@@ -1,0 +1,926 @@
+"""Data sets and their readers, on files that the tests write and on real files."""
+
+import gzip
+import pickle
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidl.data import letters, readers
+from minidl.data import letters as cache
+from minidl.data.__main__ import as_images, class_name, describe, main, sheet_rows
+from minidl.data.letters import load_letters, load_scenes
+from minidl.data.readers import load_dataset, read_idx
+from minidl.dataset import Dataset
+
+KEYS = {
+    "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
+    "2024-25": ("train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels"),
+    "2021-22": ("Xtrain", "ytrain", "Xdev", "ydev", "Xtest", "ytest"),
+}  # fmt: skip
+KERAS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def arrays(sizes=(12, 6, 6), features=9, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    for n in sizes:
+        yield rng.integers(0, 256, (n, features), dtype=np.uint8)
+        yield np.resize(np.arange(classes), n)
+
+
+def write_npz(path, year="2025-26", change=None, **more):
+    content = dict(zip(KEYS[year], arrays(), strict=True))
+    if change:
+        change(content)
+    np.savez(path, **content, **more)
+    return path
+
+
+# ---------------------------------------------------------------- Dataset
+
+
+@given(n=st.integers(1, 40), size=st.integers(1, 50), seed=st.integers(0, 100))
+def test_batches_are_a_permutation_that_changes(n, size, seed):
+    x = np.arange(n, dtype=np.float32)[:, None]
+    split = Dataset((x, np.zeros(n, int))).train
+    rng = np.random.default_rng(seed)
+    first, second = (np.concatenate([b[:, 0] for b, _ in split.batches(size, rng)]) for _ in "ab")
+    assert sorted(first) == sorted(second) == list(range(n))
+    sizes = [len(y) for _, y in split.batches(size, rng)]
+    assert all(s == size for s in sizes[:-1])
+    assert 0 < sizes[-1] <= size
+
+
+def test_batches_mix_examples_anew_each_epoch():
+    split = Dataset((np.arange(64.0)[:, None], np.zeros(64, int))).train
+    rng = np.random.default_rng(0)
+    first, second = ({frozenset(b[:, 0]) for b, _ in split.batches(8, rng)} for _ in "ab")
+    assert not first & second  # other batches, not the same ones in another order
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pixels_are_scaled_exactly(dtype):
+    x = np.arange(256, dtype=np.uint8)[:, None]
+    split = Dataset((x, np.zeros(256, int))).train
+    rows = split.rows(slice(None), dtype)
+    assert rows.dtype == dtype
+    np.testing.assert_array_equal(rows[:, 0] * 256, np.arange(256))
+    own = Dataset((x, np.zeros(256, int)), scale=1 / 255).train.rows(np.array([255]))
+    np.testing.assert_allclose(own, 1)
+    floats = np.array([[0.5], [3.0]])
+    np.testing.assert_array_equal(
+        Dataset((floats, np.array([0, 1]))).train.rows(slice(None), dtype), floats
+    )
+
+
+def test_frozen_flattened_and_described():
+    images = np.zeros((4, 3, 3), np.uint8)
+    data = Dataset((images, np.array([0, 1, 2, 1])), name="toy")
+    assert (data.features, data.classes, len(data.train), data.valid) == (9, 3, 4, None)
+    assert repr(data) == "Dataset(toy: train 4; 9 features, 3 classes)"
+    with pytest.raises(FrozenInstanceError, match="classes"):
+        data.classes = 5
+    with pytest.raises(FrozenInstanceError, match="scale"):
+        data.train.scale = 5
+    regression = Dataset((np.zeros((4, 2)), np.array([[0.5], [1], [2], [3]])))
+    assert regression.classes == 0
+    assert regression.train.y.shape == (4,)
+
+
+def test_memory_maps_are_pickled_as_file_names(tmp_path):
+    parts = list(arrays((500, 6, 6)))
+    data = Dataset(tuple(parts[:2]), tuple(parts[2:4]), tuple(parts[4:]))
+    mapped = data.mapped(tmp_path)
+    assert isinstance(mapped.train.x, np.memmap)
+    assert mapped.checksum() == data.checksum()
+    sent = pickle.dumps(mapped)
+    assert len(sent) < len(pickle.dumps(data)) - 4000  # the pixels are not in the pickle
+    there = pickle.loads(sent)
+    assert isinstance(there.train.x, np.memmap)
+    assert there.checksum() == pickle.loads(pickle.dumps(data)).checksum() == data.checksum()
+
+
+def test_sample_is_evenly_spaced():
+    x, y = (
+        np.arange(90, dtype=np.uint8)[:, None],
+        np.repeat([0, 1, 2], 30),
+    )  # sorted, as EMNIST's test
+    sample = Dataset((x, y), (x, y)).sample(train=9, valid=1000)
+    assert np.bincount(sample.train.y).tolist() == [3, 3, 3]
+    assert len(sample.valid) == 90
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda p: p.update(valid=(np.zeros((2, 8), np.uint8), np.zeros(2, int))), ValueError, r"data: valid: expected 9 features as in train, got 8"),
+        (lambda p: p.update(test=(np.zeros((0, 9), np.uint8), np.zeros(0, int))), ValueError, r"test: expected at least one example"),
+        (lambda p: p.update(valid=(np.zeros((2, 9), np.uint8), np.array([0, 3])), classes=3), ValueError, r"valid: expected labels in 0..2, got y\[1\] = 3"),
+        (lambda p: p.update(train=(np.zeros((2, 9), np.uint8), np.array([0, -1])), classes=3), ValueError, r"train: expected labels in 0..2, got y\[1\] = -1"),
+        (lambda p: p.update(train=(np.eye(9), np.arange(9) % 3), valid=None, test=(np.array([[0.0] * 9, [0] * 8 + [np.nan]]), np.zeros(2, int))), ValueError, r"test: expected finite features, got x\[1, 8\] = nan"),
+        (lambda p: p.update(test=(np.zeros((2, 9)), np.zeros(3, int))), ValueError, r"test: expected as many rows in x and y, got 2 and 3"),
+        (lambda p: p.update(test=(np.zeros((2, 9), int), np.zeros(2, int))), TypeError, r"test: expected x of dtype uint8 as in train, got float64"),
+        (lambda p: p.update(test=(np.zeros((2, 9), np.uint8), np.zeros(2))), TypeError, r"test: expected y of integers .* as in train, got floats"),
+        (lambda p: p.update(test=(np.zeros((2, 9)), np.array(["a", "b"]))), TypeError, r"got dtype <U1"),
+        (lambda p: p.update(scale=float("nan")), ValueError, r"scale"),
+        (lambda p: p.update(train=(np.zeros((2, 9)), np.array([np.inf, 0])), valid=None, test=None), ValueError, r"finite targets"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_part_and_the_entry(change, error, message):
+    x1, y1, x2, y2, x3, y3 = arrays()
+    parts = {"train": (x1, y1), "valid": (x2, y2), "test": (x3, y3)}
+    change(parts)
+    with pytest.raises(error, match=message):
+        Dataset(**parts)
+
+
+@pytest.mark.parametrize("classes", [-1, 2.5, "3"])
+def test_a_wrong_number_of_classes_is_named_with_its_data_set(classes):
+    x1, y1, *_ = arrays()
+    with pytest.raises(ValueError, match=f"^mine: expected classes to be .* got {classes!r}$"):
+        Dataset((x1, y1), name="mine", classes=classes)
+
+
+# ---------------------------------------------------------------- .npz
+
+
+@pytest.mark.parametrize("base", [0, 1])
+@pytest.mark.parametrize("year", KEYS)
+def test_course_files_of_every_year(tmp_path, year, base):
+    def shift(content):
+        for key in KEYS[year][1::2]:
+            content[key] = content[key].astype(np.uint8) + np.uint8(base)
+
+    data = load_dataset(write_npz(tmp_path / "set.npz", year, shift, unrelated=np.arange(3)))
+    expected = list(arrays())
+    for split, x, y in zip(data.splits.values(), expected[::2], expected[1::2], strict=True):
+        np.testing.assert_array_equal(split.x, x)
+        np.testing.assert_array_equal(split.y, y)
+        assert split.scale == 1 / 256
+    assert (data.name, data.classes) == ("set", 3)
+
+
+def test_images_and_float_labels_in_a_column(tmp_path):
+    def change(content):
+        content["train_images"] = content["train_images"].reshape(-1, 3, 3)
+        content["train_labels"] = content["train_labels"].astype(float)[:, None]
+
+    data = load_dataset(write_npz(tmp_path / "set.npz", "2024-25", change))
+    assert data.train.x.shape == (12, 9)
+    assert data.train.y.dtype == np.int64
+
+
+def test_regression_without_a_dev_part(tmp_path):
+    rng = np.random.default_rng(0)
+    content = {"Xtrain": rng.normal(size=(5, 3)), "ytrain": rng.normal(size=(5, 1)), "Xtest": rng.normal(size=(4, 3)), "ytest": rng.normal(size=(4, 1))}  # fmt: skip
+    np.savez(tmp_path / "houses.npz", **content)
+    data = load_dataset(tmp_path / "houses.npz")
+    assert (data.classes, data.valid, len(data.test)) == (0, None, 4)
+    for split, key in ((data.train, "train"), (data.test, "test")):
+        np.testing.assert_array_equal(split.x, content[f"X{key}"])
+        np.testing.assert_array_equal(split.y, content[f"y{key}"][:, 0])
+
+
+def test_real_course_files(shared):
+    letters_ = load_dataset(shared / "data/nist-az-small/nist_az_small.npz")
+    assert [len(s) for s in letters_.splits.values()] == [5154, 390, 390]
+    assert np.bincount(letters_.valid.y).tolist() == [15] * 26
+    houses = load_dataset(shared / "data/ames/ames.npz")
+    assert (houses.classes, houses.features, houses.valid) == (0, 348, None)
+
+
+def spoil(path, how):
+    raw = path.read_bytes()
+    path.write_bytes({"cut": raw[: len(raw) // 2], "empty": b"", "text": b"hello", "flip": raw[:200] + bytes(60) + raw[260:]}[how])  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "text", "flip"])
+def test_damaged_npz(tmp_path, how):
+    path = tmp_path / "set.npz"
+    np.savez_compressed(path, **dict(zip(KEYS["2025-26"], arrays((300, 30, 30)), strict=True)))
+    spoil(path, how)
+    with pytest.raises(ValueError, match=r"set.npz: cannot be read as an .npz file"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("y_valid"), r"missing y_valid \(the keys of 2025-26\); found X_train, y_train"),
+        (lambda c: c.update(y_test=np.array([0.5] * 6)), r"expected integer labels in y_test, got 0.5"),
+        (lambda c: c.update(y_test=np.array(["a"] * 6)), r"expected integer labels in y_test, got 'a'"),
+        (lambda c: c.update(y_train=np.full(12, np.nan)), r"expected integer labels in y_train, got nan"),
+        (lambda c: c.update(y_test=np.full(6, 7)), r"test: expected labels in 0..2, got y\[0\] = 7"),
+        (lambda c: c.update(X_test=np.full((6, 9), np.inf)), r"test: expected finite features"),
+        (lambda c: c.update(X_test=np.array([None])), r"cannot be read as an .npz file"),
+    ],
+)  # fmt: skip
+def test_npz_with_wrong_content(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        load_dataset(write_npz(tmp_path / "set.npz", change=change))
+
+
+def test_sources_that_are_not_data_sets(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"leters: no such file or folder, did you mean 'letters'"
+    ):
+        load_dataset("leters")
+    with pytest.raises(FileNotFoundError, match=r"nothing.npz: no such file"):
+        load_dataset(tmp_path / "nothing.npz")
+    with pytest.raises(FileNotFoundError, match=r"no IDX files.*found nothing"):
+        load_dataset(tmp_path)
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    with pytest.raises(ValueError, match=r"a single array"):
+        load_dataset(tmp_path / "a.npy")
+
+
+# ---------------------------------------------------------------- IDX
+
+
+def idx_bytes(array):
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_idx(folder, prefix="", test="t10k", sizes=(12, 6), zipped=False, dash="-", base=0):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    written = []
+    for part, n in zip(("train", test), sizes, strict=True):
+        x = rng.integers(0, 256, (n, 3, 3), dtype=np.uint8)
+        y = np.resize(np.arange(4), n) + base
+        written += [x, y]
+        for stem, array in ((f"{part}-images", x), (f"{part}-labels", y)):
+            name = f"{prefix}{stem}{dash}idx{array.ndim}-ubyte"
+            raw = idx_bytes(array)
+            if zipped:
+                (folder / f"{name}.gz").write_bytes(gzip.compress(raw))
+            else:
+                (folder / name).write_bytes(raw)
+    return written
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("dash", ["-", "."])
+def test_mnist_style_folder(tmp_path, zipped, dash):
+    x, y, x_test, y_test = write_idx(tmp_path / "digits", zipped=zipped, dash=dash)
+    data = load_dataset(tmp_path / "digits")
+    assert [len(s) for s in data.splits.values()] == [
+        10,
+        2,
+        6,
+    ]  # the last sixth is the validation part
+    np.testing.assert_array_equal(data.train.x, x[:10].reshape(10, 9))
+    np.testing.assert_array_equal(data.valid.y, y[10:])
+    np.testing.assert_array_equal(data.test.x, x_test.reshape(6, 9))
+    np.testing.assert_array_equal(data.test.y, y_test)
+    assert (data.name, data.transposed) == ("digits", False)
+
+
+def test_emnist_folder(tmp_path):
+    _, y, *_ = write_idx(tmp_path, "emnist-letters-", "test", (20_900, 8), zipped=True, base=1)
+    write_idx(tmp_path)  # EMNIST's names come before MNIST's
+    data = load_dataset(tmp_path)
+    assert [len(s) for s in data.splits.values()] == [100, 20_800, 8]
+    np.testing.assert_array_equal(data.valid.y, y[100:] - 1)
+    assert (data.name, data.transposed, data.classes) == ("emnist-letters", True, 4)
+
+
+def test_real_idx_files(shared):
+    data = load_dataset(shared / "data/fashion-mnist")
+    assert [len(s) for s in data.splits.values()] == [50_000, 10_000, 10_000]
+    assert np.bincount(data.test.y).tolist() == [1000] * 10
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda raw: gzip.compress(raw)[:-20], r"cannot be read"),
+        (lambda raw: raw[:-1], r"expected 108 values for shape \(12, 3, 3\), got 107"),
+        (lambda raw: b"\0\0\x0d" + raw[3:], r"IDX file of uint8 with 3 dimensions, got one that begins with 00 00 0d 03"),
+        (lambda raw: b"", r"begins with nothing"),
+        (lambda raw: raw[:6], r"IDX file of uint8"),
+    ],
+)  # fmt: skip
+def test_damaged_idx(tmp_path, spoil, message):
+    write_idx(tmp_path)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        load_dataset(tmp_path)
+
+
+SPLITS = {"letters": 26, "balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "mnist": 10}
+
+
+@pytest.mark.parametrize("name", sorted(SPLITS.keys() - {"letters"}))
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_other_splits_of_emnist(tmp_path, name, zipped):
+    """Labels count from 0, also where the files lack some; the validation part is as the test's."""
+    _, y, *_ = write_idx(tmp_path, f"emnist-{name}-", "test", (40, 8), zipped=zipped, base=1)
+    data = load_dataset(tmp_path)
+    assert (data.classes, data.transposed, data.name) == (SPLITS[name], True, f"emnist-{name}")
+    assert [len(s) for s in data.splits.values()] == [32, 8, 8]
+    np.testing.assert_array_equal(np.concatenate([data.train.y, data.valid.y]), y)
+    labels = tmp_path / f"emnist-{name}-test-labels-idx1-ubyte{'.gz' if zipped else ''}"
+    labels.write_bytes(idx_bytes(np.full(8, SPLITS[name])))
+    with pytest.raises(ValueError, match=rf"test labels: expected labels in 0..{SPLITS[name] - 1}, got y\[0\] = {SPLITS[name]}"):  # fmt: skip
+        load_dataset(tmp_path)
+
+
+def test_the_path_of_one_idx_file_says_which_of_several(tmp_path):
+    for name in ("balanced", "digits"):
+        write_idx(tmp_path, f"emnist-{name}-", "test", (40, 8))
+    with pytest.raises(ValueError, match=r"several data sets: emnist-balanced, emnist-digits; give the path of one of the files"):  # fmt: skip
+        load_dataset(tmp_path)
+    write_idx(tmp_path, zipped=True)
+    write_idx(tmp_path, "emnist-letters-", "test", (20_900, 8), base=1)
+    assert load_dataset(tmp_path).name == "emnist-letters"
+    for name in ("balanced", "digits"):
+        for stem in ("train-images-idx3", "test-labels-idx1"):
+            data = load_dataset(tmp_path / f"emnist-{name}-{stem}-ubyte")
+            assert (data.name, data.classes) == (f"emnist-{name}", SPLITS[name])
+    assert not load_dataset(tmp_path / "t10k-images-idx3-ubyte.gz").transposed
+    (tmp_path / "emnist-digits-test-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match=r"missing emnist-digits-test-labels.*in this folder"):  # fmt: skip
+        load_dataset(tmp_path / "emnist-digits-train-images-idx3-ubyte")
+    (tmp_path / "pixels.bin").write_bytes(idx_bytes(np.zeros((2, 3, 3))))
+    with pytest.raises(ValueError, match=r"pixels.bin: .*an IDX file of another name; give its folder"):  # fmt: skip
+        load_dataset(tmp_path / "pixels.bin")
+
+
+# ---------------------------------------------------------------- labels of .npz files
+
+KINDS = ["uint8", "int64", "float32", "float64", ">i4"]
+
+
+@given(classes=st.integers(2, 40), kind=st.sampled_from([*KINDS, "bool"]), seed=st.integers(0, 99))
+def test_one_hot_labels_are_classes(classes, kind, seed):
+    labels = [np.random.default_rng(seed + i).integers(0, classes, n) for i, n in enumerate((12, 6, 6))]  # fmt: skip
+    found, k = readers._labels(
+        Path("set.npz"), dict(zip("abc", (np.eye(classes, dtype=kind)[y] for y in labels), strict=True))
+    )  # fmt: skip
+    assert k == classes
+    for y, expected in zip(found.values(), labels, strict=True):
+        assert y.dtype == np.int64
+        np.testing.assert_array_equal(y, expected)
+
+
+@given(
+    labels=st.integers(2, 20),
+    kind=st.sampled_from([*KINDS, "bool"]),
+    part=st.sampled_from("abc"),
+    ones=st.sampled_from([0, 2]),
+)
+def test_several_labels_stay_columns(labels, kind, part, ones):
+    """One row of one part, which does not have a single 1, is enough to know."""
+    ys = {key: np.eye(labels, dtype=kind)[[0, 1, 0]] for key in "abc"}
+    ys[part][1] = np.arange(labels) < ones
+    found, classes = readers._labels(Path("set.npz"), ys)
+    assert classes is None
+    for key, y in ys.items():
+        assert found[key].dtype == np.int64
+        np.testing.assert_array_equal(found[key], y)
+
+
+@given(
+    low=st.integers(0, 1),
+    seen=st.sets(st.integers(0, 8), min_size=1),
+    others=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    kind=st.sampled_from(KINDS),
+    column=st.booleans(),
+)
+def test_labels_of_all_parts_say_where_counting_begins(low, seen, others, kind, column):
+    train, valid = np.array(sorted(seen)) + low, np.array(others) + low
+    shape = (-1, 1) if column else (-1,)
+    ys = {k: y.astype(kind).reshape(shape) for k, y in {"y_train": train, "y_valid": valid}.items()}
+    base = int(min(train.min(), valid.min()) == 1)
+    if valid.max() > train.max():
+        i = int((valid > train.max()).argmax())
+        message = (
+            rf"y_valid: expected labels in {base}..{train.max()}, got y\[{i}\] = {valid[i]}(\.0)?$"
+        )
+        with pytest.raises(ValueError, match=message):
+            readers._labels(Path("set.npz"), ys)
+        return
+    found, classes = readers._labels(Path("set.npz"), ys)
+    assert classes == train.max() + 1 - base
+    np.testing.assert_array_equal(found["y_train"], train - base)
+    np.testing.assert_array_equal(found["y_valid"], valid - base)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (np.full((6, 3), 2), r"labels \(n,\), or columns of 0 and 1, in y_test, got an array \(6, 3\) of int64 up to 2"),
+        (np.zeros((6, 3, 2), int), r"columns of 0 and 1, in y_test, got an array \(6, 3, 2\)"),
+        (np.full((6, 3), 1 / 3), r"expected integer labels in y_test, got 0.33"),
+        (np.eye(4, dtype=int)[[0, 1, 2, 3, 0, 1]], r"labels \(n, ...\) \(3,\) in y_test as in y_train, got an array \(6, 4\)"),
+        (np.arange(6) % 3, r"labels \(n, ...\) \(3,\) in y_test as in y_train, got an array \(6,\)"),
+    ],
+)  # fmt: skip
+def test_columns_that_are_no_labels_are_named(tmp_path, y, message):
+    def change(content):
+        for key in ("y_train", "y_valid", "y_test"):
+            content[key] = np.eye(3, dtype=int)[content[key]]
+        content["y_test"] = y
+
+    with pytest.raises(ValueError, match=message):
+        load_dataset(write_npz(tmp_path / "set.npz", change=change))
+
+
+@pytest.mark.parametrize("n", [12, 60, 61, 65])
+def test_the_keys_of_keras(tmp_path, n):
+    """The last sixth of the training images is the validation part, as of IDX files."""
+    x, y, x_test, y_test = arrays((n, 6))
+    path = tmp_path / "mnist.npz"
+    np.savez(
+        path, **dict(zip(KERAS, (x.reshape(n, 3, 3), y[:, None], x_test, y_test), strict=True))
+    )
+    data = load_dataset(path)
+    assert [len(s) for s in data.splits.values()] == [n - n // 6, n // 6, 6]
+    np.testing.assert_array_equal(np.concatenate([data.train.x, data.valid.x]), x)
+    np.testing.assert_array_equal(np.concatenate([data.train.y, data.valid.y]), y)
+    assert (data.classes, data.transposed, data.name) == (3, False, "mnist")
+    np.savez(path, **dict(zip(KERAS[:3], (x, y, x_test), strict=True)))
+    with pytest.raises(ValueError, match=r"missing y_test \(the keys of Keras\)"):
+        load_dataset(path)
+
+
+SHOWN = {
+    "labels": (lambda n: (np.arange(n)[:, None] >> np.arange(3)) % 2, "3 labels of each example", "each label in"),
+    "one-hot": (lambda n: np.eye(3)[np.arange(n) % 3], "3 classes", "labels 0 .. 2"),
+    "lacking": (lambda n: np.arange(n) % 2 if n == 6 else np.full(n, 1), "2 classes", "0 to 12 a class"),
+    "numbers": (lambda n: np.arange(n) / 7, "a regression", "targets 0 .."),
+    "columns": (lambda n: np.arange(2 * n).reshape(n, 2) / 7, "a regression", "targets 0 .."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+@pytest.mark.parametrize("x", ["pixels", "floats", "bools"])
+def test_show_describes_whatever_is_read(tmp_path, capsys, monkeypatch, kind, x):
+    make, *expected = SHOWN[kind]
+    rows = {"pixels": np.uint8(3), "floats": 0.3, "bools": True}[x]
+    parts = [(np.full((n, 3, 3), rows), make(n)) for n in (12, 6, 6)]
+    np.savez(tmp_path / "a.npz", **dict(zip(KEYS["2021-22"], sum(parts, ()), strict=True)))
+    monkeypatch.setattr(sys, "argv", ["minidl.data", "show", str(tmp_path / "a.npz"), "--out", str(tmp_path / "a.png")])  # fmt: skip
+    main()
+    shown = capsys.readouterr().out
+    for words in expected:
+        assert words in shown
+
+
+def test_incomplete_idx_folders(tmp_path):
+    write_idx(tmp_path)
+    with pytest.raises(ValueError, match="expected an IDX file of uint8 with 1 dim"):
+        read_idx(tmp_path / "t10k-images-idx3-ubyte", 1)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(FileNotFoundError, match=r"missing t10k-labels-idx1-ubyte\[.gz\]; found"):
+        load_dataset(tmp_path)
+    write_idx(tmp_path, "emnist-letters-", "test")
+    with pytest.raises(ValueError, match=r"more than 20800 training images"):
+        load_dataset(tmp_path)
+
+
+# ---------------------------------------------------------------- letters
+
+
+def test_letters_are_reproducible_and_a_prefix_of_a_larger_set():
+    x, y = letters.draw(1500, seed=3)
+    again = letters.draw(1500, seed=3)
+    np.testing.assert_array_equal(x, again[0])
+    fewer = letters.draw(1100, seed=3)
+    np.testing.assert_array_equal(x[:1100], fewer[0])
+    np.testing.assert_array_equal(y[:1100], fewer[1])
+    assert (x.dtype, x.shape) == (np.uint8, (1500, 784))
+    assert (letters.draw(100, seed=4)[0] != x[:100]).any()
+    assert (letters.draw(100, seed=3, split=1)[0] != x[:100]).any()
+    assert len(np.unique(x, axis=0)) == 1500
+    assert np.bincount(letters.draw(1040)[1]).tolist() == [40] * 26
+
+
+def test_letters_can_be_classified():
+    """Nearest class mean over 2,600 letters is far better than chance."""
+    (x, y), (x_test, y_test) = letters.draw(2600), letters.draw(1040, split=1)
+    means = np.array([x[y == k].mean(axis=0) for k in range(26)])
+    distance = ((x_test[:, None] / 1.0 - means) ** 2).sum(axis=2)
+    assert (distance.argmin(axis=1) == y_test).mean() > 0.35
+
+
+def test_letters_are_cached_mapped_and_shared(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    large = load_letters(train=60, valid=30, test=30)
+    files = sorted(p.name for p in tmp_path.iterdir())
+    assert len(files) == 6
+    small = load_letters(train=40, valid=30, test=20)
+    assert sorted(p.name for p in tmp_path.iterdir()) == files  # drawn once
+    assert isinstance(small.train.x, np.memmap)
+    np.testing.assert_array_equal(small.train.x, large.train.x[:40])
+    np.testing.assert_array_equal(small.train.x, letters.draw(40)[0])
+    np.testing.assert_array_equal(small.test.y, letters.draw(20, split=2)[1])
+    assert small.title == "letters (generated, not EMNIST)"
+    sent = pickle.loads(pickle.dumps(small))
+    assert len(sent.train) == 40
+    assert sent.checksum() == small.checksum()
+    with pytest.raises(
+        ValueError, match=r"letters: expected train to be a whole number >= 1, got 0"
+    ):
+        load_letters(train=0)
+
+
+# ---------------------------------------------------------------- python -m minidl.data
+
+
+def show(*args, cwd):
+    command = [sys.executable, "-m", "minidl.data", "show", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_show(tmp_path):
+    write_npz(tmp_path / "set.npz")
+    done = show("set.npz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "set: 3 classes, 9 features"
+    assert lines[1].startswith("train       12 examples; uint8 ")
+    assert "labels 0 .. 2, 4 to 4 a class" in lines[1]
+    assert lines[4] == f"sha256 {load_dataset(tmp_path / 'set.npz').checksum()}"
+    assert (tmp_path / "set.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nothing.npz"], "no such file"),
+        (["bad.npz"], "cannot be read as an .npz file"),
+        (["set.npz", "--columns", "0"], "expected at least 1, got 0"),
+        (["set.npz", "--split", "dev"], "invalid choice"),
+    ],
+)
+def test_show_with_bad_input(tmp_path, args, message):
+    write_npz(tmp_path / "set.npz")
+    (tmp_path / "bad.npz").write_text("hello")
+    done = show(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*.png"))
+
+
+# ---------------------------------------------------------------- rows, positions, checksums
+
+
+@pytest.mark.parametrize("scale", [-1.0, 1 / 1024, 0.5, 1.0, 2.0, 255.0])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_every_scale_is_applied(scale, kind):
+    x = np.arange(12, dtype=kind).reshape(6, 2)
+    split = Dataset((x, np.zeros(6, int)), scale=scale).train
+    for dtype in ("float32", "float64"):
+        np.testing.assert_array_equal(
+            split.rows(np.array([4, 1]), dtype), scale * x[[4, 1]].astype(dtype)
+        )
+        out = np.empty((2, 2), dtype)
+        assert split.rows(np.array([4, 1]), out=out) is out
+        np.testing.assert_array_equal(out, scale * x[[4, 1]].astype(dtype))
+    np.testing.assert_array_equal(
+        np.concatenate(list(split.chunks("float64"))), scale * x.astype(float)
+    )
+    assert (x == np.arange(12).reshape(6, 2)).all()  # the data on disk stay as they are
+
+
+@pytest.mark.parametrize("row", [0, 511, 512, 5000, 1023, 1024, 9999])
+def test_the_position_of_a_value_that_is_not_finite(row):
+    x, y = np.zeros((10_000, 3)), np.zeros(10_000, int)
+    x[row, 1] = x[9999, 2] = np.inf
+    with pytest.raises(
+        ValueError, match=rf"train: expected finite features, got x\[{row}, 1\] = inf"
+    ):
+        Dataset((x, y))
+
+
+@pytest.mark.parametrize("n", [1, 511, 512, 513, 1024, 10_000])
+def test_chunks_are_all_rows_in_order(n):
+    x = np.arange(n, dtype=np.float64)[:, None]
+    split = Dataset((x, np.zeros(n, int))).train
+    chunks = list(split.chunks("float64"))
+    assert max(map(len, chunks)) <= 512
+    np.testing.assert_array_equal(np.concatenate(chunks), x)
+    mapped = Dataset((x, np.zeros(n, int)), classes=1).map(lambda rows: rows + 1)
+    np.testing.assert_array_equal(mapped.train.x, x + 1)
+
+
+def test_the_checksum_sees_every_change():
+    x, y = np.arange(30_000, dtype=np.uint8).reshape(10_000, 3), np.arange(10_000) % 3
+    other_x, late_x, other_y = x.copy(), x.copy(), y.copy()
+    other_x[0, 0] ^= 1
+    late_x[-1, -1] ^= 1
+    other_y[-1] = 1
+    sets = [
+        Dataset((x, y)),
+        Dataset((other_x, y)),
+        Dataset((late_x, y)),
+        Dataset((x, other_y), classes=3),
+        Dataset((x.astype(np.float32), y)),
+        Dataset((x.astype(np.float64), y)),
+        Dataset((x.reshape(5_000, 6), y[:5_000])),
+        Dataset((x, y), scale=1 / 255),
+        Dataset((x, y), (x, y)),
+        Dataset((x, y), None, (x, y)),
+        Dataset((x, y), (x, y), (x, y)),
+    ]
+    sums = [data.checksum() for data in sets]
+    assert len(set(sums)) == len(sets)
+    assert all(len(s) == 64 for s in sums)
+    assert Dataset((x.copy(), y.copy()), name="another name").checksum() == sums[0]
+
+
+@given(n=st.integers(1, 60), size=st.integers(1, 80))
+def test_a_sample_is_evenly_spaced_over_all_rows(n, size):
+    x = np.arange(n, dtype=np.float64)[:, None]
+    sample = Dataset((x, np.arange(n) % 2), classes=2).sample(train=size).train
+    rows = sample.x[:, 0].astype(int)
+    assert len(rows) == min(n, size)
+    assert (sample.y == rows % 2).all()
+    assert rows[0] == 0
+    gaps = np.diff([*rows, n])  # the last gap reaches the end
+    assert gaps.min() >= 1
+    assert gaps.max() - gaps.min() <= 1
+
+
+def test_a_sample_keeps_the_scale_and_the_other_parts():
+    x, y = np.arange(8, dtype=np.uint8)[:, None], np.zeros(8, int)
+    sample = Dataset((x, y), (x, y), (x, y), classes=4, name="some").sample(train=2, test=4)
+    assert [len(s) for s in sample.splits.values()] == [2, 8, 4]
+    assert (sample.name, sample.classes, sample.train.scale) == ("some", 4, 1 / 256)
+    with pytest.raises(ValueError, match=r"some: expected train to be a whole number >= 1, got 0"):
+        sample.sample(train=0)
+
+
+@pytest.mark.parametrize(
+    ("train", "expected", "classes"),
+    [
+        ([0, 1, 2], [0, 1, 2], 3),
+        ([1, 2, 3], [0, 1, 2], 3),  # labels from 1
+        ([2, 3, 4], [2, 3, 4], 5),  # from 0, without the first two classes
+        ([5, 5, 5], [5, 5, 5], 6),
+        ([1, 1, 1], [0, 0, 0], 1),
+    ],
+)
+def test_labels_count_from_1_only_if_the_least_is_1(tmp_path, train, expected, classes):
+    def change(content):
+        for key in KEYS["2025-26"][1::2]:
+            content[key] = np.resize(train, len(content[key]))
+
+    data = load_dataset(write_npz(tmp_path / "set.npz", change=change))
+    for split in data.splits.values():
+        np.testing.assert_array_equal(split.y, np.resize(expected, len(split)))
+    assert data.classes == classes
+
+
+@pytest.mark.parametrize(("n", "valid"), [(6, 1), (11, 1), (17, 2), (60, 10), (65, 10)])
+def test_the_last_sixth_of_mnist_is_the_validation_part(tmp_path, n, valid):
+    x, y, *_ = write_idx(tmp_path, sizes=(n, 6))
+    data = load_dataset(tmp_path)
+    assert [len(s) for s in data.splits.values()] == [n - valid, valid, 6]
+    np.testing.assert_array_equal(data.valid.x, x[n - valid :].reshape(valid, 9))
+    np.testing.assert_array_equal(data.train.y, y[: n - valid])
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
+def test_bytes_after_an_idx_array(tmp_path, name, zipped):
+    write_idx(tmp_path)
+    raw = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(raw + b"\0") if zipped else raw + b"\0")
+    n, shape = (108, r"\(12, 3, 3\)") if "images" in name else (12, r"\(12,\)")
+    with pytest.raises(
+        ValueError, match=rf"{name}: expected {n} values for shape {shape}, got more"
+    ):
+        load_dataset(tmp_path)
+
+
+def test_idx_files_that_do_not_belong_together(tmp_path):
+    write_idx(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(11)))
+    with pytest.raises(ValueError, match="12 training images but 11 labels"):
+        load_dataset(tmp_path)
+    array = read_idx(tmp_path / "train-images-idx3-ubyte", 3)
+    assert (array.shape, array.dtype) == ((12, 3, 3), np.uint8)
+
+
+def test_emnist_needs_more_than_its_validation_part(tmp_path):
+    write_idx(tmp_path, "emnist-letters-", "test", (20_800, 8), base=1)
+    with pytest.raises(ValueError, match=r"more than 20800 training images.*got 20800"):
+        load_dataset(tmp_path)
+    write_idx(tmp_path, "emnist-letters-", "test", (20_826, 8), base=1)
+    assert [len(s) for s in load_dataset(tmp_path).splits.values()] == [26, 20_800, 8]
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_rows_as_images():
+    x = np.arange(2 * 6, dtype=np.float64).reshape(3, 4) * 3 - 7
+    data = Dataset((x, np.array([0, 1, 0])))
+    grey = as_images(data, data.train, np.array([2, 0]))
+    expected = np.round(255 * (x - x.min()) / (x.max() - x.min())).astype(np.uint8).reshape(3, 2, 2)
+    assert grey.dtype == np.uint8
+    assert (grey.min(), grey.max()) == (0, 255)  # black and white for the whole part
+    np.testing.assert_array_equal(grey, expected[[2, 0]])
+    by_column = as_images(data, data.train, np.array([2, 0]), transpose=True)
+    np.testing.assert_array_equal(by_column, expected[[2, 0]].transpose(0, 2, 1))
+    stored = Dataset((x, np.array([0, 1, 0])), transposed=True)
+    np.testing.assert_array_equal(as_images(stored, stored.train, np.array([2, 0])), by_column)
+    upright = as_images(stored, stored.train, np.array([2, 0]), transpose=False)
+    np.testing.assert_array_equal(upright, grey)
+
+
+def test_colour_images_and_constant_images():
+    x = np.arange(2 * 12, dtype=np.uint8).reshape(2, 2, 2, 3)
+    data = Dataset((x, np.array([0, 1])))
+    colour = as_images(data, data.train, np.arange(2))
+    assert colour.shape == (2, 2, 2, 3)
+    np.testing.assert_array_equal(colour, np.round(255 * (x / 23.0)).astype(np.uint8))
+    swapped = as_images(data, data.train, np.arange(2), transpose=True)
+    np.testing.assert_array_equal(swapped, colour.transpose(0, 2, 1, 3))
+    flat = Dataset((np.full((2, 4), 7, np.uint8), np.array([0, 1])))
+    assert (as_images(flat, flat.train, np.arange(2)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("features", "shape"),
+    [(1, None), (2, None), (3, None), (4, (2, 2)), (12, (2, 2, 3)), (13, None), (27, (3, 3, 3)), (49, (7, 7))],
+)  # fmt: skip
+def test_features_that_are_square_images(features, shape):
+    data = Dataset((np.zeros((3, features)), np.arange(3)))
+    images = as_images(data, data.train, np.arange(2))
+    assert (images if shape is None else images.shape) == (None if shape is None else (2, *shape))
+    regression = Dataset((np.zeros((3, features)), np.zeros(3)))
+    assert as_images(regression, regression.train, np.arange(2)) is None
+
+
+@pytest.mark.parametrize(("classes", "name"), [(26, "C"), (25, "2"), (27, "2"), (10, "2")])
+def test_names_of_classes(classes, name):
+    assert class_name(Dataset((np.zeros((3, 4)), np.arange(3)), classes=classes), 2) == name
+
+
+# ---------------------------------------------------------------- python -m minidl.data
+
+
+def test_the_contact_sheet_shows_the_first_examples_of_each_class():
+    x = np.arange(12 * 4, dtype=np.uint8).reshape(12, 4)
+    data = Dataset((x, np.resize([0, 1, 2], 12)), classes=4)
+    rows = sheet_rows(data, data.train, 3, transpose=False)
+    assert list(rows) == ["0", "1", "2", "3"]
+    assert [len(images) for images in rows.values()] == [3, 3, 3, 0]
+    every = as_images(data, data.train, np.arange(12))
+    np.testing.assert_array_equal(rows["1"], every[[1, 4, 7]])
+    np.testing.assert_array_equal(
+        sheet_rows(data, data.train, 3, transpose=True)["1"], rows["1"].transpose(0, 2, 1)
+    )
+    table = Dataset((np.zeros((3, 5)), np.arange(3)))
+    assert sheet_rows(table, table.train, 3, transpose=False) is None
+
+
+def test_descriptions():
+    x, y = np.array([[0, 255], [3, 4], [5, 6]], np.uint8), np.array([0, 1, 1])
+    data = Dataset((x, y), (x[1:], y[1:]), name="some", generated=True)
+    assert describe(data).splitlines() == [
+        "some: 2 classes, 2 features",
+        "generated by a program: not real data",
+        "train        3 examples; uint8 0 .. 255, scaled by 0.00390625; labels 0 .. 1, 1 to 2 a class",
+        "valid        2 examples; uint8 3 .. 6, scaled by 0.00390625; labels 1 .. 1, 0 to 2 a class",
+        f"sha256 {data.checksum()}",
+    ]
+    regression = Dataset((np.array([[0.5], [2]]), np.array([-1.5, 3])), name="houses")
+    assert describe(regression).splitlines()[:2] == [
+        "houses: a regression, 1 features",
+        "train        2 examples; float64 0.5 .. 2, scaled by 1; targets -1.5 .. 3",
+    ]
+
+
+def test_show_one_part_in_another_file(tmp_path):
+    write_npz(tmp_path / "set.npz")
+    done = show(
+        "set.npz",
+        "--split",
+        "test",
+        "--out",
+        "sheets/test.png",
+        "--columns",
+        1,
+        "--transpose",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "wrote sheets/test.png"
+    assert (tmp_path / "sheets/test.png").read_bytes().startswith(b"\x89PNG")
+    content = {
+        "Xtrain": np.zeros((5, 3)),
+        "ytrain": np.arange(5) + 0.5,
+        "Xtest": np.zeros((4, 3)),
+        "ytest": np.ones(4),
+    }
+    np.savez(tmp_path / "houses.npz", **content)
+    done = show("houses.npz", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (
+        done.stdout.splitlines()[-1]
+        == "no picture: the 3 features are not square images with class labels"
+    )
+    done = show("houses.npz", "--split", "valid", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "python -m minidl.data: --split: houses has no valid part\n",
+    )
+    assert [p.name for p in tmp_path.glob("*.png")] == []
+
+
+# ---------------------------------------------------------------- the cache of letters
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"MINIDL_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+        ("linux", {"XDG_CACHE_HOME": "/b"}, "/b/minidl"),
+        ("linux", {"HOME": "/home/me"}, "/home/me/.cache/minidl"),
+        ("darwin", {"HOME": "/home/me", "XDG_CACHE_HOME": "/b"}, "/home/me/Library/Caches/minidl"),
+        ("win32", {"LOCALAPPDATA": "/c", "XDG_CACHE_HOME": "/b"}, "/c/minidl"),
+    ],
+)
+def test_the_folder_of_the_cache(monkeypatch, platform, variables, expected):
+    for name in ("MINIDL_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cache.sys, "platform", platform)
+    assert cache.cache_folder().as_posix() == expected
+
+
+def test_the_smallest_cached_file_is_used_and_half_written_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    for n in (20, 30):
+        load_letters(n, 10, 10)
+    assert load_letters(15, 10, 10).train.file.name.endswith("-20.npy")
+    assert load_letters(20, 10, 10).train.file.name.endswith("-20.npy")
+    assert load_letters(21, 10, 10).train.file.name.endswith("-30.npy")
+    assert load_letters(5, 10, 10, seed=1).train.file.name.endswith("seed1-train-5.npy")
+    (file,) = tmp_path.glob("*seed0-train-20.labels.npy")
+    file.unlink()  # without labels, the pixels may be incomplete
+    assert load_letters(15, 10, 10).train.file.name.endswith("-30.npy")
+    letters_ = load_letters(15, 10, 10)
+    assert (letters_.classes, letters_.train.scale, letters_.generated) == (
+        26,
+        1 / 256,
+        "not EMNIST",
+    )
+    for i, split in enumerate(letters_.splits.values()):
+        pixels, labels = letters.draw(len(split), split=i)
+        np.testing.assert_array_equal(split.x, pixels)
+        np.testing.assert_array_equal(split.y, labels)
+
+
+def test_another_seed_draws_other_letters(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    for seed in (1, 0):
+        for i, split in enumerate(load_letters(20, 10, 10, seed=seed).splits.values()):
+            pixels, labels = letters.draw(len(split), seed=seed, split=i)
+            np.testing.assert_array_equal(split.x, pixels)
+            np.testing.assert_array_equal(split.y, labels)
+
+
+def test_the_default_sizes_are_those_of_the_course(monkeypatch):
+    """EMNIST Letters has 4,000, 800 and 800 letters of each class; docs/homework.md."""
+    asked = []
+    monkeypatch.setattr(cache, "_load", lambda *args: asked.append(args))
+    load_letters()
+    load_scenes()
+    assert [tuple(sizes.values()) for _, sizes, _, _ in asked] == [
+        (26 * 4000, 26 * 800, 26 * 800),
+        (12_630, 1_404, 3_000),
+    ]
+    assert [args[2:] for args in asked] == [(0, False)] * 2
+    assert [tuple(sizes) for _, sizes, _, _ in asked] == [("train", "valid", "test")] * 2
+
+
+def test_the_bar_counts_the_letters_that_are_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    load_letters(1500, 30, 20, progress=True)
+    shown = capsys.readouterr().err
+    for text in (
+        "drawing train letters: 100%",
+        "1500/1500",
+        "drawing valid letters: 100%",
+        "30/30",
+        "20/20",
+    ):
+        assert text in shown
+    load_letters(1500, 30, 20, progress=True)
+    assert capsys.readouterr().err == ""

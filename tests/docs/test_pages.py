@@ -1,0 +1,99 @@
+"""Every Python block in README.md and docs/ runs, page by page, and its assertions hold."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DERIVATIONS = ("derivations", "simplex", "quadratic", "convexity", "online")
+FENCES = {"python", "sh", "text", "{toctree}", "{include}"}
+"""The kinds of blocks; Python is executed, and no other kind holds Python."""
+
+
+def blocks(text):
+    return re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+
+
+def not_executed(text):
+    """Yield what a page has that may be Python and that ``blocks`` does not find."""
+    fences = re.findall(r"^( *)(`{3,}|~{3,})(.*)\n", text, re.M)
+    for i, (indent, marks, kind) in enumerate(fences):
+        if marks != "```" or indent:
+            yield f"a block with the fence {indent + marks + kind!r}"
+        elif i % 2 == 0 and kind.partition(" ")[0] not in FENCES:
+            yield f"a block of the kind {kind!r}"
+        elif i % 2 and kind:
+            yield f"a fence {kind!r} inside a block"
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    yield from re.findall(r"^(?:>>>| {4,}(?:import|from|def|class|assert)\b).*", outside, re.M)
+    for block in re.findall(r"^```(?:sh|text)\n(.*?)^```", text, re.M | re.S):
+        yield from re.findall(r"^(?:>>>|import |from \w+ import|def |class ).*", block, re.M)
+
+
+def formulas_without_code(text):
+    """Yield the sections that display a formula and have no block of code."""
+    for section in re.split(r"^## ", text, flags=re.M)[1:]:
+        if "$$\n" in section and not blocks(section):
+            yield section.partition("\n")[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_page(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    assert list(not_executed(text)) == []
+    namespace = {"__name__": "page"}
+    for i, block in enumerate(blocks(text), start=1):
+        exec(compile(block, f"{page.name}, block {i}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", DERIVATIONS)
+def test_every_formula_has_code(name):
+    text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert "$" in text
+    assert blocks(text)
+    assert list(formulas_without_code(text)) == []
+
+
+def pictures_without_command(text):
+    """Yield the pictures that no command near them is said to make."""
+    for found in re.finditer(r"^!\[.*?\]\((.*?)\)", text, re.M):
+        near = text[max(found.start() - 1000, 0) : found.end() + 400]
+        if not re.search(
+            r"`python (?:-m minidl|benchmarks/|examples/|docs/tools/)|first command above", near
+        ):
+            yield found[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_picture_names_its_script(page):
+    assert list(pictures_without_command(page.read_text(encoding="utf-8"))) == []
+
+
+def test_the_rules_see_what_breaks_them():
+    right = "```python\nx = 1\n```\n\n```sh\nls\n```\n"
+    assert list(not_executed(right)) == []
+    for wrong in (
+        "```py\nx = 1\n```\n",
+        "```\nx = 1\n```\n",
+        "  ```python\n  x = 1\n  ```\n",
+        "~~~python\nx = 1\n~~~\n",
+        "````python\nx = 1\n````\n",
+        "```{code-block} python\nx = 1\n```\n",
+        ">>> 1 + 1\n",
+        "    import minidl\n",
+        "```text\nimport minidl\n```\n",
+        "```sh\n>>> x\n```\n",
+    ):
+        assert list(not_executed(right + wrong)), wrong
+    assert list(pictures_without_command("![x](x.png)\n")) == ["x.png"]
+    assert list(pictures_without_command("![x](x.png)\n`python examples/x.py`")) == []
+    assert list(formulas_without_code("# A\n## B\n$$\nx\n$$\n## C\n$$\ny\n$$\n" + right)) == ["B"]
+
+
+def test_names_in_the_readme_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in re.findall(r"(?:examples|benchmarks|docs)/[\w./-]+", text):
+        assert (ROOT / path).exists(), path

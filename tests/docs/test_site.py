@@ -1,0 +1,206 @@
+"""The documentation as a site: it builds without a warning, is whole, and loads nothing."""
+
+import importlib
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from filelock import FileLock
+from sitecheck import Page, dead_links, loaded_from_elsewhere, weight
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS / "tools"))
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build the site with warnings as errors, once for all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "site"
+    with FileLock(shared / "site.lock"):
+        if not folder.exists():
+            command = [sys.executable, "-m", "sphinx", "-W", "-q", "-d", str(shared / "doctrees"), "docs", str(folder)]  # fmt: skip
+            paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+            done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False)  # fmt: skip
+            if done.returncode or done.stderr:
+                shutil.rmtree(folder, ignore_errors=True)  # for the other workers
+            assert (done.returncode, done.stderr) == (0, "")
+    return folder
+
+
+def test_no_dead_link(site):
+    assert dead_links(site) == []
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    assert loaded_from_elsewhere(site) == []
+
+
+def test_formulas_are_mathml_and_errors_are_seen(site):
+    text = (site / "simplex.html").read_text(encoding="utf-8")
+    assert text.count("<math") > 200
+    assert not any("mathjax" in url.lower() for url in Page(site / "simplex.html").loaded)
+    assert "$" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.S)
+
+
+def test_words_before_a_colon_are_no_type(site):
+    text = (site / "api/layers.html").read_text(encoding="utf-8")
+    assert "is possible: it writes" in re.sub(r"<[^>]+>", "", text)
+
+
+def test_an_unknown_command_in_a_formula_is_a_warning(tmp_path):
+    (tmp_path / "index.md").write_text("# A\n\n$\\nosuchcommand x$\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-c", str(DOCS), str(tmp_path), str(tmp_path / "out")]  # fmt: skip
+    paths = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=paths, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "nosuchcommand" in done.stderr
+
+
+def test_pages_are_light(site):
+    """A page with all that it loads; the gallery has every picture."""
+    for path in site.rglob("*.html"):
+        name = str(path.relative_to(site))
+        size, requests = weight(site, name)
+        pictures = sum(url.endswith(".png") for url in Page(path).loaded)
+        assert size < (2_000_000 if name == "gallery.html" else 600_000), name
+        assert requests - pictures <= 12, name
+
+
+PLANTED = {
+    "a page": '<a href="missing.html">x</a>',
+    "an anchor": '<a href="#missing">x</a>',
+    "an anchor of another page": '<a href="other.html#missing">x</a>',
+    "a picture": '<img src="missing.png">',
+    "a style": '<link rel="stylesheet" href="missing.css">',
+    "outside": '<a href="../outside.html">x</a>',
+}
+
+
+@pytest.mark.parametrize("html", PLANTED.values(), ids=PLANTED)
+def test_a_dead_link_is_found(tmp_path, html):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (tmp_path / "outside.html").write_text("")
+    (folder / "other.html").write_text('<p id="there"></p>')
+    good = '<a href="other.html#there">x</a><a href="https://example.org/x">x</a>'
+    (folder / "index.html").write_text(good)
+    assert dead_links(folder) == []
+    (folder / "index.html").write_text(good + html)
+    assert len(dead_links(folder)) == 1
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<script src="https://example.org/x.js"></script>',
+        '<link rel="stylesheet" href="//example.org/x.css">',
+        '<img src="http://example.org/badge.svg">',
+        "<style>@font-face {src: url('https://example.org/f.woff2')}</style>",
+        '<p style="background: url(https://example.org/x.png)">',
+        '<img src="x.png" srcset="https://example.org/x.png 2x">',
+    ],
+)
+def test_a_remote_file_is_found(tmp_path, html):
+    (tmp_path / "index.html").write_text('<a href="https://example.org">x</a><img src="x.png">')
+    assert loaded_from_elsewhere(tmp_path) == []
+    (tmp_path / "index.html").write_text(html)
+    assert len(loaded_from_elsewhere(tmp_path)) == 1
+
+
+def console(page):
+    """Return what a page prints to the console of Chromium, and its failed requests."""
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom", "--virtual-time-budget=3000", page.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert "</html>" in done.stdout
+    return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("name", ["index", "simplex", "api/testing"])
+def test_a_page_opens_without_an_error(site, name):
+    assert console(site / f"{name}.html") == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_an_error_on_a_page_is_seen(tmp_path):
+    (tmp_path / "x.html").write_text("<html><script>nosuchname.x</script></html>")
+    assert any("nosuchname" in line for line in console(tmp_path / "x.html"))
+
+
+MODULES = ["minidl", *(f"minidl.{name}" for name in ("data", "grid", "online", "testing", "parity", "sklearn", "onnx", "report", "environment", "losses", "init", "metrics", "checkpoint", "safetensors"))]  # fmt: skip
+
+
+def resolve(name):
+    """Return the object with a dotted name, or None."""
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:i]))
+            for part in parts[i:]:
+                found = getattr(found, part)
+        except (ImportError, AttributeError):
+            continue
+        return found
+    return None
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_reference_has_every_public_name(site, name):
+    for package in ("sklearn", "torch", "onnx"):
+        if name in (f"minidl.{package}", "minidl.parity"):
+            pytest.importorskip(package)
+    ids = set()
+    for path in (site / "api").glob("*.html"):
+        ids |= set(re.findall(r'id="(minidl\.[\w.]+)"', path.read_text(encoding="utf-8")))
+    module = importlib.import_module(name)
+    names = getattr(module, "__all__", None) or [
+        key
+        for key, value in vars(module).items()
+        if key[0] != "_" and inspect.isfunction(value) and value.__module__ == name
+    ]
+    documented = [resolve(found) for found in ids]
+    for key in names:
+        value = getattr(module, key)
+        if not isinstance(value, ModuleType):
+            assert any(value is found for found in documented), f"{name}.{key}"
+
+
+def test_the_house_is_that_of_import_linter():
+    import house
+
+    svg = (DOCS / "house.svg").read_text(encoding="utf-8")
+    drawn = re.findall(r">([\w.]+)</text>", svg)
+    assert sorted(drawn) == sorted(name for row in house.floors() for name in row)
+    assert {name for row in house.floors() for name in row} >= house.CORE
+
+
+def test_the_gallery_has_every_example_and_is_that_of_its_script():
+    import gallery
+
+    entries = [entry for group in gallery.ENTRIES.values() for entry in group]
+    scripts = {entry.command.split()[0] for entry in entries}
+    examples = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert scripts == examples - gallery.LEFT_OUT
+    records = json.loads(gallery.RECORD.read_text(encoding="utf-8"))
+    assert list(records) == [entry.name for entry in entries]
+    page = (DOCS / "gallery.md").read_text(encoding="utf-8")
+    assert page == gallery.page(records)
+    for entry in entries:
+        record = records[entry.name]
+        assert record["seconds"] > 0
+        assert record["pictures"] if entry.pictures else record["output"]
+    kept = {name for record in records.values() for name in record["pictures"]}
+    assert {path.name for path in (DOCS / "pictures").iterdir()} == kept

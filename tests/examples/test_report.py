@@ -1,0 +1,458 @@
+"""The report of real runs: valid HTML, complete, escaped, without requests; the homework resumes."""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import browser
+import html5lib
+import numpy as np
+import pytest
+import work
+from homework.page.pictures import read_pictures
+from homework.page.reading import read_run, run_folders
+from homework.page.writing import write_report
+
+import minidl
+from minidl.grid.sessions import environment, session, sessions
+from minidl.view.plots import Panel, line_plot
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "a<i>&\"b'|c"
+"""The name of the data set: every sign that has a meaning in HTML or Markdown."""
+
+
+def run(folder, *args, status=0):
+    command = [sys.executable, *map(str, args)]
+    done = subprocess.run(command, cwd=folder, env=env(), capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def env():
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def draw(file, features):
+    """Write a data set of four classes in the course's format."""
+    rng = np.random.default_rng(0)
+    centres = rng.integers(0, 120, (4, features))
+    content = {}
+    for part, n in (("train", 400), ("valid", 80), ("test", 80)):
+        y = np.resize(np.arange(4), n)
+        content[f"X_{part}"] = (centres[y] + rng.integers(0, 130, (n, features))).astype(np.uint8)
+        content[f"y_{part}"] = y
+    np.savez(file, **content)
+
+
+def homework(*args):
+    return ROOT / "examples/homework_2025.py", "--data", f"{NAME}.npz", "--full", *args
+
+
+def report(folder, *args, status=0):
+    return run(folder, "-m", "homework.page", *args, status=status)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A working folder where five questions are finished, on images of 10 x 10 pixels."""
+    folder = tmp_path_factory.mktemp("homework")
+    draw(folder / f"{NAME}.npz", features=100)
+    only = ["1.1", "1.2c", "2.1", "3.2"]
+    flags = ["--epochs", 20, "--jobs", 1, "--out", "hw", "--only", *only]
+    shown = run(folder, *homework(*flags)).stdout
+    assert f"wrote hw{os.sep}report{os.sep}report.html" in shown
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(done):
+    return done / "hw/report/report.html"
+
+
+def parse(page):
+    """Parse a page; html5lib raises at the first error."""
+    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
+    return parser.parse(page.read_text(encoding="utf-8"))
+
+
+def text(element):
+    return " ".join("".join(element.itertext()).split())
+
+
+def tables(tree):
+    """Return each table as its caption and its rows of text."""
+    return {
+        text(table.find("caption")): [[text(cell) for cell in row] for row in table.iter("tr")]
+        for table in tree.iter("table")
+    }
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_html(page):
+    tree = parse(page)
+    headings = [int(e.tag[1]) for e in tree.iter() if re.fullmatch(r"h\d", str(e.tag))]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(b <= a + 1 for a, b in itertools.pairwise(headings))
+    ids = [e.get("id") for e in tree.iter() if e.get("id")]
+    assert len(ids) == len(set(ids))
+    links = [e.get("href") for e in tree.iter("a")]
+    assert sorted(links) == sorted(f"#{i}" for i in ids)  # no other links: every picture is inside
+    assert list(tree.iter("script")) == []
+    found = list(tree.iter("table"))
+    assert len(found) > 10
+    for table in found:
+        assert text(table.find("caption"))
+        rows = list(table.iter("tr"))
+        assert {e.get("scope") for e in rows[0]} == {"col"}
+        for row in rows[1:]:
+            assert [e.get("scope") for e in row.iter("th")] == ["row"]
+            assert len(row) == len(rows[0])
+    pictures = list(tree.iter("img"))
+    assert len(pictures) == 4  # curves and weights of 1.1, two of 2.1
+    for picture in pictures:
+        assert len(picture.get("alt")) > 60, picture.get("alt")
+        assert picture.get("src").startswith(("data:image/svg+xml;", "data:image/png;"))
+        assert int(picture.get("width")) > 100
+    assert page.stat().st_size < 5_000_000
+
+
+def test_contents(done, page):
+    tree = parse(page)
+    found = tables(tree)
+    folder = done / "hw/q1_perceptron"
+    scores = json.loads((folder / "scores.json").read_text())
+    everything = text(tree)
+    assert ["best valid", f"{scores['best_valid']:.4f}"] in found["Figures of 1.1 Perceptron"]
+    curves = [p.get("alt") for p in tree.iter("img") if "perceptron" in p.get("alt")]
+    assert len(curves) == 2
+    assert (
+        "accuracy (share of examples) against epoch: training (after the epoch) from" in curves[0]
+    )
+    assert NAME in curves[0]
+    # tables, with the best row
+    (grid,) = (rows for title, rows in found.items() if title.startswith(f"logistic regression, {NAME}"))  # fmt: skip
+    assert len(grid) == 1 + 12
+    assert sum(row[0].startswith("★") for row in grid) == 1
+    assert sum("best" in (row.get("class") or "") for row in tree.iter("tr")) == 1
+    # published figures beside ours
+    title = f"published figures, of EMNIST Letters, beside ours, of {NAME}, 400 training examples"
+    test = next(row for row in found[f"perceptron: {title}"] if "test accuracy, best epoch" in row)
+    assert test[-3:] == [f"{scores['test']:.4f}", "0.6110", "0.6111"]
+    grid = found[f"logistic regression: {title}"]
+    words = "epochs 20, features raw, lr 0.001, l2 0.0001, l1 0"
+    assert [row[3:] for row in grid if row[0] == words] == [["0.7206", ""], ["0.7222", ""]]
+    # settings, environment, data, duration
+    assert ["seed", "42"] in found["Settings of 1.1 Perceptron"]
+    assert ["epochs", "20"] in found["Settings of 1.1 Perceptron"]
+    machine = dict(found["Machine 1"])
+    assert machine["NumPy"] == np.__version__
+    assert machine["processor"] == environment()["processor"]
+    assert "kernels" in machine["BLAS"]
+    (row,) = found["Data sets"][1:]
+    data = minidl.load_dataset(done / f"{NAME}.npz")
+    assert row[:2] == [NAME, "no"]
+    assert row[2] == "400 train, 80 valid, 80 test"
+    assert row[5] == data.checksum()
+    assert "Generated data" not in everything
+    assert [r[:2] for r in found["State, duration and data of all runs"][1:]] == [
+        ["1.1 Perceptron", "finished"],
+        ["1.2c Grid", "finished"],
+        ["2.1 Warm-up", "finished"],
+        ["3.2 Properties", "finished"],
+    ]
+    assert all(
+        re.fullmatch(r"[\d.]+ s", r[2]) for r in found["State, duration and data of all runs"][1:]
+    )
+
+
+def test_markdown(done):
+    file = done / "hw/report/report.md"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    pictures = re.findall(r"^!\[(.+)\]\((\S+)\)$", "\n".join(lines), re.M)
+    assert len(pictures) == 4
+    for alt, path in pictures:
+        assert len(alt) > 60
+        assert (file.parent / path).is_file()
+    cells = [len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0 for line in lines]
+    assert sum(n > 0 for n in cells) > 60
+    for before, after in itertools.pairwise(cells):
+        assert before == after or 0 in (before, after)  # a table has rows of one length
+    assert "a&lt;i&gt;&amp;\"b'\\|c" in "\n".join(lines)
+    assert "<i>" not in "\n".join(line for line in lines if not line.startswith("    "))
+
+
+# ---------------------------------------------------------------- a browser
+
+
+needs_chromium = pytest.mark.skipif(browser.CHROMIUM is None, reason="no chromium")
+
+
+@needs_chromium
+def test_a_browser_asks_for_nothing_and_says_nothing(page, tmp_path):
+    requests, messages = browser.visit(page, tmp_path)
+    assert requests == [page.resolve().as_uri()]
+    assert messages == []
+
+
+@needs_chromium
+def test_the_browser_check_sees_faults(page, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    faults = '<img src="https://example.invalid/a.png" alt="">', "<script>nothing()</script>"
+    (tmp_path / "faulty.html").write_text(text.replace("</main>", "".join(faults) + "</main>"), encoding="utf-8")  # fmt: skip
+    requests, messages = browser.visit(tmp_path / "faulty.html", tmp_path / "profile")
+    assert requests[1:] == ["https://example.invalid/a.png"]
+    assert any("nothing is not defined" in message for message in messages)
+
+
+def test_the_html_check_sees_faults(page, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    for i, (right, wrong) in enumerate((("</table>", ""), ("</h2>", "</h3>"), ("<p>", "<p><p/>"))):
+        (tmp_path / f"{i}.html").write_text(text.replace(right, wrong, 1), encoding="utf-8")
+        with pytest.raises(html5lib.html5parser.ParseError):
+            parse(tmp_path / f"{i}.html")
+
+
+# ---------------------------------------------------------------- single folders
+
+
+def test_text_of_files_is_escaped(tmp_path):
+    folder = tmp_path / "<script>alert(1)</script>"
+    folder = tmp_path / "x" / "&<b>"
+    folder.mkdir(parents=True)
+    evil = '</title></style><script>alert("1")</script>\n| **x** ![y](z)'
+    (folder / "run.json").write_text(json.dumps({"axes": {}, "settings": {evil: evil}}))
+    (folder / "scores.json").write_text(json.dumps({evil: evil}))
+    table = minidl.view.tables.Table([evil, "b"], evil.partition("\n")[0])
+    table.add(evil, evil, marked=True)
+    table.write(folder / "table")
+    line_plot(folder / "a.png", Panel({evil: ([0, 1], [1, 2])}, "x", "y"), title="x")
+    with session(folder, note={"data": {"name": evil, "generated": True}, "command": evil, "program": evil}):  # fmt: skip
+        pass
+    page = write_report([read_run(folder, evil)], tmp_path / "out", title=evil)
+    tree = parse(page)
+    assert list(tree.iter("script")) == []
+    assert text(tree.find(".//h1")) == " ".join(evil.split())
+    assert "![y](z)" in tree.find(".//img").get("alt")
+    lines = (tmp_path / "out/report.md").read_text(encoding="utf-8").splitlines()
+    shown = "\n".join(line for line in lines if not line.startswith("    "))  # without code
+    assert "<script" not in shown
+    assert len(re.findall(r"(?<!\\)\]\(", shown)) == 1  # the picture
+
+
+def test_large_pictures_are_linked(done, tmp_path):
+    runs = [read_run(done / "hw/q1_perceptron"), read_run(done / "hw/q2_warmup")]
+    page = write_report(runs, tmp_path, limit=100_000)
+    tree = parse(page)
+    assert 50_000 < page.stat().st_size <= 100_000
+    assert 1 <= len(list(tree.iter("img"))) <= 3
+    linked = [a.get("href") for a in tree.iter("a") if a.get("href").startswith("pictures/")]
+    assert len(linked) + len(list(tree.iter("img"))) == 4
+    assert all((tmp_path / path).is_file() for path in linked)
+
+
+def test_a_grid_of_a_user_without_tables(tmp_path):
+    grid = minidl.grid.points.Grid(a=[1, 2], b=[0.5])
+    minidl.grid.runner.run(grid, work.product, out=tmp_path / "own", progress=False)
+    found = tables(parse(write_report([read_run(tmp_path / "own")], tmp_path / "out")))
+    assert [row[:3] for row in found["Runs"]] == [
+        ["a", "b", "value"],
+        ["1", "0.5000", "0.5000"],
+        ["2", "0.5000", "1.0000"],
+    ]
+
+
+def test_a_shard_is_not_a_finished_grid(tmp_path):
+    grid = minidl.grid.points.Grid(a=[1, 2], b=[0.5])
+    shard = minidl.grid.points.Shard(1, 2)
+    minidl.grid.runner.run(grid, work.product, out=tmp_path, shard=shard, progress=False)
+    assert not read_run(tmp_path).finished
+    assert read_run(tmp_path).kept == 1
+    minidl.grid.runner.run(grid, work.product, out=tmp_path, progress=False)
+    assert read_run(tmp_path).finished
+    (tmp_path / "sessions.jsonl").unlink()  # as after a kill: nobody knows whether it ended
+    assert not read_run(tmp_path).finished
+
+
+def test_unfinished_runs_are_listed(done, tmp_path):
+    folder = tmp_path / "q1_perceptron"
+    shutil.copytree(done / "hw/q1_perceptron", folder)
+    line = (folder / "sessions.jsonl").read_text()
+    (folder / "sessions.jsonl").write_text(line + line.replace('"ended": true', '"ended": false'))
+    shown = report(tmp_path, folder, done / "hw/q3_properties")
+    assert shown.stderr == f"{folder} is not finished; it is listed as such\n"
+    found = tables(parse(tmp_path / "report/report.html"))
+    assert [row[1] for row in found["State, duration and data of all runs"][1:]] == [
+        "not finished",
+        "finished",
+    ]
+    assert "Settings of q1_perceptron" in found
+    assert "Figures of q1_perceptron" not in found  # they may be of fewer epochs
+
+
+def test_a_folder_of_runs_is_read(done, tmp_path):
+    names = ["q1_logistic-grid", "q1_perceptron", "q2_warmup", "q3_properties"]
+    assert [folder.name for folder in run_folders([done / "hw"])] == names
+    shown = report(done, "hw", "--out", tmp_path, "--title", "All of it")
+    assert re.fullmatch(r"wrote .*report.html \(\d\.\d MB\) and the same as Markdown\n", shown.stdout)  # fmt: skip
+    assert text(parse(tmp_path / "report.html").find(".//h1")) == "All of it"
+
+
+def test_errors_are_one_line(done, tmp_path):
+    good = done / "hw/q1_perceptron"
+
+    def broken(name, file, content):
+        folder = tmp_path / name
+        shutil.copytree(good, folder)
+        (folder / file).write_bytes(content)
+        return folder
+
+    (tmp_path / "empty").mkdir()
+    # A description that says it is compressed, and is not.
+    text = b"iTXtDescription\0\1\0\0\0no zlib"
+    packed_badly = (good / "weights.png").read_bytes()[:33] + struct.pack(">I", len(text) - 4) + text  # fmt: skip
+    cases = {
+        tmp_path / "none": "expected the folder of a run",
+        tmp_path / "empty": "expected the folder of a run",
+        broken("a", "sessions.jsonl", b"{}\n"): "sessions.jsonl, line 1: not a session",
+        broken("s", "sessions.jsonl", b'{"data": 1}\n'): "sessions.jsonl, line 1: not a session",
+        broken("b", "scores.json", b"[]"): "scores.json: expected an object, got list",
+        broken("c", "weights.png", b"text"): "weights.png: expected a PNG picture",
+        broken(
+            "t", "weights.png", (good / "weights.png").read_bytes()[:20]
+        ): "weights.png: a damaged PNG picture",
+        broken("z", "weights.png", packed_badly): "weights.png: a damaged PNG picture",
+        broken("d", "published.csv", b"a,best\n1\n"): "line 2: expected 2 cells, got 1",
+        broken("e", "curves.svg", b"<svg>"): "curves.svg: expected an SVG picture with a viewBox",
+        broken("f", "run.json", b"{"): "run.json: cannot be read",
+    }
+    for folder, message in cases.items():
+        with pytest.raises(ValueError, match=re.escape(message)) as error:
+            [read_run(f) for f in run_folders([folder])]
+        assert str(folder) in str(error.value)
+    for folder in (tmp_path / "none", tmp_path / "c"):
+        shown = report(tmp_path, folder, status=2)
+        assert shown.stderr.count("\n") == 1
+        assert cases[folder] in shown.stderr
+    assert not (tmp_path / "report").exists()
+
+
+# ---------------------------------------------------------------- pictures and sessions
+
+
+def test_pictures_carry_their_description(tmp_path):
+    curves = {"ours – β": ([0, 1, 2], [3.0, 2.0, 1.5]), "long": (range(20), np.arange(20.0))}
+    panel = Panel(curves, "epoch", "loss (nats)", mark=2)
+    for name in ("both", "a.png", "b.pdf"):
+        line_plot(tmp_path / name, panel, title="two\ncurves")
+    assert {p.name for p in tmp_path.iterdir()} == {"both.png", "both.svg", "a.png", "b.pdf"}
+    words = (
+        "two curves. loss (nats) against epoch: ours – β 3 at 0, 2 at 1, 1.5 at 2; "
+        "long from 0 at 0 to 19 at 19. The best epoch is 2."
+    )
+    first, both = read_pictures(tmp_path)
+    assert first.description == both.description == words
+    sizes = {p.suffix: p.stat().st_size for p in tmp_path.glob("both.*")}
+    assert both.file.suffix == min(sizes, key=sizes.get)
+    assert (first.width, first.height) == pytest.approx((both.width, both.height), abs=1)
+    before = (tmp_path / "both.svg").read_bytes()
+    line_plot(tmp_path / "both", panel, title="two\ncurves")
+    assert (tmp_path / "both.svg").read_bytes() == before
+
+
+def test_sessions(tmp_path):
+    file = tmp_path / "results"
+    with session(tmp_path, file, note={"processes": 3}):
+        file.write_text("1")
+    with session(tmp_path, file):  # nothing changes: nothing was computed
+        pass
+    assert len(sessions(tmp_path)) == 1
+    with contextlib.suppress(KeyboardInterrupt), session(tmp_path, file):
+        file.write_text("12")
+        raise KeyboardInterrupt
+    with session(tmp_path, file):  # what was left needed no computation
+        pass
+    found = sessions(tmp_path)
+    assert [s["ended"] for s in found] == [True, False, True]
+    assert found[0]["processes"] == 3
+    assert found[0]["environment"]["NumPy"] == np.__version__
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", found[0]["started"])
+    (tmp_path / "sessions.jsonl").write_text((tmp_path / "sessions.jsonl").read_text()[:-5])
+    assert len(sessions(tmp_path)) == 2  # the last line is cut short
+
+
+def test_another_machine_goes_on(tmp_path):
+    grid = minidl.grid.points.Grid(a=[1, 2], b=[3])
+    minidl.grid.runner.run(
+        minidl.grid.points.Grid(a=[1], b=[3]), work.product, out=tmp_path, progress=False
+    )
+    file = tmp_path / "sessions.jsonl"
+    here = json.loads(file.read_text())
+    there = {**here, "environment": {**here["environment"], "processor": "another one"}}
+    file.write_text(json.dumps(there) + "\n")
+    assert len(minidl.grid.runner.run(grid, work.product, out=tmp_path, progress=False)) == 2
+    found = tables(parse(write_report([read_run(tmp_path)], tmp_path / "out")))
+    assert dict(found["Machine 1"])["processor"] == "another one"
+    assert dict(found["Machine 2"])["processor"] == environment()["processor"]
+
+
+# ---------------------------------------------------------------- the homework
+
+
+def test_what_is_finished_is_not_run_again(done):
+    before = (done / "hw/q1_perceptron/sessions.jsonl").read_text()
+    marks = {p: p.stat().st_mtime_ns for p in (done / "hw").glob("q*/*") if p.is_file()}
+    shown = run(done, *homework("--epochs", 20, "--jobs", 1, "--out", "hw", "--only", "1.1", "3.2")).stdout  # fmt: skip
+    assert "1.1 Perceptron: finished before\n3.2 Properties: finished before\n" in shown
+    assert (done / "hw/q1_perceptron/sessions.jsonl").read_text() == before
+    assert {p: p.stat().st_mtime_ns for p in marks} == marks
+    # other flags are not finished, and the folder belongs to the former ones
+    shown = run(done, *homework("--seed", 7, "--epochs", 20, "--out", "hw", "--only", "1.1"), status=2)  # fmt: skip
+    assert "seed was 42, now it is 7" in shown.stderr
+
+
+def test_the_homework_resumes(done):
+    command = [sys.executable, *map(str, homework("--epochs", 60, "--out", "again", "--only", "1.1"))]  # fmt: skip
+    process = subprocess.Popen(command, cwd=done, env=env(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    folder = done / "again/q1_perceptron"
+    end = time.monotonic() + 60
+    while not (folder / "checkpoint.npz").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert "the epochs that ended are kept" in errors
+    assert errors.endswith("stopped in 1.1 Perceptron; the same command goes on\n")
+    assert [s["ended"] for s in sessions(folder)] == [False]
+    assert not read_run(folder).finished
+    run(done, *command[1:])
+    assert [s["ended"] for s in sessions(folder)] == [False, True]
+    found = tables(parse(done / "again/report/report.html"))
+    assert found["State, duration and data of all runs"][1][1] == "finished"
+
+
+def test_the_report_of_a_grid_with_failed_runs(tmp_path):
+    draw(tmp_path / f"{NAME}.npz", features=16)  # fewer than the 90 principal components
+    shown = run(tmp_path, *homework("--epochs", 1, "--jobs", 1, "--out", "hw", "--only", "1.2c"), status=1)  # fmt: skip
+    assert "expected n_components to be at most 16" in shown.stdout
+    assert (tmp_path / "hw/report/report.html").is_file()
+    assert not (tmp_path / "hw/q1_logistic-grid/finished.json").exists()
+
+
+def test_homework_errors(done):
+    shown = run(done, *homework("--only", "9.9"), status=2)
+    assert shown.stderr.count("\n") == 1
+    shown = run(done, *homework("--out", "bad", "--only", "2.3"), status=2)
+    assert "expected the folder of a run of q2_width.py" in shown.stderr

@@ -1,0 +1,426 @@
+"""Grids under attack: other processes, results of any kind, full disks, damaged files."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import work
+
+from minidl.grid import folder
+from minidl.grid import points as store
+from minidl.grid.points import Grid, Shard, exit_status
+from minidl.grid.runner import run
+from minidl.grid.workers import Polling, connected
+from minidl.saving import describe as settings
+
+HERE = Path(__file__).parents[1]
+
+
+def python(code, cwd, *more, input=None):
+    paths = os.pathsep.join([str(HERE.parent), str(HERE / "support"), str(cwd)])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    return subprocess.run([sys.executable, *more, code], cwd=cwd, env=environment, input=input, capture_output=True, text=True, check=False)  # fmt: skip
+
+
+def names(out):
+    return sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
+
+
+# ---------------------------------------------------------------- one result
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("what", "values"),
+    [
+        ("scalar", {"x": 0.5, "n": 3, "yes": True}),
+        ("array", {"x": [0, 1, 2], "nested": [[[0], [0]]]}),
+        ("tuple", {"x": [1, None, "a"], "7": 2}),
+    ],
+)
+def test_results_are_numbers_of_any_library(tmp_path, what, values, jobs):
+    train = functools.partial(work.anything, what=what)
+    results = run(Grid(a=[1]), train, out=tmp_path, jobs=jobs, progress=False)
+    assert [r.values for r in results] == [values]
+    assert run(Grid(a=[1]), train, out=tmp_path, progress=False) == results  # as read from the file
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("nothing", "TypeError: expected a dict of results, got None"),
+        ("object", "TypeError: expected numbers, strings, lists and dicts, got builtins.object"),
+        ("complex", "TypeError: expected numbers, strings, lists and dicts, got builtins.complex"),
+        ("loop", "ValueError: Circular reference detected"),
+        ("exit", "SystemExit: 3"),
+    ],
+)
+def test_a_result_that_cannot_be_kept_does_not_end_the_grid(tmp_path, what, error):
+    train = functools.partial(work.anything, what=what)
+    results = run(Grid(a=[1, 2]), train, out=tmp_path, progress=False)
+    assert results[0].error == error
+    assert results[1].error == (error if what == "exit" else None)
+
+
+# ---------------------------------------------------------------- training functions
+
+
+@pytest.mark.parametrize("program", ["-c", "-"])
+def test_a_function_that_workers_cannot_import_is_explained(tmp_path, program):
+    """Before any worker starts: ``python -c``, and ``python - <<EOF``."""
+    with pytest.raises(TypeError, match=r"cannot import the training function .*or use jobs=1"):
+        run(Grid(a=[1]), lambda a: {}, out=tmp_path, jobs=2, progress=False)
+    notebook = """
+from minidl.grid import Grid, run
+def train(a):
+    return {"value": a}
+class Train:
+    def __call__(self, a):
+        return train(a)
+import functools, multiprocessing, os
+multiprocessing.get_context = None
+for task in (train, functools.partial(train, a=1), Train()):
+    try:
+        run(Grid(a=[1, 2]), task, out="out", jobs=2, progress=False)
+    except TypeError as error:
+        assert "put it and its arguments into a file" in str(error)
+        print(error)
+assert not os.path.exists("out")
+print([r.values for r in run(Grid(a=[1, 2]), train, out="out", progress=False)])
+"""
+    code, text = (notebook, None) if program == "-c" else ("-", notebook)
+    done = python(code, tmp_path, *([program] if text is None else []), input=text)
+    assert done.stdout.count("cannot import the training function (") == 3
+    assert done.stdout.endswith("[{'value': 1}, {'value': 2}]\n")
+    assert done.stderr == ""
+
+
+def test_a_script_without_a_main_guard_is_explained(tmp_path):
+    (tmp_path / "script.py").write_text("""
+import work
+from minidl.view.cli import run_main
+from minidl.grid import Grid, run
+def main():
+    run(Grid(a=[1, 2]), work.slow, out="out", jobs=2, progress=False)
+run_main(main)
+""")
+    done = python("script.py", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: the workers run the script again: call run() under "
+        'if __name__ == "__main__":; 0 of 2 runs are kept in out/, the same command resumes\n'
+    )
+
+
+def test_a_function_s_description(tmp_path):
+    def one(a, b=3):
+        return {}  # a comment
+
+    def other(a, b=3):
+        return {"a": a}
+
+    other.__qualname__ = one.__qualname__
+    described = settings.describe_task(functools.partial(one, 5, b=np.float32(2)))
+    assert (described["a"], described["b"]) == (5, 2.0)
+    assert ".test_a_function_s_description.<locals>.one, source " in described["function"]
+    assert settings.describe(one) != settings.describe(other)
+    # Where files are does not matter, nor do addresses; what arrays hold does.
+    assert settings.describe(tmp_path) == settings.describe(HERE)
+    assert settings.describe(object()) == "object"
+    x = np.arange(6.0)
+    assert settings.describe(x) == settings.describe(x.copy()) != settings.describe(x + 1)
+    assert settings.describe({"x": (1, [None])}) == {"x": [1, [None]]}
+    assert settings.describe({"b", "a"}) == ["a", "b"]
+    assert settings.describe_task(functools.partial(dict, [], c=1)) == {"function": "builtins.dict", "0": [], "c": 1}  # fmt: skip
+    nested = settings.first_difference({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}})
+    assert nested == "a.b.c was 1, now it is 2"
+
+
+# ---------------------------------------------------------------- axes
+
+
+def test_values_of_every_kind_are_one_point_each(tmp_path):
+    values = [
+        (1, 2), [1, [2, "x"]], None, True, "1", 1.5, "true", "", "a,b=2", "../../up", "/etc/x",
+        "C:\\x", "nul\0", "[1;2]", "ü", "\ud800", "x" * 300, "x" * 299 + "y", np.int64(7),
+    ]  # fmt: skip
+    grid = Grid(a=values, b=[2])
+    results = run(grid, work.point, out=tmp_path / "out", progress=False)
+    assert [r.point for r in results] == list(grid)
+    assert results[0].values["types"][0] == "tuple"
+    assert [r.point for r in run(grid, work.point, out=tmp_path / "out", progress=False)] == list(grid)  # fmt: skip
+    identifiers = [r.id for r in results]
+    assert len(set(identifiers)) == len(values)
+    for name in identifiers:
+        (tmp_path / name).write_text("")  # is the name of a file in this folder
+        assert (tmp_path / name).parent.resolve() == tmp_path.resolve()
+    assert len(names(tmp_path)) == len(values) + 1
+    assert grid.identifier({"a": (1, 2), "b": "a,b"}) == "a-[1;2],b-a%2Cb"
+
+
+# ---------------------------------------------------------------- two processes
+
+
+def test_a_folder_is_written_by_one_process(tmp_path):
+    code = f"""
+import work
+from minidl.grid import Grid, run
+run(Grid(a=list(range(100))), work.slow, out={str(tmp_path)!r}, progress=False)
+"""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE / "support")]),
+    }
+    first = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    while not (tmp_path / "results.jsonl").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    grid = Grid(a=list(range(100)))
+    options = {"out": tmp_path, "progress": False}
+    try:
+        with pytest.raises(OSError, match=rf"is being written by process {first.pid} on "):
+            run(grid, work.slow, **options)
+        with pytest.raises(OSError, match=rf"process {first.pid}"):
+            run(grid, work.slow, **options, shard=Shard(1, 2))
+        with pytest.raises(ValueError, match=r"seed was None, now it is 7"):
+            run(grid, work.slow, **options, settings={"seed": 7})
+    finally:
+        first.kill()
+        first.wait()
+    contents = json.loads((tmp_path / "grid.json").read_text())
+    with folder.claimed(tmp_path, contents):
+        pass  # a dead process holds no lock
+
+
+def test_a_shard_with_other_settings_is_refused_before_the_first_result(tmp_path):
+    one = {"axes": {"a": [1]}, "settings": {"seed": 1}}
+    two = {"axes": {"a": [1]}, "settings": {"seed": 2}}
+    with folder.claimed(tmp_path, one, Shard(1, 2)):
+        for contents, shard in ((two, Shard(2, 2)), (one, Shard(1, 2)), (one, None)):
+            with (
+                pytest.raises(OSError, match=f"is being written by process {os.getpid()}"),
+                folder.claimed(tmp_path, contents, shard),
+            ):
+                pass
+        with folder.claimed(tmp_path, one, Shard(2, 2)):
+            pass
+    with folder.claimed(tmp_path, two, Shard(2, 2)):
+        pass
+
+
+# ---------------------------------------------------------------- shards
+
+
+def test_shards_are_the_grid(tmp_path):
+    grid = Grid(a=[1, 2, 3, 4, 5], b=[10, 20])
+    options = {"out": tmp_path, "progress": False, "cost": lambda p: p["a"]}
+    for i in (1, 2, 3):
+        part = run(grid, work.product, shard=Shard(i, 3), **options)
+        assert len(part) == (4 if i == 1 else 3)
+        assert [r.point for r in part] == [p for p in grid if p in [r.point for r in part]]
+    whole = run(grid, work.product, **options)
+    assert [r.values["value"] for r in whole] == [a * b for a in (1, 2, 3, 4, 5) for b in (10, 20)]
+    shards = [f"results-{i}-of-3.jsonl" for i in (1, 2, 3)]
+    assert names(tmp_path) == ["grid.json", *shards, "sessions.jsonl"]
+    # What shards lack is trained by the run of the whole grid.
+    (tmp_path / "results-2-of-3.jsonl").unlink()
+    assert [r.values["value"] for r in run(grid, work.product, **options)] == [r.values["value"] for r in whole]  # fmt: skip
+    assert (tmp_path / "results.jsonl").read_text().count("\n") == 3
+
+
+def test_shards_of_slurm():
+    def shard(**values):
+        return Shard.of_slurm({f"SLURM_ARRAY_TASK_{k}": str(v) for k, v in values.items()})
+
+    assert Shard.of_slurm({}) is None
+    assert shard(ID=0, COUNT=100, MIN=0) == Shard(1, 100)
+    assert shard(ID=100, COUNT=100, MIN=1) == Shard(100, 100)
+    assert shard(ID=3, COUNT=4) == Shard(3, 4)
+    assert [shard(ID=i, COUNT=3, MIN=0, STEP=2).index for i in (0, 2, 4)] == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"from 1/2 to 2/2, got 7/2"):
+        shard(ID=7, COUNT=2, MIN=1)
+    for text in ("0/3", "4/3", "1", "a/b", "1/0", "-1/3", ""):
+        with pytest.raises(ValueError, match="expected a shard"):
+            Shard.parse(text)
+    assert str(Shard.parse("2/3")) == "2/3"
+    assert [Shard(i, 3).part("abcde") for i in (1, 2, 3)] == ["ad", "be", "c"]
+
+
+# ---------------------------------------------------------------- a full disk
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_full_disk_ends_the_grid_and_keeps_the_figures(tmp_path, jobs):
+    grid = Grid(a=[1, 2, 3, 4, 5, 6])
+    train = functools.partial(work.full, at=2, marks=tmp_path)
+    out = tmp_path / "out"
+    with pytest.raises(OSError, match=r"no space left to write models/it.npz; \d of 6 runs are kept in .*: free some space, then the same command resumes"):  # fmt: skip
+        run(grid, train, out=out, jobs=jobs, progress=False)
+    recorded = {r.id: r for r in store.read(out / "results.jsonl")}
+    unsaved = recorded["a-2"]
+    assert (unsaved.values, unsaved.error) == ({"value": 2}, None)
+    assert unsaved.unsaved.endswith("No space left on device: 'models/it.npz'")
+    assert len(recorded) < 6
+    with pytest.raises(OSError, match="no space left"):  # its files are still missing: tried again
+        run(grid, train, out=out, jobs=jobs, progress=False)
+    assert len(list(tmp_path.glob("2-*"))) == 2
+
+
+def test_files_that_cannot_be_written_for_another_reason_do_not_end_the_grid(tmp_path):
+    results = run(Grid(a=[1, 2]), work.shut, out=tmp_path / "o", progress=False)  # fmt: skip
+    assert [r.values for r in results] == [{"value": 1}, {"value": 2}]
+    assert all("Permission denied" in r.unsaved for r in results)
+    assert exit_status(results) == 2
+
+
+def test_a_line_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
+    file = tmp_path / "results.jsonl"
+    store.append(file, store.Result("a-1", {"a": 1}))
+    before = file.read_bytes()
+    write = os.write
+
+    def short(handle, content):
+        if len(content) < 100:
+            raise OSError(28, "No space left on device")
+        return write(handle, content[:60])
+
+    monkeypatch.setattr(store.os, "write", short)
+    with pytest.raises(OSError, match=r"No space left on device: '.*results.jsonl'"):
+        store.append(file, store.Result("a-2", {"a": 2}))
+    assert file.read_bytes() == before
+
+
+# ---------------------------------------------------------------- damaged files
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("grid.json", b"{}", "expected an object with axes and settings"),
+        ("grid.json", b"[]", "expected an object with axes and settings"),
+        ("grid.json", b"", "cannot be read"),
+        ("grid.json", b"\xff\xfe", "cannot be read"),
+        ("grid.json", b"[" * 100_000, "cannot be read"),
+        ("grid.json", b'{"axes": {"a": 3}, "settings": {}}', "lists of values as axes"),
+        ("grid.json", b'{"axes": [], "settings": {}}', "expected an object with axes"),
+        ("results.jsonl", b"{}\n", "line 1: not a result, or changed"),
+        ("results.jsonl", b"\n", "line 1: not a result"),
+        ("results.jsonl", b"3\n", "line 1: not a result"),
+        ("results.jsonl", b"\xff\n", "line 1: not a result"),
+        ("results.jsonl", b"[" * 100_000 + b"\n", "line 1: not a result"),
+        ("results.jsonl", b'{"id": "a-1", "point": {"a": 1}}\n', "line 1: not a result"),
+    ],
+)
+def test_damaged_files_are_named(tmp_path, file, content, message):
+    run(Grid(a=[1]), work.slow, out=tmp_path, progress=False)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{file}.*{message}"):
+        run(Grid(a=[1, 2]), work.slow, out=tmp_path, progress=False)
+
+
+def test_every_change_of_a_line_is_seen(tmp_path):
+    run(Grid(a=[1, 2, 3]), work.slow, out=tmp_path, progress=False)
+    file = tmp_path / "results.jsonl"
+    good = file.read_bytes()
+    first = good.index(b"\n")
+    assert good[first - 20 : first].count(b'"crc32"') == 1
+    lines = good.splitlines(keepends=True)
+    for changed in (
+        good.replace(b'"value": 2', b'"value": 3'),
+        good.replace(b'"id": "a-2"', b'"id": "a-4"'),
+        lines[0] + lines[1][:40] + lines[2],  # cut in the middle
+        lines[0] + lines[1][:40] + b"\n" + lines[2],
+    ):
+        assert changed != good
+        file.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"results.jsonl, line 2: not a result, or changed \(.*\); delete the line"):  # fmt: skip
+            run(Grid(a=[1, 2, 3]), work.slow, out=tmp_path, progress=False)
+    file.write_bytes(lines[0] + lines[2])  # a line that is deleted is trained again
+    assert [r.values["value"] for r in run(Grid(a=[1, 2, 3]), work.slow, out=tmp_path, progress=False)] == [1, 2, 3]  # fmt: skip
+
+
+def test_a_reader_does_not_cut_a_line_that_is_being_written(tmp_path):
+    run(Grid(a=[1, 2]), work.slow, out=tmp_path, progress=False)
+    file = tmp_path / "results.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    assert len(list(store.read(file))) == 1
+    assert file.read_bytes() == whole[:-20]
+    assert len(list(store.read(file, repair=True))) == 1
+    assert file.read_bytes() == whole[: whole.index(b"\n") + 1]
+
+
+# ---------------------------------------------------------------- executors
+
+
+class Job:
+    """A job as of submitit: asked, not waited for."""
+
+    def __init__(self, pool, function, *args):
+        self.future = pool.submit(function, *args)
+        self.cancelled = False
+
+    def done(self):
+        return self.future.done()
+
+    def result(self):
+        return self.future.result()
+
+    def cancel(self):
+        self.cancelled = True
+
+
+def test_an_executor_that_is_asked(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        executor = Polling(lambda function, *args: Job(pool, function, *args), seconds=0.02)
+        grid = Grid(a=[1, 2, 3], b=[10])
+        results = run(grid, work.product, out=tmp_path, executor=executor, progress=False)
+        assert [r.values["value"] for r in results] == [10, 20, 30]
+        assert executor.submit(int, "7").result(5) == 7  # again, after it was idle
+        with pytest.raises(ValueError, match="invalid literal"):
+            executor.submit(int, "x").result(5)
+        jobs = []
+        waiting = threading.Event()
+        other = Polling(lambda *args: jobs.append(Job(pool, *args)) or jobs[-1], seconds=0.02)
+        pool.submit(waiting.wait, 5)
+        future = other.submit(int, "1")
+        assert future.cancel()
+        assert jobs[0].cancelled
+        waiting.set()
+
+
+def test_an_executor_that_is_closed_ends_the_grid_in_one_line(tmp_path):
+    class Closed(ThreadPoolExecutor):
+        def submit(self, fn, /, *args):
+            future = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return future
+
+    for executor in (Closed(), ThreadPoolExecutor(1)):
+        executor.shutdown()
+        with pytest.raises(OSError, match=r"the executor was closed \(.*\); 0 of 2 runs are kept"):
+            run(Grid(a=[1, 2]), work.slow, out=tmp_path, executor=executor, progress=False)
+
+
+def test_executors_by_name(tmp_path):
+    with connected("processes") as executor:
+        assert executor is None
+    with pytest.raises(ValueError, match=r"processes, loky or dask://HOST:PORT, got 'spark'"), connected("spark"):  # fmt: skip
+        pass
+
+
+def test_loky(tmp_path):
+    pytest.importorskip("loky")
+    grid = Grid(a=[1, 2, 3], b=[10])
+    with connected("loky", 2) as executor:
+        results = run(grid, work.product, out=tmp_path, executor=executor, progress=False)
+    assert [r.values["value"] for r in results] == [10, 20, 30]

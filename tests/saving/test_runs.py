@@ -1,0 +1,313 @@
+"""Runs that are stopped at any moment and resumed end with the bits of runs that were not."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import (
+    Adam,
+    BatchNorm,
+    Callback,
+    CrossEntropy,
+    Dataset,
+    Dropout,
+    History,
+    Linear,
+    OnlineRun,
+    ReLU,
+    Sequential,
+    TorchRandom,
+    compounding,
+    fit,
+    fit_online,
+    fit_side_by_side,
+)
+from minidl.saving import runs as checkpoint
+
+rng = np.random.default_rng(0)
+Y = rng.integers(0, 3, 90)
+X = (rng.normal(size=(3, 6))[Y] + 0.7 * rng.normal(size=(90, 6))).astype(np.float32)
+DATA = Dataset((X[:70], Y[:70]), (X[70:], Y[70:]))
+
+ORDERS = {
+    "seed": lambda: 5,
+    "SeedSequence": lambda: np.random.SeedSequence(5, spawn_key=(1,)),
+    "PCG64": lambda: np.random.default_rng(5),
+    "MT19937": lambda: np.random.Generator(np.random.MT19937(5)),
+    "TorchRandom": lambda: TorchRandom(5),
+    "compounding": lambda: compounding(70, np.random.RandomState(5)),
+    "compounding, Generator": lambda: compounding(70, np.random.default_rng(5)),
+}
+FOR_FIT = [name for name in ORDERS if not name.startswith("compounding")]
+
+
+class Stop(Callback):
+    """Does what Ctrl-C does in a batch of an epoch, or when it has ended; counts the epochs."""
+
+    def __init__(self, epoch=None, batch=None):
+        self.epoch, self.batch, self.seen, self.epochs = epoch, batch, 0, []
+
+    def on_batch(self, run):
+        self.seen += 1
+        if len(run.history) == self.epoch and self.seen == self.batch:
+            raise KeyboardInterrupt
+
+    def on_epoch(self, run):
+        self.seen = 0
+        self.epochs.append(run.history[-1].epoch)
+        if self.batch is None and self.epochs[-1] == self.epoch:
+            raise KeyboardInterrupt
+
+    def state(self):
+        return {"epochs": self.epochs, "squares": np.array(self.epochs) ** 2}
+
+    def load_state(self, state):
+        self.epochs = list(state["epochs"])
+        assert (state["squares"] == np.array(self.epochs) ** 2).all()
+
+
+def network(seed=0):
+    layers = Linear(6, 8), BatchNorm(8), ReLU(), Dropout(0.3), Linear(8, 3)
+    return Sequential(*layers, rng=seed)
+
+
+def with_fit(order, *callbacks, model=None, epochs=6, lr=0.05, **options):
+    """A new process: a model and an optimizer with other initial values, or those given."""
+    model = model or network(options.pop("seed", 0))
+    optimizer = Adam(model, lr, weight_decay=1e-4)
+    history = fit(model, DATA, CrossEntropy(), optimizer, epochs=epochs, batch_size=16, rng=order, callbacks=callbacks, **options)  # fmt: skip
+    return outcome(model, history) | {"steps": optimizer.steps}
+
+
+def with_fit_online(order, *callbacks, epochs=6, lr=0.05, **options):
+    layers = Linear(6, 8), ReLU(), Dropout(0.3), Linear(8, 3)
+    model = Sequential(*layers, rng=options.pop("seed", 0))
+    history = fit_online(model, DATA, CrossEntropy(), lr=lr, l1=1e-3, epochs=epochs, block_size=16, rng=order, callbacks=callbacks, **options)  # fmt: skip
+    return outcome(model, history)
+
+
+def outcome(model, history):
+    records = [{k: v for k, v in r.to_dict().items() if k != "seconds"} for r in history]
+    return {
+        "state": {k: v.tobytes() for k, v in model.state_dict().items()},
+        "records": records,
+        "best": history.best_snapshot.theta.tobytes(),
+    }
+
+
+CASES = [(with_fit, name) for name in FOR_FIT] + [(with_fit_online, name) for name in ORDERS]
+
+
+@pytest.mark.parametrize(("train", "order"), CASES)
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_bits_are_those_of_a_run_that_was_not_stopped(tmp_path, train, order, every):
+    expected = train(ORDERS[order](), Stop())
+    files = {"checkpoint": tmp_path / "run.npz", "every": every, "resume": True}
+    for stop in (Stop(1, 2), Stop(3, 2), Stop(5)):
+        with pytest.raises(KeyboardInterrupt):
+            train(ORDERS[order](), stop, **files, seed=9 if files["checkpoint"].exists() else 0)
+    watch = Stop()
+    assert train(ORDERS[order](), watch, seed=9, **files) == expected
+    assert watch.epochs == [1, 2, 3, 4, 5, 6]  # its own state is in the file
+    again = Stop()
+    assert train(ORDERS[order](), again, seed=9, **files) == expected  # at once
+    longer = train(ORDERS[order](), Stop(), seed=9, epochs=8, **files)
+    assert longer == train(ORDERS[order](), Stop(), epochs=8)
+
+
+@pytest.mark.parametrize("order", FOR_FIT)
+@pytest.mark.parametrize("restore_best", [False, True])
+def test_ctrl_c_in_process_goes_back_to_the_start_of_the_epoch(order, restore_best):
+    expected = with_fit(ORDERS[order]())
+    model, history, stream = network(), History(), ORDERS[order]()
+    optimizer = Adam(model, 0.05, weight_decay=1e-4)
+    options = {"epochs": 6, "batch_size": 16, "rng": stream, "history": history}
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, DATA, CrossEntropy(), optimizer, callbacks=[Stop(4, 3)], restore_best=restore_best, **options)  # fmt: skip
+    assert optimizer.steps == 3 * 5  # not 3 * 5 + 3
+    assert (model.theta == history.best_snapshot.theta).all() == (restore_best or history.best.epoch == 3)  # fmt: skip
+    fit(model, DATA, CrossEntropy(), optimizer, **options)
+    assert outcome(model, history) | {"steps": optimizer.steps} == expected
+
+
+class Batches(Callback):
+    """Counts the batches; its state is what it counts with."""
+
+    def __init__(self, stop):
+        self.counts, self.stop = [0], stop
+
+    def on_batch(self, run):
+        self.counts[0] += 1
+        if self.counts[0] == self.stop:
+            self.stop = None
+            raise KeyboardInterrupt
+
+    def state(self):
+        return {"counts": self.counts}
+
+    def load_state(self, state):
+        self.counts = state["counts"]
+
+
+@pytest.mark.parametrize("train", ["fit", "fit_online"])
+def test_ctrl_c_in_process_goes_back_in_the_callbacks_too(train):
+    model, history = Sequential(Linear(6, 3), rng=0), History()
+    counter = Batches(13 if train == "fit" else 6)
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt):
+            if train == "fit":
+                fit(model, DATA, CrossEntropy(), Adam(model), epochs=4, batch_size=16, rng=0, history=history, callbacks=[counter])  # fmt: skip
+            else:
+                fit_online(model, DATA, CrossEntropy(), lr=0.1, epochs=4, rng=0, history=history, callbacks=[counter])  # fmt: skip
+    assert len(history) == 5
+    assert counter.counts == [4 * (5 if train == "fit" else 2)]  # a block is a batch
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_ctrl_c_in_process_online(order):
+    expected = with_fit_online(ORDERS[order]())
+    model = Sequential(Linear(6, 8), ReLU(), Dropout(0.3), Linear(8, 3), rng=0)
+    options = {"lr": 0.05, "l1": 1e-3, "epochs": 6, "block_size": 16, "rng": ORDERS[order](), "history": History()}  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        fit_online(model, DATA, CrossEntropy(), callbacks=[Stop(4, 3)], **options)
+    assert outcome(model, fit_online(model, DATA, CrossEntropy(), **options)) == expected
+
+
+def test_a_run_that_early_stopping_has_ended_trains_no_further_epoch(tmp_path):
+    files = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    first = with_fit(0, minidl.EarlyStopping(1), epochs=50, **files)
+    assert len(first["records"]) < 40
+    assert with_fit(0, minidl.EarlyStopping(1), epochs=50, **files) == first
+    assert with_fit(0, epochs=50, **files) == first
+
+
+def test_a_reduced_learning_rate_is_resumed(tmp_path):
+    def plateau():
+        return minidl.ReduceOnPlateau(0.5, patience=0)
+
+    class Halve(Callback):
+        def on_epoch(self, run):
+            run.optimizer.lr = run.optimizer.lr * 0.9
+
+    for make in (plateau, Halve):
+        files = {"checkpoint": tmp_path / f"{make.__name__}.npz", "resume": True}
+        expected = with_fit(0, make())
+        assert expected["records"][-1]["lr"] < 0.05
+        with pytest.raises(KeyboardInterrupt):
+            with_fit(0, make(), Stop(4, 1), **files)
+        assert with_fit(0, make(), **files) == expected
+
+
+def test_runs_side_by_side(tmp_path):
+    def train(stop=None, **files):
+        runs = [OnlineRun(Linear(6, 3, rng=seed, dtype="float32"), lr) for seed, lr in enumerate((1e38, 0.05, 0.5))]  # fmt: skip
+        order = compounding(70, np.random.RandomState(1))
+        if stop:
+            first = order.__next__
+            calls = []
+
+            def interrupt(self):
+                calls.append(1)
+                if len(calls) == stop:
+                    raise KeyboardInterrupt
+                return first()
+
+            order = type("compounding", (compounding,), {"__next__": interrupt})(70, order.rng)
+            first = lambda: compounding.__next__(order)  # noqa: E731
+        fit_side_by_side(runs, DATA, CrossEntropy(), epochs=5, block_size=16, rng=order, **files)
+        return [(outcome(r.model, r.history), r.error) for r in runs]
+
+    expected = train()
+    assert "the loss is nan" in expected[0][1]
+    files = {"checkpoint": tmp_path / "runs.npz", "resume": True}
+    for stop in (3, 2):
+        with pytest.raises(KeyboardInterrupt):
+            train(stop, **files)
+    assert train(**files) == expected
+    assert train(**files) == expected
+
+
+def test_an_iterator_without_a_state_is_refused(tmp_path):
+    model, orders = Linear(6, 3, rng=0), iter([np.arange(70)] * 2)
+    options = {"lr": 0.1, "epochs": 2, "rng": orders}
+    with pytest.raises(TypeError, match="fit_online: expected rng with a state that checkpoint= can save"):  # fmt: skip
+        fit_online(model, DATA, CrossEntropy(), checkpoint=tmp_path / "run.npz", **options)
+    assert len(fit_online(model, DATA, CrossEntropy(), **options)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0.1}, "Adam: lr was 0.05, now it is 0.1"),
+        ({"lr": minidl.Cosine(0.05, 9)}, "Adam: lr was 0.05, now it is {'schedule': 'Cosine'"),
+        ({"order": 6}, "rng was 5, now it is 6"),
+        ({"order": TorchRandom(5)}, r"rng was 5, now it is 'TorchRandom\(5\)'"),
+        ({"evaluate_train": False}, "evaluate_train was True, now it is False"),
+        ({"history": History(ties="last")}, "ties was 'first', now it is 'last'"),
+        ({"monitor": "valid_loss"}, "judged by valid_accuracy"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path, change, message):
+    files = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    with_fit(5, epochs=2, **files)
+    model = network(3)
+    before = model.snapshot()
+    with pytest.raises(ValueError, match=message):
+        with_fit(change.pop("order", 5), model=model, **files, **change)
+    if "monitor" not in change:
+        assert (model.theta == before.theta).all()
+    with pytest.raises(ValueError, match="resume=True needs checkpoint=PATH"):
+        with_fit(5, resume=True)
+
+
+def test_settings_of_the_optimizer_are_in_every_checkpoint(tmp_path):
+    model = network()
+    checkpoint.save(tmp_path / "run.npz", model, Adam(model, betas=(0.8, 0.99)))
+    with pytest.raises(ValueError, match=r"run.npz: Adam: betas was \[0.8, 0.99\], now it is \[0.9, 0.999\]"):  # fmt: skip
+        checkpoint.load(tmp_path / "run.npz", model, Adam(model))
+    checkpoint.load(tmp_path / "run.npz", model, Adam(model, betas=(0.8, 0.99)))
+    assert minidl.load(tmp_path / "run.npz")(X).tobytes() == model(X).tobytes()
+
+
+DAMAGE = {
+    "no run": lambda m: m.pop("run"),
+    "run is a list": lambda m: m.update(run=[]),
+    "no settings": lambda m: m["run"].pop("settings"),
+    "settings are a number": lambda m: m["run"].update(settings=3),
+    "no states": lambda m: m["run"].pop("states"),
+    "states are a list": lambda m: m["run"].update(states=[1]),
+    "no order": lambda m: m["run"]["states"].pop("order"),
+    "an order without a stream": lambda m: m["run"]["states"]["order"].pop("stream"),
+    "the stream is text": lambda m: m["run"]["states"]["order"].update(stream="x"),
+    "another stream": lambda m: m["run"]["states"]["order"].update(stream=m["streams"][0]),
+    "a callback without its state": lambda m: m["run"]["states"].update({"Stop 1": {"x": 1}}),
+    "a callback's state is text": lambda m: m["run"]["states"].update({"Stop 1": "x"}),
+    "runs are a number": lambda m: m.update(runs=1),
+    "two runs": lambda m: m.update(runs=[dict(m)]),
+    "no history": lambda m: m.pop("history"),
+    "a rate that is text": lambda m: m.update(lr="0.05"),
+    "an optimizer's setting": lambda m: m["optimizer"].pop("lr"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_file_changes_nothing(tmp_path, name):
+    path = tmp_path / "run.npz"
+    files = {"checkpoint": path, "resume": True}
+    order, stop = np.random.Generator(np.random.MT19937(5)), Stop()
+    with_fit(order, stop, epochs=2, **files)
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    meta = json.loads(str(arrays.pop("meta")))
+    DAMAGE[name](meta)
+    np.savez(path, meta=np.array(json.dumps(meta)), **arrays)
+    model, history, stop = network(3), History(), Stop()
+    before, stream = model.snapshot(), order.bit_generator.state
+    with pytest.raises(ValueError, match=r"run.npz: \w"):
+        with_fit(order, stop, model=model, history=history, **files)
+    assert (model.theta == before.theta).all()
+    np.testing.assert_equal(order.bit_generator.state, stream)
+    assert (len(history), stop.epochs) == (0, [])

@@ -1,0 +1,50 @@
+"""scikit-learn's own checks of estimators, all of them, over several settings."""
+
+import warnings
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import estimator_checks
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from minidl.sklearn.classifier import MLPClassifier, OnlineClassifier
+from minidl.sklearn.regressor import MLPRegressor
+
+FAST = {"hidden_layer_sizes": (16,), "learning_rate_init": 0.02, "max_iter": 30}
+
+# Dropout, batch normalization and a validation part that is drawn at random are left out: with
+# them a weight of 2 is the same as an example twice in the mean alone. So is float32, where the
+# two agree to 1e-5 and not to the 1e-7 of the check. With class_weight="balanced" partial_fit is
+# refused, as scikit-learn's linear classifiers do. tests/sklearn/test_estimators.py has them.
+ESTIMATORS = [
+    MLPClassifier(**FAST),
+    MLPClassifier(**FAST, loss="sparsemax", standardize=True, activation="silu", clip_norm=1.0),
+    MLPClassifier(**FAST, loss="entmax15", normalization="layer"),
+    MLPRegressor(**FAST),
+    MLPRegressor(**FAST, loss="huber", solver="sgd", learning_rate="adaptive", activation="tanh"),
+    MLPRegressor(**FAST, loss="quantile", solver="adamw", schedule="one_cycle", standardize=True),
+    OnlineClassifier(max_iter=20, learning_rate_init=0.1),
+    OnlineClassifier(max_iter=20, loss="perceptron"),
+    OnlineClassifier(hidden_layer_sizes=(8,), max_iter=20, learning_rate_init=0.1),
+]
+
+
+@parametrize_with_checks(ESTIMATORS)
+def test_scikit_learn(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the settings are short on purpose
+        check(estimator)
+
+
+@pytest.mark.parametrize(
+    "estimator", [MLPClassifier(**FAST), MLPRegressor(**FAST), OnlineClassifier()], ids=repr
+)
+def test_column_names_of_data_frames(estimator):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator_checks.check_dataframe_column_names_consistency(
+            type(estimator).__name__, estimator
+        )

@@ -1,0 +1,634 @@
+"""The estimators beyond scikit-learn's checks: what is new, what fits into scikit-learn, bad input."""
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+import sklearn
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_digits, make_classification, make_regression
+from sklearn.ensemble import StackingClassifier
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import minidl
+from minidl.sklearn.classifier import MLPClassifier, OnlineClassifier
+from minidl.sklearn.regressor import MLPRegressor
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+SHORT = {"hidden_layer_sizes": (8,), "learning_rate_init": 0.02, "max_iter": 15, "random_state": 0}
+X, Y = make_classification(120, 6, n_informative=4, n_classes=3, random_state=0)
+XR, YR = make_regression(120, 6, n_targets=2, random_state=0)
+YR = YR / YR.std(axis=0)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = load_digits(return_X_y=True)
+    return x / 16, y
+
+
+# ---- what scikit-learn's networks lack
+
+
+def test_class_weights_move_the_predictions():
+    y = (Y == 0).astype(int)
+    rate = [
+        MLPClassifier(**SHORT, class_weight=w).fit(X, y).predict(X).mean()
+        for w in (None, {1: 20.0}, {0: 20.0})
+    ]
+    assert rate[2] < rate[0] < rate[1]
+    balanced = MLPClassifier(**SHORT, class_weight="balanced").fit(X, y)
+    factors = len(y) / (2 * np.bincount(y))
+    assert np.array_equal(
+        balanced.predict_proba(X), MLPClassifier(**SHORT).fit(X, y, factors[y]).predict_proba(X)
+    )
+
+
+def test_class_weight_and_sample_weight_multiply():
+    weight = np.arange(1.0, 121)
+    one = MLPClassifier(**SHORT, class_weight={0: 2.0, 2: 0.5}).fit(X, Y, weight)
+    two = MLPClassifier(**SHORT).fit(X, Y, weight * np.array([2.0, 1.0, 0.5])[Y])
+    assert np.array_equal(one.predict_proba(X), two.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"loss": "sparsemax"},
+        {"normalization": "layer"},
+        {"standardize": True, "dtype": "float32"},
+    ],
+    ids=str,
+)
+def test_a_weight_of_two_is_an_example_twice(settings):
+    """In one batch; in float32 to its rounding."""
+    weight = np.random.default_rng(0).integers(0, 3, len(X))
+    kept = {**SHORT, "batch_size": 500, **settings}
+    one = MLPClassifier(**kept).fit(X, Y, sample_weight=weight).predict_proba(X)
+    two = MLPClassifier(**kept).fit(X.repeat(weight, axis=0), Y.repeat(weight)).predict_proba(X)
+    np.testing.assert_allclose(one, two, rtol=0, atol=2e-5 if "dtype" in settings else 1e-9)
+
+
+def test_sparse_probabilities_and_their_support():
+    for loss in ("sparsemax", "entmax15"):
+        model = MLPClassifier(**{**SHORT, "max_iter": 80}, loss=loss).fit(X, Y)
+        p = model.predict_proba(X)
+        assert (p == 0).any()
+        np.testing.assert_allclose(p.sum(axis=1), 1, rtol=0, atol=1e-12)
+        assert np.array_equal(model.support(X), p > 0)
+        assert np.isneginf(model.predict_log_proba(X)[p == 0]).all()
+        assert np.array_equal(model.classes_[p.argmax(axis=1)], model.predict(X))
+
+
+def test_validation_data_of_ones_own():
+    rows = slice(0, 80), slice(80, 120)
+    model = MLPClassifier(**{**SHORT, "max_iter": 60}, early_stopping=True, monitor="valid_loss")
+    model.fit(X[rows[0]], Y[rows[0]], X_val=X[rows[1]], y_val=Y[rows[1]])
+    best = min(model.validation_scores_)
+    assert model.best_validation_score_ == best == model.history_.best.valid_loss
+    valid = X[rows[1]], Y[rows[1]]
+    assert minidl.evaluate(model.model_, valid, minidl.CrossEntropy())["loss"] == pytest.approx(
+        best, abs=1e-12
+    )
+    curves = MLPClassifier(**SHORT).fit(
+        X, Y, X_val=X[:9], y_val=Y[:9], sample_weight_val=np.arange(9)
+    )
+    assert curves.n_iter_ == len(curves.validation_scores_) == 15
+    assert curves.history_.monitor == "train_loss"
+    assert MLPClassifier(**SHORT).fit(X, Y).validation_scores_ is None
+
+
+def test_the_best_weights_are_kept():
+    model = MLPClassifier(
+        **{**SHORT, "max_iter": 100, "learning_rate_init": 0.3},
+        early_stopping=True,
+        validation_fraction=0.3,
+    )
+    model.fit(X, Y)
+    scores = model.validation_scores_
+    assert model.best_validation_score_ == max(scores) > scores[-1]
+    assert model.n_iter_ < 100
+
+
+def test_early_stopping_in_partial_fit():
+    model = MLPClassifier(**SHORT, early_stopping=True, n_iter_no_change=3)
+    with pytest.raises(
+        ValueError, match="partial_fit with early_stopping=True needs X_val and y_val"
+    ):
+        model.partial_fit(X[:80], Y[:80], classes=[0, 1, 2])
+    for _ in range(200):
+        model.partial_fit(X[:80], Y[:80], classes=[0, 1, 2], X_val=X[80:], y_val=Y[80:])
+    epochs = len(model.validation_scores_)
+    assert epochs < 200
+    assert model.score(X[80:], Y[80:]) == max(model.validation_scores_)
+
+
+def test_dropout_normalization_schedule_and_clipping():
+    for settings in (
+        {"dropout": 0.3},
+        {"normalization": "batch"},
+        {"schedule": "cosine"},
+        {"schedule": minidl.OneCycle},
+        {"clip_norm": 0.1},
+    ):
+        model = MLPClassifier(**SHORT, **settings).fit(X, Y)
+        same = clone(model).fit(X, Y)
+        plain = MLPClassifier(**SHORT).fit(X, Y)
+        assert np.array_equal(model.predict_proba(X), same.predict_proba(X)), settings
+        assert not np.array_equal(model.predict_proba(X), plain.predict_proba(X)), settings
+    lr = MLPClassifier(**SHORT, schedule="cosine", batch_size=32).fit(X, Y).history_.column("lr")
+    assert lr[1] > 0.019
+    assert lr[-1] < 0.001
+
+
+def test_no_batch_of_one_example_with_batch_norm():
+    for batch_size in (7, 8, 17, 120, 119):
+        model = MLPClassifier(
+            **{**SHORT, "max_iter": 2}, normalization="batch", batch_size=batch_size
+        )
+        model.fit(np.tile(X, (2, 1))[: 120 + 1], np.tile(Y, 2)[:121])
+
+
+def test_losses_of_the_regressor():
+    x = np.ones((99, 1))
+    y = np.r_[np.zeros(60), np.ones(30), np.full(9, 100.0)]
+    expected = {"squared_error": y.mean(), "absolute_error": 0.0, "huber": None, "quantile": 1.0}
+    for loss, value in expected.items():
+        model = MLPRegressor(
+            hidden_layer_sizes=(),
+            loss=loss,
+            quantile=0.8,
+            delta=1.0,
+            alpha=0,
+            learning_rate_init=0.05,
+            max_iter=900,
+            tol=0,
+            n_iter_no_change=np.inf,
+            random_state=0,
+        )
+        constant = model.fit(x, y).predict(x[:1])[0]
+        if value is None:  # sum of clip(z - y, -1, 1) is 0
+            assert abs(np.clip(constant - y, -1, 1).sum()) < 0.5
+        else:
+            assert constant == pytest.approx(value, abs=0.1), loss
+
+
+def test_several_outputs_and_labels():
+    model = MLPRegressor(**{**SHORT, "max_iter": 200}).fit(XR, YR)
+    assert model.predict(XR).shape == YR.shape
+    assert model.score(XR, YR) > 0.9
+    assert model.n_outputs_ == 2
+    labels = (YR > 0).astype(int)
+    several = MLPClassifier(**SHORT).partial_fit(XR, labels)
+    assert several.predict(XR).shape == several.predict_proba(XR).shape == labels.shape
+    assert several.score(XR, labels) == np.mean((several.predict(XR) == labels).all(axis=1))
+
+
+@pytest.mark.parametrize(
+    "labels", [["b", "a", "c"], [-3, 7, 1], [False, True, True], [2.0, 0.0, 1.0]], ids=str
+)
+def test_labels_of_any_kind(labels):
+    y = np.array(labels)[Y]
+    model = MLPClassifier(**SHORT).fit(X, y)
+    assert np.array_equal(model.classes_, np.unique(y))
+    assert model.predict(X).dtype == y.dtype
+    assert model.score(X, y) > 0.5
+
+
+def test_views_and_curves():
+    model = MLPClassifier(**SHORT).fit(X, Y)
+    assert [w.shape for w in model.coefs_] == [(6, 8), (8, 3)]
+    assert all(np.shares_memory(w, model.model_.theta) for w in model.coefs_ + model.intercepts_)
+    assert model.loss_ == model.loss_curve_[-1] == model.history_[-1].train_loss
+    assert model.best_loss_ == min(model.loss_curve_)
+    assert (model.n_iter_, model.n_layers_, model.n_outputs_) == (15, 3, 3)
+
+
+def test_callbacks_and_verbose(capsys):
+    calls = []
+
+    class Count(minidl.Callback):
+        def on_epoch(self, run):
+            calls.append(run.history[-1].epoch)
+            return len(calls) == 3
+
+    model = MLPClassifier(**SHORT, callbacks=[Count()], verbose=True, early_stopping=True).fit(X, Y)
+    assert calls == [1, 2, 3]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert (
+        lines[2]
+        == f"Iteration 3, train_loss = {model.loss_:.8f}, valid_accuracy = {model.validation_scores_[2]:.8f}"
+    )
+
+
+def test_ctrl_c_keeps_the_epochs_so_far():
+    class Interrupt(minidl.Callback):
+        def on_epoch(self, run):
+            if run.history[-1].epoch == 4:
+                raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
+        model = MLPClassifier(**SHORT, callbacks=[Interrupt()]).fit(X, Y)
+    assert model.n_iter_ == 4
+    assert model.predict(X).shape == (120,)
+
+
+# ---- the rule that ends training, and reproducibility
+
+
+def test_training_ends_by_the_rule_of_scikit_learn():
+    """The same epochs as in scikit-learn, on a loss that is the same: linear, alpha 0."""
+    from sklearn.neural_network import MLPRegressor as Theirs
+
+    settings = {
+        "hidden_layer_sizes": (),
+        "alpha": 0,
+        "learning_rate_init": 0.1,
+        "batch_size": 120,
+        "random_state": 0,
+        "tol": 1e-3,
+        "n_iter_no_change": 4,
+        "max_iter": 500,
+    }
+    ours = MLPRegressor(**settings)
+    theirs = Theirs(**settings)
+    y = YR[:, 0]
+    ours.fit(XR, y)
+    theirs.fit(XR, y)
+    curve, best, without = ours.loss_curve_, np.inf, 0
+    for epoch, loss in enumerate(curve, 1):
+        without = without + 1 if loss > best - 1e-3 else 0
+        best = min(best, loss)
+        assert (without > 4) == (epoch == len(curve))
+    assert abs(ours.n_iter_ - theirs.n_iter_) < 30  # other initial weights
+
+
+def test_adaptive_rate_falls_where_training_would_stop():
+    model = MLPRegressor(
+        **{**SHORT, "max_iter": 120},
+        solver="sgd",
+        learning_rate="adaptive",
+        n_iter_no_change=2,
+        tol=0.05,
+    ).fit(XR, YR)
+    rates = list(dict.fromkeys(model.history_.column("lr")))
+    np.testing.assert_allclose(rates, 0.02 / 5.0 ** np.arange(len(rates)))
+    assert rates[-1] <= 1e-6
+    assert model.n_iter_ < 120
+
+
+def test_inverse_scaling_is_that_of_scikit_learn():
+    from sklearn.neural_network import MLPRegressor as Theirs
+
+    settings = {
+        **SHORT,
+        "max_iter": 5,
+        "solver": "sgd",
+        "learning_rate": "invscaling",
+        "power_t": 0.4,
+        "batch_size": 50,
+    }
+    rates = MLPRegressor(**settings).fit(XR, YR).history_.column("lr")
+    for epochs in (1, 4):
+        theirs = Theirs(**{**settings, "max_iter": epochs}).fit(XR, YR)
+        assert rates[epochs + 1] == pytest.approx(theirs._optimizer.learning_rate)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: 3, lambda: np.random.RandomState(3), lambda: np.random.default_rng(3)]
+)
+def test_the_same_random_state_gives_the_same_bits(make):
+    settings = {**SHORT, "dropout": 0.2, "early_stopping": True, "batch_size": 16}
+    del settings["random_state"]
+    first, second = (MLPClassifier(**settings, random_state=make()).fit(X, Y) for _ in range(2))
+    assert np.array_equal(first.model_.theta, second.model_.theta)
+    other = MLPClassifier(**settings, random_state=4).fit(X, Y)
+    assert not np.array_equal(first.model_.theta, other.model_.theta)
+
+
+def test_numpy_global_state_is_the_default():
+    settings = {**SHORT, "random_state": None}
+    np.random.seed(5)  # noqa: NPY002
+    first = MLPClassifier(**settings).fit(X, Y)
+    np.random.seed(5)  # noqa: NPY002
+    assert np.array_equal(first.model_.theta, MLPClassifier(**settings).fit(X, Y).model_.theta)
+
+
+def test_warm_start_goes_on():
+    model = MLPClassifier(**SHORT, warm_start=True).fit(X, Y)
+    before = model.loss_
+    model.fit(X, Y)
+    assert model.n_iter_ == 15
+    assert len(model.loss_curve_) == 30
+    assert model.loss_ < before
+    with pytest.raises(ValueError, match=r"`y` has classes not in `self.classes_`"):
+        model.fit(X, Y + 5)
+
+
+def test_partial_fit_is_fit_in_parts():
+    """An epoch is an epoch: the same bits as one fit, since both draw the same orders."""
+    whole = MLPClassifier(**SHORT, batch_size=32).fit(X, Y)
+    parts = MLPClassifier(**SHORT, batch_size=32)
+    for i in range(15):
+        parts.partial_fit(X, Y, classes=[0, 1, 2])
+        if i == 7:
+            parts = pickle.loads(pickle.dumps(parts))
+    assert np.array_equal(whole.model_.theta, parts.model_.theta)
+    assert whole.loss_curve_ == parts.loss_curve_
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        MLPClassifier(**SHORT, standardize=True),
+        MLPRegressor(**SHORT),
+        OnlineClassifier(loss="perceptron"),
+    ],
+    ids=repr,
+)
+def test_pickle_deepcopy_and_clone(model):
+    y = YR if isinstance(model, MLPRegressor) else Y
+    fitted = clone(model).fit(X, y)
+    for twin in (
+        pickle.loads(pickle.dumps(fitted)),
+        copy.deepcopy(fitted),
+        clone(fitted).set_params(random_state=0).fit(X, y),
+    ):
+        if fitted.random_state is not None:
+            assert np.array_equal(twin.predict(X), fitted.predict(X))
+    assert clone(fitted).get_params() == model.get_params()
+    with pytest.raises(NotFittedError):
+        clone(fitted).predict(X)
+
+
+# ---- inside scikit-learn
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_data_frames(kind):
+    library = pytest.importorskip(kind)
+    names = [f"f{i}" for i in range(6)]
+    table = library.DataFrame({name: X[:, i] for i, name in enumerate(names)})
+    target = library.Series(np.array(["a", "b", "c"])[Y])
+    model = MLPClassifier(**SHORT).fit(table, target, X_val=table, y_val=target)
+    assert list(model.feature_names_in_) == names
+    assert model.predict(table)[0] in "abc"
+    assert np.array_equal(
+        model.predict_proba(table), MLPClassifier(**SHORT).fit(X, Y).predict_proba(X)
+    )
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(table[names[::-1]])
+
+
+def test_weights_are_routed_through_a_pipeline_and_a_search():
+    weight = np.where(Y == 0, 30.0, 1.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        network = (
+            MLPClassifier(**SHORT)
+            .set_fit_request(sample_weight=True)
+            .set_score_request(sample_weight=True)
+        )
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        search = GridSearchCV(
+            make_pipeline(scaler, network), {"mlpclassifier__alpha": [1e-4, 1e-2]}, cv=2
+        )
+        with_weight = search.fit(X, Y, sample_weight=weight).predict(X)
+        plain = clone(search).fit(X, Y).predict(X)
+    assert np.mean(with_weight == 0) > np.mean(plain == 0)
+
+
+def test_searches_on_two_processes():
+    grid = {"hidden_layer_sizes": [(4,), (8,)], "dropout": [0.0, 0.2]}
+    for search in (GridSearchCV, HalvingGridSearchCV):
+        options = {"random_state": 0} if search is HalvingGridSearchCV else {}
+        found = [
+            search(MLPClassifier(**SHORT), grid, cv=2, n_jobs=jobs, **options)
+            .fit(X, Y)
+            .cv_results_["mean_test_score"]
+            for jobs in (1, 2)
+        ]
+        assert np.array_equal(*found)
+
+
+def test_calibration_stacking_importance(digits):
+    x, y = digits[0][:300], digits[1][:300]
+    model = MLPClassifier((16,), learning_rate_init=0.02, max_iter=25, random_state=0)
+    calibrated = CalibratedClassifierCV(model, cv=2).fit(x, y)
+    assert calibrated.score(x, y) > 0.8
+    np.testing.assert_allclose(calibrated.predict_proba(x).sum(axis=1), 1)
+    stack = StackingClassifier(
+        [("a", model), ("b", LogisticRegression())], cv=2, final_estimator=LogisticRegression()
+    )
+    assert stack.fit(x, y).score(x, y) > 0.8
+    fitted = model.fit(X, Y)
+    importance = permutation_importance(fitted, X, Y, n_repeats=3, random_state=0).importances_mean
+    assert importance.shape == (6,)
+    assert importance.max() > 0.05
+
+
+def test_pandas_output_upstream():
+    pytest.importorskip("pandas")
+    with sklearn.config_context(transform_output="pandas"):
+        model = make_pipeline(StandardScaler(), MLPClassifier(**SHORT)).fit(X, Y)
+        assert model.score(X, Y) > 0.5
+    assert model[-1].n_features_in_ == 6
+
+
+def test_save_the_predictor(tmp_path):
+    model = MLPClassifier(**SHORT, standardize=True).fit(X, np.array(["a", "b", "c"])[Y])
+    predictor = model.predictor_
+    assert np.array_equal(predictor.predict(X), model.predict(X))
+    assert np.array_equal(predictor.probabilities(X), model.predict_proba(X))
+    minidl.save(tmp_path / "model.npz", predictor)
+    loaded = minidl.load(tmp_path / "model.npz")
+    assert np.array_equal(loaded.predict(X), model.predict(X))
+    assert np.array_equal(loaded.probabilities(X), model.predict_proba(X))
+
+
+# ---- one example at a time
+
+
+def test_online_classifier_takes_the_steps_of_fit_online():
+    model = OnlineClassifier(
+        learning_rate_init=0.05, alpha=0.01, max_iter=3, tol=0, random_state=0, dtype="float64"
+    ).fit(X, Y)
+    # The plain loop, on the same orders.
+    twin = minidl.Sequential(
+        minidl.Linear(6, 3, weight_init=minidl.init.zeros, bias_init=minidl.init.zeros),
+        rng=0,
+        dtype="float64",
+    )
+    seed = int(np.random.RandomState(0).randint(2**31 - 1))
+    minidl.fit_online(
+        twin,
+        minidl.Dataset((X, Y)),
+        minidl.CrossEntropy(),
+        lr=0.05,
+        weight_decay=0.01,
+        epochs=3,
+        rng=seed,
+        block_size=1,
+    )
+    np.testing.assert_allclose(model.model_.theta, twin.theta, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"loss": "perceptron"}, {"hidden_layer_sizes": (16,), "learning_rate_init": 0.05}],
+    ids=str,
+)
+def test_online_classifier_learns(digits, settings):
+    x, y = digits
+    model = OnlineClassifier(**settings, max_iter=8, random_state=0, dtype="float32").fit(
+        x[:1000], y[:1000]
+    )
+    assert model.score(x[1000:], y[1000:]) > 0.85
+    assert hasattr(model, "predict_proba") == (settings.get("loss") != "perceptron")
+    assert model.decision_function(x[:5]).shape == (5, 10)
+    stream = OnlineClassifier(**settings, random_state=0)
+    for start in range(0, 1000, 250):
+        stream.partial_fit(x[start : start + 250], y[start : start + 250], classes=np.arange(10))
+    assert stream.score(x[1000:], y[1000:]) > 0.7
+
+
+# ---- bad input
+
+BAD_SETTINGS = [
+    ({"activation": "rleu"}, "no activation 'rleu', did you mean 'relu'"),
+    (
+        {"hidden_layer_sizes": (3, 0)},
+        "expected hidden_layer_sizes to be a whole number >= 1, got 0",
+    ),
+    ({"solver": "lbfgs"}, "expected solver 'adam', 'adamw' or 'sgd', got 'lbfgs'"),
+    ({"loss": "hinge"}, "no loss 'hinge'"),
+    ({"learning_rate": "fast"}, "expected learning_rate 'constant', 'invscaling' or 'adaptive'"),
+    ({"learning_rate_init": 0}, "expected learning_rate_init to be a finite number > 0"),
+    ({"alpha": -1}, "expected alpha to be a finite number >= 0"),
+    ({"batch_size": 0}, "expected batch_size to be a whole number >= 1"),
+    ({"max_iter": 0}, "expected max_iter to be a whole number >= 1"),
+    ({"dropout": 1.0}, "expected dropout to be a finite number >= 0 and < 1"),
+    ({"normalization": "group"}, "no normalization 'group'"),
+    ({"schedule": "cosin"}, "no schedule 'cosin', did you mean 'cosine'"),
+    ({"monitor": "valid_loss"}, "no figure 'valid_loss' to monitor"),
+    ({"dtype": "int32"}, "expected dtype float32 or float64, got 'int32'"),
+    ({"tol": -1}, "expected tol to be a finite number >= 0"),
+    ({"n_iter_no_change": 0}, "expected n_iter_no_change to be a whole number >= 1"),
+    ({"class_weight": "even"}, "expected class_weight 'balanced' or a mapping, got 'even'"),
+    ({"class_weight": {9: 1.0}}, "not in class_weight"),
+    ({"random_state": "seed"}, "cannot be used to seed"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD_SETTINGS, ids=lambda v: str(v)[:40])
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MLPClassifier(**{**SHORT, **settings}).fit(X, Y)
+
+
+NAN = np.where(np.arange(X.size).reshape(X.shape) == 9, np.nan, X)
+BAD_DATA = {
+    "NaN": ((NAN, Y), {}, "contains NaN"),
+    "infinite": ((np.where(np.isnan(NAN), np.inf, X), Y), {}, "contains infinity"),
+    "complex": ((X + 1j, Y), {}, "Complex data not supported"),
+    "empty": ((X[:0], Y[:0]), {}, r"0 sample\(s\)"),
+    "no feature": ((X[:, :0], Y), {}, r"0 feature\(s\)"),
+    "rows": ((X, Y[:9]), {}, "inconsistent numbers of samples"),
+    "no y": ((X, None), {}, "requires y to be passed, but the target y is None"),
+    "numbers for classes": ((X, X[:, 0]), {}, "Unknown label type"),
+    "NaN in y": ((X, np.where(Y == 1, np.nan, Y)), {}, "NaN"),
+    "negative weight": (
+        (X, Y),
+        {"sample_weight": -np.ones(120)},
+        "Negative values in data passed to `sample_weight`",
+    ),
+    "zero weights": ((X, Y), {"sample_weight": np.zeros(120)}, "at least one non-zero"),
+    "weights of two axes": ((X, Y), {"sample_weight": np.ones((120, 2))}, "1D array"),
+    "X_val alone": ((X, Y), {"X_val": X}, "X_val needs y_val"),
+    "X_val of other features": (
+        (X, Y),
+        {"X_val": X[:, :3], "y_val": Y},
+        "X has 3 features, but MLPClassifier is expecting 6",
+    ),
+    "y_val of other classes": ((X, Y), {"X_val": X, "y_val": Y + 1}, "`y` has classes not in"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data(case):
+    args, options, message = BAD_DATA[case]
+    with pytest.raises(ValueError, match=message):
+        MLPClassifier(**SHORT).fit(*args, **options)
+
+
+def test_sparse_matrices_are_refused_as_in_scikit_learn():
+    from scipy import sparse
+
+    with pytest.raises(TypeError, match="Sparse data was passed"):
+        MLPClassifier(**SHORT).fit(sparse.csr_array(X), Y)
+
+
+def test_one_class_only():
+    for model in (MLPClassifier(**SHORT), OnlineClassifier()):
+        model.fit(X, np.full(120, "a"))
+        assert (model.predict(X) == "a").all()
+        assert (model.predict_proba(X) == 1).all()
+
+
+def test_bad_calls_of_partial_fit():
+    model = MLPClassifier(**SHORT)
+    with pytest.raises(ValueError, match="classes must be passed on the first call to partial_fit"):
+        model.partial_fit(X, Y)
+    model.partial_fit(X, Y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match=r"`y` has classes not in `self.classes_`.*\[3\]"):
+        model.partial_fit(X, np.where(Y == 2, 3, Y))
+    with pytest.raises(ValueError, match="is not the same as on last call to partial_fit"):
+        model.partial_fit(X, Y, classes=[0, 1])
+    with pytest.raises(ValueError, match="X has 3 features, but MLPClassifier is expecting 6"):
+        model.partial_fit(X[:, :3], Y)
+    with pytest.raises(ValueError, match="'balanced' is not supported for partial_fit"):
+        MLPClassifier(**SHORT, class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
+
+
+def test_a_failed_fit_leaves_the_model_that_was_there():
+    model = MLPClassifier(**SHORT).fit(X, Y)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match="no loss"):
+        model.set_params(loss="hinge").fit(X, Y)
+    assert np.array_equal(model.predict_proba(X), before)
+
+
+def test_several_labels_need_log_loss_and_no_class_weights():
+    labels = (YR > 0).astype(int)
+    with pytest.raises(ValueError, match="several labels need loss='log_loss'"):
+        MLPClassifier(**SHORT, loss="sparsemax").fit(XR, labels)
+    with pytest.raises(ValueError, match="class_weight is not for several labels"):
+        MLPClassifier(**SHORT, class_weight="balanced").fit(XR, labels)
+
+
+def test_several_labels_are_not_for_one_example_at_a_time():
+    with pytest.raises(ValueError, match="expected one label for each example, got several"):
+        OnlineClassifier().fit(XR, (YR > 0).astype(int))
+
+
+def test_a_warning_where_max_iter_is_too_small():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        MLPClassifier(**SHORT).fit(X, Y)
+        MLPClassifier(**{**SHORT, "max_iter": 300}, tol=0.1).fit(X, Y)
+    assert [w.category for w in caught] == [ConvergenceWarning]
+    assert "max_iter=15 epochs were not enough" in str(caught[0].message)

@@ -1,0 +1,217 @@
+"""Damaged files of every format: refused in one line or read as they were, in little memory.
+
+Run as a program, it damages files and reads them in its own process, so that its peak memory is
+that of the readers.
+"""
+
+import gzip
+import json
+import random
+import subprocess
+import sys
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from attacks.common import ENVIRONMENT, Tally, write_data
+
+import minidl
+from minidl.data import letters as cache
+from minidl.data.readers import read_idx
+from minidl.grid import points as store
+from minidl.grid.points import Grid
+from minidl.grid.runner import run as run_grid
+
+LIMIT = 300_000  # kilobytes
+
+
+def course(folder):
+    return write_data(folder) / "set.npz"
+
+
+def read_course(path):
+    return minidl.load_dataset(path).checksum()
+
+
+def idx(folder):
+    x = np.random.default_rng(0).integers(0, 256, (50, 28, 28), dtype=np.uint8)
+    head = bytes([0, 0, 8, 3]) + np.array(x.shape, ">u4").tobytes()
+    (folder / "x.gz").write_bytes(gzip.compress(head + x.tobytes()))
+    return folder / "x.gz"
+
+
+def read_images(path):
+    return zlib.crc32(read_idx(path, 3).tobytes())
+
+
+def train(a):
+    return {"curve": [a * 0.1] * 20}
+
+
+def lines(folder):
+    run_grid(Grid(a=[1, 2, 3]), train, out=folder, progress=False)
+    return folder / "results.jsonl"
+
+
+def read_lines(path):
+    """A last line that is cut is left out, so fewer results are right too."""
+    good = {f"a-{a}": {"curve": [a * 0.1] * 20} for a in (1, 2, 3)}
+    return all(good.get(r.id) == r.values for r in store.read(path))
+
+
+def record(folder):
+    lines(folder)
+    return folder / "grid.json"
+
+
+def read_record(path):
+    results = run_grid(Grid(a=[1, 2, 3]), train, out=path.parent, progress=False)
+    return [r.values for r in results]
+
+
+def cached(folder):
+    minidl.load_letters(30, 10, 10)
+    return cache.cache_folder() / "letters-v2-seed0-train-30.labels.npy"
+
+
+def read_cached(path):
+    """Labels have no checksum; a damaged header must not be believed."""
+    return minidl.load_letters(30, 10, 10).train.y.shape
+
+
+X, Y = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32), np.resize([0, 1, 2], 40)
+
+
+def network(seed):
+    return minidl.Sequential(
+        minidl.Linear(4, 5), minidl.Dropout(0.3), minidl.Linear(5, 3), rng=seed
+    )
+
+
+def go_on(path, seed):
+    """Train two epochs, or read what such a training has left; refused, nothing may have changed."""
+    model, order = network(seed), np.random.Generator(np.random.MT19937(seed))
+    optimizer, before = minidl.Adam(model), (model.state_dict(), order.bit_generator.state)
+    options = {"epochs": 2, "batch_size": 8, "rng": order, "checkpoint": path, "resume": True}
+    try:
+        history = minidl.fit(
+            model, minidl.Dataset((X, Y)), minidl.CrossEntropy(), optimizer, **options
+        )
+    except ValueError:
+        np.testing.assert_equal((model.state_dict(), order.bit_generator.state), before)
+        assert optimizer.steps == 0
+        raise
+    return model.theta.tobytes(), optimizer.steps, [r.to_dict() for r in history]
+
+
+def run_file(folder):
+    go_on(folder / "run.npz", 0)
+    return folder / "run.npz"
+
+
+def read_run_file(path):
+    return go_on(path, 1)
+
+
+def model_file(folder):
+    minidl.save(folder / "model.npz", network(0))
+    return folder / "model.npz"
+
+
+def read_model(path):
+    return minidl.load(path)(X).tobytes()
+
+
+def tensors(folder):
+    minidl.saving.safetensors.save(folder / "model.safetensors", network(0))
+    return folder / "model.safetensors"
+
+
+def read_tensors(path):
+    """There is no checksum: other numbers are not noticed."""
+    model = network(1)
+    before = model.theta.copy()
+    try:
+        minidl.saving.safetensors.load(path, model)
+    except ValueError:
+        np.testing.assert_equal(model.theta, before)
+        raise
+    return True
+
+
+FORMATS = {
+    "course npz": (course, read_course),
+    "IDX, gzip": (idx, read_images),
+    "results.jsonl": (lines, read_lines),
+    "grid.json": (record, read_record),
+    "letters cache": (cached, read_cached),
+    "checkpoint of a run": (run_file, read_run_file),
+    "minidl.save": (model_file, read_model),
+    "safetensors": (tensors, read_tensors),
+}
+"""By format: writes a good file and returns its path; reads a file."""
+
+
+def damaged(raw: bytes, rng: random.Random) -> bytes:
+    """Return a file with one random fault."""
+    at = rng.randrange(len(raw))
+    size = rng.choice((1, 4, 16, 64))
+    kind = rng.randrange(7)
+    if kind == 0:
+        return raw[:at]
+    if kind == 1:
+        return raw[:at] + bytes([raw[at] ^ 1 << rng.randrange(8)]) + raw[at + 1 :]
+    if kind == 2:
+        return raw[:at] + bytes(size) + raw[at + size :]
+    if kind == 3:
+        return raw[:at] + b"\xff" * size + raw[at + size :]
+    if kind == 4:
+        return raw[:at] + rng.randbytes(size) + raw[at:]
+    if kind == 5:
+        return raw[:at] + raw[at + size :]
+    return raw + rng.randbytes(size)
+
+
+def damage(folder: Path, n: int) -> dict[str, list]:
+    """Read ``n`` damaged files of each format; return what went wrong, and the peak memory."""
+    warnings.simplefilter("error")
+    found: dict[str, list] = {}
+    for name, (write, read) in FORMATS.items():
+        found[name] = []
+        for i in range(n):
+            rng = random.Random(f"{name} {i}")
+            here = folder / f"{name} {i}"
+            here.mkdir()
+            path = write(here)
+            good = read(path)
+            path.write_bytes(damaged(path.read_bytes(), rng))
+            try:
+                if read(path) != good:
+                    found[name].append(f"{path}: read as something else")
+            except (ValueError, TypeError, OSError):
+                pass
+            except BaseException as error:
+                found[name].append(f"{path}: {type(error).__name__}: {error}")
+    status = Path("/proc/self/status")
+    peak = next((s for s in status.read_text().splitlines() if "VmHWM" in s), "- 0") if status.exists() else "- 0"  # fmt: skip
+    return {**found, "peak": [int(peak.split()[1])]}
+
+
+def attack(folder: Path, n: int) -> list[Tally]:
+    """Damage ``n`` files of each format in another process."""
+    environment = {**ENVIRONMENT, "MINIDL_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", "attacks.damage", str(folder), str(n)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)  # fmt: skip
+    if done.returncode != 0:
+        return [Tally("damaged files", n, [f"the process ended: {done.stderr[-500:]}"])]
+    found = json.loads(done.stdout)
+    (peak,) = found.pop("peak")
+    tallies = [Tally(f"damaged {name}", n, failures) for name, failures in found.items()]
+    memory = Tally(f"peak memory of all damaged files, {peak // 1000} MB")
+    memory.count(None if peak < LIMIT else f"{peak} kB")
+    return [*tallies, memory]
+
+
+if __name__ == "__main__":
+    print(json.dumps(damage(Path(sys.argv[1]), int(sys.argv[2]))))

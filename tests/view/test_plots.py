@@ -1,0 +1,432 @@
+"""Pictures: the curves, axes, legends and images that a reader sees, by matplotlib's own objects."""
+
+import struct
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from homework import online
+
+import minidl
+from minidl.history import Epoch
+from minidl.view import plots
+from minidl.view.plots import Panel, captioned_sheet, contact_sheet, line_plot, weight_sheet
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Keep each figure that is saved."""
+    figures, save = [], plots.save
+
+    def keep(picture, path, description):
+        save(picture, path, description)
+        figures.append(picture)
+
+    monkeypatch.setattr(plots, "save", keep)
+    return figures
+
+
+def png_size(path):
+    data = path.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", data[16:24])
+
+
+def texts(items):
+    return [item.get_text() for item in items]
+
+
+# ---------------------------------------------------------------- curves
+
+
+def test_curves_of_two_panels(tmp_path, drawn):
+    left = Panel({"a": ([0, 1, 2], [3, 1, 2])}, "epoch", "loss (nats)", "the left one")
+    right = Panel({"a": ([0, 1], [5, 6]), "b": ([0, 1], [6, 5])}, "epoch", "accuracy", dashed=["b"])
+    line_plot(tmp_path / "two.png", left, right, title="both")
+    assert png_size(tmp_path / "two.png") == (1560, 615)  # 10.4 by 3.8 inches at 150 dots
+    (figure,) = drawn
+    first, second = figure.axes
+    assert first.get_position().x1 <= second.get_position().x0  # side by side
+    assert figure.get_suptitle() == "both"
+    assert (first.get_xlabel(), first.get_ylabel(), first.get_title()) == (
+        "epoch",
+        "loss (nats)",
+        "the left one",
+    )
+    (line,) = first.lines
+    np.testing.assert_array_equal(line.get_xydata(), [[0, 3], [1, 1], [2, 2]])
+    assert [line.get_linestyle() for line in second.lines] == ["-", "--"]
+    assert second.lines[0].get_color() != second.lines[1].get_color()
+    assert first.get_legend() is None  # one curve needs none
+    assert texts(second.get_legend().get_texts()) == ["a", "b"]
+    for axes in figure.axes:
+        assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "linear")
+        assert all(line.get_marker() == "None" for line in axes.lines)
+        assert all(grid.get_visible() for grid in axes.get_xgridlines() + axes.get_ygridlines())
+        assert all(0 < grid.get_alpha() < 0.5 for grid in axes.get_ygridlines())
+
+
+def test_no_title_where_none_is_given(tmp_path, drawn):
+    line_plot(tmp_path / "a.png", Panel({"a": ([0, 1], [1, 2])}, "x", "y"))
+    assert drawn[0].get_suptitle() == ""
+    assert drawn[0].axes[0].get_title() == ""
+
+
+@pytest.mark.parametrize(("xlabel", "whole"), [("epoch", True), ("width", False)])
+def test_epochs_have_whole_ticks(tmp_path, drawn, xlabel, whole):
+    line_plot(tmp_path / "a.png", Panel({"a": ([0, 1, 2], [1, 2, 3])}, xlabel, "y"))
+    ticks = drawn[0].axes[0].get_xticks()
+    assert (ticks == np.round(ticks)).all() == whole
+
+
+def test_a_logarithmic_x_axis_has_the_given_ticks_alone(tmp_path, drawn):
+    widths = [16, 32, 256]
+    line_plot(tmp_path / "a.png", Panel({"a": (widths, [1, 2, 3])}, "width", "y", xticks=widths))
+    axes = drawn[0].axes[0]
+    assert axes.get_xscale() == "log"
+    assert axes.get_yscale() == "linear"
+    assert axes.get_xticks().tolist() == widths
+    assert texts(axes.get_xticklabels()) == ["16", "32", "256"]
+    assert len(axes.get_xticks(minor=True)) == 0
+    assert axes.lines[0].get_marker() == "o"
+    assert 3 < axes.lines[0].get_markersize() < 6
+
+
+def test_a_logarithmic_y_axis_leaves_out_what_is_not_positive(tmp_path, drawn):
+    line_plot(tmp_path / "a.png", Panel({"a": ([0, 1, 2], [1.0, 0.0, 1e-3])}, "x", "y", ylog=True))
+    axes = drawn[0].axes[0]
+    assert axes.get_yscale() == "log"
+    assert axes.get_xscale() == "linear"
+    values = axes.yaxis.get_transform().transform(np.array([1.0, 0.0, 1e-3]))
+    assert np.isfinite(values).tolist() == [True, False, True]
+    assert axes.get_ylim()[0] > 1e-4
+
+
+def test_many_curves_have_their_legend_beside_the_axes(tmp_path, drawn):
+    for n in (4, 5, 12):
+        curves = {f"curve {i}": ([0, 1], [i, i]) for i in range(n)}
+        line_plot(tmp_path / "a.png", Panel(curves, "x", "y"))
+    few, five, many = (figure.axes[0] for figure in drawn)
+    assert few.get_legend().get_window_extent().y1 < few.get_window_extent().y0  # below
+    assert few.get_legend().get_window_extent().y0 >= 0
+    for axes in (five, many):
+        assert axes.get_legend().get_window_extent().x0 > axes.get_window_extent().x1
+        assert len(axes.get_legend().get_texts()) == len(axes.lines)
+        frame = axes.figure.bbox  # nothing is cut off
+        assert axes.get_legend().get_window_extent().x1 <= frame.x1 + 1
+        assert axes.get_window_extent().width > 0.9 * few.get_window_extent().width
+    colours = [line.get_color() for line in many.lines]
+    assert len(set(colours)) == 10
+    assert colours[10:] == colours[:2]
+
+
+def test_pairs_of_curves_share_a_colour(tmp_path, drawn):
+    curves = {f"curve {i}": ([0, 1], [i, i]) for i in range(4)}
+    panel = Panel(curves, "x", "y", dashed=["curve 1", "curve 3"], pairs=True)
+    line_plot(tmp_path / "a.png", panel)
+    a, b, c, d = (line.get_color() for line in drawn[0].axes[0].lines)
+    assert a == b != c == d
+
+
+def test_one_legend_below_panels_with_equal_labels(tmp_path, drawn):
+    panels = [Panel({"a": ([0, 1], [1, 2]), "b": ([0, 1], [2, 1])}, "x", "y")] * 3
+    line_plot(tmp_path / "a.png", *panels, legend_below=True)
+    (figure,) = drawn
+    assert [axes.get_legend() for axes in figure.axes] == [None] * 3
+    (legend,) = figure.legends
+    assert texts(legend.get_texts()) == ["a", "b"]
+    box = legend.get_window_extent()
+    assert box.y1 < min(axes.get_window_extent().y0 for axes in figure.axes)
+    assert box.y0 >= 0
+    one, two = (text.get_window_extent() for text in legend.get_texts())
+    assert one.y0 == two.y0  # in one row
+    assert figure.get_size_inches().tolist() == pytest.approx([15.6, 4.1])
+
+
+def test_a_marked_place_is_a_dotted_line_with_a_label(tmp_path, drawn):
+    line_plot(tmp_path / "a.png", Panel({"a": ([0, 1, 2], [1, 2, 3])}, "epoch", "y", mark=0))
+    axes = drawn[0].axes[0]
+    curve, line = axes.lines
+    assert set(line.get_xdata()) == {0}
+    assert line.get_linestyle() == ":"
+    assert line.get_color() not in (curve.get_color(), "C0", "black")
+    assert texts(axes.get_legend().get_texts()) == ["a", "best epoch (0)"]
+
+
+def test_titles_and_captions_are_smaller_than_those_of_curves(tmp_path, drawn):
+    """They stand above small images, often many of them."""
+    line_plot(tmp_path / "a.png", Panel({"a": ([0], [0])}, "x", "y"), title="t")
+    contact_sheet(tmp_path / "b.png", {"A": np.zeros((1, 2, 2), np.uint8)}, title="t")
+    captioned_sheet(tmp_path / "c.png", {"A": (np.zeros((1, 2, 2)), ["0"])}, title="t")
+    weight_sheet(tmp_path / "d.png", np.ones((1, 2, 2)), ["0"], title="t")
+    usual = drawn[0]._suptitle.get_fontsize()
+    contact, captioned, weights = drawn[1:]
+    part = captioned.subfigs[0]
+    sizes = [
+        contact.axes[0].title.get_fontsize(),
+        captioned._suptitle.get_fontsize(),
+        part._suptitle.get_fontsize(),
+        part.axes[0].title.get_fontsize(),
+        weights._suptitle.get_fontsize(),
+        weights.axes[0].title.get_fontsize(),
+    ]
+    assert max(sizes) < usual
+    assert min(sizes) >= 7
+    assert sizes[3] < sizes[2] < sizes[1]
+
+
+# ---------------------------------------------------------------- images
+
+
+def test_a_contact_sheet_has_a_row_for_each_label(tmp_path, drawn):
+    rows = {
+        "A": np.arange(1, 13, dtype=np.uint8).reshape(3, 2, 2),
+        "B": np.array([[[50, 60], [70, 255]]], np.uint8),
+    }
+    contact_sheet(tmp_path / "sheet.png", rows, title="some letters")
+    axes = drawn[0].axes[0]
+    (image,) = axes.images
+    expected = [
+        [1, 2, 0, 5, 6, 0, 9, 10, 0],
+        [3, 4, 0, 7, 8, 0, 11, 12, 0],
+        [0] * 9,
+        [50, 60, 0, 0, 0, 0, 0, 0, 0],
+        [70, 255, 0, 0, 0, 0, 0, 0, 0],
+        [0] * 9,
+    ]
+    np.testing.assert_array_equal(image.get_array(), expected)
+    dark, light = image.cmap(image.norm(255)), image.cmap(image.norm(0))
+    assert dark[:3] == (0, 0, 0)
+    assert light[:3] == (1, 1, 1)
+    assert axes.get_title() == "some letters"
+    assert texts(axes.get_yticklabels()) == ["A", "B"]
+    assert axes.get_yticks().tolist() == [1.5, 4.5]  # at the middle of each row
+    assert len(axes.get_xticks()) == 0
+    assert image.get_interpolation() == "nearest"
+    width, height = drawn[0].get_size_inches()
+    assert (width, height) == pytest.approx((0.6 + 3 * 0.45, 0.5 + 2 * 0.45))
+
+
+def test_a_contact_sheet_of_colour_images_keeps_their_colours(tmp_path, drawn):
+    red = np.zeros((1, 4, 4, 3), np.uint8)
+    red[..., 0] = 200
+    contact_sheet(tmp_path / "sheet.png", {"0": red})
+    shown = drawn[0].axes[0].images[0].get_array()
+    assert shown.shape == (5, 5, 3)
+    np.testing.assert_array_equal(shown[:4, :4], red[0])
+
+
+def test_a_captioned_sheet_has_groups_of_images_with_captions(tmp_path, drawn):
+    images = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
+    groups = {"right": (images, list("abcde")), "wrong": (images[:2], ["f", "g"])}
+    captioned_sheet(tmp_path / "sheet.png", groups, columns=3, title="examples")
+    (figure,) = drawn
+    assert figure.get_suptitle() == "examples"
+    assert [part.get_suptitle() for part in figure.subfigs] == ["right", "wrong"]
+    right, wrong = (part.axes for part in figure.subfigs)
+    assert (len(right), len(wrong)) == (6, 3)  # two rows of three, and one
+    assert texts(axes.title for axes in right) == [*"abcde", ""]
+    assert texts(axes.title for axes in wrong) == ["f", "g", ""]
+    for axes, image in zip([*right, *wrong], [*images, None, *images[:2], None], strict=True):
+        assert not axes.axison
+        shown = [picture.get_array().tolist() for picture in axes.images]
+        assert shown == ([] if image is None else [image.tolist()])
+        for picture in axes.images:  # the same grey in every image
+            assert picture.get_clim() == (0, 255)
+            assert picture.cmap(1.0)[:3] == (0, 0, 0)
+            assert picture.get_interpolation() == "nearest"
+        if axes.images:  # the caption is below the image
+            figure.canvas.draw()
+            caption, frame = axes.title.get_window_extent(), axes.get_window_extent()
+            assert (caption.y0 + caption.y1) / 2 < frame.y0
+    boxes = [part.bbox for part in figure.subfigs]
+    assert boxes[0].height == pytest.approx(2 * boxes[1].height, rel=0.01)
+    assert boxes[0].y0 >= boxes[1].y1 - 1
+    assert figure.get_size_inches().tolist() == pytest.approx([3.45, 1.45 * 3 + 0.7 + 0.3])
+
+
+@pytest.mark.parametrize("least", [-4.0, -0.5])
+def test_weights_have_colours_that_are_symmetric_about_0(tmp_path, drawn, least):
+    weights = np.array([[[0.0, 2.0], [1.0, 0.0]], [[least, 0.0], [0.0, 0.0]], np.eye(2)])
+    weight_sheet(tmp_path / "weights.png", weights, ["a", "b", "c"], title="the weights")
+    (figure,) = drawn
+    *grid, bar = figure.axes
+    pictures = [picture for axes in grid for picture in axes.images]
+    assert len(pictures) == 3
+    limit = max(2.0, -least)
+    for picture, image in zip(pictures, weights, strict=True):
+        np.testing.assert_array_equal(picture.get_array(), image)
+        assert picture.get_clim() == (-limit, limit)
+        red, _, blue, _ = picture.cmap(picture.norm(limit))
+        assert red > blue
+        red, _, blue, _ = picture.cmap(picture.norm(-limit))
+        assert red < blue
+        assert np.min(picture.cmap(picture.norm(0.0))) > 0.95  # white
+    assert texts(axes.title for axes in grid) == ["a", "b", "c"]
+    assert not any(axes.axison for axes in grid)
+    assert bar.get_ylabel() == "weight"
+    assert figure.get_suptitle() == "the weights"
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (1, 2)), (2, (1, 2)), (3, (1, 3)), (26, (4, 7)), (100, (8, 13))])  # fmt: skip
+def test_weights_are_in_a_grid_that_is_wider_than_high(tmp_path, drawn, n, shape):
+    weight_sheet(tmp_path / "weights.png", np.zeros((n, 2, 2)), [str(i) for i in range(n)])
+    (figure,) = drawn
+    *grid, _ = figure.axes
+    assert grid[0].get_gridspec().get_geometry() == shape
+    assert sum(len(axes.images) for axes in grid) == n
+    assert not any(axes.axison for axes in grid)
+    down, across = shape
+    assert figure.get_size_inches().tolist() == pytest.approx(
+        [0.9 * across + 1.2, 1.05 * down + 0.6]
+    )
+    assert figure.get_suptitle() == ""
+
+
+# ---------------------------------------------------------------- histories
+
+
+def history(train_accuracy=0.5, valid_loss=0.7, valid_accuracy=0.4, epochs=3):
+    result = minidl.History()
+    for i in range(epochs):
+        figures = {
+            "train_loss": 1 / (i + 1),
+            "train_accuracy": train_accuracy,
+            "valid_loss": valid_loss,
+            "valid_accuracy": valid_accuracy,
+        }
+        measured = {name: figure for name, figure in figures.items() if figure is not None}
+        result.append(Epoch(i, 0.1, 0.01, measured), minidl.Linear(1, 1, rng=0))
+    return result
+
+
+def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
+    history().plot(tmp_path / "curves.png", title="a run")
+    loss, accuracy = drawn[0].axes
+    assert drawn[0].get_suptitle() == "a run"
+    assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss (nats)")
+    assert accuracy.get_xlabel() == "epoch"
+    low = accuracy.get_ylim()[0]  # the axis is cut, and says so
+    assert accuracy.get_ylabel() == f"accuracy (share of examples)\n(axis from {low:.2g})"
+    for axes, moment in ((loss, "during"), (accuracy, "after")):
+        labels = [
+            f"training ({moment} the epoch)",
+            "validation",
+            "best epoch (0)",
+        ]  # the first of equals
+        assert texts(axes.get_legend().get_texts()) == labels
+        assert list(axes.lines[2].get_xdata()) == [0, 0]
+    np.testing.assert_allclose(loss.lines[0].get_xydata(), [[0, 1], [1, 1 / 2], [2, 1 / 3]])
+    np.testing.assert_allclose(loss.lines[1].get_ydata(), [0.7] * 3)
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [0.5] * 3)
+    np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [0.4] * 3)
+
+
+@pytest.mark.parametrize(
+    ("figures", "unit", "label"),
+    [
+        ((0.5, 0.7, 0.4), None, "loss (nats)"),
+        ((0.5, 0.7, 0.4), "lead of the largest logit", "loss (lead of the largest logit)"),
+        ((0.5, 0.7, 0.4), "", "loss"),
+        ((None, 0.7, None), None, "loss"),  # a regression
+        ((None, 0.7, None), "squared dollars", "loss (squared dollars)"),
+    ],
+)
+def test_the_unit_of_the_loss(tmp_path, drawn, figures, unit, label):
+    history(*figures).plot(tmp_path / "curves.png", loss_unit=unit)
+    assert drawn[0].axes[0].get_ylabel() == label
+    assert len(drawn[0].axes) == (1 if figures[0] is None else 2)  # a regression has no accuracy
+
+
+def test_figures_that_were_not_measured_are_not_drawn(tmp_path, drawn):
+    history(valid_loss=None, valid_accuracy=None).plot(tmp_path / "curves.png")
+    # Without validation figures the training loss is monitored, which is best in the last epoch.
+    assert [[line.get_label() for line in axes.lines] for axes in drawn[0].axes] == [
+        ["training (during the epoch)", "best epoch (2)"],
+        ["training (after the epoch)", "best epoch (2)"],
+    ]
+    # fit(evaluate_train=False) measures the training accuracy before training alone
+    some = history()
+    for i in (1, 2):
+        figures = {"train_loss": 0.5, "valid_loss": 0.7, "valid_accuracy": 0.4}
+        some.records[i] = Epoch(i, 0.1, 0.01, figures)
+    some.plot(tmp_path / "curves.png")
+    loss, accuracy = drawn[1].axes
+    assert [line.get_label() for line in loss.lines] == [
+        "training (during the epoch)",
+        "validation",
+        "best epoch (0)",
+    ]
+    assert [line.get_label() for line in accuracy.lines] == ["validation", "best epoch (0)"]
+    assert loss.get_ylabel() == "loss (nats)"
+    with pytest.raises(ValueError, match="no epoch is recorded"):
+        minidl.History().plot(tmp_path / "nothing.png")
+    assert not (tmp_path / "nothing.png").exists()
+
+
+# ---------------------------------------------------------------- the weights of Question 1
+
+
+@pytest.fixture
+def sheet(monkeypatch):
+    """Keep what Question 1 hands to ``weight_sheet``."""
+    kept = SimpleNamespace(images=None)
+
+    def keep(path, images, labels, *, title):
+        vars(kept).update(images=images, labels=labels, title=title)
+
+    monkeypatch.setattr(online, "weight_sheet", keep)
+    return kept
+
+
+def pixel_data(classes, features, transposed=False):
+    x = np.random.default_rng(0).integers(0, 256, (40, features), dtype=np.uint8)
+    y = np.resize(np.arange(classes), 40)
+    return minidl.Dataset((x, y), name="some", classes=classes, transposed=transposed)
+
+
+@pytest.mark.parametrize("course_file", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_stand_upright(sheet, tmp_path, monkeypatch, course_file, transposed):
+    """EMNIST and the course's file store images column by column."""
+    monkeypatch.setattr(online, "is_course_file", lambda source: source == "course.npz")
+    model = minidl.Linear(9, 2, rng=0)
+    model.weight.value[:] = np.arange(18).reshape(2, 9).T
+    source = "course.npz" if course_file else "letters"
+    online.draw_weights(tmp_path / "w.png", model, pixel_data(2, 9, transposed), source, "a title")
+    rows = [[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[9, 10, 11], [12, 13, 14], [15, 16, 17]]]
+    columns = [[[0, 3, 6], [1, 4, 7], [2, 5, 8]], [[9, 12, 15], [10, 13, 16], [11, 14, 17]]]
+    assert sheet.images.tolist() == (columns if course_file or transposed else rows)
+    assert sheet.labels == ["0", "1"]
+    assert sheet.title == "a title: one image a class"
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_of_components_are_drawn_as_weights_of_pixels(sheet, tmp_path, transposed):
+    """The logits change with a pixel as its entry in the image says."""
+    data = pixel_data(3, 16, transposed)
+    pca = minidl.PCA(5).fit(data)
+    model = minidl.Linear(5, 3, rng=0, dtype="float64")
+    online.draw_weights(tmp_path / "w.png", model, data, "letters", "a title", pca)
+    assert sheet.images.shape == (3, 4, 4)
+    at_zero = model(pca.apply(np.zeros((1, 16))))
+    slopes = (model(pca.apply(np.eye(16))) - at_zero).T.reshape(3, 4, 4)
+    images = sheet.images.transpose(0, 2, 1) if transposed else sheet.images
+    np.testing.assert_allclose(images, slopes, atol=1e-12)
+
+
+def test_labels_of_weights(sheet, tmp_path):
+    letters = minidl.Linear(9, 26, rng=0)
+    online.draw_weights(tmp_path / "w.png", letters, pixel_data(26, 9), "letters", "t")
+    assert "".join(sheet.labels) == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    hidden = minidl.Sequential(minidl.Linear(9, 26), minidl.ReLU(), minidl.Linear(26, 26), rng=0)
+    online.draw_weights(tmp_path / "w.png", hidden, pixel_data(26, 9), "letters", "t")
+    assert sheet.labels == [str(i) for i in range(26)]
+    assert sheet.title == "t: one image a hidden unit"
+    np.testing.assert_array_equal(sheet.images[4].ravel(), hidden[0].weight.value[:, 4])
+
+
+def test_weights_of_features_that_are_no_square_image_are_not_drawn(sheet, tmp_path):
+    model = minidl.Linear(10, 2, rng=0)
+    online.draw_weights(tmp_path / "w.png", model, pixel_data(2, 10), "letters", "a title")
+    assert sheet.images is None
