@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-CHECK = Path(__file__).with_name("platform_check.py")
+CHECK = Path(__file__).parents[1] / "support/platform_check.py"
 VERSIONS = [f"3.{minor}" for minor in range(10, 16)]
 
 

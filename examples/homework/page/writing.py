@@ -91,7 +91,7 @@ def markdown(text: object) -> str:
 def _render(template: str, **values: Any) -> str:
     jinja2 = require("jinja2", "report")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("homework.page"),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=template.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
