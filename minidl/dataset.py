@@ -338,7 +338,7 @@ class Dataset:
         if classes is None:
             y = self.train.y
             labels = y.ndim == 1 and y.dtype.kind in "iu" and y.min(initial=0) >= 0
-            classes = int(y.max(initial=-1)) + 1 if labels else 0
+            classes = int(y.max()) + 1 if labels and len(y) else 0  # y may be unsigned
         classes = check_int(name, "classes", classes, low=0)
         if class_names is not None and np.shape(class_names) != (classes,):
             raise ValueError(f"{name}: expected {classes} class names, got {np.shape(class_names)}")
