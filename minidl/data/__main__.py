@@ -1,7 +1,8 @@
 """``python -m minidl.data show PATH``: describe a data set and draw examples of each class.
 
 The files are compared with the published ones of MNIST, Fashion-MNIST and EMNIST Letters by their
-checksums."""
+checksums.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ import string
 from pathlib import Path
 
 import numpy as np
-from homework.checksums import checksums
 
 from minidl.checks import Array
+from minidl.data.checksums import checksums
 from minidl.data.readers import GENERATED, load_dataset
 from minidl.dataset import Dataset, Split
 from minidl.files import as_path

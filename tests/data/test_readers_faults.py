@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from homework.checksums import checksums
 
 from minidl.data import letters
 from minidl.data import letters as cache
+from minidl.data.checksums import checksums
 from minidl.data.letters import load_letters
 from minidl.data.readers import load_dataset, read_idx
 from minidl.files import read_npz
