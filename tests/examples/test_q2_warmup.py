@@ -140,7 +140,7 @@ def test_parity_draws_both(folder, here):
     gaps = [float(line.split()[-1]) for line in out.splitlines() if line.startswith("  ")]
     assert len(gaps) == 3
     assert max(gaps) < 1e-4
-    out = here("q2_depth.py", "--data", "emnist-letters.npz", "--layers", 1, 2, "--widths", 4, "--epochs", 1, "--jobs", 1, "--parity", "--out", "both")  # fmt: skip
+    out = here("q2_depth.py", "--data", "emnist-letters.npz", "--layers", 1, 2, "--widths", 4, "--epochs", 1, "--jobs", 1, "--dtype", "float64", "--parity", "--out", "both")  # fmt: skip
     assert "the largest differences over 2 network(s):" in out
     assert (folder / "both" / "parity.png").exists()
 
@@ -148,7 +148,7 @@ def test_parity_draws_both(folder, here):
 def test_backends_agree_in_a_grid(folder, here):
     results = {}
     for backend in ("numpy", "torch"):
-        here("q2_width.py", "--data", "emnist-letters.npz", "--full", *SMALL, "--seed-like", "torch:7", "--backend", backend, "--out", backend)  # fmt: skip
+        here("q2_width.py", "--data", "emnist-letters.npz", "--full", *SMALL, "--seed-like", "torch:-7", "--backend", backend, "--out", backend)  # fmt: skip
         lines = (folder / backend / "results.jsonl").read_text().splitlines()
         results[backend] = {
             (r := json.loads(x))["id"]: r["values"]["history"]["records"] for x in lines
@@ -166,6 +166,8 @@ def test_backends_agree_in_a_grid(folder, here):
     ("args", "message"),
     [
         (["--seed-like", "numpy:3"], "expected torch:SEED, as torch:42, got 'numpy:3'"),
+        (["--seed-like", "torch:--3"], "expected torch:SEED, as torch:42, got 'torch:--3'"),
+        (["--seed-like", "torch:-9223372036854775809"], "a whole number >= -9223372036854775808"),
         (["--seed-like", "torch:x"], "expected torch:SEED, as torch:42, got 'torch:x'"),
         (["--seed-like", "torch:18446744073709551616"], "expected seed to be below 2**64"),
         (["--seed", "1", "--seed-like", "torch:1"], "not allowed with argument"),
