@@ -26,7 +26,7 @@ class Epoch:
     """The figures of one epoch. Epoch 0 is the state before training.
 
     Each figure is an attribute too: ``record.valid_accuracy`` is
-    ``record.figures["valid_accuracy"]``. ``train_loss`` is the mean over the batches during the
+    ``record.figures["valid_accuracy"]``. ``train_loss`` is the mean over the examples during the
     epoch, with dropout active and changing parameters (evaluated in epoch 0); all other figures
     are evaluated after the epoch, in evaluation mode. Figures that were not measured are missing.
     """

@@ -190,6 +190,154 @@ def test_a_batch_that_is_not_finite_is_named(data):
         fit(model, spoiled, CrossEntropy(), optimizer, epochs=1, rng=1)
 
 
+class Poison(minidl.Layer):
+    """The identity, whose backward pass gives ``value`` in one call of training."""
+
+    buffers = ("seen",)
+
+    def __init__(self, when, value=math.nan, into="gradient"):
+        self.calls, self.when, self.value, self.into = 0, when, value, into
+        self.seen, self.lowest = np.full(2, math.inf), None
+
+    def forward(self, x, *, train=False):
+        self.calls += train
+        now = train and self.calls == self.when
+        if now and self.into == "buffer":
+            self.seen = np.full(2, self.value)
+        return x, lambda dy: dy * (self.value if now and self.into == "gradient" else 1)
+
+
+class Seen(Callback):
+    def __init__(self):
+        self.epochs = []
+
+    def on_epoch(self, run):
+        self.epochs.append(run.model.theta.copy())
+
+
+STEPS = {
+    "SGD": lambda m: minidl.SGD(m, 0.1),
+    "momentum": lambda m: minidl.SGD(m, 0.1, momentum=0.9),
+    "Adam": minidl.Adam,
+    "AdamW": minidl.AdamW,
+    "clipped": lambda m: minidl.SGD(m, 0.1, clip_norm=1.0),
+}
+
+
+@pytest.mark.parametrize("restore_best", [False, True])
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("step", STEPS)
+def test_no_epoch_ends_with_parameters_that_are_not_finite(data, tmp_path, step, value, restore_best):  # fmt: skip
+    """The gradient of the last step of epoch 3 is not finite; its loss is."""
+    model = Sequential(Linear(6, 5), Poison(3 * 5, value), Linear(5, 3), rng=0)
+    optimizer, history, seen = STEPS[step](model), History(), Seen()
+    with pytest.raises(FloatingPointError) as error:
+        fit(
+            model, data, CrossEntropy(), optimizer, epochs=5, batch_size=32, rng=1,
+            history=history, callbacks=[seen], checkpoint=tmp_path / "run.npz",
+            restore_best=restore_best,
+        )  # fmt: skip
+    if step != "clipped":
+        assert isinstance(error.value, minidl.NonFiniteLossError)
+        assert "epoch 3: every loss is finite, but 0.weight is not" in str(error.value)
+    assert len(history) == 3
+    assert len(seen.epochs) == 2
+    wanted = history.best_snapshot.theta if restore_best else seen.epochs[-1]
+    np.testing.assert_array_equal(model.theta, wanted)
+    np.testing.assert_array_equal(
+        minidl.load(tmp_path / "run.npz", layers=[Poison]).theta, seen.epochs[-1]
+    )
+    assert optimizer.steps == 10
+    assert all(np.isfinite(v).all() for v in optimizer.state_dict().values())
+
+
+def test_a_buffer_that_becomes_not_finite(data):
+    """One that starts with infinity, such as a mask or an extreme so far, may keep it."""
+    for value in (math.inf, 1.0, math.nan):
+        model = Sequential(Linear(6, 3), Poison(1, value, "buffer"), rng=0)
+        fit(model, data, CrossEntropy(), minidl.SGD(model, 0.1), epochs=1, rng=0)
+    model = Sequential(Linear(6, 3), Poison(1, math.nan, "buffer"), rng=0)
+    model[1].seen = np.zeros(2, np.float32)
+    with pytest.raises(minidl.NonFiniteLossError, match=r"epoch 1: .* but 1\.seen is not"):
+        fit(model, data, CrossEntropy(), minidl.SGD(model, 0.1), epochs=1, rng=0)
+    np.testing.assert_array_equal(model[1].seen, [0, 0])
+
+
+@pytest.mark.parametrize("block", [1, 64])
+def test_no_online_epoch_ends_with_parameters_that_are_not_finite(data, block):
+    def make(when):
+        return Sequential(Linear(6, 5), Poison(when), Linear(5, 3), rng=0)
+
+    model, history = make(2 * 130), History()
+    with pytest.raises(minidl.NonFiniteLossError, match=r"epoch 2: .* but 0\.weight is not"):
+        minidl.fit_online(model, data, CrossEntropy(), lr=0.01, epochs=3, block_size=block, rng=0, history=history)  # fmt: skip
+    runs = [minidl.OnlineRun(make(when), 0.01) for when in (0, 2 * 130)]
+    minidl.fit_side_by_side(runs, data, CrossEntropy(), epochs=3, block_size=block, rng=0)
+    good = make(0)
+    minidl.fit_online(good, data, CrossEntropy(), lr=0.01, epochs=1, block_size=block, rng=0)
+    np.testing.assert_allclose(model.theta, good.theta, rtol=1e-5)
+    np.testing.assert_allclose(runs[1].model.theta, good.theta, rtol=1e-5)
+    assert [len(history), *(len(run.history) for run in runs)] == [2, 4, 2]
+    assert runs[0].error is None
+    assert "0.weight" in runs[1].error
+
+
+# A layer that gives probabilities, before a loss that expects logits.
+
+
+class LogSoftmax(minidl.Softmax):
+    def forward(self, x, *, train=False):
+        y, backward = super().forward(x, train=train)
+        return np.log(y), lambda dy: backward(dy / y)
+
+
+def ends(last):
+    """Models that end with a layer, at any depth."""
+    yield Sequential(Linear(6, 3), last(), rng=0)
+    yield Sequential(Linear(6, 3), Sequential(minidl.ReLU(), Sequential(last())), Sequential(), rng=0)  # fmt: skip
+
+
+GIVES = [minidl.Softmax, minidl.Sparsemax, minidl.Entmax15, lambda: minidl.Relumax(2.0), lambda: minidl.Simplex(minidl.softmax), minidl.Sigmoid]  # fmt: skip
+LABELS = np.arange(12) % 3
+EXPECTS = [
+    (CrossEntropy(), LABELS),
+    (minidl.FenchelYoung(minidl.sparsemax), LABELS),
+    (minidl.SmoothedNLL(minidl.relumax(5.0)), LABELS),
+    (minidl.Perceptron(), LABELS),
+    (minidl.BinaryCrossEntropy(), np.eye(3, dtype=int)[LABELS]),
+]
+
+
+@pytest.mark.parametrize("last", GIVES)
+@pytest.mark.parametrize(("loss", "y"), EXPECTS, ids=lambda v: repr(v)[:12])
+def test_probabilities_before_a_loss_of_logits_are_named_once(last, loss, y):
+    data = Dataset((np.random.default_rng(0).normal(size=(12, 6)), y))
+    for model in ends(last):
+        with pytest.warns(UserWarning, match=r"the model ends with .*max|Sigmoid.* expects logits") as seen:  # fmt: skip
+            fit(model, data, loss, minidl.SGD(model, 0.1), epochs=2, rng=0)
+        assert [w.filename for w in seen] == [__file__]
+        with pytest.warns(UserWarning, match="fit_online: the model ends") as seen:
+            minidl.fit_online(model, data, loss, lr=0.1, epochs=2, rng=0)
+        assert [w.filename for w in seen] == [__file__]
+
+
+def test_probabilities_where_they_are_right(data):
+    """pytest makes a warning an error."""
+    x, y = data.train.x, data.train.y
+    for loss, targets in ((minidl.SquaredError(), np.eye(3)[y]), (minidl.AbsoluteError(), np.eye(3)[y])):  # fmt: skip
+        for model in ends(minidl.Sigmoid):
+            fit(model, Dataset((x, targets)), loss, minidl.SGD(model, 0.1), epochs=1, rng=0)
+    for layers in (
+        [Linear(6, 3), minidl.Residual(minidl.Softmax())],
+        [Linear(6, 3), minidl.Softmax(), Linear(3, 3)],
+        [Linear(6, 3), LogSoftmax()],
+    ):
+        model = Sequential(*layers, rng=0)
+        fit(model, data, CrossEntropy(), minidl.SGD(model, 0.1), epochs=1, rng=0)
+    z = minidl.outputs(model, x)
+    np.testing.assert_allclose(minidl.probabilities(model, x), np.exp(z), rtol=1e-5)
+
+
 def test_early_stopping(data):
     model, optimizer = make(lr=0)  # never improves after epoch 1, the first that counts
     stopping = minidl.EarlyStopping(patience=3)

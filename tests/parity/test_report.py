@@ -378,6 +378,37 @@ def test_fit_takes_every_loss_and_weights(name, dtype):
         np.testing.assert_allclose(*[h.column("train_loss") for h in histories], rtol=100 * bound)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_train_loss_with_weights_and_a_smaller_last_batch(reduction):
+    data = dataset()
+    weight = np.random.default_rng(0).choice([0, 0.5, 1, 3], len(data.train))
+    data = minidl.Dataset((data.train.x, data.train.y, weight))
+    columns, loss = [], CrossEntropy(reduction)
+    for run in (minidl.fit, fit):
+        model = network("float64")
+        optimizer = SGD(model, 1e-3)
+        columns.append(run(model, data, loss, optimizer, epochs=2, batch_size=47, rng=1).column("train_loss"))  # fmt: skip
+    np.testing.assert_allclose(*columns, rtol=1e-9)
+
+
+def test_fit_leaves_the_weights_of_the_last_epoch_that_ended():
+    """The loss of the last batch is finite, its gradient is not."""
+    model = Sequential(Linear(6, 4), rng=0)
+
+    class Poison(minidl.Callback):
+        def on_batch(self, run):
+            if len(run.history) == 2:
+                run.model.module[0].weight.data.fill_(np.nan)
+
+        def on_epoch(self, run):
+            ends.append(run.model.theta)
+
+    ends = []
+    with pytest.raises(minidl.NonFiniteLossError, match=r"epoch 2: .* but 0\.weight is not"):
+        fit(model, dataset(), CrossEntropy(), SGD(model, 0.1), epochs=3, batch_size=150, rng=1, callbacks=[Poison()])  # fmt: skip
+    np.testing.assert_array_equal(model.theta, ends[-1])
+
+
 def test_the_counterpart_cannot_be_written_to():
     model = network()
     theirs = torch_counterparts(model, CrossEntropy(), SGD(model))[0]

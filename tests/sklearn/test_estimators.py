@@ -83,6 +83,40 @@ def test_a_weight_of_two_is_an_example_twice(settings):
     np.testing.assert_allclose(one, two, rtol=0, atol=2e-5 if "dtype" in settings else 1e-9)
 
 
+@pytest.mark.parametrize("size", [1, 3, 50])
+@pytest.mark.parametrize("online", [False, True])
+def test_class_weights_have_their_full_effect_in_small_batches(size, online):
+    """The weighted loss of constant rows has its minimum at equal probabilities."""
+    rows, y = np.ones((300, 1)), (np.arange(300) % 10 == 0).astype(int)
+    common = {"class_weight": "balanced", "random_state": 0, "tol": 0, "n_iter_no_change": np.inf}
+    if online:
+        model = OnlineClassifier(**common, max_iter=30, learning_rate_init=0.003, block_size=size)
+    else:
+        model = MLPClassifier((), **common, solver="sgd", momentum=0, alpha=0, max_iter=30 * size,
+                              learning_rate_init=0.003, batch_size=size)  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        assert model.fit(rows, y).predict_proba(rows[:1])[0, 1] == pytest.approx(0.5, abs=0.03)
+
+
+def test_partial_fit_takes_weights_as_they_are():
+    """A weight of 2 is a step of twice the length, whatever the weights of the other rows."""
+    steps = []
+    for weight in (None, np.ones(20), np.full(20, 2.0)):
+        model = MLPClassifier((), solver="sgd", momentum=0, alpha=0, learning_rate_init=1e-6,
+                              batch_size=7, random_state=0)  # fmt: skip
+        model.partial_fit(X[:20], Y[:20], np.zeros(20) + 1e-300, classes=[0, 1, 2])
+        before = model.model_.theta.copy()
+        model.partial_fit(X[:20], Y[:20], weight)
+        steps.append(model.model_.theta - before)
+        assert model.loss_curve_[1] == pytest.approx(model.loss_curve_[0], rel=1e-4)
+    np.testing.assert_array_equal(steps[0], steps[1])
+    np.testing.assert_allclose(steps[2], 2 * steps[0], rtol=1e-4)
+    online = OnlineClassifier(class_weight={0: 2.0, 2: 0.0}, random_state=0)
+    online.partial_fit(X, Y, classes=[0, 1, 2])
+    assert online.loss_curve_[0] > 0
+
+
 def test_sparse_probabilities_and_their_support():
     for loss in ("sparsemax", "entmax15"):
         model = MLPClassifier(**{**SHORT, "max_iter": 80}, loss=loss).fit(X, Y)
@@ -602,6 +636,8 @@ def test_bad_calls_of_partial_fit():
         model.partial_fit(X[:, :3], Y)
     with pytest.raises(ValueError, match="'balanced' is not supported for partial_fit"):
         MLPClassifier(**SHORT, class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match="balanced"):
+        OnlineClassifier(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
 
 
 def test_a_failed_fit_leaves_the_model_that_was_there():
