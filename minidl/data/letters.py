@@ -16,7 +16,8 @@ A letter is drawn in three steps, each a few array operations for a whole block 
    sum over its positions is a matrix product too: (28, positions) @ (positions, 28).
 
 The same arguments give the same bytes on every processor, for any number of threads; see
-``minidl.data.exact``."""
+``minidl.data.exact``.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Networks from our layers to ``torch.nn`` modules and back, with their weights.
 
 ``COUNTERPARTS`` lists each layer class with the module class that computes the same. A new layer
-adds an entry to it; a user's own layer joins by ``register``."""
+adds an entry to it; a user's own layer joins by ``register``.
+"""
 
 from __future__ import annotations
 

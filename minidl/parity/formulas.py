@@ -2,7 +2,8 @@
 
 ``FORMULAS`` has an entry for each class of maps; for a map of your own, add one. Thresholds are
 found here by bisection, an algorithm independent of our sorting: it gives the support, and the
-support gives the exact threshold in closed form."""
+support gives the exact threshold in closed form.
+"""
 
 from __future__ import annotations
 
