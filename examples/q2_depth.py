@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from homework.backends import fit_with
 from homework.comparison import read_published
 from homework.depth import (
@@ -30,8 +31,10 @@ from homework.figures import COLUMNS, TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
 from homework.report import plot_by_axis, show_best, show_published, tabulate
+from infinite_width import kernels, pixels
 
 from minidl import Callback, CrossEntropy, Dataset, Dropout, Layer, Linear, Sequential
+from minidl.checks import Array
 from minidl.files import as_path
 from minidl.grid.points import Grid, Result, exit_status
 from minidl.view.cli import run_main
@@ -150,6 +153,32 @@ def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> None
                 draw_signals(out / f"{name}.png", runs, title)
 
 
+def flatness(x: Array, layers: int, sw2: float, sb2: float | Sequence[float]) -> float:
+    """Return the mean of 1 - cos t over pairs of rows, t the angle in the last hidden layer."""
+    k = kernels(x, x, layers, sw2, sb2)[0]
+    length = np.sqrt(np.maximum(k.diagonal(), 1e-300))  # 0 for a blank row without biases
+    return float(np.mean((1 - k / np.outer(length, length))[np.triu_indices(len(x), 1)]))
+
+
+def draw_flatness(dataset: Dataset, layers: Sequence[int], width: int, out: Path) -> None:
+    """Print and draw how much of the difference of two examples the initial values keep."""
+    x = pixels(dataset.sample(train=500).train)
+    first, rest = 1 / (3 * dataset.features), 1 / (3 * width)
+    starts: dict[str, list[float]] = {
+        "PyTorch's initial values": [
+            flatness(x, n, 1 / 3, [first] + [rest] * (n - 1)) for n in layers
+        ],
+        "He's": [flatness(x, n, 2, 0) for n in layers],
+    }
+    ylabel = "mean of 1 - cos t of two examples, in the kernel of infinite width"
+    for name, values in starts.items():
+        print(f"{ylabel}, {name}: " + ", ".join(f"{value:.2g}" for value in values))
+    curves = {name: (layers, values) for name, values in starts.items()}
+    title = f"{dataset.title}\nhow much of a difference the last layer sees"
+    panel = Panel(curves, "depth (hidden layers)", "mean of 1 - cos t", title, layers, ylog=True)
+    line_plot(out / "flatness", panel)
+
+
 def main() -> int:
     parser = make_parser(__doc__.splitlines()[0], out=str(OUT))
     add_axis(parser, "--layers", [1, 3, 5, 7, 9])
@@ -201,6 +230,8 @@ def main() -> int:
         }
         xlabel = "depth (hidden layers)"
         plot_by_axis(dataset, results, curves, axis="layers", xlabel=xlabel, out=args.out)
+        if args.activation == "relu":
+            draw_flatness(dataset, args.layers, args.widths[0], args.out)
     if args.why:
         draw_reasons(dataset, results, args.out)
     print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")

@@ -4,7 +4,9 @@ Five widths, four learning rates, with and without dropout and L2. Each network 
 activation, Dropout, Linear, trained by mini-batches on cross-entropy.
 """
 
+import json
 import os
+from pathlib import Path
 
 from homework.backends import fit_with
 from homework.comparison import read_published
@@ -13,7 +15,7 @@ from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
 from homework.report import plot_by_axis, show_best, show_published, tabulate
 
-from minidl import CrossEntropy, Dropout, Linear, Sequential
+from minidl import CrossEntropy, Dataset, Dropout, Linear, Sequential
 from minidl.files import as_path
 from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
@@ -52,6 +54,23 @@ def train(
     return model, history, both_epochs(history, test.values)
 
 
+def infinite_width(dataset: Dataset, file: Path) -> dict[str, float]:
+    """Return the accuracies that infinite_width.py found on the same examples, if it has run."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["examples"] != dataset.checksum():
+            print(f"{file} is about other examples, and not in the picture")
+            return {}
+        (ntk,) = (r for r in record["results"] if (r["layers"], r["kernel"]) == (1, "NTK"))
+        scores = {"training": float(ntk["train"]), "test": float(ntk["test"])}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        print(f"{file} does not have the results of infinite_width.py ({error!r})")
+        return {}
+    return {f"infinite width, squared error: {part} accuracy": v for part, v in scores.items()}
+
+
 def main() -> int:
     parser = make_parser(__doc__.splitlines()[0], out="runs/q2_width")
     add_axis(parser, "--widths", [16, 32, 64, 128, 256])
@@ -60,6 +79,9 @@ def main() -> int:
     add_axis(parser, "--l2s", [0.0, 1e-4], low=0)
     parser.add_argument("--wide", action="store_true", help="also 512 and 1024 hidden units")
     parser.add_argument("--compare", type=as_path, metavar="CSV", help="published accuracies")
+    infinite = Path("runs/infinite_width/infinite.json")
+    text = f"results of infinite_width.py to draw (default {infinite}, if it exists)"
+    parser.add_argument("--infinite", type=as_path, metavar="JSON", default=infinite, help=text)
     args = parser.parse_args()
     published = None
     if args.compare:
@@ -85,8 +107,15 @@ def main() -> int:
         "final training accuracy": "final_train_accuracy",
         "best validation accuracy": "best_valid_accuracy",
     }
-    xlabel = "width (hidden units)"
-    plot_by_axis(dataset, results, curves, axis="width", xlabel=xlabel, out=args.out)
+    plot_by_axis(
+        dataset,
+        results,
+        curves,
+        axis="width",
+        xlabel="width (hidden units)",
+        out=args.out,
+        levels=infinite_width(dataset, args.infinite),
+    )
     print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
     return exit_status(results)
 

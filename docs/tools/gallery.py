@@ -112,10 +112,22 @@ ENTRIES = {
             ("accuracy-by-width.png", "best-curves.png"),
         ),
         Entry(
+            "infinite_width",
+            "infinite_width.py --layers 1 3 5 7 9",
+            "2.2c, 2.3: infinite width, exactly, at several depths",
+            ("accuracy-by-layers.png",),
+        ),
+        Entry(
+            "infinite_convergence",
+            "infinite_convergence.py",
+            "2.2c: wide networks become their kernels",
+            ("convergence.png", "training.png"),
+        ),
+        Entry(
             "q2_depth",
             "q2_depth.py",
             "2.3: accuracy against depth",
-            ("accuracy-by-layers.png",),
+            ("accuracy-by-layers.png", "flatness.png"),
         ),
         Entry(
             "q2_depth-why",

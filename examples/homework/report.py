@@ -140,16 +140,20 @@ def plot_by_axis(
     axis: str,
     xlabel: str,
     out: Path,
+    levels: Mapping[str, float] | None = None,
 ) -> None:
     """Draw figures of the best run of each value of an axis.
 
-    ``curves`` gives for each label the figure that it shows.
+    ``curves`` gives for each label the figure that it shows, ``levels`` the height of a line.
     """
     best = best_of_each(axis, results)
     if not best:
         return
     ticks = [r.point[axis] for r in best]
     lines = {label: (ticks, [r.values[key] for r in best]) for label, key in curves.items()}
+    levels = levels or {}
+    lines |= {label: (ticks, [level] * len(ticks)) for label, level in levels.items()}
     title = f"{dataset.title}\nbest of each"
-    panel = Panel(lines, xlabel, "accuracy (share of examples)", title, ticks)
+    label = "accuracy (share of examples)"
+    panel = Panel(lines, xlabel, label, title, ticks, dashed=list(levels))
     line_plot(out / f"accuracy-by-{axis}", panel)

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-DERIVATIONS = ("derivations", "simplex", "quadratic", "convexity", "online")
+DERIVATIONS = ("derivations", "simplex", "quadratic", "convexity", "online", "infinite_width")
 FENCES = {"python", "sh", "text", "{toctree}", "{include}"}
 """The kinds of blocks; Python is executed, and no other kind holds Python."""
 
