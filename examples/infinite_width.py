@@ -81,8 +81,7 @@ def solve(kernel: Kernel, x: Array, y: Array) -> Solution:
     for b in blocks:
         matrix[b, b.start :] = kernel(x[b], x[b.start :])
     diagonal = [matrix[b, b].copy() for b in blocks]
-    scale = float(np.mean(matrix.diagonal()))
-    for jitter in (scale * share for share in JITTERS):
+    for jitter in np.mean(matrix.diagonal()) * np.array(JITTERS):
         for b, block in zip(blocks, diagonal, strict=True):
             matrix[b, b] = block + jitter * np.eye(len(block))
             matrix[b.stop :, b] = matrix[b, b.stop :].T
@@ -94,7 +93,7 @@ def solve(kernel: Kernel, x: Array, y: Array) -> Solution:
         for b, block in zip(blocks, diagonal, strict=True):
             fitted[b] += block @ alpha[b] + matrix[b, b.stop :] @ alpha[b.stop :]
             fitted[b.stop :] += matrix[b, b.stop :].T @ alpha[b]
-        return Solution(alpha, fitted, y - alpha / precision[:, None], jitter)
+        return Solution(alpha, fitted, y - alpha / precision[:, None], float(jitter))
     raise ValueError(f"the kernel is not positive definite, even with {jitter:.1e} on its diagonal")
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from minidl import Dataset
 from minidl.testing import check_layer
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CASES = {"layers": st.integers(1, 5), "sw2": st.floats(0.2, 3), "sb2": st.sampled_from([0.0, 0.3]), "seed": st.integers(0, 99)}  # fmt: skip
 
 
