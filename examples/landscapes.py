@@ -16,6 +16,7 @@ import numpy as np
 from homework.flags import add_number, base_parser
 from homework.grids import add_grid_flags, run_points, shared
 from homework.landscapes import draw_examples, draw_networks, draw_online, draw_rates, tabulate
+from homework.scenes import load_scenes
 
 from minidl import (
     SGD,
@@ -35,7 +36,6 @@ from minidl import (
     fit,
     fit_online,
     load_dataset,
-    load_scenes,
 )
 from minidl.callbacks import Run
 from minidl.grid.points import Grid, Point, Result, exit_status, keeping

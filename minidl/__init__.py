@@ -32,7 +32,7 @@ from minidl.activations import (
     Tanh,
 )
 from minidl.callbacks import Callback, EarlyStopping, Progress, ReduceOnPlateau, WriteHistory
-from minidl.data.letters import load_letters, load_scenes
+from minidl.data.letters import load_letters
 from minidl.data.readers import load_dataset
 from minidl.dataset import Dataset, Split
 from minidl.evaluation import evaluate, outputs, probabilities
@@ -183,7 +183,6 @@ __all__ = [
     "load",
     "load_dataset",
     "load_letters",
-    "load_scenes",
     "metrics",
     "onnx",
     "outputs",

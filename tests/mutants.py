@@ -60,7 +60,7 @@ Survey_ = dict[str, dict[str, Any]]
 FORMULAS = {
     "backward", "fenchel_young", "forward", "hessian", "jvp_rows", "omega", "project_rows",
     "project_with_threshold", "second_derivative", "hessian_vector_product", "vjp_rows", "_centred", "_shortfall",
-    "_threshold_of_sorted", "per_example", "online/kernels.py", "data/scenes.py", "__repr__",
+    "_threshold_of_sorted", "per_example", "online/kernels.py", "homework/scenes.py", "__repr__",
 }  # fmt: skip
 """Functions by name, with their module where other functions have the same name; modules."""
 

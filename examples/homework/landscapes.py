@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from homework.scenes import CLASSES
 from minidl.data.__main__ import as_images
-from minidl.data.scenes import CLASSES
 from minidl.dataset import Dataset
 from minidl.grid.points import Result
 from minidl.history import History

@@ -1,8 +1,4 @@
-"""``python -m minidl.data show PATH``: describe a data set and draw examples of each class.
-
-The files are compared with the published ones of MNIST, Fashion-MNIST and EMNIST Letters by their
-checksums.
-"""
+"""``python -m minidl.data show PATH``: describe a data set and draw examples of each class."""
 
 from __future__ import annotations
 
@@ -14,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from minidl.checks import Array
-from minidl.data.checksums import checksums
-from minidl.data.readers import GENERATED, load_dataset
+from minidl.data.readers import load_dataset
 from minidl.dataset import Dataset, Split
 from minidl.files import as_path
 from minidl.view.cli import Parser, run_main
@@ -53,9 +48,7 @@ def main() -> None:
     parser = Parser(prog="python -m minidl.data", description="Look at data sets.")
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="describe a data set and draw a contact sheet")
-    show.add_argument(
-        "path", help='an .npz of the course or Keras, IDX files, "letters" or "scenes"'
-    )
+    show.add_argument("path", help='an .npz of the course or Keras, IDX files, or "letters"')
     show.add_argument("--out", type=as_path, help="the file of the picture (default: NAME.png)")
     show.add_argument("--split", choices=("train", "valid", "test"), default="train")
     show.add_argument(
@@ -71,8 +64,6 @@ def main() -> None:
         parser.error(f"--columns: expected at least 1, got {args.columns}")
     dataset = load_dataset(args.path, progress=True)
     print(describe(dataset))
-    if args.path not in GENERATED:
-        print("\n".join(checksums(as_path(args.path))))
     if args.split not in dataset.splits:
         parser.error(f"--split: {dataset.name} has no {args.split} part")
     transpose = dataset.transposed if args.transpose is None else args.transpose

@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minidl.checks import Array, check_int, quietly, require
-from minidl.data import exact, scenes
+from minidl.data import exact
 from minidl.dataset import Dataset, Split
 from minidl.files import as_path, remove_leftovers, write_rows
 
@@ -333,28 +333,17 @@ def load_letters(
     progress : bool
         Show a progress bar while letters are drawn (needs tqdm).
     """
-    return _load(
-        sys.modules[__name__], {"train": train, "valid": valid, "test": test}, seed, progress
-    )
+    sizes = {"train": train, "valid": valid, "test": test}
+    return load_generated(sys.modules[__name__], sizes, seed, progress)
 
 
-def load_scenes(
-    train: int = 12_630,
-    valid: int = 1_404,
-    test: int = 3_000,
-    *,
-    seed: int = 0,
-    progress: bool = False,
+def load_generated(
+    generator: ModuleType, sizes: dict[str, int], seed: int, progress: bool
 ) -> Dataset:
-    """Load the generated colour scenes, drawing them on first use.
+    """Load examples that a module generates, as this one: cached, like those of ``load_letters``.
 
-    Six classes of 48x48 pixels. The parameters and the cache are those of ``load_letters``.
+    The module has ``blocks``, ``VERSION``, ``FEATURES``, ``N_CLASSES`` and ``NOTE``.
     """
-    return _load(scenes, {"train": train, "valid": valid, "test": test}, seed, progress)
-
-
-def _load(generator: ModuleType, sizes: dict[str, int], seed: int, progress: bool) -> Dataset:
-    """Load examples that a module of this package generates."""
     name = generator.__name__.rpartition(".")[2]
     for key, n in sizes.items():
         check_int(name, key, n)

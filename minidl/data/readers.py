@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from minidl.checks import Array, did_you_mean
-from minidl.data.letters import load_letters, load_scenes
+from minidl.data.letters import load_letters
 from minidl.dataset import Dataset
 from minidl.files import MAX_EXPANSION, Readable, as_path, fill, read_npz
 
-GENERATED = {"letters": load_letters, "scenes": load_scenes}
+GENERATED = {"letters": load_letters}
 
 # The keys of the course's files, by year, and of Keras: x and y of train, valid and test.
 _SCHEMES: dict[str, tuple[str, ...]] = {
@@ -49,12 +49,12 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     """Load a data set from a file or folder, whose format is recognised.
 
     A damaged file costs no more memory than its data would. IDX files have no checksum: a changed
-    pixel is not noticed; ``python -m minidl.data show`` compares with the published files.
+    pixel is not noticed.
 
     Parameters
     ----------
     source : path or name
-        The name ``"letters"`` or ``"scenes"`` (generated, no file needed); an ``.npz`` with the
+        The name ``"letters"`` (generated, no file needed); an ``.npz`` with the
         keys of the course in 2025-26, 2024-25 or 2021-22, or of Keras (``x_train``, ``y_train``,
         ``x_test``, ``y_test``); or a folder of IDX files, plain or gzip, named as those of EMNIST
         (``emnist-letters-train-images-idx3-ubyte.gz``, or another of its six splits) or of MNIST

@@ -152,10 +152,9 @@ def test_importing_computes_nothing(tmp_path):
 import numpy as np
 np.seterr(all="raise")
 import minidl
-from minidl.data import letters, scenes
+from minidl.data import letters
 from minidl import catalogue, grid, online, schedules, testing, torch_random
 assert len(minidl.load_letters(20, 5, 5).train) == 20
-assert len(minidl.load_scenes(12, 6, 6).train) == 12
 """
     root = str(Path(__file__).parents[2])
     environment = {"PYTHONPATH": root, "MINIDL_CACHE": str(tmp_path), "PATH": ""}

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from homework import scenes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.data import letters, readers
 from minidl.data import letters as cache
 from minidl.data.__main__ import as_images, class_name, describe, main, sheet_rows
-from minidl.data.letters import load_letters, load_scenes
+from minidl.data.letters import load_letters
 from minidl.data.readers import load_dataset, read_idx
 from minidl.dataset import Dataset
 
@@ -899,9 +900,10 @@ def test_another_seed_draws_other_letters(tmp_path, monkeypatch):
 def test_the_default_sizes_are_those_of_the_course(monkeypatch):
     """EMNIST Letters has 4,000, 800 and 800 letters of each class; docs/homework.md."""
     asked = []
-    monkeypatch.setattr(cache, "_load", lambda *args: asked.append(args))
+    for module in (cache, scenes):
+        monkeypatch.setattr(module, "load_generated", lambda *args: asked.append(args))
     load_letters()
-    load_scenes()
+    scenes.load_scenes()
     assert [tuple(sizes.values()) for _, sizes, _, _ in asked] == [
         (26 * 4000, 26 * 800, 26 * 800),
         (12_630, 1_404, 3_000),

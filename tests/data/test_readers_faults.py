@@ -13,7 +13,6 @@ import pytest
 
 from minidl.data import letters
 from minidl.data import letters as cache
-from minidl.data.checksums import checksums
 from minidl.data.letters import load_letters
 from minidl.data.readers import load_dataset, read_idx
 from minidl.files import read_npz
@@ -347,28 +346,3 @@ run_main(lambda: print(load_letters(1000, 10, 10)))
     assert "File too large" in done.stderr
     assert done.stderr.count("MINIDL_CACHE") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-# ---------------------------------------------------------------- checksums
-
-
-def test_published_files_are_recognised(shared):
-    for name, title in (("mnist", "MNIST"), ("fashion-mnist", "Fashion-MNIST")):
-        lines = list(checksums(shared / "data" / name))
-        assert [line.partition("as published: ")[2] for line in lines] == [
-            f"{title}, {part}" for part in ("test images", "test labels", "training images", "training labels")
-        ]  # fmt: skip
-
-
-def test_a_changed_pixel_is_seen_by_the_checksum_alone(tmp_path):
-    folder = idx_folder(tmp_path / "idx", gzip.compress(idx((200, 2, 2)) + bytes(800)))
-    before = list(checksums(folder))
-    assert len(before) == 4
-    assert all("not a file of MNIST, Fashion-MNIST or EMNIST Letters" in line for line in before)
-    changed = gzip.compress(idx((200, 2, 2)) + bytes(799) + b"\1")
-    (folder / "train-images-idx3-ubyte.gz").write_bytes(changed)
-    load_dataset(folder)
-    after = list(checksums(folder))
-    assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False, True]
-    (line,) = checksums(write(tmp_path / "set.npz"))
-    assert line.startswith("set.npz: sha256 ")

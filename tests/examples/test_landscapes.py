@@ -12,9 +12,9 @@ from pathlib import Path
 import landscapes
 import numpy as np
 import pytest
+from homework import scenes
 
 import minidl
-from minidl.data import scenes
 from minidl.grid.points import Result
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/landscapes.py"
@@ -150,7 +150,7 @@ def test_ctrl_c_keeps_what_is_finished(file, tmp_path):
         (["q3"], "expected q1, q2.1, q2.2, got 'q3'"),
         (["--epochs", "0"], "expected epochs to be a whole number >= 1"),
         (["--data", "nothing.npz"], "nothing.npz: no such file or folder"),
-        (["--data", "scene"], "did you mean 'scenes'?"),
+        (["--data", "scene"], "scene: no such file or folder"),
         (["--data", "text.npz"], "text.npz: cannot be read as an .npz file"),
         (["--data", "half.npz"], "half.npz: missing val_images, val_labels (the keys of 2024-25)"),
     ],
@@ -220,16 +220,16 @@ def test_colours_and_layout_tell_the_classes_apart_but_not_all():
 
 def test_scenes_are_cached_and_say_that_they_are_generated(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
-    data = minidl.load_scenes(30, 20, 10)
+    data = scenes.load_scenes(30, 20, 10)
     assert data.title == "scenes (generated, not photographs)"
     assert (data.features, data.classes, len(data.test)) == (6912, 6, 10)
     files = sorted(p.name for p in tmp_path.iterdir())
     assert len(files) == 6
-    np.testing.assert_array_equal(minidl.load_scenes(20, 20, 10).train.x, data.train.x[:20])
+    np.testing.assert_array_equal(scenes.load_scenes(20, 20, 10).train.x, data.train.x[:20])
     assert sorted(p.name for p in tmp_path.iterdir()) == files  # drawn once
     assert isinstance(data.train.x, np.memmap)
     with pytest.raises(ValueError, match=r"scenes: expected test to be a whole number >= 1, got 0"):
-        minidl.load_scenes(5, 5, 0)
+        scenes.load_scenes(5, 5, 0)
 
 
 def test_generated_scenes_are_named_wherever_a_figure_is_printed(tmp_path, monkeypatch):

@@ -1,15 +1,24 @@
-"""Checksums of published data files: IDX and ``.npz`` files do not notice a changed pixel."""
+"""Checksums of published data files: IDX and ``.npz`` files do not notice a changed pixel.
+
+``python examples/homework/checksums.py PATH...`` prints those of files and of folders of IDX files.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from minidl.data.readers import read_idx
+from minidl.files import as_path
+from minidl.view.cli import run_main
+
+COURSE_FILE = "4f3b704981b3eb4ec7042fdf18400eeed27af74d"
+"""The git blob SHA-1 of the course's ``emnist-letters.npz``, which was not available to us."""
 
 # SHA-256 of the content, not compressed.
 _SHA256 = {
@@ -34,7 +43,7 @@ _GIT = {
         "training labels": "dfaf78616a39a4974cd97aa394dcc593453b54cf",
         "test images": "993b7cb0a248976f80daf3ada442d95a6cbd51f1",
         "test labels": "170768b56b24d25258a262acda7fc996123b9f39",
-        "the course's file": "4f3b704981b3eb4ec7042fdf18400eeed27af74d",
+        "the course's file": COURSE_FILE,
     },
 }
 KNOWN = {
@@ -72,3 +81,12 @@ def _compared(parts: list[bytes]) -> str:
     unknown = "not a file of MNIST, Fashion-MNIST or EMNIST Letters"
     known = f"as published: {name}" if name else unknown
     return f"sha256 {sha256.hexdigest()}, {known}"
+
+
+def main() -> None:
+    for path in sys.argv[1:]:
+        print(*checksums(as_path(path)), sep="\n")
+
+
+if __name__ == "__main__":
+    run_main(main)

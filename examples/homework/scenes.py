@@ -19,6 +19,7 @@ The same arguments give the same bytes on every processor; see ``minidl.data.exa
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from functools import cache
 
@@ -26,6 +27,8 @@ import numpy as np
 
 from minidl.checks import Array, check_int, quietly
 from minidl.data import exact
+from minidl.data.letters import load_generated
+from minidl.dataset import Dataset
 
 CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 N_CLASSES = len(CLASSES)
@@ -63,6 +66,23 @@ _SKIES = np.array(
 )
 
 _Y, _X = np.meshgrid(*[(np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE] * 2, indexing="ij")
+
+
+def load_scenes(
+    train: int = 12_630,
+    valid: int = 1_404,
+    test: int = 3_000,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> Dataset:
+    """Load the generated scenes, drawing them on first use.
+
+    The default sizes are those of the course's landscapes. The parameters and the cache are those
+    of ``minidl.load_letters``.
+    """
+    sizes = {"train": train, "valid": valid, "test": test}
+    return load_generated(sys.modules[__name__], sizes, seed, progress)
 
 
 def blocks(n: int, *, seed: int = 0, split: int = 0) -> Iterator[tuple[Array, Array]]:
