@@ -230,45 +230,42 @@ def as_split(owner: str, part: Part, scale: float | None = None) -> Split:
     if len(x) == 0:
         raise ValueError(f"{owner}: expected at least one example, got x {x.shape}")
     weights = as_weights(owner, weight[0], len(x)) if weight and weight[0] is not None else None
-    return Split(x, y, pixel_scale(owner, x, scale), weight=weights)
+    if scale is not None and check_float(owner, "scale", scale) != 1 and x.dtype != np.uint8:
+        raise ValueError(
+            f"{owner}: scale is the factor of uint8 rows, got {x.dtype} rows and scale={scale:g}; "
+            "scale them before, as x * scale"
+        )
+    return Split(x, y, _scale(x, scale), weight=weights)
 
 
-TrainedOn = tuple[bool, float]
-"""Whether a model was trained on uint8 pixels, and the factor of its rows."""
-
-
-def as_rows(owner: str, x: object, trained_on: TrainedOn | None = None) -> Split:
+def as_rows(owner: str, x: object, input_scale: float | None = None) -> Split:
     """Return rows without targets, (n, features), scaled as the rows of the training were.
 
-    Without ``trained_on`` uint8 is multiplied by 1/256, as in a data set. Floats for a model that
-    was trained on pixels are taken as scaled already.
+    uint8 is multiplied by ``input_scale``, by default 1/256 as in a data set. Floats are taken as
+    scaled already.
 
     Raises
     ------
     ValueError
-        If ``x`` has NaN or infinity; if the model was trained on pixels and ``x`` has floats that
-        are larger than these.
+        If ``x`` has NaN or infinity; if the model was trained on scaled pixels and ``x`` has
+        floats that are larger than these.
     """
     if isinstance(x, Split):
         return x
     rows = as_features(owner, x)
     check_finite(owner, "features", "x", rows)
-    pixels, scale = trained_on or (True, pixel_scale(owner, rows, None))
-    if pixels and rows.dtype != np.uint8:
-        if trained_on and rows.size and rows.max() > 256 * scale:
-            raise ValueError(
-                f"{owner}: the model was trained on uint8 pixels times {scale:g}; expected uint8 "
-                f"rows or rows in 0..{255 * scale:g}, got {rows.dtype} up to {rows.max():g}"
-            )
-        scale = 1.0
-    return Split(rows, np.empty((len(rows), 0)), scale)
+    scale = 1.0 if input_scale is None else input_scale
+    if rows.dtype != np.uint8 and scale != 1 and rows.size and rows.max() > 256 * abs(scale):
+        raise ValueError(
+            f"{owner}: the model was trained on uint8 pixels times {scale:g}; expected uint8 "
+            f"rows or rows in 0..{255 * scale:g}, got {rows.dtype} up to {rows.max():g}"
+        )
+    return Split(rows, np.empty((len(rows), 0)), _scale(rows, input_scale))
 
 
-def pixel_scale(owner: str, x: Array, scale: float | None) -> float:
-    """Return the factor for rows: as given, or else 1/256 for uint8 and 1 for floats."""
-    if scale is None:
-        return 1 / 256 if x.dtype == np.uint8 else 1.0
-    return check_float(owner, "scale", scale)
+def _scale(x: Array, scale: float | None) -> float:
+    """Return the factor of rows: 1 for floats; for uint8 as given, by default 1/256."""
+    return 1.0 if x.dtype != np.uint8 else 1 / 256 if scale is None else scale
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -292,7 +289,8 @@ class Dataset:
     class_names : array, optional
         The name or the original label of each class (see ``from_labels``).
     scale : float, optional
-        A factor for ``x``, applied when rows are read; by default 1/256 for uint8, else 1.
+        The factor of uint8 rows, applied when they are read; by default 1/256. Floats are never
+        scaled.
     generated : bool or str
         Whether a program drew the examples. As text it says what they are not, for example
         ``"not EMNIST"``. It is part of the title of every result.

@@ -33,7 +33,7 @@ def outputs(model: Layer, x: Array | Split) -> Array:
     ValueError
         If the model was trained on uint8 pixels and ``x`` has floats that are larger than these.
     """
-    rows = as_rows("outputs", x, getattr(model, "trained_on", None))
+    rows = as_rows("outputs", x, getattr(model, "input_scale", None))
     parts = [model(chunk) for chunk in rows.chunks(model.dtype)]
     return np.concatenate(parts or [model(rows.rows(slice(0), model.dtype))])
 

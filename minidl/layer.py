@@ -89,8 +89,9 @@ class Layer(ABC):
     """Whether the outputs are probabilities, as those of ``Softmax``. It belongs to a ``forward``,
     as ``skips_input_grad`` does."""
 
-    trained_on: tuple[bool, float] | None = None
-    """Whether ``fit`` trained the model on uint8 pixels, and the factor of its rows."""
+    input_scale: float | None = None
+    """The factor of uint8 rows in the training: 1 for a model that ``fit`` trained on rows of
+    floats, which are never scaled; None for one that it did not train."""
 
     _theta: Array
     _grad: Array

@@ -526,8 +526,7 @@ def training(model: Layer, dataset: Dataset) -> Iterator[None]:
     if model.__dict__.setdefault("_training", mark) is not mark:
         raise RuntimeError(f"fit: the model is being trained already: {model!r:.80}")
     try:
-        train = dataset.train
-        model.trained_on = train.x.dtype == np.uint8, train.scale
+        model.input_scale = dataset.train.scale
         yield
     finally:
         del model.__dict__["_training"]

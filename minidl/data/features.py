@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.checks import Array, as_floats, check_float, check_int, quietly
-from minidl.dataset import CHUNK, Dataset, Split, TrainedOn, as_rows
+from minidl.dataset import CHUNK, Dataset, Split, as_rows
 from minidl.evaluation import known_loss, outputs, probabilities
 from minidl.layer import Layer
 from minidl.losses import Loss, predict
@@ -260,8 +260,8 @@ class Predictor:
 
     Attributes
     ----------
-    trained_on : (bool, float)
-        Whether the training rows were uint8 pixels, and their factor.
+    input_scale : float or None
+        The factor of uint8 rows, as that of a ``Layer``.
     class_names : array or None
 
     Examples
@@ -285,17 +285,17 @@ class Predictor:
             if not isinstance(feature, Feature):
                 raise TypeError(f"Predictor: expected fitted features, got {feature!r:.80}")
         self.model, self.features, self.loss = model, tuple(features), loss
-        self.trained_on: TrainedOn | None = getattr(model, "trained_on", None)
+        self.input_scale: float | None = getattr(model, "input_scale", None)
         self.class_names: Array | None = None
         self._of_classes = dataset is None or dataset.classes > 0
         if dataset is not None:
-            self.trained_on = dataset.train.x.dtype == np.uint8, dataset.train.scale
+            self.input_scale = dataset.train.scale
             self.class_names = dataset.class_names
 
     @quietly
     def rows(self, x: Array) -> Array:
         """Return rows (n, features) of the features that the model takes."""
-        rows = as_rows("Predictor", x, self.trained_on)
+        rows = as_rows("Predictor", x, self.input_scale)
         z = rows.rows(slice(None), np.float32 if rows.x.dtype == np.uint8 else rows.x.dtype)
         for feature in self.features:
             z = feature.apply(z)

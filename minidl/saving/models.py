@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minidl import losses
-from minidl.checks import Array, Rng
+from minidl.checks import Array, Rng, check_float
 from minidl.data import features
 from minidl.data.features import Feature, Predictor, predictor_of
 from minidl.files import atomic, from_json, read_npz, to_json
@@ -24,7 +24,7 @@ def model_meta(model: Layer, *, lenient: bool = False) -> dict[str, Any]:
     return {
         "architecture": describe(model, lenient=lenient),
         "dtype": model.dtype.name,
-        "trained_on": model.trained_on,
+        "input_scale": model.input_scale,
     }
 
 
@@ -50,19 +50,23 @@ def build_model(
         parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced
     model.initialize(rng, dtype)
     model.load_state_dict(part(arrays, "model/"))
-    model.trained_on = trained_on(meta)
+    model.input_scale = _input_scale(meta)
     return model
 
 
-def trained_on(meta: Mapping[str, Any]) -> tuple[bool, float] | None:
-    """Return whether a model was trained on pixels and the factor of its rows, as was saved."""
-    saved = meta.get("trained_on")
-    if saved is None:
-        return None
-    try:
-        return bool(saved[0]), float(saved[1])
-    except (TypeError, ValueError, LookupError) as error:
-        raise ValueError(f"expected trained_on to be two values, got {saved!r}") from error
+def _input_scale(meta: Mapping[str, Any]) -> float | None:
+    """Return the factor of uint8 rows that was saved.
+
+    Files of before have ``trained_on``: whether the rows were uint8, and their factor.
+    """
+    saved = meta.get("input_scale")
+    if (before := meta.get("trained_on")) is not None:
+        pixels, saved = before if isinstance(before, list) and len(before) == 2 else (True, before)
+        if not pixels and saved != 1:
+            raise ValueError(
+                f"the model was trained on floats times {saved}, and floats are no longer scaled"
+            )
+    return None if saved is None else check_float("load", "input_scale", saved)
 
 
 def part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
@@ -180,7 +184,7 @@ def _steps(predictor: Predictor) -> dict[str, Any]:
     steps = {
         "features": [describe(feature) for feature in predictor.features],
         "loss": None if predictor.loss is None else describe(predictor.loss),
-        "trained_on": predictor.trained_on,
+        "input_scale": predictor.input_scale,
     }
     return {"predictor": steps}
 
@@ -211,7 +215,7 @@ def _predictor(
             vars(feature).update(part(arrays, f"features/{i}/"))
         loss = None if steps["loss"] is None else build(steps["loss"], known)
         predictor = Predictor(model, made, loss=loss)
-        predictor.trained_on = trained_on(steps)
+        predictor.input_scale = _input_scale(steps)
     except (TypeError, LookupError) as error:
         raise ValueError(f"has no predictor that can be built ({error!r})") from error
     predictor.class_names = arrays.get("class_names")

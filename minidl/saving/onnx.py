@@ -466,13 +466,14 @@ def to_onnx(model: Any) -> Any:
     if not isinstance(layer, Layer):
         raise TypeError(f"export: expected a Layer, a Predictor or an estimator, got {layer!r:.80}")
     graph = Graph(layer.dtype)
-    pixels = predictor is not None and predictor.trained_on is not None and predictor.trained_on[0]
+    scale = None if predictor is None else predictor.input_scale
+    scale = 1.0 if scale is None else scale
     features = [] if predictor is None else predictor.features
-    graph.input("x", np.dtype(np.uint8) if pixels else layer.dtype, _width(features, layer))
+    graph.input("x", layer.dtype if scale == 1 else np.dtype(np.uint8), _width(features, layer))
     x = "x"
-    if predictor is not None and pixels and predictor.trained_on is not None:
+    if scale != 1:
         x = graph.cast(x, layer.dtype)
-        x = graph.add("Mul", x, graph.constant(predictor.trained_on[1]))
+        x = graph.add("Mul", x, graph.constant(scale))
     for feature in features:
         x = find_entry(FEATURES, feature, "feature")(graph, feature, x)
     outputs = layer_nodes(graph, layer, x)

@@ -578,9 +578,8 @@ def test_show_with_bad_input(tmp_path, args, message):
 
 
 @pytest.mark.parametrize("scale", [-1.0, 1 / 1024, 0.5, 1.0, 2.0, 255.0])
-@pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_every_scale_is_applied(scale, kind):
-    x = np.arange(12, dtype=kind).reshape(6, 2)
+def test_every_scale_is_applied(scale):
+    x = np.arange(12, dtype=np.uint8).reshape(6, 2)
     split = Dataset((x, np.zeros(6, int)), scale=scale).train
     for dtype in ("float32", "float64"):
         np.testing.assert_array_equal(
@@ -593,6 +592,17 @@ def test_every_scale_is_applied(scale, kind):
         np.concatenate(list(split.chunks("float64"))), scale * x.astype(float)
     )
     assert (x == np.arange(12).reshape(6, 2)).all()  # the data on disk stay as they are
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint16", "bool"])
+@pytest.mark.parametrize("scale", [0.0, 1 / 255, 2.0])
+def test_only_pixels_are_scaled(dtype, scale):
+    x, y = np.ones((6, 2), dtype), np.zeros(6, int)
+    with pytest.raises(
+        ValueError, match=r"train: scale is the factor of uint8 rows, got float\d\d"
+    ):
+        Dataset((x, y), scale=scale)
+    assert Dataset((x, y), scale=1).train.scale == 1
 
 
 @pytest.mark.parametrize("row", [0, 511, 512, 5000, 1023, 1024, 9999])

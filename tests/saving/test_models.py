@@ -291,9 +291,30 @@ def test_a_damaged_file_is_a_value_error(tmp_path, change, message):
 
 def test_the_scale_of_pixels_is_saved_and_copied(tmp_path):
     model = Sequential(Linear(3, 2), rng=0)
-    assert there_and_back(tmp_path, model).trained_on is None
-    model.trained_on = (True, 1 / 255)
-    assert there_and_back(tmp_path, model).trained_on == model.copy().trained_on == (True, 1 / 255)
+    assert there_and_back(tmp_path, model).input_scale is None
+    model.input_scale = 1 / 255
+    assert there_and_back(tmp_path, model).input_scale == model.copy().input_scale == 1 / 255
+
+
+@pytest.mark.parametrize("before", [None, [True, 1 / 255], [True, 1.0], [False, 1.0], [False, 0.5]])
+def test_the_scale_of_pixels_in_files_of_before(tmp_path, before):
+    """They have ``trained_on``, whether the rows were uint8 and their factor."""
+
+    def change(arrays, meta):
+        for part in (meta, meta["predictor"]):
+            del part["input_scale"]
+            part["trained_on"] = before
+
+    minidl.save(tmp_path / "p.npz", minidl.Predictor(Sequential(Linear(3, 2), rng=0)))
+    edit(tmp_path / "p.npz", change)
+    if before == [False, 0.5]:
+        with pytest.raises(
+            ValueError, match=r"p.npz: .* floats times 0.5, and floats are no longer"
+        ):
+            minidl.load(tmp_path / "p.npz")
+        return
+    back, scale = minidl.load(tmp_path / "p.npz"), None if before is None else before[1]
+    assert (back.input_scale, back.model.input_scale) == (scale, scale)
 
 
 # Predictors: the steps before and after the model
@@ -337,7 +358,7 @@ def test_a_predictor_is_loaded_with_all_its_steps(tmp_path):
     assert repr(back) == repr(made)
     np.testing.assert_array_equal(back.predict(x), made.predict(x))
     np.testing.assert_array_equal(back.probabilities(x), made.probabilities(x))
-    assert back.trained_on == made.trained_on
+    assert back.input_scale == made.input_scale
     with pytest.raises(ValueError, match=r"p.npz: the layer class 'OwnFeature' is not known"):
         minidl.load(tmp_path / "p.npz")
 
@@ -359,7 +380,7 @@ def test_predictors_that_cannot_be_saved_or_built(tmp_path):
     with pytest.raises(TypeError, match="expected a model or a Predictor, got 3"):
         minidl.save(tmp_path / "p.npz", 3)
     made.class_names = None
-    for change in (lambda s: s.pop("features"), lambda s: s.update(features=3), lambda s: s.update(trained_on=3), lambda s: s.update(loss={"class": "Huber", "arguments": {"delta": -1}})):  # fmt: skip
+    for change in (lambda s: s.pop("features"), lambda s: s.update(features=3), lambda s: s.update(input_scale=[3]), lambda s: s.update(loss={"class": "Huber", "arguments": {"delta": -1}})):  # fmt: skip
         minidl.save(tmp_path / "p.npz", made)
         edit(tmp_path / "p.npz", lambda arrays, meta, change=change: change(meta["predictor"]))
         with pytest.raises(ValueError, match=r"p.npz: \w"):

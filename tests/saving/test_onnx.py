@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-import minidl.onnx
+import minidl.saving.onnx
 import onnx
 import onnxruntime as ort
 
