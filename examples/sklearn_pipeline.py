@@ -6,7 +6,6 @@ The table is generated. Needs: pip install 'minidl[examples,sklearn,onnx]' panda
 from pathlib import Path
 from typing import Any
 
-import minidl.onnx
 import numpy as np
 import onnxruntime
 import pandas as pd
@@ -17,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
+import minidl
 from minidl.sklearn.classifier import MLPClassifier
 from minidl.view import plots
 

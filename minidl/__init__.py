@@ -32,8 +32,6 @@ from minidl.activations import (
     Tanh,
 )
 from minidl.callbacks import Callback, EarlyStopping, Progress, ReduceOnPlateau, WriteHistory
-from minidl.data.letters import load_letters
-from minidl.data.readers import load_dataset
 from minidl.dataset import Dataset, Split
 from minidl.evaluation import evaluate, outputs, probabilities
 from minidl.history import History
@@ -53,54 +51,46 @@ from minidl.losses import (
     SquaredError,
 )
 from minidl.maps import entmax15, relumax, softmax, sparsemax
-from minidl.optim import SGD, Adam, AdamW, Optimizer
+from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, StepDecay, WarmUp
 from minidl.parameter import Parameter
 from minidl.training import NonFiniteLossError, fit
 
+# Wings are imported when one of their names is first used (PEP 562). The two lists say the same, to
+# type checkers and to Python.
 if TYPE_CHECKING:
-    from minidl import grid, onnx, parity, sklearn, testing
+    from minidl import data, grid, parity, testing
+    from minidl import sklearn as sklearn
     from minidl.data.features import PCA, AveragePool, Predictor, Standardize
+    from minidl.data.letters import load_letters
+    from minidl.data.readers import load_dataset
     from minidl.online.fitting import fit_online, fit_side_by_side
     from minidl.online.runs import OnlineRun, compounding
-    from minidl.optim import Cosine, OneCycle, StepDecay, WarmUp
     from minidl.parity.torch_random import TorchRandom
+    from minidl.saving import onnx, safetensors
     from minidl.saving import runs as checkpoint
-    from minidl.saving import safetensors
     from minidl.saving.describe import register_layer
     from minidl.saving.models import load, save
 else:
-    # These are imported when they are first used (PEP 562), so that `import minidl` stays fast.
-    _LAZY = {
-        "PCA": "data.features",
-        "AveragePool": "data.features",
-        "Standardize": "data.features",
-        "OnlineRun": "online.runs",
-        "compounding": "online.runs",
-        "fit_online": "online.fitting",
-        "fit_side_by_side": "online.fitting",
-        "Predictor": "data.features",
-        "Cosine": "optim",
-        "OneCycle": "optim",
-        "StepDecay": "optim",
-        "WarmUp": "optim",
-        "load": "saving.models",
-        "register_layer": "saving.describe",
-        "save": "saving.models",
-        "TorchRandom": "parity.torch_random",
+    _MODULES = {name: name for name in ("data", "grid", "parity", "sklearn", "testing")}
+    _MODULES |= {name: f"saving.{name}" for name in ("onnx", "safetensors")}
+    _MODULES["checkpoint"] = "saving.runs"
+    _NAMES = {
+        "data.features": ("PCA", "AveragePool", "Predictor", "Standardize"),
+        "data.letters": ("load_letters",),
+        "data.readers": ("load_dataset",),
+        "online.fitting": ("fit_online", "fit_side_by_side"),
+        "online.runs": ("OnlineRun", "compounding"),
+        "parity.torch_random": ("TorchRandom",),
+        "saving.describe": ("register_layer",),
+        "saving.models": ("load", "save"),
     }
-
-    _MOVED = {
-        "checkpoint": "saving.runs",
-        "onnx": "saving.onnx",
-        "safetensors": "saving.safetensors",
-    }
-    _MODULES = ("checkpoint", "grid", "onnx", "parity", "safetensors", "sklearn", "testing")
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:
-            return importlib.import_module(f"minidl.{_MOVED.get(name, name)}")
-        if name in _LAZY:
-            return getattr(importlib.import_module(f"minidl.{_LAZY[name]}"), name)
+            return importlib.import_module(f"minidl.{_MODULES[name]}")
+        for module, names in _NAMES.items():
+            if name in names:
+                return getattr(importlib.import_module(f"minidl.{module}"), name)
         raise AttributeError(f"module 'minidl' has no attribute {name!r}")
 
 
@@ -112,87 +102,16 @@ def __dir__() -> list[str]:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ELU",
-    "GELU",
-    "PCA",
-    "SGD",
-    "AbsoluteError",
-    "Adam",
-    "AdamW",
-    "AveragePool",
-    "BatchNorm",
-    "BinaryCrossEntropy",
-    "BinaryLogistic",
-    "Callback",
-    "Cosine",
-    "CrossEntropy",
-    "Dataset",
-    "Dropout",
-    "EarlyStopping",
-    "Entmax15",
-    "FenchelYoung",
-    "Flatten",
-    "History",
-    "Huber",
-    "Identity",
-    "Layer",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "Loss",
-    "NonFiniteLossError",
-    "OneCycle",
-    "OnlineRun",
-    "Optimizer",
-    "Parameter",
-    "Perceptron",
-    "Predictor",
-    "Progress",
-    "Quadratic",
-    "Quantile",
-    "ReLU",
-    "ReduceOnPlateau",
-    "Relumax",
-    "Residual",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "Simplex",
-    "SmoothedNLL",
-    "Softmax",
-    "Softplus",
-    "Sparsemax",
-    "Split",
-    "SquaredError",
-    "Standardize",
-    "StepDecay",
-    "Tanh",
-    "TorchRandom",
-    "WarmUp",
-    "WriteHistory",
-    "checkpoint",
-    "compounding",
-    "data",
-    "entmax15",
-    "evaluate",
-    "fit",
-    "fit_online",
-    "fit_side_by_side",
-    "grid",
-    "init",
-    "load",
-    "load_dataset",
-    "load_letters",
-    "metrics",
-    "onnx",
-    "outputs",
-    "parity",
-    "probabilities",
-    "register_layer",
-    "relumax",
-    "safetensors",
-    "save",
-    "softmax",
-    "sparsemax",
-    "testing",
-]
+    "ELU", "GELU", "PCA", "SGD", "AbsoluteError", "Adam", "AdamW", "AveragePool", "BatchNorm",
+    "BinaryCrossEntropy", "BinaryLogistic", "Callback", "Cosine", "CrossEntropy", "Dataset",
+    "Dropout", "EarlyStopping", "Entmax15", "FenchelYoung", "Flatten", "History", "Huber",
+    "Identity", "Layer", "LayerNorm", "LeakyReLU", "Linear", "Loss", "NonFiniteLossError",
+    "OneCycle", "OnlineRun", "Optimizer", "Parameter", "Perceptron", "Predictor", "Progress",
+    "Quadratic", "Quantile", "ReLU", "ReduceOnPlateau", "Relumax", "Residual", "Sequential", "SiLU",
+    "Sigmoid", "Simplex", "SmoothedNLL", "Softmax", "Softplus", "Sparsemax", "Split",
+    "SquaredError", "Standardize", "StepDecay", "Tanh", "TorchRandom", "WarmUp", "WriteHistory",
+    "checkpoint", "compounding", "data", "entmax15", "evaluate", "fit", "fit_online",
+    "fit_side_by_side", "grid", "init", "load", "load_dataset", "load_letters", "metrics", "onnx",
+    "outputs", "parity", "probabilities", "register_layer", "relumax", "safetensors", "save",
+    "softmax", "sparsemax", "testing",
+]  # fmt: skip

@@ -1,7 +1,11 @@
 """``import minidl``: what it needs, loads and exports; messages for missing extras."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import minidl
 
 BLOCK = """
 import sys
@@ -50,8 +54,27 @@ def test_rarely_used_modules_are_not_loaded():
     loaded = eval(done.stdout)
     assert "minidl.training" in loaded
     slow = {"hashlib", "numpy.random", "tempfile", "urllib.request", "zipfile"}
-    ours = {"checkpoint", "data.features", "grid", "online", "onnx", "parity", "plots", "safetensors", "schedules", "sklearn", "testing", "torch_random"}  # fmt: skip
-    assert not loaded & (slow | {f"minidl.{name}" for name in ours})
+    wings = {"data", "grid", "online", "parity", "saving", "sklearn", "testing", "view"}
+    assert not loaded & (slow | {f"minidl.{name}" for name in wings})
+
+
+def test_type_checkers_and_python_see_the_same_names():
+    """The imports, those under ``TYPE_CHECKING``, the table of lazy names, and ``__all__``."""
+
+    def imported(nodes):
+        found = [
+            n for n in nodes if isinstance(n, ast.ImportFrom) and n.module.startswith("minidl")
+        ]
+        return {a.asname or a.name: f"{n.module}.{a.name}" for n in found for a in n.names}
+
+    tree = ast.parse(Path(minidl.__file__).read_text(encoding="utf-8"))
+    lazy = imported(next(node for node in tree.body if isinstance(node, ast.If)).body)
+    table = {name: f"minidl.{module}" for name, module in minidl._MODULES.items()}
+    for module, names in minidl._NAMES.items():
+        table |= {name: f"minidl.{module}.{name}" for name in names}
+    assert lazy == table
+    assert {*imported(tree.body), *lazy} - {"sklearn"} == set(minidl.__all__)
+    assert len(set(minidl.__all__)) == len(minidl.__all__)
 
 
 def test_every_public_name_is_reachable():
@@ -61,7 +84,7 @@ def test_every_public_name_is_reachable():
         "print(sorted(type(getattr(minidl, name)).__name__ for name in minidl.__all__) != [])\n"
         "print(dir(minidl) == sorted(minidl.__all__), hasattr(minidl, 'Lienar'))\n"
         "print(minidl.PCA(2), minidl.grid.runner.run.__name__, minidl.testing.checks.check_layer.__name__)\n"
-        "print(minidl.saving.runs.save.__name__, minidl.saving.safetensors.load.__name__)\n"
+        "print(minidl.checkpoint.save.__name__, minidl.safetensors.load.__name__)\n"
         "from minidl import *\n"
         "print(Optimizer.__name__, Loss.__name__, Split.__name__, TorchRandom(3), Cosine(1, 2))"
     )
@@ -111,7 +134,7 @@ def test_a_missing_extra_has_its_own_name():
     model = "minidl.Sequential(minidl.Linear(1, 1), rng=0)"
     for code, package in (
         ("minidl.sklearn.classifier.MLPClassifier", "sklearn"),
-        (f"minidl.saving.onnx.export('x.onnx', {model})", "onnx"),
+        (f"minidl.onnx.export('x.onnx', {model})", "onnx"),
     ):
         done = python(f"import minidl\ntry:\n    {code}\nexcept ImportError as e:\n    print(e)")
         assert f"{package} is needed for this: pip install 'minidl[{package}]'" in done.stdout
