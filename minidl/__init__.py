@@ -14,7 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl import init, metrics
+from minidl import evaluation as metrics
+from minidl import init
 from minidl.activations import (
     ELU,
     GELU,

@@ -1,4 +1,11 @@
-"""Outputs and figures of a model on data: ``outputs``, ``probabilities``, ``evaluate``."""
+"""What a model gives on data: ``outputs``, ``probabilities``, ``evaluate``, and the metrics.
+
+A metric is ``metric(outputs, y)``, or ``metric(outputs, y, weight)``: it takes the outputs of a
+model (n, K), the targets ``y`` and, where wanted, weights (n,) of the examples, finite and not
+negative, and returns a number. It is NaN of no examples, where all weights are 0, and where an
+output of an example of weight above 0 is NaN. Losses name the metrics that describe success
+(``loss.metrics``); what counts as a prediction is what the loss predicts.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +15,27 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minidl.checks import Array, quietly
-from minidl.checks import type_text as describe
+from minidl.checks import (
+    Array,
+    as_floats,
+    as_numbers,
+    check_weight,
+    did_you_mean,
+    quietly,
+    type_text,
+)
 from minidl.dataset import Part, Split, as_rows, as_split
 from minidl.layer import Layer, last_layer
-from minidl.losses import CrossEntropy, Loss, checked_loss, shaped_targets
+from minidl.losses import (
+    BinaryCrossEntropy,
+    BinaryLogistic,
+    CrossEntropy,
+    Loss,
+    Metric,
+    checked_loss,
+    shaped_targets,
+)
 from minidl.losses import probabilities as probabilities_of
-from minidl.metrics import Metric
 
 
 @quietly
@@ -82,7 +103,7 @@ def evaluate(
     loss: Loss,
     metrics: Mapping[str, Metric] | None = None,
 ) -> dict[str, float]:
-    """Return the loss and the other figures over all rows of ``data``, in evaluation mode.
+    """Return the loss and the metrics over all rows of ``data``, in evaluation mode.
 
     Parameters
     ----------
@@ -91,14 +112,14 @@ def evaluate(
         Part of a data set, or arrays, converted as in ``outputs``.
     loss : Loss
     metrics : mapping, optional
-        More figures by name: ``metric(outputs, y)`` returns a number. Outputs are (n, K); ``y``
+        More metrics by name: ``metric(outputs, y)`` returns a number. Outputs are (n, K); ``y``
         has their shape, (n, 1) for one output, except for class labels, which are (n,).
 
     Returns
     -------
     dict
-        ``"loss"``; the figures that the loss names as success, as ``"accuracy"``, ``"r2"``
-        (weighted where the data has weights); those of ``metrics``.
+        ``"loss"``; the metrics that the loss names, as ``"accuracy"``, ``"r2"`` (weighted where the
+        data has weights); those of ``metrics``.
 
     Raises
     ------
@@ -124,15 +145,26 @@ def measure(
     y, *weight = split.targets()
     y = shaped_targets(loss, predicted, y)
     value, _ = checked_loss(loss, predicted, y, *weight)
-    figures = {"loss": float(value)}
-    own: Mapping[str, Metric] = getattr(loss, "metrics", {})
-    for name, metric in own.items():
-        figures[name] = _number(name, metric(predicted, y, *weight))
+    measured = {"loss": float(value)}
+    for name, metric in metrics_of(loss).items():
+        measured[name] = _number(name, metric(predicted, y, *weight))
     for name, metric in (metrics or {}).items():
-        figures[name] = _number(name, metric(predicted, y))
+        measured[name] = _number(name, metric(predicted, y))
     # The largest output is NaN if any is.
     finite = math.isfinite(value) and bool(predicted.max(initial=-math.inf) < math.inf)
-    return figures, finite
+    return measured, finite
+
+
+def metrics_of(loss: object) -> dict[str, Metric]:
+    """Return the metrics of a loss by name; ValueError for a name that is not known."""
+    given = getattr(loss, "metrics", ())
+    named = given if isinstance(given, Mapping) else {name: name for name in given}
+    found: dict[str, Metric] = {}
+    for name, metric in named.items():
+        if isinstance(metric, str) and metric not in METRICS:
+            raise ValueError(f"{loss!r}: no metric {metric!r}{did_you_mean(metric, METRICS)}")
+        found[name] = METRICS[metric] if isinstance(metric, str) else metric
+    return found
 
 
 def _number(name: str, value: object) -> float:
@@ -141,5 +173,142 @@ def _number(name: str, value: object) -> float:
         return float(value)
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf":
-        raise TypeError(f"metric {name!r}: expected it to return a number, got {describe(value)}")
+        raise TypeError(f"metric {name!r}: expected it to return a number, got {type_text(value)}")
     return float(array.reshape(()))
+
+
+@quietly
+def accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
+    """Return the share of examples whose largest output is that of the label.
+
+    Of tied outputs the first counts as the largest.
+
+    Parameters
+    ----------
+    outputs : array, shape (n, K)
+    y : array
+        Labels (n,), or distributions (n, K), of which the largest entry is the label.
+    weight : array, shape (n,), optional
+    """
+    outputs, y = _arrays("accuracy", outputs, y)
+    if y.shape not in ((len(outputs),), outputs.shape):
+        raise ValueError(
+            f"accuracy: expected y of shape ({len(outputs)},) or {outputs.shape}, got {y.shape}"
+        )
+    labels = y if y.ndim == 1 else y.argmax(axis=1)
+    right = np.asarray(CrossEntropy().predict(outputs) == labels, np.float64)
+    return _mean("accuracy", outputs, right, weight)
+
+
+@quietly
+def sign_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
+    """Return the share of examples whose one output has the sign of the label, -1 or +1.
+
+    An output of 0 counts as -1.
+    """
+    outputs, y = _arrays("sign_accuracy", outputs, y)
+    if outputs.shape[1] != 1:
+        raise ValueError(f"sign_accuracy: expected outputs of shape (n, 1), got {outputs.shape}")
+    y = _of_shape("sign_accuracy", outputs, y)
+    right = BinaryLogistic().predict(outputs) == np.where(y > 0, 1, -1)[:, 0]
+    return _mean("sign_accuracy", outputs, right.astype(np.float64), weight)
+
+
+@quietly
+def exact_match(outputs: Array, y: Array, weight: Array | None = None) -> float:
+    """Return the share of examples of which all labels are predicted right.
+
+    A label is predicted where its logit is above 0, its probability above 1/2; it is there where
+    ``y`` is above 1/2.
+
+    Parameters
+    ----------
+    outputs : array, shape (n, K)
+        Logits.
+    y : array, shape (n, K), or (n,) where K = 1
+        Zeros and ones, or probabilities.
+    weight : array, shape (n,), optional
+    """
+    outputs, right = _right_labels("exact_match", outputs, y)
+    return _mean("exact_match", outputs, right.min(axis=1, initial=1), weight)
+
+
+@quietly
+def mean_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
+    """Return the share of labels that are predicted right; arguments as of ``exact_match``."""
+    outputs, right = _right_labels("mean_accuracy", outputs, y)
+    return _mean("mean_accuracy", outputs, np.asarray(right.mean(axis=1)), weight)
+
+
+@quietly
+def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
+    """Return the coefficient of determination R^2, the mean over the outputs.
+
+    ``1 - sum_n w_n (y_n - z_n)^2 / sum_n w_n (y_n - ybar)^2`` with the weighted mean ``ybar``. It
+    is 1 for exact predictions, 0 for predicting the mean, and negative for worse. Where a target
+    is the same for all examples, it is 1 if the predictions are exact, else 0. It is NaN for fewer
+    than two examples. All this is as in ``sklearn.metrics.r2_score``.
+
+    Parameters
+    ----------
+    outputs : array, shape (n, d)
+    y : array, shape (n, d), or (n,) where d = 1
+    weight : array, shape (n,), optional
+    """
+    outputs, y = _arrays("r2", outputs, y)
+    y = _of_shape("r2", outputs, y).astype(np.float64)
+    outputs = outputs.astype(np.float64)
+    n = len(y)
+    weight = np.ones(n) if weight is None else check_weight("r2", weight, n)
+    used = weight > 0
+    if used.sum() < 2:
+        return math.nan
+    weight, y, outputs = weight[used] / weight.max(), y[used], outputs[used]
+    mean = weight @ y / weight.sum()
+    residual, total = weight @ np.square(y - outputs), weight @ np.square(y - mean)
+    constant = (y == y[0]).all(axis=0)
+    scores = np.where(constant, residual == 0, 1 - residual / np.where(constant, 1, total))
+    return math.nan if np.isnan(outputs).any() else float(scores.mean())
+
+
+def _arrays(owner: str, outputs: Array, y: Array) -> tuple[Array, Array]:
+    outputs, y = as_numbers(owner, "outputs", outputs), as_numbers(owner, "y", y)
+    whole = outputs.dtype.kind != "f"
+    outputs = outputs.astype(np.float64) if whole else as_floats(owner, "outputs", outputs)
+    if outputs.ndim != 2:
+        raise ValueError(f"{owner}: expected outputs of shape (n, K), got {outputs.shape}")
+    return outputs, y
+
+
+def _of_shape(owner: str, outputs: Array, y: Array) -> Array:
+    """Return ``y`` in the shape of the outputs."""
+    if y.shape != outputs.shape and (y.shape != (len(outputs),) or outputs.shape[1] != 1):
+        raise ValueError(f"{owner}: expected y of shape {outputs.shape}, got {y.shape}")
+    return y.reshape(outputs.shape)
+
+
+def _right_labels(owner: str, outputs: Array, y: Array) -> tuple[Array, Array]:
+    """Return the checked outputs, and for each whether its label is predicted right."""
+    outputs, y = _arrays(owner, outputs, y)
+    predicted = BinaryCrossEntropy().predict(outputs).reshape(outputs.shape)
+    right = predicted == (_of_shape(owner, outputs, y) > 0.5)
+    return outputs, np.asarray(right, np.float64)
+
+
+def _mean(owner: str, outputs: Array, values: Array, weight: Array | None) -> float:
+    """Return the weighted mean of a value for each example, NaN where its outputs have a NaN."""
+    n = len(values)
+    weight = np.ones(n) if weight is None else check_weight(owner, weight, n)
+    largest = weight.max(initial=0)
+    if largest == 0:
+        return math.nan
+    if np.isnan(outputs[weight > 0]).any():
+        return math.nan
+    weight = weight / largest  # the sum does not overflow
+    return float(weight @ values / weight.sum())
+
+
+METRICS: dict[str, Metric] = {
+    metric.__name__: metric for metric in (accuracy, sign_accuracy, exact_match, mean_accuracy, r2)
+}
+"""The metrics that a loss may name."""

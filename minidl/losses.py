@@ -1,34 +1,10 @@
 """Losses: ``value, dlogits = loss(logits, y)``, or ``loss(logits, y, weight)``.
 
-One call returns the value and its gradient, so the two always belong to the same function. The
-value is a Python float, summed in float64. The gradient is with respect to the logits and has
-their dtype. Both are the mean over the batch by default, weighted where weights are given (see
-``ReducedLoss``, which also says how to write a loss).
-
-========================  ====================================  ==========================
-loss                      targets                               figure of success
-========================  ====================================  ==========================
-``CrossEntropy``          labels (n,) or distributions (n, K)   accuracy
-``FenchelYoung(map)``     labels (n,) or distributions (n, K)   accuracy
-``SmoothedNLL(map)``      labels (n,) or distributions (n, K)   accuracy
-``Perceptron``            labels (n,)                           accuracy
-``BinaryLogistic``        -1 and +1, (n,)                       accuracy
-``BinaryCrossEntropy``    0 and 1 or probabilities, (n, K)      exact_match, mean_accuracy
-``SquaredError``          numbers (n, d)                        r2
-``AbsoluteError``         numbers (n, d)                        r2
-``Huber(delta)``          numbers (n, d)                        r2
-``Quantile(q)``           numbers (n, d)                        the value itself
-========================  ====================================  ==========================
-
-``loss.predict(outputs)`` gives classes, signs, labels 0 and 1, or numbers, as the targets are, and
-``loss.probabilities(outputs)`` probabilities where there are any. Where an example has one output,
-its targets may be (n,). Labels are integers ``0..K-1`` of any
-dtype and byte order; ``Dataset.from_labels`` numbers others. Other targets are refused by name.
-
-For the losses of several classes, a row whose largest logit is not finite (only ``-inf``, or
-``+inf``, or NaN) makes the value NaN, which stops ``fit``, for every number of classes. They are
-finite for finite float32 logits however far apart, and for float64 logits unless a difference or
-the sum is above the largest double, 1.8e308."""
+One call returns the value and its gradient, so the two always belong to the same function. A loss
+is also the one place that knows the task: the targets, ``loss.predict(outputs)``, the
+probabilities and the metrics. ``ReducedLoss`` has what all losses here share; the bases
+``ClassLoss``, ``SigmoidLoss`` and ``NumberLoss`` have the targets.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from minidl.activations import sigmoid
 from minidl.checks import (
     Array,
     _check_floats,
@@ -51,25 +28,11 @@ from minidl.checks import (
     type_text,
 )
 from minidl.maps import Entries, RegularizedMap, SimplexMap, row_sums, shift, softmax
-from minidl.metrics import (
-    Metric,
-    accuracy,
-    exact_match,
-    mean_accuracy,
-    predicted_classes,
-    predicted_labels,
-    predicted_signs,
-    r2,
-    sign_accuracy,
-)
 
 Reduction = Literal["mean", "sum"]
 
-
-def check_reduction(owner: str, name: str, value: object) -> None:
-    """Raise ValueError unless ``value`` is "mean" or "sum"."""
-    if value not in ("mean", "sum"):
-        raise ValueError(f"{owner}: expected {name} 'mean' or 'sum', got {value!r}")
+Metric = Callable[..., float]
+"""``metric(outputs, y)`` or ``metric(outputs, y, weight)``: a number, larger is better or not."""
 
 
 class Loss(Protocol):
@@ -80,10 +43,7 @@ class Loss(Protocol):
     over the batch instead has the attribute ``reduction = "sum"``, also a function; training then
     adds up the values of an epoch, and uses the weights as they are. With the attribute
     ``expects_logits = True`` training warns of a ``Softmax`` before it. A subclass of
-    ``ReducedLoss`` has all of this.
-
-    ``fit``, ``evaluate`` and ``minidl.testing.checks.check_loss`` pass targets of the shape of the logits,
-    (n, 1) for one output, except class labels, which stay (n,): see ``shaped_targets``.
+    ``ReducedLoss`` has all of this. Targets come in the shape that ``shaped_targets`` gives.
     """
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
@@ -114,41 +74,6 @@ def hessian(loss: TwiceDifferentiable, logits: Array, y: Array, *weight: Array) 
     return np.stack(columns, axis=-1)
 
 
-def predict(loss: Loss, outputs: Array) -> Array:
-    """Return what a loss predicts from outputs, ``loss.predict(outputs)``.
-
-    Raises
-    ------
-    TypeError
-        If the loss does not say what it predicts, as a plain function; says how to give it.
-    """
-    method: Callable[[Array], Array] | None = getattr(loss, "predict", None)
-    if method is None:
-        raise _no_predictions(loss)
-    return method(outputs)
-
-
-def probabilities(loss: Loss, outputs: Array) -> Array:
-    """Return the probabilities of a loss, ``loss.probabilities(outputs)``; TypeError without."""
-    method: Callable[[Array], Array] | None = getattr(loss, "probabilities", None)
-    if method is None:
-        raise _no_probabilities(loss)
-    return method(outputs)
-
-
-def _no_predictions(loss: Loss) -> TypeError:
-    name = getattr(loss, "__name__", None) or repr(loss)
-    return TypeError(
-        f"{name} does not say what it predicts; define predict(outputs) in a loss that is a class, "
-        "as a subclass of minidl.losses.ReducedLoss, or take the outputs themselves"
-    )
-
-
-def _no_probabilities(loss: Loss) -> TypeError:
-    name = getattr(loss, "__name__", None) or repr(loss)
-    return TypeError(f"probabilities: {name} has no probabilities of classes")
-
-
 class ReducedLoss(ABC):
     """Base of losses that are averaged or summed over the batch, with weights where wanted.
 
@@ -157,12 +82,15 @@ class ReducedLoss(ABC):
     - "mean": ``sum_i l_i / n``, or with weights ``sum_i w_i l_i / sum_i w_i``;
     - "sum": ``sum_i l_i``, or with weights ``sum_i w_i l_i``,
 
-    and the gradient of this with respect to the logits. So a weight of 2 counts as much as the
-    same example twice. An example of weight 0 counts as absent, even if its value is infinite or
-    NaN; if all weights are 0, the value and the gradient are 0.
+    and the gradient of this with respect to the logits, in their dtype; values are summed in
+    float64. Equations of losses are those of "mean". An example of weight 0 counts as absent, even
+    if its value is infinite or NaN; if all weights are 0, the value and the gradient are 0.
 
-    A loss also knows the task: ``predict(outputs)`` and, where there are any,
-    ``probabilities(outputs)``, which ``Predictor``, the estimators and the ONNX export ask.
+    A common offset of the logits changes no loss of several classes. A logit of ``-inf`` has
+    probability and gradient 0; if it is the label's, the value is ``inf``. A row whose largest
+    logit is not finite makes the value NaN, which stops ``fit``. Finite float32 logits give a
+    finite value, float64 logits unless a difference or the sum is above the largest double,
+    1.8e308. For the other losses an infinite output gives the limit, and NaN gives NaN.
 
     Parameters
     ----------
@@ -180,15 +108,14 @@ class ReducedLoss(ABC):
     >>> value, dlogits = LogSquaredError("sum")(logits, y, weight)
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {}
-    """The figures that describe success, by name: ``metric(outputs, y, weight)``."""
+    metrics: ClassVar[Sequence[str] | Mapping[str, str | Metric]] = ()
+    """The metrics that describe success: names of ``minidl.metrics``, or names with functions."""
 
     class_labels: ClassVar[bool | None] = None
     """Whether targets (n,) are class labels; if None, they are unless there is one output."""
 
     expects_logits: ClassVar[bool] = False
-    """Whether the outputs of the model must not be probabilities yet: the loss has a map of its
-    own from logits to probabilities, or a margin."""
+    """Whether the model must not end with probabilities: the loss has a map, or a margin."""
 
     reduction: Reduction = "mean"
 
@@ -198,8 +125,7 @@ class ReducedLoss(ABC):
                 setattr(cls, name, quietly(vars(cls)[name]))
 
     def __init__(self, reduction: Reduction = "mean") -> None:
-        check_reduction(type(self).__name__, "reduction", reduction)
-        self.reduction = reduction
+        self.reduction = self._reduction("reduction", reduction)
 
     @quietly
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
@@ -207,9 +133,7 @@ class ReducedLoss(ABC):
 
         Parameters
         ----------
-        logits : array of float32 or float64
-            The outputs of the model, one row for each example. Half and extended precision,
-            masked arrays and sparse matrices are refused by name.
+        logits : array of float32 or float64, one row for each example
         y : array
             The targets; the class says which it takes.
         weight : array, shape (n,), optional
@@ -218,9 +142,9 @@ class ReducedLoss(ABC):
         Raises
         ------
         TypeError, ValueError
-            If the targets or the weights are of another kind or shape; names the loss.
+            If an argument is of another kind or shape; names the loss.
         """
-        logits = as_floats(type(self).__name__, "logits", logits)
+        logits, y = self.checked(logits, y)
         values, dlogits = self.per_example(logits, y)
         if weight is None:
             share = self.share(len(logits))
@@ -243,17 +167,31 @@ class ReducedLoss(ABC):
             A new array of the logits' shape and dtype.
         """
 
+    def check_targets(self, logits: Array, y: Array) -> Array:
+        """Return the targets as ``per_example`` takes them; TypeError or ValueError for others."""
+        return y
+
     def predict(self, outputs: Array) -> Array:
         """Return what the outputs (n, K) of a model predict: (n,) where that is one value.
 
         Classes (n,); signs -1 and +1, (n,); labels 0 and 1, (n, K), or (n,) for one; numbers
         (n, K), or (n,) for one. A subclass of this class alone has to define it.
         """
-        raise _no_predictions(self)
+        raise TypeError(
+            f"{getattr(self, '__name__', None) or repr(self)} does not say what it predicts; "
+            "define predict(outputs) in a loss that is a class, as a subclass of "
+            "minidl.losses.ReducedLoss, or take the outputs themselves"
+        )
 
     def probabilities(self, outputs: Array) -> Array:
         """Return probabilities for the outputs (n, K), of their shape; TypeError without any."""
-        raise _no_probabilities(self)
+        name = getattr(self, "__name__", None) or repr(self)
+        raise TypeError(f"probabilities: {name} has no probabilities of classes")
+
+    def checked(self, logits: Array, y: Array) -> tuple[Array, Array]:
+        """Return checked logits and targets."""
+        logits = as_floats(type(self).__name__, "logits", logits)
+        return logits, self.check_targets(logits, y)
 
     def share(self, n: int) -> float:
         """Return the factor of each value in a batch of ``n`` without weights."""
@@ -274,6 +212,16 @@ class ReducedLoss(ABC):
             return np.asarray(rows * rows.dtype.type(self.share(len(rows))))
         return _scaled(rows, self.shares(len(rows), weight))
 
+    def _outputs(self, outputs: Array) -> Array:
+        return as_floats(type(self).__name__, "outputs", outputs)
+
+    def _reduction(self, name: str, value: Reduction) -> Reduction:
+        """Return ``value``; raise ValueError unless it is "mean" or "sum"."""
+        if value not in ("mean", "sum"):
+            owner = type(self).__name__
+            raise ValueError(f"{owner}: expected {name} 'mean' or 'sum', got {value!r}")
+        return value
+
     def settings(self) -> list[str]:
         """Return the arguments that ``repr`` shows."""
         return [] if self.reduction == "mean" else [f"reduction={self.reduction!r}"]
@@ -289,13 +237,22 @@ def _scaled(rows: Array, shares: Array) -> Array:
     return scaled
 
 
-def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Array]:
-    """Return ``loss(logits, *targets)``; raise an error that names the loss if its form is wrong.
+def predict(loss: Loss, outputs: Array) -> Array:
+    """Return ``loss.predict(outputs)`` of any loss; TypeError, which says what to do, without."""
+    ask: Callable[[Array], Array] | None = getattr(loss, "predict", None)
+    return ask(outputs) if ask else ReducedLoss.predict(loss, outputs)  # type: ignore[arg-type]
 
-    Raises
-    ------
-    TypeError, ValueError
-        Unless it is a number, and an array of the shape and dtype of the logits.
+
+def probabilities(loss: Loss, outputs: Array) -> Array:
+    """Return the probabilities of any loss, ``loss.probabilities(outputs)``; TypeError without."""
+    ask: Callable[[Array], Array] | None = getattr(loss, "probabilities", None)
+    return ask(outputs) if ask else ReducedLoss.probabilities(loss, outputs)  # type: ignore[arg-type]
+
+
+def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Array]:
+    """Return ``loss(logits, *targets)``, a number and an array of the logits' shape and dtype.
+
+    TypeError or ValueError, which names the loss, if they are not.
     """
     if isinstance(loss, type):
         raise TypeError(f"expected a loss, got the class {loss.__name__}; write {loss.__name__}()")
@@ -331,16 +288,16 @@ def check_weighted_mean(loss: Any, value: float, logits: Array, y: Array, weight
 def shaped_targets(loss: object, outputs: Array, y: Array) -> Array:
     """Return targets in the shape in which a loss and metrics see them beside the outputs.
 
-    Targets (n,) become a column (n, 1) if there is one output, so that they have the shape of the
-    outputs, unless they are class labels. The loss says whether they are (``class_labels``): if it
-    says that they are not, they become a column beside several outputs too, as for ``Quantile``.
+    Targets (n,) become a column (n, 1) if there is one output, unless they are class labels. The
+    loss says whether they are (``class_labels``); if not, they are a column beside several outputs
+    too, as for ``Quantile``.
     """
     labels = getattr(loss, "class_labels", None)
     column = outputs.shape[1:] == (1,) if labels is None else not labels
     return y[:, None] if column and y.ndim == 1 else y
 
 
-def one_value(rows: Array) -> Array:
+def _one_value(rows: Array) -> Array:
     """Return predictions (n, K), or (n,) where K is 1."""
     return rows[:, 0] if rows.shape[1:] == (1,) else rows
 
@@ -351,11 +308,22 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
     Returns labels as int64, so that no arithmetic overflows; distributions in the logits' dtype.
     """
     y = as_array(owner, "y", y)
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
+    _check_matrix(owner, logits)
     n, k = logits.shape
     if y.shape == (n, k):
-        return _check_distributions(owner, y).astype(logits.dtype, copy=False)
+        if y.dtype.kind not in "iuf":
+            raise TypeError(f"{owner}: expected distributions of numbers, got dtype {y.dtype}")
+        sums = y.sum(axis=1, dtype=np.float64)
+        # Allow for rounded probabilities; the comparison is False for NaN.
+        slack = np.sqrt(np.finfo(y.dtype).eps) if y.dtype.kind == "f" else 0
+        wrong = ~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise ValueError(
+                f"{owner}: expected distributions, not negative and of sum 1, got y[{i}] "
+                f"with sum {sums[i]:g} and least entry {y[i].min():g}"
+            )
+        return y.astype(logits.dtype, copy=False)
     if y.shape != (n,):
         raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
     if y.dtype.kind not in "iu":
@@ -375,101 +343,49 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
     return labels
 
 
-def _check_distributions(owner: str, y: Array) -> Array:
-    if y.dtype.kind not in "iuf":
-        raise TypeError(f"{owner}: expected distributions of numbers, got dtype {y.dtype}")
-    sums = y.sum(axis=1, dtype=np.float64)
-    # Allow for rounded probabilities; the comparison is False for NaN.
-    slack = np.sqrt(np.finfo(y.dtype).eps) if y.dtype.kind == "f" else 0
-    wrong = ~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))
-    if wrong.any():
-        i = int(wrong.argmax())
-        raise ValueError(
-            f"{owner}: expected distributions, not negative and of sum 1, got y[{i}] "
-            f"with sum {sums[i]:g} and least entry {y[i].min():g}"
-        )
-    return y
-
-
-def entries(y: Array) -> Entries:
-    """Return the nonzero entries of checked labels of either kind."""
-    if y.ndim == 1:
-        return np.arange(len(y)), y, 1.0
-    rows, columns = np.nonzero(y)
-    return rows, columns, y[rows, columns]
-
-
-_HINT = "BinaryCrossEntropy takes 0 and 1"
-
-
-def check_signs(owner: str, logits: Array, y: Array) -> Array:
-    """Check labels -1 and +1, (n,) or (n, 1); return them as a column in the logits' dtype."""
-    y = as_array(owner, "y", y)
-    if logits.ndim != 2 or logits.shape[1] != 1:
-        raise ValueError(f"{owner}: expected logits of shape (n, 1), got {logits.shape}")
-    if y.shape not in ((len(logits),), logits.shape):
-        raise ValueError(f"{owner}: expected y of shape ({len(logits)},), got {y.shape}")
-    if y.dtype.kind not in "if":
-        raise TypeError(f"{owner}: expected labels -1 and +1, got dtype {y.dtype}; {_HINT}")
-    wrong = np.flatnonzero(np.abs(y) != 1)
-    if len(wrong):
-        i = int(wrong[0])
-        raise ValueError(
-            f"{owner}: expected labels -1 and +1, got y[{i}] = {y.ravel()[i]}; {_HINT}"
-        )
-    return y.reshape(-1, 1).astype(logits.dtype)
-
-
-def check_zeros_and_ones(owner: str, logits: Array, y: Array) -> Array:
-    """Check labels that are there or not, (n, K), or (n,) where K = 1: numbers in [0, 1].
-
-    Returns them in the logits' shape and dtype.
-    """
-    y = as_array(owner, "y", y)
+def _check_matrix(owner: str, logits: Array) -> None:
     if logits.ndim != 2 or logits.shape[1] == 0:
         raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
-    if y.dtype.kind not in "biuf":
-        raise TypeError(f"{owner}: expected y of zeros and ones, got dtype {y.dtype}")
-    if y.shape == (len(logits),) and logits.shape[1] == 1:
-        y = y[:, None]
-    if y.shape != logits.shape:
-        hint = "; CrossEntropy takes one class of several" if y.ndim == 1 else ""
-        raise ValueError(
-            f"{owner}: expected y of the logits' shape {logits.shape}, got {y.shape}{hint}"
-        )
-    inside = (y >= 0) & (y <= 1)
-    if not inside.all():
-        i, k = np.argwhere(~inside)[0]
-        hint = "; BinaryLogistic takes -1 and +1" if y[i, k] == -1 else ""
-        raise ValueError(f"{owner}: expected y in [0, 1], got y[{i}, {k}] = {y[i, k]}{hint}")
-    return y.astype(logits.dtype, copy=False)
 
 
-def check_numbers(owner: str, logits: Array, y: Array) -> Array:
-    """Check targets of a regression: numbers of the outputs' shape, or (n,) for one; True is 1.
+def _check_shaped(
+    owner: str, logits: Array, y: Array, kinds: str, want: str, fits: Any = None, hint: str = ""
+) -> Array:
+    """Check dtype, shape and entries of ``y``, of the logits' shape, or (n,) where that is (n, 1).
 
-    Returns them in the outputs' shape and dtype.
+    Returns it in the logits' shape and dtype.
     """
     y = as_array(owner, "y", y)
-    if y.dtype.kind not in "biuf":
-        raise TypeError(f"{owner}: expected y of integers or floats, got dtype {y.dtype}")
-    if y.ndim == 1 and logits.shape[1:] == (1,):
-        y = y[:, None]
-    if y.shape != logits.shape:
-        raise ValueError(f"{owner}: expected y of the outputs' shape {logits.shape}, got {y.shape}")
-    return y.astype(logits.dtype, copy=False)
+    if y.dtype.kind not in kinds:
+        raise TypeError(f"{owner}: expected {want}, got dtype {y.dtype}{hint}")
+    if y.shape != logits.shape and (y.shape != (len(logits),) or logits.shape[1:] != (1,)):
+        single = "; CrossEntropy takes one class of several" if y.shape == logits.shape[:1] else ""
+        raise ValueError(
+            f"{owner}: expected y of the outputs' shape {logits.shape}, got {y.shape}{single}"
+        )
+    if fits and len(wrong := np.argwhere(~fits(y))):
+        at, got = ", ".join(map(str, wrong[0])), y[tuple(wrong[0])]
+        raise ValueError(f"{owner}: expected {want}, got y[{at}] = {got}{hint}")
+    return y.reshape(logits.shape).astype(logits.dtype, copy=False)
 
 
 class ClassLoss(ReducedLoss):
-    """Base of the losses of classes: the largest output is the class."""
+    """Base of the losses of classes: the largest output is the class.
 
-    metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": accuracy}
+    ``y`` are labels, integers ``0..K-1``, (n,), or distributions (n, K), as for label smoothing;
+    ``Dataset.from_labels`` numbers other labels.
+    """
+
+    metrics = ("accuracy",)
     class_labels = True
     expects_logits = True
 
+    def check_targets(self, logits: Array, y: Array) -> Array:
+        return check_labels(type(self).__name__, logits, y)
+
     def predict(self, outputs: Array) -> Array:
         """Return the class of the largest output, ``0..K-1``, (n,); the first one of equals."""
-        return predicted_classes(as_floats(type(self).__name__, "outputs", outputs))
+        return np.asarray(self._outputs(outputs).argmax(axis=1))
 
 
 class MapLoss(ClassLoss):
@@ -482,6 +398,14 @@ class MapLoss(ClassLoss):
         return self.map(outputs)
 
 
+def _entries(y: Array) -> Entries:
+    """Return the nonzero entries of checked labels of either kind."""
+    if y.ndim == 1:
+        return np.arange(len(y)), y, 1.0
+    rows, columns = np.nonzero(y)
+    return rows, columns, y[rows, columns]
+
+
 class FenchelYoung(MapLoss):
     r"""The Fenchel-Young loss of a regularised map (Blondel, Martins and Niculae 2020).
 
@@ -490,27 +414,17 @@ class FenchelYoung(MapLoss):
     Convex in the logits, never negative, and 0 exactly where ``map(z) = y``: for sparsemax
     where the label's logit leads by 1, for entmax-1.5 by 2, for softmax nowhere. With softmax
     it is cross-entropy. For a label outside the support, where ``-log p_y`` would be infinite
-    and have gradient 0, its gradient is not 0 (see ``SmoothedNLL``).
-
-    It is computed as a sum of nonnegative terms from logits shifted by their row's maximum, so
-    a common offset changes nothing. A logit of ``-inf`` has probability 0 and gradient 0; if it
-    is the label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives
-    NaN. The value for float32 logits is finite however far apart they are.
+    and have gradient 0, its gradient is not 0 (see ``SmoothedNLL``). It is computed as a sum of
+    nonnegative terms.
 
     Parameters
     ----------
     map : RegularizedMap
         ``softmax``, ``sparsemax``, ``entmax15``, or your own.
     reduction : {"mean", "sum"}
-        Over the batch.
-
-    Examples
-    --------
-    >>> loss = FenchelYoung(sparsemax)
-    >>> value, dlogits = loss(logits, y)  # y (n,) integers in 0..K-1, or (n, K) distributions
     """
 
-    def __init__(self, map: RegularizedMap, reduction: Literal["mean", "sum"] = "mean") -> None:
+    def __init__(self, map: RegularizedMap, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         if not isinstance(map, RegularizedMap):
             raise TypeError(
@@ -527,15 +441,13 @@ class FenchelYoung(MapLoss):
         return value, dlogits
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        labels = entries(check_labels(type(self).__name__, logits, y))
-        return self.map.fenchel_young(logits, labels)
+        return self.map.fenchel_young(logits, _entries(y))
 
     def hessian_vector_product(
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
     ) -> Array:
         """Return the Hessian times ``v``, (n, K): ``J v / n``, J the Jacobian of the map."""
-        logits = as_floats(type(self).__name__, "logits", logits)
-        check_labels(type(self).__name__, logits, y)
+        logits, _ = self.checked(logits, y)
         return self.reduced(self.map.jvp(self.map(logits), v), weight)
 
     def settings(self) -> list[str]:
@@ -547,29 +459,11 @@ class CrossEntropy(FenchelYoung):
 
     value: ``mean_n (log sum_k exp z_nk - z_ny)``; gradient: ``(softmax(z) - onehot(y)) / n``
 
-    It is computed from logits shifted by their row's maximum: it is never negative, and a common
-    offset changes nothing. A logit of ``-inf`` has probability 0 and gradient 0; if it is the
-    label's, the value is ``inf``. A row of only ``-inf``, or with ``+inf`` or NaN, gives NaN. The
-    value for float32 logits is finite however far apart they are.
-
-    Parameters
-    ----------
-    reduction : {"mean", "sum"}
-        Over the batch.
-
-    Notes
-    -----
-    ``y`` are labels, integers ``0..K-1``, ``(n,)``, or distributions ``(n, K)``, as for label
-    smoothing; ``Dataset.from_labels`` numbers other labels. For a distribution the value is the
-    Kullback-Leibler divergence ``KL(y, softmax(z))``, which is the cross-entropy plus
-    ``sum y log y``. So the least value is 0.
-
-    Examples
-    --------
-    >>> value, dlogits = CrossEntropy()(logits, y)    # logits (n, K), y (n,) integers in 0..K-1
+    For a distribution ``y`` the value is the Kullback-Leibler divergence ``KL(y, softmax(z))``,
+    which is the cross-entropy plus ``sum y log y``. So the least value is 0.
     """
 
-    def __init__(self, reduction: Literal["mean", "sum"] = "mean") -> None:
+    def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__(softmax, reduction)
 
     def settings(self) -> list[str]:
@@ -590,9 +484,8 @@ class SmoothedNLL(MapLoss):
     ``FenchelYoung``, whose gradient is 0 only where ``map(z) = y``.
 
     The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``: 0 only for ``eps = 0``
-    or ``K = 1``. ``y`` are labels ``(n,)`` or distributions ``(n, K)``; the value of these is the
-    mean of the values of the labels ``i``, with weights ``y_i``. A row whose largest logit is not
-    finite gives NaN.
+    or ``K = 1``. The value of a distribution is the mean of the values of the labels ``i``, with
+    weights ``y_i``.
 
     Parameters
     ----------
@@ -601,27 +494,16 @@ class SmoothedNLL(MapLoss):
     eps : float >= 0
         With ``eps = 0``, the value is ``inf`` and the gradient 0 where ``p_y = 0``.
     reduction : {"mean", "sum"}
-        Over the batch.
-
-    Examples
-    --------
-    >>> value, dlogits = SmoothedNLL(relumax(5.0), eps=0.01)(logits, y)
     """
 
-    def __init__(
-        self,
-        map: SimplexMap,
-        eps: float = 0.01,
-        reduction: Literal["mean", "sum"] = "mean",
-    ) -> None:
+    def __init__(self, map: SimplexMap, eps: float = 0.01, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         if not isinstance(map, SimplexMap):
             raise TypeError(f"SmoothedNLL: expected a map as relumax(5.0), got {map!r}")
         self.map, self.eps = map, check_float("SmoothedNLL", "eps", eps, low=0)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        labels = entries(check_labels(type(self).__name__, logits, y))
-        rows, columns, weight = labels
+        rows, columns, weight = labels = _entries(y)
         p = self.map.project_rows(shift(logits)[0])
         at = p[rows, columns] + p.dtype.type(self.eps)
         most = p.dtype.type(1 + p.shape[1] * self.eps)
@@ -644,27 +526,19 @@ class Perceptron(ClassLoss):
     the prediction is wrong: the value is 0, the gradient is not. SGD on one example at a time
     with learning rate 1 is the perceptron algorithm: after a mistake, add ``x`` to the weights
     of the label and subtract it from those of the prediction. ``y`` are labels ``(n,)``.
-
-    If the label's logit is ``-inf``, the value is ``inf``. A row of only ``-inf``, or with ``+inf``
-    or NaN, gives NaN. Logits are subtracted in float64, so that far apart float32 logits give a
-    finite value.
-
-    Parameters
-    ----------
-    reduction : {"mean", "sum"}
-        Over the batch.
     """
 
-    def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        owner = type(self).__name__
+    def check_targets(self, logits: Array, y: Array) -> Array:
         if np.ndim(y) != 1:
-            raise ValueError(f"{owner}: expected y of shape (n,), got {np.shape(y)}")
-        y = check_labels(owner, logits, y)
+            raise ValueError(f"{type(self).__name__}: expected y of shape (n,), got {np.shape(y)}")
+        return super().check_targets(logits, y)
+
+    def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         starts = np.arange(0, logits.size, logits.shape[1])  # of the rows, in the flat arrays
         predicted, label, flat = starts + logits.argmax(axis=1), starts + y, logits.ravel()
         top = flat[predicted]
         top += 0 * top  # NaN where the largest logit is not finite
-        values = np.subtract(top, flat[label], dtype=np.float64)
+        values = np.subtract(top, flat[label], dtype=np.float64)  # finite for far float32 logits
         dlogits = np.zeros(logits.shape, logits.dtype)
         dflat = dlogits.reshape(-1)
         dflat[predicted] = 1
@@ -673,16 +547,17 @@ class Perceptron(ClassLoss):
 
 
 class SigmoidLoss(ReducedLoss):
-    """Base of the losses of logits that give a probability each, by the sigmoid."""
+    """Base of the losses of logits that give a probability each, by the sigmoid.
+
+    They are computed from ``exp(-|z|)``, which cannot overflow.
+    """
 
     class_labels = False
     expects_logits = True
 
     def probabilities(self, outputs: Array) -> Array:
         """Return the probability of +1, or of each label, in the shape of the outputs (n, K)."""
-        outputs = as_floats(type(self).__name__, "outputs", outputs)
-        e = np.exp(-np.abs(outputs))  # cannot overflow
-        return np.asarray(np.where(outputs >= 0, 1, e) / (1 + e))
+        return sigmoid(self._outputs(outputs))
 
 
 class BinaryLogistic(SigmoidLoss):
@@ -693,37 +568,32 @@ class BinaryLogistic(SigmoidLoss):
     derivative: ``-y sigmoid(-m) / n``; second derivative: ``sigmoid(m) sigmoid(-m) / n``, never
     negative, so the loss is convex
 
-    It is computed from ``exp(-|m|)``, which cannot overflow. Softmax cross-entropy of the two
-    logits ``(0, z)`` is the same function. An infinite logit gives the limit, 0 or ``inf``; NaN
-    gives NaN.
-
-    Parameters
-    ----------
-    reduction : {"mean", "sum"}
-        Over the batch.
-
-    Examples
-    --------
-    >>> value, dlogits = BinaryLogistic()(logits, y)    # logits (n, 1), y (n,) of -1 and +1
+    Softmax cross-entropy of the two logits ``(0, z)`` is the same function.
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {"accuracy": sign_accuracy}
+    metrics: ClassVar[Mapping[str, str]] = {"accuracy": "sign_accuracy"}
+
+    def check_targets(self, logits: Array, y: Array) -> Array:
+        owner, hint = type(self).__name__, "; BinaryCrossEntropy takes 0 and 1"
+        if logits.shape[1:] != (1,):
+            raise ValueError(f"{owner}: expected logits of shape (n, 1), got {logits.shape}")
+        want = "labels -1 and +1"
+        return _check_shaped(owner, logits, y, "if", want, lambda y: np.abs(y) == 1, hint)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        sign = check_signs(type(self).__name__, logits, y)
-        margin = sign * logits
+        margin = y * logits
         e = np.exp(-np.abs(margin))
         wrong = np.where(margin <= 0, 1, e) / (1 + e)  # sigmoid(-m), the probability of the other
-        return np.log1p(e) + np.maximum(-margin, 0), -sign * wrong
+        return np.log1p(e) + np.maximum(-margin, 0), -y * wrong
 
     def predict(self, outputs: Array) -> Array:
         """Return the sign of each logit, -1 or +1, (n,); -1 for a logit of 0."""
-        return one_value(predicted_signs(as_floats(type(self).__name__, "outputs", outputs)))
+        return _one_value(np.where(self._outputs(outputs) > 0, 1, -1))
 
     def second_derivative(self, logits: Array, y: Array, weight: Array | None = None) -> Array:
         """Return the second derivative for each logit; it is the same for both labels."""
-        logits = as_floats(type(self).__name__, "logits", logits)
-        e = np.exp(-np.abs(check_signs(type(self).__name__, logits, y) * logits))
+        logits, y = self.checked(logits, y)
+        e = np.exp(-np.abs(y * logits))
         return self.reduced(e / np.square(1 + e), weight)
 
     def hessian_vector_product(
@@ -740,15 +610,13 @@ class BinaryCrossEntropy(SigmoidLoss):
 
     second derivative: ``sigmoid(z) sigmoid(-z) / (n K)``, never negative, so the loss is convex
 
-    It is computed from ``exp(-|z|)``, which cannot overflow, and the gradient without the
-    difference, so that it is exact for confident logits too. An infinite logit gives the limit;
-    NaN gives NaN.
+    The gradient is computed without the difference, so that it is exact for confident logits too.
 
     Parameters
     ----------
     reduction : {"mean", "sum"}
-        Over the batch. With weights of the examples, "mean" is ``sum_n w_n l_n / sum_n w_n``, where
-        PyTorch divides by the number of examples.
+        With weights of the examples, "mean" is ``sum_n w_n l_n / sum_n w_n``, where PyTorch divides
+        by the number of examples.
     label_reduction : {"mean", "sum"}, optional
         Over the ``K`` labels of an example. By default as ``reduction``, as in
         ``torch.nn.BCEWithLogitsLoss``; "sum" with ``reduction="mean"`` is scikit-learn's loss,
@@ -759,30 +627,27 @@ class BinaryCrossEntropy(SigmoidLoss):
     ``y`` is ``(n, K)``, or ``(n,)`` where ``K`` is 1: zeros and ones, booleans, or probabilities in
     [0, 1]. For probabilities the least value is their entropy, not 0. For labels -1 and +1 there is
     ``BinaryLogistic``; for classes that exclude each other, ``CrossEntropy``.
-
-    Examples
-    --------
-    >>> value, dlogits = BinaryCrossEntropy()(logits, y)    # logits (n, K), y (n, K) of 0 and 1
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {
-        "exact_match": exact_match,
-        "mean_accuracy": mean_accuracy,
-    }
+    metrics = ("exact_match", "mean_accuracy")
 
     label_reduction: Reduction | None = None
 
     def __init__(
-        self,
-        reduction: Reduction = "mean",
-        label_reduction: Reduction | None = None,
+        self, reduction: Reduction = "mean", label_reduction: Reduction | None = None
     ) -> None:
         super().__init__(reduction)
-        self.label_reduction = label_reduction
-        check_reduction(type(self).__name__, "label_reduction", label_reduction or reduction)
+        self.label_reduction = label_reduction and self._reduction(
+            "label_reduction", label_reduction
+        )
+
+    def check_targets(self, logits: Array, y: Array) -> Array:
+        owner, hint = type(self).__name__, "; BinaryLogistic takes -1 and +1"
+        _check_matrix(owner, logits)
+        inside = "y in [0, 1]"
+        return _check_shaped(owner, logits, y, "biuf", inside, lambda y: (y >= 0) & (y <= 1), hint)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        y = check_zeros_and_ones(type(self).__name__, logits, y)
         e, positive = np.exp(-np.abs(logits)), logits >= 0
         wrong = np.where(positive, 1 - y, y)  # the share of the label that the sign contradicts
         # An infinite logit on the right side costs nothing.
@@ -793,14 +658,13 @@ class BinaryCrossEntropy(SigmoidLoss):
 
     def predict(self, outputs: Array) -> Array:
         """Return 1 where a logit is above 0, else 0: (n, K), or (n,) for one label."""
-        return one_value(predicted_labels(as_floats(type(self).__name__, "outputs", outputs)))
+        return _one_value(np.asarray(self._outputs(outputs) > 0, np.int64))
 
     def hessian_vector_product(
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
     ) -> Array:
         """Return the Hessian times ``v``: the second derivative of each logit times its ``v``."""
-        logits = as_floats(type(self).__name__, "logits", logits)
-        check_zeros_and_ones(type(self).__name__, logits, y)
+        logits, _ = self.checked(logits, y)
         e = np.exp(-np.abs(logits))
         return self.reduced(e / np.square(1 + e) * v * self._per_label(logits), weight)
 
@@ -811,14 +675,21 @@ class BinaryCrossEntropy(SigmoidLoss):
 
 
 class NumberLoss(ReducedLoss):
-    """Base of the losses of numbers, which are the outputs themselves."""
+    """Base of the losses of numbers, which are the outputs themselves.
 
-    metrics: ClassVar[Mapping[str, Metric]] = {"r2": r2}
+    ``y`` are integers or floats of the shape of the outputs ``z``, (n, d); (n,) is accepted if
+    ``d`` is 1; True is 1. The outputs of one example are always summed.
+    """
+
+    metrics: ClassVar[Sequence[str]] = ("r2",)
     class_labels = False
+
+    def check_targets(self, logits: Array, y: Array) -> Array:
+        return _check_shaped(type(self).__name__, logits, y, "biuf", "y of integers or floats")
 
     def predict(self, outputs: Array) -> Array:
         """Return the outputs: (n, K), or (n,) for one."""
-        return one_value(as_floats(type(self).__name__, "outputs", outputs))
+        return _one_value(self._outputs(outputs))
 
 
 class SquaredError(NumberLoss):
@@ -826,21 +697,15 @@ class SquaredError(NumberLoss):
 
     value: ``mean_n 1/2 ||z_n - y_n||^2``; gradient: ``(z - y) / n``
 
-    Parameters
-    ----------
-    reduction : {"mean", "sum"}
-        Over the batch; the outputs of one example are always summed.
-
     Notes
     -----
-    ``y`` are integers or floats of the shape of ``z``, ``(n, d)``; ``(n,)`` is accepted if ``d``
-    is 1. ``torch.nn.MSELoss`` also averages over the outputs and has no factor 1/2: it is ``2/d``
-    times this. Squares are taken in the logits' dtype: where one overflows (from a difference of
-    1.8e19 in float32, 1.3e154 in float64), the value is ``inf``.
+    ``z`` and ``y`` are ``(n, d)``. ``torch.nn.MSELoss`` also averages over the outputs and has no
+    factor 1/2: it is ``2/d`` times this. Squares are taken in the logits' dtype: where one
+    overflows (from a difference of 1.8e19 in float32, 1.3e154 in float64), the value is ``inf``.
     """
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        error = logits - check_numbers(type(self).__name__, logits, y)
+        error = logits - y
         values = np.square(error)
         values *= 0.5
         return values, error
@@ -849,7 +714,7 @@ class SquaredError(NumberLoss):
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
     ) -> Array:
         """Return the Hessian times ``v``: ``v / n``, since the Hessian of an example is I."""
-        logits = as_floats(type(self).__name__, "logits", logits)
+        logits, _ = self.checked(logits, y)
         return self.reduced(as_array(type(self).__name__, "v", v).astype(logits.dtype), weight)
 
 
@@ -858,19 +723,12 @@ class AbsoluteError(NumberLoss):
 
     value: ``mean_n sum_k |z_nk - y_nk|``; gradient: ``sign(z - y) / n``, 0 where ``z = y``
 
-    Parameters
-    ----------
-    reduction : {"mean", "sum"}
-        Over the batch; the outputs of one example are always summed.
-
-    Notes
-    -----
-    ``y`` are integers or floats of the shape of ``z``, ``(n, d)``; ``(n,)`` is accepted if ``d``
-    is 1. ``torch.nn.L1Loss`` also averages over the outputs: it is ``1/d`` times this.
+    ``z`` and ``y`` are ``(n, d)``. ``torch.nn.L1Loss`` also averages over the outputs: it is
+    ``1/d`` times this.
     """
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        error = logits - check_numbers(type(self).__name__, logits, y)
+        error = logits - y
         return np.abs(error), np.sign(error)
 
 
@@ -882,25 +740,22 @@ class Huber(NumberLoss):
 
     gradient: ``clip(e, -delta, delta) / n``; second derivative: 1 where ``|e| <= delta``, else 0
 
+    ``z`` and ``y`` are ``(n, d)``. ``torch.nn.HuberLoss`` also averages over the outputs: it is
+    ``1/d`` times this.
+
     Parameters
     ----------
     delta : float > 0
         The error from which the loss is linear.
     reduction : {"mean", "sum"}
-        Over the batch; the outputs of one example are always summed.
-
-    Notes
-    -----
-    ``y`` are integers or floats of the shape of ``z``, ``(n, d)``; ``(n,)`` is accepted if ``d``
-    is 1. ``torch.nn.HuberLoss`` also averages over the outputs: it is ``1/d`` times this.
     """
 
-    def __init__(self, delta: float = 1.0, reduction: Literal["mean", "sum"] = "mean") -> None:
+    def __init__(self, delta: float = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         self.delta = check_float("Huber", "delta", delta, low=0, open_low=True)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        error = logits - check_numbers(type(self).__name__, logits, y)
+        error = logits - y
         size = np.abs(error)
         c = np.minimum(size, self.delta)
         return c * (size - c / 2), np.clip(error, -self.delta, self.delta)
@@ -909,9 +764,8 @@ class Huber(NumberLoss):
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
     ) -> Array:
         """Return the Hessian times ``v``: ``v / n`` where the error is at most ``delta``."""
-        logits = as_floats(type(self).__name__, "logits", logits)
-        error = logits - check_numbers(type(self).__name__, logits, y)
-        return self.reduced(np.where(np.abs(error) <= self.delta, v, 0), weight)
+        logits, y = self.checked(logits, y)
+        return self.reduced(np.where(np.abs(logits - y) <= self.delta, v, 0), weight)
 
     def settings(self) -> list[str]:
         return [f"{self.delta:g}", *super().settings()]
@@ -925,27 +779,19 @@ class Quantile(NumberLoss):
     gradient: ``-q / n`` where ``z < y``, ``(1 - q) / n`` where ``z > y``, 0 where ``z = y``
 
     Half the absolute error for ``q = 0.5``. Several quantiles are learned together, one for each
-    output: ``Quantile((0.1, 0.5, 0.9))`` with outputs ``(n, 3)`` and targets ``(n,)``. Nothing
-    keeps them in order.
+    output: ``Quantile((0.1, 0.5, 0.9))`` with outputs ``(n, 3)`` and targets ``(n,)`` or
+    ``(n, 1)``. Nothing keeps them in order. For one quantile ``z`` and ``y`` are ``(n, d)``.
 
     Parameters
     ----------
     q : float or sequence of floats
         Each between 0 and 1.
     reduction : {"mean", "sum"}
-        Over the batch; the outputs of one example are always summed.
-
-    Notes
-    -----
-    For one quantile, ``y`` are integers or floats of the shape of ``z``, ``(n, d)``; ``(n,)`` is
-    accepted if ``d`` is 1. For several, ``y`` is ``(n,)`` or ``(n, 1)``.
     """
 
-    metrics: ClassVar[Mapping[str, Metric]] = {}
+    metrics = ()
 
-    def __init__(
-        self, q: float | Sequence[float], reduction: Literal["mean", "sum"] = "mean"
-    ) -> None:
+    def __init__(self, q: float | Sequence[float], reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         checked = tuple(
             check_float("Quantile", "q", one, low=0, high=1, open_low=True, open_high=True)
@@ -955,23 +801,22 @@ class Quantile(NumberLoss):
             raise ValueError("Quantile: expected at least one q, got none")
         self.q = checked if np.ndim(q) else checked[0]
 
-    def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        q = np.array(self.q)
-        error = self._targets(logits, y) - logits
-        slope = np.where(error > 0, -q.astype(logits.dtype), (1 - q).astype(logits.dtype))
-        slope *= error != 0
-        return -slope * error, slope
-
-    def _targets(self, logits: Array, y: Array) -> Array:
-        """Check the targets; return them in the outputs' dtype, a column for several quantiles."""
+    def check_targets(self, logits: Array, y: Array) -> Array:
         if not isinstance(self.q, tuple):
-            return check_numbers(type(self).__name__, logits, y)
+            return super().check_targets(logits, y)
         if logits.shape[1:] != (len(self.q),):
             raise ValueError(
                 f"{self!r}: expected one output for each quantile, (n, {len(self.q)}), "
                 f"got {logits.shape}"
             )
-        return check_numbers(type(self).__name__, logits[:, :1], y)
+        return super().check_targets(logits[:, :1], y)
+
+    def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
+        q = np.array(self.q)
+        error = y - logits
+        slope = np.where(error > 0, -q.astype(logits.dtype), (1 - q).astype(logits.dtype))
+        slope *= error != 0
+        return -slope * error, slope
 
     def settings(self) -> list[str]:
         return [repr(self.q), *super().settings()]

@@ -28,7 +28,7 @@ from minidl.checks import (
     quietly,
 )
 from minidl.dataset import Dataset, Split
-from minidl.evaluation import measure
+from minidl.evaluation import measure, metrics_of, r2
 from minidl.files import as_path
 from minidl.history import Epoch, History, Mode
 from minidl.layer import (
@@ -39,8 +39,7 @@ from minidl.layer import (
     name_probabilities,
     write_gradients,
 )
-from minidl.losses import Loss, check_weighted_mean, checked_loss, shaped_targets
-from minidl.metrics import Metric, r2
+from minidl.losses import Loss, Metric, check_weighted_mean, checked_loss, shaped_targets
 from minidl.optim import Optimizer
 from minidl.parameter import infer, named_buffers, random_streams, set_stream
 from minidl.saving.runs import _describe_order, run_settings
@@ -552,7 +551,7 @@ class Recorder:
 
     def follow(self, monitor: str | None, mode: Mode | None) -> None:
         """Let the history follow a figure; ValueError if it is not measured, or cannot be."""
-        measured = {"loss": None, **getattr(self.loss, "metrics", {}), **self.metrics}
+        measured = {"loss": None, **metrics_of(self.loss), **self.metrics}
         figures = list(measured)
         known = ["train_loss"]
         if self.evaluate_train:

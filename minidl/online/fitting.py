@@ -17,8 +17,7 @@ from minidl.checks import Array, Stateful, check_int, one_blas_thread, quiet
 from minidl.dataset import Dataset
 from minidl.history import History, Mode
 from minidl.layer import Layer, name_probabilities, write_gradients
-from minidl.losses import Loss
-from minidl.metrics import Metric
+from minidl.losses import Loss, Metric
 from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
 from minidl.online.runs import OnlineRun, Order, epoch_order
 from minidl.optim import SGD

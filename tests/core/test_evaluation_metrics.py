@@ -1,4 +1,4 @@
-"""Figures of success: by hand, with weights, ends, and which loss has which."""
+"""Metrics: by hand, with weights, ends, and which loss has which."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import CrossEntropy, FenchelYoung, Perceptron, SmoothedNLL, relumax, sparsemax
-from minidl.metrics import accuracy, exact_match, mean_accuracy, r2, sign_accuracy
+from minidl.evaluation import accuracy, exact_match, mean_accuracy, metrics_of, r2, sign_accuracy
 from minidl.testing.catalogue import LOSSES
 
 Z = np.array([[1.0, 3.0, 2.0], [5.0, 5.0, 0.0], [-1.0, -2.0, 0.5]])
@@ -87,9 +87,9 @@ def test_errors(metric):
         metric(np.zeros((2, 1)), np.zeros(2), np.array([1, -1]))
 
 
-def test_each_loss_says_its_figures():
-    found = {name: [f"{k}: {f.__name__}" for k, f in e.loss.metrics.items()] for name, e in LOSSES.items()}  # fmt: skip
-    for name, figures in found.items():
+def test_each_loss_names_its_metrics():
+    found = {name: [f"{k}: {f.__name__}" for k, f in metrics_of(e.loss).items()] for name, e in LOSSES.items()}  # fmt: skip
+    for name, named in found.items():
         expected = {
             "BinaryLogistic": ["accuracy: sign_accuracy"],
             "BinaryCrossEntropy": ["exact_match: exact_match", "mean_accuracy: mean_accuracy"],
@@ -98,7 +98,32 @@ def test_each_loss_says_its_figures():
             "Huber": ["r2: r2"],
             "Quantile": [],
         }.get(name.partition(",")[0], ["accuracy: accuracy"])
-        assert figures == expected, name
+        assert named == expected, name
+
+
+@pytest.mark.parametrize("given", [("r2",), ["r2"], {"r2": "r2"}, {"r2": r2}], ids=repr)
+def test_an_own_loss_names_metrics_or_gives_functions(given):
+    class Own(minidl.losses.ReducedLoss):
+        metrics = given
+
+        def per_example(self, logits, y):
+            return np.square(logits - y), 2 * (logits - y)
+
+    x = np.random.default_rng(0).normal(size=(9, 2))
+    model, y = minidl.Sequential(minidl.Linear(2, 1), rng=0, dtype="float64"), x[:, 0]
+    assert minidl.evaluate(model, (x, y), Own())["r2"] == r2(minidl.outputs(model, x), y)
+    data, sgd = minidl.Dataset((x, y), (x, y)), minidl.SGD(model, 0.1)
+    history = minidl.fit(model, data, Own(), sgd, epochs=1, rng=0, monitor="valid_r2")
+    assert math.isfinite(history.best["valid_r2"])
+
+
+def test_a_metric_that_is_not_known_is_named():
+    class Own(minidl.CrossEntropy):
+        metrics = ("acuracy",)
+
+    model = minidl.Sequential(minidl.Linear(2, 2), rng=0)
+    with pytest.raises(ValueError, match=r"Own\(.*no metric 'acuracy', did you mean 'accuracy'\?"):
+        minidl.evaluate(model, (np.ones((3, 2)), np.zeros(3, int)), Own())
 
 
 def test_probabilities():

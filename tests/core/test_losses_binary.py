@@ -79,12 +79,12 @@ def test_the_value_of_an_example_is_the_mean_or_sum_of_its_labels():
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
-        ([[0, 1, 2], [0, 0, 0]], ValueError, r"y in \[0, 1\], got y\[0, 2\] = 2$"),
+        ([[0, 1, 2], [0, 0, 0]], ValueError, r"y in \[0, 1\], got y\[0, 2\] = 2; BinaryLogistic takes -1 and \+1$"),
         ([[0, 1, 1], [0, -1, 0]], ValueError, r"got y\[1, 1\] = -1; BinaryLogistic takes -1 and \+1$"),
-        ([[0, 1, 1], [0, math.nan, 0]], ValueError, r"got y\[1, 1\] = nan$"),
-        ([0, 1], ValueError, r"logits' shape \(2, 3\), got \(2,\); CrossEntropy takes one class of"),
-        ([[0, 1], [1, 0]], ValueError, r"y of the logits' shape \(2, 3\), got \(2, 2\)$"),
-        ([["a", "b", "c"]] * 2, TypeError, "y of zeros and ones, got dtype <U1"),
+        ([[0, 1, 1], [0, math.nan, 0]], ValueError, r"got y\[1, 1\] = nan; BinaryLogistic takes -1 and \+1$"),
+        ([0, 1], ValueError, r"outputs' shape \(2, 3\), got \(2,\); CrossEntropy takes one class of"),
+        ([[0, 1], [1, 0]], ValueError, r"y of the outputs' shape \(2, 3\), got \(2, 2\)$"),
+        ([["a", "b", "c"]] * 2, TypeError, r"y in \[0, 1\], got dtype <U1"),
     ],
 )  # fmt: skip
 def test_other_targets_are_refused_by_name(y, error, message):
@@ -96,7 +96,7 @@ def test_other_targets_are_refused_by_name(y, error, message):
 
 def test_one_class_for_each_row_gets_a_hint():
     z, hint = np.zeros((3, 4)), "; CrossEntropy takes one class of several"
-    shapes = r"expected y of the logits' shape \(3, 4\), got "
+    shapes = r"expected y of the outputs' shape \(3, 4\), got "
     with pytest.raises(ValueError, match=rf"{shapes}\(3,\){hint}$"):
         BinaryCrossEntropy()(z, np.zeros(3, int))
     with pytest.raises(ValueError, match=rf"{shapes}\(3, 5\)$"):

@@ -80,7 +80,7 @@ def test_labels_of_the_wrong_kind():
         (np.array([0, 1]), ValueError, r"expected labels -1 and \+1, got y\[0\] = 0"),
         (np.array([1.0, 0.5]), ValueError, r"expected labels -1 and \+1, got y\[1\] = 0.5"),
         (np.array([True, False]), TypeError, "got dtype bool"),
-        (np.array([1, 1, 1]), ValueError, r"expected y of shape \(2,\), got \(3,\)"),
+        (np.array([1, 1, 1]), ValueError, r"expected y of the outputs' shape \(2, 1\), got \(3,\)"),
     ):
         with pytest.raises(error, match=message):
             BinaryLogistic()(z, y)

@@ -73,7 +73,7 @@ def test_without_decay_of_biases_equals_two_groups_of_pytorch(
     ours, theirs, options, block, monkeypatch
 ):
     """Biases, gains and offsets, next to each other or not, at any place of a block."""
-    monkeypatch.setattr(optim.base, "BLOCK", block)
+    monkeypatch.setattr(optim, "BLOCK", block)
     layers = Linear(3, 4), LayerNorm(4), ReLU(), Linear(4, 3, bias=False), BatchNorm(3)
     model = Sequential(*layers, Linear(3, 2), rng=0, dtype="float64")
     optimizer = ours(model, 0.05, decay_biases=False, **options)
@@ -127,7 +127,7 @@ def test_the_comparison_detects_another_optimizer(ours, theirs, options, wrong):
 def test_blocks_make_no_difference(make, monkeypatch):
     results = []
     for block in (7, 33, 10_000):
-        monkeypatch.setattr(optim.base, "BLOCK", block)
+        monkeypatch.setattr(optim, "BLOCK", block)
         model = Linear(9, 11, rng=0)
         optimizer = make(model)
         for i in range(60):
