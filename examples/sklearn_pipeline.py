@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 import minidl
-from minidl.sklearn.classifier import MLPClassifier
+from minidl.sklearn import MLPClassifier
 from minidl.view import plots
 
 OUT = Path("runs/sklearn_pipeline")
@@ -91,7 +91,7 @@ def main() -> None:
     shown = f"Reliability of {', '.join(displays)}, and the confusion matrix of the balanced one."
     plots.save(picture, OUT / "displays.png", shown)
 
-    minidl.saving.onnx.export(OUT / "model.onnx", model[-1])
+    minidl.onnx.export(OUT / "model.onnx", model[-1])
     session = onnxruntime.InferenceSession(OUT / "model.onnx")
     rows = model[:-1].transform(test).astype(np.float32)
     label, probabilities = session.run(None, {"x": rows})

@@ -449,7 +449,7 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
 
     Examples
     --------
-    >>> minidl.saving.onnx.export("model.onnx", estimator)
+    >>> minidl.onnx.export("model.onnx", estimator)
     >>> session = onnxruntime.InferenceSession("model.onnx")
     >>> label, probabilities = session.run(None, {"x": x})
     """

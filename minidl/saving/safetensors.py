@@ -5,7 +5,7 @@ Linear is ``(in, out)`` in minidl and ``(out, in)`` in PyTorch.
 
 Examples
 --------
->>> minidl.saving.safetensors.save("model.safetensors", model)
+>>> minidl.safetensors.save("model.safetensors", model)
 >>> state = safetensors.torch.load_file("model.safetensors")  # in PyTorch"""
 
 from __future__ import annotations

@@ -220,7 +220,7 @@ class MLPClassifier(Labels, MLP):
         Views of the model's parameters. Arrays that are assigned to an item, or a list of them
         to the attribute, are written into the model.
     predictor_ : Predictor
-        For ``minidl.save`` and ``minidl.saving.onnx.export``.
+        For ``minidl.save`` and ``minidl.onnx.export``.
 
     Examples
     --------

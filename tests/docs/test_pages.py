@@ -4,16 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DERIVATIONS = ("derivations", "simplex", "quadratic", "convexity", "online", "infinite_width")
 FENCES = {"python", "sh", "text", "{toctree}", "{include}"}
 """The kinds of blocks; Python is executed, and no other kind holds Python."""
-
-
-def blocks(text):
-    return re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
 
 
 def not_executed(text):

@@ -82,7 +82,7 @@ def test_all_that_comes_after_uses_the_assigned_weights(estimator, kind, assign,
         minidl.save(tmp_path / "model.npz", twin)
         assert np.array_equal(minidl.load(tmp_path / "model.npz").outputs(X), z)
         stored = onnx.numpy_helper.to_array
-        constants = [stored(one) for one in minidl.saving.onnx.to_onnx(twin).graph.initializer]
+        constants = [stored(one) for one in minidl.onnx.to_onnx(twin).graph.initializer]
         assert any(c.shape == w.shape and np.allclose(c, w) for c in constants for w in coefs)
     hand = copy.deepcopy(model)
     hand.model_.theta[:] = model.model_.theta
@@ -212,7 +212,7 @@ def test_before_fit_every_door_says_not_fitted(kind, tmp_path):
         doors = {
             "predict": lambda m: m.predict(X),
             "score": lambda m: m.score(X, Y["classes"]),
-            "onnx.export": lambda m: minidl.saving.onnx.export(path, m),
+            "onnx.export": lambda m: minidl.onnx.export(path, m),
             "save": lambda m: minidl.save(path, m),
             "coefs_ =": lambda m: setattr(m, "coefs_", []),
             "intercepts_[0]": lambda m: m.intercepts_[0],
