@@ -15,7 +15,7 @@ import numpy as np
 from homework.fashion import OneChange, load_fashion, published
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
-from homework.grids import add_grid_flags, check_shard, run_points, shared
+from homework.grids import add_grid_flags, run_points, shared
 from homework.networks import ACTIVATIONS, OPTIMIZERS
 from homework.runs import single_run
 from homework.timing import show_times
@@ -146,13 +146,10 @@ def train_logistic(
 
 def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
     """Train the plain logistic regression, and those from PyTorch's initial values."""
-    if not args.shard:
-        run_plain(dataset, args)
+    run_plain(dataset, args)
     args.out = args.out / "pytorch"
     print("from PyTorch's initial values (4.1):")
     results = run_grid(Grid(learning_rate=args.learning_rates), train_logistic, dataset, args)
-    if args.shard:
-        return exit_status(results)
     tabulate(dataset, results, args, start="pytorch")
     curves = {f"lr {r.point['learning_rate']:g}": curves_of(r) for r in results if not r.error}
     title = f"logistic regression from PyTorch's initial values, {dataset.title}"
@@ -226,8 +223,6 @@ def run_networks(dataset: Dataset, args: argparse.Namespace) -> int:
     print(f"{len(grid)} networks: " + ("all settings" if args.all else "one change at a time"))
     train = partial(train_network, batch_size=args.batch_size)
     results = run_grid(grid, train, dataset, args, cost=cost)
-    if args.shard:
-        return exit_status(results)
     best = tabulate(dataset, results, args)
     if best is not None:
         name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
@@ -366,7 +361,6 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="ffn: all 48 settings of one layer")
     add_grid_flags(parser)
     args = parser.parse_args()
-    check_shard(parser, args, args.model in ("logistic", "ffn"), "logistic or ffn")
     args.out = args.out / args.model
     quick = args.model == "ffn" and not args.full
     args.epochs = args.epochs or (QUICK_FFN_EPOCHS if quick else EPOCHS)

@@ -47,7 +47,7 @@ def main() -> int:
     questions = [title.split()[0] for title in STEPS]
     add("--only", nargs="+", choices=questions, default=questions, help="these questions only")
     args = parser.parse_args()
-    require("jinja2", "report")
+    require("jinja2", "examples")
     runs, failed = [], 0
     for title, (name, line, flags) in STEPS.items():
         if title.split()[0] in args.only:

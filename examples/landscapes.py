@@ -240,8 +240,6 @@ def answer(question: str, dataset: Dataset, args: argparse.Namespace) -> list[Re
     results = run_points(
         grid, task, args, dataset=dataset, out=out, settings=recorded, cost=duration
     )
-    if args.shard:
-        return results
     title = f"{TITLES[question]}, {dataset.title}"
     # Published figures belong to complete runs.
     published = {run: s.published for run, s in settings.items()} if complete(args) else {}
@@ -303,8 +301,7 @@ def main() -> int:
     with shared(dataset, args) as mapped:
         for name in dict.fromkeys(args.questions or QUESTIONS):
             results += answer(name, mapped, args)
-    if not args.shard:
-        print(f"wrote tables, pictures and models to {args.out}{os.sep}")
+    print(f"wrote tables, pictures and models to {args.out}{os.sep}")
     return exit_status(results)
 
 

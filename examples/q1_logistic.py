@@ -17,7 +17,7 @@ import numpy as np
 from homework.comparison import read_published
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number
-from homework.grids import add_grid_flags, check_shard, run_points, shared
+from homework.grids import add_grid_flags, run_points, shared
 from homework.online import load, make_parser, report, scores
 from homework.published import is_course_file, tabulate_published
 from homework.runs import single_run
@@ -215,7 +215,7 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> int:
         if not result.complete:
             print(f"{result.id}: {result.error or result.unsaved}")
     finished = [result for result in results if result.error is None]
-    if args.shard or not finished:
+    if not finished:
         return exit_status(results)
 
     rows = [row for result in finished for row in result.values["runs"]]
@@ -307,8 +307,6 @@ def run_features(dataset: Dataset, args: argparse.Namespace) -> int:
     with shared(dataset, args) as mapped:
         task = partial(train_features, dataset=mapped, **options)
         results = run_points(grid, task, args, dataset=dataset)
-    if args.shard:
-        return exit_status(results)
     columns = ["features", "number", "variance", "valid", "test", "training s", "features s"]
     table = Table(columns, f"logistic regression, {dataset.title}")
     rows = [r for r in results if r.error is None]
@@ -377,7 +375,6 @@ def main() -> int:
     parser.add_argument("--compare", type=as_path, metavar="CSV", help="published grid, for --grid")
     add_grid_flags(parser)
     args = parser.parse_args()
-    check_shard(parser, args, args.grid or args.features_table, "--grid or --features-table")
     if args.compare and not args.grid:
         parser.error("--compare needs --grid")
     if args.out == OUT and (args.grid or args.features_table):

@@ -215,8 +215,6 @@ def main() -> int:
     if args.out == OUT and (args.why or remedies != PLAIN):
         args.out = Path(f"{OUT}-why" if args.why else f"{OUT}-{remedies}")
     dataset, results = run_grid(Grid(**axes), partial(train, why=args.why), args)
-    if args.shard:
-        return exit_status(results)
 
     tabulate(dataset, results, COLUMNS, axis="layers", out=args.out, published=published)
     show_best(dataset, results, args.out)

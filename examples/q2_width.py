@@ -97,8 +97,6 @@ def main() -> int:
         l2=args.l2s,
     )
     dataset, results = run_grid(grid, train, args)
-    if args.shard:
-        return exit_status(results)
 
     tabulate(dataset, results, COLUMNS, axis="width", out=args.out, published=published)
     show_best(dataset, results, args.out)

@@ -98,8 +98,6 @@ def main() -> int:
         l2=args.l2s,
     )
     dataset, results = run_grid(grid, train, args)
-    if args.shard:
-        return exit_status(results)
 
     names = [name_of(result, results) for result in results]
     tabulate(dataset, dict(zip(names, results, strict=True)), args.out)

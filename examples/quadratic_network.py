@@ -241,8 +241,6 @@ def main() -> int:
     grid = Grid(target=list(TARGETS), units=list(range(1, args.features + 2)))
     task = partial(compare, **options)
     results = run_points(grid, task, args)
-    if args.shard:
-        return exit_status(results)
     tabulate_fits(results, args.features, args.out)
     tabulate_units(min(args.features, 3), 4 * args.starts, args.seed, args.out)
     print(f"wrote the tables and a picture to {args.out}{os.sep}")

@@ -1,4 +1,4 @@
-"""``python -m homework.page RUNS... --out report/``: write a report of finished runs."""
+"""Write a report of finished runs: one HTML page with its pictures, and the same as Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minidl.view.cli import Parser, run_main
 
 
 def main() -> None:
-    parser = Parser(prog="python -m homework.page", description="Write a report of finished runs.")
+    parser = Parser(description=__doc__)
     add = parser.add_argument
     add("runs", nargs="+", type=as_path, metavar="RUN", help="a folder of a run or of several")
     add("--out", type=as_path, default=Path("report"), help="folder of the report (default report)")

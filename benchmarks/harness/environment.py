@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import subprocess
+import sys
 from typing import Any
 
-import minidl.grid.sessions
 from harness.commands import ROOT
+
+sys.path.append(str(ROOT / "examples"))  # the scripts note the same about a machine
+from homework import sessions
 
 PACKAGES = ("torch", "jax", "jaxlib", "scikit-learn", "entmax")
 
@@ -21,7 +24,7 @@ def load() -> float | None:
 def environment() -> dict[str, Any]:
     """Return the machine, the commit, and the versions of the contestants."""
     return {
-        **minidl.grid.sessions.environment(),
+        **sessions.environment(),
         "commit": commit(),
         **{name: version(name) for name in PACKAGES},
     }

@@ -1,43 +1,34 @@
-"""Runs of a grid by the flags ``--jobs``, ``--shard`` and ``--executor``."""
+"""Runs of a grid by the flags ``--jobs`` and ``--executor``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from homework.data import about
+from homework.runs import RUN
+from homework.sessions import session
+from minidl.checks import require
 from minidl.dataset import Dataset
 from minidl.files import temporary_folder
-from minidl.grid.points import Grid, Point, Result, Shard
+from minidl.grid.folder import RESULTS, taken
+from minidl.grid.points import Grid, Point, Result
 from minidl.grid.runner import run
-from minidl.grid.workers import EXECUTORS, check_executor, connected
 from minidl.view.cli import Parser
+
+EXECUTORS = "processes or dask://HOST:PORT"
 
 
 def add_grid_flags(parser: Parser) -> None:
-    """Add ``--shard`` and ``--executor``."""
-    parser.add_argument(
-        "--shard",
-        type=_shard,
-        default=Shard.of_slurm(),
-        metavar="I/N",
-        help="train part I of N only (default: the task of a SLURM array)",
-    )
+    """Add ``--executor``."""
     parser.add_argument(
         "--executor", type=_executor, default="processes", metavar="NAME", help=EXECUTORS
     )
-
-
-def check_shard(parser: Parser, args: argparse.Namespace, grid: bool, needs: str) -> None:
-    """Refuse ``--shard`` where there is no grid; the task of a SLURM array is then ignored."""
-    if args.shard and not grid:
-        if args.shard != Shard.of_slurm():
-            parser.error(f"--shard needs {needs}")
-        args.shard = None
 
 
 def run_points(
@@ -50,24 +41,42 @@ def run_points(
     settings: Mapping[str, Any] | None = None,
     cost: Callable[[Point], float] = lambda point: 1.0,
 ) -> list[Result]:
-    """Train every point of the grid, or of the shard, into the folder ``out`` (``args.out``).
+    """Train every point of the grid into the folder ``out`` (``args.out``), and note the session.
 
-    The name of the data set belongs to the settings of the folder. A shard has no table: it says
-    how to get one.
+    The name of the data set belongs to the settings of the folder. The folder of a single run is
+    refused.
     """
     out = out or args.out
-    options: dict[str, Any] = {"shard": args.shard, "cost": cost, "settings": dict(settings or {})}
+    if (out / RUN).exists() and any(out.glob("*checkpoint*.npz")):
+        raise taken(out, f"those of a single run, see {RUN}")
+    settings = dict(settings or {})
+    note: dict[str, Any] = {"processes": args.jobs, "threads": 1}
+    if args.executor != "processes":
+        note["processes"] = args.executor
     if dataset:
-        options["settings"]["data"] = dataset.name
-        options["note"] = {"data": about(dataset)}
-    with connected(args.executor, args.jobs) as executor:
-        results = run(grid, train, out=out, jobs=args.jobs, executor=executor, **options)
-    if args.shard:
-        print(
-            f"shard {args.shard}: {len(results)} of {len(grid)} runs, in {out}{os.sep}; the same "
-            "command without --shard makes the table"
+        settings["data"] = dataset.name
+        note["data"] = about(dataset)
+    with (
+        session(out, out / RESULTS, note=note),
+        connected(args.executor) as executor,
+    ):
+        return run(
+            grid, train, out=out, jobs=args.jobs, executor=executor, settings=settings, cost=cost
         )
-    return results
+
+
+@contextlib.contextmanager
+def connected(name: str) -> Iterator[Executor | None]:
+    """Yield the executor of a Dask cluster, ``"dask://HOST:PORT"``; None for ``"processes"``.
+
+    The cluster goes on running. OSError if no scheduler answers.
+    """
+    if name == "processes":
+        yield None
+        return
+    address = f"tcp://{name.removeprefix('dask://')}"
+    with require("distributed", "cluster").Client(address, set_as_default=False) as client:
+        yield client.get_executor()
 
 
 @contextlib.contextmanager
@@ -85,15 +94,7 @@ def shared(dataset: Dataset, args: argparse.Namespace) -> Iterator[Dataset]:
         yield dataset.mapped(folder)
 
 
-def _shard(text: str) -> Shard:
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def _executor(text: str) -> str:
-    try:
-        return check_executor(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    if text != "processes" and not re.fullmatch(r"dask://[^/]+:\d+", text):
+        raise argparse.ArgumentTypeError(f"expected the executor to be {EXECUTORS}, got {text!r}")
+    return text

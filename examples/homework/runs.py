@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from homework.data import about
+from homework.sessions import session
 from minidl.dataset import Dataset
-from minidl.grid.folder import RUN, claimed_by_run
-from minidl.grid.sessions import session
+from minidl.grid.folder import RECORD, claimed, kept, taken
 from minidl.saving.describe import fingerprint as describe
 from minidl.view.cli import Interrupted
 
-NO_SETTINGS = {"out", "epochs", "jobs", "shard", "executor", "compare"}
+RUN = "run.json"
+NO_SETTINGS = {"out", "epochs", "jobs", "executor", "compare"}
 """The flags on which the results of an epoch do not depend."""
 
 
@@ -53,12 +54,17 @@ def single_run(
     note: dict[str, Any] = {"record": record, "processes": 1, "threads": 1}
     note |= {"settings": {"epochs": args.epochs}} if hasattr(args, "epochs") else {}
     note |= {"data": about(dataset)} if dataset else {}
-    with claimed_by_run(out / record, settings, *files), session(out, *files, note=note):
+    if kept(out):
+        raise taken(out, f"those of a grid, see {RECORD}")
+    with (
+        claimed(out / record, settings, {}, lambda: any(file.exists() for file in files)),
+        session(out, *files, note=note),
+    ):
         try:
             yield [{"checkpoint": file, "resume": True} for file in files]
         except KeyboardInterrupt as error:
-            kept = [str(file) for file in files if file.exists()]
-            where = (
-                f"the epochs that ended are kept in {kept[-1]}" if kept else "no epoch had ended"
-            )
+            written = [str(file) for file in files if file.exists()]
+            where = "no epoch had ended"
+            if written:
+                where = f"the epochs that ended are kept in {written[-1]}"
             raise Interrupted(f"stopped: {where}; the same command resumes") from error

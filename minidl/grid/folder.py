@@ -1,134 +1,91 @@
-"""The folder of a grid: claimed by one set of settings, written by one process at a time."""
+"""The folder of a grid: claimed by one set of settings, written by one process at a time.
+
+``grid.json`` has the axes and the settings, ``results.jsonl`` one line for each run that ended.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from minidl.checks import require
 from minidl.files import from_json, remove_leftovers, to_json, write_text
-from minidl.grid.points import Result, Shard, read
+from minidl.grid.points import Result
 from minidl.saving.describe import first_difference
 
 RECORD = "grid.json"
-RUN = "run.json"
-ALL = "results*.jsonl"
-WHOLE = "results.jsonl"
+RESULTS = "results.jsonl"
 
 
 @contextlib.contextmanager
-def claimed(out: Path, contents: dict[str, Any], shard: Shard | None = None) -> Iterator[Path]:
-    """Record axes and settings in ``out/grid.json``, and lock the file of results in this context.
+def claimed(
+    record: Path, settings: Mapping[str, Any], axes: Mapping[str, Any], begun: Callable[[], bool]
+) -> Iterator[None]:
+    """Record settings and axes in a file, and be the only process that does so in this context.
 
-    More values on an axis are accepted, and any change while no run has ended. Shards write
-    files of their own, at the same time; a run of the whole grid is alone in the folder. A lock
-    ends with its process. A folder with a single run is refused.
-
-    Yields
-    ------
-    Path
-        The file of the results: ``results.jsonl``, or ``results-2-of-4.jsonl`` for a shard.
+    Other settings are refused while ``begun()`` says that there are results of those recorded; more
+    values on an axis are not. The lock ends with its process.
 
     Raises
     ------
     ValueError
-        If the folder holds runs of other axes or settings; names the difference.
+        If the results belong to other axes or settings; names the difference.
     OSError
-        If another process writes there; names it.
-    """
-    library = require("filelock", "examples")
-    out.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
-    name = f"results-{shard.index}-of-{shard.count}.jsonl" if shard else WHOLE
-    contents = from_json(to_json(contents))
-    with contextlib.ExitStack() as held:
-        with library.FileLock(out / ".claim.lock"):
-            recorded = _recorded(out / RECORD)
-            other = recorded is not None and _difference(recorded, contents)
-            if other and kept(out):
-                raise _taken(out, other)
-            if (out / RUN).exists() and any(out.glob("*checkpoint*.npz")):
-                raise _taken(out, f"those of a single run, see {RUN}")
-            _check_free(out, shard=None if other else shard)
-            held.enter_context(_lock(out / name))
-            if recorded != contents:
-                write_text(out / RECORD, to_json(contents, indent=1) + "\n")
-        yield out / name
-
-
-@contextlib.contextmanager
-def claimed_by_run(record: Path, settings: Mapping[str, Any], *files: Path) -> Iterator[None]:
-    """Record the settings of one run in a file, and lock it in this context.
-
-    ``files`` are what the run keeps: while one of them exists, other settings are refused. A
-    folder with results of a grid is refused too.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds a run with other settings; names the difference.
-    OSError
-        If another process trains there; names it.
+        If another process holds the lock; names it.
     """
     library = require("filelock", "examples")
     record.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(record.parent)
-    contents = from_json(to_json({"axes": {}, "settings": settings}))
-    with contextlib.ExitStack() as held:
-        with library.FileLock(record.parent / ".claim.lock"):
-            if kept(record.parent):
-                raise _taken(record.parent, f"those of a grid, see {RECORD}")
-            recorded = _recorded(record)
-            held.enter_context(_lock(record))
-            if recorded is not None and any(file.exists() for file in files):
-                other = _difference(recorded, contents)
-                if other:
-                    raise _taken(record.parent, other)
-            if recorded != contents:
-                write_text(record, to_json(contents, indent=1) + "\n")
-        yield
-
-
-def kept(out: Path, own: Path | None = None) -> dict[str, Result]:
-    """Return the runs that ended, of all shards, by their names; complete ones come first.
-
-    ``own`` is the file that this process has locked, if any; a line cut short is removed from it.
-    """
-    results: dict[str, Result] = {}
-    for file in sorted(out.glob(ALL)):
-        for result in read(file, repair=file == own):
-            known = results.get(result.id)
-            if result.error is None and not (known and known.complete):
-                results[result.id] = result
-    return results
-
-
-def _taken(out: Path, other: str) -> ValueError:
-    return ValueError(
-        f"{out} holds other results: {other}; choose another folder or delete this one"
-    )
-
-
-def _recorded(file: Path) -> dict[str, Any] | None:
-    """Read ``grid.json``; None if there is none."""
+    contents = from_json(to_json({"axes": axes, "settings": settings}))
+    lock = library.FileLock(record.with_name(f".{record.stem}.lock"))
+    owner = record.with_name(f".{record.stem}.owner")
+    _refuse_other(record, contents, begun)  # other settings are worth more than who writes
     try:
-        record = from_json(file.read_bytes())
+        lock.acquire(timeout=0)
+    except library.Timeout:
+        by = "another process"
+        with contextlib.suppress(OSError):
+            by = owner.read_text(encoding="utf-8") or by
+        text = f"{record.parent} is being written by {by}: wait, or choose another folder"
+        raise OSError(text) from None
+    try:
+        with contextlib.suppress(OSError):  # the text is for people; the lock does not need it
+            text = f"process {os.getpid()} on {platform.node()}"
+            owner.write_text(text, encoding="utf-8", newline="\n")
+        if _refuse_other(record, contents, begun) != contents:
+            write_text(record, to_json(contents, indent=1) + "\n")
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_other(
+    record: Path, contents: dict[str, Any], begun: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Return what is recorded, None without a record; ValueError if it excludes ``contents``."""
+    try:
+        recorded = from_json(record.read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: cannot be read ({error})") from error
-    parts = record.values() if isinstance(record, dict) else ()
-    if not (
-        parts and set(record) == {"axes", "settings"} and all(isinstance(p, dict) for p in parts)
-    ):
-        raise ValueError(f"{file}: expected an object with axes and settings")
-    if not all(isinstance(values, list) for values in record["axes"].values()):
-        raise ValueError(f"{file}: expected lists of values as axes")
-    return dict(record)
+        raise ValueError(f"{record}: cannot be read ({error})") from error
+    right = isinstance(recorded, dict) and set(recorded) == {"axes", "settings"}
+    right = right and all(isinstance(part, dict) for part in recorded.values())
+    if not right or not all(isinstance(values, list) for values in recorded["axes"].values()):
+        raise ValueError(
+            f"{record}: expected an object with axes and settings, and lists of values as axes"
+        )
+    other = _difference(recorded, contents)
+    if other and begun():
+        raise taken(record.parent, other)
+    return dict(recorded)
 
 
 def _difference(recorded: dict[str, Any], contents: dict[str, Any]) -> str:
@@ -144,35 +101,81 @@ def _difference(recorded: dict[str, Any], contents: dict[str, Any]) -> str:
     return found
 
 
-@contextlib.contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    """Hold the lock of a file of results."""
-    library = require("filelock", "examples")
-    owner = _hidden(file, ".owner")
-    lock = library.FileLock(_hidden(file, ".lock"))
+def taken(folder: Path, other: str) -> ValueError:
+    """Return the error about a folder that holds results of something else."""
+    return ValueError(
+        f"{folder} holds other results: {other}; choose another folder or delete this one"
+    )
+
+
+# The results.
+
+
+def kept(folder: Path, *, repair: bool = False) -> dict[str, Result]:
+    """Return the runs that ended by their names; complete ones come first.
+
+    ``repair`` as in `read`. Files of shards, which earlier versions wrote, are read too.
+    """
+    results: dict[str, Result] = {}
+    for file in sorted(folder.glob("results*.jsonl")):
+        for result in read(file, repair=repair):
+            known = results.get(result.id)
+            if result.error is None and not (known and known.complete):
+                results[result.id] = result
+    return results
+
+
+def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
+    """Yield the recorded runs, without a last line that is not complete.
+
+    ``repair`` removes such a line from the file. It is for the process that writes the file alone:
+    others may see a line that is being written.
+
+    Raises
+    ------
+    ValueError
+        If a line is not a result, or was changed after it was written.
+    """
+    if not file.exists():
+        return
+    text = file.read_bytes()
+    complete = text[: text.rfind(b"\n") + 1]
+    if repair and complete != text:
+        os.truncate(file, len(complete))
+    for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
+        try:
+            yield _parse(line)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{file}, line {number}: not a result, or changed ({error}); delete the line to "
+                "train its run again"
+            ) from error
+
+
+def append(file: Path, result: Result) -> None:
+    """Write one result as a line at the end of the file and sync it; all of the line or nothing."""
+    record = from_json(to_json(asdict(result)))
+    left = (to_json({**record, "crc32": _checksum(record)}) + "\n").encode()
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        lock.acquire(timeout=0)
-    except library.Timeout:
-        by = "another process"
-        with contextlib.suppress(OSError):
-            by = owner.read_text(encoding="utf-8") or by
-        raise OSError(f"{file} is being written by {by}: wait, or choose another folder") from None
-    try:
-        with contextlib.suppress(OSError):  # the text is for people; the lock does not need it
-            owner.write_text(
-                f"process {os.getpid()} on {platform.node()}", encoding="utf-8", newline="\n"
-            )
-        yield
+        end = os.fstat(handle).st_size
+        try:
+            while left:
+                left = left[os.write(handle, left) :]
+            os.fsync(handle)
+        except OSError as error:
+            os.ftruncate(handle, end)
+            raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
-        lock.release()
+        os.close(handle)
 
 
-def _check_free(out: Path, shard: Shard | None) -> None:
-    """Raise OSError if anyone writes, or, for a shard, if someone runs the whole grid."""
-    for lock in out.glob(".results.lock" if shard else ".results*.lock"):
-        with _lock(out / f"{lock.stem[1:]}.jsonl"):
-            pass
+def _parse(line: bytes) -> Result:
+    record = from_json(line)
+    if not isinstance(record, dict) or record.pop("crc32", None) != _checksum(record):
+        raise ValueError("expected an object with its crc32")
+    return Result(**record)
 
 
-def _hidden(file: Path, suffix: str) -> Path:
-    return file.with_name(f".{file.stem}{suffix}")
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record).encode())

@@ -1,4 +1,4 @@
-"""A grid of settings: named axes and their product."""
+"""A grid of settings: named axes, their product, and the results of its points."""
 
 from __future__ import annotations
 
@@ -7,17 +7,12 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-
-from minidl.files import from_json, to_json
 
 Point = dict[str, Any]
 """One value on every axis."""
@@ -130,56 +125,6 @@ def _is_json(text: str) -> bool:
     return True
 
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part ``index`` of ``count``, counted from 1.
-
-    Raises
-    ------
-    ValueError
-        If ``index`` is not in ``1..count``.
-    """
-
-    index: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.index <= self.count:
-            last = f"{self.count}/{self.count}"
-            raise ValueError(f"expected a shard from 1/{self.count} to {last}, got {self}")
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read ``"2/4"``."""
-        index, slash, count = text.partition("/")
-        if not (slash and index.isdecimal() and count.isdecimal()):
-            raise ValueError(f"expected a shard such as 2/4, got {text!r}")
-        return cls(int(index), int(count))
-
-    @classmethod
-    def of_slurm(cls, environment: Mapping[str, str] = os.environ) -> Shard | None:
-        """Return the shard of a task of a SLURM array, None outside of one.
-
-        The tasks may be counted from any number and in any equal steps.
-        """
-        if "SLURM_ARRAY_TASK_ID" not in environment:
-            return None
-        task, count = (int(environment[f"SLURM_ARRAY_TASK_{key}"]) for key in ("ID", "COUNT"))
-        first = int(environment.get("SLURM_ARRAY_TASK_MIN", 1))
-        step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1))
-        return cls((task - first) // step + 1, count)
-
-    def part(self, items: Sequence[T]) -> Sequence[T]:
-        """Return every ``count``-th item; the parts of all shards are the items."""
-        return items[self.index - 1 :: self.count]
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-
 @dataclass(frozen=True)
 class Result:
     """One run: its ``values``, or the ``error`` that ended it.
@@ -229,67 +174,3 @@ def keeping(values: dict[str, Any]) -> Iterator[None]:
         yield
     except OSError as error:
         raise UnsavedError(values) from error
-
-
-def append(file: Path, result: Result) -> None:
-    """Write one result as a line at the end of the file and sync it; all of the line or nothing."""
-    record = from_json(to_json(asdict(result)))
-    line = to_json({**record, "crc32": _checksum(record)}) + "\n"
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        end = os.fstat(handle).st_size
-        left = line.encode()
-        try:
-            while left:
-                left = left[os.write(handle, left) :]
-            os.fsync(handle)
-        except OSError as error:
-            os.ftruncate(handle, end)
-            raise OSError(error.errno, error.strerror, str(file)) from error
-    finally:
-        os.close(handle)
-
-
-def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
-    """Yield the recorded runs, without a last line that is not complete.
-
-    Parameters
-    ----------
-    file : Path
-    repair : bool
-        Remove such a line from the file. Only for the process that writes the file: others may
-        see a line that is being written.
-
-    Raises
-    ------
-    ValueError
-        If a line is not a result, or was changed after it was written.
-    """
-    if not file.exists():
-        return
-    text = file.read_bytes()
-    complete = text[: text.rfind(b"\n") + 1]
-    if repair and complete != text:
-        os.truncate(file, len(complete))
-    for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
-        try:
-            yield _parse(line)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"{file}, line {number}: not a result, or changed ({error}); delete the line to "
-                "train its run again"
-            ) from error
-
-
-def _parse(line: bytes) -> Result:
-    record = from_json(line)
-    if not isinstance(record, dict):
-        raise ValueError(f"expected an object, got {type(record).__name__}")
-    checksum = record.pop("crc32", None)
-    if checksum != _checksum(record):
-        raise ValueError("another crc32")
-    return Result(**record)
-
-
-def _checksum(record: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(record).encode())

@@ -13,9 +13,8 @@ from typing import Any
 
 from minidl.checks import check_int, require
 from minidl.files import as_path
-from minidl.grid.folder import claimed, kept
-from minidl.grid.points import Grid, Point, Result, Shard, append
-from minidl.grid.sessions import session
+from minidl.grid.folder import RECORD, RESULTS, append, claimed, kept
+from minidl.grid.points import Grid, Point, Result
 from minidl.grid.workers import (
     EndedError,
     Train,
@@ -35,9 +34,7 @@ def run(
     out: str | os.PathLike[str],
     jobs: int = 1,
     executor: Executor | None = None,
-    shard: Shard | None = None,
     settings: Mapping[str, Any] | None = None,
-    note: Mapping[str, Any] | None = None,
     cost: Callable[[Point], float] = lambda point: 1.0,
     progress: bool = True,
 ) -> list[Result]:
@@ -61,16 +58,10 @@ def run(
     jobs : int
         The number of processes; 1 stays in this process.
     executor : concurrent.futures.Executor, optional
-        Used instead of processes, for example ``dask.distributed.Client().get_executor()``.
-    shard : Shard, optional
-        Train a part of the grid, while other processes or machines train the others into the
-        same folder. Without a shard the results of all shards are read, and what they lack is
-        trained.
+        Used instead of processes: for several machines
+        ``dask.distributed.Client(ADDRESS).get_executor()``.
     settings : dict, optional
         What the results depend on beyond the training function and its arguments.
-    note : dict, optional
-        Kept with each session in ``out/sessions.jsonl``, beside the machine and the duration. It is
-        not compared when the same command resumes.
     cost : callable, optional
         ``cost(point)`` is the expected duration of a run, in any unit. Long runs start first,
         and the time left is estimated from it.
@@ -80,7 +71,7 @@ def run(
     Returns
     -------
     list of Result
-        In the order of the grid; with a shard, of its part.
+        In the order of the grid.
 
     Raises
     ------
@@ -97,36 +88,29 @@ def run(
     if jobs > 1 and executor is None:
         pickled(train)  # an error here comes before anything is written
     require("threadpoolctl", "examples")
-    by_cost = sorted(grid, key=cost, reverse=True)
-    points = shard.part(by_cost) if shard else by_cost
-    contents = {"axes": grid.axes, "settings": {**describe_task(train), **(settings or {})}}
-    processes = jobs if executor is None else type(executor).__name__
-    part = {"shard": str(shard)} if shard else {}
-    note = {"processes": processes, "threads": 1, **part, **(note or {})}
+    points = sorted(grid, key=cost, reverse=True)
+    described = {**describe_task(train), **(settings or {})}
+    file = out / RESULTS
     try:
-        with claimed(out, contents, shard) as file, session(out, file, note=note):
-            done = kept(out, file)
-            results = {name: done[name] for p in points if (name := grid.identifier(p)) in done}
-            waiting = [p for p in points if not _complete(results, p)]
-            finished = len(points) - len(waiting)
-            total, left = sum(map(cost, points)), sum(map(cost, waiting))
+        with claimed(out / RECORD, described, grid.axes, lambda: bool(kept(out))):
+            results = kept(out, repair=True)
+            done = {name for name, result in results.items() if result.complete}
+            waiting = [p for p in points if grid.identifier(p) not in done]
             with (
-                _progress_bar(len(points), finished, total, total - left, progress) as advance,
+                _progress_bar(points, waiting, cost, progress) as advance,
                 contextlib.closing(outcomes(waiting, train, jobs, executor)) as ready,
             ):
                 for result, full in ready:
                     append(file, result)
                     if result.error is None or result.id not in results:
                         results[result.id] = result
-                    advance(cost(result.point))
+                    advance(result.point)
                     if full:
                         raise OSError(errno.ENOSPC, "no space left", full)
     except KeyboardInterrupt as error:
-        text = f"stopped: {_count(points, out)}, the same command resumes"
-        raise Interrupted(text) from error
+        raise Interrupted(f"stopped: {_count(points, out)}, the same command resumes") from error
     except EndedError as error:
-        text = f"{error}; {_count(points, out)}, the same command resumes"
-        raise OSError(text) from error
+        raise OSError(f"{error}; {_count(points, out)}, the same command resumes") from error
     except OSError as error:
         missing = full_disk(error)
         if missing is None:
@@ -135,13 +119,7 @@ def run(
             f"no space left to write {missing}; {_count(points, out)}: free some space, then the "
             "same command resumes"
         ) from error
-    names = {grid.identifier(p): p for p in grid}
-    return [replace(results[name], point=p) for name, p in names.items() if name in results]
-
-
-def _complete(results: Mapping[str, Result], point: Point) -> bool:
-    result = results.get(Grid.identifier(point))
-    return result is not None and result.complete
+    return [replace(results[grid.identifier(p)], point=p) for p in grid]
 
 
 def _count(points: Sequence[Point], out: Path) -> str:
@@ -153,25 +131,26 @@ def _count(points: Sequence[Point], out: Path) -> str:
 
 @contextlib.contextmanager
 def _progress_bar(
-    runs: int, finished: int, total: float, done: float, show: bool
-) -> Iterator[Callable[[float], None]]:
+    points: Sequence[Point], waiting: Sequence[Point], cost: Callable[[Point], float], show: bool
+) -> Iterator[Callable[[Point], None]]:
     """Show a bar that moves by cost and counts runs; gives the function that advances it."""
     if not show:
-        yield lambda cost: None
+        yield lambda point: None
         return
+    total, ended = sum(map(cost, points)), len(points) - len(waiting)
     bar = require("tqdm", "examples").tqdm(
         total=total,
-        initial=done,
+        initial=total - sum(map(cost, waiting)),
         smoothing=0,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left",
-        desc=f"{finished}/{runs} runs",
+        desc=f"{ended}/{len(points)} runs",
     )
 
-    def advance(cost: float) -> None:
-        nonlocal finished
-        finished += 1
-        bar.set_description_str(f"{finished}/{runs} runs", refresh=False)
-        bar.update(cost)
+    def advance(point: Point) -> None:
+        nonlocal ended
+        ended += 1
+        bar.set_description_str(f"{ended}/{len(points)} runs", refresh=False)
+        bar.update(cost(point))
 
     with bar:
         yield advance

@@ -60,11 +60,6 @@ def test_damaged_files(tmp_path, check):
 
 
 @every
-def test_shards(tmp_path, check):
-    check(clusters.shards(write_data(tmp_path)))
-
-
-@every
 def test_dask(tmp_path, check):
     pytest.importorskip("distributed")
     check(clusters.dask(write_data(tmp_path)))

@@ -3,7 +3,6 @@
 import ast
 import doctest
 import importlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -128,29 +127,10 @@ def training():
     return {"model": model, "data": data, "loss": minidl.CrossEntropy(), "optimizer": minidl.Adam(model)}  # fmt: skip
 
 
-class Slurm(ThreadPoolExecutor):
-    """What stands for submitit's executor."""
-
-    def __init__(self, folder):
-        super().__init__(1)
-
-    def update_parameters(self, **parameters):
-        pass
-
-
-def double(a):
-    return {"value": 2 * a}
-
-
 GIVEN = {
     "contract.checked": lambda: {"model": affine_model(), "dlogits": logits, "write_gradients": minidl.layer.write_gradients},
     "data.dataset.Dataset.from_labels": lambda: {"x": np.zeros((3, 2))},
-    "grid.executors.Polling": lambda: {
-        "submitit": SimpleNamespace(AutoExecutor=Slurm),
-        "grid": minidl.grid.points.Grid(a=[1, 2]),
-        "train": double,
-    },
-    "grid.results.keeping": lambda: {"path": "model.npz", "model": affine_model(), "figures": {}},
+    "grid.points.keeping": lambda: {"path": "model.npz", "model": affine_model(), "figures": {}},
     "layer.Sequential": lambda: {"x": np.zeros((2, 784), np.float32)},
     "losses.ReducedLoss": lambda: {"y": rng.uniform(1, 2, (10, 5))},
     "onnx.exporting.export": estimator,

@@ -13,7 +13,7 @@ import q1_mlp
 from homework import published
 
 import minidl
-from minidl.grid.folder import claimed_by_run
+from minidl.grid.folder import claimed
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
@@ -295,7 +295,7 @@ def test_a_grid_and_a_single_run_do_not_share_a_folder(folder):
 
 
 def test_two_single_runs_in_one_folder(folder):
-    with claimed_by_run(folder / "out/run.json", {}):
+    with claimed(folder / "out/run.json", {}, {}, lambda: False):
         done = run(folder, "q1_mlp.py", "--epochs", 1, "--out", "out")
     assert done.returncode == 2
     assert "is being written by process" in done.stderr

@@ -107,24 +107,11 @@ def test_stopped_half_way_and_started_again(folder, how):
     assert table(folder / "stopped") == table(folder / "straight")
 
 
-def test_shards_make_the_table_of_the_whole_grid(folder):
-    args = ["--data", "set.npz", *SMALL, "--jobs", 1]
-    assert run(folder, *args, "--out", "straight").returncode == 0
-    for i in (1, 2):
-        done = run(folder, *args, "--out", "parts", "--shard", f"{i}/2")
-        assert done.returncode == 0, done.stderr
-        assert f"shard {i}/2: 4 of 8 runs, in parts/; the same command without" in done.stdout
-        assert not (folder / "parts/table.csv").exists()
-    assert run(folder, *args, "--out", "parts").returncode == 0
-    assert table(folder / "parts") == table(folder / "straight")
-    assert not (folder / "parts/results.jsonl").exists()
-    for flags, message in (
-        (["--shard", "3/2"], "argument --shard: expected a shard from 1/2 to 2/2, got 3/2"),
-        (["--executor", "spark"], "expected the executor to be processes, loky or dask://"),
-    ):
-        done = run(folder, *args, *flags)
-        assert (done.returncode, message in done.stderr) == (2, True)
-        assert done.stderr.count("\n") == 1
+def test_an_executor_of_another_kind_is_refused(folder):
+    done = run(folder, "--data", "set.npz", *SMALL, "--executor", "spark")
+    assert done.returncode == 2
+    assert "expected the executor to be processes or dask://HOST:PORT, got 'spark'" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_grid_of_which_all_runs_fail(folder):

@@ -21,9 +21,9 @@ import work
 from homework.page.pictures import read_pictures
 from homework.page.reading import read_run, run_folders
 from homework.page.writing import write_report
+from homework.sessions import environment, session, sessions
 
 import minidl
-from minidl.grid.sessions import environment, session, sessions
 from minidl.view.plots import Panel, line_plot
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +59,7 @@ def homework(*args):
 
 
 def report(folder, *args, status=0):
-    return run(folder, "-m", "homework.page", *args, status=status)
+    return run(folder, ROOT / "examples/report.py", *args, status=status)
 
 
 @pytest.fixture(scope="module")
@@ -274,16 +274,19 @@ def test_a_grid_of_a_user_without_tables(tmp_path):
     ]
 
 
-def test_a_shard_is_not_a_finished_grid(tmp_path):
-    grid = minidl.grid.points.Grid(a=[1, 2], b=[0.5])
-    shard = minidl.grid.points.Shard(1, 2)
-    minidl.grid.runner.run(grid, work.product, out=tmp_path, shard=shard, progress=False)
+def test_a_grid_that_lacks_runs_is_not_finished(tmp_path):
+    """Without sessions; a script's grid is not finished if its last session did not end."""
+    grid = minidl.grid.Grid(a=[1, 2], b=[0.5])
+    minidl.grid.run(grid, work.product, out=tmp_path, progress=False)
+    assert read_run(tmp_path).finished
+    with contextlib.suppress(KeyboardInterrupt), session(tmp_path):
+        raise KeyboardInterrupt
+    assert not read_run(tmp_path).finished
+    (tmp_path / "sessions.jsonl").unlink()
+    file = tmp_path / "results.jsonl"
+    file.write_bytes(file.read_bytes().partition(b"\n")[0] + b"\n")
     assert not read_run(tmp_path).finished
     assert read_run(tmp_path).kept == 1
-    minidl.grid.runner.run(grid, work.product, out=tmp_path, progress=False)
-    assert read_run(tmp_path).finished
-    (tmp_path / "sessions.jsonl").unlink()  # as after a kill: nobody knows whether it ended
-    assert not read_run(tmp_path).finished
 
 
 def test_unfinished_runs_are_listed(done, tmp_path):
@@ -332,8 +335,8 @@ def test_errors_are_one_line(done, tmp_path):
         broken("c", "weights.png", b"text"): "weights.png: expected a PNG picture",
         broken(
             "t", "weights.png", (good / "weights.png").read_bytes()[:20]
-        ): "weights.png: a damaged PNG picture",
-        broken("z", "weights.png", packed_badly): "weights.png: a damaged PNG picture",
+        ): "weights.png: expected a PNG picture",
+        broken("z", "weights.png", packed_badly): "weights.png: expected a PNG picture",
         broken("d", "published.csv", b"a,best\n1\n"): "line 2: expected 2 cells, got 1",
         broken("e", "curves.svg", b"<svg>"): "curves.svg: expected an SVG picture with a viewBox",
         broken("f", "run.json", b"{"): "run.json: cannot be read",
@@ -394,15 +397,14 @@ def test_sessions(tmp_path):
 
 
 def test_another_machine_goes_on(tmp_path):
-    grid = minidl.grid.points.Grid(a=[1, 2], b=[3])
-    minidl.grid.runner.run(
-        minidl.grid.points.Grid(a=[1], b=[3]), work.product, out=tmp_path, progress=False
-    )
+    with session(tmp_path):
+        pass
     file = tmp_path / "sessions.jsonl"
     here = json.loads(file.read_text())
     there = {**here, "environment": {**here["environment"], "processor": "another one"}}
     file.write_text(json.dumps(there) + "\n")
-    assert len(minidl.grid.runner.run(grid, work.product, out=tmp_path, progress=False)) == 2
+    with session(tmp_path):
+        pass
     found = tables(parse(write_report([read_run(tmp_path)], tmp_path / "out")))
     assert dict(found["Machine 1"])["processor"] == "another one"
     assert dict(found["Machine 2"])["processor"] == environment()["processor"]

@@ -234,7 +234,7 @@ def test_an_interrupt_cancels_what_an_executor_has_not_begun(tmp_path, monkeypat
         raise KeyboardInterrupt
 
     futures = []
-    monkeypatch.setattr("minidl.grid.points.append", interrupt)
+    monkeypatch.setattr("minidl.grid.runner.append", interrupt)
     with Recording(1) as executor:
         with pytest.raises(KeyboardInterrupt, match="0 of 6 runs are kept"):
             run(Grid(a=[1, 2, 3, 4, 5, 6]), work.slow, out=tmp_path, executor=executor, progress=False)  # fmt: skip
@@ -257,7 +257,7 @@ def test_numbers_that_json_lacks(tmp_path):
     assert repr(go()) == repr(first)
     assert len(calls) == 2
     assert first[1].values["loss"] == [math.inf, -math.inf]
-    for file in ("results.jsonl", "grid.json", "sessions.jsonl"):
+    for file in ("results.jsonl", "grid.json"):
         text = (tmp_path / file).read_text()
         for line in [text] if file == "grid.json" else text.splitlines():
             json.loads(line, parse_constant=pytest.fail)

@@ -2,7 +2,7 @@
 
 ==================================  ===========================================================
 ``run.json``, ``grid.json``         settings, and the axes of a grid
-``sessions.jsonl``                  where, when and how long; the data (see ``environment.py``)
+``sessions.jsonl``                  where, when and how long; the data (see ``homework.sessions``)
 ``scores.json``                     figures by name
 ``*.csv`` with a column ``best``    tables; the ``.md`` file beside it has the title
 ``results.jsonl``                   the runs of a grid, shown if there is no table
@@ -16,18 +16,19 @@ The names of ``run.json`` and ``scores.json`` may have words around them, as
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from homework.page.pictures import Picture, read_pictures
+from homework.sessions import SESSIONS, sessions
 from minidl.files import from_json
-from minidl.grid.folder import kept
-from minidl.grid.sessions import sessions
+from minidl.grid.folder import RECORD, kept
 from minidl.view.tables import Table
 
-RECORDS = ("grid.json", "run.json", "*-run-*.json")
+RECORDS = (RECORD, "run.json", "*-run-*.json")
 SCORES = ("scores.json", "*-scores-*.json")
 BEST = "best"
 """The last column of the file of a table."""
@@ -87,7 +88,7 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
 
 def is_run(folder: Path) -> bool:
     """Return whether a folder holds the settings or the sessions of a run."""
-    return folder.is_dir() and bool(_files(folder, (*RECORDS, "sessions.jsonl")))
+    return folder.is_dir() and bool(_files(folder, (*RECORDS, SESSIONS)))
 
 
 def read_run(folder: Path, title: str = "") -> Run:
@@ -112,9 +113,7 @@ def read_run(folder: Path, title: str = "") -> Run:
             _pairs(_object(file), "figure", _named(f"Figures of {run.title}", file, scores))
         )
     run.tables = [table for file in _files(folder, ["*.csv"]) if (table := read_table(file))]
-    last = run.sessions[-1] if run.sessions else {}
-    whole = last.get("ended") and "shard" not in last  # else some runs may be missing
-    if results and whole and not run.tables:
+    if results and not run.tables and _is_whole(run):
         rows = [{**r.point, **_scalars(r.values), "seconds": r.seconds} for r in results.values()]
         table = Table(list(dict.fromkeys(name for row in rows for name in row)), "Runs")
         for row in rows:
@@ -122,6 +121,14 @@ def read_run(folder: Path, title: str = "") -> Run:
         run.tables.append(table)
     run.pictures = read_pictures(folder)
     return run
+
+
+def _is_whole(run: Run) -> bool:
+    """Return whether the last session of a grid ended; without sessions, whether no run lacks."""
+    if run.sessions:
+        return bool(run.sessions[-1]["ended"])
+    axes = _object(run.folder / RECORD)["axes"]
+    return run.kept >= math.prod(map(len, axes.values()))
 
 
 def read_table(file: Path) -> Table | None:

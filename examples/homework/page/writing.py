@@ -89,7 +89,7 @@ def markdown(text: object) -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    jinja2 = require("jinja2", "report")
+    jinja2 = require("jinja2", "examples")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=template.endswith(".html.j2"),

@@ -1,4 +1,4 @@
-"""Two shards, and a Dask cluster on this machine that loses a worker: the same table."""
+"""A Dask cluster on this machine that loses a worker: the same table."""
 
 import re
 import signal
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from attacks.common import ENVIRONMENT, Tally, explained, grid_outcome, run, start
-from attacks.kills import GRID, shoot
+from attacks.kills import GRID
 
 ARGS = (*GRID, "--epochs", 40)
 
@@ -18,27 +18,6 @@ def expected(folder: Path) -> object:
         done = run(folder, "q2_width.py", *ARGS, "--jobs", 1, "--out", "straight")
         assert done.returncode == 0, done.stderr
     return grid_outcome(folder / "straight")
-
-
-def shards(folder: Path) -> Tally:
-    """Run two shards at the same time; kill a worker of one, start it again, and merge."""
-    tally, right = Tally("two shards, a worker killed"), expected(folder)
-    parts = [start(folder, "q2_width.py", *ARGS, "--jobs", 2, "--out", "shards", "--shard", f"{i}/2") for i in (1, 2)]  # fmt: skip
-    results = folder / "shards/results-2-of-2.jsonl"
-    while not results.exists() and parts[1].poll() is None:
-        time.sleep(0.02)
-    shoot(parts[1], "a worker")
-    failure = None
-    for part in parts:
-        part.stdout, part.stderr = part.communicate(timeout=600)
-        failure = failure or explained(part, 0, 2)
-    again = run(folder, "q2_width.py", *ARGS, "--jobs", 2, "--out", "shards", "--shard", "2/2")
-    merged = run(folder, "q2_width.py", *ARGS, "--jobs", 1, "--out", "shards")
-    failure = failure or explained(again, 0) or explained(merged, 0)
-    if not failure and grid_outcome(folder / "shards") != right:
-        failure = "another outcome"
-    tally.count(failure)
-    return tally
 
 
 def dask(folder: Path) -> Tally:

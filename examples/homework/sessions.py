@@ -1,7 +1,8 @@
 """The machine that a run is computed on, and the sessions in which a folder was computed.
 
-A folder of results has one line of JSON for each session in ``sessions.jsonl``. Sessions say where
-and when; they are never compared when a run resumes, so another machine may go on with it."""
+A folder of results has one line of JSON for each session of a script in ``sessions.jsonl``. They
+say where and when, and are never compared when a run resumes: another machine may go on with it.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +106,7 @@ def sessions(folder: Path) -> list[dict[str, Any]]:
 
 
 def _append(file: Path, line: str) -> None:
-    """Write a line at the end of a file in one call, so that shards may write at the same time."""
+    """Write a line at the end of a file in one call: runs that share a folder may end together."""
     handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(handle, line.encode())
