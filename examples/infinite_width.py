@@ -186,8 +186,8 @@ def main() -> None:
             table.add(*(f"{v:.2g}" if k in ("jitter", "seconds") else v for k, v in r.items()))
         table.show()
         table.write(args.out / "table")
-        record = json.dumps({"examples": dataset.checksum(), "results": results}, indent=1)
-        write_text(args.out / "infinite.json", record + "\n")
+        record = {"examples": Dataset(dataset.train).checksum(), "results": results}
+        write_text(args.out / "infinite.json", json.dumps(record, indent=1) + "\n")
         if len(args.layers) > 1:
             tests = [[r["test"] for r in results if r["kernel"] == name] for name in KERNELS]
             curves = {k: (args.layers, test) for k, test in zip(KERNELS, tests, strict=True)}

@@ -55,11 +55,11 @@ def train(
 
 
 def infinite_width(dataset: Dataset, file: Path) -> dict[str, float]:
-    """Return the accuracies that infinite_width.py found on the same examples, if it has run."""
+    """Return what infinite_width.py found on the same training examples, if it has run."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        if record["examples"] != dataset.checksum():
-            print(f"{file} is about other examples, and not in the picture")
+        if record["examples"] != Dataset(dataset.train).checksum():
+            print(f"{file} is about other training examples, and not in the picture")
             return {}
         (ntk,) = (r for r in record["results"] if (r["layers"], r["kernel"]) == (1, "NTK"))
         scores = {"training": float(ntk["train"]), "test": float(ntk["test"])}
@@ -68,7 +68,7 @@ def infinite_width(dataset: Dataset, file: Path) -> dict[str, float]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         print(f"{file} does not have the results of infinite_width.py ({error!r})")
         return {}
-    return {f"infinite width, squared error: {part} accuracy": v for part, v in scores.items()}
+    return {f"infinite width: {part} accuracy": v for part, v in scores.items()}
 
 
 def main() -> int:

@@ -254,6 +254,26 @@ def test_the_script(folder):
     assert (out / "accuracy-by-layers.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_picture_by_width_has_infinite_width(folder):
+    assert run(folder, "--data", "set.npz", "--full").returncode == 0
+    options = ["--data", "set.npz", "--widths", 4, "--learning-rates", 0.01, "--dropouts", 0, "--l2s", 0, "--epochs", 1, "--jobs", 1]  # fmt: skip
+    results = folder / "runs/infinite_width/infinite.json"
+    test = json.loads(results.read_text())["results"][1]["test"]
+    assert run(folder, *options, script="q2_width.py").returncode == 0
+    picture = (folder / "runs/q2_width/accuracy-by-width.svg").read_text()
+    assert "infinite width: training accuracy 0.933 at 4" in picture
+    assert f"infinite width: test accuracy {test:.3g} at 4" in picture
+    for content, words in (
+        ('{"examples": "others"}', "is about other training examples, and not in the picture"),
+        ("{", "does not have the results of infinite_width.py"),
+    ):
+        results.write_text(content)
+        done = run(folder, *options, script="q2_width.py")
+        assert (done.returncode, words in done.stdout) == (0, True)
+        picture = (folder / "runs/q2_width/accuracy-by-width.svg").read_text()
+        assert "infinite width" not in picture
+
+
 def test_too_many_rows_are_refused_with_the_memory(folder):
     many = np.full((20_001, 2), 7, np.uint8)
     few = {f"{k}_{part}": v for part in ("valid", "test") for k, v in (("X", many[:2]), ("y", np.arange(2)))}  # fmt: skip

@@ -310,6 +310,9 @@ def test_depth(folder):
     assert [r["layers"] for r in table(out)] == ["1", "3"]
     assert sum(r["best"] == "1" for r in table(out)) == 1
     assert (out / "accuracy-by-layers.png").exists()
+    assert (out / "flatness.png").exists()
+    (he,) = re.findall(r"1 - cos t of two examples.*He's: ([\d.]+), ([\d.]+)", done.stdout)
+    assert 1 > float(he[0]) > float(he[1]) > 0
     for layers, last in ((1, "model/3.weight"), (3, "model/9.weight")):
         (file,) = (out / "models").glob(f"layers-{layers},*")
         weights = [name for name in np.load(file).files if name.endswith("weight")]
