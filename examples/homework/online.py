@@ -20,6 +20,7 @@ from homework.data import load_data, note_generated
 from homework.figures import both_epochs
 from homework.flags import add_number, base_parser
 from homework.published import compare, is_course_file, tabulate_published
+from homework.sheets import weight_sheet
 from minidl.data.features import PCA, Feature
 from minidl.dataset import Dataset
 from minidl.files import to_json, write_text
@@ -27,7 +28,6 @@ from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.saving import runs as checkpoint
 from minidl.view.cli import Parser
-from minidl.view.plots import weight_sheet
 
 EPOCHS = 20
 

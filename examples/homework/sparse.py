@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from homework.sheets import captioned_sheet
 from minidl.callbacks import Callback, Run
 from minidl.checks import Array, did_you_mean
 from minidl.data.__main__ import as_images, class_name
@@ -15,7 +16,6 @@ from minidl.evaluation import outputs
 from minidl.grid.points import Result
 from minidl.losses import FenchelYoung, Loss, SmoothedNLL
 from minidl.maps import RegularizedMap, SimplexMap, entmax15, relumax, softmax, sparsemax
-from minidl.view.plots import captioned_sheet
 
 REGULARIZED: dict[str, RegularizedMap] = {
     "softmax": softmax,

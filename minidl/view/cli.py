@@ -59,11 +59,9 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = main()
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except MemoryError as error:
-        print(f"error: out of memory: {' '.join(str(error).split())}", file=sys.stderr)
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+        kind = "out of memory: " if isinstance(error, MemoryError) else ""
+        print(f"error: {kind}{' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)

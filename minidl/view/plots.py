@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,11 +44,8 @@ class Panel:
         words = []
         for label, (x, y) in self.curves.items():
             points = [f"{b:.3g} at {a:g}" for a, b in zip(x, y, strict=True)]
-            if len(points) > 8:
-                points = [points[0], points[-1]]
-                words.append(f"{label} from {points[0]} to {points[1]}")
-            else:
-                words.append(f"{label} {', '.join(points)}")
+            ends = f"from {points[0]} to {points[-1]}" if len(points) > 8 else ""
+            words.append(f"{label} {ends or ', '.join(points)}")
         mark = f" The best {self.xlabel} is {self.mark:g}." if self.mark is not None else ""
         ylabel = self.ylabel.replace("\n", " ")
         heading = f"{self.title.replace(chr(10), ', ')}: " if self.title else ""
@@ -77,11 +73,9 @@ def save(picture: Any, path: str | os.PathLike[str], description: str) -> None:
     rc_context = require("matplotlib", "examples").rc_context
     path = as_path(path)
     for suffix in [path.suffix] if path.suffix else [".png", ".svg"]:
-        metadata: dict[str, str | None] = {
-            "Subject" if suffix == ".pdf" else "Description": description
-        }
+        metadata: dict[str, Any] = {"Subject" if suffix == ".pdf" else "Description": description}
         if suffix == ".svg":
-            metadata |= {"Date": None}  # the same picture gives the same bytes
+            metadata["Date"] = None  # the same picture gives the same bytes
         with (
             atomic(path.with_suffix(suffix)) as temporary,
             temporary.open("wb") as file,  # opened by name, a text would get the system's line ends
@@ -133,7 +127,7 @@ def line_plot(
         picture.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     if title:
         picture.suptitle(title)
-    save(picture, path, " ".join([*_heading(title), *map(str, panels)]))
+    save(picture, path, described(title, *map(str, panels)))
 
 
 def contact_sheet(
@@ -156,65 +150,9 @@ def contact_sheet(
     axes.set_yticks([(i + 0.5) * (height + 1) for i in range(len(rows))], list(rows))
     axes.set_xticks([])
     axes.set_title(title, fontsize=9)
-    shown = f"Rows of images: {', '.join(rows)}."
-    save(picture, path, " ".join([*_heading(title), shown]))
+    save(picture, path, described(title, f"Rows of images: {', '.join(rows)}."))
 
 
-def captioned_sheet(
-    path: str | os.PathLike[str],
-    groups: Mapping[str, tuple[Array, Sequence[str]]],
-    *,
-    columns: int = 8,
-    title: str = "",
-) -> None:
-    """Draw groups of images, each with a caption below: ``groups[title] = images, captions``.
-
-    In grey images, larger values are darker.
-    """
-    heights = [-(-len(captions) // columns) for _, captions in groups.values()]
-    picture = figure(1.15 * columns, 1.45 * sum(heights) + 0.35 * len(groups) + 0.3)
-    parts = picture.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for part, rows, (name, (images, captions)) in zip(parts, heights, groups.items(), strict=True):
-        part.suptitle(name, fontsize=9)
-        grid = part.subplots(rows, columns, squeeze=False).ravel()
-        for axes in grid:
-            axes.axis("off")
-        for axes, image, caption in zip(grid, images, captions, strict=False):
-            axes.imshow(image, cmap="gray_r", interpolation="nearest", vmin=0, vmax=255)
-            axes.set_title(caption, fontsize=7, y=-0.06, va="top", pad=0)
-    if title:
-        picture.suptitle(title, fontsize=10)
-    shown = [
-        f"Images, {name}: {'; '.join(' '.join(caption.split()) for caption in captions)}."
-        for name, (_, captions) in groups.items()
-    ]
-    save(picture, path, " ".join([*_heading(title), *shown]))
-
-
-def weight_sheet(
-    path: str | os.PathLike[str], weights: Array, labels: Sequence[str], *, title: str = ""
-) -> None:
-    """Draw weights of shape ``(n, height, width)``: 0 white, negative blue, positive red."""
-    across = math.ceil(math.sqrt(1.6 * len(weights)))
-    down = -(-len(weights) // across)
-    picture = figure(0.9 * across + 1.2, 1.05 * down + 0.6)
-    grid = picture.subplots(down, across, squeeze=False).ravel()
-    limit = max(float(np.abs(weights).max()), 1e-12)
-    for axes, image, label in zip(grid, weights, labels, strict=False):
-        drawn = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axes.set_title(label, fontsize=8, pad=2)
-    for axes in grid:
-        axes.set_axis_off()
-    picture.colorbar(drawn, ax=list(grid), label="weight", shrink=0.8)
-    if title:
-        picture.suptitle(title, fontsize=10)
-    low, high = float(weights.min()), float(weights.max())
-    shown = (
-        f"{len(weights)} images of weights from {low:.3g} to {high:.3g}: below 0 blue, above red."
-    )
-    save(picture, path, " ".join([*_heading(title), shown]))
-
-
-def _heading(title: str) -> list[str]:
-    """Return a title as a sentence on one line, or nothing without a title."""
-    return [f"{' '.join(title.split())}."] if title else []
+def described(title: str, *shown: str) -> str:
+    """Return the description of a picture: the title, if any, on one line, and what is shown."""
+    return " ".join([*([f"{' '.join(title.split())}."] if title else []), *shown])

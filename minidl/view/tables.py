@@ -44,14 +44,11 @@ class Table:
             table.add_column(column.replace("_", " "), justify="right")
         for i, row in enumerate(self.rows):
             style = "bold green" if i in self.marked else None
-            table.add_row(*self._starred(i, row), style=style, end_section=i in self.breaks)
+            star = "* " if i in self.marked else ""  # for output without colours
+            table.add_row(f"{star}{row[0]}", *row[1:], style=style, end_section=i in self.breaks)
         # In a file or a pipe, long rows are not wrapped at the width of a terminal.
         width = None if sys.stdout.isatty() else 200
         require("rich.console", "examples").Console(width=width).print(table)
-
-    def _starred(self, i: int, row: tuple[str, ...]) -> tuple[str, ...]:
-        """Add a star to a marked row, for output without colours."""
-        return (f"* {row[0]}", *row[1:]) if i in self.marked else row
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write as CSV; a last column ``best`` is 1 in marked rows, else 0."""

@@ -1,16 +1,14 @@
 """Pictures: the curves, axes, legends and images that a reader sees, by matplotlib's own objects."""
 
 import struct
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from homework import online
 
 import minidl
 from minidl.history import Epoch
 from minidl.view import plots
-from minidl.view.plots import Panel, captioned_sheet, contact_sheet, line_plot, weight_sheet
+from minidl.view.plots import Panel, contact_sheet, line_plot
 
 
 @pytest.fixture
@@ -153,28 +151,6 @@ def test_a_marked_place_is_a_dotted_line_with_a_label(tmp_path, drawn):
     assert texts(axes.get_legend().get_texts()) == ["a", "best epoch (0)"]
 
 
-def test_titles_and_captions_are_smaller_than_those_of_curves(tmp_path, drawn):
-    """They stand above small images, often many of them."""
-    line_plot(tmp_path / "a.png", Panel({"a": ([0], [0])}, "x", "y"), title="t")
-    contact_sheet(tmp_path / "b.png", {"A": np.zeros((1, 2, 2), np.uint8)}, title="t")
-    captioned_sheet(tmp_path / "c.png", {"A": (np.zeros((1, 2, 2)), ["0"])}, title="t")
-    weight_sheet(tmp_path / "d.png", np.ones((1, 2, 2)), ["0"], title="t")
-    usual = drawn[0]._suptitle.get_fontsize()
-    contact, captioned, weights = drawn[1:]
-    part = captioned.subfigs[0]
-    sizes = [
-        contact.axes[0].title.get_fontsize(),
-        captioned._suptitle.get_fontsize(),
-        part._suptitle.get_fontsize(),
-        part.axes[0].title.get_fontsize(),
-        weights._suptitle.get_fontsize(),
-        weights.axes[0].title.get_fontsize(),
-    ]
-    assert max(sizes) < usual
-    assert min(sizes) >= 7
-    assert sizes[3] < sizes[2] < sizes[1]
-
-
 # ---------------------------------------------------------------- images
 
 
@@ -216,73 +192,6 @@ def test_a_contact_sheet_of_colour_images_keeps_their_colours(tmp_path, drawn):
     np.testing.assert_array_equal(shown[:4, :4], red[0])
 
 
-def test_a_captioned_sheet_has_groups_of_images_with_captions(tmp_path, drawn):
-    images = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
-    groups = {"right": (images, list("abcde")), "wrong": (images[:2], ["f", "g"])}
-    captioned_sheet(tmp_path / "sheet.png", groups, columns=3, title="examples")
-    (figure,) = drawn
-    assert figure.get_suptitle() == "examples"
-    assert [part.get_suptitle() for part in figure.subfigs] == ["right", "wrong"]
-    right, wrong = (part.axes for part in figure.subfigs)
-    assert (len(right), len(wrong)) == (6, 3)  # two rows of three, and one
-    assert texts(axes.title for axes in right) == [*"abcde", ""]
-    assert texts(axes.title for axes in wrong) == ["f", "g", ""]
-    for axes, image in zip([*right, *wrong], [*images, None, *images[:2], None], strict=True):
-        assert not axes.axison
-        shown = [picture.get_array().tolist() for picture in axes.images]
-        assert shown == ([] if image is None else [image.tolist()])
-        for picture in axes.images:  # the same grey in every image
-            assert picture.get_clim() == (0, 255)
-            assert picture.cmap(1.0)[:3] == (0, 0, 0)
-            assert picture.get_interpolation() == "nearest"
-        if axes.images:  # the caption is below the image
-            figure.canvas.draw()
-            caption, frame = axes.title.get_window_extent(), axes.get_window_extent()
-            assert (caption.y0 + caption.y1) / 2 < frame.y0
-    boxes = [part.bbox for part in figure.subfigs]
-    assert boxes[0].height == pytest.approx(2 * boxes[1].height, rel=0.01)
-    assert boxes[0].y0 >= boxes[1].y1 - 1
-    assert figure.get_size_inches().tolist() == pytest.approx([3.45, 1.45 * 3 + 0.7 + 0.3])
-
-
-@pytest.mark.parametrize("least", [-4.0, -0.5])
-def test_weights_have_colours_that_are_symmetric_about_0(tmp_path, drawn, least):
-    weights = np.array([[[0.0, 2.0], [1.0, 0.0]], [[least, 0.0], [0.0, 0.0]], np.eye(2)])
-    weight_sheet(tmp_path / "weights.png", weights, ["a", "b", "c"], title="the weights")
-    (figure,) = drawn
-    *grid, bar = figure.axes
-    pictures = [picture for axes in grid for picture in axes.images]
-    assert len(pictures) == 3
-    limit = max(2.0, -least)
-    for picture, image in zip(pictures, weights, strict=True):
-        np.testing.assert_array_equal(picture.get_array(), image)
-        assert picture.get_clim() == (-limit, limit)
-        red, _, blue, _ = picture.cmap(picture.norm(limit))
-        assert red > blue
-        red, _, blue, _ = picture.cmap(picture.norm(-limit))
-        assert red < blue
-        assert np.min(picture.cmap(picture.norm(0.0))) > 0.95  # white
-    assert texts(axes.title for axes in grid) == ["a", "b", "c"]
-    assert not any(axes.axison for axes in grid)
-    assert bar.get_ylabel() == "weight"
-    assert figure.get_suptitle() == "the weights"
-
-
-@pytest.mark.parametrize(("n", "shape"), [(1, (1, 2)), (2, (1, 2)), (3, (1, 3)), (26, (4, 7)), (100, (8, 13))])  # fmt: skip
-def test_weights_are_in_a_grid_that_is_wider_than_high(tmp_path, drawn, n, shape):
-    weight_sheet(tmp_path / "weights.png", np.zeros((n, 2, 2)), [str(i) for i in range(n)])
-    (figure,) = drawn
-    *grid, _ = figure.axes
-    assert grid[0].get_gridspec().get_geometry() == shape
-    assert sum(len(axes.images) for axes in grid) == n
-    assert not any(axes.axison for axes in grid)
-    down, across = shape
-    assert figure.get_size_inches().tolist() == pytest.approx(
-        [0.9 * across + 1.2, 1.05 * down + 0.6]
-    )
-    assert figure.get_suptitle() == ""
-
-
 # ---------------------------------------------------------------- histories
 
 
@@ -312,10 +221,10 @@ def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
         labels = [
             f"training ({moment} the epoch)",
             "validation",
-            "best epoch (0)",
-        ]  # the first of equals
+            "best epoch (1)",
+        ]  # the first of equals among those trained
         assert texts(axes.get_legend().get_texts()) == labels
-        assert list(axes.lines[2].get_xdata()) == [0, 0]
+        assert list(axes.lines[2].get_xdata()) == [1, 1]
     np.testing.assert_allclose(loss.lines[0].get_xydata(), [[0, 1], [1, 1 / 2], [2, 1 / 3]])
     np.testing.assert_allclose(loss.lines[1].get_ydata(), [0.7] * 3)
     np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [0.5] * 3)
@@ -355,78 +264,10 @@ def test_figures_that_were_not_measured_are_not_drawn(tmp_path, drawn):
     assert [line.get_label() for line in loss.lines] == [
         "training (during the epoch)",
         "validation",
-        "best epoch (0)",
+        "best epoch (1)",
     ]
-    assert [line.get_label() for line in accuracy.lines] == ["validation", "best epoch (0)"]
+    assert [line.get_label() for line in accuracy.lines] == ["validation", "best epoch (1)"]
     assert loss.get_ylabel() == "loss (nats)"
     with pytest.raises(ValueError, match="no epoch is recorded"):
         minidl.History().plot(tmp_path / "nothing.png")
     assert not (tmp_path / "nothing.png").exists()
-
-
-# ---------------------------------------------------------------- the weights of Question 1
-
-
-@pytest.fixture
-def sheet(monkeypatch):
-    """Keep what Question 1 hands to ``weight_sheet``."""
-    kept = SimpleNamespace(images=None)
-
-    def keep(path, images, labels, *, title):
-        vars(kept).update(images=images, labels=labels, title=title)
-
-    monkeypatch.setattr(online, "weight_sheet", keep)
-    return kept
-
-
-def pixel_data(classes, features, transposed=False):
-    x = np.random.default_rng(0).integers(0, 256, (40, features), dtype=np.uint8)
-    y = np.resize(np.arange(classes), 40)
-    return minidl.Dataset((x, y), name="some", classes=classes, transposed=transposed)
-
-
-@pytest.mark.parametrize("course_file", [False, True])
-@pytest.mark.parametrize("transposed", [False, True])
-def test_weights_stand_upright(sheet, tmp_path, monkeypatch, course_file, transposed):
-    """EMNIST and the course's file store images column by column."""
-    monkeypatch.setattr(online, "is_course_file", lambda source: source == "course.npz")
-    model = minidl.Linear(9, 2, rng=0)
-    model.weight.value[:] = np.arange(18).reshape(2, 9).T
-    source = "course.npz" if course_file else "letters"
-    online.draw_weights(tmp_path / "w.png", model, pixel_data(2, 9, transposed), source, "a title")
-    rows = [[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[9, 10, 11], [12, 13, 14], [15, 16, 17]]]
-    columns = [[[0, 3, 6], [1, 4, 7], [2, 5, 8]], [[9, 12, 15], [10, 13, 16], [11, 14, 17]]]
-    assert sheet.images.tolist() == (columns if course_file or transposed else rows)
-    assert sheet.labels == ["0", "1"]
-    assert sheet.title == "a title: one image a class"
-
-
-@pytest.mark.parametrize("transposed", [False, True])
-def test_weights_of_components_are_drawn_as_weights_of_pixels(sheet, tmp_path, transposed):
-    """The logits change with a pixel as its entry in the image says."""
-    data = pixel_data(3, 16, transposed)
-    pca = minidl.PCA(5).fit(data)
-    model = minidl.Linear(5, 3, rng=0, dtype="float64")
-    online.draw_weights(tmp_path / "w.png", model, data, "letters", "a title", pca)
-    assert sheet.images.shape == (3, 4, 4)
-    at_zero = model(pca.apply(np.zeros((1, 16))))
-    slopes = (model(pca.apply(np.eye(16))) - at_zero).T.reshape(3, 4, 4)
-    images = sheet.images.transpose(0, 2, 1) if transposed else sheet.images
-    np.testing.assert_allclose(images, slopes, atol=1e-12)
-
-
-def test_labels_of_weights(sheet, tmp_path):
-    letters = minidl.Linear(9, 26, rng=0)
-    online.draw_weights(tmp_path / "w.png", letters, pixel_data(26, 9), "letters", "t")
-    assert "".join(sheet.labels) == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    hidden = minidl.Sequential(minidl.Linear(9, 26), minidl.ReLU(), minidl.Linear(26, 26), rng=0)
-    online.draw_weights(tmp_path / "w.png", hidden, pixel_data(26, 9), "letters", "t")
-    assert sheet.labels == [str(i) for i in range(26)]
-    assert sheet.title == "t: one image a hidden unit"
-    np.testing.assert_array_equal(sheet.images[4].ravel(), hidden[0].weight.value[:, 4])
-
-
-def test_weights_of_features_that_are_no_square_image_are_not_drawn(sheet, tmp_path):
-    model = minidl.Linear(10, 2, rng=0)
-    online.draw_weights(tmp_path / "w.png", model, pixel_data(2, 10), "letters", "a title")
-    assert sheet.images is None
