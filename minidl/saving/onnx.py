@@ -1,11 +1,17 @@
-"""An ONNX graph that grows by one node at a time."""
+"""Export of models to ONNX (extra ``onnx``).
+
+``NODES`` has, for each method that a model's numbers pass through, the function that adds its nodes
+to the graph: ``forward`` of a layer, ``apply`` of a feature, ``project_rows`` of a map, ``predict``
+and ``probabilities`` of a loss. A class that inherits the method inherits the nodes; one that
+overrides it needs nodes of its own, which ``register`` adds.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Union
 
 import numpy as np
 
@@ -23,7 +29,7 @@ from minidl.activations import (
     erfc_coefficients,
 )
 from minidl.checks import Array, require
-from minidl.data.features import PCA, AveragePool, Feature, Predictor, Standardize, predictor_of
+from minidl.data.features import PCA, AveragePool, Predictor, Standardize, predictor_of
 from minidl.files import atomic
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
@@ -31,383 +37,16 @@ from minidl.losses import (
     BinaryCrossEntropy,
     BinaryLogistic,
     ClassLoss,
+    CrossEntropy,
     MapLoss,
     NumberLoss,
     ReducedLoss,
     SigmoidLoss,
 )
-from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
+from minidl.maps import entmax15, relumax, softmax, sparsemax
 from minidl.parameter import walk
 
 OPSET, IR_VERSION = 17, 8
-
-T = TypeVar("T")
-
-
-class Graph:
-    """Nodes, constants, inputs and outputs of a graph, with names made up as it grows."""
-
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.onnx = require("onnx", "onnx")
-        self.dtype = dtype
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self.inputs: list[Any] = []
-        self.outputs: list[Any] = []
-
-    def kind(self, dtype: np.dtype[Any]) -> int:
-        """Return ONNX's number for a dtype."""
-        return int(self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
-
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node and return the name of its first output."""
-        name = f"{operator}_{len(self.nodes)}"
-        outputs = [name] if operator != "TopK" else [name, f"{name}_indices"]
-        self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), outputs, **attributes))
-        return name
-
-    def constant(self, value: Any, dtype: Any = None) -> str:
-        """Add a constant, by default of the model's dtype, and return its name."""
-        array = np.asarray(value, self.dtype if dtype is None else dtype)
-        name = f"constant_{len(self.constants)}"
-        if array.dtype.kind in "UO":
-            strings = [str(word).encode() for word in array.ravel()]
-            kind = self.onnx.TensorProto.STRING
-            tensor = self.onnx.helper.make_tensor(name, kind, array.shape, strings)
-        else:
-            tensor = self.onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
-        self.constants.append(tensor)
-        return name
-
-    def integers(self, *values: int) -> str:
-        """Add a vector of int64 and return its name."""
-        return self.constant(values, np.int64)
-
-    def cast(self, x: str, dtype: Any) -> str:
-        """Convert a value to a dtype."""
-        return self.add("Cast", x, to=self.kind(dtype))
-
-    def input(self, name: str, dtype: np.dtype[Any], width: int | None) -> None:
-        """Declare the input, ``(n, width)``."""
-        info = self.onnx.helper.make_tensor_value_info(name, self.kind(dtype), ["n", width])
-        self.inputs.append(info)
-
-    def output(self, name: str, value: str, dtype: Any, rank: int) -> None:
-        """Declare a value as an output."""
-        kind = self.onnx.TensorProto.STRING if dtype is str else self.kind(dtype)
-        self.nodes.append(self.onnx.helper.make_node("Identity", [value], [name]))
-        shape = ["n", None][:rank]
-        self.outputs.append(self.onnx.helper.make_tensor_value_info(name, kind, shape))
-
-    def model(self) -> Any:
-        """Return the checked model."""
-        helper = self.onnx.helper
-        graph = helper.make_graph(self.nodes, "minidl", self.inputs, self.outputs, self.constants)
-        opset = [helper.make_opsetid("", OPSET)]
-        proto = helper.make_model(
-            graph, producer_name="minidl", opset_imports=opset, ir_version=IR_VERSION
-        )
-        self.onnx.checker.check_model(proto, full_check=True)
-        return proto
-
-
-METHODS = {"layer": "forward", "feature": "apply"}
-
-
-def find_entry(
-    table: dict[Any, Callable[..., T]], part: Any, kind: str, method: str = ""
-) -> Callable[..., T]:
-    """Return the entry of a part, or of a base class whose method it has; TypeError without one."""
-    method = method or METHODS[kind]
-    for cls in type(part).__mro__:
-        if cls in table and getattr(type(part), method) is getattr(cls, method):
-            return table[cls]
-    raise TypeError(f"export: no ONNX operators for the {kind} {part!r:.80}")
-
-
-def map_nodes(graph: Graph, map: SimplexMap, z: str) -> str:
-    """Add the nodes of a map along the last axis; return the name of the probabilities."""
-    kind = type(map)  # not the object: a copy or a pickle of a model has a map of its own
-    if kind is type(softmax):
-        return graph.add("Softmax", z, axis=-1)
-    top = graph.add("ReduceMax", z, axes=[-1], keepdims=1)
-    z = graph.add("Sub", z, top)
-    if kind is type(sparsemax):
-        return graph.add("Relu", graph.add("Sub", z, _sparsemax_threshold(graph, z)))
-    if kind is type(entmax15):
-        half = graph.add("Mul", z, graph.constant(0.5))
-        root = graph.add("Relu", graph.add("Sub", half, _entmax15_threshold(graph, half)))
-        return graph.add("Mul", root, root)
-    if type(map) is relumax:
-        u = graph.add("Relu", graph.add("Add", z, graph.constant(map.b)))
-        total = graph.add("ReduceSum", u, graph.integers(-1), keepdims=1)
-        return graph.add("Div", u, total)
-    raise TypeError(f"export: no ONNX operators for the map {map!r:.80}")
-
-
-def _sorted(graph: Graph, z: str) -> tuple[str, str]:
-    """Return the rows in descending order as float64, entries below -1 as -1, and 1 to K."""
-    s = graph.cast(graph.add("Max", z, graph.constant(-1)), np.float64)
-    k = graph.add("Gather", graph.add("Shape", z), graph.integers(1), axis=0)
-    s = graph.add("TopK", s, k, axis=-1, largest=1, sorted=1)
-    one = graph.constant(1, np.int64)
-    scalar = graph.add("Squeeze", k)
-    counts = graph.add("Range", one, graph.add("Add", scalar, one), one)
-    return s, graph.cast(counts, np.float64)
-
-
-def _cumulative(graph: Graph, s: str) -> str:
-    return graph.add("CumSum", s, graph.constant(-1, np.int64))
-
-
-def _sparsemax_threshold(graph: Graph, z: str) -> str:
-    """``max_k (s_1 + ... + s_k - 1) / k`` for the sorted row s."""
-    s, k = _sorted(graph, z)
-    one = graph.constant(1, np.float64)
-    taus = graph.add("Div", graph.add("Sub", _cumulative(graph, s), one), k)
-    return graph.cast(graph.add("ReduceMax", taus, axes=[-1], keepdims=1), graph.dtype)
-
-
-def _entmax15_threshold(graph: Graph, half: str) -> str:
-    """``max_k tau_k`` of those below ``s_k``, ``tau_k = m - sqrt(m^2 - (q - 1) / k)``.
-
-    ``m`` is the mean of the first k entries of the sorted row s, ``q`` the sum of their squares.
-    """
-    s, k = _sorted(graph, half)
-    zero, one = graph.constant(0, np.float64), graph.constant(1, np.float64)
-    mean = graph.add("Div", _cumulative(graph, s), k)
-    squares = _cumulative(graph, graph.add("Mul", s, s))
-    share = graph.add("Div", graph.add("Sub", squares, one), k)
-    root = graph.add("Max", graph.add("Sub", graph.add("Mul", mean, mean), share), zero)
-    taus = graph.add("Sub", mean, graph.add("Sqrt", root))
-    below = graph.add("LessOrEqual", taus, s)
-    taus = graph.add("Where", below, taus, graph.constant(-1, np.float64))
-    return graph.cast(graph.add("ReduceMax", taus, axes=[-1], keepdims=1), graph.dtype)
-
-
-def layer_nodes(graph: Graph, layer: Layer, x: str) -> str:
-    """Add the nodes of a layer in inference; return the name of its output."""
-    return find_entry(NODES, layer, "layer")(graph, layer, x)
-
-
-def _linear(graph: Graph, layer: Linear, x: str) -> str:
-    weight = graph.constant(layer.weight.value)
-    if layer.bias is None:
-        return graph.add("MatMul", x, weight)
-    return graph.add("Gemm", x, weight, graph.constant(layer.bias.value))
-
-
-def _sequential(graph: Graph, layer: Sequential, x: str) -> str:
-    for inner in layer.layers:
-        x = layer_nodes(graph, inner, x)
-    return x
-
-
-def _layer_norm(graph: Graph, layer: LayerNorm, x: str) -> str:
-    # LayerNormalization has its epsilon in float32, which is not exact enough for float64.
-    centred = graph.add("Sub", x, graph.add("ReduceMean", x, axes=[-1], keepdims=1))
-    square = graph.add("Mul", centred, centred)
-    variance = graph.add("ReduceMean", square, axes=[-1], keepdims=1)
-    scale = graph.add("Sqrt", graph.add("Add", variance, graph.constant(layer.eps)))
-    h = graph.add("Mul", graph.add("Div", centred, scale), graph.constant(layer.weight.value))
-    return graph.add("Add", h, graph.constant(layer.bias.value))
-
-
-def _batch_norm(graph: Graph, layer: BatchNorm, x: str) -> str:
-    scale = layer.weight.value / np.sqrt(layer.running_var + layer.eps)
-    centred = graph.add("Sub", x, graph.constant(layer.running_mean))
-    h = graph.add("Mul", centred, graph.constant(scale))
-    return graph.add("Add", h, graph.constant(layer.bias.value))
-
-
-def _elu(graph: Graph, layer: ELU, x: str) -> str:
-    above = graph.add("Max", x, graph.constant(0))
-    e = graph.add("Exp", graph.add("Min", x, graph.constant(0)))
-    below = graph.add("Mul", graph.add("Sub", e, graph.constant(1)), graph.constant(layer.alpha))
-    return graph.add("Add", above, below)
-
-
-def _softplus(graph: Graph, layer: Softplus, x: str) -> str:
-    e = graph.add("Exp", graph.add("Neg", graph.add("Abs", x)))
-    log = graph.add("Log", graph.add("Add", e, graph.constant(1)))
-    return graph.add("Add", graph.add("Max", x, graph.constant(0)), log)
-
-
-def _leaky_relu(graph: Graph, layer: LeakyReLU, x: str) -> str:
-    above = graph.add("Max", x, graph.constant(0))
-    below = graph.add("Min", x, graph.constant(0))
-    return graph.add("Add", above, graph.add("Mul", below, graph.constant(layer.slope)))
-
-
-def _silu(graph: Graph, layer: SiLU, x: str) -> str:
-    return graph.add("Mul", x, graph.add("Sigmoid", x))
-
-
-def _gelu(graph: Graph, layer: GELU, x: str) -> str:
-    if layer.approximate == "none" and graph.dtype == np.float64:
-        return graph.add("Mul", x, _normal_cdf(graph, x))
-    if layer.approximate == "none":
-        t = graph.add("Erf", graph.add("Mul", x, graph.constant(math.sqrt(0.5))))
-    else:
-        cube = graph.add("Mul", graph.add("Mul", x, x), x)
-        u = graph.add("Add", x, graph.add("Mul", cube, graph.constant(0.044715)))
-        t = graph.add("Tanh", graph.add("Mul", u, graph.constant(math.sqrt(2 / math.pi))))
-    half = graph.add("Mul", x, graph.constant(0.5))
-    return graph.add("Mul", half, graph.add("Add", t, graph.constant(1)))
-
-
-def _normal_cdf(graph: Graph, x: str) -> str:
-    """The distribution function of ``minidl.activations``: onnxruntime has no Erf of float64."""
-    size = graph.add("Min", graph.add("Abs", x), graph.constant(50))
-    z = graph.add("Mul", size, graph.constant(math.sqrt(0.5)))
-    below, above = (graph.add("Add", z, graph.constant(by)) for by in (-2.5, 2.5))
-    t = graph.add("Div", below, above)
-    highest, *rest = map(graph.constant, erfc_coefficients(graph.dtype))
-    series = highest
-    for coefficient in rest:
-        series = graph.add("Add", graph.add("Mul", series, t), coefficient)
-    exponent = graph.add("Mul", graph.add("Mul", size, size), graph.constant(-0.5))
-    top = graph.add("Mul", graph.add("Exp", exponent), series)
-    bottom = graph.add("Add", graph.add("Mul", z, graph.constant(4)), graph.constant(2))
-    tail = graph.add("Div", top, bottom)
-    negative = graph.add("Less", x, graph.constant(0))
-    return graph.add("Where", negative, tail, graph.add("Sub", graph.constant(1), tail))
-
-
-def _quadratic(graph: Graph, layer: Quadratic, x: str) -> str:
-    return graph.add("Mul", x, graph.add("Sub", graph.constant(1), x))
-
-
-def _residual(graph: Graph, layer: Residual, x: str) -> str:
-    return graph.add("Add", x, layer_nodes(graph, layer.inner, x))
-
-
-def _simplex(graph: Graph, layer: Simplex, x: str) -> str:
-    if layer.axis in (-1, 1):
-        return map_nodes(graph, layer.map, x)
-    if layer.axis not in (0, -2):
-        raise TypeError(f"export: expected axis 0 or 1 of (n, features), got {layer!r}")
-    transposed = graph.add("Transpose", x, perm=[1, 0])
-    return graph.add("Transpose", map_nodes(graph, layer.map, transposed), perm=[1, 0])
-
-
-NODES: dict[type[Layer], Callable[..., str]] = {
-    Linear: _linear,
-    Sequential: _sequential,
-    Dropout: lambda graph, layer, x: x,
-    Identity: lambda graph, layer, x: x,
-    Flatten: lambda graph, layer, x: graph.add("Flatten", x, axis=1),
-    LayerNorm: _layer_norm,
-    BatchNorm: _batch_norm,
-    Residual: _residual,
-    ReLU: lambda graph, layer, x: graph.add("Relu", x),
-    Tanh: lambda graph, layer, x: graph.add("Tanh", x),
-    Sigmoid: lambda graph, layer, x: graph.add("Sigmoid", x),
-    LeakyReLU: _leaky_relu,
-    ELU: _elu,
-    Softplus: _softplus,
-    SiLU: _silu,
-    GELU: _gelu,
-    Quadratic: _quadratic,
-    Simplex: _simplex,
-}
-
-
-def _standardize(graph: Graph, feature: Standardize, x: str) -> str:
-    centred = graph.add("Sub", x, graph.constant(feature.mean))
-    return graph.add("Div", centred, graph.constant(feature.std))
-
-
-def _pca(graph: Graph, feature: PCA, x: str) -> str:
-    centred = graph.add("Sub", x, graph.constant(feature.mean))
-    return graph.add("MatMul", centred, graph.constant(feature.components.T))
-
-
-def _average_pool(graph: Graph, feature: AveragePool, x: str) -> str:
-    if feature.shape is None:
-        raise TypeError(f"export: {feature!r} needs its shape, as AveragePool(2, (28, 28))")
-    (height, width), size = feature.shape, feature.size
-    shape = graph.integers(-1, height // size, size, width // size, size)
-    means = graph.add("ReduceMean", graph.add("Reshape", x, shape), axes=[2, 4], keepdims=0)
-    return graph.add("Reshape", means, graph.integers(-1, height // size * (width // size)))
-
-
-FEATURES: dict[type[Feature], Callable[..., str]] = {
-    Standardize: _standardize,
-    PCA: _pca,
-    AveragePool: _average_pool,
-}
-
-
-def add_outputs(graph: Graph, predictor: Predictor, z: str, width: int | None) -> None:
-    """Declare what a predictor gives for the outputs ``z`` (n, width).
-
-    Label and probabilities where the loss has them, as ``predict`` and ``probabilities`` give them;
-    without probabilities the outputs.
-    """
-    loss, names = predictor.loss, predictor.class_names
-    if loss is None and names is not None:
-        _label(graph, names, _largest(graph, z), 1)
-    elif hasattr(loss, "predict"):
-        label = find_entry(LABELS, loss, "loss", "predict")(graph, z)
-        rank = 1 if width == 1 or isinstance(loss, ClassLoss) else 2
-        if label is not None:
-            if rank == 1 and not isinstance(loss, ClassLoss):
-                label = graph.add("Squeeze", label, graph.integers(1))
-            _label(graph, names if rank == 1 else None, label, rank)
-    probabilities = None
-    if hasattr(loss, "probabilities"):
-        probabilities = find_entry(PROBABILITIES, loss, "loss", "probabilities")(graph, loss, z)
-    if probabilities is None:
-        graph.output("outputs", z, graph.dtype, 2)
-    else:
-        graph.output("probabilities", probabilities, graph.dtype, 2)
-
-
-def _largest(graph: Graph, z: str) -> str:
-    return graph.add("ArgMax", z, axis=-1, keepdims=0)
-
-
-def _positive(graph: Graph, z: str) -> str:
-    return graph.cast(graph.add("Greater", z, graph.constant(0)), np.int64)
-
-
-def _sign(graph: Graph, z: str) -> str:
-    positive = graph.add("Greater", z, graph.constant(0))
-    one, minus_one = (graph.constant(sign, np.int64) for sign in (1, -1))
-    return graph.add("Where", positive, one, minus_one)
-
-
-LABELS: dict[type[Any], Callable[[Graph, str], str | None]] = {
-    ClassLoss: _largest,
-    BinaryLogistic: _sign,
-    BinaryCrossEntropy: _positive,
-    NumberLoss: lambda graph, z: None,
-    ReducedLoss: lambda graph, z: None,
-}
-PROBABILITIES: dict[type[Any], Callable[[Graph, Any, str], str | None]] = {
-    MapLoss: lambda graph, loss, z: map_nodes(graph, loss.map, z),
-    SigmoidLoss: lambda graph, loss, z: graph.add("Sigmoid", z),
-    ReducedLoss: lambda graph, loss, z: None,
-}
-
-
-def _label(graph: Graph, names: Array | None, label: str, rank: int) -> None:
-    """Declare the label: the name of a class where there are names, or else its number."""
-    if names is None:
-        graph.output("label", label, np.int64, rank)
-        return
-    names = np.asarray(names)
-    dtype: Any = str if names.dtype.kind in "UO" else names.dtype
-    if names.dtype.kind not in "UObiuf" or not all(map(_is_text, names if dtype is str else ())):
-        raise TypeError(f"export: expected class names of text or numbers, got {names[:3]!r}")
-    index = graph.add("Max", label, graph.constant(0, np.int64))  # the sign -1 is the first name
-    label = graph.add("Gather", graph.constant(names, names.dtype), index, axis=0)
-    graph.output("label", label, dtype, rank)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 def export(path: str | os.PathLike[str], model: Any) -> None:
@@ -443,7 +82,7 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
     sklearn.exceptions.NotFittedError
         If an estimator is not fitted.
     TypeError
-        If a layer, a map, a feature or a loss has no operators here; names it.
+        If a layer, a map, a feature or a loss has no operators here (see ``register``); names it.
     ImportError
         If onnx is not installed.
 
@@ -461,39 +100,349 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
 def to_onnx(model: Any) -> Any:
     """Return a model as ``onnx.ModelProto``; see ``export``."""
     model = predictor_of(model)
-    predictor = model if isinstance(model, Predictor) else None
-    layer = model if predictor is None else predictor.model
-    if not isinstance(layer, Layer):
-        raise TypeError(f"export: expected a Layer, a Predictor or an estimator, got {layer!r:.80}")
-    graph = Graph(layer.dtype)
-    scale = None if predictor is None else predictor.input_scale
-    scale = 1.0 if scale is None else scale
-    features = [] if predictor is None else predictor.features
-    graph.input("x", layer.dtype if scale == 1 else np.dtype(np.uint8), _width(features, layer))
-    x = "x"
-    if scale != 1:
-        x = graph.cast(x, layer.dtype)
-        x = graph.add("Mul", x, graph.constant(scale))
-    for feature in features:
-        x = find_entry(FEATURES, feature, "feature")(graph, feature, x)
-    outputs = layer_nodes(graph, layer, x)
-    if predictor is None:
-        graph.output("outputs", outputs, graph.dtype, 2)
-    else:
-        add_outputs(graph, predictor, outputs, _outputs(layer))
+    if isinstance(model, Layer):
+        model = Predictor(model)
+        model.input_scale = None  # its rows are floats
+    if not isinstance(model, Predictor) or not isinstance(model.model, Layer):
+        raise TypeError(f"export: expected a Layer, a Predictor or an estimator, got {model!r:.80}")
+    layer, scale = model.model, model.input_scale
+    pixels = scale is not None and scale != 1
+    width = next((one.in_features for one in walk(layer) if hasattr(one, "in_features")), None)
+    first = next(iter(model.features), None)
+    columns = width if first is None else None
+    if isinstance(first, (Standardize, PCA)):
+        columns = len(first.mean)
+    graph = Graph()
+    x = graph.input("x", np.dtype(np.uint8) if pixels else layer.dtype, columns)
+    if scale is not None and pixels:
+        x = x.cast(layer.dtype) * scale
+    for feature in model.features:
+        x = convert(feature, "apply", x)
+    outputs = None if width is None else layer(np.zeros((1, width), layer.dtype)).shape[1]
+    _declare(graph, model, convert(layer, "forward", x), outputs)
     return graph.model()
 
 
-def _outputs(layer: Layer) -> int | None:
-    """Return the number of outputs of a layer, if it is known."""
-    features = _width([], layer)
-    return None if features is None else layer(np.zeros((1, features), layer.dtype)).shape[1]
+def register(method: Callable[..., Any]) -> Callable[[Nodes], Nodes]:
+    """Decorate the function that adds the nodes of a layer, feature, map or loss of your own.
+
+    It is ``nodes(part, x) -> y`` with the object and its input, a ``Value``.
+
+    Parameters
+    ----------
+    method : function
+        ``forward`` of the layer, ``apply`` of the feature, ``project_rows`` of the map,
+        ``probabilities`` or ``predict`` of the loss. The last returns labels of int64, (n, 1) for
+        one, or None for numbers, which are the outputs.
+
+    Examples
+    --------
+    >>> @minidl.onnx.register(Scale.forward)
+    ... def scale(layer, x):
+    ...     return x * layer.weight.value
+    """
+
+    def add(nodes: Nodes) -> Nodes:
+        NODES[method] = nodes
+        return nodes
+
+    return add
 
 
-def _width(features: Any, layer: Layer) -> int | None:
-    """Return the number of columns of ``x``, if it is known."""
-    for feature in features:
-        if isinstance(feature, (Standardize, PCA)):
-            return len(feature.mean)
-        return None
-    return next((inner.in_features for inner in walk(layer) if hasattr(inner, "in_features")), None)
+Operand = Union["Value", float, Array]
+Nodes = Callable[[Any, "Value"], Any]
+"""``nodes(part, x) -> y``: a ``Value``, or None where ``register`` allows it."""
+
+
+class Graph:
+    """Nodes, constants, inputs and outputs of a graph, with names made up as it grows."""
+
+    def __init__(self) -> None:
+        self.onnx = require("onnx", "onnx")
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.inputs: list[Any] = []
+        self.outputs: list[Any] = []
+
+    def kind(self, dtype: np.dtype[Any]) -> int:
+        """Return ONNX's number for a dtype; object is text."""
+        return int(self.onnx.helper.np_dtype_to_tensor_dtype(dtype))
+
+    def constant(self, array: Array) -> Value:
+        """Add a constant."""
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return Value(self, name, array.dtype)
+
+    def input(self, name: str, dtype: np.dtype[Any], width: int | None) -> Value:
+        """Declare the input, ``(n, width)``."""
+        info = self.onnx.helper.make_tensor_value_info(name, self.kind(dtype), ["n", width])
+        self.inputs.append(info)
+        return Value(self, name, dtype)
+
+    def output(self, name: str, value: Value, rank: int) -> None:
+        """Declare a value as an output, ``(n,)`` or ``(n, K)``."""
+        helper, shape = self.onnx.helper, ["n", None][:rank]
+        self.nodes.append(helper.make_node("Identity", [value.name], [name]))
+        self.outputs.append(helper.make_tensor_value_info(name, self.kind(value.dtype), shape))
+
+    def model(self) -> Any:
+        """Return the checked model."""
+        helper = self.onnx.helper
+        graph = helper.make_graph(self.nodes, "minidl", self.inputs, self.outputs, self.constants)
+        opset = [helper.make_opsetid("", OPSET)]
+        proto = helper.make_model(
+            graph, producer_name="minidl", opset_imports=opset, ir_version=IR_VERSION
+        )
+        self.onnx.checker.check_model(proto, full_check=True)
+        return proto
+
+
+class Value:
+    """A tensor of a graph; ``+ - * /`` and ``op`` add a node and return its output.
+
+    Numbers and arrays beside it become constants of its dtype. Arrays of integers keep theirs,
+    since they are axes and shapes.
+    """
+
+    def __init__(self, graph: Graph, name: str, dtype: np.dtype[Any]) -> None:
+        self.graph, self.name, self.dtype = graph, name, dtype
+
+    def op(self, operator: str, *others: Operand, dtype: Any = None, **attributes: Any) -> Value:
+        """Return the (first) output of an operator of ONNX, of this dtype unless another is given.
+
+        A comparison passes the dtype on too, to the numbers that ``Where`` takes.
+        """
+        graph = self.graph
+        name = f"{operator}_{len(graph.nodes)}"
+        inputs = [self.name, *(self._constant(other).name for other in others)]
+        outputs = [name, f"{name}_indices"] if operator == "TopK" else [name]
+        graph.nodes.append(graph.onnx.helper.make_node(operator, inputs, outputs, **attributes))
+        return Value(graph, name, self.dtype if dtype is None else np.dtype(dtype))
+
+    def cast(self, dtype: Any) -> Value:
+        """Return the value in another dtype."""
+        return self.op("Cast", dtype=dtype, to=self.graph.kind(np.dtype(dtype)))
+
+    def _constant(self, other: Operand) -> Value:
+        if isinstance(other, Value):
+            return other
+        axes = isinstance(other, np.ndarray) and other.dtype.kind == "i"
+        return self.graph.constant(np.asarray(other, None if axes else self.dtype))
+
+    def __add__(self, other: Operand) -> Value:
+        return self.op("Add", other)
+
+    def __sub__(self, other: Operand) -> Value:
+        return self.op("Sub", other)
+
+    def __rsub__(self, other: Operand) -> Value:
+        return self._constant(other) - self
+
+    def __mul__(self, other: Operand) -> Value:
+        return self.op("Mul", other)
+
+    def __truediv__(self, other: Operand) -> Value:
+        return self.op("Div", other)
+
+
+KINDS = {"forward": "layer", "apply": "feature", "project_rows": "map"}
+
+
+def convert(part: Any, method: str, x: Value) -> Any:
+    """Add the nodes of a method; TypeError if the class of ``part`` has a method of its own."""
+    nodes = NODES.get(getattr(type(part), method, None))
+    if nodes is None:
+        raise TypeError(
+            f"export: no ONNX operators for the {KINDS.get(method, 'loss')} {part!r:.80}"
+        )
+    return nodes(part, x)
+
+
+def _declare(graph: Graph, predictor: Predictor, z: Value, width: int | None) -> None:
+    """Declare what a predictor gives for the outputs ``z`` (n, width).
+
+    Label and probabilities where the loss has them, as ``predict`` and ``probabilities`` give them;
+    without probabilities the outputs.
+    """
+    loss, names = predictor.loss, predictor.class_names
+    labels = CrossEntropy() if loss is None and names is not None else loss
+    label = convert(labels, "predict", z) if hasattr(labels, "predict") else None
+    if label is not None:
+        one = width == 1 or isinstance(labels, ClassLoss)
+        if one:
+            label = label.op("Squeeze", np.array([1]))
+        if one and names is not None:
+            index = label.op("Max", 0)  # the sign -1 is the first name
+            label = graph.constant(_class_names(names)).op("Gather", index)
+        graph.output("label", label, 1 if one else 2)
+    p = convert(loss, "probabilities", z) if hasattr(loss, "probabilities") else None
+    graph.output("outputs" if p is None else "probabilities", z if p is None else p, 2)
+
+
+def _class_names(names: Array) -> Array:
+    """Return names of classes as a constant: numbers, or text as objects; TypeError for others."""
+    names = np.asarray(names)
+    text = names.dtype.kind in "UO" and all(isinstance(name, str) for name in names)
+    if not text and names.dtype.kind not in "biuf":
+        raise TypeError(f"export: expected class names of text or numbers, got {names[:3]!r}")
+    return names.astype(object) if text else names
+
+
+def _mean(x: Value) -> Value:
+    return x.op("ReduceMean", axes=[-1])
+
+
+def _max(x: Value) -> Value:
+    return x.op("ReduceMax", axes=[-1])
+
+
+def _cumulative(s: Value) -> Value:
+    return s.op("CumSum", np.array(-1))
+
+
+def _sorted(z: Value) -> tuple[Value, Value]:
+    """Return the rows in descending order as float64, entries below -1 as -1, and 1 to K."""
+    k = z.op("Shape").op("Gather", np.array([1]))
+    s = z.op("Max", -1).cast(np.float64).op("TopK", k, axis=-1)
+    return s, _cumulative(s * 0 + 1)
+
+
+def _relumax(map: relumax, z: Value) -> Value:
+    u = (z - _max(z) + map.b).op("Relu")
+    return u / u.op("ReduceSum", np.array([-1]))
+
+
+def _sparsemax(map: Any, z: Value) -> Value:
+    """``relu(z - tau)``, ``tau = max_k (s_1 + ... + s_k - 1) / k`` for the sorted row s."""
+    z = z - _max(z)
+    s, k = _sorted(z)
+    tau = _max((_cumulative(s) - 1) / k)
+    return (z - tau.cast(z.dtype)).op("Relu")
+
+
+def _entmax15(map: Any, z: Value) -> Value:
+    """``relu(z / 2 - tau)^2``, ``tau = max_k tau_k`` of those below ``s_k``.
+
+    ``tau_k = m - sqrt(m^2 - (q - 1) / k)``, where ``m`` is the mean of the first k entries of the
+    sorted row s of z / 2, and ``q`` the sum of their squares.
+    """
+    half = (z - _max(z)) * 0.5
+    s, k = _sorted(half)
+    mean = _cumulative(s) / k
+    share = (_cumulative(s * s) - 1) / k
+    taus = mean - (mean * mean - share).op("Max", 0).op("Sqrt")
+    tau = _max(taus.op("LessOrEqual", s).op("Where", taus, -1))
+    root = (half - tau.cast(z.dtype)).op("Relu")
+    return root * root
+
+
+def _simplex(layer: Simplex, x: Value) -> Value:
+    if layer.axis in (-1, 1):
+        return _map(layer, x)
+    if layer.axis not in (0, -2):
+        raise TypeError(f"export: expected axis 0 or 1 of (n, features), got {layer!r}")
+    return _map(layer, x.op("Transpose", perm=[1, 0])).op("Transpose", perm=[1, 0])
+
+
+def _map(part: Any, z: Value) -> Value:
+    """Add the nodes of the map of a layer or loss, along the last axis."""
+    p: Value = convert(part.map, "project_rows", z)
+    return p
+
+
+def _linear(layer: Linear, x: Value) -> Value:
+    if layer.bias is None:
+        return x.op("MatMul", layer.weight.value)
+    return x.op("Gemm", layer.weight.value, layer.bias.value)
+
+
+def _sequential(layer: Sequential, x: Value) -> Value:
+    for inner in layer.layers:
+        x = convert(inner, "forward", x)
+    return x
+
+
+def _layer_norm(layer: LayerNorm, x: Value) -> Value:
+    # LayerNormalization has its epsilon in float32, which is not exact enough for float64.
+    centred = x - _mean(x)
+    scale = (_mean(centred * centred) + layer.eps).op("Sqrt")
+    return centred / scale * layer.weight.value + layer.bias.value
+
+
+def _batch_norm(layer: BatchNorm, x: Value) -> Value:
+    scale = layer.weight.value / np.sqrt(layer.running_var + layer.eps)
+    return (x - layer.running_mean) * scale + layer.bias.value
+
+
+def _gelu(layer: GELU, x: Value) -> Value:
+    if layer.approximate == "none" and x.dtype == np.float64:
+        return x * _normal_cdf(x)
+    if layer.approximate == "none":
+        t = (x * math.sqrt(0.5)).op("Erf")
+    else:
+        t = ((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)).op("Tanh")
+    return x * 0.5 * (t + 1)
+
+
+def _normal_cdf(x: Value) -> Value:
+    """The distribution function of ``minidl.activations``: onnxruntime has no Erf of float64."""
+    size = x.op("Abs").op("Min", 50)
+    z = size * math.sqrt(0.5)
+    t = (z - 2.5) / (z + 2.5)
+    series: Operand
+    series, *rest = erfc_coefficients(x.dtype)
+    for coefficient in rest:
+        series = t * series + coefficient
+    tail = (size * size * -0.5).op("Exp") * series / (z * 4 + 2)
+    return x.op("Less", 0).op("Where", tail, 1 - tail)
+
+
+def _average_pool(feature: AveragePool, x: Value) -> Value:
+    if feature.shape is None:
+        raise TypeError(f"export: {feature!r} needs its shape, as AveragePool(2, (28, 28))")
+    size, (height, width) = feature.size, (side // feature.size for side in feature.shape)
+    squares = x.op("Reshape", np.array([-1, height, size, width, size]))
+    means = squares.op("ReduceMean", axes=[2, 4], keepdims=0)
+    return means.op("Reshape", np.array([-1, height * width]))
+
+
+NODES: dict[Any, Nodes] = {
+    # layers
+    Linear.forward: _linear,
+    Sequential.forward: _sequential,
+    Residual.forward: lambda layer, x: x + convert(layer.inner, "forward", x),
+    Dropout.forward: lambda layer, x: x,
+    Identity.forward: lambda layer, x: x,
+    Flatten.forward: lambda layer, x: x.op("Flatten", axis=1),
+    LayerNorm.forward: _layer_norm,
+    BatchNorm.forward: _batch_norm,
+    ReLU.forward: lambda layer, x: x.op("Relu"),
+    Tanh.forward: lambda layer, x: x.op("Tanh"),
+    Sigmoid.forward: lambda layer, x: x.op("Sigmoid"),
+    LeakyReLU.forward: lambda layer, x: x.op("Max", 0) + x.op("Min", 0) * layer.slope,
+    ELU.forward: lambda layer, x: x.op("Max", 0) + (x.op("Min", 0).op("Exp") - 1) * layer.alpha,
+    Softplus.forward: lambda _, x: x.op("Max", 0) + (x.op("Abs").op("Neg").op("Exp") + 1).op("Log"),
+    SiLU.forward: lambda layer, x: x * x.op("Sigmoid"),
+    GELU.forward: _gelu,
+    Quadratic.forward: lambda layer, x: x * (1 - x),
+    Simplex.forward: _simplex,
+    # maps, whose objects are copied with a model: the class of softmax is its type
+    type(softmax).project_rows: lambda _, z: z.op("Softmax", axis=-1),
+    type(sparsemax).project_rows: _sparsemax,
+    type(entmax15).project_rows: _entmax15,
+    relumax.project_rows: _relumax,
+    # features
+    Standardize.apply: lambda feature, x: (x - feature.mean) / feature.std,
+    PCA.apply: lambda feature, x: (x - feature.mean).op("MatMul", feature.components.T),
+    AveragePool.apply: _average_pool,
+    # losses
+    ClassLoss.predict: lambda loss, z: z.op("ArgMax", axis=-1, dtype=np.int64),
+    BinaryLogistic.predict: lambda loss, z: z.op("Greater", 0).cast(np.int64) * 2 - 1,
+    BinaryCrossEntropy.predict: lambda loss, z: z.op("Greater", 0).cast(np.int64),
+    NumberLoss.predict: lambda loss, z: None,
+    ReducedLoss.predict: lambda loss, z: None,
+    MapLoss.probabilities: _map,
+    SigmoidLoss.probabilities: lambda loss, z: z.op("Sigmoid"),
+    ReducedLoss.probabilities: lambda loss, z: None,
+}

@@ -6,7 +6,8 @@ Linear is ``(in, out)`` in minidl and ``(out, in)`` in PyTorch.
 Examples
 --------
 >>> minidl.safetensors.save("model.safetensors", model)
->>> state = safetensors.torch.load_file("model.safetensors")  # in PyTorch"""
+>>> state = safetensors.torch.load_file("model.safetensors")  # in PyTorch
+"""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ from minidl.files import as_path, atomic
 from minidl.layer import Layer
 from minidl.layers import Linear
 from minidl.parameter import walk
+
+_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "BOOL": "?"}
 
 
 def transposed(model: Layer) -> set[str]:
@@ -117,6 +120,3 @@ def _renamed(state: Mapping[str, Array], rename: Mapping[str, str]) -> dict[str,
         old = min(unused)
         raise ValueError(f"rename: the file has no tensor {old!r}{did_you_mean(old, state)}")
     return found
-
-
-_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "BOOL": "?"}

@@ -6,7 +6,6 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-import minidl.saving.onnx
 import onnx
 import onnxruntime as ort
 
@@ -25,7 +24,7 @@ def session(proto):
 
 def run(model, x):
     """Return the outputs by name, for some rows, one row and none, as one."""
-    proto = minidl.saving.onnx.to_onnx(model)
+    proto = minidl.onnx.to_onnx(model)
     onnx.checker.check_model(proto, full_check=True)
     assert [(o.domain, o.version) for o in proto.opset_import] == [("", 17)]
     started = session(proto)
@@ -108,20 +107,56 @@ class Renamed(minidl.ReLU):
 
 def test_layers_without_operators_are_refused_by_name():
     with pytest.raises(TypeError, match=r"no ONNX operators for the layer Doubled\(\)"):
-        minidl.saving.onnx.to_onnx(minidl.Sequential(minidl.Linear(3, 3), Doubled(), rng=0))
+        minidl.onnx.to_onnx(minidl.Sequential(minidl.Linear(3, 3), Doubled(), rng=0))
     x = np.ones((4, 3), np.float32)
     assert run(minidl.Sequential(minidl.Linear(3, 3), Renamed(), rng=0), x)["outputs"].shape == (
         4,
         3,
     )
     with pytest.raises(TypeError, match=r"expected a Layer, a Predictor or an estimator, got 3"):
-        minidl.saving.onnx.to_onnx(3)
+        minidl.onnx.to_onnx(3)
 
     class Own(type(minidl.softmax)):
         pass
 
+    class Halved(Own):
+        def project_rows(self, z):
+            return super().project_rows(z / 2)
+
+    own = minidl.Sequential(minidl.Simplex(Own()), rng=0)
+    np.testing.assert_allclose(run(own, x)["outputs"], minidl.softmax(x), rtol=1e-6)
     with pytest.raises(TypeError, match="no ONNX operators for the map"):
-        minidl.saving.onnx.to_onnx(minidl.Sequential(minidl.Simplex(Own())))
+        minidl.onnx.to_onnx(minidl.Sequential(minidl.Simplex(Halved())))
+
+
+class Scale(minidl.Layer):
+    """Its scales are in float64, whatever the model's dtype."""
+
+    buffers = ()
+
+    def __init__(self, features):
+        self.scales = np.linspace(0.1, 2, features)
+
+    def forward(self, x, *, train=False):
+        scales = self.scales.astype(x.dtype)
+        return (1 - x) / 3 * scales - 1, lambda dy: -dy / 3 * scales
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("features", [1, 6])
+def test_a_layer_of_ones_own(monkeypatch, features, dtype):
+    model = minidl.Sequential(minidl.Linear(6, features), Scale(features), rng=0, dtype=dtype)
+    with pytest.raises(TypeError, match=r"no ONNX operators for the layer Scale\(\)"):
+        minidl.onnx.to_onnx(model)
+    monkeypatch.setattr(minidl.onnx, "NODES", {**minidl.onnx.NODES})
+
+    @minidl.onnx.register(Scale.forward)
+    def scale(layer, x):
+        return (1 - x) / 3 * layer.scales - 1
+
+    x = RANDOM.normal(size=(20, 6)).astype(dtype)
+    tolerance = TOLERANCE[dtype]
+    np.testing.assert_allclose(run(model, x)["outputs"], model(x), rtol=tolerance, atol=tolerance)
 
 
 # ---- with what comes before and after the model
@@ -163,7 +198,7 @@ def test_a_predictor_of_pixels():
     found = run(predictor, pixels)["probabilities"]
     np.testing.assert_allclose(found, predictor.probabilities(pixels), rtol=0, atol=1e-6)
     with pytest.raises(TypeError, match=r"AveragePool\(2\) needs its shape"):
-        minidl.saving.onnx.to_onnx(minidl.Predictor(model, [minidl.AveragePool(2)]))
+        minidl.onnx.to_onnx(minidl.Predictor(model, [minidl.AveragePool(2)]))
 
 
 def test_other_losses():
@@ -219,15 +254,13 @@ def test_losses_that_predict_in_their_own_way():
             return z, z
 
     with pytest.raises(TypeError, match=r"no ONNX operators for the loss Reversed\(\)"):
-        minidl.saving.onnx.to_onnx(minidl.Predictor(model, loss=Reversed()))
+        minidl.onnx.to_onnx(minidl.Predictor(model, loss=Reversed()))
     for loss in (Own(), lambda z, y: (0.0, z)):
         assert list(run(minidl.Predictor(model, loss=loss), x)) == ["outputs"]
 
 
 def test_the_file_is_written_whole(tmp_path):
-    minidl.saving.onnx.export(
-        tmp_path / "model.onnx", minidl.Sequential(minidl.Linear(2, 2), rng=0)
-    )
+    minidl.onnx.export(tmp_path / "model.onnx", minidl.Sequential(minidl.Linear(2, 2), rng=0))
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     onnx.checker.check_model(tmp_path / "model.onnx", full_check=True)
 
