@@ -98,10 +98,7 @@ def known_loss(owner: str, loss: Loss | None, z: Array) -> Loss:
 
 @quietly
 def evaluate(
-    model: Layer,
-    data: Part,
-    loss: Loss,
-    metrics: Mapping[str, Metric] | None = None,
+    model: Layer, data: Part, loss: Loss, metrics: Mapping[str, Metric] | None = None
 ) -> dict[str, float]:
     """Return the loss and the metrics over all rows of ``data``, in evaluation mode.
 
@@ -130,10 +127,7 @@ def evaluate(
 
 
 def measure(
-    model: Layer,
-    data: Part,
-    loss: Loss,
-    metrics: Mapping[str, Metric] | None = None,
+    model: Layer, data: Part, loss: Loss, metrics: Mapping[str, Metric] | None = None
 ) -> tuple[dict[str, float], bool]:
     """Return what ``evaluate`` does, and whether the outputs are finite.
 
@@ -181,14 +175,8 @@ def _number(name: str, value: object) -> float:
 def accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of examples whose largest output is that of the label.
 
-    Of tied outputs the first counts as the largest.
-
-    Parameters
-    ----------
-    outputs : array, shape (n, K)
-    y : array
-        Labels (n,), or distributions (n, K), of which the largest entry is the label.
-    weight : array, shape (n,), optional
+    Of tied outputs the first counts as the largest. ``y`` are labels (n,), or distributions (n, K),
+    of which the largest entry is the label.
     """
     outputs, y = _arrays("accuracy", outputs, y)
     if y.shape not in ((len(outputs),), outputs.shape):
@@ -219,15 +207,7 @@ def exact_match(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of examples of which all labels are predicted right.
 
     A label is predicted where its logit is above 0, its probability above 1/2; it is there where
-    ``y`` is above 1/2.
-
-    Parameters
-    ----------
-    outputs : array, shape (n, K)
-        Logits.
-    y : array, shape (n, K), or (n,) where K = 1
-        Zeros and ones, or probabilities.
-    weight : array, shape (n,), optional
+    ``y`` is above 1/2. ``y`` are zeros and ones, or probabilities, (n, K), or (n,) where K = 1.
     """
     outputs, right = _right_labels("exact_match", outputs, y)
     return _mean("exact_match", outputs, right.min(axis=1, initial=1), weight)
@@ -247,13 +227,8 @@ def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
     ``1 - sum_n w_n (y_n - z_n)^2 / sum_n w_n (y_n - ybar)^2`` with the weighted mean ``ybar``. It
     is 1 for exact predictions, 0 for predicting the mean, and negative for worse. Where a target
     is the same for all examples, it is 1 if the predictions are exact, else 0. It is NaN for fewer
-    than two examples. All this is as in ``sklearn.metrics.r2_score``.
-
-    Parameters
-    ----------
-    outputs : array, shape (n, d)
-    y : array, shape (n, d), or (n,) where d = 1
-    weight : array, shape (n,), optional
+    than two examples. All this is as in ``sklearn.metrics.r2_score``. ``y`` is (n, d), as the
+    outputs, or (n,) where d = 1.
     """
     outputs, y = _arrays("r2", outputs, y)
     y = _of_shape("r2", outputs, y).astype(np.float64)
@@ -300,9 +275,7 @@ def _mean(owner: str, outputs: Array, values: Array, weight: Array | None) -> fl
     n = len(values)
     weight = np.ones(n) if weight is None else check_weight(owner, weight, n)
     largest = weight.max(initial=0)
-    if largest == 0:
-        return math.nan
-    if np.isnan(outputs[weight > 0]).any():
+    if largest == 0 or np.isnan(outputs[weight > 0]).any():
         return math.nan
     weight = weight / largest  # the sum does not overflow
     return float(weight @ values / weight.sum())

@@ -55,22 +55,18 @@ class TwiceDifferentiable(Loss, Protocol):
     """A loss with second derivatives, as cross-entropy or the squared error."""
 
     def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
-        """Return the product of the Hessian in the logits with ``v``, of the logits' shape."""
+        """Return the Hessian in the logits times ``v``, of the logits' shape."""
         ...
 
 
 def hessian(loss: TwiceDifferentiable, logits: Array, y: Array, *weight: Array) -> Array:
     """Return the Hessian of each example in its logits, (n, K, K), a column at a time.
 
-    The Hessian in all logits together is block-diagonal with these blocks. For large K use
-    ``loss.hessian_vector_product``, which takes O(K) for an example. A weight (n,) of the
-    examples, where given, is passed on.
+    For large K use ``loss.hessian_vector_product``, which takes O(K) for an example. A weight
+    (n,) of the examples, where given, is passed on.
     """
-    units = np.eye(logits.shape[1], dtype=logits.dtype)
-    columns = [
-        loss.hessian_vector_product(logits, y, np.tile(unit, (len(logits), 1)), *weight)
-        for unit in units
-    ]
+    product, units = loss.hessian_vector_product, np.eye(logits.shape[1], dtype=logits.dtype)
+    columns = [product(logits, y, np.tile(unit, (len(logits), 1)), *weight) for unit in units]
     return np.stack(columns, axis=-1)
 
 
@@ -131,18 +127,9 @@ class ReducedLoss(ABC):
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
         """Return the value over the batch, and its gradient with respect to the logits.
 
-        Parameters
-        ----------
-        logits : array of float32 or float64, one row for each example
-        y : array
-            The targets; the class says which it takes.
-        weight : array, shape (n,), optional
-            The weights of the examples: finite, not negative.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is of another kind or shape; names the loss.
+        Logits are float32 or float64, a row for each example; the class says which targets it
+        takes; weights (n,) are finite and not negative. TypeError or ValueError, which names the
+        loss, for others.
         """
         logits, y = self.checked(logits, y)
         values, dlogits = self.per_example(logits, y)
@@ -172,10 +159,10 @@ class ReducedLoss(ABC):
         return y
 
     def predict(self, outputs: Array) -> Array:
-        """Return what the outputs (n, K) of a model predict: (n,) where that is one value.
+        """Return what the outputs (n, K) of a model predict.
 
-        Classes (n,); signs -1 and +1, (n,); labels 0 and 1, (n, K), or (n,) for one; numbers
-        (n, K), or (n,) for one. A subclass of this class alone has to define it.
+        Classes or signs -1 and +1, (n,); labels 0 and 1 or numbers, (n, K), or (n,) for one. A
+        subclass of this class alone has to define it.
         """
         raise TypeError(
             f"{getattr(self, '__name__', None) or repr(self)} does not say what it predicts; "
@@ -412,10 +399,9 @@ class FenchelYoung(MapLoss):
     value: ``mean_n (omega*(z_n) + omega(y_n) - <z_n, y_n>)``; gradient: ``(map(z) - y) / n``
 
     Convex in the logits, never negative, and 0 exactly where ``map(z) = y``: for sparsemax
-    where the label's logit leads by 1, for entmax-1.5 by 2, for softmax nowhere. With softmax
-    it is cross-entropy. For a label outside the support, where ``-log p_y`` would be infinite
-    and have gradient 0, its gradient is not 0 (see ``SmoothedNLL``). It is computed as a sum of
-    nonnegative terms.
+    where the label's logit leads by 1, for entmax-1.5 by 2, for softmax nowhere. For a label
+    outside the support, where ``-log p_y`` would be infinite and have gradient 0, its gradient is
+    not 0 (see ``SmoothedNLL``).
 
     Parameters
     ----------
@@ -477,15 +463,13 @@ class SmoothedNLL(MapLoss):
 
     gradient: ``-vjp(p, e_y / (p_y + eps)) / n``; note the minus sign
 
-    Without ``eps``, a sparse map's ``-log p_y`` is infinite if the label is outside the support,
-    and its gradient there is 0, since no small change of the logits changes ``p_y = 0``.
-    ``eps`` makes the value finite; the gradient of such an example stays 0. So choose relumax's
-    ``b`` large enough that labels are inside the support at the start of training, or use
-    ``FenchelYoung``, whose gradient is 0 only where ``map(z) = y``.
+    For a label outside the support ``eps`` makes the value finite; the gradient is 0, since no
+    small change of the logits changes ``p_y = 0``. So choose relumax's ``b`` large enough that
+    labels are inside the support at the start of training, or use ``FenchelYoung``, whose gradient
+    is 0 only where ``map(z) = y``.
 
-    The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``: 0 only for ``eps = 0``
-    or ``K = 1``. The value of a distribution is the mean of the values of the labels ``i``, with
-    weights ``y_i``.
+    The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``. The value of a distribution
+    is the mean of the values of the labels ``i``, with weights ``y_i``.
 
     Parameters
     ----------
@@ -610,23 +594,17 @@ class BinaryCrossEntropy(SigmoidLoss):
 
     second derivative: ``sigmoid(z) sigmoid(-z) / (n K)``, never negative, so the loss is convex
 
-    The gradient is computed without the difference, so that it is exact for confident logits too.
+    ``y`` is ``(n, K)``, or ``(n,)`` where ``K`` is 1: zeros and ones, booleans, or probabilities in
+    [0, 1], for which the least value is their entropy. The gradient is exact for confident logits
+    too. With weights of the examples PyTorch divides by their number, not by the sum of weights.
 
     Parameters
     ----------
     reduction : {"mean", "sum"}
-        With weights of the examples, "mean" is ``sum_n w_n l_n / sum_n w_n``, where PyTorch divides
-        by the number of examples.
     label_reduction : {"mean", "sum"}, optional
         Over the ``K`` labels of an example. By default as ``reduction``, as in
         ``torch.nn.BCEWithLogitsLoss``; "sum" with ``reduction="mean"`` is scikit-learn's loss,
         ``K`` times the default.
-
-    Notes
-    -----
-    ``y`` is ``(n, K)``, or ``(n,)`` where ``K`` is 1: zeros and ones, booleans, or probabilities in
-    [0, 1]. For probabilities the least value is their entropy, not 0. For labels -1 and +1 there is
-    ``BinaryLogistic``; for classes that exclude each other, ``CrossEntropy``.
     """
 
     metrics = ("exact_match", "mean_accuracy")
@@ -697,8 +675,6 @@ class SquaredError(NumberLoss):
 
     value: ``mean_n 1/2 ||z_n - y_n||^2``; gradient: ``(z - y) / n``
 
-    Notes
-    -----
     ``z`` and ``y`` are ``(n, d)``. ``torch.nn.MSELoss`` also averages over the outputs and has no
     factor 1/2: it is ``2/d`` times this. Squares are taken in the logits' dtype: where one
     overflows (from a difference of 1.8e19 in float32, 1.3e154 in float64), the value is ``inf``.

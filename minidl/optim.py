@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions of the number of steps taken so far."""
+"""Learning-rate schedules and optimizers: SGD, Adam, AdamW, with PyTorch's semantics."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ from minidl.saving.describe import fingerprint as describe
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    pass
-    pass
-    pass
 
 
 Schedule = Callable[[int], float]
@@ -147,6 +143,7 @@ def flush_weights(theta: Array) -> None:
 
 
 def _flush(vector: Array, threshold: float) -> None:
+    """Set entries below a magnitude to zero, in place."""
     for start in range(0, vector.size, BLOCK):
         block = vector[start : start + BLOCK]
         block[np.abs(block) < threshold] = 0
@@ -156,8 +153,7 @@ def _norm(vector: Array) -> float:
     """Return the Euclidean norm, without overflow of its square."""
     blocks = [vector[start : start + BLOCK] for start in range(0, vector.size, BLOCK)]
     square = sum(float(np.dot(block, block)) for block in blocks)
-    largest = float(np.abs(vector).max()) if square == math.inf else math.inf
-    if largest == math.inf:
+    if square != math.inf or (largest := float(np.abs(vector).max())) == math.inf:
         return math.sqrt(square)
     return largest * float(np.linalg.norm(vector.astype(np.float64) / largest))
 
@@ -182,7 +178,6 @@ class Optimizer(ABC):
     ----------
     lr : float or Schedule
         May be changed at any time.
-    weight_decay : float
     decay_biases : bool
         Whether weight decay acts on all parameters, as in PyTorch unless there are parameter
         groups, or spares those of fewer than two axes: biases, gains and offsets of normalisation.
@@ -288,9 +283,8 @@ class Optimizer(ABC):
         """Return the gradient of the loss with its L2 penalty, in ``out``."""
         np.multiply(theta, self.weight_decay, out=out)
         out += grad
-        if not self.decay_biases:
-            for part in self._spared:
-                out[part] = grad[part]
+        for part in () if self.decay_biases else self._spared:
+            out[part] = grad[part]
         return out
 
     def _views(self) -> list[tuple[tuple[Array, ...], list[slice]]]:
@@ -304,14 +298,13 @@ class Optimizer(ABC):
                 raise ValueError(f"{self!r}: the model has other parameters than at the start")
             vectors = [theta, grad, *self._state]
             scratch = [np.empty(min(BLOCK, theta.size), theta.dtype) for _ in range(2)]
-            spared, self._blocks = _few_axes(self.model), []
+            spared, self._blocks, self._theta = _few_axes(self.model), [], theta
             for start in range(0, theta.size, BLOCK):
                 views = [v[start : start + BLOCK] for v in vectors]
                 size = views[0].size
                 inside = [(max(a - start, 0), min(b - start, size)) for a, b in spared]
                 parts = [slice(a, b) for a, b in inside if a < b]
                 self._blocks.append(((*views, *[s[:size] for s in scratch]), parts))
-            self._theta = theta
         return self._blocks
 
     def flush(self) -> None:
@@ -410,11 +403,8 @@ class SGD(Optimizer):
         Requires momentum and no dampening.
     weight_decay : float
         L2 penalty, added to the gradient.
-    decay_biases : bool
-        Whether ``weight_decay`` acts on all parameters, or on those with two axes and more; see
-        ``Optimizer``.
-    clip_norm : float, optional
-        The largest norm of the gradient, before the L2 penalty; see ``Optimizer``.
+    decay_biases, clip_norm
+        See ``Optimizer``.
     """
 
     def __init__(
@@ -484,16 +474,13 @@ class Adam(Optimizer):
         Outside the square root.
     weight_decay : float
         L2 penalty, added to the gradient.
-    decay_biases : bool
-        Whether ``weight_decay`` acts on all parameters, or on those with two axes and more; see
-        ``Optimizer``.
-    clip_norm : float, optional
-        The largest norm of the gradient, before the L2 penalty; see ``Optimizer``.
+    decay_biases, clip_norm
+        See ``Optimizer``.
 
     Notes
     -----
-    The stored moments are ``m / (1 - beta1)`` and ``v / (1 - beta2)``. This saves two passes over
-    memory; the step size contains the constants. ``torch_moments`` returns ``m`` and ``v``.
+    The stored moments are ``m / (1 - beta1)`` and ``v / (1 - beta2)``, which saves two passes over
+    memory. ``torch_moments`` returns ``m`` and ``v``.
 
     Where the stored second moment overflows, ``step`` raises a FloatingPointError: with an
     infinite moment a parameter would never change again. Gradients may stay at
