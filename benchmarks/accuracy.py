@@ -40,7 +40,7 @@ def ours(x: list[Array], y: list[Array], classification: bool, seed: int) -> flo
     score = "accuracy" if classification else "r2"
     minidl.fit(
         model, data, loss, minidl.Adam(model, LR, weight_decay=L2),
-        epochs=EPOCHS, batch_size=BATCH, rng=seed, restore_best=True, evaluate_train=False,
+        epochs=EPOCHS, batch_size=BATCH, rng=seed, restore_best=True, parts=("valid",),
         monitor=f"valid_{score}",
         callbacks=[minidl.EarlyStopping(PATIENCE, min_delta=MIN_DELTA)],
     )  # fmt: skip

@@ -90,13 +90,13 @@ class Errors(Callback):
         if isinstance(run.model, Linear):
             self.weights.append(run.model.theta.copy())
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what was recorded so far."""
         weights = np.array(self.weights)
         return {"train": self.train, "test": self.test, "weights": weights}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Set what ``state`` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state_dict`` returned."""
         self.train, self.test = list(state["train"]), list(state["test"])
         self.weights = list(state["weights"])
 
@@ -135,7 +135,7 @@ def train(
         epochs=args.epochs,
         rng=compounding(len(dataset.train), random),
         callbacks=[Progress(), errors],
-        evaluate_train=False,
+        parts=("valid",),
         **resumable,
     )
     return errors

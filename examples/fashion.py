@@ -40,7 +40,7 @@ from minidl.files import to_json, write_text
 from minidl.grid.points import Grid, Point, Result, exit_status
 from minidl.init import zeros
 from minidl.losses import Loss
-from minidl.saving import runs as checkpoint
+from minidl.saving.runs import Checkpoint
 from minidl.view.cli import run_main
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
@@ -118,7 +118,7 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
             "data": dataset.name,
         }
         write_text(args.out / "scores.json", to_json(figures, indent=1) + "\n")
-        checkpoint.save(args.out / "last.npz", model, history=history)
+        Checkpoint(args.out / "last.npz").save(model=model, history=history)
         draw(args, f"{args.model}, {dataset.title}", {"": (history, test.values)})
 
 

@@ -40,7 +40,7 @@ from minidl import (
 from minidl.callbacks import Run
 from minidl.grid.points import Grid, Point, Result, exit_status, keeping
 from minidl.init import zeros
-from minidl.saving import runs as checkpoint
+from minidl.saving.runs import Checkpoint
 from minidl.view.cli import run_main
 
 QUICK = {"train": 2_400, "valid": 480, "test": 960}
@@ -162,7 +162,7 @@ def train_online(
         epochs=epochs,
         rng=compounding(len(dataset.train), random),
         callbacks=[norms],
-        evaluate_train=False,
+        parts=("valid",),
     )
     return model, loss, history
 
@@ -187,7 +187,7 @@ def train_batches(
         batch_size=s.batch_size,
         rng=seed,
         callbacks=[norms],
-        evaluate_train=False,
+        parts=("valid",),
     )
     return model, loss, history
 
@@ -215,7 +215,7 @@ def train(
         "history": history.to_dict(),
     }
     with keeping(values):
-        checkpoint.save(models / f"{run.replace(' ', '-')}.npz", model)
+        Checkpoint(models / f"{run.replace(' ', '-')}.npz").save(model=model)
     return values
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from homework.comparison import read_published
@@ -42,7 +42,7 @@ from minidl.data.features import Feature
 from minidl.files import as_path, to_json, write_text
 from minidl.grid.points import Grid, exit_status, keeping
 from minidl.init import zeros
-from minidl.saving import runs as checkpoint
+from minidl.saving.runs import Checkpoint
 from minidl.view.cli import run_main
 from minidl.view.plots import Panel, contact_sheet, line_plot
 from minidl.view.tables import Table
@@ -81,12 +81,12 @@ class Weights(Callback):
         self.norms.append(float(np.linalg.norm(run.model.theta)))
         self.zeros.append(float(np.mean(run.model.theta == 0)))
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the records so far."""
         return {"norms": self.norms, "zeros": self.zeros}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Set what ``state`` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state_dict`` returned."""
         self.norms, self.zeros = list(state["norms"]), list(state["zeros"])
 
 
@@ -102,7 +102,7 @@ def run_one(dataset: Dataset, args: argparse.Namespace) -> None:
     with single_run(args, dataset, names=files) as resumable:
         for l1, options in zip(penalties, resumable, strict=True):
             model = logistic_regression(data, args.dtype)
-            history, weights[l1] = History(ties=args.ties), Weights()
+            history, weights[l1] = History(), Weights()
             test = TestAccuracy(data, loss)
             fit_online(
                 model,
@@ -154,7 +154,6 @@ def train(
     epochs: int,
     seed: int,
     dtype: str,
-    ties: Literal["first", "last"],
     components: int,
     models: Path,
 ) -> dict[str, Any]:
@@ -163,7 +162,7 @@ def train(
     pixels, loss = make_features(features, components), CrossEntropy()
     data = dataset if pixels is None else pixels.fit_transform(dataset, dtype)
     runs = [
-        OnlineRun(logistic_regression(data, dtype), lr, l2, history=History(ties=ties))
+        OnlineRun(logistic_regression(data, dtype), lr, l2, history=History())
         for lr in learning_rates
         for l2 in l2s
     ]
@@ -186,7 +185,7 @@ def train(
     with keeping(values):
         for one, row in zip(runs, rows, strict=True):
             name = Grid.identifier({axis: row[axis] for axis in AXES})
-            checkpoint.save(models / f"{name}.npz", one.model, history=one.history)
+            Checkpoint(models / f"{name}.npz").save(model=one.model, history=one.history)
     return values
 
 
@@ -200,7 +199,6 @@ def run_grid(dataset: Dataset, args: argparse.Namespace) -> int:
         "epochs": args.epochs,
         "seed": args.seed,
         "dtype": args.dtype,
-        "ties": args.ties,
         "components": args.components,
     }
     published = None
@@ -273,7 +271,6 @@ def train_features(
     epochs: int,
     seed: int,
     dtype: str,
-    ties: Literal["first", "last"],
 ) -> dict[str, Any]:
     """Train on one set of features: ``raw``, ``pool``, or ``pca 90`` for 90 components."""
     name, _, components = features.partition(" ")
@@ -291,7 +288,7 @@ def train_features(
         epochs=epochs,
         rng=compounding(len(data.train), np.random.RandomState(seed)),
         callbacks=[test],
-        history=History(ties=ties),
+        history=History(),
     )
     explained = float(pixels.ratios.sum()) if isinstance(pixels, PCA) else None
     count = {"features": data.features, "explained": explained, "fit_seconds": seconds}
@@ -302,7 +299,7 @@ def run_features(dataset: Dataset, args: argparse.Namespace) -> int:
     """Train on each set of features; print the table and draw what the features keep."""
     counts = [k for k in args.component_counts if k <= dataset.features]
     grid = Grid(features=["raw", "pool", *(f"pca {k}" for k in counts)])
-    options = {name: getattr(args, name) for name in ("lr", "l2", "epochs", "seed", "ties")}
+    options = {name: getattr(args, name) for name in ("lr", "l2", "epochs", "seed")}
     options["dtype"] = args.dtype
     with shared(dataset, args) as mapped:
         task = partial(train_features, dataset=mapped, **options)

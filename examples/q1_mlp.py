@@ -44,7 +44,7 @@ def main() -> None:
     random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
     model = build(dataset, args.width, random, args.dtype)
     loss = CrossEntropy()
-    history, test = History(ties=args.ties), TestAccuracy(dataset, loss)
+    history, test = History(), TestAccuracy(dataset, loss)
     with single_run(args, dataset) as (resumable,):
         fit_online(
             model,

@@ -26,7 +26,7 @@ def main() -> None:
         dtype=args.dtype,
     )
     loss = Perceptron()
-    history, test = History(ties=args.ties), TestAccuracy(dataset, loss)
+    history, test = History(), TestAccuracy(dataset, loss)
     with single_run(args, dataset) as (resumable,):
         fit_online(
             model,

@@ -36,8 +36,7 @@ def train(
         epochs=8,
         rng=2,
         callbacks=callbacks,
-        checkpoint=path,
-        resume=True,
+        checkpoint=minidl.Checkpoint(path, resume=True),
     )
     print(f"epoch {history[-1].epoch}: validation accuracy {history[-1].valid_accuracy:.3f}")
     return model

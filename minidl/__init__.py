@@ -32,7 +32,7 @@ from minidl.activations import (
     Sparsemax,
     Tanh,
 )
-from minidl.callbacks import Callback, EarlyStopping, Progress, ReduceOnPlateau, WriteHistory
+from minidl.callbacks import Callback, EarlyStopping, Progress, ReduceOnPlateau
 from minidl.dataset import Dataset, Split
 from minidl.evaluation import evaluate, outputs, probabilities
 from minidl.history import History
@@ -68,13 +68,12 @@ if TYPE_CHECKING:
     from minidl.online.runs import OnlineRun, compounding
     from minidl.parity.torch_random import TorchRandom
     from minidl.saving import onnx, safetensors
-    from minidl.saving import runs as checkpoint
     from minidl.saving.describe import register_layer
     from minidl.saving.models import load, save
+    from minidl.saving.runs import Checkpoint
 else:
     _MODULES = {name: name for name in ("data", "grid", "parity", "sklearn", "testing")}
     _MODULES |= {name: f"saving.{name}" for name in ("onnx", "safetensors")}
-    _MODULES["checkpoint"] = "saving.runs"
     _NAMES = {
         "data.features": ("PCA", "AveragePool", "Predictor", "Standardize"),
         "data.letters": ("load_letters",),
@@ -84,6 +83,7 @@ else:
         "parity.torch_random": ("TorchRandom",),
         "saving.describe": ("register_layer",),
         "saving.models": ("load", "save"),
+        "saving.runs": ("Checkpoint",),
     }
 
     def __getattr__(name: str) -> Any:
@@ -104,14 +104,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ELU", "GELU", "PCA", "SGD", "AbsoluteError", "Adam", "AdamW", "AveragePool", "BatchNorm",
-    "BinaryCrossEntropy", "BinaryLogistic", "Callback", "Cosine", "CrossEntropy", "Dataset",
+    "BinaryCrossEntropy", "BinaryLogistic", "Callback", "Checkpoint", "Cosine", "CrossEntropy", "Dataset",
     "Dropout", "EarlyStopping", "Entmax15", "FenchelYoung", "Flatten", "History", "Huber",
     "Identity", "Layer", "LayerNorm", "LeakyReLU", "Linear", "Loss", "NonFiniteLossError",
     "OneCycle", "OnlineRun", "Optimizer", "Parameter", "Perceptron", "Predictor", "Progress",
     "Quadratic", "Quantile", "ReLU", "ReduceOnPlateau", "Relumax", "Residual", "Sequential", "SiLU",
     "Sigmoid", "Simplex", "SmoothedNLL", "Softmax", "Softplus", "Sparsemax", "Split",
-    "SquaredError", "Standardize", "StepDecay", "Tanh", "TorchRandom", "WarmUp", "WriteHistory",
-    "checkpoint", "compounding", "data", "entmax15", "evaluate", "fit", "fit_online",
+    "SquaredError", "Standardize", "StepDecay", "Tanh", "TorchRandom", "WarmUp",
+    "compounding", "data", "entmax15", "evaluate", "fit", "fit_online",
     "fit_side_by_side", "grid", "init", "load", "load_dataset", "load_letters", "metrics", "onnx",
     "outputs", "parity", "probabilities", "register_layer", "relumax", "safetensors", "save",
     "softmax", "sparsemax", "testing",

@@ -138,9 +138,6 @@ class LeakyReLU(Layer):
         factor = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.slope))
         return x * factor, lambda dy: dy * factor
 
-    def __repr__(self) -> str:
-        return f"LeakyReLU({self.slope:g})"
-
 
 class ELU(Layer):
     """The exponential linear unit (Clevert, Unterthiner and Hochreiter 2016).
@@ -164,9 +161,6 @@ class ELU(Layer):
         return np.where(
             positive, x, below
         ), lambda dy: dy * np.where(positive, 1, below + self.alpha)
-
-    def __repr__(self) -> str:
-        return f"ELU({self.alpha:g})"
 
 
 class Softplus(Layer):
@@ -227,9 +221,6 @@ class GELU(Layer):
 
         return 0.5 * x * (1 + t), backward
 
-    def __repr__(self) -> str:
-        return "GELU()" if self.approximate == "none" else f"GELU({self.approximate!r})"
-
 
 class Quadratic(Layer):
     """forward: ``y = x (1 - x)``; backward: ``dx = dy (1 - 2 x)``."""
@@ -261,10 +252,6 @@ class Simplex(Layer):
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         y = self.map(x, self.axis, check_finite=False)
         return y, lambda dy: self.map.vjp(y, dy, self.axis)
-
-    def __repr__(self) -> str:
-        axis = "" if self.axis == -1 else f", axis={self.axis}"
-        return f"Simplex({self.map!r}{axis})"
 
 
 class Softmax(Simplex):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from minidl.checks import check_float, check_int, require
+from minidl.checks import Configured, check_float, check_int, require
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
@@ -24,18 +23,26 @@ class Run:
     epochs: int
     batches: int
     """The number of batches in one epoch."""
+    error: str | None = None
+    """Why the run cannot go on, of several that train together."""
 
     def __repr__(self) -> str:
         done = max(len(self.history) - 1, 0)
         return f"Run({done} of {self.epochs} epochs of {self.batches} batches)"
 
 
-class Callback:
+class Callback(Configured):
     """Methods that ``fit`` calls during training; a subclass overrides those that it needs.
 
-    One that keeps what the history does not have, and needs it in a resumed run, defines ``state``
-    and ``load_state``.
+    One that keeps what the history does not have, and needs it in a resumed run, defines
+    ``state_dict`` and ``load_state_dict``.
     """
+
+    def __init_subclass__(cls) -> None:
+        if "load_state" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__}: state and load_state are now state_dict and load_state_dict"
+            )
 
     def on_start(self, run: Run) -> None:
         """Called before the first epoch."""
@@ -52,15 +59,12 @@ class Callback:
     def on_end(self, run: Run) -> None:
         """Called when training ends, in whatever way."""
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: arrays, and values as JSON takes them, by name."""
         return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Set what ``state`` returned; called before ``on_start``, unless it was empty."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state_dict`` returned; called before ``on_start``, unless it was empty."""
 
 
 class EarlyStopping(Callback):
@@ -88,9 +92,6 @@ class EarlyStopping(Callback):
             if score > best + self.min_delta:
                 best, when = score, epoch
         return len(run.history) - 1 - when >= self.patience
-
-    def __repr__(self) -> str:
-        return f"EarlyStopping(patience={self.patience}, min_delta={self.min_delta:g})"
 
 
 class ReduceOnPlateau(Callback):
@@ -147,9 +148,6 @@ class ReduceOnPlateau(Callback):
                 lr, cooling, bad = max(lr * self.factor, self.min_lr), self.cooldown, 0
         run.optimizer.lr = lr
 
-    def __repr__(self) -> str:
-        return f"ReduceOnPlateau(factor={self.factor:g}, patience={self.patience})"
-
 
 class Progress(Callback):
     """A progress bar over all steps, with the remaining time (needs tqdm)."""
@@ -169,16 +167,3 @@ class Progress(Callback):
 
     def on_end(self, run: Run) -> None:
         self.bar.close()
-
-
-class WriteHistory(Callback):
-    """Write the history to a JSON file after each epoch, so that an interrupted run keeps it."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = path
-
-    def on_epoch(self, run: Run) -> None:
-        run.history.to_json(self.path)
-
-    def __repr__(self) -> str:
-        return f"WriteHistory({os.fspath(self.path)!r})"

@@ -1,4 +1,4 @@
-"""Types shared by all modules."""
+"""Types, arguments and the words of errors: what all modules share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import wraps
 from types import ModuleType
-from typing import Any, Protocol, TypeVar, Union, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Array = NDArray[Any]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 Backward = Callable[..., Any]
 """``backward(dy) -> dx``, the backward pass that belongs to one forward pass.
@@ -30,13 +35,127 @@ Rng = Union[int, "np.random.SeedSequence", "np.random.Generator"]
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Anything whose state decides the rest of a run: a callback, an order of the examples."""
+    """An object whose state decides the rest of a run: a model, an optimizer, a callback."""
 
-    def state(self) -> dict[str, Any]:
-        """Return arrays, and values as JSON takes them, by name."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state: arrays, and values as JSON takes them, by name."""
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Set what ``state`` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state_dict`` returned; ValueError, and nothing changed, if it does not fit."""
+
+
+_LEFT_OUT = ("rng", "dtype", "model")
+
+
+class Configured:
+    """Base of layers, maps, losses, optimizers and features: an object that knows its arguments.
+
+    ``config`` returns the arguments that make an equal object. This one record serves ``repr``,
+    saving, comparing and resuming.
+    """
+
+    _given: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Keep the arguments."""
+        if cls.__init__ is object.__init__ and (args or options):
+            raise TypeError(f"{cls.__name__}() takes no arguments")
+        made = super().__new__(cls)
+        # Not what a copy or a pickle should not have: arrays, generators, functions.
+        kept = {name: v if is_plain(v) else ... for name, v in options.items()}
+        made.__dict__["_given"] = tuple(v if is_plain(v) else ... for v in args), kept
+        return made
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments by name; ``...`` stands for one that is not known.
+
+        An argument is the attribute of the same name where that is an array, plain data, an
+        object of this class or a list of them; else what was given; else the default. Left out
+        are generators, dtypes, initialisers (``*_init``) and the model of an optimizer.
+        """
+        return arguments_of(self)
+
+    def __repr__(self) -> str:
+        config, shown, in_place = self.config(), [], True
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = config.get(name, parameter.default)
+            required = parameter.default is parameter.empty
+            first = not shown and isinstance(value, (int, float)) and not isinstance(value, bool)
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                shown += map(_text, config.get(name, ()))
+            elif name not in config or (
+                not (required or first) and _same(value, parameter.default)
+            ):
+                in_place = False
+            elif in_place and (required or first) and parameter.kind is not parameter.KEYWORD_ONLY:
+                shown.append(_text(value))
+            else:
+                shown.append(f"{name}={_text(value)}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def arguments_of(made: object) -> dict[str, Any]:
+    """Return the arguments that make an object like ``made``, by the rule of ``Configured``."""
+    args, options = getattr(made, "_given", ((), {}))
+    signature = inspect.signature(type(made))
+    given = signature.bind_partial(*args, **options).arguments
+    found: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
+        if name in _LEFT_OUT or name.endswith("_init"):
+            continue
+        variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        value = attribute = vars(made).get(name, ...)
+        if not isinstance(value, np.ndarray) and not is_plain(value):
+            default = attribute if parameter.default is parameter.empty else parameter.default
+            value = given.get(name, () if variable else default)
+        if not variable or value:
+            found[name] = attribute if value is ... else value
+    return found
+
+
+def is_plain(value: object) -> bool:
+    """Return whether a value is plain data, an object that knows its arguments, or a list of these."""
+    if isinstance(value, (list, tuple)):
+        return all(map(is_plain, value))
+    kinds = (bool, int, float, str, np.bool_, np.number, Configured)
+    return value is None or isinstance(value, kinds) or is_layer(value)
+
+
+def is_layer(value: object) -> bool:
+    """Return whether ``value`` is an object (not a class) with a ``forward`` method."""
+    return callable(getattr(value, "forward", None)) and not isinstance(value, type)
+
+
+def _same(value: object, default: object) -> bool:
+    return value is default or (is_plain(value) and bool(value == default))
+
+
+def _text(value: object) -> str:
+    """Return a number without a needless ``.0``, and the ``repr`` of anything else."""
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return "..." if value is ... or " at 0x" in repr(value) else repr(value)
+
+
+def no_longer(**spelling: str) -> Callable[[F], F]:
+    """Decorate a function: an argument of an earlier version is an error with the new spelling.
+
+    Parameters
+    ----------
+    **spelling : str
+        By the name of the argument: what to write now.
+    """
+
+    def decorate(function: F) -> F:
+        @wraps(function)
+        def run(*args: Any, **options: Any) -> Any:
+            for name in spelling.keys() & options.keys():
+                raise TypeError(f"{function.__name__}: {name}= is now {spelling[name]}")
+            return function(*args, **options)
+
+        return run  # type: ignore[return-value]
+
+    return decorate
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -324,8 +443,6 @@ def one_blas_thread() -> Iterator[None]:
     with threadpool_limits(1):
         yield
 
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from minidl.checks import did_you_mean
+from minidl.checks import Array, did_you_mean
 from minidl.files import as_path, from_json, to_json, write_text
 from minidl.layer import Layer
-from minidl.parameter import Snapshot
+from minidl.parameter import check_state
 
 Mode = Literal["min", "max"]
 
@@ -85,35 +85,27 @@ class History:
         Whether the lowest or the highest figure is the best. By default the lowest where a word
         of the name ends in ``loss``, ``error``, ``mae``, ``mse`` or the like (``valid_rmse``,
         ``valid_error_rate``), the highest for others.
-    ties : {"first", "last"}
-        Which of several epochs with the best figure is the best one.
 
     Attributes
     ----------
     records : list of Epoch
-    best_snapshot : Snapshot or None
-        A copy of the model's parameters and buffers after the best epoch. Checkpoints keep it;
-        ``to_dict`` and ``to_json`` leave it out.
-    last_snapshot : Snapshot or None
-        A copy of those after the last epoch, where training ended with ``restore_best=True``. From
-        them it goes on.
+    best_state : dict of arrays or None
+        ``model.state_dict()`` after the best epoch. Checkpoints keep it; ``to_dict`` and
+        ``to_json`` leave it out.
+    last_state : dict of arrays or None
+        The same after the last epoch, where training ended with ``restore_best=True``. From it
+        training goes on.
     """
 
-    def __init__(
-        self,
-        *,
-        monitor: str | None = None,
-        mode: Mode | None = None,
-        ties: Literal["first", "last"] = "first",
-    ) -> None:
-        for name, value, known in (("mode", mode, (None, "min", "max")), ("ties", ties, _TIES)):
-            if value not in known:
-                expected = " or ".join(repr(word) for word in known if word)
-                raise ValueError(f"History: expected {name} {expected}, got {value!r}")
-        self._monitor, self._mode, self.ties = monitor, mode, ties
+    def __init__(self, *, monitor: str | None = None, mode: Mode | None = None) -> None:
+        if not isinstance(monitor, (str, type(None))):
+            raise ValueError(f"History: expected monitor to be a name, got {monitor!r}")
+        if mode not in (None, "min", "max"):
+            raise ValueError(f"History: expected mode 'min' or 'max', got {mode!r}")
+        self._monitor, self._mode = monitor, mode
         self.records: list[Epoch] = []
-        self.best_snapshot: Snapshot | None = None
-        self.last_snapshot: Snapshot | None = None
+        self.best_state: dict[str, Array] | None = None
+        self.last_state: dict[str, Array] | None = None
         self._model: weakref.ref[Layer] | None = None
         self._best: Epoch | None = None  # of the records so far, once one was looked for
 
@@ -167,18 +159,28 @@ class History:
             )
         self._monitor, self._mode = wanted
 
-    def replace(self, saved: History, model: Layer) -> None:
-        """Take the records and the best weights of a saved history of this run of ``model``.
+    def state_dict(self) -> dict[str, Any]:
+        """Return ``to_dict()``, and the state of the best epoch as ``"best"`` where it is kept."""
+        best = {} if self.best_state is None else {"best": self.best_state}
+        return {**self.to_dict(), **best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the records and the best state of a saved history of the same run.
 
         Raises
         ------
         ValueError
-            If its records were judged by another figure or rule of ties.
+            If it is no such state, if its records were judged by another figure, or if the best
+            state does not fit the model that this history follows.
         """
-        if saved.ties != self.ties:
-            raise ValueError(f"History: ties was {saved.ties!r}, now it is {self.ties!r}")
-        saved.follow(model, self._monitor, self._mode)
-        self.__dict__.update(saved.__dict__)
+        saved = History.from_dict(state)
+        model = None if self._model is None else self._model()
+        if model is not None:
+            saved.follow(model, self._monitor, self._mode)
+        best = state.get("best")
+        if best is not None and model is not None:
+            best = check_state("History: the best state", model.state_dict(), best)
+        self.__dict__.update(saved.__dict__, best_state=best)
 
     def score(self, record: Epoch) -> float:
         """Return the monitored figure, with its sign changed if the lowest is the best.
@@ -198,16 +200,15 @@ class History:
         score = self.score(record)
         highest = -math.inf if best is None else self.score(best)
         trained = len(self.records) > 1
-        if trained and (score > highest or (best and score == highest and self.ties == "last")):
+        if trained and score > highest:
             best = record
         if best is record or (record.finite and not trained):
-            self.best_snapshot = model.snapshot()
+            self.best_state = model.state_dict()
         self._best = best
 
     def _find_best(self) -> Epoch | None:
         """Return the best record of a trained epoch, None if there is none that can be the best."""
-        trained = self.records[1:] if self.ties == "first" else self.records[:0:-1]
-        best = max(trained, key=self.score, default=None)
+        best = max(self.records[1:], key=self.score, default=None)
         return None if best is None or self.score(best) == -math.inf else best
 
     def check_best(self, owner: str) -> None:
@@ -221,9 +222,9 @@ class History:
 
     def restore_best(self, model: Layer) -> None:
         """Set the parameters and buffers of ``model`` to those after the best epoch."""
-        if self.best_snapshot is None:
+        if self.best_state is None:
             raise ValueError("History: no parameters are kept")
-        model.restore(self.best_snapshot)
+        model.load_state_dict(self.best_state)
 
     @property
     def best(self) -> Epoch:
@@ -259,20 +260,18 @@ class History:
         return self.records[epoch]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return ``{"monitor", "mode", "ties", "records"}``, as JSON takes it."""
+        """Return ``{"monitor", "mode", "records"}``, as JSON takes it."""
         records = [record.to_dict() for record in self.records]
-        return {"monitor": self._monitor, "mode": self._mode, "ties": self.ties, "records": records}
+        return {"monitor": self._monitor, "mode": self._mode, "records": records}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> History:
         """Build a history from what ``to_dict`` returned; ValueError for anything else."""
         try:
-            history = cls(monitor=state["monitor"], mode=state["mode"], ties=state["ties"])
+            history = cls(monitor=state["monitor"], mode=state["mode"])
             history.records = [Epoch.from_dict(record) for record in state["records"]]
         except (TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"History: cannot be read ({error!r})") from error
-        if not isinstance(state["monitor"], (str, type(None))):
-            raise ValueError(f"History: expected monitor to be a name, got {state['monitor']!r}")
         return history
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
@@ -352,7 +351,6 @@ class History:
         return f"<table><caption>{self!r}</caption><tr>{head}</tr>{body}</table>"
 
 
-_TIES = ("first", "last")
 _MONITORS = ("valid_accuracy", "valid_loss")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of snake_case and CamelCase
 _LOW = ("loss", "losses", "error", "errors", "mae", "mse", "msle", "mape")

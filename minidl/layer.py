@@ -14,11 +14,13 @@ check works on two vectors. So a parameter belongs to one model, its ``root``.""
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -29,6 +31,7 @@ from minidl import parameter as vectors
 from minidl.checks import (
     Array,
     Backward,
+    Configured,
     Rng,
     _accepts,
     _check_floats,
@@ -41,7 +44,6 @@ from minidl.checks import (
 )
 from minidl.parameter import (
     Parameter,
-    Snapshot,
     check_buffers,
     check_vectors,
     holds,
@@ -56,13 +58,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def _may_be_kept(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return all(map(_may_be_kept, value))
-    return value is None or isinstance(value, (bool, int, float, str)) or is_layer(value)
-
-
-class Layer(ABC):
+class Layer(Configured, ABC):
     """A function of a batch, with its backward pass.
 
     To write a layer, derive from this class, keep parameters (``Parameter``) and inner layers
@@ -95,21 +91,6 @@ class Layer(ABC):
 
     _theta: Array
     _grad: Array
-    _made_with: tuple[tuple[Any, ...], dict[str, Any]]
-
-    def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Keep the arguments, for ``minidl.save``."""
-        if cls.__init__ is object.__init__ and (args or options):
-            raise TypeError(f"{cls.__name__}() takes no arguments")
-        made = super().__new__(cls)
-        # Not what a copy or a pickle should not have: arrays, generators, functions.
-        kept = {k: v for k, v in options.items() if _may_be_kept(v)}
-        made.__dict__["_made_with"] = tuple(v if _may_be_kept(v) else ... for v in args), kept
-        return made
-
-    def constructor_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments with which the layer was made; ``...`` where one was not kept."""
-        return self._made_with
 
     def __init_subclass__(cls) -> None:
         if "forward" in vars(cls):
@@ -129,6 +110,14 @@ class Layer(ABC):
     def __call__(self, x: Array) -> Array:
         """Return the output alone, in inference mode."""
         return self.forward(_input(self, x), train=False)[0]
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments by name; see ``Configured``."""
+        found = super().config()
+        for name, value in found.items():
+            if isinstance(value, Parameter):
+                found[name] = value.value if value.is_set else ...
+        return found
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield every parameter with its name, in the order of ``theta``."""
@@ -251,20 +240,6 @@ class Layer(ABC):
         """
         state.load_state_dict(self, state_dict)
 
-    def snapshot(self) -> Snapshot:
-        """Return a copy of all parameters and buffers, for ``restore``."""
-        buffers = {name: value.copy() for name, value in state.named_buffers(self)}
-        return Snapshot(self.theta.copy(), buffers)
-
-    def restore(self, snapshot: Snapshot) -> None:
-        """Set all parameters and buffers to those of a snapshot; ValueError if it does not fit."""
-        checked = state.check_snapshot(type(self).__name__, self, snapshot)
-        self.theta[:] = checked.theta
-        state.set_buffers(self, checked.buffers)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
 
 def check_input(layer: Layer, x: Array, features: int, like: Array) -> Array:
     """Return a batch as an array; raise an error that names the layer if it does not fit."""
@@ -382,9 +357,6 @@ class Sequential(Layer):
 
     def __iter__(self) -> Iterator[Layer]:
         return iter(self.layers)
-
-    def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(repr, self.layers))})"
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and their parameter counts."""
@@ -508,7 +480,15 @@ def _checked_forward(name: str, layer: Any) -> Forward:
     return checked_forward
 
 
-def name_probabilities(owner: str, model: object, loss: object, stacklevel: int) -> None:
+def _outside() -> int:
+    """Return the level of the first caller that is not in this library, for a warning."""
+    here, level, frame = str(Path(__file__).parent), 0, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
+        level, frame = level + 1, frame.f_back
+    return level + 1
+
+
+def name_probabilities(owner: str, model: object, loss: object) -> None:
     """Warn if a model ends with a layer that gives probabilities, and the loss expects logits."""
     last = last_layer(model)
     if getattr(last, "gives_probabilities", False) and getattr(loss, "expects_logits", False):
@@ -516,7 +496,7 @@ def name_probabilities(owner: str, model: object, loss: object, stacklevel: int)
             f"{owner}: the model ends with {last!r}, which gives probabilities, but {loss!r} "
             "expects logits; leave that layer out: minidl.probabilities(model, x, loss) gives the "
             "probabilities",
-            stacklevel=stacklevel,
+            stacklevel=_outside(),
         )
 
 

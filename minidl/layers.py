@@ -82,17 +82,8 @@ class Linear(Layer):
         return y, backward
 
     def config(self) -> dict[str, Any]:
-        """Return the arguments for a layer of this form, as ``minidl.save`` keeps them."""
-        has_bias = self.bias is not None
-        return {
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-            "bias": has_bias,
-        }
-
-    def __repr__(self) -> str:
-        bias = "" if self.bias is not None else ", bias=False"
-        return f"Linear({self.in_features}, {self.out_features}{bias})"
+        """Return the arguments by name; ``bias`` as the layer has it."""
+        return {**super().config(), "bias": self.bias is not None}
 
 
 class Dropout(Layer):
@@ -128,9 +119,6 @@ class Dropout(Layer):
         keep = self.rng.random(x.shape, dtype=np.float32) >= self.p
         mask = keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
         return x * mask, lambda dy: dy * mask
-
-    def __repr__(self) -> str:
-        return f"Dropout({self.p:g})"
 
 
 class LayerNorm(Layer):
@@ -183,9 +171,6 @@ class LayerNorm(Layer):
             return dx
 
         return h * weight.value + bias.value, backward
-
-    def __repr__(self) -> str:
-        return f"LayerNorm({self.in_features})"
 
 
 class BatchNorm(Layer):
@@ -282,9 +267,6 @@ class BatchNorm(Layer):
         new = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean = (1 - new) * self.running_mean + new * mean
         self.running_var = (1 - new) * self.running_var + new * var
-
-    def __repr__(self) -> str:
-        return f"BatchNorm({self.in_features})"
 
 
 class Flatten(Layer):

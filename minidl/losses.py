@@ -18,6 +18,7 @@ import numpy as np
 from minidl.activations import sigmoid
 from minidl.checks import (
     Array,
+    Configured,
     _check_floats,
     _short,
     as_array,
@@ -70,7 +71,7 @@ def hessian(loss: TwiceDifferentiable, logits: Array, y: Array, *weight: Array) 
     return np.stack(columns, axis=-1)
 
 
-class ReducedLoss(ABC):
+class ReducedLoss(Configured, ABC):
     """Base of losses that are averaged or summed over the batch, with weights where wanted.
 
     A subclass defines ``per_example``; a call then returns, with the values ``l_i``,
@@ -208,13 +209,6 @@ class ReducedLoss(ABC):
             owner = type(self).__name__
             raise ValueError(f"{owner}: expected {name} 'mean' or 'sum', got {value!r}")
         return value
-
-    def settings(self) -> list[str]:
-        """Return the arguments that ``repr`` shows."""
-        return [] if self.reduction == "mean" else [f"reduction={self.reduction!r}"]
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.settings())})"
 
 
 def _scaled(rows: Array, shares: Array) -> Array:
@@ -436,9 +430,6 @@ class FenchelYoung(MapLoss):
         logits, _ = self.checked(logits, y)
         return self.reduced(self.map.jvp(self.map(logits), v), weight)
 
-    def settings(self) -> list[str]:
-        return [repr(self.map), *super().settings()]
-
 
 class CrossEntropy(FenchelYoung):
     r"""Softmax cross-entropy on logits: ``FenchelYoung(softmax)``.
@@ -451,9 +442,6 @@ class CrossEntropy(FenchelYoung):
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__(softmax, reduction)
-
-    def settings(self) -> list[str]:
-        return super().settings()[1:]
 
 
 class SmoothedNLL(MapLoss):
@@ -495,9 +483,6 @@ class SmoothedNLL(MapLoss):
         values = row_sums(weight * np.log(most / at), labels, len(p))
         dp[rows, columns] = np.where(at > 0, -weight / at, 0)
         return values, self.map.vjp_rows(p, dp)
-
-    def settings(self) -> list[str]:
-        return [repr(self.map), f"eps={self.eps:g}", *super().settings()]
 
 
 class Perceptron(ClassLoss):
@@ -743,9 +728,6 @@ class Huber(NumberLoss):
         logits, y = self.checked(logits, y)
         return self.reduced(np.where(np.abs(logits - y) <= self.delta, v, 0), weight)
 
-    def settings(self) -> list[str]:
-        return [f"{self.delta:g}", *super().settings()]
-
 
 class Quantile(NumberLoss):
     r"""The pinball loss; its best constant prediction is a quantile (Koenker and Bassett 1978).
@@ -793,6 +775,3 @@ class Quantile(NumberLoss):
         slope = np.where(error > 0, -q.astype(logits.dtype), (1 - q).astype(logits.dtype))
         slope *= error != 0
         return -slope * error, slope
-
-    def settings(self) -> list[str]:
-        return [repr(self.q), *super().settings()]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
-from minidl.checks import Array, as_array, as_floats, check_float, quietly
+from minidl.checks import Array, Configured, as_array, as_floats, check_float, quietly
 
 Entries = tuple[Array, Array, Array | float]
 """The nonzero entries of label distributions: int64 indices of rows and columns, and values.
@@ -39,7 +40,7 @@ def row_sums(terms: Array, labels: Entries, n: int) -> Array:
     return np.bincount(rows, terms, minlength=n)
 
 
-class SimplexMap(ABC):
+class SimplexMap(Configured, ABC):
     """A map from logits to probabilities along one axis, with its derivatives.
 
     To use a map, call it, or ``vjp``, ``jvp`` and ``jacobian``: they take float32 or float64
@@ -48,6 +49,8 @@ class SimplexMap(ABC):
     which see checked matrices (n, K) of one row for each example. The layer ``Simplex(map)``,
     the losses and ``minidl.testing.checks.check_simplex_map`` then work with it.
     """
+
+    _name: ClassVar[str] = ""
 
     @abstractmethod
     def project_rows(self, z: Array) -> Array:
@@ -159,7 +162,7 @@ class SimplexMap(ABC):
         return np.moveaxis(a, axis, -1)
 
     def __repr__(self) -> str:
-        return type(self).__name__.strip("_").lower()
+        return self._name or super().__repr__()
 
 
 class RegularizedMap(SimplexMap):
@@ -237,6 +240,8 @@ class _Softmax(RegularizedMap):
     vjp: ``dz = p (dp - <dp, p>)``; omega: ``sum p log p``, the negative entropy
     """
 
+    _name = "softmax"
+
     def project_rows(self, z: Array) -> Array:
         p = np.exp(z)
         p /= p.sum(axis=-1, keepdims=True)
@@ -287,6 +292,8 @@ class _Sparsemax(RegularizedMap):
     k-th largest logit. At a tie between an entry and the threshold the map has a kink; the entry
     counts as outside the support.
     """
+
+    _name = "sparsemax"
 
     def project_rows(self, z: Array) -> Array:
         return self.project_with_threshold(z)[0]
@@ -339,6 +346,8 @@ class _Entmax15(RegularizedMap):
     Where the support has ``k`` entries, with mean ``m`` and sum of squared deviations ``d`` of
     their ``z/2``, ``tau = m - sqrt((1 - d) / k)``. The map has no kinks.
     """
+
+    _name = "entmax15"
 
     def project_rows(self, z: Array) -> Array:
         return self.project_with_threshold(z)[0]
@@ -449,9 +458,6 @@ class relumax(SimplexMap):  # noqa: N801 - lower case as softmax and sparsemax
         h: Array = (d - centre[:, None]) * (largest / self.b)[:, None]
         h *= p > 0
         return h
-
-    def __repr__(self) -> str:
-        return f"relumax({self.b:g})"
 
 
 softmax = _Softmax()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.checks import Array, check_array, check_float, check_int, did_you_mean, quietly
+from minidl.checks import (
+    Array,
+    Configured,
+    check_array,
+    check_float,
+    check_int,
+    did_you_mean,
+    quietly,
+)
 from minidl.layer import Layer, check_model
-from minidl.saving.describe import fingerprint as describe
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -114,11 +120,6 @@ class OneCycle:
             return _half_cosine(first, self.lr, t / top if top else 1.0)
         return _half_cosine(self.lr, final, (t - top) / (last - top))
 
-    def __repr__(self) -> str:
-        values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}
-        shown = [f"{name}={v!r}" for name, (v, default) in values.items() if v != default]
-        return f"OneCycle({', '.join(shown)})"
-
 
 def _half_cosine(start: float, end: float, part: float) -> float:
     """Return the rate after a ``part`` of the way along half a cosine period."""
@@ -171,7 +172,7 @@ def _few_axes(model: Layer) -> list[tuple[int, int]]:
     return found
 
 
-class Optimizer(ABC):
+class Optimizer(Configured, ABC):
     """Base class: updates ``model.theta`` from ``model.grad``.
 
     Attributes
@@ -216,6 +217,11 @@ class Optimizer(ABC):
         self._blocks: list[tuple[tuple[Array, ...], list[slice]]] = []
         self._spared: list[slice] = []  # what decay_biases=False spares in the present block
         self._theta: Array | None = None
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments by name; ``lr`` as it was given, also where it was changed later."""
+        found = super().config()
+        return {**found, "lr": self._given_lr} if "lr" in found else found
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0.
@@ -317,23 +323,11 @@ class Optimizer(ABC):
         """Return the magnitudes of parameters, first and second moments below which 0 is set."""
         return _THRESHOLDS[self.model.theta.dtype]
 
-    def settings(self) -> dict[str, Any]:
-        """Return the class and the arguments with which the optimizer was made, as JSON takes them.
-
-        Arguments of a subclass count if they are kept as attributes of the same names. ``lr`` is
-        the one that was given, also where it was changed later.
-        """
-        names = [name for name in inspect.signature(type(self)).parameters if name != "model"]
-        arguments = {name: getattr(self, name, None) for name in names}
-        lr = describe(self._given_lr)
-        if callable(self._given_lr):
-            lr = {"schedule": type(self._given_lr).__qualname__, "arguments": lr}
-        return {"class": type(self).__name__, **describe({**arguments, "lr": None}), "lr": lr}
-
     def state_dict(self) -> dict[str, Any]:
         """Return the step count and a copy of each moment: all that a resumed run needs."""
         return {
             "steps": self.steps,
+            **({} if callable(self.lr) else {"lr": self.lr}),
             **dict(zip(self.moments, map(np.copy, self._state), strict=True)),
         }
 
@@ -348,7 +342,7 @@ class Optimizer(ABC):
         """
         owner, known = type(self).__name__, ("steps", *self.moments)
         for name in state:
-            if name not in known:
+            if name not in (*known, "lr"):
                 raise ValueError(f"{owner}: no state {name!r}{did_you_mean(name, known)}")
         for name in known:
             if name not in state:
@@ -358,6 +352,11 @@ class Optimizer(ABC):
         new = [
             check_array(owner, name, state[name], theta.shape, theta.dtype) for name in self.moments
         ]
+        lr = state.get("lr", self.lr)
+        if not callable(self.lr):
+            if isinstance(lr, (bool, str)):
+                raise ValueError(f"{owner}: expected lr to be a number, got {lr!r}")
+            self.lr = check_float(owner, "lr", lr, low=0)
         self.steps = steps
         for vector, values in zip(self._state, new, strict=True):
             vector[:] = values
@@ -380,12 +379,6 @@ class Optimizer(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_blocks": [], "_theta": None}  # copies of views are not views
-
-    def __repr__(self) -> str:
-        clip = "" if self.clip_norm is None else f", clip_norm={self.clip_norm:g}"
-        spared = "" if self.decay_biases else ", decay_biases=False"
-        decay = f"weight_decay={self.weight_decay:g}{spared}"
-        return f"{type(self).__name__}(lr={self.lr!r}, {decay}{clip})"
 
 
 class SGD(Optimizer):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.checks import Array, as_array, check_array, did_you_mean
+from minidl.checks import Array, as_array, check_array, did_you_mean, is_layer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -147,11 +146,6 @@ def members(layer: object) -> Iterator[tuple[str, Any]]:
                     yield (str(i) if name == "layers" else f"{name}.{i}"), item
 
 
-def is_layer(value: object) -> bool:
-    """Return whether ``value`` is an object (not a class) with a ``forward`` method."""
-    return callable(getattr(value, "forward", None)) and not isinstance(value, type)
-
-
 def infer(layer: object, x: Array) -> Array:
     """Return the output of a layer in inference mode; it need not have ``__call__``."""
     y: Array = layer(x) if callable(layer) else layer.forward(x, train=False)[0]  # type: ignore[attr-defined]
@@ -265,21 +259,6 @@ def check_vectors(model: Any) -> None:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A copy of all parameters and buffers of a model, in memory.
-
-    Attributes
-    ----------
-    theta : array
-    buffers : dict of str to array
-        By name, such as ``"1.running_mean"``.
-    """
-
-    theta: Array
-    buffers: Mapping[str, Array]
-
-
 def declared_buffers(layer: object) -> tuple[str, ...] | None:
     """Return the names of the buffers of one layer, without those inside it; None if undeclared."""
     names = getattr(layer, "buffers", None)
@@ -385,31 +364,24 @@ def load_state_dict(model: object, state: Mapping[str, Array]) -> None:
             )
     parameters, buffers = dict(named_parameters(model)), dict(named_buffers(model))
     own = {name: p.value for name, p in parameters.items()} | buffers
-    parts = _checked(owner, own, state)
+    parts = check_state(owner, own, state)
     for name, p in parameters.items():
         p.value = parts[name]
     set_buffers(model, {name: parts[name] for name in buffers})
 
 
-def check_snapshot(owner: str, model: Any, snapshot: Snapshot) -> Snapshot:
-    """Return a copy of a snapshot in the dtypes of the model; ValueError if it is of another."""
-    theta = model.theta
-    return Snapshot(
-        check_array(owner, "theta", snapshot.theta, theta.shape, theta.dtype),
-        _checked(owner, dict(named_buffers(model)), snapshot.buffers),
-    )
-
-
-def _checked(owner: str, own: Mapping[str, Array], given: Mapping[str, Array]) -> dict[str, Array]:
-    """Return copies of the given values with the names, shapes and dtypes of ``own``."""
-    for name in given:
+def check_state(
+    owner: str, own: Mapping[str, Array], state: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Return copies of the arrays of a state, with the names, shapes and dtypes of ``own``."""
+    for name in state:
         if name not in own:
             raise ValueError(f"{owner}: no parameter or buffer {name!r}{did_you_mean(name, own)}")
     parts: dict[str, Array] = {}
     for name, value in own.items():
-        if name not in given:
+        if name not in state:
             raise ValueError(f"{owner}: the state has no value for {name!r}")
-        parts[name] = check_array(owner, name, given[name], value.shape, value.dtype)
+        parts[name] = check_array(owner, name, state[name], value.shape, value.dtype)
     return parts
 
 
@@ -417,6 +389,36 @@ def random_streams(model: object) -> list[np.random.Generator]:
     """Return the random streams of the layers that have one."""
     rngs = [getattr(layer, "rng", None) for _, layer in named_layers(model)]
     return [rng for rng in rngs if isinstance(rng, np.random.Generator)]
+
+
+class Streams:
+    """The random streams of a model's layers, as one object with a state."""
+
+    def __init__(self, model: object) -> None:
+        self.model = model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each stream, by its number."""
+        streams = enumerate(random_streams(self.model))
+        return {str(i): rng.bit_generator.state for i, rng in streams}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the states; ValueError if there are more or fewer streams, or of another kind."""
+        streams = random_streams(self.model)
+        if len(state) != len(streams):
+            raise ValueError(f"has {len(state)} random streams, the model {len(streams)}")
+        for i, rng in enumerate(streams):
+            set_stream(f"random stream {i}", rng, state[str(i)])
+
+
+def with_streams(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return objects with a state by name, and after each model its random streams."""
+    found: dict[str, Any] = {}
+    for name, part in parts.items():
+        found[name] = part
+        if is_layer(part):
+            found[f"{name} streams"] = Streams(part)
+    return found
 
 
 def set_stream(name: str, rng: Any, state: Any) -> None:

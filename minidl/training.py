@@ -1,17 +1,15 @@
-"""Mini-batch training: ``fit``."""
+"""Mini-batch training: ``fit``, and the loop over epochs that all training functions share."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import functools
 import math
-import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,12 +22,12 @@ from minidl.checks import (
     check_float,
     check_int,
     did_you_mean,
+    no_longer,
     quiet,
     quietly,
 )
 from minidl.dataset import Dataset, Split
-from minidl.evaluation import measure, metrics_of, r2
-from minidl.files import as_path
+from minidl.evaluation import evaluate, measure, metrics_of, r2
 from minidl.history import Epoch, History, Mode
 from minidl.layer import (
     Layer,
@@ -41,186 +39,7 @@ from minidl.layer import (
 )
 from minidl.losses import Loss, Metric, check_weighted_mean, checked_loss, shaped_targets
 from minidl.optim import Optimizer
-from minidl.parameter import infer, named_buffers, random_streams, set_stream
-from minidl.saving.runs import _describe_order, run_settings
-
-
-class RunState:
-    """The state of runs that train together, between two epochs.
-
-    Parameters
-    ----------
-    owner : str
-        The training function.
-    runs : sequence of Run
-    rng : seed, Generator or iterator
-        Orders the examples.
-    parts : sequence of Stateful
-        The callbacks, and what else has a state.
-    path : path, optional
-        The file.
-    every : int
-        The number of epochs between two files; one is also written at the end.
-    resume : bool
-        Whether to start from the file, if there is one.
-    settings : callable
-        Returns what the settings in the file must be. Not called without a path.
-    """
-
-    def __init__(
-        self,
-        owner: str,
-        runs: Sequence[Run],
-        rng: Any,
-        parts: Sequence[Stateful],
-        path: str | os.PathLike[str] | None,
-        every: int,
-        resume: bool,
-        settings: Callable[[], dict[str, Any]],
-    ) -> None:
-        self.runs, self.rng, self.parts = runs, rng, parts
-        self.path = None if path is None else as_path(path)
-        self.every = check_int(owner, "every", every)
-        self.ended = False
-        self._saved = 0  # the epoch of the state in the file
-        self._moments: list[_Moment] = []
-        self._order: dict[str, Any] = {}
-        self._states: list[dict[str, Any]] = []
-        if resume and path is None:
-            raise ValueError(f"{owner}: resume=True needs checkpoint=PATH")
-        for run in runs:
-            _go_on_from_the_last_weights(run)
-            if path is not None and not isinstance(run.optimizer, Optimizer):
-                raise TypeError(f"{owner}: expected an Optimizer to save, got {run.optimizer!r}")
-        if self.path is not None:
-            order = _describe_order(owner, rng)
-            dtype = runs[0].model.dtype.name
-            self.settings = {"function": owner, "dtype": dtype, **settings(), "rng": order}
-            if resume and self.path.exists():
-                self._load(self.path)
-
-    def epochs(self, last: int) -> Iterable[int]:
-        """Return the numbers of the epochs that are to be trained."""
-        return range(self._epoch + 1, 0 if self.ended else last + 1)
-
-    def keep(self, ended: bool = False) -> None:
-        """Keep the state before training or after an epoch, and write the file where it is due.
-
-        ``ended`` says that no further epoch will be trained.
-        """
-        self.ended = ended
-        self._moments = [_Moment(run) for run in self.runs]
-        self._order = _order_state(self.rng)
-        self._states = [copy.deepcopy(part.state()) for part in self.parts]
-        epoch = self._epoch
-        due = ended or epoch % self.every == 0 or epoch == self.runs[0].epochs
-        if self.path is not None and epoch > self._saved and due:
-            self._save(self.path)
-            self._saved = epoch
-
-    def rewind(self) -> None:
-        """Set the runs back to the start of an epoch that did not end."""
-        undone = [moment.rewind() for moment in self._moments]
-        if not (undone and all(undone)):
-            return
-        if self._order:
-            _set_order(self.rng, self._order)
-        for part, state in zip(self.parts, self._states, strict=True):
-            if state:
-                part.load_state(state)
-
-    def rewind_run(self, run: Run) -> None:
-        """Set one run back to the start of an epoch, while the others go on."""
-        for moment in self._moments:
-            if moment.run is run:
-                moment.rewind()
-
-    def restore_best(self) -> None:
-        """Set each model to its best weights; its history keeps the last ones."""
-        for run in self.runs:
-            if run.history.best_snapshot is not None:
-                run.history.last_snapshot = run.model.snapshot()
-                run.history.restore_best(run.model)
-
-    @property
-    def _epoch(self) -> int:
-        """The last epoch that has ended; 0 before training."""
-        return max(1, *(len(run.history) for run in self.runs)) - 1
-
-    def _save(self, path: Path) -> None:
-        from minidl.saving import (
-            runs as run_file,  # what needs a file need not be loaded for training
-        )
-
-        run_file.write(
-            path,
-            self.runs,
-            self.parts,
-            order=self._order,
-            settings=self.settings,
-            ended=self.ended,
-        )
-
-    def _load(self, path: Path) -> None:
-        from minidl.saving import runs as run_file
-
-        self.ended = run_file.read(
-            path,
-            self.runs,
-            self.parts,
-            order=lambda state: _set_order(self.rng, state),
-            trial=lambda state: _set_order(copy.deepcopy(self.rng), state),
-            settings=self.settings,
-        )
-        self._saved = self._epoch
-
-
-class _Moment:
-    """The state of one run between two epochs, without its history."""
-
-    def __init__(self, run: Run) -> None:
-        self.run, self.records = run, len(run.history)
-        self.model = run.model.snapshot()
-        self.optimizer: dict[str, Any] | None = None  # an object of another kind keeps its state
-        if isinstance(run.optimizer, Optimizer):
-            self.optimizer, self.lr = run.optimizer.state_dict(), run.optimizer.lr
-        self.streams = [rng.bit_generator.state for rng in random_streams(run.model)]
-
-    def rewind(self) -> bool:
-        """Go back to this state, unless the epoch after it has its record; return whether."""
-        if len(self.run.history) != self.records:
-            return False
-        self.run.model.restore(self.model)
-        if self.optimizer is not None:
-            self.run.optimizer.load_state_dict(self.optimizer)
-            self.run.optimizer.lr = self.lr
-        for rng, state in zip(random_streams(self.run.model), self.streams, strict=True):
-            rng.bit_generator.state = state
-        return True
-
-
-def _go_on_from_the_last_weights(run: Run) -> None:
-    """Undo the ``restore_best`` at the end of an earlier training, unless the model has changed."""
-    history = run.history
-    last, best = history.last_snapshot, history.best_snapshot
-    if last and best and np.array_equal(run.model.theta, best.theta):
-        run.model.restore(last)
-    history.last_snapshot = None
-
-
-def _order_state(rng: Any) -> dict[str, Any]:
-    """Return the state of what orders the examples; empty for seeds and unknown iterators."""
-    if isinstance(rng, np.random.Generator):
-        return {"stream": rng.bit_generator.state}
-    return rng.state() if isinstance(rng, Stateful) else {}
-
-
-def _set_order(rng: Any, state: Mapping[str, Any]) -> None:
-    """Set a state that ``_order_state`` returned; ValueError if it does not fit."""
-    if isinstance(rng, np.random.Generator):
-        set_stream("rng", rng, state["stream"])
-    elif isinstance(rng, Stateful):
-        rng.load_state(state)
+from minidl.parameter import infer, named_buffers, set_stream, with_streams
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -231,6 +50,31 @@ class NonFiniteLossError(FloatingPointError):
     """
 
 
+class CheckpointFile(Protocol):
+    """What training needs of a ``minidl.Checkpoint``: it knows no file."""
+
+    every: int
+    resume: bool
+
+    def exists(self) -> bool:
+        """Return whether there is a state to go on from."""
+
+    def save(self, *, settings: Mapping[str, Any] | None = None, **parts: Stateful) -> None:
+        """Keep the states of objects by name."""
+
+    def load(self, *, settings: Mapping[str, Any] | None = None, **parts: Stateful) -> None:
+        """Set the states of objects to those that were kept, or change nothing."""
+
+
+EARLIER = {
+    "evaluate_train": 'parts=("train", "valid"), without "train" for evaluate_train=False',
+    "every": "checkpoint=minidl.Checkpoint(path, every=...)",
+    "resume": "checkpoint=minidl.Checkpoint(path, resume=...)",
+}
+"""The arguments of earlier versions, and how they are spelled now."""
+
+
+@no_longer(**EARLIER)
 def fit(
     model: Layer,
     dataset: Dataset,
@@ -245,11 +89,9 @@ def fit(
     mode: Mode | None = None,
     callbacks: Sequence[Callback] | None = None,
     restore_best: bool = False,
-    evaluate_train: bool = True,
+    parts: Sequence[str] = ("train", "valid"),
     history: History | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    every: int = 1,
-    resume: bool = False,
+    checkpoint: CheckpointFile | None = None,
     mean_weight: float | None = None,
 ) -> History:
     """Train a model.
@@ -289,20 +131,16 @@ def fit(
         last ones, however training ends: after all epochs, by early stopping, a loss that is not
         finite, or Ctrl-C. The best one is a trained epoch, the first of equals, whose monitored
         figure and outputs are finite (see ``History``); without any, those before training.
-    evaluate_train : bool
-        Whether to measure the figures of the training part after each epoch.
+    parts : sequence of {"train", "valid", "test"}
+        The parts of the data that are measured after each epoch, where the data set has them. With
+        ``()`` nothing is measured but the training loss of the epochs.
     history : History, optional
         Filled during training, so that an interrupted run leaves its records. If it already has
         records, training resumes after the last epoch in it.
-    checkpoint : path, optional
-        Written after each epoch: all that decides the rest of the run. ``minidl.load`` and
-        ``minidl.saving.runs.load`` read it too.
-    every : int
-        The number of epochs between two checkpoints. One is written at the end in any case.
-    resume : bool
-        Whether to go on from the file ``checkpoint``, with the same bits as a run that was not
-        stopped; without a file the run begins. More epochs may be asked for; a run that a callback
-        has ended gets no further ones. Records in ``history`` are replaced by those of the file.
+    checkpoint : Checkpoint, optional
+        The file that is written after each epoch, or from which training goes on:
+        ``minidl.Checkpoint(path, every=1, resume=False)``. A resumed run ends with the same bits as
+        one that was not stopped. Records in ``history`` are replaced by those of the file.
     mean_weight : float, optional
         The weight with which an example counts once; by default the mean weight of the training
         part. For a part of a longer stream of examples it is that of the stream.
@@ -336,67 +174,355 @@ def fit(
         For a metric that returns no number, and for a monitored figure that is finite in no epoch.
         For a file to resume from that is damaged or of a run with other settings; names the first.
     """
-    callbacks = check_arguments("fit", model, dataset, loss, optimizer, callbacks)
-    name_probabilities("fit", model, loss, stacklevel=3)
+    if isinstance(optimizer, type) or not hasattr(optimizer, "model"):
+        raise TypeError(f"fit: expected an optimizer as Adam(model), got {optimizer!r:.80}")
+    if optimizer.model is not model:
+        raise ValueError("fit: the optimizer was made for another model")
     epochs = check_int("fit", "epochs", epochs, low=0)
     batch_size = check_int("fit", "batch_size", batch_size)
-    history = History() if history is None else history
-    train, batches = dataset.train, -(-len(dataset.train.counted) // batch_size)
-    objective = Objective(loss, train, batch_size, mean_weight)
-    run = Run(model, optimizer, history, epochs, batches)
-    settings = functools.partial(
-        run_settings, dataset, loss, batch_size=batch_size, evaluate_train=evaluate_train,
-        mean_weight=mean_weight,
+    check_dataset("fit", dataset)
+    batches = -(-len(dataset.train.counted) // batch_size)
+    run = Run(model, optimizer, History() if history is None else history, epochs, batches)
+    training = Training(
+        "fit", [run], dataset, loss, rng=rng, metrics=metrics, monitor=monitor, mode=mode,
+        callbacks=callbacks, restore_best=restore_best, parts=parts, checkpoint=checkpoint,
+        batch_size=batch_size, mean_weight=mean_weight,
     )  # fmt: skip
-    state = RunState("fit", [run], rng, callbacks, checkpoint, every, resume, settings)
-    on_gradient = [c for c in callbacks if type(c).on_gradient is not Callback.on_gradient]
-    on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
-    with training(model, dataset), quiet():
-        record = Recorder(run, dataset, loss, evaluate_train, metrics, restore_best)
-        record.follow(monitor, mode)
-        known = not_finite(model)
-        for callback in callbacks:
-            callback.on_start(run)
+    objective = Objective(loss, dataset.train, batch_size, mean_weight)
+    on_gradient, on_batch = training.called("on_gradient"), training.called("on_batch")
+    first = True
+
+    def train_epoch(epoch: int) -> list[float]:
+        nonlocal first
+        total = 0.0
+        batches = training.train.batches(batch_size, epoch_rng(rng, epoch), model.dtype)
+        for step, (x, *y) in enumerate(batches):
+            if first:
+                value, first = first_step(model, objective, x, *y), False
+            else:
+                logits, backward = model.forward(x, train=True)
+                value, dlogits = objective(logits, *y)
+                if math.isfinite(value):
+                    write_gradients(model, backward, dlogits)
+            if not math.isfinite(value):
+                raise NonFiniteLossError(diagnose(model, x, value, epoch, step))
+            for callback in on_gradient:
+                callback.on_gradient(run)
+            optimizer.step()
+            total += objective.share(len(x)) * value
+            for callback in on_batch:
+                callback.on_batch(run)
+        return [total / objective.batches]
+
+    training.run_epochs(train_epoch)
+    run.history.check_best("fit")
+    return run.history
+
+
+class Training:
+    """Runs that train together: the loop over their epochs, and their state between two of them.
+
+    An epoch that does not end leaves nothing behind: the state before it is kept in memory, and
+    with a checkpoint also in a file.
+
+    Parameters
+    ----------
+    owner : str
+        The training function, named in errors.
+    runs : sequence of Run
+        The callbacks see the first one.
+    dataset : Dataset
+    loss : Loss
+    rng : seed, Generator or iterator
+        Orders the examples.
+    metrics, monitor, mode, callbacks, restore_best, parts, checkpoint
+        As in ``fit``.
+    survivors : bool
+        Whether a run that cannot go on ends alone, with the reason in its ``error``.
+    **settings
+        What the result depends on beside all this: a run is resumed only with the same.
+
+    Attributes
+    ----------
+    train : Split
+        The training part with its targets in the shape in which the loss sees them.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        runs: Sequence[Run],
+        dataset: Dataset,
+        loss: Loss,
+        *,
+        rng: Any,
+        metrics: Mapping[str, Metric] | None = None,
+        monitor: str | None = None,
+        mode: Mode | None = None,
+        callbacks: Sequence[Callback] | None = None,
+        restore_best: bool = False,
+        parts: Sequence[str] = ("train", "valid"),
+        checkpoint: CheckpointFile | None = None,
+        survivors: bool = False,
+        **settings: Any,
+    ) -> None:
+        for run in runs:
+            check_model(owner, run.model)
+        self.callbacks = check_arguments(owner, loss, callbacks, checkpoint)
+        for run in runs:
+            name_probabilities(owner, run.model, loss)
+        self.owner, self.runs, self.dataset, self.loss = owner, runs, dataset, loss
+        self.train, self.restore_best = dataset.train, restore_best
+        self.metrics, self.parts = dict(metrics or {}), check_parts(owner, parts, dataset)
+        self.order, self.checkpoint, self.ended = _Order(rng), checkpoint, False
+        self.survivors, self._since = survivors, time.perf_counter()
+        self._recorded: list[int] = []
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._saved = 0  # the epoch of the state in the file
+        for run in runs:
+            _go_on_from_the_last_weights(run)
+            self._follow(run, monitor, mode)
+        if checkpoint is not None:
+            self.settings = {
+                "function": owner, "dtype": runs[0].model.dtype.name, "data": dataset,
+                "loss": loss, "rng": self.order.description(owner), "parts": self.parts, **settings,
+            }  # fmt: skip
+            if checkpoint.resume and checkpoint.exists():
+                checkpoint.load(settings=self.settings, **self._states())
+                self._saved = self.epoch
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch that has ended; 0 before training."""
+        return max(1, *(len(run.history) for run in self.runs)) - 1
+
+    def called(self, name: str) -> list[Callback]:
+        """Return the callbacks that define a method of their own with this name."""
+        own = getattr(Callback, name)
+        return [callback for callback in self.callbacks if getattr(type(callback), name) is not own]
+
+    def run_epochs(self, train_epoch: Callable[[int], Sequence[float]]) -> None:
+        """Train for the epochs that the histories lack.
+
+        ``train_epoch(epoch)`` trains the runs without an ``error`` for one epoch and returns the
+        training loss of each run. With ``survivors``, a run that cannot go on gets an ``error``
+        and the others continue.
+        """
+        first = self.runs[0]
+        with ExitStack() as stack:
+            stack.enter_context(quiet())
+            for run in self.runs:
+                stack.enter_context(marked(run.model, self.dataset))
+            self._since = time.perf_counter()
+            known = [not_finite(run.model) for run in self.runs]
+            for callback in self.callbacks:
+                callback.on_start(first)
+            try:
+                if not first.history.records:
+                    for run in self.runs:
+                        self._record(run, None)
+                self._keep()
+                self.train = as_seen(first.model, self.dataset.train, self.loss)
+                for epoch in range(self.epoch + 1, 0 if self.ended else first.epochs + 1):
+                    losses = train_epoch(epoch)
+                    for i, run in enumerate(self.runs):
+                        if run.error is None:
+                            self._check_finite(run, known[i], epoch)
+                        if run.error is not None:
+                            self._rewind_run(i)
+                    for run, train_loss in zip(self.runs, losses, strict=True):
+                        if run.error is None:
+                            self._record(run, train_loss)
+                    going = any(run.error is None for run in self.runs)
+                    stops = [callback.on_epoch(first) for callback in self.callbacks if going]
+                    self.ended = any(stops) or not going
+                    self._keep()
+                    if self.ended:
+                        break
+            except BaseException:
+                self._rewind()
+                raise
+            finally:
+                if self.restore_best:
+                    self._restore_best()
+                for callback in self.callbacks:
+                    callback.on_end(first)
+
+    def _check_finite(self, run: Run, known: Collection[str], epoch: int) -> None:
+        """End a run whose parameters are not finite after an epoch."""
         try:
-            if not history.records:
-                record(None)
-            state.keep(ended=state.ended)
-            train, first = as_seen(model, train, loss), True
-            for epoch in state.epochs(epochs):
-                total = 0.0
-                order = epoch_rng(rng, epoch)
-                for step, (x, *y) in enumerate(train.batches(batch_size, order, model.dtype)):
-                    if first:
-                        value, first = first_step(model, objective, x, *y), False
-                    else:
-                        logits, backward = model.forward(x, train=True)
-                        value, dlogits = objective(logits, *y)
-                        if math.isfinite(value):
-                            write_gradients(model, backward, dlogits)
-                    if not math.isfinite(value):
-                        raise NonFiniteLossError(diagnose(model, x, value, epoch, step))
-                    for callback in on_gradient:
-                        callback.on_gradient(run)
-                    optimizer.step()
-                    total += objective.share(len(x)) * value
-                    for callback in on_batch:
-                        callback.on_batch(run)
-                check_finite(model, known, epoch)
-                record(total / objective.batches)
-                stops = [callback.on_epoch(run) for callback in callbacks]
-                state.keep(ended=any(stops))
-                if state.ended:
-                    break
-            history.check_best("fit")
-        except BaseException:
-            state.rewind()
-            raise
-        finally:
-            if restore_best:
-                state.restore_best()
-            for callback in callbacks:
-                callback.on_end(run)
-    return history
+            check_finite(run.model, known, epoch)
+        except NonFiniteLossError as error:
+            if not self.survivors:
+                raise
+            run.error = str(error)
+
+    def _states(self) -> dict[str, Stateful]:
+        """Return all objects whose state decides the rest of the runs, by name.
+
+        The random streams of a model belong to it.
+        """
+        found: dict[str, Stateful] = {}
+        for i, run in enumerate(self.runs):
+            number = f" {i + 1}" if i else ""
+            found[f"history{number}"] = run.history
+            found[f"model{number}"] = run.model
+            if isinstance(run.optimizer, Optimizer):  # an object of another kind keeps its state
+                found[f"optimizer{number}"] = run.optimizer
+        seen: Counter[str] = Counter()
+        for callback in self.callbacks:
+            kind = type(callback).__name__
+            seen[kind] += 1
+            found[f"{kind} {seen[kind]}"] = callback
+        return {**found, "order": self.order, "training": self}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return whether training has ended, and why runs could not go on."""
+        return {"ended": self.ended, "errors": [run.error for run in self.runs]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state_dict`` returned."""
+        for run, error in zip(self.runs, state["errors"], strict=True):
+            run.error = None if error is None else str(error)
+        self.ended = bool(state["ended"])
+
+    def _keep(self) -> None:
+        """Keep the state before training or after an epoch, and write the file where it is due."""
+        states = self._states()
+        self._recorded = [len(run.history) for run in self.runs]
+        self._kept = {
+            name: copy.deepcopy(part.state_dict())
+            if isinstance(part, Callback)
+            else part.state_dict()
+            for name, part in with_streams(states).items()
+            if not isinstance(part, (History, Training))
+        }
+        file, epoch = self.checkpoint, self.epoch
+        if file is None or epoch <= self._saved:
+            return
+        if self.ended or epoch % file.every == 0 or epoch == self.runs[0].epochs:
+            file.save(settings=self.settings, **states)
+            self._saved = epoch
+
+    def _rewind(self) -> None:
+        """Set the runs back to the start of an epoch that did not end."""
+        undone = [self._rewind_run(i) for i in range(len(self.runs)) if self._kept]
+        if undone and all(undone):
+            for name, part in self._states().items():
+                if isinstance(part, (Callback, _Order)) and self._kept[name]:
+                    part.load_state_dict(self._kept[name])
+
+    def _rewind_run(self, i: int) -> bool:
+        """Set one run back, unless the epoch has its record; return whether."""
+        if len(self.runs[i].history) != self._recorded[i]:
+            return False
+        number, states = f" {i + 1}" if i else "", with_streams(self._states())
+        for name in (f"model{number}", f"model{number} streams", f"optimizer{number}"):
+            if name in states:
+                states[name].load_state_dict(self._kept[name])
+        return True
+
+    def _restore_best(self) -> None:
+        """Set each model to its best state; its history keeps the last one."""
+        for run in self.runs:
+            if run.history.best_state is not None:
+                run.history.last_state = run.model.state_dict()
+                run.history.restore_best(run.model)
+
+    def _follow(self, run: Run, monitor: str | None, mode: Mode | None) -> None:
+        """Let the history follow a metric; ValueError if it is not measured, or cannot be."""
+        measured = {"loss": None, **metrics_of(self.loss), **self.metrics}
+        known = ["train_loss"]
+        for part in self.parts:
+            known += [f"{part}_{name}" for name in measured if (part, name) != ("train", "loss")]
+        asked = monitor or run.history.asked
+        if asked is not None and asked not in known:
+            raise ValueError(
+                f"{self.owner}: no metric {asked!r} to monitor{did_you_mean(asked, known)}"
+            )
+        run.history.follow(run.model, monitor, mode)
+        part, _, metric = (asked or "").partition("_")
+        split = self.dataset.splits.get(part)
+        if split is not None and measured.get(metric) is r2 and len(split.counted) < 2:
+            raise ValueError(
+                f"{self.dataset.name}: {part}: expected at least two examples of weight above 0 to "
+                f"monitor {asked}, which is R^2, got {len(split.counted)}"
+            )
+
+    def _record(self, run: Run, train_loss: float | None) -> None:
+        """Measure the parts and append a record; ``train_loss`` is None before training."""
+        found = {"train_loss": math.nan}
+        finite = True
+        # The best state must have finite outputs, so with restore_best some are computed.
+        for part in self.parts or ("train",) * self.restore_best:
+            try:
+                metrics, are = measure(
+                    run.model, self.dataset.splits[part], self.loss, self.metrics
+                )
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{self.dataset.name}: {part}: {error}") from error
+            finite &= are
+            if part in self.parts:
+                found |= {f"{part}_{name}": value for name, value in metrics.items()}
+        if train_loss is None and "train" not in self.parts and self.parts:
+            value = evaluate(run.model, self.dataset.train, self.loss)["loss"]
+            found["train_loss"] = value
+        if train_loss is not None:
+            found["train_loss"] = train_loss
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        lr = run.optimizer.lr_at(max(run.optimizer.steps - 1, 0))
+        run.history.append(Epoch(len(run.history), seconds, lr, found, finite), run.model)
+
+
+class _Order:
+    """What orders the examples: a seed, a generator or an iterator, as one object with a state."""
+
+    def __init__(self, rng: Any) -> None:
+        self.rng = rng
+
+    def description(self, owner: str) -> Any:
+        """Return what is compared with a file: no state of a generator."""
+        rng = self.rng
+        if isinstance(rng, np.random.SeedSequence):
+            return [rng.entropy, rng.spawn_key]
+        if isinstance(rng, np.random.Generator):
+            return str(rng)
+        if isinstance(rng, Stateful):
+            return type(rng).__qualname__
+        if isinstance(rng, Iterator):
+            raise TypeError(
+                f"{owner}: expected rng with a state that checkpoint= can save (a seed, a "
+                "Generator, minidl.compounding, or an iterator with state_dict and "
+                f"load_state_dict), got {rng!r}"
+            )
+        return rng
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state; empty for seeds and unknown iterators."""
+        if isinstance(self.rng, np.random.Generator):
+            return {"stream": self.rng.bit_generator.state}
+        return self.rng.state_dict() if isinstance(self.rng, Stateful) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state_dict`` returned; ValueError if it does not fit."""
+        if isinstance(self.rng, np.random.Generator):
+            set_stream("rng", self.rng, state["stream"])
+        elif isinstance(self.rng, Stateful):
+            self.rng.load_state_dict(state)
+
+
+def _go_on_from_the_last_weights(run: Run) -> None:
+    """Undo the ``restore_best`` at the end of an earlier training, unless the model has changed."""
+    history = run.history
+    last, best, now = history.last_state, history.best_state, run.model.state_dict()
+    if (
+        last
+        and best
+        and all(np.array_equal(best[name], now[name]) for name, _ in run.model.named_parameters())
+    ):
+        run.model.load_state_dict(last)
+    history.last_state = None
 
 
 def as_seen(model: Layer, split: Split, loss: Loss) -> Split:
@@ -484,25 +610,39 @@ def first_step(model: Layer, objective: Objective, x: Array, *y: Array) -> float
     return value
 
 
-def check_arguments(
-    owner: str,
-    model: object,
-    dataset: object,
-    loss: object,
-    optimizer: object,
-    callbacks: Sequence[Callback] | None,
-) -> list[Callback]:
-    """Check what training is given, and return the callbacks as a list."""
-    check_model(owner, model)
+def check_dataset(owner: str, dataset: object) -> None:
+    """Raise TypeError unless ``dataset`` is a data set."""
     if not isinstance(dataset, Dataset):
         hint = "; use Dataset((x, y))" if isinstance(dataset, (tuple, list)) else ""
         raise TypeError(f"{owner}: expected a Dataset, got a {type(dataset).__name__}{hint}")
+
+
+def check_parts(owner: str, parts: object, dataset: Dataset) -> tuple[str, ...]:
+    """Return the parts that are measured: those named that the data set has.
+
+    Raises
+    ------
+    ValueError
+        If a name is not one of a part, or the test part is asked for and there is none.
+    """
+    known = ("train", "valid", "test")
+    if not isinstance(parts, (list, tuple)) or any(part not in known for part in parts):
+        raise ValueError(f'{owner}: expected parts among "train", "valid", "test", got {parts!r}')
+    if "test" in parts and dataset.test is None:
+        raise ValueError(f"{owner}: parts has 'test', but {dataset!r} has no test part")
+    return tuple(part for part in known if part in parts and part in dataset.splits)
+
+
+def check_arguments(
+    owner: str, loss: object, callbacks: Sequence[Callback] | None, checkpoint: object
+) -> list[Callback]:
+    """Check what training is given beside model and data, and return the callbacks as a list."""
     if isinstance(loss, type) or not callable(loss):
         raise TypeError(f"{owner}: expected a loss as CrossEntropy(), got {loss!r:.80}")
-    if isinstance(optimizer, type) or not hasattr(optimizer, "model"):
-        raise TypeError(f"{owner}: expected an optimizer as Adam(model), got {optimizer!r:.80}")
-    if optimizer.model is not model:
-        raise ValueError(f"{owner}: the optimizer was made for another model")
+    if checkpoint is not None and not hasattr(checkpoint, "resume"):
+        raise TypeError(
+            f"{owner}: expected checkpoint=minidl.Checkpoint(path), got {checkpoint!r:.80}"
+        )
     if isinstance(callbacks, Callback):
         raise TypeError(f"{owner}: expected a list of callbacks, got {callbacks!r}")
     checked_callbacks = list(callbacks or ())
@@ -512,8 +652,8 @@ def check_arguments(
     return checked_callbacks
 
 
-@contextlib.contextmanager
-def training(model: Layer, dataset: Dataset) -> Iterator[None]:
+@contextmanager
+def marked(model: Layer, dataset: Dataset) -> Iterator[None]:
     """Mark a model as being trained, and keep the scale of its pixels for new rows.
 
     Raises
@@ -529,78 +669,6 @@ def training(model: Layer, dataset: Dataset) -> Iterator[None]:
         yield
     finally:
         del model.__dict__["_training"]
-
-
-class Recorder:
-    """Evaluate the model after each epoch and append the record to the history."""
-
-    def __init__(
-        self,
-        run: Run,
-        dataset: Dataset,
-        loss: Loss,
-        evaluate_train: bool,
-        metrics: Mapping[str, Metric] | None = None,
-        restore_best: bool = False,
-    ) -> None:
-        self.run, self.dataset, self.loss = run, dataset, loss
-        self.evaluate_train, self.metrics = evaluate_train, dict(metrics or {})
-        # The best weights must have finite outputs, so some are computed.
-        self.check_outputs = restore_best and dataset.valid is None
-        self.since = time.perf_counter()
-
-    def follow(self, monitor: str | None, mode: Mode | None) -> None:
-        """Let the history follow a figure; ValueError if it is not measured, or cannot be."""
-        measured = {"loss": None, **metrics_of(self.loss), **self.metrics}
-        figures = list(measured)
-        known = ["train_loss"]
-        if self.evaluate_train:
-            known += [f"train_{name}" for name in figures[1:]]
-        if self.dataset.valid is not None:
-            known += [f"valid_{name}" for name in figures]
-        history = self.run.history
-        asked = monitor or history.asked
-        if asked is not None and asked not in known:
-            raise ValueError(f"fit: no figure {asked!r} to monitor{did_you_mean(asked, known)}")
-        history.follow(self.run.model, monitor, mode)
-        key, _, figure = (asked or "").partition("_")
-        split = self.dataset.splits.get(key)
-        if split is not None and measured.get(figure) is r2:
-            n = len(split) if split.weight is None else np.count_nonzero(split.weight)
-            if n < 2:
-                raise ValueError(
-                    f"{self.dataset.name}: {key}: expected at least two examples of weight above 0 "
-                    f"to monitor {asked}, which is R^2, got {n}"
-                )
-
-    def __call__(self, train_loss: float | None) -> None:
-        """Append a record; ``train_loss`` is None before training, where it is evaluated."""
-        run = self.run
-        lr = run.optimizer.lr_at(max(run.optimizer.steps - 1, 0))
-        figures: dict[str, float] = {}
-        finite = [True]
-        if self.evaluate_train or train_loss is None:
-            figures |= self._evaluate("train", finite)
-        elif self.check_outputs:
-            self._evaluate("train", finite)
-        if train_loss is not None:
-            figures = {**figures, "train_loss": train_loss}
-        if self.dataset.valid is not None:
-            figures |= self._evaluate("valid", finite)
-        now = time.perf_counter()
-        seconds, self.since = now - self.since, now
-        epoch = Epoch(len(run.history), seconds, lr, figures, all(finite))
-        run.history.append(epoch, run.model)
-
-    def _evaluate(self, key: str, finite: list[bool]) -> dict[str, float]:
-        """Return the figures of one part, with its name before theirs; note what is finite."""
-        split = self.dataset.splits[key]
-        try:
-            found, all_finite = measure(self.run.model, split, self.loss, self.metrics)
-            finite.append(all_finite)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{self.dataset.name}: {key}: {error}") from error
-        return {f"{key}_{name}": figure for name, figure in found.items()}
 
 
 def epoch_rng(rng: Rng, epoch: int) -> np.random.Generator:

@@ -39,7 +39,7 @@ def epochs(problem: StepProblem, rows: slice) -> tuple[Callable[[], object], min
             batch_size=problem.batch,
             rng=0,
             history=history,
-            evaluate_train=False,
+            parts=("valid",),
         )
 
     fit(0)  # the record before training
@@ -66,7 +66,7 @@ def online(problem: OnlineProblem) -> Task:
         runs = [OnlineRun(problem.network(), lr, weight_decay=l2) for lr, l2 in problem.settings]
 
         def fit(epochs: int) -> None:
-            fit_side_by_side(runs, dataset, loss, epochs=epochs, rng=0, evaluate_train=False)
+            fit_side_by_side(runs, dataset, loss, epochs=epochs, rng=0, parts=("valid",))
 
         fit(0)
         return lambda: fit(len(runs[0].history)), runs

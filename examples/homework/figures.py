@@ -26,12 +26,12 @@ class TestAccuracy(Callback):
     def on_epoch(self, run: Run) -> None:
         self.values.append(evaluate(run.model, self.split, self.loss)["accuracy"])
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the accuracies so far."""
         return {"values": self.values}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Set what ``state`` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state_dict`` returned."""
         self.values = [float(value) for value in state["values"]]
 
 

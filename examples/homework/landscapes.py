@@ -12,8 +12,7 @@ from minidl.data.__main__ import as_images
 from minidl.dataset import Dataset
 from minidl.grid.points import Result
 from minidl.history import History
-from minidl.layers import Linear
-from minidl.saving import runs as checkpoint
+from minidl.saving.models import load
 from minidl.view.plots import Panel, contact_sheet, figure, line_plot, save
 from minidl.view.tables import Table
 
@@ -96,8 +95,7 @@ def draw_online(runs: Mapping[str, Result], dataset: Dataset, title: str, out: P
     line_plot(out / "norms.png", Panel(norms, "epoch", "l2 norm of the parameters"), title=title)
     weights = {}
     for name in penalties:
-        model = Linear(dataset.features, dataset.classes, rng=0)
-        checkpoint.load(out / "models" / f"{name.replace(' ', '-')}.npz", model)
+        model = load(out / "models" / f"{name.replace(' ', '-')}.npz")
         weights[name] = model.weight.value.ravel()
     limit = float(np.quantile(np.abs(np.concatenate(list(weights.values()))), 0.999))
     picture = figure(7.2, 4.2)

@@ -21,7 +21,7 @@ from minidl.grid.points import Grid, Point, Result, keeping
 from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.optim import SGD, Adam
-from minidl.saving import runs as checkpoint
+from minidl.saving.runs import Checkpoint
 from minidl.view.cli import Parser, int_argument
 
 ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
@@ -108,7 +108,7 @@ def train_point(
         second = dataclasses.replace(settings, backend="torch")
         values["beside"] = train(**point, settings=second)[1].to_dict()
     with keeping(values):
-        checkpoint.save(models / f"{Grid.identifier(point)}.npz", model, history=history)
+        Checkpoint(models / f"{Grid.identifier(point)}.npz").save(model=model, history=history)
     return values
 
 

@@ -4,7 +4,7 @@ The course's rules: pixels are divided by 256; a constant feature comes last (he
 first layer's bias); ``numpy.random.RandomState(seed)`` draws the initial weights and then, before
 each epoch, a permutation of the order of the epoch before; penalties apply to all weights. The
 best checkpoint is the first one with the highest validation accuracy: the assignment saves one only
-if the accuracy is higher. A report took the last of equals (``--ties last``).
+if the accuracy is higher.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from minidl.dataset import Dataset
 from minidl.files import to_json, write_text
 from minidl.history import History
 from minidl.layer import Layer, Sequential
-from minidl.saving import runs as checkpoint
+from minidl.saving.runs import Checkpoint
 from minidl.view.cli import Parser
 
 EPOCHS = 20
@@ -36,9 +36,6 @@ def make_parser(description: str, out: str, *, dtype: str) -> Parser:
     """Return a parser with the flags of all scripts of this question."""
     parser = base_parser(description, out, epochs=f"default {EPOCHS}")
     add_number(parser, "--seed", 42, "of weights and order", low=0)
-    parser.add_argument(
-        "--ties", choices=("first", "last"), default="first", help="the best of equal epochs"
-    )
     parser.set_defaults(dtype=dtype, epochs=EPOCHS)
     return parser
 
@@ -94,7 +91,7 @@ def report(
     figures = scores(dataset, history, test, time=sum(history.column("seconds")))
     write_text(out / "scores.json", to_json(figures, indent=1) + "\n")
     history.to_csv(out / "history.csv")
-    checkpoint.save(out / "best.npz", model, history=history)
+    Checkpoint(out / "best.npz").save(model=model, history=history)
     title, last = f"{name}, {dataset.title}", history[-1].epoch
     print(f"{title}: {last} epochs in {figures['time']:.1f} s")
     print(

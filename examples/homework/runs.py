@@ -12,7 +12,8 @@ from homework.data import about
 from homework.sessions import session
 from minidl.dataset import Dataset
 from minidl.grid.folder import RECORD, claimed, kept, taken
-from minidl.saving.describe import fingerprint as describe
+from minidl.saving.describe import describe
+from minidl.saving.runs import Checkpoint
 from minidl.view.cli import Interrupted
 
 RUN = "run.json"
@@ -48,7 +49,9 @@ def single_run(
         For each training the arguments of ``fit`` or ``fit_online`` with which the same command
         goes on after it was stopped.
     """
-    settings = {name: describe(v) for name, v in vars(args).items() if name not in NO_SETTINGS}
+    settings = {
+        name: describe(v, strict=False) for name, v in vars(args).items() if name not in NO_SETTINGS
+    }
     out: Path = args.out
     files = [out / name for name in names]
     note: dict[str, Any] = {"record": record, "processes": 1, "threads": 1}
@@ -61,7 +64,7 @@ def single_run(
         session(out, *files, note=note),
     ):
         try:
-            yield [{"checkpoint": file, "resume": True} for file in files]
+            yield [{"checkpoint": Checkpoint(file, resume=True)} for file in files]
         except KeyboardInterrupt as error:
             written = [str(file) for file in files if file.exists()]
             where = "no epoch had ended"

@@ -36,7 +36,7 @@ def show_times(
     for layers in depths:
         with one_blas_thread():
             model = build(few, *settings, layers)
-            options: dict[str, Any] = {"epochs": 1, "rng": 0, "evaluate_train": False}
+            options: dict[str, Any] = {"epochs": 1, "rng": 0, "parts": ("valid",)}
             online = fit_online(model, few, loss, lr=1e-3, **options)[-1].seconds
             optimizer = SGD(model, 1e-3)
             plain = fit(model, few, loss, optimizer, batch_size=1, **options)[-1].seconds

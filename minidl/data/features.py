@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.checks import Array, as_floats, check_float, check_int, quietly
+from minidl.checks import Array, Configured, as_floats, check_float, check_int, quietly
 from minidl.dataset import CHUNK, Dataset, Split, as_rows
 from minidl.evaluation import known_loss, outputs, probabilities
 from minidl.layer import Layer
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Feature(ABC):
+class Feature(Configured, ABC):
     """A transformation of rows, which may learn from the training part.
 
     To write one, define ``apply`` and, if there is something to learn, ``learn``.
@@ -53,9 +53,6 @@ class Feature(ABC):
     def fit_transform(self, dataset: Dataset, dtype: DTypeLike | None = None) -> Dataset:
         """``fit``, then ``transform``."""
         return self.fit(dataset).transform(dataset, dtype)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
 
 
 class Standardize(Feature):
@@ -127,9 +124,6 @@ class AveragePool(Feature):
         squares = x.reshape(len(x), height // size, size, width // size, size)
         means: Array = squares.mean(axis=(2, 4)).reshape(len(x), -1)
         return means
-
-    def __repr__(self) -> str:
-        return f"AveragePool({self.size}{f', {self.shape}' if self.shape else ''})"
 
 
 class PCA(Feature):
@@ -204,9 +198,6 @@ class PCA(Feature):
         z = as_floats(self, "z", z)
         rows: Array = z @ self.components.astype(z.dtype) + self.mean.astype(z.dtype)
         return rows
-
-    def __repr__(self) -> str:
-        return f"PCA({'' if self.n_components is None else self.n_components})"
 
 
 def _mean(split: Split, weight: Array | None = None) -> Array:

@@ -18,7 +18,7 @@ from typing import Any
 from minidl.checks import require
 from minidl.files import from_json, remove_leftovers, to_json, write_text
 from minidl.grid.points import Result
-from minidl.saving.describe import first_difference
+from minidl.saving.describe import difference
 
 RECORD = "grid.json"
 RESULTS = "results.jsonl"
@@ -91,7 +91,7 @@ def _refuse_other(
 def _difference(recorded: dict[str, Any], contents: dict[str, Any]) -> str:
     """Return a setting that differs, or an axis that lacks a value; empty if there is none."""
     old, new = recorded["axes"], contents["axes"]
-    found = first_difference(recorded["settings"], contents["settings"])
+    found = difference(recorded["settings"], contents["settings"]) or ""
     if list(old) != list(new):
         found = found or f"the axes were {', '.join(old)}, now they are {', '.join(new)}"
     for name in old:

@@ -23,7 +23,7 @@ from minidl.grid.workers import (
     outcomes,
     pickled,
 )
-from minidl.saving.describe import fingerprint_task as describe_task
+from minidl.saving.describe import describe_task
 from minidl.view.cli import Interrupted
 
 

@@ -6,37 +6,31 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from minidl.callbacks import Callback, Run
-from minidl.checks import Array, Stateful, check_int, one_blas_thread, quiet
-from minidl.dataset import Dataset
+from minidl.checks import Array, check_int, no_longer, one_blas_thread
+from minidl.dataset import Dataset, Split
 from minidl.history import History, Mode
-from minidl.layer import Layer, name_probabilities, write_gradients
+from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss, Metric
 from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
 from minidl.online.runs import OnlineRun, Order, epoch_order
 from minidl.optim import SGD
-from minidl.saving.runs import run_settings
 from minidl.training import (
+    EARLIER,
+    CheckpointFile,
     NonFiniteLossError,
     Objective,
-    Recorder,
-    RunState,
-    as_seen,
-    check_arguments,
-    check_finite,
+    Training,
+    check_dataset,
     diagnose,
     first_step,
-    not_finite,
-    training,
 )
 
 
+@no_longer(**EARLIER)
 def fit_online(
     model: Layer,
     dataset: Dataset,
@@ -53,11 +47,9 @@ def fit_online(
     mode: Mode | None = None,
     callbacks: Sequence[Callback] | None = None,
     restore_best: bool = False,
-    evaluate_train: bool = True,
+    parts: Sequence[str] = ("train", "valid"),
     history: History | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
-    every: int = 1,
-    resume: bool = False,
+    checkpoint: CheckpointFile | None = None,
     mean_weight: float | None = None,
 ) -> History:
     r"""Train a model by SGD with batch size 1.
@@ -88,9 +80,8 @@ def fit_online(
         it: at most ``log(1000) / -log(1 - lr weight_decay)`` examples.
     rng : int, Generator, or iterator of arrays
         As in ``fit``, or an iterator with the order of each epoch (see ``compounding``). One of
-        your own can be resumed if it has ``state`` and ``load_state`` as ``Callback`` has.
-    metrics, monitor, mode, restore_best, evaluate_train, history, checkpoint, every, resume, \
-mean_weight
+        your own can be resumed if it has ``state_dict`` and ``load_state_dict``.
+    metrics, monitor, mode, restore_best, parts, history, checkpoint, mean_weight
         As in ``fit``.
     callbacks : sequence of Callback, optional
         ``on_batch`` is called after each block; ``on_gradient`` is not called.
@@ -109,8 +100,9 @@ mean_weight
     """
     run = OnlineRun(model, lr, weight_decay, l1, History() if history is None else history)
     _train(
-        [run], dataset, loss, epochs, block_size, rng, restore_best, evaluate_train,
-        (checkpoint, every, resume), callbacks, metrics, monitor, mode, mean_weight,
+        [run], dataset, loss, epochs, block_size, mean_weight, rng=rng, metrics=metrics,
+        monitor=monitor, mode=mode, callbacks=callbacks, restore_best=restore_best, parts=parts,
+        checkpoint=checkpoint,
     )  # fmt: skip
     if run.error is not None:
         raise NonFiniteLossError(run.error)
@@ -118,6 +110,7 @@ mean_weight
     return run.history
 
 
+@no_longer(**EARLIER)
 def fit_side_by_side(
     runs: Sequence[OnlineRun],
     dataset: Dataset,
@@ -127,10 +120,8 @@ def fit_side_by_side(
     block_size: int = 64,
     rng: Order,
     restore_best: bool = False,
-    evaluate_train: bool = True,
-    checkpoint: str | os.PathLike[str] | None = None,
-    every: int = 1,
-    resume: bool = False,
+    parts: Sequence[str] = ("train", "valid"),
+    checkpoint: CheckpointFile | None = None,
 ) -> list[History]:
     """Train several models on the same examples in one pass.
 
@@ -142,9 +133,9 @@ def fit_side_by_side(
     ----------
     runs : sequence of OnlineRun
         Their first layers have the same number of inputs, and all or none of them have a bias.
-    dataset, loss, epochs, block_size, rng, restore_best, evaluate_train
+    dataset, loss, epochs, block_size, rng, restore_best, parts
         As in ``fit_online``.
-    checkpoint, every, resume
+    checkpoint
         As in ``fit``; one file for all runs.
 
     Returns
@@ -166,8 +157,10 @@ def fit_side_by_side(
         raise ValueError("fit_side_by_side: expected a model of its own for each run")
     if len({len(run.history) for run in runs}) > 1:
         raise ValueError("fit_side_by_side: expected histories of the same length")
-    files = checkpoint, every, resume
-    _train(runs, dataset, loss, epochs, block_size, rng, restore_best, evaluate_train, files)
+    _train(
+        runs, dataset, loss, epochs, block_size, rng=rng, restore_best=restore_best, parts=parts,
+        checkpoint=checkpoint,
+    )  # fmt: skip
     for run in runs:
         try:
             run.history.check_best("fit_side_by_side")
@@ -177,52 +170,18 @@ def fit_side_by_side(
 
 
 class _Trainer:
-    """One run during training: its optimizer for plain steps, its recorder, its loss so far."""
+    """One run during training: its optimizer for plain steps, and its loss so far."""
 
     def __init__(
-        self,
-        online: OnlineRun,
-        dataset: Dataset,
-        objective: Objective,
-        epochs: int,
-        block_size: int,
-        evaluate_train: bool,
-        metrics: Mapping[str, Metric] | None,
-        restore_best: bool,
+        self, online: OnlineRun, split: Split, objective: Objective, epochs: int, block_size: int
     ) -> None:
-        self.online, self.model, self.split = online, online.model, dataset.train
-        self.objective, examples = objective, len(dataset.train.counted)
+        self.online, self.model, self.split = online, online.model, split
+        self.objective, examples = objective, len(split.counted)
         self.block_size = min(max_block_size(online, block_size), examples)
         optimizer = SGD(online.model, online.lr, weight_decay=online.weight_decay)
         blocks = -(-examples // self.block_size)
-        self.run = Run(online.model, optimizer, online.history, epochs, blocks)
-        self.recorder = Recorder(
-            self.run, dataset, objective.loss, evaluate_train, metrics, restore_best
-        )
-        self.known = not_finite(online.model)
+        self.run = Run(online.model, optimizer, online.history, epochs, blocks, online.error)
         self.total = 0.0
-
-    def record(self, train_loss: float | None) -> None:
-        """Record an epoch."""
-        self.recorder(train_loss)
-        self.total = 0.0
-
-    def check_finite(self, epoch: int) -> None:
-        """End a run whose parameters are not finite after an epoch."""
-        try:
-            check_finite(self.model, self.known, epoch)
-        except NonFiniteLossError as error:
-            self.online.error = self.online.error or str(error)
-
-    # What the file of a run has beside the state of the optimizer for plain steps.
-
-    def state(self) -> dict[str, Any]:
-        """Return why the run has ended early."""
-        return {"error": self.online.error}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Set what ``state`` returned."""
-        self.online.error = None if state["error"] is None else str(state["error"])
 
     def plain_step(self, index: Array, epoch: int, step: int) -> None:
         """Take one step for the one example in ``index``."""
@@ -247,14 +206,14 @@ class _Trainer:
             for i in range(len(index)):
                 self.plain_step(index[i : i + 1], epoch, start + i)
         except NonFiniteLossError as error:
-            self.online.error = str(error)
+            self.run.error = str(error)
 
     def explain(self, index: Array, epoch: int, start: int) -> None:
         """End a run whose loss was not finite in this block, with the error of the plain loop."""
         self.plain_steps(index, epoch, start)
-        if self.online.error is None:
+        if self.run.error is None:
             end = start + len(index)
-            self.online.error = f"epoch {epoch}, steps {start} to {end}: the loss is not finite"
+            self.run.error = f"epoch {epoch}, steps {start} to {end}: the loss is not finite"
 
 
 def _train(
@@ -263,96 +222,36 @@ def _train(
     loss: Loss,
     epochs: int,
     block_size: int,
-    rng: Order,
-    restore_best: bool,
-    evaluate_train: bool,
-    files: tuple[str | os.PathLike[str] | None, int, bool],
-    callbacks: Sequence[Callback] | None = None,
-    metrics: Mapping[str, Metric] | None = None,
-    monitor: str | None = None,
-    mode: Mode | None = None,
     mean_weight: float | None = None,
+    **options: Any,
 ) -> None:
-    """Train the runs together; the callbacks see the first one. ``files``: path, every, resume."""
+    """Train the runs together; the callbacks see the first one."""
     epochs = check_int("fit_online", "epochs", epochs, low=0)
     block_size = check_int("fit_online", "block_size", block_size)
+    check_dataset("fit_online", dataset)
     objective = Objective(loss, dataset.train, 1, mean_weight)
-    trainers = [
-        _Trainer(run, dataset, objective, epochs, block_size, evaluate_train, metrics, restore_best)
-        for run in runs
-    ]
-    for trainer in trainers:
-        optimizer = trainer.run.optimizer
-        callbacks = check_arguments(
-            "fit_online", trainer.model, dataset, loss, optimizer, callbacks
-        )
-        name_probabilities("fit_online", trainer.model, loss, stacklevel=4)
-    settings = partial(
-        run_settings,
-        dataset,
-        loss,
-        block_size=block_size,
-        evaluate_train=evaluate_train,
-        l1=[run.l1 for run in runs],
-        mean_weight=mean_weight,
-    )
-    parts: list[Stateful] = [*(callbacks or ()), *trainers]
-    state = RunState("fit_online", [t.run for t in trainers], rng, parts, *files, settings)
-    for trainer in trainers:
-        trainer.recorder.follow(monitor, mode)
-    with ExitStack() as stack:
-        stack.enter_context(one_blas_thread())
-        stack.enter_context(quiet())
-        for trainer in trainers:
-            stack.enter_context(training(trainer.model, dataset))
-        _train_epochs(trainers, dataset, state, restore_best, list(callbacks or ()))
+    trainers = [_Trainer(run, dataset.train, objective, epochs, block_size) for run in runs]
+    together = Training(
+        "fit_online", [trainer.run for trainer in trainers], dataset, loss, survivors=True,
+        block_size=block_size, l1=[run.l1 for run in runs], mean_weight=mean_weight, **options,
+    )  # fmt: skip
+    on_batch, first = together.called("on_batch"), trainers[0].run
 
+    def train_epoch(epoch: int) -> list[float]:
+        order = epoch_order(together.order.rng, epoch, dataset.train)
+        active = [trainer for trainer in trainers if trainer.run.error is None]
+        for trainer in active:
+            trainer.split, trainer.total = together.train, 0.0
+        for group in _by_block_size(active):
+            for _ in _train_epoch(group, order, epoch):
+                for callback in on_batch:
+                    callback.on_batch(first)
+        return [trainer.total / objective.batches for trainer in trainers]
 
-def _train_epochs(
-    trainers: list[_Trainer],
-    dataset: Dataset,
-    state: RunState,
-    restore_best: bool,
-    callbacks: list[Callback],
-) -> None:
-    """Train for the epochs that the histories lack."""
-    first = trainers[0].run
-    active = [trainer for trainer in trainers if trainer.online.error is None]
-    on_batch = [c for c in callbacks if type(c).on_batch is not Callback.on_batch]
-    for callback in callbacks:
-        callback.on_start(first)
-    try:
-        if not first.history.records:
-            for trainer in trainers:
-                trainer.record(None)
-        state.keep(ended=state.ended)
-        for trainer in trainers:
-            trainer.split = as_seen(trainer.model, trainer.split, trainer.objective.loss)
-        for epoch in state.epochs(first.epochs):
-            order = epoch_order(state.rng, epoch, dataset.train)
-            for group in _by_block_size(active):
-                for _ in _train_epoch(group, order, epoch):
-                    for callback in on_batch:
-                        callback.on_batch(first)
-            for trainer in active:
-                trainer.check_finite(epoch)
-                if trainer.online.error is not None:
-                    state.rewind_run(trainer.run)
-            active = [trainer for trainer in active if trainer.online.error is None]
-            for trainer in active:
-                trainer.record(trainer.total / trainer.objective.batches)
-            stops = [callback.on_epoch(first) for callback in callbacks if active]
-            state.keep(ended=any(stops) or not active)
-            if state.ended:
-                break
-    except BaseException:
-        state.rewind()
-        raise
-    finally:
-        if restore_best:
-            state.restore_best()
-        for callback in callbacks:
-            callback.on_end(first)
+    with one_blas_thread():
+        together.run_epochs(train_epoch)
+    for run, trainer in zip(runs, trainers, strict=True):
+        run.error = trainer.run.error
 
 
 def _by_block_size(active: Sequence[_Trainer]) -> list[list[_Trainer]]:
@@ -369,7 +268,7 @@ def _train_epoch(active: Sequence[_Trainer], order: Array, epoch: int) -> Iterat
     block_size = active[0].block_size
     for start in range(0, len(order), block_size):
         index = order[start : start + block_size]
-        active = [trainer for trainer in active if trainer.online.error is None]
+        active = [trainer for trainer in active if trainer.run.error is None]
         if not active:
             return
         if block_size == 1:
@@ -383,7 +282,7 @@ def _train_epoch(active: Sequence[_Trainer], order: Array, epoch: int) -> Iterat
                 trainer.total += total
                 if not math.isfinite(total):
                     trainer.explain(index, epoch, start)
-            if any(trainer.online.error for trainer in active):
+            if any(trainer.run.error for trainer in active):
                 steps.write_back()
                 steps = None
         yield

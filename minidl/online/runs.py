@@ -105,14 +105,14 @@ class compounding(Iterator[Array]):  # noqa: N801, an iterator as those of itert
         self.order = self.order[self.rng.permutation(len(self.order))]
         return self.order
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the last order and the state of the generator."""
         if isinstance(self.rng, np.random.RandomState):
             return {"order": self.order, "stream": self.rng.get_state(legacy=False)}
         return {"order": self.order, "stream": self.rng.bit_generator.state}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Set what ``state`` returned; ValueError if it is of another generator or number."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set what ``state_dict`` returned; ValueError if it is of another generator or number."""
         order = check_array(
             "compounding", "order", state["order"], self.order.shape, self.order.dtype
         )

@@ -94,6 +94,6 @@ def compare_online(
         block_size=block_size,
         rng=iter(orders),
         callbacks=[Compare()],
-        evaluate_train=False,
+        parts=("valid",),
     )
     return differences.report(title)

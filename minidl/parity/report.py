@@ -249,7 +249,8 @@ WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
 def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:
     """Run one training step of either library; return all results in the order of causes."""
     logits, backward = model.forward(x, train=True)
-    buffers = [np.ravel(value) for value in model.snapshot().buffers.values()]
+    learned = dict(model.named_parameters())
+    buffers = [np.ravel(v) for name, v in model.state_dict().items() if name not in learned]
     value, dlogits = loss(logits, y)
     write_gradients(model, backward, dlogits)
     optimizer.step()

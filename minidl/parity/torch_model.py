@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, count, islice, repeat
 from operator import mul
 from typing import Any, cast
@@ -20,7 +20,7 @@ from minidl.history import History
 from minidl.layer import Layer, name_probabilities
 from minidl.losses import Loss
 from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, Schedule, StepDecay, WarmUp
-from minidl.parameter import Parameter, Snapshot
+from minidl.parameter import Parameter
 from minidl.parity.convert import to_torch
 from minidl.parity.formulas import criterion
 from minidl.saving.safetensors import transposed
@@ -165,20 +165,19 @@ class TorchModel(Layer):
         """A read-only copy of all gradients, laid out as ``grad`` of our model."""
         return self.gather(p.grad for p in self.module.parameters())
 
-    def snapshot(self) -> Snapshot:
-        """Return a copy of all parameters and buffers, in our layout."""
+    def state_dict(self) -> dict[str, Array]:
+        """Return a copy of all parameters and buffers, in our layout, with our names."""
         buffers = {name: value.numpy().copy() for name, value in self.module.named_buffers()}
-        return Snapshot(self.theta, buffers)
+        return {**{name: piece.copy() for name, piece in self._pieces(self.theta)}, **buffers}
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Set all parameters and buffers to those of a snapshot in our layout."""
+    def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
+        """Set all parameters and buffers to those of a state in our layout."""
         with torch.no_grad():
-            for p, tensor in zip(
-                self.module.parameters(), self.scatter(snapshot.theta), strict=True
-            ):
-                p.copy_(tensor)
+            for p, name in zip(self.module.parameters(), self._shapes, strict=True):
+                value = state_dict[name]
+                p.copy_(torch.tensor(value.T if name in self._transposed else value))
             for name, buffer in self.module.named_buffers():
-                buffer.copy_(torch.from_numpy(np.asarray(snapshot.buffers[name])))
+                buffer.copy_(torch.from_numpy(np.asarray(state_dict[name])))
 
     def gather(self, tensors: Iterable[Tensor]) -> Array:
         """Join one of PyTorch's tensors for each parameter into one vector in our layout."""
@@ -276,12 +275,12 @@ def fit(
     parameters of this function. The model gets the trained weights; its optimizer is not changed.
     """
     theirs, criterion, method = torch_counterparts(model, loss, optimizer)
-    name_probabilities("parity.fit", model, loss, stacklevel=3)
+    name_probabilities("parity.fit", model, loss)
     try:
         with one_thread():
             return training.fit(theirs, dataset, criterion, cast(Optimizer, method), **options)
     finally:
-        model.restore(theirs.snapshot())
+        model.load_state_dict(theirs.state_dict())
 
 
 @contextlib.contextmanager

@@ -1,9 +1,13 @@
-"""The ``.npz`` files of models and checkpoints: arrays, and JSON about them, without pickle."""
+"""Trained models in files that load by themselves, with the steps before and after the model.
+
+A file is an ``.npz``: arrays, and JSON about them in the array ``meta``, without pickle.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,97 +18,9 @@ from minidl.data import features
 from minidl.data.features import Feature, Predictor, predictor_of
 from minidl.files import atomic, from_json, read_npz, to_json
 from minidl.layer import Layer
-from minidl.saving.describe import build, describe
+from minidl.saving.describe import architecture, build, describe
 
 FORMAT = 2
-
-
-def model_meta(model: Layer, *, lenient: bool = False) -> dict[str, Any]:
-    """Return what a file says of a model beside its arrays; ``lenient`` as for ``describe``."""
-    return {
-        "architecture": describe(model, lenient=lenient),
-        "dtype": model.dtype.name,
-        "input_scale": model.input_scale,
-    }
-
-
-def state_arrays(model: Layer) -> dict[str, Array]:
-    """Return the state of a model under the names of its arrays in a file."""
-    return {f"model/{name}": value for name, value in model.state_dict().items()}
-
-
-def build_model(
-    arrays: Mapping[str, Array],
-    meta: Mapping[str, Any],
-    own: Iterable[type[Any]] = (),
-    rng: Rng | None = None,
-) -> Layer:
-    """Return the model of a file that was read; ValueError if it has none."""
-    try:
-        model, dtype = build(meta["architecture"], own), np.dtype(meta["dtype"])
-    except (AttributeError, LookupError, RecursionError, TypeError) as error:
-        raise ValueError(f"has no model that can be built ({error!r})") from error
-    if not isinstance(model, Layer):
-        raise ValueError(f"expected a model, got {model!r}")
-    for _, parameter in model.named_parameters():
-        parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced
-    model.initialize(rng, dtype)
-    model.load_state_dict(part(arrays, "model/"))
-    model.input_scale = _input_scale(meta)
-    return model
-
-
-def _input_scale(meta: Mapping[str, Any]) -> float | None:
-    """Return the factor of uint8 rows that was saved.
-
-    Files of before have ``trained_on``: whether the rows were uint8, and their factor.
-    """
-    saved = meta.get("input_scale")
-    if (before := meta.get("trained_on")) is not None:
-        pixels, saved = before if isinstance(before, list) and len(before) == 2 else (True, before)
-        if not pixels and saved != 1:
-            raise ValueError(
-                f"the model was trained on floats times {saved}, and floats are no longer scaled"
-            )
-    return None if saved is None else check_float("load", "input_scale", saved)
-
-
-def part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
-    """Return the arrays whose names begin with ``prefix``, without it."""
-    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-
-
-def write_archive(
-    path: str | os.PathLike[str], arrays: Mapping[str, Array], meta: Mapping[str, Any]
-) -> None:
-    """Write arrays, and ``meta`` as JSON, to an ``.npz``, completely or not at all."""
-    text = to_json({"format": FORMAT, **meta}, default=_as_json)
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, meta=np.array(text), **arrays)  # type: ignore[arg-type]
-
-
-def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the arrays and the ``meta`` of a file that ``write_archive`` wrote.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read, or is of another format.
-    """
-    try:
-        arrays, _ = read_npz(path)
-        meta = from_json(str(arrays.pop("meta")))
-        saved = meta.get("format")
-    except (AttributeError, KeyError, RecursionError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as a model or checkpoint ({error})") from error
-    if saved != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {saved}")
-    return arrays, meta
-
-
-def _as_json(value: object) -> Any:
-    """Convert the NumPy arrays and integers in the states of bit generators."""
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else str(value)
 
 
 def save(path: str | os.PathLike[str], model: Any) -> None:
@@ -126,25 +42,29 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
 
     Raises
     ------
-    sklearn.exceptions.NotFittedError
-        If an estimator is not fitted.
     TypeError
         If an argument of a layer cannot be saved; the message names both.
+    sklearn.exceptions.NotFittedError
+        If an estimator is not fitted.
     """
     model = predictor_of(model)
     if isinstance(model, Predictor):
-        arrays, meta = state_arrays(model.model), model_meta(model.model)
-        write_archive(path, {**arrays, **_predictor_arrays(model)}, {**meta, **_steps(model)})
+        arrays, steps = _predictor_parts(model)
+        inner = model.model
     elif isinstance(model, Layer):
-        write_archive(path, state_arrays(model), model_meta(model))
+        arrays, steps, inner = {}, {}, model
     else:
         raise TypeError(f"save: expected a model or a Predictor, got {model!r}")
+    describe(inner)  # what load could not build is an error here
+    write_archive(
+        path, {**split(inner.state_dict(), "model")[1], **arrays}, model_meta(inner) | steps
+    )
 
 
 def load(
     path: str | os.PathLike[str], layers: Iterable[type[Any]] = (), *, rng: Rng | None = None
 ) -> Any:
-    """Read a model that ``save`` or ``minidl.saving.runs.save`` wrote.
+    """Read a model that ``save`` or a ``Checkpoint`` wrote.
 
     Parameters
     ----------
@@ -167,56 +87,135 @@ def load(
     """
     arrays, meta = read_archive(path)
     own = list(layers)
-    try:
-        model = build_model(arrays, meta, own, rng)
+    with damaged(path, "model"):
+        model, dtype = build(meta["architecture"], own), np.dtype(meta["dtype"])
+        if not isinstance(model, Layer):
+            raise ValueError(f"expected a model, got {model!r}")
+        for _, parameter in model.named_parameters():
+            parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced
+        model.initialize(rng, dtype)
+        model.load_state_dict(join({}, arrays, "model"))
+        model.input_scale = _input_scale(meta)
         return _predictor(model, arrays, meta["predictor"], own) if "predictor" in meta else model
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
-def _learned(feature: Feature) -> dict[str, Array]:
-    """Return the arrays of a fitted feature by attribute."""
-    return {name: v for name, v in vars(feature).items() if isinstance(v, np.ndarray)}
-
-
-def _steps(predictor: Predictor) -> dict[str, Any]:
-    """Return what the file says of a predictor beside its model."""
-    steps = {
-        "features": [describe(feature) for feature in predictor.features],
-        "loss": None if predictor.loss is None else describe(predictor.loss),
-        "input_scale": predictor.input_scale,
+def model_meta(model: Layer) -> dict[str, Any]:
+    """Return what a file says of a model beside its arrays."""
+    return {
+        "architecture": architecture(model),
+        "dtype": model.dtype.name,
+        "input_scale": model.input_scale,
     }
-    return {"predictor": steps}
 
 
-def _predictor_arrays(predictor: Predictor) -> dict[str, Array]:
-    arrays = {
-        f"features/{i}/{name}": value
-        for i, feature in enumerate(predictor.features)
-        for name, value in _learned(feature).items()
-    }
+def _input_scale(meta: Mapping[str, Any]) -> float | None:
+    """Return the factor of uint8 rows that was saved.
+
+    Files of before have ``trained_on``: whether the rows were uint8, and their factor.
+    """
+    saved = meta.get("input_scale")
+    if (before := meta.get("trained_on")) is not None:
+        pixels, saved = before if isinstance(before, list) and len(before) == 2 else (True, before)
+        if not pixels and saved != 1:
+            raise ValueError(
+                f"the model was trained on floats times {saved}, and floats are no longer scaled"
+            )
+    return None if saved is None else check_float("load", "input_scale", saved)
+
+
+def _predictor_parts(predictor: Predictor) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays of a predictor beside its model's, and what the file says of it."""
+    arrays: dict[str, Array] = {}
+    for i, feature in enumerate(predictor.features):
+        learned = {k: v for k, v in vars(feature).items() if isinstance(v, np.ndarray)}
+        arrays |= split(learned, f"features/{i}")[1]
     names = predictor.class_names
     if names is not None:
         if np.asarray(names).dtype.hasobject:
             raise TypeError(f"save: expected class names of text or numbers, got {names!r}")
         arrays["class_names"] = np.asarray(names)
-    return arrays
+    steps = {
+        "features": [describe(feature) for feature in predictor.features],
+        "loss": None if predictor.loss is None else describe(predictor.loss),
+        "input_scale": predictor.input_scale,
+    }
+    return arrays, {"predictor": steps}
 
 
 def _predictor(
     model: Layer, arrays: Mapping[str, Array], steps: Mapping[str, Any], own: list[type[Any]]
 ) -> Predictor:
-    """Return the predictor of a file around its model; ValueError if it cannot be built."""
+    """Return the predictor of a file around its model."""
     classes = [c for m in (features, losses) for c in vars(m).values() if isinstance(c, type)]
     known = [c for c in classes if c.__module__.startswith("minidl.")] + own
-    try:
-        made = [build(description, known) for description in steps["features"]]
-        for i, feature in enumerate(made):
-            vars(feature).update(part(arrays, f"features/{i}/"))
-        loss = None if steps["loss"] is None else build(steps["loss"], known)
-        predictor = Predictor(model, made, loss=loss)
-        predictor.input_scale = _input_scale(steps)
-    except (TypeError, LookupError) as error:
-        raise ValueError(f"has no predictor that can be built ({error!r})") from error
+    made: list[Feature] = [build(description, known) for description in steps["features"]]
+    for i, feature in enumerate(made):
+        vars(feature).update(join({}, arrays, f"features/{i}"))
+    loss = None if steps["loss"] is None else build(steps["loss"], known)
+    predictor = Predictor(model, made, loss=loss)
+    predictor.input_scale = _input_scale(steps)
     predictor.class_names = arrays.get("class_names")
     return predictor
+
+
+@contextlib.contextmanager
+def damaged(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Turn any error about the contents of a file into a ValueError that names the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    except (AttributeError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be read as a {what} ({error!r})") from error
+
+
+def split(state: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the plain values of a state, and its arrays by their path below ``prefix``."""
+    plain: dict[str, Any] = {}
+    arrays: dict[str, Array] = {}
+    for name, value in state.items():
+        if isinstance(value, np.ndarray):
+            arrays[f"{prefix}/{name}"] = value
+        elif isinstance(value, Mapping):
+            plain[name], found = split(value, f"{prefix}/{name}")
+            arrays |= found
+        else:
+            plain[name] = value
+    return plain, arrays
+
+
+def join(plain: Mapping[str, Any], arrays: Mapping[str, Array], prefix: str) -> dict[str, Any]:
+    """Return the state that ``split`` took apart."""
+    inner = {k: join(v, arrays, f"{prefix}/{k}") for k, v in plain.items() if isinstance(v, dict)}
+    start = f"{prefix}/"
+    paths = [path.removeprefix(start) for path in arrays if path.startswith(start)]
+    own = {name: arrays[start + name] for name in paths if "/" not in name}
+    return {**plain, **inner, **own}
+
+
+def write_archive(
+    path: str | os.PathLike[str], arrays: Mapping[str, Array], meta: Mapping[str, Any]
+) -> None:
+    """Write arrays, and ``meta`` as JSON, to an ``.npz``, completely or not at all."""
+    text = to_json({"format": FORMAT, **meta}, default=str)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, meta=np.array(text), **arrays)  # type: ignore[arg-type]
+
+
+def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays and the ``meta`` of a file that ``write_archive`` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be read, or is of another format.
+    """
+    try:
+        arrays, _ = read_npz(path)
+        meta = from_json(str(arrays.pop("meta")))
+        saved = meta.get("format")
+    except (AttributeError, KeyError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as a model or checkpoint ({error})") from error
+    if saved != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT}, got {saved}")
+    return arrays, meta

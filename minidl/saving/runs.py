@@ -1,286 +1,150 @@
-"""Checkpoints: one ``.npz`` file, written whole or not at all, without pickle."""
+"""Checkpoints: all that decides the rest of a run, in one ``.npz`` file."""
 
 from __future__ import annotations
 
-import copy
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from minidl.callbacks import Run
-from minidl.checks import Array, Stateful
-from minidl.dataset import Dataset
+from minidl.checks import Array, Stateful, check_int
+from minidl.files import as_path
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
-from minidl.parameter import Snapshot, check_snapshot, random_streams, set_stream
-from minidl.saving.describe import difference, first_difference
-from minidl.saving.describe import fingerprint as describe
-from minidl.saving.models import model_meta, part, read_archive, state_arrays, write_archive
+from minidl.parameter import with_streams
+from minidl.saving.describe import architecture, describe, difference
+from minidl.saving.models import damaged, join, model_meta, read_archive, split, write_archive
 
 
-def save(
-    path: str | os.PathLike[str],
-    model: Layer,
-    optimizer: Optimizer | None = None,
-    history: History | None = None,
-) -> None:
-    """Write a model and, where given, the state of its optimizer and history.
+class Checkpoint:
+    """A file from which a training goes on, with the same bits as one that was not stopped.
 
-    ``minidl.load`` builds the model from the file. The states of the layers' random streams are
-    saved too. ``fit(..., checkpoint=path)`` writes such a file by itself, and also what decides
-    the rest of a run: the order of the examples, and the state of callbacks.
+    Pass it to ``fit``, ``fit_online`` or ``fit_side_by_side``, or call ``save`` and ``load`` in a
+    loop of your own. ``minidl.load(path)`` reads the model from it.
 
     Parameters
     ----------
     path : path
-        Usually ``*.npz``; NumPy can read the file.
-    model : Layer
-    optimizer : Optimizer, optional
-    history : History, optional
+        Usually ``*.npz``; NumPy can read the file. It is written whole or not at all.
+    every : int
+        The number of epochs between two files. One is written at the end in any case.
+    resume : bool
+        Whether training goes on from the file; without a file it begins. More epochs may be asked
+        for; a run that a callback has ended gets no further ones.
+
+    Examples
+    --------
+    >>> checkpoint = minidl.Checkpoint("run.npz", resume=True)
+    >>> minidl.fit(model, data, loss, optimizer, epochs=20, rng=0, checkpoint=checkpoint)
+
+    In a loop of your own:
+
+    >>> checkpoint.save(model=model, optimizer=optimizer)
+    >>> checkpoint.load(model=model, optimizer=optimizer)
     """
-    write_archive(path, *contents(model, optimizer, history))
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, every: int = 1, resume: bool = False
+    ) -> None:
+        self.path = as_path(path)
+        self.every = check_int("Checkpoint", "every", every)
+        self.resume = bool(resume)
+        self._settings: tuple[Any, Any] = None, {}
+
+    def save(self, *, settings: Mapping[str, Any] | None = None, **parts: Stateful) -> None:
+        """Write the states of objects by name.
+
+        Parameters
+        ----------
+        settings : mapping, optional
+            What the result depends on beside these objects; ``load`` compares it.
+        **parts : Stateful
+            Objects with ``state_dict`` and ``load_state_dict``, such as ``model``,
+            ``optimizer`` and ``history``.
+        """
+        meta: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
+        states: dict[str, Any] = {}
+        for name, part in with_streams(parts).items():
+            states[name], found = split(part.state_dict(), name)
+            arrays |= found
+        if isinstance(model := parts.get("model"), Layer):
+            meta |= model_meta(model)
+        made = {name: _made(part) for name, part in parts.items() if name != "model"}
+        meta |= {"parts": states, "made": made}
+        meta["settings"] = self._describe(settings)
+        write_archive(self.path, arrays, meta)
+
+    def load(self, *, settings: Mapping[str, Any] | None = None, **parts: Stateful) -> None:
+        """Set the states of objects to those in the file, or change nothing.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged, or holds other settings, or the state of an object that was
+            made otherwise: a layer is named with its position.
+        FileNotFoundError
+            If there is no file.
+        """
+        arrays, meta = read_archive(self.path)
+        with damaged(self.path, "checkpoint"):
+            if "parts" not in meta:
+                raise ValueError(
+                    "was written by an older version, whose runs cannot be resumed; "
+                    "minidl.load(path) reads its model"
+                )
+            other = difference(meta["settings"], self._describe(settings))
+            if other:
+                raise ValueError(f"holds another run: {other}")
+            history, model = parts.get("history"), parts.get("model")
+            if isinstance(history, History) and isinstance(model, Layer):
+                history.follow(model, None, None)
+            whole = with_streams(parts)
+            states = {
+                name: _state(name, part, meta["parts"], arrays) for name, part in whole.items()
+            }
+            for name, part in parts.items():
+                saved = meta["architecture"] if name == "model" else meta["made"].get(name)
+                other = difference(saved, _made(part))
+                if other:
+                    raise ValueError(other)
+            before = {name: part.state_dict() for name, part in whole.items()}
+            try:
+                for name, part in whole.items():
+                    if states[name]:
+                        part.load_state_dict(states[name])
+            except BaseException:
+                for name, part in whole.items():
+                    if before[name]:
+                        part.load_state_dict(before[name])
+                raise
+
+    def _describe(self, settings: Mapping[str, Any] | None) -> Any:
+        """Return a description of the settings, made once: it may read a whole data set."""
+        if self._settings[0] is not settings:
+            self._settings = settings, describe(settings, strict=False)
+        return self._settings[1]
+
+    def exists(self) -> bool:
+        """Return whether there is a file."""
+        return self.path.exists()
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({str(self.path)!r}, every={self.every}, resume={self.resume})"
 
 
-def contents(
-    model: Layer, optimizer: Optimizer | None, history: History | None
-) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the arrays and the meta data of a checkpoint."""
-    arrays = state_arrays(model)
-    meta = model_meta(model, lenient=True)
-    meta["streams"] = [r.bit_generator.state for r in random_streams(model)]
-    if optimizer is not None:
-        meta["optimizer"] = optimizer.settings()
-        meta["lr"] = None if callable(optimizer.lr) else optimizer.lr
-        arrays |= {f"optimizer/{k}": np.asarray(v) for k, v in optimizer.state_dict().items()}
-    if history is not None:
-        meta["history"] = history.to_dict()
-        if history.best_snapshot is not None:
-            arrays["best/theta"] = history.best_snapshot.theta
-            buffers = history.best_snapshot.buffers
-            arrays |= {f"best/buffers/{k}": v for k, v in buffers.items()}
-    return arrays, meta
+def _made(part: object) -> Any:
+    """Return what a model or an optimizer was made with, for comparing; None for other objects."""
+    if isinstance(part, Layer):
+        return architecture(part)
+    return describe(part, strict=False) if isinstance(part, Optimizer) else None
 
 
-def load(
-    path: str | os.PathLike[str],
-    model: Layer,
-    optimizer: Optimizer | None = None,
-) -> History:
-    """Read a file that ``save`` wrote into a model (and optimizer) with the same structure.
-
-    The optimizer must have been made with the settings of the saved one; to go on with another
-    learning rate, set ``optimizer.lr`` afterwards.
-
-    Returns
-    -------
-    History
-        The saved history; empty if none was saved. Pass it to ``fit`` to resume.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged or belongs to another model or optimizer; then nothing is changed.
-        A layer with another class or other arguments is named with its position, and so is a
-        setting of the optimizer.
-    """
-    arrays, meta = read_archive(path)
-    try:
-        history = check(arrays, meta, model, optimizer)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    restore(arrays, meta, model, optimizer)
-    return history
-
-
-def check(
-    arrays: Mapping[str, Array],
-    meta: Mapping[str, Any],
-    model: Layer,
-    optimizer: Optimizer | None,
-) -> History:
-    """Return the saved history; ValueError if ``restore`` would fail. Nothing is changed."""
-    twin, twin_optimizer = copy.deepcopy((model, optimizer))
-    try:
-        other = difference(
-            model_meta(model, lenient=True)["architecture"], meta.get("architecture")
-        )
-        if other is not None:
-            raise ValueError(other)
-        if optimizer is not None:
-            _check_optimizer(meta, optimizer)
-        history = _history(arrays, meta, twin)
-        restore(arrays, meta, twin, twin_optimizer)
-    except (AttributeError, LookupError, TypeError, RecursionError) as error:
-        raise ValueError(f"cannot be read as a checkpoint ({error!r})") from error
-    return history
-
-
-def restore(
-    arrays: Mapping[str, Array],
-    meta: Mapping[str, Any],
-    model: Layer,
-    optimizer: Optimizer | None,
-) -> None:
-    """Set the state of model, optimizer and random streams; cannot fail after ``check``."""
-    streams, rngs = meta.get("streams"), random_streams(model)
-    if not isinstance(streams, list):
-        raise ValueError(f"expected a list of random streams, got {streams!r}")
-    if len(streams) != len(rngs):
-        raise ValueError(f"has {len(streams)} random streams, the model {len(rngs)}")
-    for i, (rng, state) in enumerate(zip(rngs, streams, strict=True)):
-        set_stream(f"random stream {i}", rng, state)
-    if optimizer is not None:
-        optimizer.load_state_dict(part(arrays, "optimizer/"))
-        if meta.get("lr") is not None and not callable(optimizer.lr):
-            optimizer.lr = meta["lr"]
-    model.load_state_dict(part(arrays, "model/"))
-
-
-def _check_optimizer(meta: Mapping[str, Any], optimizer: Optimizer) -> None:
-    """Raise ValueError if the saved optimizer had another class or other settings."""
-    saved, own = meta.get("optimizer"), optimizer.settings()
-    kind = saved.get("class") if isinstance(saved, dict) else saved
-    if not isinstance(saved, dict) or kind != own["class"]:
-        raise ValueError(f"expected a {own['class']}, got {kind or 'no optimizer'}")
-    other = first_difference(saved, own)
-    if other:
-        raise ValueError(f"{own['class']}: {other}")
-    lr = meta.get("lr")
-    if lr is not None and (isinstance(lr, bool) or not isinstance(lr, (int, float))):
-        raise ValueError(f"expected lr to be a number, got {lr!r}")
-
-
-def _history(arrays: Mapping[str, Array], meta: Mapping[str, Any], model: Layer) -> History:
-    """Return the saved history, with best parameters that fit the model."""
-    history = History.from_dict(meta["history"]) if "history" in meta else History()
-    if "best/theta" in arrays:
-        best = Snapshot(arrays["best/theta"], part(arrays, "best/buffers/"))
-        history.best_snapshot = check_snapshot("History: the best state", model, best)
-    return history
-
-
-def write(
-    path: Path,
-    runs: Sequence[Run],
-    parts: Sequence[Stateful],
-    *,
-    order: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    ended: bool,
-) -> None:
-    """Write the state of runs that have just ended an epoch."""
-    pieces = [contents(r.model, r.optimizer, r.history) for r in runs]
-    arrays = {
-        f"{_prefix(i)}{name}": value
-        for i, (found, _) in enumerate(pieces)
-        for name, value in found.items()
-    }
-    states = {"order": order} | {name: one.state() for name, one in _named(parts)}
-    plain: dict[str, Any] = {}
-    for name, state in states.items():
-        plain[name] = {k: v for k, v in state.items() if not isinstance(v, np.ndarray)}
-        arrays |= {f"run/{name}/{k}": v for k, v in state.items() if k not in plain[name]}
-    first, *others = [meta for _, meta in pieces]
-    record = {"settings": settings, "ended": ended, "states": plain}
-    write_archive(path, arrays, {**first, "runs": others, "run": record})
-
-
-def read(
-    path: Path,
-    runs: Sequence[Run],
-    parts: Sequence[Stateful],
-    *,
-    order: Callable[[Mapping[str, Any]], None],
-    trial: Callable[[Mapping[str, Any]], None],
-    settings: Mapping[str, Any],
-) -> bool:
-    """Set runs, callbacks and order to the state in a file; return whether the training has ended.
-
-    ``order`` sets the order of the examples, ``trial`` does so to a copy.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged or holds runs with other settings; then nothing is changed.
-    """
-    arrays, meta = read_archive(path)
-    try:
-        record, metas = meta["run"], [meta, *meta["runs"]]
-        other = first_difference(record["settings"], settings)
-        if other:
-            raise ValueError(f"holds another run: {other}")
-        if len(metas) != len(runs):
-            raise ValueError(f"holds {len(metas)} runs, expected {len(runs)}")
-        pieces = [part(arrays, _prefix(i)) for i in range(len(metas))]
-        histories = []
-        for piece, one, run in zip(pieces, metas, runs, strict=True):
-            history = check(piece, one, run.model, run.optimizer)
-            if not history.records:
-                raise ValueError("has no epochs")
-            copy.copy(run.history).replace(copy.copy(history), run.model)
-            histories.append(history)
-        states = {
-            name: {**plain, **part(arrays, f"run/{name}/")}
-            for name, plain in record["states"].items()
-        }
-        ended, ordered = bool(record["ended"]), states["order"]
-        trial(ordered)
-        changed = [(one, states[name]) for name, one in _named(parts) if states.get(name)]
-        for callback, state in changed:
-            copy.copy(callback).load_state(state)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    except (AttributeError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path}: has no run that can be resumed ({error!r})") from error
-    for piece, one, history, run in zip(pieces, metas, histories, runs, strict=True):
-        restore(piece, one, run.model, run.optimizer)
-        run.history.replace(history, run.model)
-    order(ordered)
-    for callback, state in changed:
-        callback.load_state(state)
-    return ended
-
-
-def _prefix(i: int) -> str:
-    return f"runs/{i}/" if i else ""  # the file of one run is a checkpoint like any other
-
-
-def _named(parts: Sequence[Stateful]) -> list[tuple[str, Stateful]]:
-    """Return the parts with their class names, numbered where there are several of a class."""
-    seen: Counter[str] = Counter()
-    named = []
-    for one in parts:
-        kind = type(one).__name__
-        seen[kind] += 1
-        named.append((f"{kind} {seen[kind]}", one))
-    return named
-
-
-def run_settings(dataset: Dataset, loss: Any, **others: Any) -> dict[str, Any]:
-    """Return what the result of a run depends on beside its model, as JSON takes it."""
-    if hasattr(loss, "__qualname__"):  # a function
-        described = describe(loss)
-    else:
-        described = {"class": type(loss).__name__, **describe(vars(loss))}
-    return {"data": dataset.checksum(), "loss": described, **describe(others)}
-
-
-def _describe_order(owner: str, rng: Any) -> Any:
-    """Return what orders the examples, as JSON takes it, without the state of a generator."""
-    if isinstance(rng, np.random.SeedSequence):
-        return describe([rng.entropy, rng.spawn_key])
-    if isinstance(rng, np.random.Generator):
-        return str(rng)
-    if isinstance(rng, Stateful):
-        return type(rng).__qualname__
-    if isinstance(rng, Iterator):
-        raise TypeError(
-            f"{owner}: expected rng with a state that checkpoint= can save (a seed, a Generator, "
-            f"minidl.compounding, or an iterator with state and load_state), got {rng!r}"
-        )
-    return describe(rng)
+def _state(
+    name: str, part: Stateful, plain: Mapping[str, Any], arrays: Mapping[str, Array]
+) -> dict[str, Any]:
+    """Return the state of a part; ValueError if the file has none and the part needs one."""
+    state = join(plain[name], arrays, name) if name in plain else {}
+    if not state and part.state_dict():
+        raise ValueError(f"has no state of {name!r}")
+    return state

@@ -321,7 +321,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
         if monitor is None:
             monitor = self._validation_figure() if self.early_stopping else "train_loss"
         measured = monitor.startswith("train_") and monitor != "train_loss"
-        return {"monitor": monitor, "evaluate_train": measured}
+        return {"monitor": monitor, "parts": ("train", "valid") if measured else ("valid",)}
 
     def _validation_figure(self) -> str:
         """Return the name of the score on the validation part: accuracy or R2, or else the loss."""

@@ -205,17 +205,16 @@ def doors(tmp_path):
     x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
     data = minidl.Dataset((x, y), (x, y))
 
-    def fit(resume=False, **more):
+    def fit(**more):
         one = model.copy()
-        return minidl.fit(one, data, minidl.CrossEntropy(), minidl.Adam(one), epochs=1, rng=0, resume=resume, **more)  # fmt: skip
+        return minidl.fit(one, data, minidl.CrossEntropy(), minidl.Adam(one), epochs=1, rng=0, **more)  # fmt: skip
 
     history = fit()
     table = Table(["a"], [("1",)])
     yield "m.npz", lambda path: minidl.save(path, model), minidl.load
-    yield "c.npz", lambda path: minidl.saving.runs.save(path, model), lambda path: minidl.saving.runs.load(path, model)  # fmt: skip
-    yield "r.npz", lambda path: fit(checkpoint=path), lambda path: fit(checkpoint=path, resume=True)
+    yield "c.npz", lambda path: minidl.Checkpoint(path).save(model=model), lambda path: minidl.Checkpoint(path).load(model=model)  # fmt: skip
+    yield "r.npz", lambda path: fit(checkpoint=minidl.Checkpoint(path)), lambda path: fit(checkpoint=minidl.Checkpoint(path, resume=True))  # fmt: skip
     yield "h.json", history.to_json, minidl.History.from_json
-    yield "w.json", lambda path: fit(callbacks=[minidl.WriteHistory(path)]), None
     yield "h.csv", history.to_csv, None
     yield "h.png", history.plot, None
     yield "p.svg", lambda path: line_plot(path, Panel({"a": ([0, 1], [0, 1])}, "x", "y")), None

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import minidl
-from minidl import activations as special
 from minidl import checks, metrics
 from minidl.testing.catalogue import LAYERS, LOSSES, MAPS
 

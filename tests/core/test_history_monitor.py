@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numeric import flat
 from sklearn.datasets import load_wine
 
 import minidl
@@ -92,9 +93,9 @@ def test_an_own_figure_that_should_be_low(wine):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"monitor": "valid_acuracy"}, "no figure 'valid_acuracy' to monitor, did you mean 'valid_accuracy'"),
-        ({"monitor": "valid_f1"}, "no figure 'valid_f1' to monitor"),
-        ({"monitor": "train_accuracy", "evaluate_train": False}, "no figure 'train_accuracy' to monitor"),
+        ({"monitor": "valid_acuracy"}, "no metric 'valid_acuracy' to monitor, did you mean 'valid_accuracy'"),
+        ({"monitor": "valid_f1"}, "no metric 'valid_f1' to monitor"),
+        ({"monitor": "train_accuracy", "parts": ("valid",)}, "no metric 'train_accuracy' to monitor"),
         ({"mode": "lowest"}, "expected mode 'min' or 'max', got 'lowest'"),
     ],
 )  # fmt: skip
@@ -215,7 +216,7 @@ def test_restore_best_never_leaves_nan():
         with contextlib.suppress(minidl.NonFiniteLossError, ValueError):
             minidl.fit(
                 model, data, losses[name], minidl.SGD(model, lr), epochs=epochs, batch_size=16,
-                rng=seed, restore_best=True, evaluate_train=evaluate_train,
+                rng=seed, restore_best=True, parts=("train", "valid") if evaluate_train else ("valid",),
             )  # fmt: skip
         seen = x if with_valid else x[:16]
         assert np.isfinite(model.theta).all()
@@ -238,9 +239,9 @@ def test_a_record_with_outputs_that_are_not_finite_is_never_the_best(figures, fi
     expected = {"min": min, "max": max}[mode](fit, key=figures.__getitem__, default=0)
     assert history.best.epoch == expected == History.from_dict(history.to_dict()).best.epoch
     if fit or finite[0]:
-        assert history.best_snapshot.theta[0] == expected
+        assert flat(history.best_state)[0] == expected
     else:
-        assert history.best_snapshot is None
+        assert history.best_state is None
 
 
 @pytest.mark.parametrize("online", [False, True])
@@ -297,10 +298,10 @@ def test_r2_of_one_example_is_refused_before_training(name, weight):
 
 
 def test_a_monitor_of_the_history_is_checked_as_one_of_fit(wine):
-    with pytest.raises(ValueError, match="no figure 'valid_acuracy' to monitor, did you mean"):
+    with pytest.raises(ValueError, match="no metric 'valid_acuracy' to monitor, did you mean"):
         train(wine, epochs=1, history=History(monitor="valid_acuracy"))
     run = minidl.OnlineRun(Sequential(Linear(13, 3), rng=0), 0.1, history=History(monitor="f1"))
-    with pytest.raises(ValueError, match="no figure 'f1' to monitor"):
+    with pytest.raises(ValueError, match="no metric 'f1' to monitor"):
         minidl.fit_side_by_side([run], wine, CrossEntropy(), epochs=1, rng=0)
 
 

@@ -101,8 +101,8 @@ def test_decay_biases_is_a_setting(kind):
     assert default.decay_biases
     assert "decay_biases" not in repr(default)
     assert "weight_decay=0.5, decay_biases=False" in repr(spared)
-    assert default.settings() != spared.settings()
-    assert spared.settings()["decay_biases"] is False
+    assert default.config() != spared.config()
+    assert spared.config()["decay_biases"] is False
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ import pytest
 
 import minidl
 from minidl import Layer, Linear, Parameter, ReLU, Residual, Sequential
-from minidl.parameter import Snapshot
-from minidl.saving import runs as checkpoint
 from minidl.saving import safetensors
 
 
@@ -87,12 +85,11 @@ def test_a_hand_written_batch_norm_reloads_with_the_same_accuracy(tmp_path):
         np.testing.assert_array_equal(other(valid.x), model(valid.x))
         return np.mean(other(valid.x).argmax(1) == valid.y)
 
-    checkpoint.save(path, model, optimizer)
+    minidl.Checkpoint(path).save(model=model, optimizer=optimizer)
     safetensors.save(tmp_path / "model.safetensors", model)
-    assert reloaded(lambda other: checkpoint.load(path, other)) == score
+    assert reloaded(lambda other: minidl.Checkpoint(path).load(model=other)) == score
     assert reloaded(lambda other: other.load_state_dict(model.state_dict())) == score
     assert reloaded(lambda other: safetensors.load(tmp_path / "model.safetensors", other)) == score
-    assert reloaded(lambda other: other.restore(model.snapshot())) == score
     # The test sees what used to happen: the parameters alone are another model.
     alone = network(seed=1)
     alone.theta[:] = model.theta
@@ -170,19 +167,19 @@ def test_all_or_nothing(change, message):
 
 def test_a_snapshot_is_a_copy_and_fits_one_model():
     model, _, valid = trained()
-    before, outputs = model.snapshot(), model(valid.x)
+    before, outputs = model.state_dict(), model(valid.x)
     model.theta[:] = 0
     for _ in range(3):
         model.forward(10 * valid.x, train=True)
-    model.restore(before)
+    model.load_state_dict(before)
     np.testing.assert_array_equal(model(valid.x), outputs)
     model.forward(10 * valid.x, train=True)
-    model.restore(before)  # a second time: the snapshot was not changed
+    model.load_state_dict(before)  # a second time: the state was not changed
     np.testing.assert_array_equal(model(valid.x), outputs)
     with pytest.raises(ValueError, match=r"no value for '1.running_mean'"):
-        model.restore(Snapshot(before.theta, {}))
-    with pytest.raises(ValueError, match="expected theta of shape"):
-        model.restore(Snapshot(before.theta[1:], before.buffers))
+        model.load_state_dict({k: v for k, v in before.items() if k != "1.running_mean"})
+    with pytest.raises(ValueError, match=r"expected 0.weight of shape"):
+        model.load_state_dict({**before, "0.weight": before["0.weight"][1:]})
 
 
 class Undeclared(Layer):

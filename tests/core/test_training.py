@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numeric import flat
 
 import minidl
 from minidl import Callback, CrossEntropy, Dataset, Dropout, Linear, ReLU, Sequential
 from minidl.callbacks import Progress
 from minidl.evaluation import evaluate, outputs
 from minidl.history import Epoch, History
-from minidl.saving import runs as checkpoint
 from minidl.training import fit
 
 
@@ -94,7 +94,7 @@ def test_train_loss_is_the_mean_over_the_examples_during_the_epoch(data):
             return value, dlogits
 
     model, optimizer = make()
-    history = fit(model, data, Watching(), optimizer, epochs=1, batch_size=32, rng=1, evaluate_train=False)  # fmt: skip
+    history = fit(model, data, Watching(), optimizer, epochs=1, batch_size=32, rng=1, parts=("valid",))  # fmt: skip
     batches = [(n, value) for n, value in seen if n in (32, 2)]
     assert len(batches) == 5  # 130 = 4 * 32 + 2
     assert history[1].train_loss == pytest.approx(sum(n * value for n, value in batches) / 130)
@@ -167,7 +167,7 @@ def test_best_weights_are_not_restored_unless_asked(data):
     history = fit(model, data, CrossEntropy(), optimizer, epochs=9, batch_size=32, rng=1, callbacks=[Last()])  # fmt: skip
     assert history.best.epoch < 9
     np.testing.assert_array_equal(model.theta, ends[-1])
-    assert (history.best_snapshot.theta != model.theta).any()
+    assert (flat(history.best_state) != model.theta).any()
 
 
 def test_a_loss_that_is_not_finite_names_epoch_step_and_layer(data):
@@ -234,7 +234,7 @@ def test_no_epoch_ends_with_parameters_that_are_not_finite(data, tmp_path, step,
     with pytest.raises(FloatingPointError) as error:
         fit(
             model, data, CrossEntropy(), optimizer, epochs=5, batch_size=32, rng=1,
-            history=history, callbacks=[seen], checkpoint=tmp_path / "run.npz",
+            history=history, callbacks=[seen], checkpoint=minidl.Checkpoint(tmp_path / "run.npz"),
             restore_best=restore_best,
         )  # fmt: skip
     if step != "clipped":
@@ -242,7 +242,7 @@ def test_no_epoch_ends_with_parameters_that_are_not_finite(data, tmp_path, step,
         assert "epoch 3: every loss is finite, but 0.weight is not" in str(error.value)
     assert len(history) == 3
     assert len(seen.epochs) == 2
-    wanted = history.best_snapshot.theta if restore_best else seen.epochs[-1]
+    wanted = flat(history.best_state, model) if restore_best else seen.epochs[-1]
     np.testing.assert_array_equal(model.theta, wanted)
     np.testing.assert_array_equal(
         minidl.load(tmp_path / "run.npz", layers=[Poison]).theta, seen.epochs[-1]
@@ -416,13 +416,6 @@ def test_without_a_validation_part(data):
     assert set(history[2].figures) == {"train_loss", "train_accuracy"}
 
 
-def test_history_is_written_after_each_epoch(data, tmp_path):
-    leave = At(3, raising(KeyboardInterrupt()), batch=2)
-    with pytest.raises(KeyboardInterrupt):
-        train(data, callbacks=[leave, minidl.WriteHistory(tmp_path / "h.json")])
-    assert [r.epoch for r in History.from_json(tmp_path / "h.json")] == [0, 1, 2]
-
-
 def test_history_files(data, tmp_path):
     _, history = train(data)
     history.to_csv(tmp_path / "h.csv")
@@ -445,47 +438,44 @@ def test_history_files(data, tmp_path):
 
 @given(
     figures=st.lists(st.sampled_from([math.nan, -math.inf, 0.1, 0.2, 0.3, math.inf]), min_size=1),
-    ties=st.sampled_from(["first", "last"]),
     mode=st.sampled_from(["min", "max"]),
     cut=st.integers(0, 20),
 )
-def test_the_kept_weights_are_those_of_the_best_record(figures, ties, mode, cut):
-    model, history = Linear(1, 1, rng=0), History(monitor="score", mode=mode, ties=ties)
+def test_the_kept_weights_are_those_of_the_best_record(figures, mode, cut):
+    model, history = Linear(1, 1, rng=0), History(monitor="score", mode=mode)
     for i, figure in enumerate(figures):
         model.theta[:] = i
         history.append(Epoch(i, 0.0, 0.1, {"score": figure}), model)
         if i == cut:
             history = pickle.loads(pickle.dumps(history))
-    assert history.best_snapshot.theta[0] == history.best.epoch
+    assert flat(history.best_state)[0] == history.best.epoch
     trained = [figure for figure in figures[1:] if math.isfinite(figure)]
     if trained:
         best = {"min": min, "max": max}[mode](trained)
         among = [epoch for epoch, figure in enumerate(figures) if epoch and figure == best]
-        assert history.best.epoch == among[0 if ties == "first" else -1]
+        assert history.best.epoch == among[0]
     else:
         assert history.best.epoch == 0
 
 
-@pytest.mark.parametrize(("ties", "best"), [("first", 1), ("last", 2)])
-def test_ties_survive_files(tmp_path, ties, best):
+def test_the_first_of_equal_epochs_is_the_best_after_files_too(tmp_path):
     model, _ = make()
-    history = History(ties=ties)
+    history, from_checkpoint, best = History(), History(), 1
     for epoch, accuracy in enumerate([0.5, 0.8, 0.8]):
         figures = {"train_loss": 1.0, "valid_loss": 1.0, "valid_accuracy": accuracy}
         model.theta[:] = epoch
         history.append(Epoch(epoch, 0.1, 0.01, figures), model)
     history.to_json(tmp_path / "h.json")
-    checkpoint.save(tmp_path / "h.npz", model, history=history)
-    from_checkpoint = checkpoint.load(tmp_path / "h.npz", model)
+    minidl.Checkpoint(tmp_path / "h.npz").save(model=model, history=history)
+    minidl.Checkpoint(tmp_path / "h.npz").load(model=model, history=from_checkpoint)
     for copy in (
         History.from_dict(history.to_dict()),
         History.from_json(tmp_path / "h.json"),
         from_checkpoint,
     ):
-        assert copy.ties == ties
         assert copy.records == history.records
         assert copy.best.epoch == best
-    np.testing.assert_array_equal(from_checkpoint.best_snapshot.theta, best)
+    np.testing.assert_array_equal(flat(from_checkpoint.best_state), best)
 
 
 def test_the_axis_labels_of_a_plot(monkeypatch, tmp_path):
@@ -557,9 +547,11 @@ def test_a_resumed_run_has_the_same_bits(data, tmp_path, dtype):
     expected = fit(uninterrupted, data, loss, optimizer, epochs=6, **options)
     model, optimizer = make(dtype=dtype)
     history = fit(model, data, loss, optimizer, epochs=3, **options)
-    checkpoint.save(tmp_path / "run.npz", model, optimizer, history)
+    file = minidl.Checkpoint(tmp_path / "run.npz")
+    file.save(model=model, optimizer=optimizer, history=history)
     other, other_optimizer = make(seed=9, dtype=dtype)
-    history = checkpoint.load(tmp_path / "run.npz", other, other_optimizer)
+    history = History()
+    file.load(model=other, optimizer=other_optimizer, history=history)
     assert len(history) == 4
     history = fit(other, data, loss, other_optimizer, epochs=6, history=history, **options)
     np.testing.assert_array_equal(other.theta, uninterrupted.theta)
@@ -570,34 +562,35 @@ def test_a_resumed_run_has_the_same_bits(data, tmp_path, dtype):
 def test_checkpoint_errors_change_nothing(data, tmp_path):
     model, optimizer = make()
     path = tmp_path / "run.npz"
-    checkpoint.save(path, model, optimizer)
+    file = minidl.Checkpoint(path)
+    file.save(model=model, optimizer=optimizer)
     wide = Sequential(Linear(6, 9), Dropout(0.1), Linear(9, 3), rng=0)
     before = wide.theta.copy()
     with pytest.raises(
         ValueError, match=r"run.npz: layer 0: expected Linear\(.*=9.*the file has Linear\(.*=8"
     ):
-        checkpoint.load(path, wide)
+        file.load(model=wide)
     np.testing.assert_array_equal(wide.theta, before)
-    with pytest.raises(ValueError, match=r"expected a SGD, got Adam"):
-        checkpoint.load(path, model, minidl.SGD(model))
+    with pytest.raises(ValueError, match=r"expected SGD\(lr=.*, the file has Adam\("):
+        file.load(model=model, optimizer=minidl.SGD(model))
     with pytest.raises(ValueError, match=r"layer 2: expected Linear\(.*, the file has Dropout\("):
-        checkpoint.load(path, Sequential(Linear(6, 8), ReLU(), Linear(8, 3), rng=0))
+        file.load(model=Sequential(Linear(6, 8), ReLU(), Linear(8, 3), rng=0))
     with pytest.raises(FileNotFoundError):
-        checkpoint.load(tmp_path / "nothing.npz", model)
+        minidl.Checkpoint(tmp_path / "nothing.npz").load(model=model)
     raw = path.read_bytes()
     for damaged in (raw[: len(raw) // 2], b"", b"hello"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"run.npz: cannot be read as a model or checkpoint"):
-            checkpoint.load(path, model)
+            file.load(model=model)
     np.savez(path, other=np.zeros(3))
     with pytest.raises(ValueError, match="cannot be read as a model or checkpoint"):
-        checkpoint.load(path, model)
+        file.load(model=model)
 
 
 def test_a_failed_save_leaves_the_old_file(data, tmp_path, monkeypatch):
     model, _ = make()
     path = tmp_path / "run.npz"
-    checkpoint.save(path, model)
+    minidl.Checkpoint(path).save(model=model)
     before = path.read_bytes()
 
     def full(file, **arrays):
@@ -606,6 +599,6 @@ def test_a_failed_save_leaves_the_old_file(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(OSError, match="disk full"):
-        checkpoint.save(path, model)
+        minidl.Checkpoint(path).save(model=model)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]

@@ -77,7 +77,7 @@ def test_the_plain_loop_is_fit_with_batches_of_one(loss):
 def test_perceptron_on_fashion_mnist_to_the_last_bit(shared, block, plain_perceptron):
     dataset, expected = plain_perceptron(shared)
     model = zero_linear(dataset)
-    fit_online(model, dataset, minidl.Perceptron(), lr=1, epochs=1, block_size=block, rng=0, evaluate_train=False)  # fmt: skip
+    fit_online(model, dataset, minidl.Perceptron(), lr=1, epochs=1, block_size=block, rng=0, parts=("valid",))  # fmt: skip
     assert (model.theta == expected).all()
 
 

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 
 import minidl
+import minidl.saving.onnx
 from minidl.testing.catalogue import LAYERS, LOSSES, MAPS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_iter")

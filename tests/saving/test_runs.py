@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from numeric import flat
 
 import minidl
 from minidl import (
@@ -25,7 +26,6 @@ from minidl import (
     fit_online,
     fit_side_by_side,
 )
-from minidl.saving import runs as checkpoint
 
 rng = np.random.default_rng(0)
 Y = rng.integers(0, 3, 90)
@@ -61,10 +61,10 @@ class Stop(Callback):
         if self.batch is None and self.epochs[-1] == self.epoch:
             raise KeyboardInterrupt
 
-    def state(self):
+    def state_dict(self):
         return {"epochs": self.epochs, "squares": np.array(self.epochs) ** 2}
 
-    def load_state(self, state):
+    def load_state_dict(self, state):
         self.epochs = list(state["epochs"])
         assert (state["squares"] == np.array(self.epochs) ** 2).all()
 
@@ -94,7 +94,7 @@ def outcome(model, history):
     return {
         "state": {k: v.tobytes() for k, v in model.state_dict().items()},
         "records": records,
-        "best": history.best_snapshot.theta.tobytes(),
+        "best": flat(history.best_state).tobytes(),
     }
 
 
@@ -105,7 +105,7 @@ CASES = [(with_fit, name) for name in FOR_FIT] + [(with_fit_online, name) for na
 @pytest.mark.parametrize("every", [1, 2])
 def test_the_bits_are_those_of_a_run_that_was_not_stopped(tmp_path, train, order, every):
     expected = train(ORDERS[order](), Stop())
-    files = {"checkpoint": tmp_path / "run.npz", "every": every, "resume": True}
+    files = {"checkpoint": minidl.Checkpoint(tmp_path / "run.npz", every=every, resume=True)}
     for stop in (Stop(1, 2), Stop(3, 2), Stop(5)):
         with pytest.raises(KeyboardInterrupt):
             train(ORDERS[order](), stop, **files, seed=9 if files["checkpoint"].exists() else 0)
@@ -128,7 +128,7 @@ def test_ctrl_c_in_process_goes_back_to_the_start_of_the_epoch(order, restore_be
     with pytest.raises(KeyboardInterrupt):
         fit(model, DATA, CrossEntropy(), optimizer, callbacks=[Stop(4, 3)], restore_best=restore_best, **options)  # fmt: skip
     assert optimizer.steps == 3 * 5  # not 3 * 5 + 3
-    assert (model.theta == history.best_snapshot.theta).all() == (restore_best or history.best.epoch == 3)  # fmt: skip
+    assert (model.theta == flat(history.best_state, model)).all() == (restore_best or history.best.epoch == 3)  # fmt: skip
     fit(model, DATA, CrossEntropy(), optimizer, **options)
     assert outcome(model, history) | {"steps": optimizer.steps} == expected
 
@@ -145,10 +145,10 @@ class Batches(Callback):
             self.stop = None
             raise KeyboardInterrupt
 
-    def state(self):
+    def state_dict(self):
         return {"counts": self.counts}
 
-    def load_state(self, state):
+    def load_state_dict(self, state):
         self.counts = state["counts"]
 
 
@@ -177,7 +177,7 @@ def test_ctrl_c_in_process_online(order):
 
 
 def test_a_run_that_early_stopping_has_ended_trains_no_further_epoch(tmp_path):
-    files = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    files = {"checkpoint": minidl.Checkpoint(tmp_path / "run.npz", resume=True)}
     first = with_fit(0, minidl.EarlyStopping(1), epochs=50, **files)
     assert len(first["records"]) < 40
     assert with_fit(0, minidl.EarlyStopping(1), epochs=50, **files) == first
@@ -193,7 +193,7 @@ def test_a_reduced_learning_rate_is_resumed(tmp_path):
             run.optimizer.lr = run.optimizer.lr * 0.9
 
     for make in (plateau, Halve):
-        files = {"checkpoint": tmp_path / f"{make.__name__}.npz", "resume": True}
+        files = {"checkpoint": minidl.Checkpoint(tmp_path / f"{make.__name__}.npz", resume=True)}
         expected = with_fit(0, make())
         assert expected["records"][-1]["lr"] < 0.05
         with pytest.raises(KeyboardInterrupt):
@@ -222,7 +222,7 @@ def test_runs_side_by_side(tmp_path):
 
     expected = train()
     assert "the loss is nan" in expected[0][1]
-    files = {"checkpoint": tmp_path / "runs.npz", "resume": True}
+    files = {"checkpoint": minidl.Checkpoint(tmp_path / "runs.npz", resume=True)}
     for stop in (3, 2):
         with pytest.raises(KeyboardInterrupt):
             train(stop, **files)
@@ -234,7 +234,13 @@ def test_an_iterator_without_a_state_is_refused(tmp_path):
     model, orders = Linear(6, 3, rng=0), iter([np.arange(70)] * 2)
     options = {"lr": 0.1, "epochs": 2, "rng": orders}
     with pytest.raises(TypeError, match="fit_online: expected rng with a state that checkpoint= can save"):  # fmt: skip
-        fit_online(model, DATA, CrossEntropy(), checkpoint=tmp_path / "run.npz", **options)
+        fit_online(
+            model,
+            DATA,
+            CrossEntropy(),
+            checkpoint=minidl.Checkpoint(tmp_path / "run.npz"),
+            **options,
+        )
     assert len(fit_online(model, DATA, CrossEntropy(), **options)) == 3
 
 
@@ -242,61 +248,62 @@ def test_an_iterator_without_a_state_is_refused(tmp_path):
     ("change", "message"),
     [
         ({"lr": 0.1}, "Adam: lr was 0.05, now it is 0.1"),
-        ({"lr": minidl.Cosine(0.05, 9)}, "Adam: lr was 0.05, now it is {'schedule': 'Cosine'"),
+        ({"lr": minidl.Cosine(0.05, 9)}, r"Adam: lr was 0.05, now it is Cosine\("),
         ({"order": 6}, "rng was 5, now it is 6"),
         ({"order": TorchRandom(5)}, r"rng was 5, now it is 'TorchRandom\(5\)'"),
-        ({"evaluate_train": False}, "evaluate_train was True, now it is False"),
-        ({"history": History(ties="last")}, "ties was 'first', now it is 'last'"),
+        ({"parts": ("valid",)}, r"parts was \['train', 'valid'\], now it is \['valid'\]"),
         ({"monitor": "valid_loss"}, "judged by valid_accuracy"),
     ],
 )
 def test_other_settings_are_refused_by_name(tmp_path, change, message):
-    files = {"checkpoint": tmp_path / "run.npz", "resume": True}
+    files = {"checkpoint": minidl.Checkpoint(tmp_path / "run.npz", resume=True)}
     with_fit(5, epochs=2, **files)
     model = network(3)
-    before = model.snapshot()
+    before = model.theta.copy()
     with pytest.raises(ValueError, match=message):
         with_fit(change.pop("order", 5), model=model, **files, **change)
     if "monitor" not in change:
-        assert (model.theta == before.theta).all()
-    with pytest.raises(ValueError, match="resume=True needs checkpoint=PATH"):
+        assert (model.theta == before).all()
+    with pytest.raises(TypeError, match=r"fit: resume= is now checkpoint=minidl.Checkpoint"):
         with_fit(5, resume=True)
+    with pytest.raises(TypeError, match=r"fit: expected checkpoint=minidl.Checkpoint\(path\), got 'a.npz'"):  # fmt: skip
+        with_fit(5, checkpoint="a.npz")
 
 
 def test_settings_of_the_optimizer_are_in_every_checkpoint(tmp_path):
-    model = network()
-    checkpoint.save(tmp_path / "run.npz", model, Adam(model, betas=(0.8, 0.99)))
+    model, file = network(), minidl.Checkpoint(tmp_path / "run.npz")
+    file.save(model=model, optimizer=Adam(model, betas=(0.8, 0.99)))
     with pytest.raises(ValueError, match=r"run.npz: Adam: betas was \[0.8, 0.99\], now it is \[0.9, 0.999\]"):  # fmt: skip
-        checkpoint.load(tmp_path / "run.npz", model, Adam(model))
-    checkpoint.load(tmp_path / "run.npz", model, Adam(model, betas=(0.8, 0.99)))
+        file.load(model=model, optimizer=Adam(model))
+    file.load(model=model, optimizer=Adam(model, betas=(0.8, 0.99)))
     assert minidl.load(tmp_path / "run.npz")(X).tobytes() == model(X).tobytes()
 
 
 DAMAGE = {
-    "no run": lambda m: m.pop("run"),
-    "run is a list": lambda m: m.update(run=[]),
-    "no settings": lambda m: m["run"].pop("settings"),
-    "settings are a number": lambda m: m["run"].update(settings=3),
-    "no states": lambda m: m["run"].pop("states"),
-    "states are a list": lambda m: m["run"].update(states=[1]),
-    "no order": lambda m: m["run"]["states"].pop("order"),
-    "an order without a stream": lambda m: m["run"]["states"]["order"].pop("stream"),
-    "the stream is text": lambda m: m["run"]["states"]["order"].update(stream="x"),
-    "another stream": lambda m: m["run"]["states"]["order"].update(stream=m["streams"][0]),
-    "a callback without its state": lambda m: m["run"]["states"].update({"Stop 1": {"x": 1}}),
-    "a callback's state is text": lambda m: m["run"]["states"].update({"Stop 1": "x"}),
-    "runs are a number": lambda m: m.update(runs=1),
-    "two runs": lambda m: m.update(runs=[dict(m)]),
-    "no history": lambda m: m.pop("history"),
-    "a rate that is text": lambda m: m.update(lr="0.05"),
-    "an optimizer's setting": lambda m: m["optimizer"].pop("lr"),
+    "no parts": lambda m: m.pop("parts"),
+    "parts are a list": lambda m: m.update(parts=[]),
+    "no settings": lambda m: m.pop("settings"),
+    "settings are a number": lambda m: m.update(settings=3),
+    "nothing was made": lambda m: m.pop("made"),
+    "no order": lambda m: m["parts"].pop("order"),
+    "an order without a stream": lambda m: m["parts"]["order"].pop("stream"),
+    "the stream is text": lambda m: m["parts"]["order"].update(stream="x"),
+    "another stream": lambda m: m["parts"]["order"].update(stream=m["parts"]["model streams"]["0"]),
+    "a callback without its state": lambda m: m["parts"].update({"Stop 1": {"x": 1}}),
+    "a callback's state is text": lambda m: m["parts"].update({"Stop 1": "x"}),
+    "no callback": lambda m: m["parts"].pop("Stop 1"),
+    "two runs": lambda m: m["parts"]["training"]["errors"].append(None),
+    "no errors": lambda m: m["parts"]["training"].pop("errors"),
+    "no history": lambda m: m["parts"].pop("history"),
+    "a rate that is text": lambda m: m["parts"]["optimizer"].update(lr="0.05"),
+    "an optimizer's setting": lambda m: m["made"]["optimizer"]["arguments"].pop("lr"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_a_damaged_file_changes_nothing(tmp_path, name):
     path = tmp_path / "run.npz"
-    files = {"checkpoint": path, "resume": True}
+    files = {"checkpoint": minidl.Checkpoint(path, resume=True)}
     order, stop = np.random.Generator(np.random.MT19937(5)), Stop()
     with_fit(order, stop, epochs=2, **files)
     with np.load(path) as archive:
@@ -305,9 +312,9 @@ def test_a_damaged_file_changes_nothing(tmp_path, name):
     DAMAGE[name](meta)
     np.savez(path, meta=np.array(json.dumps(meta)), **arrays)
     model, history, stop = network(3), History(), Stop()
-    before, stream = model.snapshot(), order.bit_generator.state
+    before, stream = model.theta.copy(), order.bit_generator.state
     with pytest.raises(ValueError, match=r"run.npz: \w"):
         with_fit(order, stop, model=model, history=history, **files)
-    assert (model.theta == before.theta).all()
+    assert (model.theta == before).all()
     np.testing.assert_equal(order.bit_generator.state, stream)
     assert (len(history), stop.epochs) == (0, [])

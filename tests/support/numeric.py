@@ -34,3 +34,9 @@ def agree(analytic: np.ndarray, numeric: np.ndarray, rtol: float = 1e-6) -> bool
         return False
     scale = max(np.abs(analytic).max(initial=0), np.abs(numeric).max(initial=0), 1e-3)
     return bool(np.abs(analytic - numeric).max(initial=0) < rtol * scale)
+
+
+def flat(state, model=None):
+    """Return the values of a state in one vector; of a model with buffers, its parameters alone."""
+    names = state if model is None else dict(model.named_parameters())
+    return np.concatenate([np.ravel(state[name]) for name in names])

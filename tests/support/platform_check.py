@@ -38,7 +38,7 @@ def train(n, path=None, epochs=4, resume=False):
     data, model = networks(n)
     history = minidl.fit(
         model, data, minidl.CrossEntropy(), minidl.Adam(model), epochs=epochs, rng=0,
-        checkpoint=path, resume=resume,
+        checkpoint=path and minidl.Checkpoint(path, resume=resume),
     )  # fmt: skip
     return model, history
 

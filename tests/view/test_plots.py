@@ -254,7 +254,7 @@ def test_figures_that_were_not_measured_are_not_drawn(tmp_path, drawn):
         ["training (during the epoch)", "best epoch (2)"],
         ["training (after the epoch)", "best epoch (2)"],
     ]
-    # fit(evaluate_train=False) measures the training accuracy before training alone
+    # fit(parts=("valid",)) measures the training accuracy before training alone
     some = history()
     for i in (1, 2):
         figures = {"train_loss": 0.5, "valid_loss": 0.7, "valid_accuracy": 0.4}

@@ -93,7 +93,12 @@ def go_on(path, seed):
     """Train two epochs, or read what such a training has left; refused, nothing may have changed."""
     model, order = network(seed), np.random.Generator(np.random.MT19937(seed))
     optimizer, before = minidl.Adam(model), (model.state_dict(), order.bit_generator.state)
-    options = {"epochs": 2, "batch_size": 8, "rng": order, "checkpoint": path, "resume": True}
+    options = {
+        "epochs": 2,
+        "batch_size": 8,
+        "rng": order,
+        "checkpoint": minidl.Checkpoint(path, resume=True),
+    }
     try:
         history = minidl.fit(
             model, minidl.Dataset((X, Y)), minidl.CrossEntropy(), optimizer, **options

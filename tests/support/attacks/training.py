@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numeric import flat
 
 import minidl
 from minidl import CrossEntropy, Dropout, Linear, ReLU, Sequential, TorchRandom, compounding
@@ -33,10 +34,10 @@ class Count(minidl.Callback):
         self.epochs += 1
         time.sleep(0.02)
 
-    def state(self):
+    def state_dict(self):
         return {"epochs": self.epochs}
 
-    def load_state(self, state):
+    def load_state_dict(self, state):
         self.epochs = state["epochs"]
 
 
@@ -51,13 +52,13 @@ def main():
     data = minidl.Dataset((x[:200], y[:200]), (x[200:], y[200:]))
     model = Sequential(Linear(6, 8), ReLU(), Dropout(0.3), Linear(8, 3), rng=0)
     count = Count()
-    options = {"epochs": 60, "rng": ORDERS[args.rng](), "callbacks": [count], "checkpoint": args.out / "run.npz", "resume": True}  # fmt: skip
+    options = {"epochs": 60, "rng": ORDERS[args.rng](), "callbacks": [count], "checkpoint": minidl.Checkpoint(args.out / "run.npz", resume=True)}  # fmt: skip
     if args.function == "fit":
         history = minidl.fit(model, data, CrossEntropy(), minidl.Adam(model), **options)
     else:
         history = minidl.fit_online(model, data, CrossEntropy(), lr=1e-3, **options)
     records = [{k: v for k, v in r.to_dict().items() if k != "seconds"} for r in history]
-    weights = [v.tobytes().hex() for v in (model.theta, history.best_snapshot.theta)]
+    weights = [v.tobytes().hex() for v in (model.theta, flat(history.best_state))]
     (args.out / "outcome.json").write_text(json.dumps([weights, records, count.epochs]))
 
 
