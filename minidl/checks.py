@@ -76,7 +76,8 @@ class Configured:
         return arguments_of(self)
 
     def __repr__(self) -> str:
-        config, shown, in_place = self.config(), [], True
+        shown: list[str] = []
+        config, in_place = self.config(), True
         for name, parameter in inspect.signature(type(self)).parameters.items():
             value = config.get(name, parameter.default)
             required = parameter.default is parameter.empty

@@ -174,6 +174,7 @@ def fit(
         For a metric that returns no number, and for a monitored figure that is finite in no epoch.
         For a file to resume from that is damaged or of a run with other settings; names the first.
     """
+    check_model("fit", model)
     if isinstance(optimizer, type) or not hasattr(optimizer, "model"):
         raise TypeError(f"fit: expected an optimizer as Adam(model), got {optimizer!r:.80}")
     if optimizer.model is not model:
@@ -277,6 +278,7 @@ class Training:
         self.order, self.checkpoint, self.ended = _Order(rng), checkpoint, False
         self.survivors, self._since = survivors, time.perf_counter()
         self._recorded: list[int] = []
+        self.measures = bool(parts)
         self._kept: dict[str, dict[str, Any]] = {}
         self._saved = 0  # the epoch of the state in the file
         for run in runs:
@@ -464,7 +466,7 @@ class Training:
             finite &= are
             if part in self.parts:
                 found |= {f"{part}_{name}": value for name, value in metrics.items()}
-        if train_loss is None and "train" not in self.parts and self.parts:
+        if train_loss is None and "train" not in self.parts and self.measures:
             value = evaluate(run.model, self.dataset.train, self.loss)["loss"]
             found["train_loss"] = value
         if train_loss is not None:

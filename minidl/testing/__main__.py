@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import did_you_mean
+from minidl.checks import did_you_mean, is_layer
 from minidl.files import to_json
 from minidl.layer import Layer
-from minidl.parameter import is_layer, named_parameters
+from minidl.parameter import named_parameters
 from minidl.testing.checks import check_layer
 from minidl.testing.networks import check_random_network
 from minidl.testing.options import Options

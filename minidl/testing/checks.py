@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.checks import Array
-from minidl.parameter import is_layer
+from minidl.checks import Array, is_layer
 from minidl.testing import conditions
 from minidl.testing.conditions import (
     SWEEP,

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array
+from minidl.checks import Array, is_layer
 from minidl.layer import Layer
 from minidl.losses import shaped_targets
-from minidl.parameter import Parameter, declared_buffers, is_layer, named_parameters, walk
+from minidl.parameter import Parameter, declared_buffers, named_parameters, walk
 from minidl.testing.cached import AdaptedLoss, Cached, suggestion
 from minidl.testing.calling import (
     accepts,

@@ -84,7 +84,7 @@ def test_every_public_name_is_reachable():
         "print(sorted(type(getattr(minidl, name)).__name__ for name in minidl.__all__) != [])\n"
         "print(dir(minidl) == sorted(minidl.__all__), hasattr(minidl, 'Lienar'))\n"
         "print(minidl.PCA(2), minidl.grid.runner.run.__name__, minidl.testing.checks.check_layer.__name__)\n"
-        "print(minidl.checkpoint.save.__name__, minidl.safetensors.load.__name__)\n"
+        "print(minidl.Checkpoint.__name__, minidl.safetensors.load.__name__)\n"
         "from minidl import *\n"
         "print(Optimizer.__name__, Loss.__name__, Split.__name__, TorchRandom(3), Cosine(1, 2))"
     )
@@ -93,7 +93,7 @@ def test_every_public_name_is_reachable():
         "True",
         "True False",
         "PCA(2) run check_layer",
-        "save load",
+        "Checkpoint load",
         "Optimizer Loss Split TorchRandom(3) Cosine(lr=1, steps=2, final=0.0)",
     ]
 

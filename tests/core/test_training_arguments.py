@@ -184,9 +184,9 @@ def test_short_representations(data, model):
     assert repr(Dataset((np.eye(2), np.eye(2)))) == "Dataset(data: train 2; 2 features, y float64 (2,))"  # fmt: skip
     assert repr(history).startswith("History(epochs 0 to 2; best valid_accuracy ")
     assert repr(minidl.History()) == "History(empty)"
-    assert repr(minidl.EarlyStopping(3)) == "EarlyStopping(patience=3, min_delta=0)"
+    assert repr(minidl.EarlyStopping(3)) == "EarlyStopping(3)"
     assert repr(minidl.Progress()) == "Progress()"
-    assert repr(minidl.ReduceOnPlateau()) == "ReduceOnPlateau(factor=0.1, patience=10)"
+    assert repr(minidl.ReduceOnPlateau()) == "ReduceOnPlateau(0.1)"
     html = history._repr_html_()
     assert html.count("<tr>") == 4
     assert f"<b>{history.best.epoch}</b>" in html
