@@ -104,8 +104,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ELU", "GELU", "PCA", "SGD", "AbsoluteError", "Adam", "AdamW", "AveragePool", "BatchNorm",
-    "BinaryCrossEntropy", "BinaryLogistic", "Callback", "Checkpoint", "Cosine", "CrossEntropy", "Dataset",
-    "Dropout", "EarlyStopping", "Entmax15", "FenchelYoung", "Flatten", "History", "Huber",
+    "BinaryCrossEntropy", "BinaryLogistic", "Callback", "Checkpoint", "Cosine", "CrossEntropy",
+    "Dataset", "Dropout", "EarlyStopping", "Entmax15", "FenchelYoung", "Flatten", "History", "Huber",
     "Identity", "Layer", "LayerNorm", "LeakyReLU", "Linear", "Loss", "NonFiniteLossError",
     "OneCycle", "OnlineRun", "Optimizer", "Parameter", "Perceptron", "Predictor", "Progress",
     "Quadratic", "Quantile", "ReLU", "ReduceOnPlateau", "Relumax", "Residual", "Sequential", "SiLU",

@@ -133,7 +133,11 @@ def test_a_function_s_description(tmp_path):
     assert settings.describe(tmp_path) == settings.describe(HERE)
     assert settings.describe(object()) == "object"
     x = np.arange(6.0)
-    assert settings.describe(x, strict=False) == settings.describe(x.copy(), strict=False) != settings.describe(x + 1, strict=False)
+    assert (
+        settings.describe(x, strict=False)
+        == settings.describe(x.copy(), strict=False)
+        != settings.describe(x + 1, strict=False)
+    )
     assert settings.describe({"x": (1, [None])}, strict=False) == {"x": [1, [None]]}
     assert settings.describe({"b", "a"}, strict=False) == ["a", "b"]
     assert settings.describe_task(functools.partial(dict, [], c=1)) == {"function": "builtins.dict", "0": [], "c": 1}  # fmt: skip
