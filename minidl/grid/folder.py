@@ -129,12 +129,8 @@ def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
     """Yield the recorded runs, without a last line that is not complete.
 
     ``repair`` removes such a line from the file. It is for the process that writes the file alone:
-    others may see a line that is being written.
-
-    Raises
-    ------
-    ValueError
-        If a line is not a result, or was changed after it was written.
+    others may see a line that is being written. ValueError names a line that is not a result, or
+    was changed after it was written.
     """
     if not file.exists():
         return
@@ -144,12 +140,16 @@ def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
         os.truncate(file, len(complete))
     for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
         try:
-            yield _parse(line)
-        except (ValueError, TypeError, RecursionError) as error:
+            record = from_json(line)
+            if record.pop("crc32", None) != _checksum(record):
+                raise ValueError("another crc32")
+            result = Result(**record)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{file}, line {number}: not a result, or changed ({error}); delete the line to "
                 "train its run again"
             ) from error
+        yield result
 
 
 def append(file: Path, result: Result) -> None:
@@ -168,13 +168,6 @@ def append(file: Path, result: Result) -> None:
             raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         os.close(handle)
-
-
-def _parse(line: bytes) -> Result:
-    record = from_json(line)
-    if not isinstance(record, dict) or record.pop("crc32", None) != _checksum(record):
-        raise ValueError("expected an object with its crc32")
-    return Result(**record)
 
 
 def _checksum(record: dict[str, Any]) -> int:

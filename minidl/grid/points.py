@@ -87,10 +87,7 @@ class Grid:
 def encode(value: object) -> str:
     """Return the JSON text of a value; NumPy's scalars and arrays become numbers and lists.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If JSON cannot hold the value.
+    TypeError or ValueError if JSON cannot hold the value.
     """
     return json.dumps(value, default=_plain)
 
@@ -167,7 +164,7 @@ def keeping(values: dict[str, Any]) -> Iterator[None]:
     --------
     The end of a training function:
 
-    >>> with keeping(figures):
+    >>> with keeping(metrics):
     ...     minidl.saving.runs.save(path, model)
     """
     try:

@@ -42,7 +42,7 @@ def run(
 
     Each finished run becomes one line of ``out/results.jsonl`` at once. A run that raises is
     recorded with its error and repeated the next time. Each run has one BLAS thread, so its
-    figures do not depend on ``jobs``.
+    results do not depend on ``jobs``.
 
     The folder belongs to the axes, the training function with its arguments, and the settings
     with which it was begun; more values on an axis may be added. One process writes at a time.

@@ -60,12 +60,8 @@ def outcomes(
 ) -> Generator[Outcome, None, None]:
     """Yield the outcomes of all points as they are ready.
 
-    Raises
-    ------
-    EndedError
-        If a worker died or the executor was closed.
-    NotImportableError
-        If worker processes cannot import the training function.
+    EndedError if a worker died or the executor was closed, NotImportableError if worker processes
+    cannot import the training function.
     """
     if executor is not None:
         yield from _by_executor(points, functools.partial(_train_one, train), executor)
@@ -181,11 +177,8 @@ def _in_processes(points: list[Point], train: Train, jobs: int) -> Iterator[Outc
 def pickled(train: Train) -> bytes:
     """Return a training function as worker processes get it.
 
-    Raises
-    ------
-    NotImportableError
-        If it cannot be pickled, or if the program is not in a file that workers can import:
-        it was read from the standard input, given by ``-c``, or typed at a prompt.
+    NotImportableError if it cannot be pickled, or if the program is not in a file that workers can
+    import: it was read from the standard input, given by ``-c``, or typed at a prompt.
     """
     main: Any = sys.modules["__main__"]
     file = getattr(main, "__file__", None)

@@ -14,7 +14,6 @@ from minidl.files import as_path, atomic
 
 DPI = 150
 """The dots per inch of pictures in PNG files."""
-_SVG = {"svg.hashsalt": "minidl"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def save(picture: Any, path: str | os.PathLike[str], description: str) -> None:
         with (
             atomic(path.with_suffix(suffix)) as temporary,
             temporary.open("wb") as file,  # opened by name, a text would get the system's line ends
-            rc_context(_SVG),
+            rc_context({"svg.hashsalt": "minidl"}),
         ):
             picture.savefig(file, format=suffix[1:], dpi=DPI, metadata=metadata)
 
@@ -89,10 +88,9 @@ def line_plot(
 ) -> None:
     """Draw panels side by side, with a legend below each, or beside it for more than four curves.
 
-    The suffix of the path names the format; without one there are two files, PNG and SVG.
-
-    ``legend_below`` draws one legend for panels with equal labels. A legend never covers a curve.
-    The label of an axis of accuracies says where the axis begins, if that is above 0.
+    The path is that of `save`. ``legend_below`` draws one legend for panels with equal labels. A
+    legend never covers a curve. The label of an axis of accuracies says where the axis begins, if
+    that is above 0.
     """
     beside = [len(panel.curves) > 4 and not legend_below for panel in panels]
     picture = figure(5.2 * len(panels) + 3.2 * sum(beside), 4.1)
@@ -139,11 +137,10 @@ def contact_sheet(
     """
     widest = max(len(images) for images in rows.values())
     height, width, *colour = next(iter(rows.values())).shape[1:]
-    sheet = np.zeros((len(rows) * (height + 1), widest * (width + 1), *colour), np.uint8)
-    for i, images in enumerate(rows.values()):
-        for j, image in enumerate(images):
-            top, left = i * (height + 1), j * (width + 1)
-            sheet[top : top + height, left : left + width] = image
+    cells = np.zeros((len(rows), height + 1, widest, width + 1, *colour), np.uint8)
+    for row, images in zip(cells, rows.values(), strict=True):
+        row[:height, : len(images), :width] = images.swapaxes(0, 1)
+    sheet = cells.reshape(len(rows) * (height + 1), widest * (width + 1), *colour)
     picture = figure(0.6 + 0.45 * widest, 0.5 + 0.45 * len(rows))
     axes = picture.subplots()
     axes.imshow(sheet, cmap="gray_r", interpolation="nearest")

@@ -130,7 +130,7 @@ def training():
 GIVEN = {
     "contract.checked": lambda: {"model": affine_model(), "dlogits": logits, "write_gradients": minidl.layer.write_gradients},
     "data.dataset.Dataset.from_labels": lambda: {"x": np.zeros((3, 2))},
-    "grid.points.keeping": lambda: {"path": "model.npz", "model": affine_model(), "figures": {}},
+    "grid.points.keeping": lambda: {"path": "model.npz", "model": affine_model(), "metrics": {}},
     "layer.Sequential": lambda: {"x": np.zeros((2, 784), np.float32)},
     "losses.ReducedLoss": lambda: {"y": rng.uniform(1, 2, (10, 5))},
     "onnx.exporting.export": estimator,
