@@ -19,7 +19,7 @@ from attacks.common import ENVIRONMENT, Tally, write_data
 import minidl
 from minidl.data import letters as cache
 from minidl.data.readers import read_idx
-from minidl.grid import points as store
+from minidl.grid import folder as store
 from minidl.grid.points import Grid
 from minidl.grid.runner import run as run_grid
 

@@ -44,7 +44,7 @@ SUBJECTS = {
     ),
     **{
         f"{function}, {kind}": Subject(
-            "../tests/attacks/training.py", (function, kind), plain_outcome
+            "../tests/support/attacks/training.py", (function, kind), plain_outcome
         )
         for function in ("fit", "fit_online")
         for kind in ORDERS
