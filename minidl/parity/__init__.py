@@ -29,19 +29,12 @@ __all__ = [
     "torch_counterparts",
 ]
 
-_MODULES = {
-    "ParityReport": "report",
-    "compare": "lockstep",
-    "fit": "training",
-    "from_torch": "convert",
-    "register": "convert",
-    "to_torch": "convert",
-    "torch_counterparts": "pytorch",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     require("torch", "parity")
-    return getattr(importlib.import_module(f"minidl.parity.{_MODULES[name]}"), name)
+    modules = (
+        importlib.import_module(f"{__name__}.{m}") for m in ("convert", "torch_model", "report")
+    )
+    return next(getattr(module, name) for module in modules if hasattr(module, name))

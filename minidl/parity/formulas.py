@@ -1,8 +1,8 @@
-"""The maps onto the simplex as plain PyTorch formulas, differentiated by autograd.
+"""The maps onto the simplex and the losses as PyTorch formulas, differentiated by autograd.
 
-``FORMULAS`` has an entry for each class of maps; for a map of your own, add one. Thresholds are
-found here by bisection, an algorithm independent of our sorting: it gives the support, and the
-support gives the exact threshold in closed form.
+``FORMULAS`` has an entry for each class of maps, ``CRITERIA`` for each class of losses; for one of
+your own, add one. Thresholds are found here by bisection, an algorithm independent of our sorting:
+it gives the support, and the support gives the exact threshold in closed form.
 """
 
 from __future__ import annotations
@@ -115,15 +115,10 @@ FORMULAS: dict[type[SimplexMap], Formula] = {
 }
 
 
-Criterion = Callable[[Tensor, Tensor], Tensor]
-WeightedCriterion = Callable[..., Tensor]
-"""``criterion(z, y)`` or ``criterion(z, y, weight)``."""
+def criterion(loss: Loss) -> Callable[..., Tensor]:
+    """Return ``criterion(z, y, weight=None)``, which PyTorch differentiates in place of ``loss``.
 
-
-def criterion(loss: Loss) -> WeightedCriterion:
-    """Return the function of ``(z, y)`` that PyTorch differentiates in place of ``loss``.
-
-    Its third argument, where given, are the weights of the examples.
+    ``weight`` has the weights of the examples.
 
     Raises
     ------
@@ -132,88 +127,56 @@ def criterion(loss: Loss) -> WeightedCriterion:
     """
     if type(loss) not in CRITERIA:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the loss {loss!r}")
-    values = CRITERIA[type(loss)](loss)
+    values = CRITERIA[type(loss)]
     mean = getattr(loss, "reduction", "mean") == "mean"
 
     def reduced(z: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
-        if weight is None:
-            return values(z, y).mean() if mean else values(z, y).sum()
-        total = (weight * values(z, y)).sum()
-        return total / weight.sum() if mean else total
+        w = torch.ones(len(z), dtype=z.dtype) if weight is None else weight
+        total = (w * values(loss, z, y)).sum()
+        return total / w.sum() if mean else total
 
     return reduced
 
 
-def _cross_entropy(loss: CrossEntropy) -> Criterion:
-    def values(z: Tensor, y: Tensor) -> Tensor:
-        entropy = torch.xlogy(y, y).sum(dim=-1) if y.ndim == 2 else 0
-        return F.cross_entropy(z, y, reduction="none") + entropy
-
-    return values
+def _cross_entropy(loss: CrossEntropy, z: Tensor, y: Tensor) -> Tensor:
+    entropy = torch.xlogy(y, y).sum(dim=-1) if y.ndim == 2 else 0
+    return F.cross_entropy(z, y, reduction="none") + entropy
 
 
-def _fenchel_young(loss: FenchelYoung) -> Criterion:
-    map, f = loss.map, formula(loss.map)
+def _fenchel_young(loss: FenchelYoung, z: Tensor, y: Tensor) -> Tensor:
+    f = formula(loss.map)
     if f.omega is None:
-        raise TypeError(f"minidl.parity: no PyTorch counterpart of the regulariser of {map!r}")
-    omega = f.omega
-
-    def values(z: Tensor, y: Tensor) -> Tensor:
-        p, y = f.project(map, z, -1), _distributions(y, z)
-        return ((p - y) * z).sum(dim=-1) - omega(map, p).sum(dim=-1) + omega(map, y).sum(dim=-1)
-
-    return values
+        raise TypeError(f"minidl.parity: no PyTorch counterpart of the regulariser of {loss.map!r}")
+    p, y = f.project(loss.map, z, -1), _distributions(y, z)
+    return ((p - y) * z - f.omega(loss.map, p) + f.omega(loss.map, y)).sum(dim=-1)
 
 
-def _smoothed_nll(loss: SmoothedNLL) -> Criterion:
-    map, eps, f = loss.map, loss.eps, formula(loss.map)
-
-    def values(z: Tensor, y: Tensor) -> Tensor:
-        shares = (f.project(map, z, -1) + eps) / (1 + z.shape[1] * eps)
-        return -torch.xlogy(_distributions(y, z), shares).sum(dim=-1)
-
-    return values
+def _smoothed_nll(loss: SmoothedNLL, z: Tensor, y: Tensor) -> Tensor:
+    p = formula(loss.map).project(loss.map, z, -1)
+    shares = (p + loss.eps) / (1 + z.shape[1] * loss.eps)
+    return -torch.xlogy(_distributions(y, z), shares).sum(dim=-1)
 
 
-def _squared_error(loss: SquaredError) -> Criterion:
-    return lambda z, y: (z - y.reshape(z.shape)).square().sum(dim=-1) / 2
+def _quantile(loss: Quantile, z: Tensor, y: Tensor) -> Tensor:
+    q = torch.tensor(loss.q, dtype=z.dtype)
+    error = (y.reshape(-1, 1) if isinstance(loss.q, tuple) else _like(y, z)) - z
+    return torch.maximum(q * error, (q - 1) * error).sum(dim=-1)
 
 
-def _absolute_error(loss: AbsoluteError) -> Criterion:
-    return lambda z, y: F.l1_loss(z, _like(y, z), reduction="none").sum(dim=-1)
-
-
-def _huber(loss: Huber) -> Criterion:
-    delta = loss.delta
-    return lambda z, y: F.huber_loss(z, _like(y, z), reduction="none", delta=delta).sum(dim=-1)
-
-
-def _quantile(loss: Quantile) -> Criterion:
-    def values(z: Tensor, y: Tensor) -> Tensor:
-        several = isinstance(loss.q, tuple)
-        q = torch.tensor(loss.q, dtype=z.dtype)
-        error = (y.reshape(-1, 1) if several else _like(y, z)) - z
-        return torch.maximum(q * error, (q - 1) * error).sum(dim=-1)
-
-    return values
-
-
-def _binary_cross_entropy(loss: BinaryCrossEntropy) -> Criterion:
+def _binary_cross_entropy(loss: BinaryCrossEntropy, z: Tensor, y: Tensor) -> Tensor:
+    entropy = F.binary_cross_entropy_with_logits(z, _like(y, z), reduction="none")
     mean = (loss.label_reduction or loss.reduction) == "mean"
+    return entropy.mean(dim=-1) if mean else entropy.sum(dim=-1)
 
-    def values(z: Tensor, y: Tensor) -> Tensor:
-        entropy = F.binary_cross_entropy_with_logits(z, _like(y, z), reduction="none")
-        return entropy.mean(dim=-1) if mean else entropy.sum(dim=-1)
+
+def _elementwise(function: Callable[..., Tensor], *names: str) -> Callable[..., Tensor]:
+    """Return a criterion: the row sums of a function of PyTorch with options named like ours."""
+
+    def values(loss: Any, z: Tensor, y: Tensor) -> Tensor:
+        options = {name: getattr(loss, name) for name in names}
+        return function(z, _like(y, z), reduction="none", **options).sum(dim=-1)
 
     return values
-
-
-def _perceptron(loss: Perceptron) -> Criterion:
-    return lambda z, y: z.max(dim=-1).values - z.gather(-1, y[:, None])[:, 0]
-
-
-def _binary_logistic(loss: BinaryLogistic) -> Criterion:
-    return lambda z, y: F.softplus(-y.reshape(z.shape) * z).sum(dim=-1)
 
 
 def _like(y: Tensor, z: Tensor) -> Tensor:
@@ -226,19 +189,19 @@ def _distributions(y: Tensor, z: Tensor) -> Tensor:
     return y if y.ndim == 2 else F.one_hot(y, z.shape[1]).to(z.dtype)
 
 
-CRITERIA: dict[type[Any], Callable[[Any], Criterion]] = {
-    AbsoluteError: _absolute_error,
+CRITERIA: dict[type[Any], Callable[[Any, Tensor, Tensor], Tensor]] = {
+    AbsoluteError: _elementwise(F.l1_loss),
     BinaryCrossEntropy: _binary_cross_entropy,
-    BinaryLogistic: _binary_logistic,
+    BinaryLogistic: lambda _, z, y: F.softplus(-_like(y, z) * z).sum(dim=-1),
     CrossEntropy: _cross_entropy,
     FenchelYoung: _fenchel_young,
-    Huber: _huber,
-    Perceptron: _perceptron,
+    Huber: _elementwise(F.huber_loss, "delta"),
+    Perceptron: lambda _, z, y: z.max(dim=-1).values - z.gather(-1, y[:, None])[:, 0],
     Quantile: _quantile,
     SmoothedNLL: _smoothed_nll,
-    SquaredError: _squared_error,
+    SquaredError: lambda _, z, y: (z - _like(y, z)).square().sum(dim=-1) / 2,
 }
-"""For each class of losses, a function that makes the criterion of ``(z, y)``.
+"""For each class of losses, ``values(loss, z, y)``: one for each row.
 
-The criterion returns one value for each row; their mean or sum is the loss.
+Their mean or sum is the loss.
 """

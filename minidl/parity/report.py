@@ -1,4 +1,4 @@
-"""The result of a comparison: every difference at every step."""
+"""``compare``: a model trained in both libraries, and the report of their differences."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from minidl.checks import Array
 from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
 from minidl.optim import Optimizer
+from minidl.parameter import named_buffers
 from minidl.parity.torch_model import torch_counterparts
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
@@ -46,7 +47,7 @@ class ParityReport:
     title : str
     dtype : str
     quantities : list of str
-        In the order of causes: logits, loss, dlogits, then the gradient, the moments and the value
+        As training computes them: logits, loss, dlogits, then gradient, moments and value
         of each parameter, last layer first, as the backward pass meets them.
     absolute, relative : array, shape (steps, quantities)
     tolerance : callable
@@ -83,7 +84,7 @@ class ParityReport:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of quantities, in the order of causes."""
+        """The kinds of quantities, in the order of computation."""
         return list(dict.fromkeys(map(_kind, self.quantities)))
 
     def table(self) -> Table:
@@ -124,7 +125,7 @@ class ParityReport:
         line_plot(path, Panel(curves, "step", "largest relative difference", title, ylog=True))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures in a form for JSON."""
+        """Return the report in a form for JSON."""
         worst = {}
         for i, name in enumerate(self.quantities):
             relative, absolute = _worst(self.relative[:, i]), _worst(self.absolute[:, i])
@@ -207,6 +208,28 @@ def compare(
     return differences.report(title, tolerance)
 
 
+def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:
+    """Run one training step of either library; return all results in the order of computation."""
+    logits, backward = model.forward(x, train=True)
+    buffers = [np.ravel(value.copy()) for _, value in named_buffers(model)]
+    value, dlogits = loss(logits, y)
+    write_gradients(model, backward, dlogits)
+    optimizer.step()
+    return {
+        "logits": logits,
+        **({"buffers": np.concatenate(buffers, dtype=logits.dtype)} if buffers else {}),
+        "loss": np.array(value),
+        "dlogits": dlogits,
+        "gradient": model.grad,
+        **optimizer.torch_moments(),
+        "parameter": model.theta,
+    }
+
+
+WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
+"""The kinds of results that do not consist of one piece for each parameter."""
+
+
 class Differences:
     """The differences between two runs of a model, collected step by step."""
 
@@ -219,7 +242,7 @@ class Differences:
         self._steps: list[Array] = []
 
     def add(self, here: dict[str, Array], there: dict[str, Array]) -> None:
-        """Compare the results of one step, by kind, in the order of causes.
+        """Compare the results of one step, by kind, in the order of computation.
 
         A kind that is not in ``WHOLE`` has one entry for each entry of ``theta`` of the model.
         """
@@ -240,29 +263,6 @@ class Differences:
         absolute, relative = np.stack(self._steps, axis=1)
         allowed = tolerance or default_tolerance(self.dtype)
         return ParityReport(title, self.dtype, self.quantities, absolute, relative, allowed)
-
-
-WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
-"""The kinds of results that do not consist of one piece for each parameter."""
-
-
-def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:
-    """Run one training step of either library; return all results in the order of causes."""
-    logits, backward = model.forward(x, train=True)
-    learned = dict(model.named_parameters())
-    buffers = [np.ravel(v) for name, v in model.state_dict().items() if name not in learned]
-    value, dlogits = loss(logits, y)
-    write_gradients(model, backward, dlogits)
-    optimizer.step()
-    return {
-        "logits": logits,
-        **({"buffers": np.concatenate(buffers, dtype=logits.dtype)} if buffers else {}),
-        "loss": np.array(value),
-        "dlogits": dlogits,
-        "gradient": model.grad,
-        **optimizer.torch_moments(),
-        "parameter": model.theta,
-    }
 
 
 def _differences(a: Array, b: Array, starts: Array) -> Array:

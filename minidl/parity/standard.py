@@ -12,22 +12,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
+from torch import nn
+from torch.utils.data import DataLoader
 
 from minidl.activations import GELU, ReLU, Simplex, Tanh
-from minidl.checks import Array
-from minidl.layer import Layer, Sequential
+from minidl.callbacks import Callback, Run
+from minidl.checks import Array, Rng
+from minidl.dataset import Dataset
+from minidl.layer import Layer, Sequential, write_gradients
 from minidl.layers import BatchNorm, Dropout, Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron, SquaredError
+from minidl.online.fitting import fit_online
 from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, StepDecay, WarmUp
-from minidl.parity.online import compare_online
-from minidl.parity.random import compare_random
-from minidl.parity.report import ParityReport, compare
+from minidl.parity.convert import from_torch, to_torch
+from minidl.parity.report import Differences, ParityReport, compare
+from minidl.parity.torch_model import torch_counterparts
+from minidl.parity.torch_random import TorchRandom
 from minidl.testing.catalogue import LAYERS, LOSSES, MakeLayer, Targets
 
 FEATURES, WIDTH, CLASSES = 20, 32, 5
 EXAMPLES, BATCH = 256, 16
 ONLINE_EXAMPLES, ONLINE_BLOCK = 6, 4  # the last block of an epoch is shorter
 DEPTHS = (1, 3, 9)
+SEEDS = [0, 1, 42, -1, -42, -(2**63), 2**32 - 1, 2**32 + 42, -(2**32), 2**63 - 1]
 
 OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (SGD, {"lr": 0.1}),
@@ -55,7 +64,6 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (AdamW, {"lr": OneCycle(1e-2, steps=100, pct_start=0.2), "clip_norm": 0.05}),
 ]
 
-
 Tick = Callable[[], object]
 
 
@@ -77,8 +85,6 @@ class ParityCase:
     targets : Targets
         Draws the targets of the examples, given the outputs of a random linear map.
     optimizer : (class, options)
-    depth : int, optional
-        The number of hidden layers, for the cases that compare depths.
     """
 
     name: str
@@ -86,15 +92,18 @@ class ParityCase:
     loss: Loss = field(default_factory=CrossEntropy)
     targets: Targets = learnable_classes
     optimizer: tuple[type[Any], dict[str, Any]] = (SGD, {"lr": 0.02, "momentum": 0.9})
-    depth: int | None = None
 
     def run(self, steps: int, dtype: str, tick: Tick = lambda: None) -> ParityReport:
-        """Train the network in both libraries; ``tick`` is called at each step."""
+        """Compare both libraries for a number of steps; ``tick`` is called at each."""
         kind, options = self.optimizer
-        model = Sequential(*self.layers(), rng=0, dtype=dtype)
+        model = self.model(dtype)
         optimizer: Optimizer = kind(model, **options)
         batches = self.batches(steps, tick)
         return compare(model, self.loss, optimizer, batches, dtype=dtype, title=self.name)
+
+    def model(self, dtype: str, rng: Rng = 0) -> Sequential:
+        """Return the network with new weights."""
+        return Sequential(*self.layers(), rng=rng, dtype=dtype)
 
     def examples(self, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draw examples with their targets."""
@@ -114,50 +123,117 @@ class ParityCase:
 
 @dataclass(frozen=True)
 class OnlineCase(ParityCase):
-    """A network that ``fit_online`` trains in blocks, and PyTorch one example at a time.
+    """``fit_online`` in blocks beside PyTorch, which takes the examples one at a time.
 
-    One step is one epoch of a few examples. ``optimizer`` is the SGD that ``fit_online`` computes.
+    One step is one epoch of a few examples; then the mean loss and the parameters are compared.
+    PyTorch takes a plain step of its SGD for each example, and soft thresholds the parameters after
+    each block, where there is an L1 penalty.
 
     Attributes
     ----------
     l1 : float
-        The L1 penalty of ``fit_online``.
+        The L1 penalty of ``fit_online``; the other options are those of ``optimizer``, an SGD.
     """
 
     l1: float = 0.0
 
     def run(self, steps: int, dtype: str, tick: Tick = lambda: None) -> ParityReport:
-        """Train the network in both libraries; ``tick`` is called at each step."""
-        model = Sequential(*self.layers(), rng=0, dtype=dtype)
-        x, y = self.examples(np.random.default_rng(1))
-        return compare_online(
+        """Compare both libraries for a number of epochs; ``tick`` is called at each."""
+        model, options = self.model(dtype), self.optimizer[1]
+        x, y = (part[:ONLINE_EXAMPLES] for part in self.examples(np.random.default_rng(1)))
+        x, rng = x.astype(dtype), np.random.default_rng(0)
+        orders = [rng.permutation(len(x)) for _ in range(steps)]
+        theirs = torch_counterparts(model, self.loss, SGD(model, **options))
+        differences, remaining = Differences(model), iter(orders)
+
+        def epoch() -> float:
+            """Train by PyTorch for one epoch; return the mean loss."""
+            network, criterion, optimizer = theirs
+            order, total = next(remaining), 0.0
+            for start in range(0, len(order), ONLINE_BLOCK):
+                block = order[start : start + ONLINE_BLOCK]
+                for i in block:
+                    logits, backward = network.forward(x[i : i + 1], train=True)
+                    value, dlogits = criterion(logits, y[i : i + 1])
+                    write_gradients(network, backward, dlogits)
+                    optimizer.step()
+                    total += value
+                if self.l1:
+                    for p in network.tensors:
+                        p.data.copy_(F.softshrink(p.data, len(block) * options["lr"] * self.l1))
+            return total / len(order)
+
+        class Compare(Callback):
+            def on_epoch(self, run: Run) -> None:
+                mean = np.array(run.history.column("train_loss")[-1])
+                here = {"loss": mean, "parameter": model.theta}
+                there = {"loss": np.array(epoch()), "parameter": theirs[0].theta}
+                differences.add(here, there)
+                tick()
+
+        fit_online(
             model,
+            Dataset((x, y)),
             self.loss,
-            (x[:ONLINE_EXAMPLES], y[:ONLINE_EXAMPLES]),
-            **self.optimizer[1],
+            **options,
             l1=self.l1,
             epochs=steps,
             block_size=ONLINE_BLOCK,
-            title=self.name,
-            tick=tick,
+            rng=iter(orders),
+            callbacks=[Compare()],
+            parts=("valid",),
         )
+        return differences.report(self.name)
 
 
 @dataclass(frozen=True)
 class RandomCase(ParityCase):
-    """``TorchRandom`` beside PyTorch: initial weights and batch orders, equal to the last bit."""
+    """``TorchRandom`` beside PyTorch's generator: initial weights, and the order of batches.
+
+    Each step has another seed, of either sign and up to 64 bits. Only equal bits are within the
+    tolerance. PyTorch's weights are drawn in float32 and converted, as by ``module.double()``.
+    """
 
     def run(self, steps: int, dtype: str, tick: Tick = lambda: None) -> ParityReport:
-        """Draw from another seed at each step; ``tick`` is called at each step."""
-        return compare_random(self.layers, steps, dtype=dtype, title=self.name, tick=tick)
+        """Compare both generators for a number of seeds; ``tick`` is called at each."""
+        seeds = np.random.default_rng(0).integers(-(2**63), 2**63, size=steps)
+        seeds[: len(SEEDS)] = SEEDS[:steps]
+        differences = Differences(self.model(dtype))
+        for seed in seeds.tolist():
+            model, rng = self.model(dtype, TorchRandom(seed)), TorchRandom(seed)
+            ours = np.concatenate([rng.permutation(EXAMPLES) for _ in range(2)])
+            differences.add(
+                {"order": ours, "parameter": model.theta},
+                {"order": _orders(seed), "parameter": _weights(model, seed)},
+            )
+            tick()
+        return differences.report(self.name, lambda step: 0.0)
+
+
+def _orders(seed: int) -> Array:
+    """Return the orders of a DataLoader in two epochs."""
+    generator = torch.Generator().manual_seed(seed)
+    options = {"shuffle": True, "generator": generator, "collate_fn": list}
+    loader = DataLoader(range(EXAMPLES), batch_size=BATCH, **options)
+    return np.array([row for _ in range(2) for batch in loader for row in batch], np.int64)
+
+
+def _weights(model: Layer, seed: int) -> Array:
+    """Return PyTorch's initial weights, laid out as ``theta`` of the model."""
+    module = to_torch(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for part in module.modules():
+            if isinstance(part, nn.Linear):
+                fresh = nn.Linear(part.in_features, part.out_features, part.bias is not None)
+                part.load_state_dict(fresh.state_dict())
+    return from_torch(module).theta
 
 
 def standard_set() -> list[ParityCase]:
     """Return all cases: depths and optimizers, layers, losses."""
     depths = [
-        ParityCase(
-            f"depth {depth}, {_call(*optimizer)}", _deep(depth), optimizer=optimizer, depth=depth
-        )
+        ParityCase(f"depth {depth}, {_call(*optimizer)}", _deep(depth), optimizer=optimizer)
         for depth in DEPTHS
         for optimizer in OPTIMIZERS
     ]
@@ -192,21 +268,16 @@ def _online_cases() -> list[ParityCase]:
     def dropped() -> list[Layer]:
         return [Linear(FEATURES, WIDTH), Tanh(), Dropout(0.3), Linear(WIDTH, CLASSES)]
 
-    sgd = (SGD, {"lr": 0.05})
+    sgd, small = (SGD, {"lr": 0.05}), (SGD, {"lr": 0.01})
     decayed = (SGD, {"lr": 0.05, "weight_decay": 0.01})
+    numbers = LOSSES["SquaredError"].targets
     return [
         OnlineCase("fit_online, linear", linear, optimizer=decayed),
         OnlineCase("fit_online, linear, l1", linear, optimizer=sgd, l1=0.001),
         OnlineCase("fit_online, Perceptron", linear, Perceptron(), optimizer=sgd),
         OnlineCase("fit_online, ReLU", relu, optimizer=decayed),
         OnlineCase("fit_online, Tanh and Dropout", dropped, optimizer=decayed),
-        OnlineCase(
-            "fit_online, SquaredError",
-            dropped,
-            SquaredError(),
-            LOSSES["SquaredError"].targets,
-            (SGD, {"lr": 0.01}),
-        ),
+        OnlineCase("fit_online, SquaredError", dropped, SquaredError(), numbers, small),
     ]
 
 

@@ -146,7 +146,7 @@ GIVEN = {
         "head": Head(),
         "y": rng.normal(size=(10, 12)),
     },
-    "torch_random.TorchRandom": training,
+    "parity.torch_random.TorchRandom": training,
     "testing.checks.check_pair": lambda: {"conv_forward": conv, "conv_backward": conv_backward, "settings": {"stride": 2}, "w": np.array(x), "b": np.array(x)},
 }  # fmt: skip
 """The names that an example takes as given, beside those below; by the name of its docstring."""

@@ -1,6 +1,4 @@
-"""Reports and printed growth of the comparison with PyTorch, on figures that are made up."""
-
-import sys
+"""Reports of the comparison with PyTorch, on differences that are made up."""
 
 import numpy as np
 import pytest
@@ -9,10 +7,9 @@ from torch import nn
 
 import minidl
 from minidl import SGD, CrossEntropy, LayerNorm, Linear, Sequential
-from minidl.parity import __main__, convert
+from minidl.parity import convert
 from minidl.parity.convert import from_torch, register, to_torch
 from minidl.parity.report import ParityReport, compare, default_tolerance
-from minidl.parity.standard import standard_set
 
 KINDS = ("logits", "loss", "dlogits", "gradient", "exp_avg", "parameter")
 QUANTITIES = [*KINDS[:3], *(f"{kind} of 0.bias" for kind in KINDS[3:])]
@@ -41,41 +38,6 @@ def test_one_difference_is_named_with_its_step(step, quantity, capsys):
     assert "made up (float64, 4 steps)" in shown
     assert [name for name in QUANTITIES if name not in shown] == []
     assert shown.splitlines()[-1] == found.verdict()
-
-
-def runs(steps, dtype):
-    """A report for each case of the standard set; the deeper the network, the larger."""
-    made = []
-    for case in standard_set():
-        relative = np.zeros((steps, len(QUANTITIES)))
-        relative[:, 1] = 1e-15 * (case.depth or 0) * np.arange(1, steps + 1)
-        made.append((case, report(relative, dtype, case.name)))
-    return made
-
-
-def test_the_growth_of_differences_is_printed_and_drawn(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["minidl.parity", "--plot", str(tmp_path / "growth.png")])
-    made = iter(runs(1000, "float32"))
-    monkeypatch.setattr("minidl.parity.standard.ParityCase.run", lambda *_: next(made)[1])
-    drawn = {}
-    monkeypatch.setattr(__main__, "line_plot", lambda path, panel: drawn.update(vars(panel)))
-    __main__.main()
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("  SGD, depth 3")]
-    marks = ["1: 3e-15", "10: 3e-14", "50: 2e-13", "100: 3e-13", "200: 6e-13", "500: 2e-12"]
-    assert line.split(None, 3)[3] == ", ".join(f"step {m}" for m in [*marks, "1000: 3e-12"])
-    assert drawn["ylog"]
-    steps, tolerance = drawn["curves"]["tolerance"]
-    assert list(steps) == list(range(1, 1001))
-    assert tolerance[:51:50] == pytest.approx([1e-5, 1e-4])
-    assert set(drawn["curves"]) == {
-        "tolerance", *(f"{kind}, depth {depth}" for kind in ("SGD", "Adam") for depth in (1, 3, 9))
-    }  # fmt: skip
-
-
-def test_only_steps_that_were_taken_are_printed(capsys):
-    made = runs(60, "float64")
-    __main__._print_growth(made)
-    assert "step 50: 5e-14\n" in capsys.readouterr().out
 
 
 class Half(minidl.Layer):
