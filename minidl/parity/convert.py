@@ -20,7 +20,6 @@ from minidl.activations import Entmax15, LeakyReLU, Quadratic, Relumax, Simplex,
 from minidl.checks import Rng
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, LayerNorm, Residual
-from minidl.parameter import Parameter
 from minidl.parity import formulas
 from minidl.saving.safetensors import load_torch_state, torch_state
 from minidl.testing.catalogue import LAYERS
@@ -92,20 +91,15 @@ class Counterpart:
     from_torch: FromTorch | None = None
 
 
-def _options(made: Any) -> dict[str, Any]:
-    """Return the constructor's arguments of a layer or module that it has as attributes.
+def _options(module: nn.Module) -> dict[str, Any]:
+    """Return the constructor's arguments of a module that it has as attributes.
 
     A tensor stands for True, and a shape of one axis for its length.
     """
-    found = {}
-    for name in inspect.signature(type(made)).parameters:
-        attribute = "in_features" if name == "features" else name
-        if name not in ("inplace", "rng", "dtype") and hasattr(made, attribute):
-            value = getattr(made, attribute)
-            if isinstance(value, (Parameter, Tensor)):
-                value = True
-            found[name] = value[0] if isinstance(value, tuple) and len(value) == 1 else value
-    return found
+    names = inspect.signature(type(module)).parameters.keys() - {"inplace"}
+    found = {name: getattr(module, name) for name in names if hasattr(module, name)}
+    found |= {name: True for name, value in found.items() if isinstance(value, Tensor)}
+    return {k: v[0] if isinstance(v, tuple) and len(v) == 1 else v for k, v in found.items()}
 
 
 def _namesakes(ours: type[Any], theirs: type[Any], **names: str) -> Counterpart:
@@ -115,7 +109,7 @@ def _namesakes(ours: type[Any], theirs: type[Any], **names: str) -> Counterpart:
     """
 
     def to_torch(layer: Any, convert: Convert) -> nn.Module:
-        return theirs(**{names.get(name, name): x for name, x in _options(layer).items()})
+        return theirs(**{names.get(name, name): x for name, x in layer.config().items()})
 
     def from_torch(module: Any, convert: Convert) -> Layer:
         given, known = _options(module), inspect.signature(ours).parameters

@@ -230,7 +230,7 @@ def fit(
     parameters of this function. The model gets the trained weights; its optimizer is not changed.
     """
     theirs, criterion, method = torch_counterparts(model, loss, optimizer)
-    name_probabilities("parity.fit", model, loss, stacklevel=3)
+    name_probabilities("parity.fit", model, loss)
     try:
         with one_thread():
             return training.fit(theirs, dataset, criterion, cast(Optimizer, method), **options)

@@ -61,7 +61,8 @@ def test_from_a_module_of_pytorch():
         module.add_module(name, part)
     model = from_torch(module)
     assert (
-        repr(model) == "Sequential(Linear(3, 5), ReLU(), Dropout(0.2), LayerNorm(5), Linear(5, 2))"
+        repr(model)
+        == "Sequential(Linear(3, 5), ReLU(), Dropout(0.2), LayerNorm(5, eps=0.001), Linear(5, 2))"
     )
     assert model[3].eps == 1e-3
     assert model[0].weight.value.shape == (3, 5)
@@ -88,7 +89,7 @@ class OwnLinear(Linear):
     ("convert", "error", "message"),
     [
         (lambda: to_torch(Sequential(Linear(2, 2), Residual(Own()), rng=0)), TypeError, r"to_torch: no PyTorch counterpart of module 1.inner.0, Own\(\)"),
-        (lambda: to_torch(OwnLinear(2, 2, rng=0)), TypeError, r"no PyTorch counterpart of Linear\(2, 2\)"),
+        (lambda: to_torch(OwnLinear(2, 2, rng=0)), TypeError, r"no PyTorch counterpart of OwnLinear\(2, 2\)"),
         (lambda: from_torch(nn.Sequential(nn.Linear(2, 2), nn.Conv1d(2, 2, 1))), TypeError, r"from_torch: no counterpart of module 1, Conv1d\("),
         (lambda: from_torch(nn.Sequential(nn.Sequential(nn.Mish()))), TypeError, r"no counterpart of module 0.0, Mish\("),
         (lambda: from_torch(nn.Linear(2, 2).half()), ValueError, "expected parameters of dtype float32 or float64, the same for all, got torch.float16"),
@@ -192,7 +193,7 @@ def test_own_layers_there_and_back(registered, dtype):
 
 
 def test_own_layers_are_found_by_errors(registered):
-    with pytest.raises(TypeError, match=r"counterpart of module 0.inner.1, Linear\(2, 2\)"):
+    with pytest.raises(TypeError, match=r"counterpart of module 0.inner.1, OwnLinear\(2, 2\)"):
         to_torch(Sequential(Wrapped(Sequential(Own(), OwnLinear(2, 2))), rng=0))
     with pytest.raises(TypeError, match=r"counterpart of module 0.inner.1, Mish\("):
         from_torch(nn.Sequential(TorchWrapped(nn.Sequential(TorchOwn(), nn.Mish()))))
