@@ -1,9 +1,12 @@
-"""Checks and conversions of the arrays that users pass as features, targets and weights."""
+"""Data sets: ``Dataset`` with its parts, each a ``Split``, and the conversion of users' arrays.
+
+Arrays are converted and checked once, here; rows of pixels stay uint8 and become floats batch by
+batch.
+"""
 
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.checks import (
+    FLOATS,
     Array,
     as_array,
     as_numbers,
@@ -22,109 +26,13 @@ from minidl.checks import (
     check_weight,
     did_you_mean,
 )
-from minidl.files import as_path, write_rows
-
-
-def as_features(owner: str, x: object) -> Array:
-    """Return ``x`` as rows (n, features) of uint8, float32 or float64.
-
-    These dtypes are kept. Other numbers of at most 16 bits and booleans become float32, longer
-    ones float64. Images (n, height, width, ...) are flattened.
-
-    Raises
-    ------
-    TypeError
-        If ``x`` is a masked array, a sparse matrix, or does not hold real numbers.
-    ValueError
-        If ``x`` has fewer than two axes, or no features.
-    """
-    array = as_numbers(owner, "x", x)
-    if array.ndim < 2:
-        raise ValueError(f"{owner}: expected x of shape (n, features), got {array.shape}")
-    features = int(np.prod(array.shape[1:]))
-    if features == 0:
-        raise ValueError(f"{owner}: expected at least one feature, got x {array.shape}")
-    if array.dtype not in (np.uint8, np.float32, np.float64):
-        array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
-    return array.reshape(len(array), features)
-
-
-def as_targets(owner: str, y: object) -> Array:
-    """Return ``y`` (n,) or (n, d): integers and booleans as int64, floats as they are.
-
-    A column (n, 1) becomes (n,).
-
-    Raises
-    ------
-    TypeError
-        If ``y`` is a masked array, a sparse matrix, or does not hold numbers: labels of other
-        kinds are mapped by ``Dataset.from_labels``.
-    ValueError
-        If ``y`` has another number of axes, or a value that is not finite.
-    """
-    array = as_array(owner, "y", y)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.dtype.kind not in "biuf":
-        raise TypeError(
-            f"{owner}: expected y of integers or floats, got dtype {array.dtype}; "
-            "Dataset.from_labels takes labels of any kind"
-        )
-    if array.ndim not in (1, 2):
-        raise ValueError(f"{owner}: expected y of shape (n,) or (n, d), got {array.shape}")
-    if array.dtype.kind != "f":
-        if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-            raise ValueError(f"{owner}: expected integers below 2^63, got y up to {array.max()}")
-        return array.astype(np.int64, copy=False)
-    if array.dtype not in (np.float32, np.float64):
-        array = array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
-    check_finite(owner, "targets", "y", array)
-    return array
-
-
-def as_weights(owner: str, weight: object, n: int) -> Array:
-    """Return the weights of ``n`` examples as float64; refuse negative ones, and only zeros."""
-    weights = check_weight(owner, weight, n)
-    if not weights.any():
-        raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
-    return weights
-
-
-def map_labels(owner: str, y: object, class_names: Array) -> Array:
-    """Return the position of each label in the sorted ``class_names``; refuse unknown labels."""
-    labels = as_labels(owner, y)
-    try:
-        positions = np.minimum(np.searchsorted(class_names, labels), len(class_names) - 1)
-        unknown = np.flatnonzero(class_names[positions] != labels)
-    except TypeError:
-        unknown = np.arange(1)
-    if len(unknown):
-        i = int(unknown[0])
-        known = ", ".join(map(str, class_names[:8])) + (", ..." if len(class_names) > 8 else "")
-        raise ValueError(
-            f"{owner}: expected the labels of the training part, {known}; got y[{i}] = {labels[i]}"
-        )
-    return positions
-
-
-def as_labels(owner: str, y: object) -> Array:
-    """Return labels (n,) of integers, strings or booleans as an array; refuse other kinds."""
-    array = as_array(owner, "y", y)
-    if array.dtype == object and all(isinstance(label, str) for label in array.ravel()):
-        array = array.astype(str)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1 or array.dtype.kind not in "biuU":
-        raise TypeError(
-            f"{owner}: expected labels (n,) of integers, strings or booleans, "
-            f"got an array {array.shape} of dtype {array.dtype}"
-        )
-    return array
-
 
 CHUNK = 512
 """Rows that are converted at a time when all rows are read in order: so few that they and the
 units of a small network stay in cache."""
+
+PIXEL_SCALE = 1 / 256
+"""The default factor of uint8 rows, exact in every dtype."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +50,7 @@ class Split:
         The ``.npy`` file whose first rows ``x`` maps into memory. A split with a file is pickled
         as the file's name, so that several processes share one copy of the pixels.
     weight : array, shape (n,), optional
-        The weight of each example in the loss and its figures.
+        The weight of each example in the loss and its metrics.
     """
 
     x: Array
@@ -219,23 +127,30 @@ Part = Split | tuple[Array, Array] | tuple[Array, Array, Array]
 
 def as_split(owner: str, part: Part, scale: float | None = None) -> Split:
     """Return one part of a data set, with its arrays checked and converted."""
-    if isinstance(part, Split):
-        return part
-    if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
-        raise TypeError(f"{owner}: expected (x, y), (x, y, weight) or a Split, got {part!r:.80}")
-    x, y, *weight = part
-    x, y = as_features(owner, x), as_targets(owner, y)
-    if len(x) != len(y):
-        raise ValueError(f"{owner}: expected as many rows in x and y, got {len(x)} and {len(y)}")
-    if len(x) == 0:
-        raise ValueError(f"{owner}: expected at least one example, got x {x.shape}")
-    weights = as_weights(owner, weight[0], len(x)) if weight and weight[0] is not None else None
-    if scale is not None and check_float(owner, "scale", scale) != 1 and x.dtype != np.uint8:
+    if not isinstance(part, Split):
+        if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
+            raise TypeError(
+                f"{owner}: expected (x, y), (x, y, weight) or a Split, got {part!r:.80}"
+            )
+        x, y, weight = _features(owner, part[0]), _targets(owner, part[1]), (*part, None)[2]
+        if len(x) != len(y):
+            raise ValueError(
+                f"{owner}: expected as many rows in x and y, got {len(x)} and {len(y)}"
+            )
+        factor = PIXEL_SCALE if x.dtype == np.uint8 else 1.0
+        factor = factor if scale is None else check_float(owner, "scale", scale)
+        weights = None if weight is None else check_weight(owner, weight, len(x))
+        part = Split(x, y, factor, weight=weights)
+    if len(part) == 0:
+        raise ValueError(f"{owner}: expected at least one example, got x {part.x.shape}")
+    if part.weight is not None and not part.weight.any():
+        raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
+    if part.scale != 1 and part.x.dtype != np.uint8:
         raise ValueError(
-            f"{owner}: scale is the factor of uint8 rows, got {x.dtype} rows and scale={scale:g}; "
-            "scale them before, as x * scale"
+            f"{owner}: scale is the factor of uint8 rows, got rows of {part.x.dtype}; multiply "
+            f"them by {part.scale:g} before"
         )
-    return Split(x, y, _scale(x, scale), weight=weights)
+    return part
 
 
 def as_rows(owner: str, x: object, input_scale: float | None = None) -> Split:
@@ -252,20 +167,17 @@ def as_rows(owner: str, x: object, input_scale: float | None = None) -> Split:
     """
     if isinstance(x, Split):
         return x
-    rows = as_features(owner, x)
+    rows = _features(owner, x)
     check_finite(owner, "features", "x", rows)
-    scale = 1.0 if input_scale is None else input_scale
-    if rows.dtype != np.uint8 and scale != 1 and rows.size and rows.max() > 256 * abs(scale):
-        raise ValueError(
-            f"{owner}: the model was trained on uint8 pixels times {scale:g}; expected uint8 "
-            f"rows or rows in 0..{255 * scale:g}, got {rows.dtype} up to {rows.max():g}"
-        )
-    return Split(rows, np.empty((len(rows), 0)), _scale(rows, input_scale))
-
-
-def _scale(x: Array, scale: float | None) -> float:
-    """Return the factor of rows: 1 for floats; for uint8 as given, by default 1/256."""
-    return 1.0 if x.dtype != np.uint8 else 1 / 256 if scale is None else scale
+    scale = PIXEL_SCALE if input_scale is None else input_scale
+    if rows.dtype != np.uint8:
+        if input_scale not in (None, 1) and rows.max(initial=0) > 256 * abs(scale):
+            raise ValueError(
+                f"{owner}: the model was trained on uint8 pixels times {scale:g}; expected uint8 "
+                f"rows or rows in 0..{255 * scale:g}, got {rows.dtype} up to {rows.max():g}"
+            )
+        scale = 1.0
+    return Split(rows, np.empty((len(rows), 0)), scale)
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -273,7 +185,7 @@ class Dataset:
     """A training part and, optionally, a validation and a test part.
 
     The parts hold ``x`` and ``y`` as they are. The loss decides the task: it says which targets
-    it takes, and which figure describes success.
+    it takes, and which metric describes success.
 
     Parameters
     ----------
@@ -292,8 +204,8 @@ class Dataset:
         The factor of uint8 rows, applied when they are read; by default 1/256. Floats are never
         scaled.
     generated : bool or str
-        Whether a program drew the examples. As text it says what they are not, for example
-        ``"not EMNIST"``. It is part of the title of every result.
+        Whether a program drew the examples; or a note about them, such as ``"not EMNIST"``. The
+        title of every result says so.
     transposed : bool
         Whether images are stored column by column, as in EMNIST. Only pictures depend on it.
 
@@ -326,17 +238,14 @@ class Dataset:
         generated: bool | str = False,
         transposed: bool = False,
     ) -> None:
-        parts = {"train": train, "valid": valid, "test": test}
-        splits = {
-            key: None if part is None else as_split(f"{name}: {key}", part, scale)
-            for key, part in parts.items()
-        }
-        vars(self).update(splits)  # assignment is refused, since a data set is frozen
+        for key, part in (("train", train), ("valid", valid), ("test", test)):
+            split = None if part is None else as_split(f"{name}: {key}", part, scale)
+            vars(self)[key] = split  # assignment is refused, since a data set is frozen
         given = classes is not None
         if classes is None:
             y = self.train.y
-            labels = y.ndim == 1 and y.dtype.kind in "iu" and y.min(initial=0) >= 0
-            classes = int(y.max()) + 1 if labels and len(y) else 0  # y may be unsigned
+            labels = y.ndim == 1 and y.dtype.kind in "iu" and y.min() >= 0
+            classes = int(y.max()) + 1 if labels else 0  # y may be unsigned
         classes = check_int(name, "classes", classes, low=0)
         if class_names is not None and np.shape(class_names) != (classes,):
             raise ValueError(f"{name}: expected {classes} class names, got {np.shape(class_names)}")
@@ -373,20 +282,28 @@ class Dataset:
         array(['cat', 'dog', 'cat'], dtype='<U3')
         """
         name = options.get("name", "data")
-        class_names = np.unique(as_labels(f"{name}: train", train[1]))  # type: ignore[index]
+        class_names = np.unique(_labels(f"{name}: train", train[1]))  # type: ignore[index]
+        numbers = {label: k for k, label in enumerate(class_names.tolist())}
         parts: dict[str, Any] = {"train": train, "valid": valid, "test": test}
         for key, part in parts.items():
-            if part is not None:
-                x, y, *weight = part
-                parts[key] = (x, map_labels(f"{name}: {key}", y, class_names), *weight)
+            if part is None:
+                continue
+            x, y, *weight = part
+            labels = _labels(f"{name}: {key}", y).tolist()
+            classes = np.array([numbers.get(label, -1) for label in labels], np.int64)
+            if classes.min(initial=0) < 0:
+                i = int(classes.argmin())
+                known = ", ".join(map(str, class_names[:8])) + ", ..." * (len(class_names) > 8)
+                raise ValueError(
+                    f"{name}: {key}: expected the labels of the training part, {known}; "
+                    f"got y[{i}] = {labels[i]}"
+                )
+            parts[key] = (x, classes, *weight)
         return cls(**parts, classes=len(class_names), class_names=class_names, **options)
 
     def _check(self, owner: str, split: Split, classes: int) -> None:
         train = self.train
-        if len(split) == 0:
-            raise ValueError(f"{owner}: expected at least one example, got x {split.x.shape}")
-        if split.weight is not None and not split.weight.any():
-            raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
+        as_split(owner, split)
         if split.x.shape[1] != self.features:
             raise ValueError(
                 f"{owner}: expected {self.features} features as in train, got {split.x.shape[1]}"
@@ -410,7 +327,7 @@ class Dataset:
                 f"{owner}: expected x of dtype {train.x.dtype} as in train, got {split.x.dtype}"
             )
         floats = split.x.dtype.kind == "f"
-        if floats and _like_pixels(split) and not _like_pixels(train) and _within_one(train):
+        if floats and _like_pixels(split.x[:CHUNK]) and train.x.min() >= 0 and train.x.max() <= 1:
             raise ValueError(
                 f"{owner}: expected x in 0..1 as in train, got whole numbers up to "
                 f"{split.x.max():g}, as of pixels that were not divided"
@@ -442,39 +359,25 @@ class Dataset:
         digest = hashlib.sha256()
         for key, split in self.splits.items():
             digest.update(f"{key} {split.x.shape} {split.x.dtype} {split.scale!r}".encode())
-            for start in range(0, len(split), CHUNK):
-                digest.update(split.x[start : start + CHUNK].tobytes())
-            digest.update(split.y.tobytes())
-            if split.weight is not None:
-                digest.update(split.weight.tobytes())
+            for array in (split.x, *split.targets()):
+                digest.update(np.ascontiguousarray(array).reshape(-1).data)
         return digest.hexdigest()
-
-    def mapped(self, folder: str | os.PathLike[str]) -> Dataset:
-        """Return the data set with each ``x`` written to ``folder`` and mapped into memory."""
-        parts: dict[str, Any] = {}
-        for key, split in self.splits.items():
-            file = as_path(folder) / f"{key}.npy"
-            blocks = (split.x[start : start + CHUNK] for start in range(0, len(split), CHUNK))
-            write_rows(file, split.x.shape, blocks)
-            parts[key] = Split.mapped(file.resolve(), split.y, split.scale, split.weight)
-        return self._with(parts)
 
     def sample(self, **sizes: int) -> Dataset:
         """Return at most ``sizes[part]`` examples of each part.
 
         They are evenly spaced, so that a part that is sorted by class keeps all classes.
         """
-        for key in sizes:
-            if key not in ("train", "valid", "test"):
-                hint = did_you_mean(key, self.splits)
-                raise ValueError(f"{self.name}: sample: no part {key!r}{hint}")
+        for key in sizes.keys() - {"train", "valid", "test"}:
+            hint = did_you_mean(key, self.splits)
+            raise ValueError(f"{self.name}: sample: no part {key!r}{hint}")
         parts: dict[str, Any] = {}
         for key, split in self.splits.items():
             n = min(check_int(self.name, key, sizes.get(key, len(split))), len(split))
             rows = np.arange(n) * len(split) // n
             weight = None if split.weight is None else split.weight[rows]
-            parts[key] = Split(split.x[rows], split.y[rows], split.scale, weight=weight)
-        return self._with(parts)
+            parts[key] = replace(split, x=split.x[rows], y=split.y[rows], weight=weight, file=None)
+        return self.with_parts(parts)
 
     def map(self, apply: Callable[[Array], Array], dtype: DTypeLike | None = None) -> Dataset:
         """Return the data set with ``apply(x)`` in place of the scaled rows ``x``.
@@ -486,8 +389,8 @@ class Dataset:
         for key, split in self.splits.items():
             kind = dtype or (np.float32 if split.x.dtype == np.uint8 else split.x.dtype)
             x = np.concatenate([apply(chunk) for chunk in split.chunks(kind)])
-            parts[key] = Split(x, split.y, 1.0, weight=split.weight)
-        return self._with(parts)
+            parts[key] = replace(split, x=x, scale=1.0, file=None)
+        return self.with_parts(parts)
 
     def weighted(self, class_weight: Mapping[Any, float] | Literal["balanced"]) -> Dataset:
         """Return the data set with a weight for each training example, by its class.
@@ -518,8 +421,8 @@ class Dataset:
                 f"{self.name}: expected class_weight 'balanced' or a mapping, got {class_weight!r}"
             )
         before = 1.0 if train.weight is None else train.weight
-        weight = as_weights(f"{self.name}: class_weight", factors[train.y] * before, len(train))
-        return self._with({**self.splits, "train": replace(train, weight=weight)})
+        weight = check_weight(f"{self.name}: class_weight", factors[train.y] * before, len(train))
+        return self.with_parts({**self.splits, "train": replace(train, weight=weight)})
 
     def smoothed(self, eps: float) -> Dataset:
         """Return the data set with distributions for training labels (label smoothing).
@@ -536,10 +439,10 @@ class Dataset:
             y = np.full((len(split), self.classes), share / self.classes, np.float32)
             y[np.arange(len(split)), split.y] += 1 - share
             parts[key] = replace(split, y=y)
-        return self._with(parts)
+        return self.with_parts(parts)
 
-    def _with(self, parts: Mapping[str, Split]) -> Dataset:
-        """Return a copy with other parts, which are checked as those of a new data set."""
+    def with_parts(self, parts: Mapping[str, Split]) -> Dataset:
+        """Return the data set with these parts alone, which are checked as those of a new one."""
         other = copy.copy(self)
         vars(other).update(dict.fromkeys(("train", "valid", "test")) | dict(parts))
         for key, split in other.splits.items():
@@ -553,12 +456,63 @@ class Dataset:
         return f"Dataset({self.name}: {sizes}; {self.features} features, {kind})"
 
 
-def _like_pixels(split: Split) -> bool:
-    """Return whether the first rows are whole numbers in 0..255, some of them large."""
-    x = split.x[:CHUNK]
+def _features(owner: str, x: object) -> Array:
+    """Return ``x`` as rows (n, features) of uint8, float32 or float64, which are kept."""
+    array = as_numbers(owner, "x", x)
+    if array.ndim < 2:
+        raise ValueError(f"{owner}: expected x of shape (n, features), got {array.shape}")
+    features = int(np.prod(array.shape[1:]))
+    if features == 0:
+        raise ValueError(f"{owner}: expected at least one feature, got x {array.shape}")
+    array = array if array.dtype == np.uint8 else _floats(array)
+    return array.reshape(len(array), features)
+
+
+def _targets(owner: str, y: object) -> Array:
+    """Return ``y`` (n,) or (n, d): integers and booleans as int64, others as floats."""
+    array = _column(as_array(owner, "y", y))
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{owner}: expected y of integers or floats, got dtype {array.dtype}; "
+            "Dataset.from_labels takes labels of any kind"
+        )
+    if array.ndim not in (1, 2):
+        raise ValueError(f"{owner}: expected y of shape (n,) or (n, d), got {array.shape}")
+    if array.dtype.kind == "f":
+        array = _floats(array)
+        check_finite(owner, "targets", "y", array)
+        return array
+    if array.dtype == np.uint64 and array.max(initial=0) > np.iinfo(np.int64).max:
+        raise ValueError(f"{owner}: expected integers below 2^63, got y up to {array.max()}")
+    return array.astype(np.int64, copy=False)
+
+
+def _labels(owner: str, y: object) -> Array:
+    """Return labels (n,) of integers, strings or booleans; TypeError for other kinds."""
+    array = as_array(owner, "y", y)
+    if array.dtype == object and all(isinstance(label, str) for label in array.ravel()):
+        array = array.astype(str)
+    array = _column(array)
+    if array.ndim != 1 or array.dtype.kind not in "biuU":
+        raise TypeError(
+            f"{owner}: expected labels (n,) of integers, strings or booleans, "
+            f"got an array {array.shape} of dtype {array.dtype}"
+        )
+    return array
+
+
+def _floats(array: Array) -> Array:
+    """Return float32 and float64 as they are, others of at most 16 bits as float32."""
+    if array.dtype in FLOATS:
+        return array
+    return array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
+
+
+def _column(array: Array) -> Array:
+    """Return a column (n, 1) as (n,), and other arrays as they are."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _like_pixels(x: Array) -> bool:
+    """Return whether rows are whole numbers in 0..255, some of them large."""
     return bool(x.min() >= 0 and 128 <= x.max() <= 255 and (x == np.round(x)).all())
-
-
-def _within_one(split: Split) -> bool:
-    """Return whether all features are in 0..1."""
-    return bool(split.x.min() >= 0 and split.x.max() <= 1)

@@ -1,7 +1,8 @@
 """Files with the same bytes on every system, written completely or not at all.
 
 All paths that a user gives pass through ``as_path``, and all JSON through ``to_json`` and
-``from_json``."""
+``from_json``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -46,56 +47,49 @@ def to_json(
     JSON has no NaN and no infinity: they are written as the strings ``"NaN"``, ``"Infinity"`` and
     ``"-Infinity"``, from which ``from_json`` makes numbers again. A string with these words gets a
     backslash before it, which ``from_json`` removes. NumPy's scalars and arrays are written as
-    numbers and lists.
-
-    Parameters
-    ----------
-    value : object
-    indent : int, optional
-        As for ``json.dumps``.
-    default : callable, optional
-        Makes plain data of other objects, as for ``json.dumps``.
+    numbers and lists. ``indent`` and ``default`` are those of ``json.dumps``.
 
     Raises
     ------
     TypeError, ValueError
         If JSON cannot hold the value.
     """
-    return json.dumps(_escaped(value), indent=indent, default=default, allow_nan=False)
+    return json.dumps(_each(_escaped, value), indent=indent, default=default, allow_nan=False)
 
 
 def from_json(text: str | bytes) -> Any:
     """Return the value that ``to_json`` wrote; the words NaN and Infinity of old files, too."""
-    return _unescaped(json.loads(text))
-
-
-def _escaped(value: object) -> Any:
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(value)  # the word that Python writes
-    if isinstance(value, str) and value.lstrip("\\") in _NOT_FINITE:
-        return f"\\{value}"
-    if isinstance(value, dict):
-        return {name: _escaped(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_escaped(item) for item in value]
-    return value
-
-
-def _unescaped(value: Any) -> Any:
-    if isinstance(value, str):
-        if value in _NOT_FINITE:
-            return float(value)
-        return value[1:] if value.lstrip("\\") in _NOT_FINITE else value
-    if isinstance(value, dict):
-        return {name: _unescaped(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_unescaped(item) for item in value]
-    return value
+    return _each(_unescaped, json.loads(text))
 
 
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+def _each(convert: Callable[[Any], Any], value: Any) -> Any:
+    """Return plain data with every number and string converted, but for the names in dicts."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {name: _each(convert, item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_each(convert, item) for item in value]
+    return convert(value)
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)  # the word that Python writes
+    return f"\\{value}" if _is_word(value) else value
+
+
+def _unescaped(value: Any) -> Any:
+    if not _is_word(value):
+        return value
+    return float(value) if value in _NOT_FINITE else value[1:]
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and value.lstrip("\\") in _NOT_FINITE
 
 
 @contextlib.contextmanager
@@ -143,24 +137,6 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_rows(
-    path: str | os.PathLike[str], shape: tuple[int, ...], blocks: Iterable[Array]
-) -> None:
-    """Write the rows of uint8 or float ``blocks`` to a ``.npy`` file, block by block.
-
-    The blocks are written, not mapped: on a full disk a write raises OSError, while a store to a
-    mapped page ends the process.
-    """
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        for i, block in enumerate(blocks):
-            if i == 0:
-                header = np.lib.format.header_data_from_array_1_0(block[:0])
-                np.lib.format.write_array_header_1_0(
-                    file, {**header, "fortran_order": False, "shape": shape}
-                )
-            file.write(np.ascontiguousarray(block).data)
-
-
 @contextlib.contextmanager
 def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """Yield a new folder in ``parent``, by default the system's, and remove it at the end."""
@@ -196,22 +172,17 @@ _TEMPORARY = re.compile(r"^\..*\.(?P<host>\w*)-(?P<pid>\d+)\.\w+\.tmp(\.\w+)?$")
 
 
 def _is_left(path: Path, host: str, pid: int) -> bool:
-    if host == _host():
-        return not _is_alive(pid)
-    return time.time() - path.stat().st_mtime > _DAY
-
-
-def _is_alive(pid: int) -> bool:
-    """Return whether a process of this machine exists; True where that cannot be asked."""
-    if os.name == "nt":  # os.kill would end it
-        return True
+    if host != _host():
+        return time.time() - path.stat().st_mtime > _DAY
+    if os.name == "nt":  # os.kill would end the process, so nothing is known of it
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
         return True
-    return True
+    except (OSError, OverflowError):  # a process of someone else
+        return False
+    return False
 
 
 def _host() -> str:

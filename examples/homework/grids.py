@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+import minidl
 from homework.data import about
 from homework.runs import RUN
 from homework.sessions import session
@@ -91,7 +92,7 @@ def shared(dataset: Dataset, args: argparse.Namespace) -> Iterator[Dataset]:
         yield dataset
         return
     with temporary_folder(None if here else args.out) as folder:
-        yield dataset.mapped(folder)
+        yield minidl.data.mapped(dataset, folder)
 
 
 def _executor(text: str) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 
 from minidl.checks import Array, check_int, quietly
 from minidl.data import exact
-from minidl.data.letters import load_generated
+from minidl.data.cache import load_generated
 from minidl.dataset import Dataset
 
 CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")

@@ -2,7 +2,8 @@
 
 Each has ``fit(dataset)``, ``transform(dataset)`` and ``fit_transform(dataset)``, which return data
 sets, and ``apply(x)`` for an array of rows. By default pixels become float32, which represents
-``k / 256`` exactly, and floats keep their dtype."""
+``k / 256`` exactly, and floats keep their dtype.
+"""
 
 from __future__ import annotations
 

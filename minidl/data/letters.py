@@ -21,25 +21,18 @@ The same arguments give the same bytes on every processor, for any number of thr
 
 from __future__ import annotations
 
-import functools
 import math
-import os
-import re
 import sys
-import warnings
-from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.checks import Array, check_int, quietly, require
+from minidl.checks import Array, check_int, quietly
 from minidl.data import exact
-from minidl.dataset import Dataset, Split
-from minidl.files import as_path, remove_leftovers, write_rows
+from minidl.data.cache import Blocks, load_generated
+from minidl.dataset import Dataset
 
 N_CLASSES = 26
 FEATURES = 784
@@ -50,6 +43,33 @@ _SIDE = 28
 _BLOCK = 1040  # letters drawn at once: 40 of each class, about 50 MB of temporary arrays
 _GROUP = 16  # letters whose brush is in the processor's cache at once
 _POSITIONS = 96  # positions of the brush in one letter, at most about one pixel apart
+
+
+def load_letters(
+    train: int = 104_000,
+    valid: int = 20_800,
+    test: int = 20_800,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> Dataset:
+    """Load the generated letters, drawing them on first use.
+
+    The default sizes are those of the course's EMNIST Letters. A smaller set is the beginning of a
+    larger one. Letters are stored in the cache folder (``$MINIDL_CACHE``) and mapped into memory;
+    where it cannot be written, they are drawn each time, with a warning.
+
+    Parameters
+    ----------
+    train, valid, test : int
+        The number of examples of each part.
+    seed : int
+    progress : bool
+        Show a progress bar while letters are drawn (needs tqdm).
+    """
+    sizes = {"train": train, "valid": valid, "test": test}
+    return load_generated(sys.modules[__name__], sizes, seed, progress)
+
 
 # The written forms of A to Z, one or two lines per letter: the capital forms, a bar, the small
 # forms; forms are separated by commas. A form consists of strokes. A stroke is a word of two-digit
@@ -217,45 +237,11 @@ def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np
     return pixels.reshape(_BLOCK, _SIDE * _SIDE), labels.astype(np.uint8)
 
 
-def blocks(
-    n: int, *, seed: int = 0, split: int = 0
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+def blocks(n: int, *, seed: int = 0, split: int = 0) -> Blocks:
     """Draw n letters block by block, at most 1040 at a time, to save memory.
 
-    Parameters
-    ----------
-    n, seed, split : int
-        As in `draw`.
-
-    Yields
-    ------
-    pixels : (m, 784) uint8 array
-    labels : (m,) uint8 array
-        The next m letters of ``draw(n, seed=seed, split=split)``.
-
-    Raises
-    ------
-    ValueError
-        If n, seed or split is out of range; raised by the call, before the first block is drawn.
-    """
-    n = check_int("letters", "n", n)
-    key = check_int("letters", "seed", seed, low=0), check_int("letters", "split", split, low=0)
-
-    def each() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-        for start in range(0, n, _BLOCK):
-            # Each block has its own random stream, so more letters never change earlier ones.
-            stream = np.random.SeedSequence(key[0], spawn_key=(key[1], start // _BLOCK))
-            pixels, labels = _draw_block(np.random.default_rng(stream))
-            yield pixels[: n - start], labels[: n - start]
-
-    return each()
-
-
-def draw(n: int, *, seed: int = 0, split: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw n letters.
-
-    ``draw(n)`` is the beginning of ``draw(m)`` for n < m. Each block of 1040 letters has 40 of each
-    class, in random order; capital and small forms are equally likely.
+    ``blocks(n)`` is the beginning of ``blocks(m)`` for n < m. Each block of 1040 letters has 40 of
+    each class, in random order; capital and small forms are equally likely.
 
     Parameters
     ----------
@@ -267,172 +253,27 @@ def draw(n: int, *, seed: int = 0, split: int = 0) -> tuple[NDArray[np.uint8], N
         At least 0: the number of an independent stream of that seed. By convention 0 is for
         training, 1 for validation and 2 for testing.
 
-    Returns
-    -------
-    pixels : (n, 784) uint8 array
+    Yields
+    ------
+    pixels : (m, 784) uint8 array
         0 is paper, 255 is ink. ``pixels[i].reshape(28, 28)`` stands upright.
-    labels : (n,) uint8 array
+    labels : (m,) uint8 array
         0 to 25 for A to Z.
 
     Raises
     ------
     ValueError
-        If n, seed or split is not a whole number in its range.
+        If n, seed or split is not a whole number in its range; raised by the call, before the
+        first block is drawn.
     """
-    parts = blocks(n, seed=seed, split=split)
-    pixels, labels = np.empty((n, _SIDE * _SIDE), np.uint8), np.empty(n, np.uint8)
-    start = 0
-    for some_pixels, some_labels in parts:
-        stop = start + len(some_labels)
-        pixels[start:stop], labels[start:stop] = some_pixels, some_labels
-        start = stop
-    return pixels, labels
+    n = check_int("letters", "n", n)
+    key = check_int("letters", "seed", seed, low=0), check_int("letters", "split", split, low=0)
 
+    def each() -> Blocks:
+        for start in range(0, n, _BLOCK):
+            # Each block has its own random stream, so more letters never change earlier ones.
+            stream = np.random.SeedSequence(key[0], spawn_key=(key[1], start // _BLOCK))
+            pixels, labels = _draw_block(np.random.default_rng(stream))
+            yield pixels[: n - start], labels[: n - start]
 
-Blocks = Iterator[tuple[Array, Array]]
-
-SCALE = 1 / 256
-
-
-def cache_folder() -> Path:
-    """Return ``$MINIDL_CACHE``, or ``minidl`` in the system's folder for caches.
-
-    Raises
-    ------
-    ValueError
-        If that is in the home folder, and there is none.
-    """
-    if "MINIDL_CACHE" in os.environ:
-        return as_path(os.environ["MINIDL_CACHE"])
-    if sys.platform == "win32":
-        return as_path(os.environ.get("LOCALAPPDATA", "~")) / "minidl"
-    if sys.platform == "darwin":
-        return as_path("~/Library/Caches/minidl")
-    return as_path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "minidl"
-
-
-def load_letters(
-    train: int = 104_000,
-    valid: int = 20_800,
-    test: int = 20_800,
-    *,
-    seed: int = 0,
-    progress: bool = False,
-) -> Dataset:
-    """Load the generated letters, drawing them on first use.
-
-    The default sizes are those of the course's EMNIST Letters. A smaller set is the beginning of a
-    larger one. Letters are stored in the cache folder (``$MINIDL_CACHE``) and mapped into memory;
-    where it cannot be written, they are drawn each time, with a warning.
-
-    Parameters
-    ----------
-    train, valid, test : int
-        The number of examples of each part.
-    seed : int
-    progress : bool
-        Show a progress bar while letters are drawn (needs tqdm).
-    """
-    sizes = {"train": train, "valid": valid, "test": test}
-    return load_generated(sys.modules[__name__], sizes, seed, progress)
-
-
-def load_generated(
-    generator: ModuleType, sizes: dict[str, int], seed: int, progress: bool
-) -> Dataset:
-    """Load examples that a module generates, as this one: cached, like those of ``load_letters``.
-
-    The module has ``blocks``, ``VERSION``, ``FEATURES``, ``N_CLASSES`` and ``NOTE``.
-    """
-    name = generator.__name__.rpartition(".")[2]
-    for key, n in sizes.items():
-        check_int(name, key, n)
-    check_int(name, "seed", seed, low=0)
-    folder: Path | None = None
-    why: Exception | None = None
-    try:
-        folder = cache_folder()
-        remove_leftovers(folder)
-    except ValueError as error:
-        why = error
-    splits = []
-    for number, (key, n) in enumerate(sizes.items()):
-        title = f"drawing {key} {name}" if progress else ""
-        blocks = functools.partial(_blocks, generator, n, seed, number, title)
-        stem = f"{name}-v{generator.VERSION}-seed{seed}-{key}"
-        split = None
-        if folder is not None:
-            try:
-                split = _mapped(folder, stem, n, generator, blocks)
-            except OSError as error:
-                folder, why = None, error
-        splits.append(_in_memory(blocks()) if split is None else split)
-    if why is not None:
-        warnings.warn(
-            f"{name}: drawn without a cache, which takes time in each process ({why}); name a "
-            "folder that can be written in the environment variable MINIDL_CACHE",
-            stacklevel=3,
-        )
-    return Dataset(*splits, name=name, classes=generator.N_CLASSES, generated=generator.NOTE)
-
-
-def _blocks(generator: ModuleType, n: int, seed: int, number: int, title: str) -> Blocks:
-    """Yield the blocks of a part, with a bar of progress if it has a title."""
-    blocks = generator.blocks(n, seed=seed, split=number)
-    if not title:
-        yield from blocks
-        return
-    with require("tqdm", "examples").tqdm(total=n, desc=title) as bar:
-        for pixels, labels in blocks:
-            yield pixels, labels
-            bar.update(len(labels))
-
-
-def _mapped(
-    folder: Path, stem: str, n: int, generator: ModuleType, blocks: Callable[[], Blocks]
-) -> Split:
-    """Return examples of the smallest cached file that has enough; draw them if there is none."""
-    pattern = re.compile(rf"{re.escape(stem)}-(\d+)\.npy")
-    listed = list(folder.iterdir()) if folder.exists() else []
-    found = [(int(m[1]), p) for p in listed if (m := pattern.fullmatch(p.name))]
-    for size, file in sorted(found):
-        labels = _labels(file, size, generator) if size >= n else None
-        if labels is not None:
-            break
-    else:
-        file = folder / f"{stem}-{n}.npy"
-        labels = _draw(file, n, generator.FEATURES, blocks())
-    return Split.mapped(file, labels[:n].astype(np.int64), SCALE)
-
-
-def _in_memory(blocks: Blocks) -> Split:
-    pixels, labels = zip(*blocks, strict=True)
-    return Split(np.concatenate(pixels), np.concatenate(labels).astype(np.int64), SCALE)
-
-
-def _labels(file: Path, size: int, generator: ModuleType) -> Array | None:
-    """Return the labels of a cached file; None if it or they are not what they should be."""
-    try:
-        # Mapping compares the declared size with that of the file, before anything is read.
-        x = np.lib.format.open_memmap(file, mode="r")
-        labels = np.array(np.lib.format.open_memmap(file.with_suffix(".labels.npy"), mode="r"))
-    except Exception:  # not there, or damaged; the parser of the header raises many kinds
-        return None
-    right = x.shape == (size, generator.FEATURES) and labels.shape == (size,)
-    right = right and x.dtype == labels.dtype == np.uint8
-    return labels if right and labels.max() < generator.N_CLASSES else None
-
-
-def _draw(file: Path, n: int, features: int, blocks: Blocks) -> Array:
-    """Write the pixels of ``blocks`` to ``file``; write and return their labels."""
-    drawn: list[Array] = []
-
-    def pixels() -> Iterator[Array]:
-        for block, labels in blocks:
-            yield block
-            drawn.append(labels)
-
-    write_rows(file, (n, features), pixels())
-    labels = np.concatenate(drawn)
-    write_rows(file.with_suffix(".labels.npy"), labels.shape, [labels])
-    return labels
+    return each()

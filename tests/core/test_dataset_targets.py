@@ -227,7 +227,12 @@ def test_weights_and_repeated_examples_are_the_same():
 def test_weights_go_with_their_examples(tmp_path):
     x, y, w = np.arange(12.0)[:, None], np.arange(12) % 2, np.arange(12.0)
     data = Dataset((x, y, w))
-    for each in (data, data.sample(train=5), data.map(lambda rows: rows), data.mapped(tmp_path)):
+    for each in (
+        data,
+        data.sample(train=5),
+        data.map(lambda rows: rows),
+        minidl.data.mapped(data, tmp_path),
+    ):
         np.testing.assert_array_equal(each.train.x[:, 0], each.train.weight)
         for rows, _, weight in each.train.batches(2, np.random.default_rng(0)):
             np.testing.assert_array_equal(rows[:, 0], weight)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import files
+from minidl.data.cache import write_rows
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
@@ -140,7 +141,7 @@ def test_rows_are_an_npy_file(tmp_path):
     x = np.arange(60, dtype=np.uint8).reshape(12, 5)
     for dtype in (np.uint8, np.float32, ">f8"):
         rows = np.asfortranarray(x.astype(dtype))
-        files.write_rows(tmp_path / "x.npy", rows.shape, (rows[i : i + 5] for i in (0, 5, 10)))
+        write_rows(tmp_path / "x.npy", rows.shape, (rows[i : i + 5] for i in (0, 5, 10)))
         read = np.load(tmp_path / "x.npy")
         assert read.dtype == rows.dtype
         np.testing.assert_array_equal(read, x)
@@ -219,8 +220,8 @@ def doors(tmp_path):
     yield "h.png", history.plot, None
     yield "p.svg", lambda path: line_plot(path, Panel({"a": ([0, 1], [0, 1])}, "x", "y")), None
     yield "t.csv", lambda path: table.write(path.removesuffix(".csv")), None
-    yield "m.safetensors", lambda path: minidl.saving.safetensors.save(path, model), lambda path: minidl.saving.safetensors.load(path, model)  # fmt: skip
-    yield "train.npy", lambda path: data.mapped(Path(path).parent), None
+    yield "m.safetensors", lambda path: minidl.safetensors.save(path, model), lambda path: minidl.safetensors.load(path, model)  # fmt: skip
+    yield "train.npy", lambda path: minidl.data.mapped(data, Path(path).parent), None
     yield "d.npz", lambda path: np.savez(Path(path).expanduser(), Xtrain=x, ytrain=y, Xtest=x, ytest=y), minidl.load_dataset  # fmt: skip
     yield "results.jsonl", lambda path: grid(Path(path).parent), None
 

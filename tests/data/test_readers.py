@@ -13,12 +13,12 @@ from homework import scenes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.data import letters, readers
-from minidl.data import letters as cache
+import minidl
+from minidl.data import cache, letters, readers
 from minidl.data.__main__ import as_images, class_name, describe, main, sheet_rows
 from minidl.data.letters import load_letters
 from minidl.data.readers import load_dataset, read_idx
-from minidl.dataset import Dataset
+from minidl.dataset import Dataset, Split
 
 KEYS = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
@@ -26,6 +26,11 @@ KEYS = {
     "2021-22": ("Xtrain", "ytrain", "Xdev", "ydev", "Xtest", "ytest"),
 }  # fmt: skip
 KERAS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def draw(n, **options):
+    parts = zip(*letters.blocks(n, **options), strict=True)
+    return tuple(map(np.concatenate, parts))
 
 
 def arrays(sizes=(12, 6, 6), features=9, classes=3, seed=0):
@@ -97,7 +102,7 @@ def test_frozen_flattened_and_described():
 def test_memory_maps_are_pickled_as_file_names(tmp_path):
     parts = list(arrays((500, 6, 6)))
     data = Dataset(tuple(parts[:2]), tuple(parts[2:4]), tuple(parts[4:]))
-    mapped = data.mapped(tmp_path)
+    mapped = minidl.data.mapped(data, tmp_path)
     assert isinstance(mapped.train.x, np.memmap)
     assert mapped.checksum() == data.checksum()
     sent = pickle.dumps(mapped)
@@ -493,22 +498,22 @@ def test_incomplete_idx_folders(tmp_path):
 
 
 def test_letters_are_reproducible_and_a_prefix_of_a_larger_set():
-    x, y = letters.draw(1500, seed=3)
-    again = letters.draw(1500, seed=3)
+    x, y = draw(1500, seed=3)
+    again = draw(1500, seed=3)
     np.testing.assert_array_equal(x, again[0])
-    fewer = letters.draw(1100, seed=3)
+    fewer = draw(1100, seed=3)
     np.testing.assert_array_equal(x[:1100], fewer[0])
     np.testing.assert_array_equal(y[:1100], fewer[1])
     assert (x.dtype, x.shape) == (np.uint8, (1500, 784))
-    assert (letters.draw(100, seed=4)[0] != x[:100]).any()
-    assert (letters.draw(100, seed=3, split=1)[0] != x[:100]).any()
+    assert (draw(100, seed=4)[0] != x[:100]).any()
+    assert (draw(100, seed=3, split=1)[0] != x[:100]).any()
     assert len(np.unique(x, axis=0)) == 1500
-    assert np.bincount(letters.draw(1040)[1]).tolist() == [40] * 26
+    assert np.bincount(draw(1040)[1]).tolist() == [40] * 26
 
 
 def test_letters_can_be_classified():
     """Nearest class mean over 2,600 letters is far better than chance."""
-    (x, y), (x_test, y_test) = letters.draw(2600), letters.draw(1040, split=1)
+    (x, y), (x_test, y_test) = draw(2600), draw(1040, split=1)
     means = np.array([x[y == k].mean(axis=0) for k in range(26)])
     distance = ((x_test[:, None] / 1.0 - means) ** 2).sum(axis=2)
     assert (distance.argmin(axis=1) == y_test).mean() > 0.35
@@ -523,8 +528,8 @@ def test_letters_are_cached_mapped_and_shared(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == files  # drawn once
     assert isinstance(small.train.x, np.memmap)
     np.testing.assert_array_equal(small.train.x, large.train.x[:40])
-    np.testing.assert_array_equal(small.train.x, letters.draw(40)[0])
-    np.testing.assert_array_equal(small.test.y, letters.draw(20, split=2)[1])
+    np.testing.assert_array_equal(small.train.x, draw(40)[0])
+    np.testing.assert_array_equal(small.test.y, draw(20, split=2)[1])
     assert small.title == "letters (generated, not EMNIST)"
     sent = pickle.loads(pickle.dumps(small))
     assert len(sent.train) == 40
@@ -599,9 +604,11 @@ def test_every_scale_is_applied(scale):
 def test_only_pixels_are_scaled(dtype, scale):
     x, y = np.ones((6, 2), dtype), np.zeros(6, int)
     with pytest.raises(
-        ValueError, match=r"train: scale is the factor of uint8 rows, got float\d\d"
+        ValueError, match=r"train: scale is the factor of uint8 rows, got rows of fl"
     ):
         Dataset((x, y), scale=scale)
+    with pytest.raises(ValueError, match=f"multiply them by {scale:g} before"):
+        Dataset(Split(x.astype("float32"), y, scale))
     assert Dataset((x, y), scale=1).train.scale == 1
 
 
@@ -893,7 +900,7 @@ def test_the_smallest_cached_file_is_used_and_half_written_ones_are_not(tmp_path
         "not EMNIST",
     )
     for i, split in enumerate(letters_.splits.values()):
-        pixels, labels = letters.draw(len(split), split=i)
+        pixels, labels = draw(len(split), split=i)
         np.testing.assert_array_equal(split.x, pixels)
         np.testing.assert_array_equal(split.y, labels)
 
@@ -902,7 +909,7 @@ def test_another_seed_draws_other_letters(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
     for seed in (1, 0):
         for i, split in enumerate(load_letters(20, 10, 10, seed=seed).splits.values()):
-            pixels, labels = letters.draw(len(split), seed=seed, split=i)
+            pixels, labels = draw(len(split), seed=seed, split=i)
             np.testing.assert_array_equal(split.x, pixels)
             np.testing.assert_array_equal(split.y, labels)
 

@@ -17,7 +17,7 @@ import numpy as np
 from attacks.common import ENVIRONMENT, Tally, write_data
 
 import minidl
-from minidl.data import letters as cache
+from minidl.data import cache
 from minidl.data.readers import read_idx
 from minidl.grid import folder as store
 from minidl.grid.points import Grid
