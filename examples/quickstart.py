@@ -45,9 +45,8 @@ def main() -> None:
     figures = minidl.evaluate(model, test, loss)
     print(f"test loss {figures['loss']:.3f}, test accuracy {figures['accuracy']:.3f}")
 
-    minidl.saving.runs.save("runs/quickstart.npz", model)
-    loaded = network(seed=99)  # its initial values are replaced by the saved ones
-    minidl.saving.runs.load("runs/quickstart.npz", loaded)
+    minidl.save("runs/quickstart.npz", model)
+    loaded = minidl.load("runs/quickstart.npz")  # needs no code that builds the network
     logits = loaded(test.x[:5])  # a model is called on an array
     print(f"classes of five test points: {logits.argmax(axis=1)}, their labels: {test.y[:5]}")
     print("the loaded model has the same weights:", np.array_equal(loaded.theta, model.theta))

@@ -165,7 +165,7 @@ def keeping(values: dict[str, Any]) -> Iterator[None]:
     The end of a training function:
 
     >>> with keeping(metrics):
-    ...     minidl.saving.runs.save(path, model)
+    ...     minidl.save(path, model)
     """
     try:
         yield

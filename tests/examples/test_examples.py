@@ -36,11 +36,7 @@ def test_quickstart(run, tmp_path):
     assert figure(out, "validation accuracy") > 0.92
     assert figure(out, "test accuracy") > 0.92
     assert "the loaded model has the same weights: True" in out
-    L, relu = minidl.Linear, minidl.ReLU
-    model = minidl.Sequential(L(2, 64), relu(), L(64, 64), relu(), L(64, 3), rng=5)
-    before = model.theta.copy()
-    minidl.saving.runs.load(tmp_path / "runs/quickstart.npz", model)
-    assert (model.theta != before).any()
+    assert len(minidl.load(tmp_path / "runs/quickstart.npz")) == 5
 
 
 def test_own_layer(run):

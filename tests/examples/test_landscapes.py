@@ -101,7 +101,7 @@ def test_all_questions_on_a_file_in_the_course_s_format(file, tmp_path):
     assert "exactly 0" in done.stdout
     # The tested model is the last one, not the best.
     model = minidl.Sequential(minidl.Linear(6912, 6), rng=0, dtype="float64")
-    minidl.saving.runs.load(out / "q2.1/models/lr-1e-1.npz", model)
+    minidl.Checkpoint(out / "q2.1/models/lr-1e-1.npz").load(model=model)
     data = minidl.load_dataset(file)
     row = table(out / "q2.1")["lr 1e-1"]
     assert (

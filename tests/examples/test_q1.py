@@ -75,7 +75,7 @@ def test_the_perceptron_has_the_digits_of_the_course_s_loop(folder, ties):
         assert (folder / "out" / name).stat().st_size > 0
     assert "published" not in done.stdout
     model = minidl.Linear(784, 26, rng=0, dtype="float64")
-    minidl.saving.runs.load(folder / "out/best.npz", model)
+    minidl.Checkpoint(folder / "out/best.npz").load(model=model)
     data = minidl.load_dataset(folder / "set.npz")
     assert minidl.evaluate(model, data.test, minidl.Perceptron())["accuracy"] == test
 
