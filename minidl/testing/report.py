@@ -6,32 +6,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from minidl.checks import Array
 
-if TYPE_CHECKING:
-    pass
-
-
 OK, KINK, ROUNDING, FAILED = "ok", "ok (kink)", "ok (rounding)", "FAILED"
 KINKS = "ok (several kinks)"
 
-
 UNCHECKED = (
     "plain arrays, not checked as parameters, on which the output depends; make them "
-    "minidl.Parameter, or name them in minidl.testing.cached.Cached"
+    "minidl.Parameter, or name them in minidl.testing.Cached"
 )
+RED = "#b00020"
+CELL = 9
+"""The side of an entry in a picture, in pixels."""
 
 
 class GradientError(AssertionError):
     """A gradient check failed; the text is the whole report."""
-
-
-class ContractError(TypeError, ValueError):
-    """A result has the wrong type or shape, so that there is nothing to compare."""
 
 
 def relative_error(analytic: float, numeric: float) -> float:
@@ -60,9 +54,7 @@ class Entry:
 
     def __str__(self) -> str:
         where = f"[{', '.join(map(str, self.index))}]" if self.index else ""
-        of = f"{self.size}"
-        if self.searched < self.size:
-            of = f"{self.searched} searched of {self.size}"
+        part = f"{self.searched} searched of " if self.searched < self.size else ""
         more = ""
         if self.ratio is not None:
             more = f"; all {self.wrong} are {self.ratio:.4g} times the numeric value"
@@ -71,7 +63,7 @@ class Entry:
         return (
             f"{self.tensor}{where}: analytic {self.analytic:.4g}, numeric {self.numeric:.4g}, "
             f"relative error {relative_error(self.analytic, self.numeric):.1e} "
-            f"(the worst of {self.wrong} wrong among {of}){more}"
+            f"(the worst of {self.wrong} wrong among {part}{self.size}){more}"
         )
 
 
@@ -106,6 +98,15 @@ class TensorCheck:
             "error alone exceeds the tolerance (or not within locate_seconds)"
         )
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The line in the table."""
+        sides = f"{self.analytic:.8g}", f"{self.numeric:.8g}", f"{self.error:.1e}"
+        return self.name, str(self.shape), *sides, self.verdict
+
+
+HEADER = ("tensor", "shape", "analytic", "numeric", "relative error", "verdict")
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -126,6 +127,19 @@ class Condition:
         if self.skipped:
             return f"- ({self.skipped})"
         return f"{FAILED}: {self.problem}" if self.problem else OK
+
+
+def aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
+    """Return rows as lines with columns of equal width, left-aligned except those in ``right``."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if k in right else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 @dataclass(frozen=True)
@@ -177,157 +191,128 @@ class GradientReport:
         if not self:
             raise GradientError(f"\n{self}")
 
-    def __str__(self) -> str:
-        tensors = [("tensor", "shape", "analytic", "numeric", "relative error", "verdict")]
-        for t in self.tensors:
-            sides = f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}"
-            tensors.append((t.name, str(t.shape), *sides, t.verdict))
-        conditions = [(c.name, c.verdict) for c in self.conditions]
-        if not math.isnan(self.slope):
-            means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
-            conditions.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
-        notes = [f"note: {note}" for note in self.all_notes]
-        worst = [t.failure for t in self.tensors if t.failure]
-        return "\n".join(
-            [
-                *(f"{self.subject}: {self.verdict}", ""),
-                *((*aligned(tensors, right=(2, 3, 4)), "") if self.tensors else ()),
-                *(*aligned(conditions), *notes),
-                *(["", *worst] if worst else []),
-            ]
-        )
+    @property
+    def heading(self) -> str:
+        """The first line: the subject, the verdict and the arrays that were not checked."""
+        but = f", but not checked: {', '.join(self.unchecked)}" if self.unchecked else ""
+        return f"{self.subject}: {'passed' if self else FAILED}{but}"
 
     @property
     def all_notes(self) -> tuple[str, ...]:
         """The notes, with one about the arrays that were not checked."""
-        if not self.unchecked:
-            return self.notes
-        return (*self.notes, f"{', '.join(self.unchecked)}: {UNCHECKED}")
+        unchecked = (f"{', '.join(self.unchecked)}: {UNCHECKED}",) if self.unchecked else ()
+        return self.notes + unchecked
+
+    def __str__(self) -> str:
+        tensors = [HEADER, *(t.cells for t in self.tensors)]
+        conditions = [(c.name, c.verdict) for c in self.conditions]
+        if not math.isnan(self.slope):
+            means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
+            conditions.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
+        worst = [t.failure for t in self.tensors if t.failure]
+        return "\n".join(
+            [
+                *(self.heading, ""),
+                *((*aligned(tensors, right=(2, 3, 4)), "") if self.tensors else ()),
+                *(*aligned(conditions), *(f"note: {note}" for note in self.all_notes)),
+                *(["", *worst] if worst else []),
+            ]
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as a dictionary for ``json.dump``."""
-        return to_json(self)
+        """Return the report as a dictionary for ``json.dump``; NaN and infinity are None."""
+        return {
+            "subject": self.subject,
+            "passed": bool(self),
+            "tensors": [
+                {
+                    **_fields(t, "name", "shape", "analytic", "numeric"),
+                    "relative_error": _plain(t.error),
+                    **_fields(t, "verdict", "failure"),
+                    "worst": t.worst
+                    and _fields(
+                        t.worst, "index", "analytic", "numeric", "wrong", "searched", "size"
+                    ),
+                }
+                for t in self.tensors
+            ],
+            "conditions": [
+                {"name": c.name, "passed": c.problem is None, **_fields(c, "problem", "skipped")}
+                for c in self.conditions
+            ],
+            "taylor_slope": _plain(self.slope),
+            **_fields(self, "notes", "unchecked", "failures"),
+        }
 
     def to_gradescope(
         self, points: float | Mapping[str, float] = 1.0, conditions: float = 0.0
     ) -> dict[str, Any]:
-        """Return the dictionary for Gradescope's ``results.json``: points for each tensor.
+        """Return the dictionary that Gradescope reads from ``results.json``.
 
-        See ``minidl.testing.report.to_gradescope``.
+        Parameters
+        ----------
+        points : float or mapping
+            For each tensor whose gradient is right; a mapping gives them by the tensor's name, and
+            tensors that it does not name have none.
+        conditions : float
+            For the side conditions together, in equal parts. Those that were left out or did not
+            apply do not count.
         """
-        return to_gradescope(self, points, conditions)
+        counted = [c for c in self.conditions if not c.skipped]
+        graded = []
+        for t in self.tensors:
+            most = points.get(t.name, 0.0) if isinstance(points, Mapping) else points
+            right = f"the gradient of {t.name} is right"
+            graded.append((f"gradient of {t.name}", most, t.failure, right))
+        for c in counted:
+            graded.append((c.name, conditions / len(counted), c.problem, "ok"))
+        tests = [
+            {
+                "name": name,
+                "score": 0.0 if problem else round(most, 6),
+                "max_score": round(most, 6),
+                "status": "failed" if problem else "passed",
+                "output": problem or right,
+            }
+            for name, most, problem, right in graded
+        ]
+        return {"tests": tests, "output": str(self)}
 
     def _repr_html_(self) -> str:
-        return to_html(self)
-
-    @property
-    def verdict(self) -> str:
-        """The word in the first line, with the arrays that were not checked."""
-        word = "passed" if self else FAILED
-        return f"{word}, but not checked: {', '.join(self.unchecked)}" if self.unchecked else word
-
-
-def aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
-    """Return rows as lines with columns of equal width, left-aligned except those in ``right``."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if k in right else cell.ljust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+        """Return tables, with the wrong entries in red and pictures of their Jacobians."""
+        rows = [_row(HEADER, "th")]
+        for t in self.tensors:
+            rows.append(_row(t.cells, "td", RED if t.failure else ""))
+            if t.failure:
+                text = escape(t.failure)
+                rows.append(f'<tr><td colspan="6" style="color:{RED}">{text}</td></tr>')
+        lines = [_row((c.name, c.verdict), "td", RED if c.problem else "") for c in self.conditions]
+        color = "inherit" if self else RED
+        return "".join(
+            [
+                f'<p style="color:{color}"><b>{escape(self.heading)}</b></p>',
+                f"<table>{''.join(rows)}</table>" if self.tensors else "",
+                *(_pictures(t.name, *t.jacobians) for t in self.tensors if t.jacobians),
+                f"<table>{''.join(lines)}</table>",
+                *(f"<p>{escape(note)}</p>" for note in self.all_notes),
+            ]
+        )
 
 
-RED = "#b00020"
-CELL = 9
-"""The side of an entry in a picture, in pixels."""
+def _row(cells: Sequence[str], tag: str, color: str = "") -> str:
+    style = f' style="color:{color}"' if color else ""
+    return f"<tr{style}>{''.join(f'<{tag}>{escape(c)}</{tag}>' for c in cells)}</tr>"
 
 
-def to_json(report: GradientReport) -> dict[str, Any]:
-    """Return the report as numbers, strings, lists and dictionaries; no NaN or infinity."""
-    return {
-        "subject": report.subject,
-        "passed": bool(report),
-        "tensors": [_tensor(t) for t in report.tensors],
-        "conditions": [
-            {
-                "name": c.name,
-                "passed": c.problem is None,
-                "problem": c.problem,
-                "skipped": c.skipped,
-            }
-            for c in report.conditions
-        ],
-        "taylor_slope": _number(report.slope),
-        "notes": list(report.notes),
-        "unchecked": list(report.unchecked),
-        "failures": list(report.failures),
-    }
-
-
-def to_gradescope(
-    report: GradientReport, points: float | Mapping[str, float] = 1.0, conditions: float = 0.0
-) -> dict[str, Any]:
-    """Return the dictionary that Gradescope reads from ``results.json``.
-
-    Parameters
-    ----------
-    report : GradientReport
-    points : float or mapping
-        For each tensor whose gradient is right; a mapping gives them by the tensor's name, and
-        tensors that it does not name have none.
-    conditions : float
-        For the side conditions together, in equal parts. Those that were left out or did not
-        apply do not count.
-    """
-    tests = []
-    for t in report.tensors:
-        most = points.get(t.name, 0.0) if isinstance(points, Mapping) else points
-        text = t.failure or f"the gradient of {t.name} is right"
-        tests.append(_graded(f"gradient of {t.name}", not t.failure, most, text))
-    counted = [c for c in report.conditions if not c.skipped]
-    for c in counted:
-        tests.append(_graded(c.name, not c.problem, conditions / len(counted), c.problem or "ok"))
-    return {"tests": tests, "output": str(report)}
-
-
-def to_html(report: GradientReport) -> str:
-    """Return the report as tables, with the wrong entries and pictures of their Jacobians."""
-    color, verdict = "inherit" if report else RED, escape(report.verdict)
-    rows = [_row(("tensor", "shape", "analytic", "numeric", "relative error", "verdict"), "th")]
-    for t in report.tensors:
-        sides = f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}"
-        cells = t.name, str(t.shape), *sides, t.verdict
-        rows.append(_row(cells, "td", RED if t.failure else ""))
-        if t.failure:
-            rows.append(f'<tr><td colspan="6" style="color:{RED}">{escape(t.failure)}</td></tr>')
-    lines = [_row((c.name, c.verdict), "td", RED if c.problem else "") for c in report.conditions]
-    return "".join(
-        [
-            f'<p style="color:{color}"><b>{escape(report.subject)}: {verdict}</b></p>',
-            f"<table>{''.join(rows)}</table>" if report.tensors else "",
-            *(picture(t) for t in report.tensors),
-            f"<table>{''.join(lines)}</table>",
-            *(f"<p>{escape(note)}</p>" for note in report.all_notes),
-        ]
-    )
-
-
-def picture(tensor: TensorCheck) -> str:
+def _pictures(name: str, analytic: Array, numeric: Array) -> str:
     """Return the analytic, the numeric and the wrong part of a small Jacobian, side by side."""
-    if tensor.jacobians is None:
-        return ""
-    analytic, numeric = tensor.jacobians
-    scale = max(float(np.nanmax(np.abs(tensor.jacobians), initial=0)), 1e-300)
-    wrong = analytic - numeric
-    parts = ("analytic", analytic), ("numeric", numeric), ("difference", wrong)
+    scale = max(float(np.nanmax(np.abs([analytic, numeric]), initial=0)), 1e-300)
+    parts = {"analytic": analytic, "numeric": numeric, "difference": analytic - numeric}
     pictures = "".join(
         f'<td style="vertical-align:top">{title}<br/>{_squares(j / scale)}</td>'
-        for title, j in parts
+        for title, j in parts.items()
     )
-    caption = f"Jacobian of {escape(tensor.name)}: a row for each output, a column for each entry"
+    caption = f"Jacobian of {escape(name)}: a row for each output, a column for each entry"
     return f"<p>{caption}</p><table><tr>{pictures}</tr></table>"
 
 
@@ -335,9 +320,9 @@ def _squares(matrix: Array) -> str:
     """Return an SVG with a square for each entry from -1 (blue) to 1 (red)."""
     squares = []
     for (i, j), value in np.ndenumerate(matrix):
-        shade = 255 if not math.isfinite(value) else round(255 * (1 - min(abs(value), 1)))
-        color = f"rgb(255,{shade},{shade})" if value > 0 else f"rgb({shade},{shade},255)"
-        color = color if math.isfinite(value) else "black"
+        shade = round(255 * (1 - min(abs(value), 1))) if math.isfinite(value) else 0
+        red, blue = (255, shade) if value > 0 else (shade, 255)
+        color = f"rgb({red},{shade},{blue})" if math.isfinite(value) else "black"
         squares.append(
             f'<rect x="{CELL * j}" y="{CELL * i}" width="{CELL}" height="{CELL}" fill="{color}"/>'
         )
@@ -345,34 +330,12 @@ def _squares(matrix: Array) -> str:
     return f'<svg width="{width}" height="{height}">{"".join(squares)}</svg>'
 
 
-def _row(cells: tuple[str, ...], tag: str, color: str = "") -> str:
-    style = f' style="color:{color}"' if color else ""
-    return f"<tr{style}>{''.join(f'<{tag}>{escape(c)}</{tag}>' for c in cells)}</tr>"
+def _fields(value: object, *names: str) -> dict[str, Any]:
+    """Return fields of a dataclass as JSON takes them."""
+    return {name: _plain(getattr(value, name)) for name in names}
 
 
-def _graded(name: str, passed: bool, most: float, output: str) -> dict[str, Any]:
-    score = round(most, 6) if passed else 0.0
-    status = "passed" if passed else "failed"
-    return {
-        "name": name, "score": score, "max_score": round(most, 6), "status": status,
-        "output": output,
-    }  # fmt: skip
-
-
-def _tensor(t: TensorCheck) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "name": t.name, "shape": list(t.shape), "analytic": _number(t.analytic),
-        "numeric": _number(t.numeric), "relative_error": _number(t.error), "verdict": t.verdict,
-        "failure": t.failure, "worst": None,
-    }  # fmt: skip
-    if t.worst:
-        w = t.worst
-        found["worst"] = {
-            "index": list(w.index), "analytic": _number(w.analytic), "numeric": _number(w.numeric),
-            "wrong": w.wrong, "searched": w.searched, "size": w.size,
-        }  # fmt: skip
-    return found
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,7 +17,8 @@ from minidl.testing.checks import (
     check_loss,
     check_simplex_map,
 )
-from minidl.testing.report import ContractError, GradientError
+from minidl.testing.contract import ContractError
+from minidl.testing.report import GradientError
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((6, 5))
