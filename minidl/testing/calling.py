@@ -27,13 +27,14 @@ def accepts(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
         return not options
 
 
-def argument_names(function: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments that can be given by name."""
+def argument_names(function: Callable[..., Any], *, by_name: bool = True) -> list[str]:
+    """Return the names of the arguments; with ``by_name``, of those that can be given by name."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return []
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    given = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return [p.name for p in given if not (by_name and p.kind is p.POSITIONAL_ONLY)]
 
 
 def named(owner: str, function: Callable[..., Any], x: Any, fixed: Iterable[str]) -> dict[str, Any]:
@@ -48,7 +49,9 @@ def named(owner: str, function: Callable[..., Any], x: Any, fixed: Iterable[str]
         inputs = dict(x)
     else:
         arrays = x if isinstance(x, tuple) else (x,)
-        names = [n for n in argument_names(function) if n not in fixed][: len(arrays)]
+        names = [n for n in argument_names(function, by_name=False) if n not in fixed][
+            : len(arrays)
+        ]
         if len(names) < len(arrays):
             names = ["x"] if len(arrays) == 1 else [f"x{i}" for i in range(len(arrays))]
         inputs = dict(zip(names, arrays, strict=True))

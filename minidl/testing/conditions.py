@@ -191,18 +191,18 @@ def any_layout(at: Point) -> None:
             raise error
 
 
-@condition("zero cotangent", LINEAR)
-def zero_cotangent(at: Point) -> None:
-    """A cotangent of zeros gives zeros."""
-    zeros = {name: np.zeros_like(g) for name, g in at.gradients.items()}
-    expect_same(at, at.run().pull(np.zeros_like(at.dy)), zeros, "for a cotangent of zeros")
+def linear(factor: float, why: str) -> Check:
+    """Return the condition that a multiple of the cotangent gives that of the gradient."""
+
+    def linear(at: Point) -> None:
+        wanted = {name: factor * g for name, g in at.gradients.items()}
+        expect_same(at, at.run().pull(factor * at.dy), wanted, why)
+
+    return linear
 
 
-@condition("twice the cotangent", LINEAR)
-def twice_cotangent(at: Point) -> None:
-    """Twice the cotangent gives twice the gradient."""
-    twice = {name: 2 * g for name, g in at.gradients.items()}
-    expect_same(at, at.run().pull(2 * at.dy), twice, "for twice the cotangent")
+condition("zero cotangent", LINEAR)(linear(0, "for a cotangent of zeros"))
+condition("twice the cotangent", LINEAR)(linear(2, "for twice the cotangent"))
 
 
 @condition("written, not added", LAYER)

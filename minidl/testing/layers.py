@@ -109,12 +109,10 @@ class LayerSubject(Subject):
         def pull(dy: Array, **options: Any) -> list[Any]:
             expected = f"{self.name}: expected backward(dy) to return"
             got = backward(apart(dy), **options)
-            return gradients_of(expected, got, self.inputs, self._arguments.order)
+            gradients = gradients_of(expected, got, self.inputs, self._arguments.order)
+            return [*gradients, *(p.grad for p in self.parameters.values())]
 
         return y, pull
-
-    def all_gradients(self, of_inputs: Sequence[Any]) -> list[Any]:
-        return [*of_inputs, *(p.grad for p in self.parameters.values())]
 
     def _put_parameters(self, values: Tensors) -> None:
         """Give the parameters these values and gradients of 0, in the dtype of the values."""
@@ -132,9 +130,8 @@ class LayerSubject(Subject):
         """Put back the random generators, and the buffers that a layer declares."""
         for bits, state in self._generators:
             bits.state = state
-        for layer, name, array, content in self._buffers:
-            array[...] = content
-            setattr(layer, name, array)
+        for layer, name, content in self._buffers:
+            setattr(layer, name, content.copy())
 
     @contextmanager
     def preserved(self, rng: np.random.Generator) -> Iterator[None]:
@@ -149,11 +146,11 @@ class LayerSubject(Subject):
             attributes = [v for layer in self.layers for v in vars(layer).values()]
             bits = [v.bit_generator for v in attributes if isinstance(v, np.random.Generator)]
             self._generators = [(b, b.state) for b in bits]
-            buffers = [(m, name) for m in self.layers for name in declared_buffers(m) or ()]
             self._buffers = [
-                (m, name, getattr(m, name), getattr(m, name).copy())
-                for m, name in buffers
-                if isinstance(getattr(m, name, None), np.ndarray)
+                (layer, name, getattr(layer, name).copy())
+                for layer in self.layers
+                for name in declared_buffers(layer) or ()
+                if isinstance(getattr(layer, name, None), np.ndarray)
             ]
             try:
                 yield

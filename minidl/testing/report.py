@@ -259,7 +259,7 @@ class GradientReport:
             apply do not count.
         """
         counted = [c for c in self.conditions if not c.skipped]
-        graded = []
+        graded: list[tuple[str, float, str | None, str]] = []
         for t in self.tensors:
             most = points.get(t.name, 0.0) if isinstance(points, Mapping) else points
             right = f"the gradient of {t.name} is right"

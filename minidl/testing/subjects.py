@@ -22,7 +22,7 @@ from minidl.testing.layouts import copy_with_strides
 
 Tensors = Mapping[str, Array]
 Pull = Callable[..., Sequence[Any]]
-"""``pull(dy)`` returns the gradients of the inputs in order."""
+"""``pull(dy)`` returns the gradients of the tensors in order."""
 Tap = Callable[[Any, Array], tuple[Array, Callable[[Array], Array]]]
 """``tap(layer, x)`` returns the input to use, and a function that is applied to the cotangent."""
 
@@ -42,47 +42,21 @@ class Pass:
 
 
 class Subject(ABC):
-    """A function of named tensors with its backward pass.
+    """A function of named tensors with its backward pass."""
 
-    Attributes
-    ----------
-    source : object
-        What the caller gave.
-    name, title, details : str
-        The name in messages about tensors; the object and its inputs in the heading of the report.
-    tensors : dict of array
-        The inputs, then the parameters.
-    fixed : dict
-        Further arguments, which have no gradient.
-    inputs : list of str
-        The names of the tensors that are no parameters.
-    parameters : dict of Parameter
-        Those of a layer.
-    expected : tuple of str
-        The phrases for the output and for the gradient of the tensor ``{}`` in errors.
-    axis : int
-        The axis of a simplex map.
-    batch : bool
-        Whether the rows of the inputs are examples.
-    notes : tuple of str
-        What the check cannot see.
-    numpy_seed : int, optional
-        Seeds the global generators of NumPy and Python before every pass.
-    """
-
-    source: Any
-    name: str
-    title: str
-    details: str
-    tensors: dict[str, Array]
-    fixed: dict[str, Any]
-    inputs: list[str]
+    source: Any  # what the caller gave
+    name: str  # in messages about tensors
+    title: str  # the object in the heading of the report
+    details: str  # its inputs there
+    tensors: dict[str, Array]  # the inputs, then the parameters
+    inputs: list[str]  # the names of the tensors that are no parameters
     parameters: dict[str, Parameter]
-    expected: tuple[str, str]
-    axis: int = -1
-    batch: bool = True
-    notes: tuple[str, ...] = ()
-    numpy_seed: int | None = None
+    fixed: dict[str, Any]  # further arguments, which have no gradient
+    expected: tuple[str, str]  # in errors: the output, and the gradient of the tensor {}
+    axis: int = -1  # of a simplex map
+    batch: bool = True  # whether the rows of the inputs are examples
+    notes: tuple[str, ...] = ()  # what the check cannot see
+    numpy_seed: int | None = None  # for NumPy's and Python's global generators, before every pass
 
     @abstractmethod
     def forward(self, given: dict[str, Array]) -> tuple[Any, Pull]:
@@ -100,17 +74,12 @@ class Subject(ABC):
 
         def pull(dy: Array) -> dict[str, Array]:
             given["cotangent"] = dy = copy_with_strides(dy)
-            gradients = zip(self.tensors, self.all_gradients(raw_pull(dy)), strict=True)
             return {
                 name: returned_gradient(gradient.format(name), tensors[name], d)
-                for name, d in gradients
+                for name, d in zip(self.tensors, raw_pull(dy), strict=True)
             }
 
         return Pass(y.copy(), pull, raw_pull, given)
-
-    def all_gradients(self, of_inputs: Sequence[Any]) -> list[Any]:
-        """Return the gradients of the inputs with those of the parameters, after a pull."""
-        return [*of_inputs]
 
     @contextmanager
     def preserved(self, rng: np.random.Generator) -> Iterator[None]:
