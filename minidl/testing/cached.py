@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -52,45 +53,35 @@ class Recorder:
     step = __call__ = update
 
 
-class Flag:
-    """The training flag of an object: an argument of ``forward``, an attribute, or two methods.
+TRAINING = ("train", "training", "is_train", "is_training", "train_flg", "train_mode")
+EVALUATION = ("eval", "evaluate", "inference", "is_eval", "is_test", "test_mode")
+USUAL_FLAGS = {**dict.fromkeys(TRAINING, False), **dict.fromkeys(EVALUATION, True)}
+"""Names of training flags that are found without being told, and whether they say the opposite."""
 
-    ``told`` is its name, or ``"not NAME"`` for one of the opposite sense; without it the usual
-    names are tried. If there is none, ``name`` is empty.
-    """
 
-    TRAINING = ("train", "training", "is_train", "is_training", "train_flg", "train_mode")
-    EVALUATION = ("eval", "evaluate", "inference", "is_eval", "is_test", "test_mode")
+def find_flag(layer: Any, forward: Callable[..., Any], told: str | None) -> tuple[str, str, bool]:
+    """Return the kind of the training flag, its name, and whether it says the opposite."""
+    names = {told.removeprefix("not "): told.startswith("not ")} if told else USUAL_FLAGS
+    for name, opposite in names.items():
+        if name in argument_names(forward):
+            return "argument", name, opposite
+    for name, opposite in names.items():
+        with suppress(LookupError):
+            if isinstance(look_up(layer, name), bool) or told:
+                return "attribute", name, opposite
+    if told:
+        raise ValueError(f"Cached: {type(layer).__name__} has no flag {told!r}")
+    methods = all(callable(getattr(layer, method, None)) for method in ("train", "eval"))
+    return "methods" if methods else "", "", False
 
-    def __init__(self, layer: Any, forward: Callable[..., Any], told: str | None) -> None:
-        names = self.TRAINING + self.EVALUATION if told is None else (told.removeprefix("not "),)
-        arguments = [name for name in names if name in argument_names(forward)]
-        attributes = [name for name in names if self._is_flag(layer, name, told is not None)]
-        self.name = next(iter(arguments + attributes), "")
-        self.is_argument, self.are_methods = bool(arguments), False
-        self.opposite = self.name in self.EVALUATION if told is None else told.startswith("not ")
-        if told is not None and not self.name:
-            raise ValueError(f"Cached: {type(layer).__name__} has no flag {told!r}")
-        if not self.name and all(callable(getattr(layer, m, None)) for m in ("train", "eval")):
-            self.name, self.are_methods = "train() and eval()", True
 
-    @staticmethod
-    def _is_flag(layer: Any, name: str, told: bool) -> bool:
-        try:
-            return isinstance(look_up(layer, name), bool) or told
-        except LookupError:
-            return False
-
-    def set(self, layer: Any, train: bool) -> dict[str, bool]:
-        """Set the flag of a copy, or return it as an argument for ``forward``."""
-        value = train != self.opposite
-        if self.is_argument:
-            return {self.name: value}
-        if self.are_methods:
-            (layer.train if train else layer.eval)()
-        elif self.name:
-            put(layer, self.name, value)
-        return {}
+def keys_at(layer: Any, path: str) -> list[Any] | None:
+    """Return the keys of a dictionary, or the indices of a list; None if there is neither."""
+    try:
+        found = look_up(layer, path)
+        return list(found) if isinstance(found, Mapping) else list(range(len(found)))
+    except (LookupError, TypeError):
+        return None
 
 
 class Cached:
@@ -158,7 +149,7 @@ class Cached:
         self._names = forward, backward, before_forward, before_backward
         self._params, self._grads = params, grads
         self._adds, self._steps, self.not_learned = adds, steps, tuple(buffers)
-        self._flag = Flag(layer, self.method, train)
+        self._flag = find_flag(layer, self.method, train)
         self._object: Any = None
         self._keeps_object = False
         self._gradients: dict[str, Any] = self._paths(layer) | gradients
@@ -175,29 +166,17 @@ class Cached:
     def _paths(self, layer: Any) -> dict[str, Any]:
         """Return the path of the gradient for the path of each parameter."""
         params, grads = self._params, self._grads
-        if params is None:
-            return {}
-        if isinstance(params, Mapping):
-            return dict(params)
+        if params is None or isinstance(params, Mapping):
+            return dict(params or {})
         if callable(params) and callable(grads):
             return {path: path for path in params(layer)}
         if not (isinstance(params, str) and isinstance(grads, str)):
             raise TypeError("Cached: expected grads= with params=, two names or two functions")
-        keys = self._keys(layer, params)
+        keys, known = keys_at(layer, params), keys_at(layer, grads)
         if keys is None:
             raise ValueError(f"Cached: {type(layer).__name__} has no dictionary or list {params!r}")
-        known = self._keys(layer, grads)
         # A value without a gradient, among others that have one, is a buffer.
         return {f"{params}.{k}": f"{grads}.{k}" for k in keys if not known or k in known}
-
-    @staticmethod
-    def _keys(layer: Any, path: str) -> list[Any] | None:
-        """Return the keys of a dictionary, or the indices of a list; None if there is neither."""
-        try:
-            found = look_up(layer, path)
-            return list(found) if isinstance(found, Mapping) else list(range(len(found)))
-        except (LookupError, TypeError):
-            return None
 
     def _value(self, layer: Any, path: str) -> Any:
         try:
@@ -212,14 +191,19 @@ class Cached:
         if self._changes_values:
             values = {path: value.copy() for path, value in values.items()}
         layer = self._copy(values)
-        name, options = type(layer).__name__, self._flag.set(layer, train)
+        kind, flag, opposite = self._flag
+        options = {flag: train != opposite} if kind == "argument" else {}
+        if kind == "attribute":
+            put(layer, flag, train != opposite)
+        elif kind == "methods":
+            (layer.train if train else layer.eval)()
         if before_forward:
             getattr(layer, before_forward)()
         y = getattr(layer, forward_name)(*x, **fixed, **options)
         if backward_name:
             pull = getattr(layer, backward_name)
         else:
-            y, pull = returned_pass(name, forward_name, y)
+            y, pull = returned_pass(type(layer).__name__, forward_name, y)
 
         def backward(dy: Any) -> Any:
             if before_backward:
@@ -229,7 +213,7 @@ class Cached:
             for path, value in values.items():
                 parameter = getattr(self, path)
                 got = self._gradient(layer, path, parameter.value)
-                expected = f"{name}: expected the gradient of {path}"
+                expected = f"{type(layer).__name__}: expected the gradient of {path}"
                 parameter.grad = returned_gradient(expected, value, got) - before.get(path, 0)
             if self._changes_values:
                 self._put(layer, {path: getattr(self, path).value.copy() for path in values})
@@ -244,7 +228,7 @@ class Cached:
     @property
     def notes(self) -> tuple[str, ...]:
         """A note for ``train=False`` if there is no flag."""
-        if self._flag.name:
+        if self._flag[0]:
             return ()
         return (
             f"train=False had no effect: {type(self.layer).__name__} has no training flag "

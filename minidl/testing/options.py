@@ -17,19 +17,13 @@ class Precision:
     """The numbers that belong to the precision of the numeric side."""
 
     dtype: np.dtype[Any]
-    eps: float
-    """The largest step of a difference."""
-    shrink: float
-    """The factor between two steps."""
-    steps: int
-    sure: int
-    """So many steps are tried whatever the rounding."""
-    unit: float
-    """The rounding in a difference, relative to its terms."""
-    distances: tuple[float, ...]
-    """How far away points nearby are, relative and absolute."""
-    by_entry: bool
-    """Whether the step is that of one entry, or of a whole unit direction."""
+    eps: float  # the largest step of a difference
+    shrink: float  # the factor between two steps
+    steps: int  # their number
+    sure: int  # so many are tried whatever the rounding
+    unit: float  # the rounding in a difference, relative to its terms
+    distances: tuple[float, ...]  # how far away points nearby are, relative and absolute
+    by_entry: bool  # whether the step is that of one entry, or of a whole unit direction
 
 
 FLOAT64 = Precision(np.dtype(np.float64), 1e-5, 100, 5, 2, 2**-50, (1e-4, 1e-6, 1e-8), False)
@@ -55,8 +49,7 @@ class Settings:
     eps: float
     rtol: float
     atol: float
-    seconds_left: float
-    """CPU time for the search for wrong entries, of all tensors together."""
+    seconds_left: float  # CPU time for the search for wrong entries, of all tensors together
 
     def steps(self, u: Array | int) -> list[float]:
         """Return the steps of differences along a direction, from the largest to the smallest."""
