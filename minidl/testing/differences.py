@@ -8,7 +8,6 @@ one tensor, by central and one-sided differences.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,9 +21,6 @@ from minidl.testing.subjects import Pass, Subject, Tensors
 
 NEARBY = 12
 """The number of random points nearby, and of random roundings."""
-
-SMALL = 48
-"""Jacobians of so many outputs and entries are kept for a picture."""
 
 Direction = Array | int
 """A direction in a tensor, or the flat index of a single entry."""
@@ -253,22 +249,6 @@ def taylor_slope(point: Point) -> float:
         return math.inf
     steps: Array = np.diff(np.array(points), axis=0)
     return float(np.median(steps[-3:, 1] / steps[-3:, 0]))
-
-
-def jacobians(point: Point, name: str) -> tuple[Array, Array] | None:
-    """Return both Jacobians of a tensor if they are small: outputs times entries."""
-    x, y, settings = point.wide[name], point.wide_output, point.settings
-    if not 0 < x.size <= SMALL or not 0 < y.size <= SMALL or settings.seconds_left <= 0:
-        return None
-    start, h = time.thread_time(), settings.steps(0)[0]
-    units = np.eye(y.size, dtype=point.dy.dtype).reshape(y.size, *y.shape)
-    rows = [point.run().pull(unit)[name].ravel() for unit in units]
-    columns = [
-        (point.moved_output(name, j, h) - point.moved_output(name, j, -h)).ravel() / (2 * h)
-        for j in range(x.size)
-    ]
-    settings.seconds_left -= time.thread_time() - start
-    return np.array(rows, np.float64), np.array(columns).T
 
 
 def along(gradient: Array, u: Direction) -> float:

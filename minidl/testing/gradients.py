@@ -29,7 +29,6 @@ from minidl.testing.differences import (
     Direction,
     Point,
     compare,
-    jacobians,
     judge,
     random_direction,
     within_rounding,
@@ -54,7 +53,7 @@ def check_tensor(point: Point, name: str, directions: int = DIRECTIONS) -> Tenso
 def _check_along(point: Point, name: str, around: Array | None) -> tuple[TensorCheck, Array | None]:
     u = random_direction(point.settings.rng, point.wide[name])
     compared = compare(point, name, u)
-    verdict, worst, both = compared.verdict, None, None
+    verdict, worst = compared.verdict, None
     if verdict != OK and np.isfinite(compared.analytic):
         verdict, seen = explain_by_kinks(point, name, u, compared)
         around = around if seen is None else seen
@@ -63,14 +62,10 @@ def _check_along(point: Point, name: str, around: Array | None) -> tuple[TensorC
     if verdict == FAILED:
         found = search(point, name, around)
         worst = found.worst
-        if found.complete and worst is None and found.kinks:
-            verdict = KINKS
-        elif found.complete and worst is None and not compared.smooth:
-            verdict = KINK
-        else:
-            both = jacobians(point, name)
+        if found.complete and worst is None:
+            verdict = KINKS if found.kinks else FAILED if compared.smooth else KINK
     sides = compared.analytic, compared.numeric
-    return TensorCheck(name, point.wide[name].shape, *sides, verdict, worst, both), around
+    return TensorCheck(name, point.wide[name].shape, *sides, verdict, worst), around
 
 
 def explain_by_kinks(

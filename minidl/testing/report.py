@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
-
-import numpy as np
-
-from minidl.checks import Array
 
 OK, KINK, ROUNDING, FAILED = "ok", "ok (kink)", "ok (rounding)", "FAILED"
 KINKS = "ok (several kinks)"
@@ -20,8 +16,6 @@ UNCHECKED = (
     "minidl.Parameter, or name them in minidl.testing.Cached"
 )
 RED = "#b00020"
-CELL = 9
-"""The side of an entry in a picture, in pixels."""
 
 
 class GradientError(AssertionError):
@@ -69,10 +63,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """Both derivatives of one tensor along a random direction: of several, the worst.
-
-    ``jacobians`` are the analytic and the numeric one, of a small tensor that is wrong.
-    """
+    """Both derivatives of one tensor along a random direction: of several, the worst."""
 
     name: str
     shape: tuple[int, ...]
@@ -80,7 +71,6 @@ class TensorCheck:
     numeric: float
     verdict: str
     worst: Entry | None = None
-    jacobians: tuple[Array, Array] | None = field(default=None, repr=False, compare=False)
 
     @property
     def error(self) -> float:
@@ -97,15 +87,6 @@ class TensorCheck:
             or f"{self.name}: the derivative along a direction is wrong; no entry was found whose "
             "error alone exceeds the tolerance (or not within locate_seconds)"
         )
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """The line in the table."""
-        sides = f"{self.analytic:.8g}", f"{self.numeric:.8g}", f"{self.error:.1e}"
-        return self.name, str(self.shape), *sides, self.verdict
-
-
-HEADER = ("tensor", "shape", "analytic", "numeric", "relative error", "verdict")
 
 
 @dataclass(frozen=True)
@@ -203,21 +184,30 @@ class GradientReport:
         unchecked = (f"{', '.join(self.unchecked)}: {UNCHECKED}",) if self.unchecked else ()
         return self.notes + unchecked
 
-    def __str__(self) -> str:
-        tensors = [HEADER, *(t.cells for t in self.tensors)]
+    def _lines(self) -> Iterator[tuple[str, bool]]:
+        """Yield the lines of the report, and whether each says that something is wrong."""
+        yield self.heading, not self
+        yield "", False
+        table = [("tensor", "shape", "analytic", "numeric", "relative error", "verdict")]
+        for t in self.tensors:
+            sides = f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}"
+            table.append((t.name, str(t.shape), *sides, t.verdict))
+        if self.tensors:
+            wrong = [False, *(bool(t.failure) for t in self.tensors)]
+            yield from zip(aligned(table, right=(2, 3, 4)), wrong, strict=True)
+            yield "", False
         conditions = [(c.name, c.verdict) for c in self.conditions]
         if not math.isnan(self.slope):
             means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
             conditions.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
-        worst = [t.failure for t in self.tensors if t.failure]
-        return "\n".join(
-            [
-                *(self.heading, ""),
-                *((*aligned(tensors, right=(2, 3, 4)), "") if self.tensors else ()),
-                *(*aligned(conditions), *(f"note: {note}" for note in self.all_notes)),
-                *(["", *worst] if worst else []),
-            ]
-        )
+        for line, (_, verdict) in zip(aligned(conditions), conditions, strict=True):
+            yield line, verdict.startswith(FAILED)
+        yield from ((f"note: {note}", False) for note in self.all_notes)
+        failures = [t.failure for t in self.tensors if t.failure]
+        yield from ((line, True) for line in (["", *failures] if failures else []))
+
+    def __str__(self) -> str:
+        return "\n".join(line for line, _ in self._lines())
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as a dictionary for ``json.dump``; NaN and infinity are None."""
@@ -279,55 +269,12 @@ class GradientReport:
         return {"tests": tests, "output": str(self)}
 
     def _repr_html_(self) -> str:
-        """Return tables, with the wrong entries in red and pictures of their Jacobians."""
-        rows = [_row(HEADER, "th")]
-        for t in self.tensors:
-            rows.append(_row(t.cells, "td", RED if t.failure else ""))
-            if t.failure:
-                text = escape(t.failure)
-                rows.append(f'<tr><td colspan="6" style="color:{RED}">{text}</td></tr>')
-        lines = [_row((c.name, c.verdict), "td", RED if c.problem else "") for c in self.conditions]
-        color = "inherit" if self else RED
-        return "".join(
-            [
-                f'<p style="color:{color}"><b>{escape(self.heading)}</b></p>',
-                f"<table>{''.join(rows)}</table>" if self.tensors else "",
-                *(_pictures(t.name, *t.jacobians) for t in self.tensors if t.jacobians),
-                f"<table>{''.join(lines)}</table>",
-                *(f"<p>{escape(note)}</p>" for note in self.all_notes),
-            ]
-        )
-
-
-def _row(cells: Sequence[str], tag: str, color: str = "") -> str:
-    style = f' style="color:{color}"' if color else ""
-    return f"<tr{style}>{''.join(f'<{tag}>{escape(c)}</{tag}>' for c in cells)}</tr>"
-
-
-def _pictures(name: str, analytic: Array, numeric: Array) -> str:
-    """Return the analytic, the numeric and the wrong part of a small Jacobian, side by side."""
-    scale = max(float(np.nanmax(np.abs([analytic, numeric]), initial=0)), 1e-300)
-    parts = {"analytic": analytic, "numeric": numeric, "difference": analytic - numeric}
-    pictures = "".join(
-        f'<td style="vertical-align:top">{title}<br/>{_squares(j / scale)}</td>'
-        for title, j in parts.items()
-    )
-    caption = f"Jacobian of {escape(name)}: a row for each output, a column for each entry"
-    return f"<p>{caption}</p><table><tr>{pictures}</tr></table>"
-
-
-def _squares(matrix: Array) -> str:
-    """Return an SVG with a square for each entry from -1 (blue) to 1 (red)."""
-    squares = []
-    for (i, j), value in np.ndenumerate(matrix):
-        shade = round(255 * (1 - min(abs(value), 1))) if math.isfinite(value) else 0
-        red, blue = (255, shade) if value > 0 else (shade, 255)
-        color = f"rgb({red},{shade},{blue})" if math.isfinite(value) else "black"
-        squares.append(
-            f'<rect x="{CELL * j}" y="{CELL * i}" width="{CELL}" height="{CELL}" fill="{color}"/>'
-        )
-    height, width = (CELL * n for n in matrix.shape)
-    return f'<svg width="{width}" height="{height}">{"".join(squares)}</svg>'
+        """Return the printed report, with what is wrong in red."""
+        lines = [
+            f'<span style="color:{RED}">{escape(line)}</span>' if wrong else escape(line)
+            for line, wrong in self._lines()
+        ]
+        return "<pre>" + "\n".join(lines) + "</pre>"
 
 
 def _fields(value: object, *names: str) -> dict[str, Any]:

@@ -19,30 +19,17 @@ RIGHT = check_layer(Cached(strangers.Affine(1), W="dW", b="db"), X)
 
 
 def test_html_is_well_formed_and_shows_the_wrong_entry():
-    page = ElementTree.fromstring(f"<div>{WRONG._repr_html_()}</div>")
-    text = " ".join(page.itertext())
-    assert "Affine.W[4, 2]: analytic" in text
-    assert "FAILED" in text
-    red = [row for row in page.iter("tr") if "#b00020" in row.get("style", "")]
-    assert [row[0].text for row in red] == ["W"]
+    page = ElementTree.fromstring(WRONG._repr_html_())
+    assert "".join(page.itertext()) == str(WRONG)
+    red = [part.text for part in page if "#b00020" in part.get("style", "")]
+    assert [line.split()[0] for line in red] == ["Cached(Affine),", "W", "Affine.W[4,"]
     assert "#b00020" not in RIGHT._repr_html_()
-
-
-def test_html_draws_both_jacobians_of_a_small_tensor():
-    analytic, numeric = WRONG["W"].jacobians
-    assert analytic.shape == numeric.shape == (9, 15)
-    wrong = np.abs(analytic - numeric) > 1e-6
-    assert set(np.flatnonzero(wrong.any(axis=0))) == {14}
-    np.testing.assert_allclose(np.delete(analytic, 14, 1), np.delete(numeric, 14, 1), atol=1e-8)
-    page = ElementTree.fromstring(f"<div>{WRONG._repr_html_()}</div>")
-    assert [len(list(svg)) for svg in page.iter("svg")] == [9 * 15] * 3
-    assert RIGHT["W"].jacobians is None
 
 
 def test_html_escapes_names():
     report = check_function(np.sin, lambda x, dy: dy, X, name="<b>")
     assert "&lt;b&gt;" in report._repr_html_()
-    ElementTree.fromstring(f"<div>{report._repr_html_()}</div>")
+    ElementTree.fromstring(report._repr_html_())
 
 
 def test_json():
