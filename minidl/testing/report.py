@@ -204,7 +204,9 @@ class GradientReport:
             yield line, verdict.startswith(FAILED)
         yield from ((f"note: {note}", False) for note in self.all_notes)
         failures = [t.failure for t in self.tensors if t.failure]
-        yield from ((line, True) for line in (["", *failures] if failures else []))
+        if failures:
+            yield "", False
+            yield from ((failure, True) for failure in failures)
 
     def __str__(self) -> str:
         return "\n".join(line for line, _ in self._lines())
