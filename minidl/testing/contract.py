@@ -38,9 +38,9 @@ def returned_floats(expected: str, y: Any) -> Array:
 
 def returned_gradient(expected: str, x: Array, dx: Any) -> Array:
     """Return a copy of a gradient, if it has the shape of its tensor."""
-    if not is_floats(dx) and not (isinstance(dx, float) and x.ndim == 0):
-        raise ContractError(f"{expected}, an array of shape {x.shape}, got {type_text(dx)}")
-    if np.shape(dx) != x.shape:
-        hint = "; is a transpose missing?" if np.shape(dx) == x.shape[::-1] else ""
-        raise ContractError(f"{expected} of the shape {x.shape}, got {np.shape(dx)}{hint}")
+    number = isinstance(dx, float) and x.ndim == 0
+    if not (is_floats(dx) or number) or np.shape(dx) != x.shape:
+        turned = is_floats(dx) and dx.shape == x.shape[::-1]
+        hint = "; is a transpose missing?" if turned else ""
+        raise ContractError(f"{expected}, an array of shape {x.shape}, got {type_text(dx)}{hint}")
     return np.array(dx)
