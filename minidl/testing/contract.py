@@ -32,7 +32,7 @@ def is_floats(value: Any) -> bool:
 def returned_floats(expected: str, y: Any) -> Array:
     """Return an output as an array, if it holds floats; ``expected`` begins the error."""
     if not is_floats(y) and not isinstance(y, float):
-        raise ContractError(f"{expected} to be an array of floats, got {type_text(y)}")
+        raise ContractError(f"{expected} an array of floats, got {type_text(y)}")
     return np.asarray(y)
 
 

@@ -73,7 +73,7 @@ def function_subject(
                 )
             several = len(result) > 2  # y1, y2, cache
             result, kept = result[:-1] if several else result[0], result[-1]
-        y, apart = joined(f"{name}: expected {what[0]}'s output", result)
+        y, apart = joined(f"{name}: expected {what[0]}'s output to be", result)
 
         def pull(dy: Array) -> list[Any]:
             if cache:

@@ -103,7 +103,7 @@ class LayerSubject(Subject):
         self._before_pass()
         result = self._arguments.call(self._forward, {**self.fixed, **given}, train=self.train)
         output, backward = returned_pass(self.name, "forward(x, train=...)", result)
-        y, apart = joined(f"{self.name}: expected forward's output", output)
+        y, apart = joined(f"{self.name}: expected forward's output to be", output)
         given.update((key, p.value) for key, p in self.parameters.items())
 
         def pull(dy: Array, **options: Any) -> list[Any]:

@@ -70,7 +70,7 @@ class Subject(ABC):
             np.random.seed(self.numpy_seed)  # noqa: NPY002
         output, gradient = (f"{self.name}: expected {phrase}" for phrase in self.expected)
         y, raw_pull = self.forward(given)
-        y = returned_floats(output, y)
+        y = returned_floats(f"{output} to be", y)
 
         def pull(dy: Array) -> dict[str, Array]:
             given["cotangent"] = dy = copy_with_strides(dy)
