@@ -270,14 +270,16 @@ def as_float64(tensors: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.asarray(x, np.float64) for name, x in tensors.items()}
 
 
-def unit(u: Array) -> Array:
+def normalized(u: Array) -> Array:
     """Return a direction of length 1 along ``u``."""
     return u / max(float(np.linalg.norm(u.ravel())), 1e-300)
 
 
 def random_direction(rng: np.random.Generator, x: Array) -> Array:
     """Return a unit direction without small entries, of random signs; 0 at infinities."""
-    return unit(rng.choice([-1.0, 1.0], x.shape) * rng.uniform(0.5, 1.5, x.shape) * np.isfinite(x))
+    return normalized(
+        rng.choice([-1.0, 1.0], x.shape) * rng.uniform(0.5, 1.5, x.shape) * np.isfinite(x)
+    )
 
 
 def random_cotangent(rng: np.random.Generator, y: Array) -> Array:

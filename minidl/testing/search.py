@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl.checks import Array
-from minidl.testing.differences import Point, error_along, judge, random_direction, unit
+from minidl.testing.differences import Point, error_along, judge, normalized, random_direction
 from minidl.testing.report import FAILED, Entry
 
 ENOUGH = 100
@@ -72,7 +72,7 @@ def search(point: Point, name: str, around: Array | None) -> Outcome:
         for half in np.array_split(chosen.entries, 2):
             u = np.zeros(x.shape)
             u.flat[half] = random_direction(settings.rng, x).flat[half]
-            error = error_along(point, name, unit(u))
+            error = error_along(point, name, normalized(u))
             if error:
                 sets.append(Suspects(half, error))
     settings.seconds_left -= time.thread_time() - start
