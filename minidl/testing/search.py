@@ -54,27 +54,19 @@ def search(point: Point, name: str, around: Array | None) -> Outcome:
         limit = settings.seconds_left / 2 if wrong else settings.seconds_left
         if time.thread_time() - start > limit:
             break
-        if wrong:
-            chosen = max(sets, key=lambda s: s.error)
-        else:
-            chosen = min(sets, key=lambda s: (len(s.entries), -s.error))
+        chosen = _next(sets, largest_error=bool(wrong))
         sets.remove(chosen)
-        if len(chosen.entries) <= FEW:
-            for j in map(int, chosen.entries):
-                compared = judge(point, name, j)
-                if compared.verdict != FAILED:
-                    continue
-                if around is not None and on_several_kinks(compared.analytic, around, j):
-                    kinks = True
-                else:
-                    wrong.append((j, compared.analytic, compared.numeric))
+        if len(chosen.entries) > FEW:
+            sets += _wrong_halves(point, name, chosen)
             continue
-        for half in np.array_split(chosen.entries, 2):
-            u = np.zeros(x.shape)
-            u.flat[half] = random_direction(settings.rng, x).flat[half]
-            error = error_along(point, name, normalized(u))
-            if error:
-                sets.append(Suspects(half, error))
+        for j in map(int, chosen.entries):
+            compared = judge(point, name, j)
+            if compared.verdict != FAILED:
+                continue
+            if around is not None and on_several_kinks(compared.analytic, around, j):
+                kinks = True
+            else:
+                wrong.append((j, compared.analytic, compared.numeric))
     settings.seconds_left -= time.thread_time() - start
     if not wrong:
         return Outcome(None, not sets, kinks)
@@ -85,6 +77,24 @@ def search(point: Point, name: str, around: Array | None) -> Outcome:
     sizes = len(wrong), searched, x.size
     entry = Entry(label, index, analytic, numeric, *sizes, around is not None, ratio)
     return Outcome(entry, not sets, kinks)
+
+
+def _next(sets: list[Suspects], *, largest_error: bool) -> Suspects:
+    if largest_error:
+        return max(sets, key=lambda s: s.error)
+    return min(sets, key=lambda s: (len(s.entries), -s.error))
+
+
+def _wrong_halves(point: Point, name: str, whole: Suspects) -> list[Suspects]:
+    """Return the halves of a set in which the two sides disagree along a random direction."""
+    found, x = [], point.wide[name]
+    for half in np.array_split(whole.entries, 2):
+        u = np.zeros(x.shape)
+        u.flat[half] = random_direction(point.settings.rng, x).flat[half]
+        error = error_along(point, name, normalized(u))
+        if error:
+            found.append(Suspects(half, error))
+    return found
 
 
 def _error(entry: tuple[int, float, float]) -> tuple[bool, float]:
