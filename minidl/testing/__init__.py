@@ -22,8 +22,9 @@ from minidl.testing.checks import (
     check_pair,
     check_simplex_map,
 )
+from minidl.testing.contract import ContractError
 from minidl.testing.options import Options
-from minidl.testing.report import ContractError, GradientError, GradientReport
+from minidl.testing.report import GradientError, GradientReport
 
 __all__ = [
     "AdaptedLoss",

@@ -21,9 +21,8 @@ from minidl.files import to_json
 from minidl.layer import Layer
 from minidl.parameter import named_parameters
 from minidl.testing.checks import check_layer
+from minidl.testing.contract import ContractError
 from minidl.testing.networks import check_random_network
-from minidl.testing.options import Options
-from minidl.testing.report import ContractError
 from minidl.view.cli import Parser, int_argument, run_main
 
 
@@ -63,12 +62,11 @@ def check_named(args: argparse.Namespace) -> bool:
     own = [p.value.dtype for _, p in named_parameters(layer)]
     dtype = args.dtype or (np.result_type(*own) if own else np.float64)
     x = np.asarray(rng.standard_normal(args.input), dtype)
-    options: Options = {"rng": rng, "sweep": args.sweep}
-    for key in ("eps", "rtol", "atol"):
-        if getattr(args, key) is not None:
-            options[key] = getattr(args, key)
+    numbers = {key: getattr(args, key) for key in ("eps", "rtol", "atol")}
     try:
-        report = check_layer(layer, x, train=not args.inference, **options)
+        report = check_layer(
+            layer, x, train=not args.inference, rng=rng, sweep=args.sweep, **numbers
+        )
     except ContractError as error:
         print(to_json({"passed": False, "failures": [str(error)]}) if args.json else error)
         return False

@@ -1,62 +1,19 @@
-"""Suggestions for objects that do not keep the layer contract: the adapter that would fit."""
+"""Adapters: the contracts of layers and losses for objects that are written in other styles."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, Backward
+from minidl.checks import Array, Backward, type_text
 from minidl.parameter import Parameter
-from minidl.testing.calling import accepts, describe, find_flag, gradient_like, items, look_up, put
-from minidl.testing.report import ContractError
-
-FORWARD = ("forward", "forward_pass", "forward_prop", "fprop", "__call__")
-BACKWARD = ("backward", "backward_pass", "backward_prop", "backprop", "bprop")
-
-
-def suggestion(layer: Any) -> str:
-    """Return ``"; or try: Cached(...)"`` if the object looks as if an adapter would fit."""
-    found = adapter_for(layer)
-    return f"; or try: {found}" if found else ""
-
-
-def adapter_for(layer: Any) -> str:
-    """Return the line of code with the adapter that would fit, empty if none does."""
-    names = [
-        next((n for n in known if callable(getattr(layer, n, None))), "")
-        for known in (FORWARD, BACKWARD)
-    ]
-    name = type(layer).__name__
-    if all(callable(getattr(layer, n, None)) for n in ("loss", "gradient")):
-        return "check_loss(AdaptedLoss(loss.loss, loss.gradient), x, y)"
-    if not all(names):
-        return ""
-    arguments = [f"{name}(...)", *_parameters(vars(layer) if hasattr(layer, "__dict__") else {})]
-    arguments += [
-        f'{option}="{found}"'
-        for option, found in zip(("forward", "backward"), names, strict=True)
-        if found != option
-    ]
-    return f"Cached({', '.join(arguments)})"
-
-
-def _parameters(attributes: dict[str, Any]) -> list[str]:
-    for params, grads in (("params", "grads"), ("parameters", "gradients")):
-        if params in attributes and grads in attributes:
-            return [f'params="{params}"', f'grads="{grads}"']
-    arrays = [
-        key
-        for key, v in attributes.items()
-        if isinstance(v, np.ndarray) and v.dtype.kind == "f" and not key.startswith(("d", "grad"))
-    ]
-    pairs = []
-    for key in arrays:
-        known = (f"d{key}", f"d_{key}", f"grad_{key}", f"{key}_grad")
-        pairs.append(f'{key}="{next((k for k in known if k in attributes), f"d{key}")}"')
-    return pairs
+from minidl.testing.calling import accepts, argument_names
+from minidl.testing.contract import ContractError, returned_gradient, returned_pass
+from minidl.testing.paths import look_up, put
 
 
 class Step:
@@ -94,6 +51,37 @@ class Recorder:
         return parameter
 
     step = __call__ = update
+
+
+TRAINING = ("train", "training", "is_train", "is_training", "train_flg", "train_mode")
+EVALUATION = ("eval", "evaluate", "inference", "is_eval", "is_test", "test_mode")
+USUAL_FLAGS = {**dict.fromkeys(TRAINING, False), **dict.fromkeys(EVALUATION, True)}
+"""Names of training flags that are found without being told, and whether they say the opposite."""
+
+
+def find_flag(layer: Any, forward: Callable[..., Any], told: str | None) -> tuple[str, str, bool]:
+    """Return the kind of the training flag, its name, and whether it says the opposite."""
+    names = {told.removeprefix("not "): told.startswith("not ")} if told else USUAL_FLAGS
+    for name, opposite in names.items():
+        if name in argument_names(forward):
+            return "argument", name, opposite
+    for name, opposite in names.items():
+        with suppress(LookupError):
+            if isinstance(look_up(layer, name), bool) or told:
+                return "attribute", name, opposite
+    if told:
+        raise ValueError(f"Cached: {type(layer).__name__} has no flag {told!r}")
+    methods = all(callable(getattr(layer, method, None)) for method in ("train", "eval"))
+    return "methods" if methods else "", "", False
+
+
+def keys_at(layer: Any, path: str) -> list[Any] | None:
+    """Return the keys of a dictionary, or the indices of a list; None if there is neither."""
+    try:
+        found = look_up(layer, path)
+        return list(found) if isinstance(found, Mapping) else list(range(len(found)))
+    except (LookupError, TypeError):
+        return None
 
 
 class Cached:
@@ -163,14 +151,14 @@ class Cached:
         self._adds, self._steps, self.not_learned = adds, steps, tuple(buffers)
         self._flag = find_flag(layer, self.method, train)
         self._object: Any = None
-        self._keeps = False
+        self._keeps_object = False
         self._gradients: dict[str, Any] = self._paths(layer) | gradients
-        self._copies = steps or any(isinstance(g, Step) for g in self._gradients.values())
+        self._changes_values = steps or any(isinstance(g, Step) for g in self._gradients.values())
         for path in self._gradients:
             value = np.asarray(self._value(layer, path))
             if value.dtype.kind not in "fiu":
                 raise ValueError(
-                    f"Cached: {type(layer).__name__}.{path} is {describe(value[()])}, not an "
+                    f"Cached: {type(layer).__name__}.{path} is {type_text(value[()])}, not an "
                     "array of numbers; if the first pass makes it, run one before"
                 )
             setattr(self, path, Parameter(value))
@@ -178,33 +166,21 @@ class Cached:
     def _paths(self, layer: Any) -> dict[str, Any]:
         """Return the path of the gradient for the path of each parameter."""
         params, grads = self._params, self._grads
+        if params is None or isinstance(params, Mapping):
+            return dict(params or {})
         if callable(params) and callable(grads):
-            return dict.fromkeys(params(layer))
-        if isinstance(params, Mapping):
-            return dict(params)
-        if params is None:
-            return {}
+            return {path: path for path in params(layer)}
         if not (isinstance(params, str) and isinstance(grads, str)):
             raise TypeError("Cached: expected grads= with params=, two names or two functions")
-        try:
-            found = items(layer, params)
-        except (LookupError, TypeError):
-            raise ValueError(
-                f"Cached: {type(layer).__name__} has no dictionary or list {params!r}"
-            ) from None
-        paths = {path: grads + path[len(params) :] for path in found}
-        try:
-            known = items(layer, grads)
-        except (LookupError, TypeError):
-            known = {}
+        keys, known = keys_at(layer, params), keys_at(layer, grads)
+        if keys is None:
+            raise ValueError(f"Cached: {type(layer).__name__} has no dictionary or list {params!r}")
         # A value without a gradient, among others that have one, is a buffer.
-        return {path: g for path, g in paths.items() if g in known or not known}
+        return {f"{params}.{k}": f"{grads}.{k}" for k in keys if not known or k in known}
 
     def _value(self, layer: Any, path: str) -> Any:
-        if callable(self._params):
-            return self._params(layer)[path]
         try:
-            return look_up(layer, path)
+            return look_up(self._params(layer) if callable(self._params) else layer, path)
         except LookupError:
             raise ValueError(f"Cached: {type(layer).__name__} has no attribute {path!r}") from None
 
@@ -212,16 +188,22 @@ class Cached:
         """Run one pass of a copy of the layer, with the present values of the parameters."""
         forward_name, backward_name, before_forward, before_backward = self._names
         values = {path: getattr(self, path).value for path in self._gradients}
-        if self._copies:
+        if self._changes_values:
             values = {path: value.copy() for path, value in values.items()}
         layer = self._copy(values)
-        options = self._flag.set(layer, train)
+        kind, flag, opposite = self._flag
+        options = {flag: train != opposite} if kind == "argument" else {}
+        if kind == "attribute":
+            put(layer, flag, train != opposite)
+        elif kind == "methods":
+            (layer.train if train else layer.eval)()
         if before_forward:
             getattr(layer, before_forward)()
         y = getattr(layer, forward_name)(*x, **fixed, **options)
-        pull = getattr(layer, backward_name) if backward_name else None
-        if pull is None:
-            y, pull = checked_pair(layer, forward_name, y)
+        if backward_name:
+            pull = getattr(layer, backward_name)
+        else:
+            y, pull = returned_pass(type(layer).__name__, forward_name, y)
 
         def backward(dy: Any) -> Any:
             if before_backward:
@@ -229,11 +211,11 @@ class Cached:
             before = {p: self._present_gradient(layer, p) for p in values if self._adds}
             dx = pull(*dy) if isinstance(dy, tuple) and backward_name else pull(dy)
             for path, value in values.items():
-                expected = f"{type(layer).__name__}: expected the gradient of {path}"
                 parameter = getattr(self, path)
                 got = self._gradient(layer, path, parameter.value)
-                parameter.grad = gradient_like(value, got, expected) - before.get(path, 0)
-            if self._copies:
+                expected = f"{type(layer).__name__}: expected the gradient of {path}"
+                parameter.grad = returned_gradient(expected, value, got) - before.get(path, 0)
+            if self._changes_values:
                 self._put(layer, {path: getattr(self, path).value.copy() for path in values})
             return dx
 
@@ -241,12 +223,12 @@ class Cached:
 
     def keep_object(self) -> None:
         """Run the next passes on one copy, instead of a new one each."""
-        self._keeps = True
+        self._keeps_object = True
 
     @property
     def notes(self) -> tuple[str, ...]:
         """A note for ``train=False`` if there is no flag."""
-        if self._flag.name:
+        if self._flag[0]:
             return ()
         return (
             f"train=False had no effect: {type(self.layer).__name__} has no training flag "
@@ -258,9 +240,7 @@ class Cached:
         try:
             if isinstance(gradient, Step):
                 return gradient.gradient(layer, path, value)
-            if callable(self._grads) and gradient is None:
-                return self._grads(layer)[path]
-            return look_up(layer, gradient)
+            return look_up(self._grads(layer) if callable(self._grads) else layer, gradient)
         except LookupError:
             raise ContractError(
                 f"{type(layer).__name__}: expected backward to write the gradient of {path} to "
@@ -280,11 +260,8 @@ class Cached:
         if self._object is not None:
             self._put(self._object, values)
             return self._object
-        memo = {}
-        for path, value in values.items():
-            array = self._value(self.layer, path)
-            if isinstance(array, np.ndarray):
-                memo[id(array)] = value
+        own = {path: self._value(self.layer, path) for path in values}
+        memo = {id(own[p]): value for p, value in values.items() if isinstance(own[p], np.ndarray)}
         try:
             layer = copy.deepcopy(self.layer, memo)
         except TypeError:  # it holds something that cannot be copied
@@ -293,7 +270,7 @@ class Cached:
         for gradient in self._gradients.values():
             if isinstance(gradient, Step) and gradient.optimizer:
                 put(layer, gradient.optimizer, Recorder())
-        if self._keeps:
+        if self._keeps_object:
             self._object = layer
         return layer
 
@@ -312,16 +289,6 @@ class Cached:
 
     def __repr__(self) -> str:
         return f"Cached({type(self.layer).__name__})"
-
-
-def checked_pair(owner: Any, method: str, result: Any) -> tuple[Any, Any]:
-    """Return ``y, backward`` from a forward pass; raise ContractError for anything else."""
-    if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
-        raise ContractError(
-            f"{type(owner).__name__}: expected {method} to return the output and a function, "
-            f"got {describe(result)}"
-        )
-    return result
 
 
 class AdaptedLoss:

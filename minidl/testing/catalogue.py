@@ -1,7 +1,8 @@
 """The catalogue: every layer, map and loss of minidl, one line each.
 
 The gradient checks, the random networks, the comparison with PyTorch and the tests read it. Add
-a line for a new layer, map or loss; a test fails until you do."""
+a line for a new layer, map or loss; a test fails until you do.
+"""
 
 from __future__ import annotations
 

@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, is_layer
-from minidl.testing import conditions
+from minidl.checks import Array
+from minidl.checks import is_layer
 from minidl.testing.conditions import (
+    ALWAYS,
+    LAYER,
+    LINEAR,
+    LOSS,
+    MAP,
     SWEEP,
-    Check,
-    check_conditions,
-    check_skipped,
+    check_condition,
+    conditions_of,
+    repeatable,
     unchecked_arrays,
 )
-from minidl.testing.gradients import Linearization, cotangent
-from minidl.testing.options import (
-    FLOAT32,
-    FLOAT32_TOLERANCES,
-    FLOAT64,
-    Options,
-    Precision,
-    Settings,
-    check_options,
-    generator_of,
-    settings_of,
-)
-from minidl.testing.report import Condition, GradientReport
-from minidl.testing.subjects import (
-    Subject,
-    function_subject,
-    layer_subject,
-    loss_subject,
-    map_subject,
-)
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from minidl.testing.differences import Point, taylor_slope
+from minidl.testing.functions import function_subject, loss_subject, map_subject
+from minidl.testing.gradients import check_tensor
+from minidl.testing.layers import LayerSubject
+from minidl.testing.options import FLOAT32, FLOAT64, Options, Precision
+from minidl.testing.report import FAILED, KINKS, Condition, GradientReport
+from minidl.testing.subjects import Subject
 
 Inputs = Array | tuple[Array, ...] | Mapping[str, Array]
 Fixed = Mapping[str, Any]
+
+NOT_REPEATABLE = (
+    "nothing else was checked. Keep a numpy.random.Generator in an attribute, or give "
+    "numpy_seed=0 for NumPy's and Python's global generators"
+)
+SEVERAL_KINKS = (
+    "several kinks meet here, and no difference can tell the right value; nearby it is right. "
+    "Check elsewhere too, as at x + 1e-3 * normal numbers"
+)
 
 
 def check_layer(
@@ -52,7 +50,7 @@ def check_layer(
     *,
     fixed: Fixed | None = None,
     train: bool = True,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> GradientReport:
     """Check the backward pass of a layer, whoever wrote it.
 
@@ -96,12 +94,11 @@ def check_layer(
     --------
     >>> print(check_layer(minidl.Linear(3, 2, rng=0), np.ones((4, 3), np.float32)))
     """
-    subject = layer_subject(layer, x, train, fixed)
-    checks = conditions.ALWAYS | conditions.LINEAR | conditions.LAYER
-    return _check("check_layer", subject, checks, options)
+    subject = LayerSubject(layer, x, train=train, fixed=fixed)
+    return _check("check_layer", subject, (ALWAYS, LINEAR, LAYER), options)
 
 
-def check_loss(loss: Any, logits: Array, y: Any, **options: Unpack[Options]) -> GradientReport:
+def check_loss(loss: Any, logits: Array, y: Any, **options: Any) -> GradientReport:
     """Check the gradient that ``value, dlogits = loss(logits, y)`` returns.
 
     Parameters
@@ -115,13 +112,10 @@ def check_loss(loss: Any, logits: Array, y: Any, **options: Unpack[Options]) -> 
     **options
         As in ``check_layer``.
     """
-    subject = loss_subject(loss, logits, y)
-    return _check("check_loss", subject, conditions.ALWAYS | conditions.LOSS, options)
+    return _check("check_loss", loss_subject(loss, logits, y), (ALWAYS, LOSS), options)
 
 
-def check_simplex_map(
-    map: Any, z: Array, *, axis: int = -1, **options: Unpack[Options]
-) -> GradientReport:
+def check_simplex_map(map: Any, z: Array, *, axis: int = -1, **options: Any) -> GradientReport:
     """Check ``map.vjp(p, dp, axis)`` against ``p = map(z, axis)``, and that p is on the simplex.
 
     If the map has ``jvp(p, dz, axis)`` or ``jacobian(z)``, they must agree with the vjp.
@@ -137,8 +131,7 @@ def check_simplex_map(
         As in ``check_layer``.
     """
     subject = map_subject(map, z, axis)
-    checks = conditions.ALWAYS | conditions.LINEAR | conditions.MAP
-    return _check("check_simplex_map", subject, checks, options)
+    return _check("check_simplex_map", subject, (ALWAYS, LINEAR, MAP), options)
 
 
 def check_function(
@@ -147,7 +140,7 @@ def check_function(
     x: Inputs,
     *,
     fixed: Fixed | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> GradientReport:
     """Check a pair of functions: ``y = f(x)`` and ``dx = vjp(x, dy)``.
 
@@ -165,7 +158,7 @@ def check_function(
         As in ``check_layer``.
     """
     subject = function_subject("check_function", f, vjp, x, fixed, cache=False)
-    return _check("check_function", subject, conditions.ALWAYS | conditions.LINEAR, options)
+    return _check("check_function", subject, (ALWAYS, LINEAR), options)
 
 
 def check_pair(
@@ -174,7 +167,7 @@ def check_pair(
     x: Inputs,
     *,
     fixed: Fixed | None = None,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> GradientReport:
     """Check a pair with a cache: ``y, cache = forward(x)`` and ``dx = backward(dy, cache)``.
 
@@ -197,7 +190,7 @@ def check_pair(
     >>> print(check_pair(conv_forward, conv_backward, (x, w, b), fixed={"conv_param": settings}))
     """
     subject = function_subject("check_pair", forward, backward, x, fixed, cache=True)
-    return _check("check_pair", subject, conditions.ALWAYS | conditions.LINEAR, options)
+    return _check("check_pair", subject, (ALWAYS, LINEAR), options)
 
 
 def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport:
@@ -229,81 +222,61 @@ def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport
 
 
 def _check(
-    owner: str, subject: Subject, checks: Mapping[str, Check], options: Options
+    owner: str, subject: Subject, kinds: tuple[str, ...], keywords: Mapping[str, Any]
 ) -> GradientReport:
-    check_options(owner, options)
-    checks = dict(checks) | (SWEEP if options.get("sweep") else {})
-    check_skipped(owner, options.get("skip", ()), checks)
-    name = options.get("name")
-    if name:
-        subject = dataclasses.replace(subject, name=name, title=name)
-    subject.numpy_seed = options.get("numpy_seed")
-    generator = generator_of(options)
-    with subject.preserved(generator):
-        subject.tensors, precision, note = _precision(subject, options)
-        dtype = next(iter(subject.tensors.values())).dtype
-        settings = settings_of(options, precision, generator, dtype)
-        subject.notes += note
-        title = f"{subject.title}, {subject.details}".rstrip(", ")
-        broken = _not_repeatable(subject, settings)
-        if broken:
-            return GradientReport(title, (), (broken,), math.nan, subject.notes)
-        dy = cotangent(generator, subject.run(subject.tensors).y)
-        point = Linearization(subject, subject.tensors, dy, settings)
-        tensors = tuple(point.check(name) for name in subject.tensors)
-        outcomes = check_conditions(point, checks, options.get("skip", ()))
-        slope = point.taylor_slope()
-        unchecked = unchecked_arrays(point)
-    notes = subject.notes + point.notes
-    return GradientReport(title, tensors, outcomes, slope, notes, unchecked)
+    """Check the gradients of a subject, then the conditions of these kinds."""
+    options = Options.of(owner, keywords)
+    kinds = (*kinds, SWEEP) if options.sweep else kinds
+    checks = conditions_of(kinds, owner, options.skip)
+    if options.name:
+        subject.name = subject.title = options.name
+    subject.numpy_seed = options.numpy_seed
+    heading = ", ".join(filter(None, [subject.title, subject.details]))
+    rng = options.generator()
+    with subject.preserved(rng):
+        tensors, precision, why = _precision(subject, options)
+        settings = options.settings(rng, precision, next(iter(tensors.values())).dtype)
+        notes = list(subject.notes)
+        if why:
+            numbers = f"step {settings.eps:g}, relative tolerance {settings.rtol:g}"
+            notes.append(f"both sides in float32 ({why}): {numbers}")
+        point = Point(subject, tensors, settings)
+        first = check_condition(point, "repeatable", repeatable)
+        if first.problem and first.tensor == "output":
+            broken = replace(first, problem=f"{first.problem}; {NOT_REPEATABLE}")
+            return GradientReport(heading, (), (broken,), math.nan, tuple(notes))
+        checked = tuple(check_tensor(point, name) for name in tensors)
+        point.failed = {t.name for t in checked if t.verdict == FAILED}
+        conditions = tuple(
+            Condition(name, skipped="left out")
+            if name in options.skip
+            else check_condition(point, name, check)
+            for name, check in checks.items()
+        )
+        slope, unchecked = taylor_slope(point), unchecked_arrays(point)
+    notes += [f"{t.name}: {SEVERAL_KINKS}" for t in checked if t.verdict == KINKS]
+    return GradientReport(heading, checked, conditions, slope, tuple(notes), unchecked)
 
 
-def _precision(
-    subject: Subject, options: Options
-) -> tuple[dict[str, Array], Precision, tuple[str, ...]]:
-    """Return the tensors, the precision of the numeric side, and a note about it."""
-    asked = options.get("precision")
-    if asked == "float64":
-        return subject.tensors, FLOAT64, ()
-    why, narrow = "as asked", _cast(subject.tensors, np.float32)
-    if asked is None:
+def _precision(subject: Subject, options: Options) -> tuple[dict[str, Array], Precision, str]:
+    """Return the tensors, the precision of the numeric side, and the reason if it is float32."""
+    tensors, narrow = subject.tensors, _cast(subject.tensors, np.float32)
+    if options.precision == "float64":
+        return tensors, FLOAT64, ""
+    if options.precision == "float32":
+        return narrow, FLOAT32, "as asked"
+    try:
+        y = subject.run(_cast(tensors, np.float64)).y
+    except Exception as error:
         try:
-            y = subject.run(_cast(subject.tensors, np.float64)).y
-        except Exception as error:
-            try:
-                subject.run(narrow)
-            except Exception:
-                raise error from None
-            why = f"{type(error).__name__} for a float64 input"
-        else:
-            if y.dtype != np.float32:
-                return subject.tensors, FLOAT64, ()
-            why = "float32 output for a float64 input"
-    eps = options.get("eps", FLOAT32.eps)
-    rtol = options.get("rtol", FLOAT32_TOLERANCES[0])
-    note = f"both sides in float32 ({why}): step {eps:g}, relative tolerance {rtol:g}"
-    return narrow, FLOAT32, (note,)
+            subject.run(narrow)
+        except Exception:
+            raise error from None
+        return narrow, FLOAT32, f"{type(error).__name__} for a float64 input"
+    if y.dtype == np.float32:
+        return narrow, FLOAT32, "float32 output for a float64 input"
+    return tensors, FLOAT64, ""
 
 
 def _cast(tensors: Mapping[str, Array], dtype: type[np.floating[Any]]) -> dict[str, Array]:
     return {k: v if v.dtype == dtype else v.astype(dtype) for k, v in tensors.items()}
-
-
-def _not_repeatable(subject: Subject, settings: Settings) -> Condition | None:
-    """Return the broken condition if two equal passes give different outputs."""
-    first, again = (subject.run(subject.tensors).y.astype(np.float64) for _ in range(2))
-    if first.shape == again.shape:
-        size = float(np.abs(first[np.isfinite(first)]).max(initial=0))
-        tolerance = settings.atol + settings.rtol * size
-        if np.allclose(first, again, rtol=0, atol=tolerance, equal_nan=True):
-            return None
-        with np.errstate(invalid="ignore"):
-            index = tuple(map(int, np.unravel_index(np.argmax(np.abs(first - again)), first.shape)))
-        seen = f"{list(index)}: {first[index]:.4g}, then {again[index]:.4g} at the same input"
-    else:
-        index, seen = (), f": shape {first.shape}, then {again.shape} at the same input"
-    problem = (
-        f"{subject.name}.output{seen}; nothing else was checked. Keep a numpy.random.Generator in "
-        "an attribute, or give numpy_seed=0 for NumPy's and Python's global generators"
-    )
-    return Condition("repeatable", problem, "output", index)

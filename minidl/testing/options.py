@@ -3,16 +3,63 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 
 from minidl.checks import Array, Rng, as_generator, check_float, check_int, did_you_mean
 
 
-class Options(TypedDict, total=False):
+@dataclass(frozen=True)
+class Precision:
+    """The numbers that belong to the precision of the numeric side."""
+
+    dtype: np.dtype[Any]
+    eps: float  # the largest step of a difference
+    shrink: float  # the factor between two steps
+    steps: int  # their number
+    sure: int  # so many are tried whatever the rounding
+    unit: float  # the rounding in a difference, relative to its terms
+    distances: tuple[float, ...]  # how far away points nearby are, relative and absolute
+    by_entry: bool  # whether the step is that of one entry, or of a whole unit direction
+
+
+FLOAT64 = Precision(np.dtype(np.float64), 1e-5, 100, 5, 2, 2**-50, (1e-4, 1e-6, 1e-8), False)
+FLOAT32 = Precision(np.dtype(np.float32), 2e-2, 4, 3, 1, 2**-21, (1e-1, 1e-2, 1e-3), True)
+
+TOLERANCES = {
+    np.dtype(np.float64): (1e-6, 1e-9),
+    np.dtype(np.float32): (1e-4, 1e-7),
+    np.dtype(np.float16): (1e-2, 1e-3),
+}
+"""Relative and absolute, by the dtype of the analytic side."""
+
+FLOAT32_TOLERANCES = 2e-3, 1e-5
+"""Relative and absolute, where the numeric side is float32 too."""
+
+
+@dataclass
+class Settings:
+    """The generator and the numbers of one check."""
+
+    rng: np.random.Generator
+    precision: Precision
+    eps: float
+    rtol: float
+    atol: float
+    seconds_left: float  # CPU time for the search for wrong entries, of all tensors together
+
+    def steps(self, u: Array | int) -> list[float]:
+        """Return the steps of differences along a direction, from the largest to the smallest."""
+        p = self.precision
+        entries = 1 if isinstance(u, int) or not p.by_entry else max(int(np.count_nonzero(u)), 1)
+        return [self.eps * math.sqrt(entries) / p.shrink**k for k in range(p.steps)]
+
+
+@dataclass(frozen=True)
+class Options:
     """The options of every check, all with defaults.
 
     Attributes
@@ -43,127 +90,62 @@ class Options(TypedDict, total=False):
         The name of the subject in the report.
     """
 
-    rng: Rng
-    eps: float
-    rtol: float
-    atol: float
-    precision: Literal["float64", "float32"]
-    locate_seconds: float
-    numpy_seed: int
-    skip: Sequence[str]
-    sweep: bool
-    name: str
+    rng: Rng = 0
+    eps: float | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    precision: Literal["float64", "float32"] | None = None
+    locate_seconds: float = 5.0
+    numpy_seed: int | None = None
+    skip: Sequence[str] = ()
+    sweep: bool = False
+    name: str | None = None
 
+    @classmethod
+    def of(cls, owner: str, given: Mapping[str, Any]) -> Options:
+        """Return the options given to the function ``owner``; an error for one that is wrong.
 
-@dataclass(frozen=True)
-class Precision:
-    """The numbers that belong to the precision of the numeric side.
+        Raises
+        ------
+        TypeError
+            For an unknown option.
+        ValueError
+            For a value that an option cannot have.
+        """
+        known = [field.name for field in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise TypeError(f"{owner}: unknown option {key!r}{did_you_mean(key, known)}")
+        options = cls(**given)
+        if options.precision not in (None, "float64", "float32"):
+            raise ValueError(
+                f"{owner}: expected precision 'float64' or 'float32', got {options.precision!r}"
+            )
+        if isinstance(options.skip, str):
+            raise TypeError(
+                f"{owner}: expected skip to be a sequence of names, as ({options.skip!r},)"
+            )
+        for key in ("eps", "rtol", "atol", "locate_seconds"):
+            if getattr(options, key) is not None:
+                check_float(owner, key, getattr(options, key), low=0, open_low=key == "eps")
+        if options.numpy_seed is not None:
+            check_int(owner, "numpy_seed", options.numpy_seed, low=0)
+        return options
 
-    Attributes
-    ----------
-    dtype : dtype
-    eps : float
-        The largest step of a difference.
-    shrink : float
-        The factor between two steps.
-    steps : int
-        The number of steps.
-    sure : int
-        So many steps are tried whatever the rounding.
-    unit : float
-        The rounding in a difference, relative to its terms.
-    distances : tuple of float
-        How far away points nearby are, relative and absolute.
-    by_entry : bool
-        Whether the step is that of one entry, or of a whole unit direction.
-    """
+    def generator(self) -> np.random.Generator:
+        """Return the generator of a check: a stream of its own, since x may have the same seed."""
+        return as_generator(self.rng).spawn(1)[0]
 
-    dtype: np.dtype[Any]
-    eps: float
-    shrink: float
-    steps: int
-    sure: int
-    unit: float
-    distances: tuple[float, ...]
-    by_entry: bool
-
-
-FLOAT64 = Precision(np.dtype(np.float64), 1e-5, 100, 5, 2, 2**-50, (1e-4, 1e-6, 1e-8), False)
-FLOAT32 = Precision(np.dtype(np.float32), 2e-2, 4, 3, 1, 2**-21, (1e-1, 1e-2, 1e-3), True)
-
-TOLERANCES = {
-    np.dtype(np.float64): (1e-6, 1e-9),
-    np.dtype(np.float32): (1e-4, 1e-7),
-    np.dtype(np.float16): (1e-2, 1e-3),
-}
-"""Relative and absolute, by the dtype of the analytic side."""
-
-FLOAT32_TOLERANCES = 2e-3, 1e-5
-"""Relative and absolute, where the numeric side is float32 too."""
-
-
-class TimeLimit:
-    """The seconds of CPU time that are ``left`` for the search for wrong entries."""
-
-    def __init__(self, seconds: float) -> None:
-        self.left = seconds
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The generator, the precision, the step, the tolerances and the time of a check."""
-
-    rng: np.random.Generator
-    precision: Precision
-    eps: float
-    rtol: float
-    atol: float
-    time: TimeLimit = field(default_factory=lambda: TimeLimit(math.inf))
-
-    def steps(self, u: Array | int) -> list[float]:
-        """Return the steps of differences along a direction, from the largest to the smallest."""
-        p = self.precision
-        entries = 1 if isinstance(u, int) or not p.by_entry else max(int(np.count_nonzero(u)), 1)
-        return [self.eps * math.sqrt(entries) / p.shrink**k for k in range(p.steps)]
-
-
-def check_options(owner: str, options: Options) -> None:
-    """Raise TypeError or ValueError, in the name of ``owner``, for an option that is wrong."""
-    for key in options:
-        if key not in Options.__annotations__:
-            hint = did_you_mean(key, Options.__annotations__)
-            raise TypeError(f"{owner}: unknown option {key!r}{hint}")
-    if options.get("precision", "float64") not in ("float64", "float32"):
-        raise ValueError(
-            f"{owner}: expected precision 'float64' or 'float32', got {options['precision']!r}"
+    def settings(
+        self, rng: np.random.Generator, precision: Precision, dtype: np.dtype[Any]
+    ) -> Settings:
+        """Return the numbers of a check whose analytic side has this dtype."""
+        rtol, atol = TOLERANCES[dtype] if precision is FLOAT64 else FLOAT32_TOLERANCES
+        return Settings(
+            rng,
+            precision,
+            precision.eps if self.eps is None else float(self.eps),
+            rtol if self.rtol is None else float(self.rtol),
+            atol if self.atol is None else float(self.atol),
+            float(self.locate_seconds),
         )
-    if isinstance(options.get("skip", ()), str):
-        raise TypeError(
-            f"{owner}: expected skip to be a sequence of names, as ({options['skip']!r},)"
-        )
-    if "numpy_seed" in options:
-        check_int(owner, "numpy_seed", options["numpy_seed"], low=0)
-
-
-def generator_of(options: Options) -> np.random.Generator:
-    """Return the generator of a check: a stream of its own, since x may have the same seed."""
-    return as_generator(options.get("rng", 0)).spawn(1)[0]
-
-
-def settings_of(
-    options: Options, precision: Precision, rng: np.random.Generator, dtype: np.dtype[Any]
-) -> Settings:
-    """Return the settings of a check whose analytic side has this dtype."""
-    rtol, atol = TOLERANCES[dtype] if precision is FLOAT64 else FLOAT32_TOLERANCES
-    number = {"eps": precision.eps, "rtol": rtol, "atol": atol, "locate_seconds": 5.0} | {
-        key: value for key, value in options.items() if value is not None
-    }
-    seconds = check_float("locate_seconds", "locate_seconds", number["locate_seconds"], low=0)
-    return Settings(
-        rng,
-        precision,
-        check_float("eps", "eps", number["eps"], low=0, open_low=True),
-        check_float("rtol", "rtol", number["rtol"], low=0),
-        check_float("atol", "atol", number["atol"], low=0),
-        TimeLimit(seconds),
-    )

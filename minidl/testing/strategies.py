@@ -15,8 +15,8 @@ from numpy.typing import DTypeLike
 
 from minidl.checks import Array
 from minidl.layer import Layer, Sequential
+from minidl.testing.layouts import LAYOUTS, Layout
 from minidl.testing.networks import random_batch, random_layer, random_network
-from minidl.testing.subjects import LAYOUTS, Layout
 
 try:
     from hypothesis import strategies as st
@@ -34,7 +34,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 def layouts() -> SearchStrategy[Layout]:
     """Draw a function that puts an array into a memory layout.
 
-    One of ``minidl.testing.subjects``: C order, Fortran order, strided, negative strides, or a
+    One of ``minidl.testing.layouts``: C order, Fortran order, strided, negative strides, or a
     batch of no examples.
     """
     return st.sampled_from(sorted(LAYOUTS)).map(LAYOUTS.__getitem__)

@@ -2,7 +2,7 @@
 
 Each fault replaces one piece of the text of a class. The change is made in a copy of the module;
 the library itself stays as it is. The tests demand that every fault is caught and that the right
-tensor is named; ``python tests/testing/faults.py`` prints the table.
+tensor is named; ``python tests/support/faults.py`` prints the table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from minidl.layers import Linear
 from minidl.losses import CrossEntropy, Loss
 from minidl.maps import relumax
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
-from minidl.testing.report import FAILED, ContractError, GradientReport, aligned
+from minidl.testing.contract import ContractError
+from minidl.testing.report import FAILED, GradientReport, aligned
 
 Check = Callable[[Any], GradientReport]
 """Checks the changed module."""
@@ -225,7 +226,7 @@ WRITTEN, STEP, FLIGHT = "written, not added", "after a step", "passes in flight"
 UNMODIFIED, REPEAT, SKIP = "not modified", "repeatable", "input_grad=False"
 
 LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
-REDUCED, BCE = "losses.base.ReducedLoss", "losses.binary.BinaryCrossEntropy"
+REDUCED, BCE = "losses.ReducedLoss", "losses.BinaryCrossEntropy"
 BATCH, BATCH_DX = "layers.BatchNorm", "dh - dh.mean(axis=0) - h * (dh * h).mean(axis=0)"
 RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
 DW, DB, DX = (
@@ -308,24 +309,24 @@ FAULTS = (
     Fault("gradient not averaged as the value is", REDUCED, "dlogits *= share", "pass", reduced, "logits"),
     Fault("gradient without the weights", REDUCED, "_scaled(dlogits, shares)", "dlogits * dlogits.dtype.type(shares.mean())", weighted, "logits"),
     Fault("weights not normalised in the value", REDUCED, "shares[used] @ values[used]", "np.asarray(weight)[used] @ values[used]", weighted, "logits"),
-    Fault("minus sign missing", "losses.classes.SmoothedNLL", "-weight / at", "weight / at", smoothed, "logits"),
-    Fault("factor 2 of a square", "losses.regression.SquaredError", "return values, error", "return values, 2 * error", squared, "logits"),
+    Fault("minus sign missing", "losses.SmoothedNLL", "-weight / at", "weight / at", smoothed, "logits"),
+    Fault("factor 2 of a square", "losses.SquaredError", "return values, error", "return values, 2 * error", squared, "logits"),
     Fault("label not subtracted", BCE, "(1 - y) * there - y * absent", "there", several_labels, "logits"),
     Fault("sum for mean over the labels", BCE, "dlogits * self._per_label(logits)", "dlogits", several_labels, "logits"),
     Fault("weight of the labels that are there lost", BCE, "- y * absent", "- absent", several_labels, "logits"),
-    Fault("derivative of the square", "losses.regression.AbsoluteError", "np.sign(error)", "error", regression("AbsoluteError"), "logits"),
-    Fault("no limit to the gradient", "losses.regression.Huber", "np.clip(error, -self.delta, self.delta)", "error", regression("Huber", 0.5), "logits"),
-    Fault("limit forgotten beyond delta", "losses.regression.Huber", "c * (size - c / 2)", "c * size / 2", regression("Huber", 0.5), "logits"),
-    Fault("slope with the sign of the other side", "losses.regression.Quantile", "* error, slope", "* error, -slope", regression("Quantile", 0.3), "logits"),
-    Fault("slope of the first quantile for all", "losses.regression.Quantile", "* error, slope", "* error, slope[:, :1] + 0 * slope", quantiles, "logits"),
-    Fault("softmax's second term missing", "simplex._Softmax", "dp - _row_dots(dp, p)[:, None]", "dp", softmax_vjp, "z"),
-    Fault("probabilities that do not sum to one", "simplex._Softmax", "p /= p.sum(axis=-1, keepdims=True)\n        return p", "p *= 0.999 / p.sum(axis=-1, keepdims=True)\n        return p", softmax_vjp, "output", "on the simplex"),
-    Fault("support off by one", "simplex._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
-    Fault("size of the support off by one", "simplex._Sparsemax", COUNT, f"({COUNT} + 1)", sparsemax_vjp, "z"),
-    Fault("square root missing", "simplex._Entmax15", "r = np.sqrt(p)\n", "r = p\n", entmax_vjp, "z"),
-    Fault("relumax's argmax term missing", "simplex.relumax", "h[rows, m] -= h.sum(axis=-1)", "pass", relumax_vjp, "z"),
-    Fault("relumax's factor 1/s missing", "simplex.relumax", "* (largest / self.b)[:, None]", "* 1", relumax_vjp, "z"),
-    Fault("jvp without its second term", "simplex.relumax", "h -= p * h.sum(axis=-1, keepdims=True)", "pass", relumax_vjp, "z", "jvp"),
+    Fault("derivative of the square", "losses.AbsoluteError", "np.sign(error)", "error", regression("AbsoluteError"), "logits"),
+    Fault("no limit to the gradient", "losses.Huber", "np.clip(error, -self.delta, self.delta)", "error", regression("Huber", 0.5), "logits"),
+    Fault("limit forgotten beyond delta", "losses.Huber", "c * (size - c / 2)", "c * size / 2", regression("Huber", 0.5), "logits"),
+    Fault("slope with the sign of the other side", "losses.Quantile", "* error, slope", "* error, -slope", regression("Quantile", 0.3), "logits"),
+    Fault("slope of the first quantile for all", "losses.Quantile", "* error, slope", "* error, slope[:, :1] + 0 * slope", quantiles, "logits"),
+    Fault("softmax's second term missing", "maps._Softmax", "dp - _row_dots(dp, p)[:, None]", "dp", softmax_vjp, "z"),
+    Fault("probabilities that do not sum to one", "maps._Softmax", "p /= p.sum(axis=-1, keepdims=True)\n        return p", "p *= 0.999 / p.sum(axis=-1, keepdims=True)\n        return p", softmax_vjp, "output", "on the simplex"),
+    Fault("support off by one", "maps._Sparsemax", INSIDE, LESS, sparsemax_vjp, "z"),
+    Fault("size of the support off by one", "maps._Sparsemax", COUNT, f"({COUNT} + 1)", sparsemax_vjp, "z"),
+    Fault("square root missing", "maps._Entmax15", "r = np.sqrt(p)\n", "r = p\n", entmax_vjp, "z"),
+    Fault("relumax's argmax term missing", "maps.relumax", "h[rows, m] -= h.sum(axis=-1)", "pass", relumax_vjp, "z"),
+    Fault("relumax's factor 1/s missing", "maps.relumax", "* (largest / self.b)[:, None]", "* 1", relumax_vjp, "z"),
+    Fault("jvp without its second term", "maps.relumax", "h -= p * h.sum(axis=-1, keepdims=True)", "pass", relumax_vjp, "z", "jvp"),
 )
 # fmt: on
 

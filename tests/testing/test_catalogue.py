@@ -12,7 +12,7 @@ from minidl.layer import Layer
 from minidl.maps import SimplexMap
 from minidl.testing.catalogue import LAYERS, LOSSES, MAPS
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
-from minidl.testing.subjects import LAYOUTS
+from minidl.testing.layouts import LAYOUTS
 
 DTYPES = ["float32", "float64"]
 PLACES = {
@@ -60,11 +60,8 @@ def test_every_map_is_in_a_layer():
 
 
 def test_every_public_loss_is_in_the_catalogue():
-    parts = [v for v in vars(losses).values() if inspect.ismodule(v)]
-    of_losses = set().union(*(public(part, object) for part in parts))
-    classes = {
-        c for c in of_losses if c not in (losses.Loss, losses.ReducedLoss) and callable_as_loss(c)
-    }
+    bases = losses.Loss, losses.ReducedLoss
+    classes = {c for c in public(losses, object) if c not in bases and callable_as_loss(c)}
     assert {type(entry.loss) for entry in LOSSES.values()} == classes
     exported = {v for n in minidl.__all__ if callable_as_loss(v := getattr(minidl, n))}
     assert exported - classes == {losses.Loss}

@@ -17,7 +17,8 @@ from minidl.testing.checks import (
     check_loss,
     check_simplex_map,
 )
-from minidl.testing.report import ContractError, GradientError
+from minidl.testing.contract import ContractError
+from minidl.testing.report import GradientError
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((6, 5))
@@ -453,9 +454,12 @@ class Returns(Layer):
         ),
         (
             Returns(lambda x: (x, lambda dy: dy.T)),
-            r"return dx of the shape \(6, 5\), got \(5, 6\); is a transpose missing\?",
+            r"return dx, an array of shape \(6, 5\), got an array of shape \(5, 6\), float64; is a transpose missing\?",
         ),
-        (Returns(lambda x: (x, lambda dy: dy[:, 0])), r"of the shape \(6, 5\), got \(6,\)"),
+        (
+            Returns(lambda x: (x, lambda dy: dy[:, 0])),
+            r"of shape \(6, 5\), got an array of shape \(6,\)",
+        ),
     ],
 )
 def test_what_breaks_the_contract(layer, message):
@@ -481,11 +485,11 @@ def test_an_input_that_is_no_array_of_floats(x):
     [
         (lambda: check_loss(3, X, X), r"expected a function value, dlogits = loss\(logits, y\), got int 3; write: AdaptedLoss"),
         (lambda: check_loss(lambda z, y: z, X, X), "write: return value, dlogits"),
-        (lambda: check_loss(lambda z, y: (1.0, z.T), X, X), r"return dlogits of the shape \(6, 5\)"),
+        (lambda: check_loss(lambda z, y: (1.0, z.T), X, X), r"return dlogits, an array of shape \(6, 5\)"),
         (lambda: check_simplex_map(np.sin, X), r"expected map\(z, axis=-1\) with map.vjp"),
         (lambda: check_function(np.sin, 3, X), "expected vjp to be a function, got 3"),
         (lambda: check_function(np.sin, lambda x, dy: (dy, dy), X), "return 1 gradients, one for each of"),
-        (lambda: check_function(np.sin, lambda x, dy: dy[0], X), r"of the shape \(6, 5\), got \(5,\)"),
+        (lambda: check_function(np.sin, lambda x, dy: dy[0], X), r"of shape \(6, 5\), got an array of shape \(5,\)"),
         (lambda: Cached(Tanh()), "which has no backward"),
     ],
 )  # fmt: skip

@@ -12,8 +12,8 @@ from minidl.testing import networks
 from minidl.testing.__main__ import main
 from minidl.testing.checks import check_function, check_layer, check_simplex_map
 from minidl.testing.conditions import Broken, expect_same
-from minidl.testing.gradients import Differences
-from minidl.testing.subjects import layer_subject
+from minidl.testing.differences import random_direction
+from minidl.testing.layers import LayerSubject
 
 X = np.random.default_rng(0).standard_normal((6, 5))
 
@@ -75,10 +75,9 @@ def test_differences_within_the_rounding_are_allowed_to_conditions():
 
 
 def test_a_direction_is_a_unit_vector_without_small_entries():
-    point = SimpleNamespace(settings=SimpleNamespace(rng=np.random.default_rng(0)))
     x = np.zeros((20, 30))
     x[3, 4] = -np.inf
-    u = Differences.direction(point, x)
+    u = random_direction(np.random.default_rng(0), x)
     assert np.linalg.norm(u) == pytest.approx(1)
     assert u[3, 4] == 0
     size = np.abs(u[u != 0])
@@ -164,7 +163,7 @@ def test_numbers_of_the_command_reach_the_check(monkeypatch, capsys):
         seen.update(options, shape=x.shape, train=train)
         return check_layer(layer, x, train=train, **options)
 
-    monkeypatch.setattr("minidl.testing.checks.check_layer", note)
+    monkeypatch.setattr("minidl.testing.__main__.check_layer", note)
     numbers = {"eps": 1e-4, "rtol": 1e-5, "atol": 1e-8}
     given = [str(x) for name, value in numbers.items() for x in (f"--{name}", value)]
     monkeypatch.setattr(sys, "argv", ["minidl.testing", "minidl:Tanh", "--input", "2x3", *given])
@@ -185,7 +184,7 @@ def test_numbers_of_the_command_reach_the_check(monkeypatch, capsys):
 def test_the_innermost_layers_are_those_without_layers():
     first, second, act, norm = Linear(5, 4, rng=0), Linear(4, 4, rng=0), Tanh(), BatchNorm(4)
     network = Sequential(first, Residual(Sequential(second, act)), norm, rng=0, dtype="float64")
-    subject = layer_subject(network, X, True)
+    subject = LayerSubject(network, X)
     assert [id(m) for m in subject.innermost()] == [id(m) for m in (first, second, act, norm)]
     assert check_layer(network, X)
 

@@ -304,6 +304,19 @@ def test_right_code_passes_the_sweep():
     check_loss(strangers.pair_loss(1), X, X[::-1], sweep=True, skip=("no rows",)).raise_if_failed()
 
 
+@pytest.mark.parametrize(
+    ("f", "vjp", "arrays"),
+    [
+        (np.multiply, lambda x, y, dy: (dy * y, dy * x), (X, X + 1)),
+        (lambda x, w: x @ w, lambda x, w, dy: (dy @ w.T, x.T @ dy), (X[:5], X[1:])),
+        (lambda x, g: x * g, lambda x, g, dy: (dy * g, (dy * x).sum(axis=0)), (X[:5], X[0])),
+    ],
+    ids=["two batches", "a square weight", "a weight of as many entries"],
+)
+def test_rows_of_a_batch_are_told_from_weights(f, vjp, arrays):
+    check_function(f, vjp, arrays, sweep=True).raise_if_failed()
+
+
 def test_an_empty_batch_that_raises_is_a_failure():
     def f(x):
         return x - x.max(axis=0)

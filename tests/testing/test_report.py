@@ -1,4 +1,4 @@
-"""A report where people read it: notebooks, JSON, Gradescope, pytest, and suggested adapters."""
+"""A report where people read it: notebooks, JSON, Gradescope, pytest, and errors that name the adapters."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import strangers
 
 from minidl import Tanh
-from minidl.testing.cached import AdaptedLoss, Cached, adapter_for
+from minidl.testing.cached import AdaptedLoss, Cached
 from minidl.testing.checks import check_function, check_layer, check_loss
 
 X = np.random.default_rng(0).standard_normal((3, 5))
@@ -19,30 +19,17 @@ RIGHT = check_layer(Cached(strangers.Affine(1), W="dW", b="db"), X)
 
 
 def test_html_is_well_formed_and_shows_the_wrong_entry():
-    page = ElementTree.fromstring(f"<div>{WRONG._repr_html_()}</div>")
-    text = " ".join(page.itertext())
-    assert "Affine.W[4, 2]: analytic" in text
-    assert "FAILED" in text
-    red = [row for row in page.iter("tr") if "#b00020" in row.get("style", "")]
-    assert [row[0].text for row in red] == ["W"]
+    page = ElementTree.fromstring(WRONG._repr_html_())
+    assert "".join(page.itertext()) == str(WRONG)
+    red = [part.text for part in page if "#b00020" in part.get("style", "")]
+    assert [line.split()[0] for line in red] == ["Cached(Affine),", "W", "Affine.W[4,"]
     assert "#b00020" not in RIGHT._repr_html_()
-
-
-def test_html_draws_both_jacobians_of_a_small_tensor():
-    analytic, numeric = WRONG["W"].jacobians
-    assert analytic.shape == numeric.shape == (9, 15)
-    wrong = np.abs(analytic - numeric) > 1e-6
-    assert set(np.flatnonzero(wrong.any(axis=0))) == {14}
-    np.testing.assert_allclose(np.delete(analytic, 14, 1), np.delete(numeric, 14, 1), atol=1e-8)
-    page = ElementTree.fromstring(f"<div>{WRONG._repr_html_()}</div>")
-    assert [len(list(svg)) for svg in page.iter("svg")] == [9 * 15] * 3
-    assert RIGHT["W"].jacobians is None
 
 
 def test_html_escapes_names():
     report = check_function(np.sin, lambda x, dy: dy, X, name="<b>")
     assert "&lt;b&gt;" in report._repr_html_()
-    ElementTree.fromstring(f"<div>{report._repr_html_()}</div>")
+    ElementTree.fromstring(report._repr_html_())
 
 
 def test_json():
@@ -98,26 +85,6 @@ def test_pytest_shows_the_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layer", "line"),
-    [
-        (strangers.Affine(1), 'Cached(Affine(...), W="dW", b="db")'),
-        (strangers.Dense(1), 'Cached(Dense(...), params="params", grads="grads")'),
-        (
-            strangers.Passes(1),
-            'Cached(Passes(...), W="dW", mask="dmask", forward="forward_pass", backward="backward_pass")',
-        ),
-        (strangers.TrueFirst(1), "check_loss(AdaptedLoss(loss.loss, loss.gradient), x, y)"),
-        (object(), ""),
-    ],
-)
-def test_an_adapter_is_suggested(layer, line):
-    assert adapter_for(layer) == line
-    with pytest.raises(TypeError) as raised:
-        check_layer(layer, X)
-    assert (f"; or try: {line}" in str(raised.value)) == bool(line)
-
-
-@pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda: check_layer(Cached(strangers.Affine(1), W="dV"), X), "write the gradient of W to 'dV', which does not exist"),
@@ -128,6 +95,8 @@ def test_an_adapter_is_suggested(layer, line):
         (lambda: check_loss(strangers.ByExample(1), X, X), "write: return value, dlogits"),
         (lambda: check_loss(AdaptedLoss(strangers.ByExample(1), strangers.ByExample(1).grad), X, X + 1), "a value for each example: AdaptedLoss"),
         (lambda: check_layer(Cached(strangers.MaxPool(1)), np.ones((1, 1, 2, 2), int)), "or pass fixed="),
+        (lambda: check_layer(strangers.Dense(1), X), r'or adapt it: Cached\(layer, W="dW"\), AdaptedLoss'),
+        (lambda: check_layer(strangers.TrueFirst(1), X), r"AdaptedLoss\(loss.value, loss.gradient\)"),
         (lambda: check_layer(Cached(strangers.Affine(1))), "nothing to check|expected forward to take"),
     ],
 )  # fmt: skip

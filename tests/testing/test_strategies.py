@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import minidl
 from minidl.testing import strategies
 from minidl.testing.checks import assert_gradients
-from minidl.testing.subjects import LAYOUTS
+from minidl.testing.layouts import LAYOUTS
 
 DTYPES = st.sampled_from([np.float32, np.float64])
 
