@@ -388,12 +388,42 @@ def type_text(value: object) -> str:
     return "None" if value is None else f"{type(value).__name__} {_short(value)}"
 
 
-def _check_floats(want: str, value: object, dtype: np.dtype[Any]) -> None:
-    """Raise TypeError unless ``value`` is an array of ``dtype``, or of floats if that has none."""
-    fits = isinstance(value, np.ndarray) and value.dtype.kind == "f"
-    if not fits or (dtype.kind == "f" and value.dtype != dtype):  # type: ignore[attr-defined]
-        kind = dtype if dtype.kind == "f" else "floats"
-        raise TypeError(f"{want} an array of {kind}, got {type_text(value)}")
+class ContractError(TypeError, ValueError):
+    """What a pass returned has the wrong type or shape."""
+
+
+def returned_pass(owner: str, method: str, result: Any) -> tuple[Any, Callable[..., Any]]:
+    """Return the output and the backward pass that a forward pass returned."""
+    if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
+        raise ContractError(
+            f"{owner}: expected {method} to return y, backward, got {type_text(result)}; "
+            "write: return y, backward"
+        )
+    return result
+
+
+def is_floats(value: Any, dtype: np.dtype[Any] | None = None) -> bool:
+    """Return whether a value is an array or a number of NumPy's floats, of ``dtype`` if given."""
+    floats = isinstance(value, (np.ndarray, np.floating)) and value.dtype.kind == "f"
+    return floats and (dtype is None or dtype.kind != "f" or value.dtype == dtype)
+
+
+def returned_floats(expected: str, y: Any, dtype: np.dtype[Any] | None = None) -> Array:
+    """Return an output as an array, if it holds floats; ``expected`` begins the error."""
+    if not (is_floats(y, dtype) or (dtype is None and isinstance(y, float))):
+        kind = "floats" if dtype is None or dtype.kind != "f" else dtype
+        raise ContractError(f"{expected} an array of {kind}, got {type_text(y)}")
+    return np.asarray(y)
+
+
+def returned_gradient(expected: str, x: Array, dx: Any) -> Array:
+    """Return a copy of a gradient, if it has the shape of its tensor."""
+    number = isinstance(dx, float) and x.ndim == 0
+    if not (is_floats(dx) or number) or np.shape(dx) != x.shape:
+        turned = is_floats(dx) and dx.shape == x.shape[::-1]
+        hint = "; is a transpose missing?" if turned else ""
+        raise ContractError(f"{expected}, an array of shape {x.shape}, got {type_text(dx)}{hint}")
+    return np.array(dx)
 
 
 def _accepts(function: Callable[..., Any], *args: Any, **options: Any) -> bool:

@@ -34,13 +34,15 @@ from minidl.checks import (
     Configured,
     Rng,
     _accepts,
-    _check_floats,
     _short,
     as_array,
     as_generator,
     is_layer,
     quiet_passes,
     quietly,
+    returned_floats,
+    returned_gradient,
+    returned_pass,
     type_text,
 )
 from minidl.parameter import (
@@ -448,13 +450,8 @@ def _checked_forward(name: str, layer: Any) -> Forward:
 
     def checked_forward(x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         result: Any = forward(x, train=train)
-        if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
-            raise TypeError(
-                f"{name}: expected forward(x, train=...) to return y, backward, got "
-                f"{type_text(result)}"
-            )
-        y, backward = result
-        _check_floats(f"{name}: expected forward's output to be", y, x.dtype)
+        y, backward = returned_pass(name, "forward(x, train=...)", result)
+        returned_floats(f"{name}: expected forward's output to be", y, x.dtype)
         if y.shape[:1] != x.shape[:1]:
             raise ValueError(
                 f"{name}: expected forward's output to have {len(x)} rows, as its input, "
@@ -469,10 +466,9 @@ def _checked_forward(name: str, layer: Any) -> Forward:
                 )
             dx = backward(dy, **options)
             if options.get("input_grad", True):
-                want = f"{name}: expected backward(dy) to return dx,"
-                _check_floats(want, dx, x.dtype)
-                if dx.shape != x.shape:
-                    raise ValueError(f"{want} an array of shape {x.shape}, got {type_text(dx)}")
+                want = f"{name}: expected backward(dy) to return dx"
+                returned_floats(f"{want},", dx, x.dtype)
+                returned_gradient(want, x, dx)
             return dx
 
         return y, checked_backward

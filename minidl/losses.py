@@ -19,13 +19,13 @@ from minidl.activations import sigmoid
 from minidl.checks import (
     Array,
     Configured,
-    _check_floats,
     _short,
     as_array,
     as_floats,
     check_float,
     check_weight,
     quietly,
+    returned_floats,
     type_text,
 )
 from minidl.maps import Entries, RegularizedMap, SimplexMap, row_sums, shift, softmax
@@ -246,7 +246,7 @@ def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Arra
     value, dlogits = result
     if isinstance(value, complex) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
         raise TypeError(f"{name}: expected its value to be a number, got {type_text(value)}")
-    _check_floats(f"{name}: expected dlogits to be", dlogits, logits.dtype)
+    returned_floats(f"{name}: expected dlogits to be", dlogits, logits.dtype)
     if dlogits.shape != logits.shape:
         raise ValueError(
             f"{name}: expected dlogits of the shape of the logits, {logits.shape}, got "

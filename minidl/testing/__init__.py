@@ -13,6 +13,7 @@ See ``docs/gradient-checks.md``. ``minidl.testing.strategies`` has strategies fo
 needs the extra ``testing``; all other modules need NumPy alone.
 """
 
+from minidl.checks import ContractError
 from minidl.testing.cached import AdaptedLoss, Cached, Step
 from minidl.testing.checks import (
     assert_gradients,
@@ -22,7 +23,6 @@ from minidl.testing.checks import (
     check_pair,
     check_simplex_map,
 )
-from minidl.testing.contract import ContractError
 from minidl.testing.options import Options
 from minidl.testing.report import GradientError, GradientReport
 

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import did_you_mean, is_layer
+from minidl.checks import ContractError, did_you_mean, is_layer
 from minidl.files import to_json
 from minidl.layer import Layer
 from minidl.parameter import named_parameters
 from minidl.testing.checks import check_layer
-from minidl.testing.contract import ContractError
 from minidl.testing.networks import check_random_network
 from minidl.view.cli import Parser, int_argument, run_main
 

@@ -9,10 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, Backward, type_text
+from minidl.checks import (
+    Array,
+    Backward,
+    ContractError,
+    returned_gradient,
+    returned_pass,
+    type_text,
+)
 from minidl.parameter import Parameter
 from minidl.testing.calling import accepts, argument_names
-from minidl.testing.contract import ContractError, returned_gradient, returned_pass
 from minidl.testing.paths import look_up, put
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, _accepts, _short, type_text
-from minidl.testing.contract import ContractError, returned_floats
+from minidl.checks import Array, ContractError, _accepts, _short, returned_floats, type_text
 
 
 def title(value: Any) -> str:

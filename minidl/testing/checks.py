@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array
-from minidl.checks import is_layer
+from minidl.checks import Array, is_layer
 from minidl.testing.conditions import (
     ALWAYS,
     LAYER,

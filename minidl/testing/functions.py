@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, type_text
+from minidl.checks import Array, ContractError, returned_gradient, type_text
+from minidl.losses import shaped_targets
+from minidl.testing.cached import AdaptedLoss
 from minidl.testing.calling import Arguments, expect_floats, gradients_of, joined, named, title
-from minidl.testing.contract import ContractError, returned_gradient
 from minidl.testing.subjects import Pull, Subject, Tensors, described
 
 Run = Callable[[dict[str, Array], Mapping[str, Any]], tuple[Any, Pull]]

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, type_text
+from minidl.checks import Array, is_layer, returned_pass, type_text
 from minidl.layer import Layer
-from minidl.checks import is_layer
 from minidl.parameter import Parameter, declared_buffers, named_parameters, walk
 from minidl.testing.cached import Cached
 from minidl.testing.calling import Arguments, accepts, gradients_of, joined, named, title
-from minidl.testing.contract import returned_pass
 from minidl.testing.layouts import copy_with_strides
 from minidl.testing.subjects import Pull, Subject, Tap, Tensors, described
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array
+from minidl.checks import Array, returned_floats, returned_gradient
 from minidl.parameter import Parameter
-from minidl.testing.contract import returned_floats, returned_gradient
 from minidl.testing.layouts import copy_with_strides
 
 Tensors = Mapping[str, Array]

@@ -141,7 +141,7 @@ GIVEN = {
         "safetensors": pytest.importorskip("safetensors.torch") and importlib.import_module("safetensors"),
     },
     "sklearn.classifier.MLPClassifier": lambda: {"X": np.repeat(x, 9, axis=0), "y": np.arange(90) % 2},
-    "testing.adapters.AdaptedLoss": lambda: {
+    "testing.cached.AdaptedLoss": lambda: {
         "mse": SimpleNamespace(loss=lambda y, x: np.sum((x - y) ** 2), gradient=lambda y, x: 2 * (x - y)),
         "head": Head(),
         "y": rng.normal(size=(10, 12)),

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from minidl.activations import Tanh
-from minidl.checks import Array
+from minidl.checks import Array, ContractError
 from minidl.layers import Linear
 from minidl.losses import CrossEntropy, Loss
 from minidl.maps import relumax
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
-from minidl.testing.contract import ContractError
 from minidl.testing.report import FAILED, GradientReport, aligned
 
 Check = Callable[[Any], GradientReport]

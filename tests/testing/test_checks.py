@@ -9,6 +9,7 @@ import pytest
 
 import minidl
 from minidl import Dropout, Layer, Linear, Parameter, ReLU, Sequential, Tanh
+from minidl.checks import ContractError
 from minidl.testing.cached import Cached
 from minidl.testing.checks import (
     assert_gradients,
@@ -17,7 +18,6 @@ from minidl.testing.checks import (
     check_loss,
     check_simplex_map,
 )
-from minidl.testing.contract import ContractError
 from minidl.testing.report import GradientError
 
 RNG = np.random.default_rng(0)

@@ -59,11 +59,11 @@ def run(tmp_path):
 @pytest.mark.parametrize(
     ("args", "starts"),
     [
-        (["my_module:Scale", "--input", "8x12"], "Scale(), x (8, 12) float64, train=True: passed"),
-        (["my_module:Scale(4)", "--input", "8x4"], "Scale(), x (8, 4) float64"),
+        (["my_module:Scale", "--input", "8x12"], "Scale(12), x (8, 12) float64, train=True: passed"),
+        (["my_module:Scale(4)", "--input", "8x4"], "Scale(4), x (8, 4) float64"),
         (
             ["my_module:made", "--input", "2x3", "--inference"],
-            "Scale(), x (2, 3) float64, train=False",
+            "Scale(3), x (2, 3) float64, train=False",
         ),
         (
             ["my_module:Affine(4, out_features=2)", "--input", "5x4"],
