@@ -66,8 +66,7 @@ def main() -> None:
     print(describe(dataset))
     if args.split not in dataset.splits:
         parser.error(f"--split: {dataset.name} has no {args.split} part")
-    transpose = dataset.transposed if args.transpose is None else args.transpose
-    rows = sheet_rows(dataset, dataset.splits[args.split], args.columns, transpose)
+    rows = sheet_rows(dataset, dataset.splits[args.split], args.columns, args.transpose)
     if rows is None:
         print(
             f"no picture: the {dataset.features} features are not square images with class labels"
@@ -104,16 +103,15 @@ def describe(dataset: Dataset) -> str:
 
 
 def sheet_rows(
-    dataset: Dataset, split: Split, columns: int, transpose: bool
+    dataset: Dataset, split: Split, columns: int, transpose: bool | None = None
 ) -> dict[str, Array] | None:
     """Return the first examples of each class as images; None if they are not square images."""
-    rows: dict[str, Array] = {}
-    for k in range(dataset.classes):
-        images = as_images(dataset, split, np.flatnonzero(split.y == k)[:columns], transpose)
-        if images is None:
-            return None
-        rows[class_name(dataset, k)] = images
-    return rows or None
+    chosen = [np.flatnonzero(split.y == k)[:columns] for k in range(dataset.classes)]
+    images = as_images(dataset, split, np.concatenate([np.arange(0), *chosen]), transpose)
+    if images is None:
+        return None
+    parts = np.split(images, np.cumsum([len(rows) for rows in chosen])[:-1])
+    return {class_name(dataset, k): part for k, part in enumerate(parts)}
 
 
 if __name__ == "__main__":

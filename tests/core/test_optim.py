@@ -371,7 +371,7 @@ def test_schedules_equal_pytorch():
     assert Cosine(0.1, steps=12, final=0.01)(500) == pytest.approx(0.01)
     assert OneCycle(0.1, steps=12)(500) == pytest.approx(0.1 / 25 / 1e4)
     assert [OneCycle(0.1, steps=4, pct_start=0.25)(t) for t in (0, 4)] == pytest.approx([0.1, 4e-7])
-    assert repr(OneCycle(0.1, 4, div_factor=2.0)) == "OneCycle(lr=0.1, steps=4, div_factor=2.0)"
+    assert "lr=0.1, steps=4, pct_start=0.3, div_factor=2.0" in repr(OneCycle(0.1, 4, 0.3, 2.0))
     assert WarmUp(Cosine(1.0, 10), 5)(1) == pytest.approx(0.4 * Cosine(1.0, 10)(1))
 
 
@@ -553,7 +553,8 @@ def test_a_state_that_is_refused_changes_nothing(make):
     owner = f"{type(optimizer).__name__}: "
     wrong = [{**good, "steps": steps} for steps in WRONG_STEPS]
     wrong += [{**good, name: value} for name in optimizer.moments for value in WRONG_VALUES]
-    wrong += [{k: v for k, v in good.items() if k != name} for name in good]
+    wrong += [{k: v for k, v in good.items() if k != name} for name in good if name != "lr"]
+    wrong += [{**good, "lr": lr} for lr in (-1, float("nan"), None, "x", True)]
     wrong += [{**good, "momentum": 1}, {}]
     for state in wrong:
         with pytest.raises(ValueError, match=owner):

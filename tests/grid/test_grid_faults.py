@@ -128,18 +128,15 @@ def test_a_function_s_description(tmp_path):
     described = settings.describe_task(functools.partial(one, 5, b=np.float32(2)))
     assert (described["a"], described["b"]) == (5, 2.0)
     assert ".test_a_function_s_description.<locals>.one, source " in described["function"]
-    assert settings.describe(one) != settings.describe(other)
+    describe = functools.partial(settings.describe, strict=False)
+    assert describe(one) != describe(other)
     # Where files are does not matter, nor do addresses; what arrays hold does.
-    assert settings.describe(tmp_path) == settings.describe(HERE)
-    assert settings.describe(object()) == "object"
+    assert describe(tmp_path) == describe(HERE)
+    assert describe(object()) == "object"
     x = np.arange(6.0)
-    assert (
-        settings.describe(x, strict=False)
-        == settings.describe(x.copy(), strict=False)
-        != settings.describe(x + 1, strict=False)
-    )
-    assert settings.describe({"x": (1, [None])}, strict=False) == {"x": [1, [None]]}
-    assert settings.describe({"b", "a"}, strict=False) == ["a", "b"]
+    assert describe(x) == describe(x.copy()) != describe(x + 1)
+    assert describe({"x": (1, [None])}) == {"x": [1, [None]]}
+    assert describe({"b", "a"}) == ["a", "b"]
     assert settings.describe_task(functools.partial(dict, [], c=1)) == {"function": "builtins.dict", "0": [], "c": 1}  # fmt: skip
     nested = settings.difference({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 2}}})
     assert nested == "a.b.c was 1, now it is 2"

@@ -129,7 +129,7 @@ def read_model(path):
 
 
 def tensors(folder):
-    minidl.saving.safetensors.save(folder / "model.safetensors", network(0))
+    minidl.safetensors.save(folder / "model.safetensors", network(0))
     return folder / "model.safetensors"
 
 
@@ -138,7 +138,7 @@ def read_tensors(path):
     model = network(1)
     before = model.theta.copy()
     try:
-        minidl.saving.safetensors.load(path, model)
+        minidl.safetensors.load(path, model)
     except ValueError:
         np.testing.assert_equal(model.theta, before)
         raise
