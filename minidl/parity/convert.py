@@ -129,15 +129,6 @@ def _namesakes(ours: type[Any], theirs: type[Any], **names: str) -> Counterpart:
     return Counterpart(ours, theirs, to_torch, from_torch)
 
 
-def _children(module: nn.Sequential, convert: Convert, prefix: str = "") -> list[Layer]:
-    # Not named_children(), which leaves out a module that occurs again.
-    return [convert(child, prefix + name) for name, child in module._modules.items()]
-
-
-def _torch_simplex(layer: Simplex, convert: Convert) -> nn.Module:
-    return formulas.Simplex(layer.map, layer.axis)
-
-
 COUNTERPARTS: list[Counterpart] = [
     _namesakes(LeakyReLU, nn.LeakyReLU, slope="negative_slope"),
     _namesakes(LayerNorm, nn.LayerNorm, features="normalized_shape"),
@@ -149,27 +140,27 @@ COUNTERPARTS: list[Counterpart] = [
         lambda layer, _: nn.Softmax(layer.axis),
         lambda module, _: Softmax(-1 if module.dim is None else module.dim),
     ),
-    Counterpart(
-        Simplex,
-        formulas.Simplex,
-        _torch_simplex,
-        lambda module, _: Simplex(module.map, module.dim),
-    ),
     *[
-        Counterpart(kind, formulas.Simplex, _torch_simplex)
-        for kind in (Sparsemax, Entmax15, Relumax)
+        Counterpart(
+            kind,
+            formulas.Simplex,
+            lambda layer, _: formulas.Simplex(layer.map, layer.axis),
+            lambda module, _: Simplex(module.map, module.dim),
+        )
+        for kind in (Simplex, Sparsemax, Entmax15, Relumax)
     ],
     Counterpart(
         Sequential,
         nn.Sequential,
         lambda layer, convert: nn.Sequential(*[convert(f, str(i)) for i, f in enumerate(layer)]),
-        lambda module, convert: Sequential(*_children(module, convert)),
+        # Not named_children(), which leaves out a module that occurs again.
+        lambda module, convert: Sequential(*[convert(f, n) for n, f in module._modules.items()]),
     ),
     Counterpart(
         Residual,
         TorchResidual,
         lambda layer, convert: TorchResidual(convert(layer.inner, "inner")),
-        lambda module, convert: Residual(*_children(module.inner, convert, "inner.")),
+        lambda module, convert: Residual(*convert(module.inner, "inner")),
     ),
     *[
         _namesakes(ours, getattr(nn, ours.__name__))

@@ -220,14 +220,13 @@ def _orders(seed: int) -> Array:
 
 def _weights(model: Layer, seed: int) -> Array:
     """Return PyTorch's initial weights, laid out as ``theta`` of the model."""
-    module = to_torch(model)
+    module = to_torch(model).float()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for part in module.modules():
             if isinstance(part, nn.Linear):
-                fresh = nn.Linear(part.in_features, part.out_features, part.bias is not None)
-                part.load_state_dict(fresh.state_dict())
-    return from_torch(module).theta
+                part.reset_parameters()
+    return from_torch(module.to(getattr(torch, str(model.dtype)))).theta
 
 
 def standard_set() -> list[ParityCase]:
@@ -243,31 +242,17 @@ def standard_set() -> list[ParityCase]:
     layers.append(ParityCase("gains without weight decay", _deep(3, modern=True), optimizer=spared))
     layers += [ParityCase(f"Dropout({p})", _around(lambda *_, p=p: Dropout(p))) for p in (0, 1)]
     small_steps = (SGD, {"lr": 0.002, "momentum": 0.9})
-    losses = [
-        ParityCase(
-            name,
-            _around(lambda *_: Tanh(), entry.outputs or CLASSES),
-            entry.loss,
-            entry.targets,
-            small_steps,
-        )
-        for name, entry in LOSSES.items()
-    ]
+    losses = []
+    for name, entry in LOSSES.items():
+        layers_of = _around(lambda *_: Tanh(), entry.outputs or CLASSES)
+        losses.append(ParityCase(name, layers_of, entry.loss, entry.targets, small_steps))
     return [*depths, *layers, *losses, *_online_cases(), RandomCase("TorchRandom", _deep(2))]
 
 
 def _online_cases() -> list[ParityCase]:
     """Return cases of ``fit_online``: its kernels, any layers, both penalties."""
-
-    def linear() -> list[Layer]:
-        return [Linear(FEATURES, CLASSES)]
-
-    def relu() -> list[Layer]:
-        return [Linear(FEATURES, WIDTH), ReLU(), Linear(WIDTH, CLASSES)]
-
-    def dropped() -> list[Layer]:
-        return [Linear(FEATURES, WIDTH), Tanh(), Dropout(0.3), Linear(WIDTH, CLASSES)]
-
+    linear, relu = _deep(0), _around(lambda *_: ReLU())
+    dropped = _around(lambda *_: Sequential(Tanh(), Dropout(0.3)))
     sgd, small = (SGD, {"lr": 0.05}), (SGD, {"lr": 0.01})
     decayed = (SGD, {"lr": 0.05, "weight_decay": 0.01})
     numbers = LOSSES["SquaredError"].targets
@@ -284,11 +269,13 @@ def _online_cases() -> list[ParityCase]:
 def _deep(depth: int, *, modern: bool = False) -> Callable[[], list[Layer]]:
     def layers() -> list[Layer]:
         hidden: list[Layer] = []
-        for i in range(depth):
+        features = FEATURES
+        for _ in range(depth):
             # A bias before BatchNorm has no effect, and gradients of rounding alone.
-            linear = Linear(WIDTH if i else FEATURES, WIDTH, bias=not modern)
-            hidden += [linear, BatchNorm(WIDTH), GELU()] if modern else [linear, Tanh()]
-        return [*hidden, Linear(WIDTH, CLASSES)]
+            hidden.append(Linear(features, WIDTH, bias=not modern))
+            hidden += [BatchNorm(WIDTH), GELU()] if modern else [Tanh()]
+            features = WIDTH
+        return [*hidden, Linear(features, CLASSES)]
 
     return layers
 

@@ -31,9 +31,8 @@ class TorchRandom(np.random.Generator):
 
     Notes
     -----
-    PyTorch's generator is MT19937 (Matsumoto and Nishimura 1998) with the authors' seeding of 2002.
-    ``numpy.random.MT19937`` is the same generator with another seeding. Verified against
-    PyTorch 2.13.
+    PyTorch's generator is MT19937 (Matsumoto and Nishimura 1998) with the authors' seeding of 2002,
+    which is that of ``numpy.random.RandomState``. Verified against PyTorch 2.13.
 
     Examples
     --------
@@ -49,14 +48,9 @@ class TorchRandom(np.random.Generator):
         if check_int("TorchRandom", "seed", seed, low=-(2**63)) >= 2**64:
             raise ValueError(f"TorchRandom: expected seed to be below 2**64, got {seed}")
         self.seed = int(seed)
-        key = [self.seed % 2**32]
-        for i in range(1, 624):
-            key.append((1812433253 * (key[-1] ^ key[-1] >> 30) + i) % 2**32)
         bits = np.random.MT19937(self.seed % 2**64)  # spawn() derives its streams from this seed
-        bits.state = {
-            "bit_generator": "MT19937",
-            "state": {"key": np.array(key, np.uint32), "pos": 624},
-        }
+        state: Any = np.random.RandomState(self.seed % 2**32).get_state(legacy=False)
+        bits.state = state
         super().__init__(bits)
 
     def _raw(self, n: int) -> Array:
