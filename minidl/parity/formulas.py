@@ -15,19 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
 from torch import Tensor, nn
 
-from minidl.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    BinaryLogistic,
-    CrossEntropy,
-    FenchelYoung,
-    Huber,
-    Loss,
-    Perceptron,
-    Quantile,
-    SmoothedNLL,
-    SquaredError,
-)
+from minidl import losses
 from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
 
 
@@ -115,7 +103,7 @@ FORMULAS: dict[type[SimplexMap], Formula] = {
 }
 
 
-def criterion(loss: Loss) -> Callable[..., Tensor]:
+def criterion(loss: losses.Loss) -> Callable[..., Tensor]:
     """Return ``criterion(z, y, weight=None)``, which PyTorch differentiates in place of ``loss``.
 
     ``weight`` has the weights of the examples.
@@ -138,12 +126,12 @@ def criterion(loss: Loss) -> Callable[..., Tensor]:
     return reduced
 
 
-def _cross_entropy(loss: CrossEntropy, z: Tensor, y: Tensor) -> Tensor:
+def _cross_entropy(loss: losses.CrossEntropy, z: Tensor, y: Tensor) -> Tensor:
     entropy = torch.xlogy(y, y).sum(dim=-1) if y.ndim == 2 else 0
     return F.cross_entropy(z, y, reduction="none") + entropy
 
 
-def _fenchel_young(loss: FenchelYoung, z: Tensor, y: Tensor) -> Tensor:
+def _fenchel_young(loss: losses.FenchelYoung, z: Tensor, y: Tensor) -> Tensor:
     f = formula(loss.map)
     if f.omega is None:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the regulariser of {loss.map!r}")
@@ -151,19 +139,19 @@ def _fenchel_young(loss: FenchelYoung, z: Tensor, y: Tensor) -> Tensor:
     return ((p - y) * z - f.omega(loss.map, p) + f.omega(loss.map, y)).sum(dim=-1)
 
 
-def _smoothed_nll(loss: SmoothedNLL, z: Tensor, y: Tensor) -> Tensor:
+def _smoothed_nll(loss: losses.SmoothedNLL, z: Tensor, y: Tensor) -> Tensor:
     p = formula(loss.map).project(loss.map, z, -1)
     shares = (p + loss.eps) / (1 + z.shape[1] * loss.eps)
     return -torch.xlogy(_distributions(y, z), shares).sum(dim=-1)
 
 
-def _quantile(loss: Quantile, z: Tensor, y: Tensor) -> Tensor:
+def _quantile(loss: losses.Quantile, z: Tensor, y: Tensor) -> Tensor:
     q = torch.tensor(loss.q, dtype=z.dtype)
     error = (y.reshape(-1, 1) if isinstance(loss.q, tuple) else _like(y, z)) - z
     return torch.maximum(q * error, (q - 1) * error).sum(dim=-1)
 
 
-def _binary_cross_entropy(loss: BinaryCrossEntropy, z: Tensor, y: Tensor) -> Tensor:
+def _binary_cross_entropy(loss: losses.BinaryCrossEntropy, z: Tensor, y: Tensor) -> Tensor:
     entropy = F.binary_cross_entropy_with_logits(z, _like(y, z), reduction="none")
     mean = (loss.label_reduction or loss.reduction) == "mean"
     return entropy.mean(dim=-1) if mean else entropy.sum(dim=-1)
@@ -190,16 +178,16 @@ def _distributions(y: Tensor, z: Tensor) -> Tensor:
 
 
 CRITERIA: dict[type[Any], Callable[[Any, Tensor, Tensor], Tensor]] = {
-    AbsoluteError: _elementwise(F.l1_loss),
-    BinaryCrossEntropy: _binary_cross_entropy,
-    BinaryLogistic: lambda _, z, y: F.softplus(-_like(y, z) * z).sum(dim=-1),
-    CrossEntropy: _cross_entropy,
-    FenchelYoung: _fenchel_young,
-    Huber: _elementwise(F.huber_loss, "delta"),
-    Perceptron: lambda _, z, y: z.max(dim=-1).values - z.gather(-1, y[:, None])[:, 0],
-    Quantile: _quantile,
-    SmoothedNLL: _smoothed_nll,
-    SquaredError: lambda _, z, y: (z - _like(y, z)).square().sum(dim=-1) / 2,
+    losses.AbsoluteError: _elementwise(F.l1_loss),
+    losses.BinaryCrossEntropy: _binary_cross_entropy,
+    losses.BinaryLogistic: lambda _, z, y: F.softplus(-_like(y, z) * z).sum(dim=-1),
+    losses.CrossEntropy: _cross_entropy,
+    losses.FenchelYoung: _fenchel_young,
+    losses.Huber: _elementwise(F.huber_loss, "delta"),
+    losses.Perceptron: lambda _, z, y: z.max(dim=-1).values - z.gather(-1, y[:, None])[:, 0],
+    losses.Quantile: _quantile,
+    losses.SmoothedNLL: _smoothed_nll,
+    losses.SquaredError: lambda _, z, y: (z - _like(y, z)).square().sum(dim=-1) / 2,
 }
 """For each class of losses, ``values(loss, z, y)``: one for each row.
 

@@ -126,15 +126,12 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report in a form for JSON."""
-        worst = {}
+        worst: dict[str, dict[str, Any]] = {}
         for i, name in enumerate(self.quantities):
-            relative, absolute = _worst(self.relative[:, i]), _worst(self.absolute[:, i])
-            worst[name] = {
-                "relative": _json(relative[0]),
-                "relative_step": relative[1],
-                "absolute": _json(absolute[0]),
-                "absolute_step": absolute[1],
-            }
+            worst[name] = {}
+            for kind, differences in (("relative", self.relative), ("absolute", self.absolute)):
+                largest, step = _worst(differences[:, i])
+                worst[name] |= {kind: _json(largest), f"{kind}_step": step}
         return {
             "title": self.title,
             "dtype": self.dtype,
