@@ -86,13 +86,19 @@ else:
         "saving.runs": ("Checkpoint",),
     }
 
+    _GONE = {
+        "checkpoint": "; write minidl.Checkpoint(path)",
+        "load_scenes": "; scenes are drawn by examples/homework/scenes.py",
+        "WriteHistory": "; write history.to_json(path), or fit(checkpoint=minidl.Checkpoint(path))",
+    }
+
     def __getattr__(name: str) -> Any:
         if name in _MODULES:
             return importlib.import_module(f"minidl.{_MODULES[name]}")
         for module, names in _NAMES.items():
             if name in names:
                 return getattr(importlib.import_module(f"minidl.{module}"), name)
-        raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+        raise AttributeError(f"module 'minidl' has no attribute {name!r}{_GONE.get(name, '')}")
 
 
 def __dir__() -> list[str]:
@@ -105,14 +111,13 @@ __version__ = "0.1.0"
 __all__ = [
     "ELU", "GELU", "PCA", "SGD", "AbsoluteError", "Adam", "AdamW", "AveragePool", "BatchNorm",
     "BinaryCrossEntropy", "BinaryLogistic", "Callback", "Checkpoint", "Cosine", "CrossEntropy",
-    "Dataset", "Dropout", "EarlyStopping", "Entmax15", "FenchelYoung", "Flatten", "History", "Huber",
-    "Identity", "Layer", "LayerNorm", "LeakyReLU", "Linear", "Loss", "NonFiniteLossError",
+    "Dataset", "Dropout", "EarlyStopping", "Entmax15", "FenchelYoung", "Flatten", "History",
+    "Huber", "Identity", "Layer", "LayerNorm", "LeakyReLU", "Linear", "Loss", "NonFiniteLossError",
     "OneCycle", "OnlineRun", "Optimizer", "Parameter", "Perceptron", "Predictor", "Progress",
     "Quadratic", "Quantile", "ReLU", "ReduceOnPlateau", "Relumax", "Residual", "Sequential", "SiLU",
     "Sigmoid", "Simplex", "SmoothedNLL", "Softmax", "Softplus", "Sparsemax", "Split",
-    "SquaredError", "Standardize", "StepDecay", "Tanh", "TorchRandom", "WarmUp",
-    "compounding", "data", "entmax15", "evaluate", "fit", "fit_online",
-    "fit_side_by_side", "grid", "init", "load", "load_dataset", "load_letters", "metrics", "onnx",
-    "outputs", "parity", "probabilities", "register_layer", "relumax", "safetensors", "save",
-    "softmax", "sparsemax", "testing",
+    "SquaredError", "Standardize", "StepDecay", "Tanh", "TorchRandom", "WarmUp", "compounding",
+    "data", "entmax15", "evaluate", "fit", "fit_online", "fit_side_by_side", "grid", "init", "load",
+    "load_dataset", "load_letters", "metrics", "onnx", "outputs", "parity", "probabilities",
+    "register_layer", "relumax", "safetensors", "save", "softmax", "sparsemax", "testing",
 ]  # fmt: skip

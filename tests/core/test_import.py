@@ -1,9 +1,12 @@
 """``import minidl``: what it needs, loads and exports; messages for missing extras."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import minidl
 
@@ -75,6 +78,9 @@ def test_type_checkers_and_python_see_the_same_names():
     assert lazy == table
     assert {*imported(tree.body), *lazy} - {"sklearn"} == set(minidl.__all__)
     assert len(set(minidl.__all__)) == len(minidl.__all__)
+    for name, message in minidl._GONE.items():
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'{re.escape(message)}"):
+            getattr(minidl, name)
 
 
 def test_every_public_name_is_reachable():
