@@ -15,9 +15,7 @@ from sklearn.utils.validation import column_or_1d
 
 from minidl.checks import Array, as_array, check_float
 from minidl.dataset import Dataset
-from minidl.init import glorot, zeros
 from minidl.layer import Sequential
-from minidl.layers import Linear
 from minidl.losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -29,7 +27,8 @@ from minidl.losses import (
 )
 from minidl.maps import entmax15, sparsemax
 from minidl.online.fitting import fit_online
-from minidl.sklearn.network import MLP, Network, choose, hidden_layers
+from minidl.sklearn.mlp import MLP
+from minidl.sklearn.network import Network, choose
 
 
 class Labels(ClassifierMixin):  # type: ignore[misc]
@@ -182,11 +181,11 @@ class MLPClassifier(Labels, MLP):
         The largest number of epochs.
     random_state : int, RandomState, Generator or None
     tol, n_iter_no_change : float, int
-        Training ends when the monitored figure has not improved by ``tol`` for more than
+        Training ends when the monitored metric has not improved by ``tol`` for more than
         ``n_iter_no_change`` epochs.
     monitor : str, optional
         By default ``"train_loss"``; with early stopping the accuracy (of several labels: of all)
-        on the validation part. Any figure of ``minidl.fit``, as ``"valid_loss"``.
+        on the validation part. Any metric of ``minidl.fit``, as ``"valid_loss"``.
     early_stopping : bool
         Whether to set ``validation_fraction`` of the examples aside (unless ``X_val`` is given),
         monitor them, and keep the weights of the best epoch.
@@ -214,7 +213,7 @@ class MLPClassifier(Labels, MLP):
     classes_ : array, shape (n_classes,)
     model_ : Sequential
     history_ : History
-        All figures of all epochs.
+        All metrics of all epochs.
     loss_curve_, validation_scores_, best_loss_, best_validation_score_, n_iter_
     coefs_, intercepts_ : list of array
         Views of the model's parameters. Arrays that are assigned to an item, or a list of them
@@ -268,7 +267,7 @@ class MLPClassifier(Labels, MLP):
         ----------
         X, y, sample_weight, X_val, y_val, sample_weight_val
             As for ``fit``. With ``early_stopping=True`` validation data are needed; when their
-            figure no longer improves, the best weights are restored and further calls do nothing.
+            metric no longer improves, the best weights are restored and further calls do nothing.
         classes : array-like, optional
             All classes; needed in the first call, except for several labels.
 
@@ -351,12 +350,10 @@ validation_fraction, monitor, dtype, callbacks, standardize
         return loss
 
     def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
-        layers, width = hidden_layers(
-            "OnlineClassifier", features, self.hidden_layer_sizes, self.activation, None, 0.0
-        )
-        init = glorot if layers else zeros
-        last = Linear(width, outputs, weight_init=init, bias_init=init)
-        return Sequential(*layers, last, rng=seed, dtype=dtype)
+        model = super()._build(features, outputs, seed, dtype)
+        if len(model) == 1:
+            model.theta[:] = 0
+        return model
 
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
         owner = "OnlineClassifier"

@@ -1,84 +1,36 @@
-"""The part that all estimators share: checked arrays, one call of ``fit``, fitted attributes."""
+"""What all estimators share: checked arrays, one call of ``fit``, fitted attributes.
+
+A subclass says which targets it takes, which loss it has and how it trains.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import numbers
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_array, check_consistent_length, check_random_state
-from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from minidl.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from minidl.callbacks import Callback, Run
-from minidl.checks import Array, check_float, check_int, did_you_mean, refuse_mask
+from minidl.checks import Array, check_array, check_float, check_int, did_you_mean, refuse_mask
 from minidl.data.features import Predictor, Standardize
 from minidl.dataset import Dataset, Split
 from minidl.history import History
 from minidl.init import glorot
 from minidl.layer import Layer, Sequential
-from minidl.layers import BatchNorm, Dropout, Identity, LayerNorm, Linear
+from minidl.layers import Identity, Linear
 from minidl.losses import Loss
-from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, Schedule
-from minidl.sklearn.weights import Weights
-from minidl.training import Objective, fit
-
-
-class Convergence(Callback):
-    """Stops when the monitored figure has not improved for more than ``patience`` epochs.
-
-    An epoch without an improvement is one whose score is not better by ``tol`` than the best score
-    of all epochs before it, as in ``sklearn.neural_network``. (``minidl.EarlyStopping`` compares
-    with the last epoch that was such an improvement.)
-
-    Parameters
-    ----------
-    tol : float
-    patience : int or inf
-    adaptive : bool
-        Whether to divide the learning rate by 5 in place of stopping, until it is 1e-6.
-    verbose : bool
-        Whether to print a line for each epoch.
-
-    Attributes
-    ----------
-    converged : bool
-        Whether this rule ended the training.
-    """
-
-    def __init__(self, tol: float, patience: float, *, adaptive: bool, verbose: bool) -> None:
-        self.tol, self.patience = tol, patience
-        self.adaptive, self.verbose = adaptive, verbose
-        self.best, self.without, self.converged = -math.inf, 0, False
-
-    def on_epoch(self, run: Run) -> bool:
-        record = run.history[-1]
-        score = run.history.score(record)
-        self.without = self.without + 1 if score < self.best + self.tol else 0
-        self.best = max(self.best, score)
-        if self.verbose:
-            shown = dict.fromkeys(("train_loss", run.history.monitor))
-            figures = (f"{n} = {record.figures[n]:.8f}" for n in shown if n in record.figures)
-            print(f"Iteration {record.epoch}, {', '.join(figures)}", flush=True)
-        if self.without <= self.patience:
-            return False
-        lr = run.optimizer.lr
-        if self.adaptive and not callable(lr) and lr > 1e-6:
-            run.optimizer.lr, self.without = lr / 5, 0
-            return False
-        self.converged = True
-        return True
-
+from minidl.parameter import Parameter
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "identity": Identity,
@@ -91,12 +43,6 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "silu": SiLU,
     "softplus": Softplus,
 }
-NORMALIZATIONS: dict[str | None, Callable[[int], Layer] | None] = {
-    None: None,
-    "layer": LayerNorm,
-    "batch": BatchNorm,
-}
-SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {"cosine": Cosine, "one_cycle": OneCycle}
 
 
 def choose(owner: str, name: str, value: Any, known: Mapping[Any, Any]) -> Any:
@@ -107,49 +53,8 @@ def choose(owner: str, name: str, value: Any, known: Mapping[Any, Any]) -> Any:
     raise ValueError(f"{owner}: no {name} {value!r}{hint}")
 
 
-def hidden_layers(
-    owner: str,
-    features: int,
-    sizes: Any,
-    activation: str,
-    normalization: str | None,
-    dropout: float,
-) -> tuple[list[Layer], int]:
-    """Return the layers before the last, and the width of their output.
-
-    Each hidden layer is ``Linear``, the normalization, the activation, ``Dropout``. Weights and
-    biases are drawn as scikit-learn's (Glorot and Bengio 2010).
-    """
-    make = choose(owner, "activation", activation, ACTIVATIONS)
-    normalize = choose(owner, "normalization", normalization, NORMALIZATIONS)
-    p = check_float(owner, "dropout", dropout, low=0, high=1, open_high=True)
-    layers: list[Layer] = []
-    for size in np.atleast_1d(np.asarray(sizes, dtype=object)).tolist():
-        width = check_int(owner, "hidden_layer_sizes", size)
-        layers.append(Linear(features, width, weight_init=glorot, bias_init=glorot))
-        if normalize is not None:
-            layers.append(normalize(width))
-        layers.append(make())
-        if p:
-            layers.append(Dropout(p))
-        features = width
-    return layers, features
-
-
-@dataclass(frozen=True)
-class InverseScaling:
-    """scikit-learn's ``learning_rate="invscaling"``: ``lr / (t + 1)^power``.
-
-    ``t`` is the number of examples seen in the epochs that are complete.
-    """
-
-    lr: float
-    power: float
-    examples: int
-    batches: int
-
-    def __call__(self, t: int) -> float:
-        return float(self.lr / (t // self.batches * self.examples + 1) ** self.power)
+def _linear(features: int, width: int) -> Linear:
+    return Linear(features, width, weight_init=glorot, bias_init=glorot)
 
 
 Rows = tuple[Array, Array, Array | None]
@@ -190,9 +95,19 @@ class Network(BaseEstimator):  # type: ignore[misc]
     def _loss(self) -> Loss:
         """Return the loss; ValueError for an unknown name."""
 
-    @abstractmethod
+    def _hidden(self) -> Callable[[int], list[Layer]]:
+        """Return the function from the width of a hidden ``Linear`` to the layers after it."""
+        make = choose(type(self).__name__, "activation", self.activation, ACTIVATIONS)
+        return lambda width: [make()]
+
     def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
-        """Return an untrained model."""
+        """Return an untrained model, with scikit-learn's first values (Glorot and Bengio 2010)."""
+        hidden, layers = self._hidden(), []
+        for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object)).tolist():
+            width = check_int(type(self).__name__, "hidden_layer_sizes", size)
+            layers += [_linear(features, width), *hidden(width)]
+            features = width
+        return Sequential(*layers, _linear(features, outputs), rng=seed, dtype=dtype)
 
     @abstractmethod
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
@@ -240,7 +155,11 @@ class Network(BaseEstimator):  # type: ignore[misc]
         parts = (*train[:2], self._weighted(*train[1:])), *rest
         done = len(self.history_)
         dataset = Dataset(*map(self._scaled, parts), classes=self._classes())
-        with interruptible():
+        monitor = self.monitor
+        if monitor is None:
+            monitor = self._validation_metric() if self.early_stopping else "train_loss"
+        measured = monitor.startswith("train_") and monitor != "train_loss"
+        try:
             self._train(
                 dataset,
                 again=one_epoch and not first,
@@ -250,8 +169,11 @@ class Network(BaseEstimator):  # type: ignore[misc]
                 restore_best=bool(self.early_stopping) and not one_epoch,
                 history=self.history_,
                 mean_weight=1.0 if one_epoch else None,
-                **self._monitoring(),
+                monitor=monitor,
+                parts=("train", "valid") if measured else ("valid",),
             )
+        except KeyboardInterrupt:  # the epochs so far are kept, as scikit-learn does
+            warnings.warn("Training interrupted by user.", stacklevel=3)
         self.n_iter_ = len(self.history_) - max(done, 1)
         converged = self._convergence.converged
         if one_epoch and self.early_stopping and converged:
@@ -295,13 +217,8 @@ class Network(BaseEstimator):  # type: ignore[misc]
         model = self._build(X.shape[1], outputs, seed, X.dtype)
         if scaler is not None:
             scaler.learn(Split(X, y, 1.0, weight=weight))
-        self.n_outputs_, self.loss_function_, self.scaler_, self.model_ = (
-            outputs,
-            loss,
-            scaler,
-            model,
-        )
-        self.history_ = History()
+        self.n_outputs_, self.loss_function_, self.scaler_ = outputs, loss, scaler
+        self.model_, self.history_ = model, History()
 
     def _new_convergence(self) -> Convergence:
         owner = type(self).__name__
@@ -315,16 +232,10 @@ class Network(BaseEstimator):  # type: ignore[misc]
         """Return whether the learning rate falls where training would stop."""
         return False
 
-    def _monitoring(self) -> dict[str, Any]:
-        """Return the arguments of ``fit`` that say which figure is followed."""
-        monitor = self.monitor
-        if monitor is None:
-            monitor = self._validation_figure() if self.early_stopping else "train_loss"
-        measured = monitor.startswith("train_") and monitor != "train_loss"
-        return {"monitor": monitor, "parts": ("train", "valid") if measured else ("valid",)}
-
-    def _validation_figure(self) -> str:
-        """Return the name of the score on the validation part: accuracy or R2, or else the loss."""
+    def _validation_metric(self, monitor: str = "") -> str:
+        """Return ``monitor`` if it is of the validation part, or else accuracy, R2 or the loss."""
+        if monitor.startswith("valid_"):
+            return monitor
         return f"valid_{next(iter(getattr(self.loss_function_, 'metrics', {})), 'loss')}"
 
     def _valid_rows(self, valid: Valid) -> Rows:
@@ -434,14 +345,13 @@ class Network(BaseEstimator):  # type: ignore[misc]
 
     @property
     def validation_scores_(self) -> list[float] | None:
-        """The figure of each epoch on the validation part; None without one.
+        """The metric of each epoch on the validation part; None without one.
 
-        It is the monitored figure if that is one of the validation part, or else the accuracy or R2
+        It is the monitored metric if that is one of the validation part, or else the accuracy or R2
         (the loss where neither is defined).
         """
         check_is_fitted(self)
-        monitor = self.history_.monitor
-        name = monitor if monitor.startswith("valid_") else self._validation_figure()
+        name = self._validation_metric(self.history_.monitor)
         if not any(name in record.figures for record in self.history_):
             return None
         return [record.figures.get(name, np.nan) for record in self.history_.records[1:]]
@@ -453,18 +363,9 @@ class Network(BaseEstimator):  # type: ignore[misc]
         if scores is None:
             return None
         monitor = self.history_.monitor
-        name = monitor if monitor.startswith("valid_") else self._validation_figure()
+        name = self._validation_metric(monitor)
         lowest = self.history_.mode == "min" if name == monitor else name.endswith("loss")
         return float((np.nanmin if lowest else np.nanmax)(scores))
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Keep the epochs so far on Ctrl-C, as scikit-learn does."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        warnings.warn("Training interrupted by user.", stacklevel=5)
 
 
 def check_seed(random_state: Any) -> int:
@@ -479,13 +380,7 @@ def check_weights(weight: Any, X: Array) -> Array | None:
     if weight is None:
         return None
     refuse_mask("the estimator", "sample_weight", weight)
-    if isinstance(weight, numbers.Real):
-        weight = np.full(len(X), weight)
-    weight = check_array(weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
-    if weight.ndim != 1:
-        raise ValueError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array.")
-    check_consistent_length(X, weight)
-    check_non_negative(weight, "`sample_weight`")
+    weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     return np.asarray(weight)
@@ -498,123 +393,110 @@ def without_zero_weights(X: Array, y: Array, weight: Array | None) -> Rows:
     return X[weight > 0], y[weight > 0], weight[weight > 0]
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class MLP(Network):
-    """The fields and the training of both estimators."""
+class Convergence(Callback):
+    """Stop when the monitored metric has not improved for more than ``patience`` epochs.
 
-    solver: str = "adam"
-    alpha: float = 1e-4
-    batch_size: Any = "auto"
-    learning_rate: str = "constant"
-    learning_rate_init: float = 1e-3
-    power_t: float = 0.5
-    schedule: Any = None
-    momentum: float = 0.9
-    nesterovs_momentum: bool = True
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    dropout: float = 0.0
-    normalization: str | None = None
-    clip_norm: float | None = None
+    An epoch without an improvement is one whose score is not better by ``tol`` than the best score
+    of all epochs before it, as in ``sklearn.neural_network``. (``minidl.EarlyStopping`` compares
+    with the last epoch that was such an improvement.)
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-    ) -> Any:
-        """Train the network.
+    Parameters
+    ----------
+    tol : float
+    patience : int or inf
+    adaptive : bool
+        Whether to divide the learning rate by 5 in place of stopping, until it is 1e-6.
+    verbose : bool
+        Whether to print a line for each epoch.
 
-        Parameters
-        ----------
-        X : array-like, shape (n, features)
-            Dense numbers: arrays, or data frames of pandas or polars.
-        y : array-like, shape (n,) or (n, outputs)
-        sample_weight : array-like, shape (n,), optional
-            A weight of 2 counts as much as the same example twice, of 0 as none.
-        X_val, y_val, sample_weight_val : array-like, optional
-            Validation data, in place of a part of ``X`` (see ``early_stopping``).
+    Attributes
+    ----------
+    converged : bool
+        Whether this rule ended the training.
+    """
 
-        Returns
-        -------
-        self
+    def __init__(self, tol: float, patience: float, *, adaptive: bool, verbose: bool) -> None:
+        self.tol, self.patience = tol, patience
+        self.adaptive, self.verbose = adaptive, verbose
+        self.best, self.without, self.converged = -math.inf, 0, False
+
+    def on_epoch(self, run: Run) -> bool:
+        record = run.history[-1]
+        score = run.history.score(record)
+        self.without = self.without + 1 if score < self.best + self.tol else 0
+        self.best = max(self.best, score)
+        if self.verbose:
+            shown = dict.fromkeys(("train_loss", run.history.monitor))
+            values = (f"{n} = {record.figures[n]:.8f}" for n in shown if n in record.figures)
+            print(f"Iteration {record.epoch}, {', '.join(values)}", flush=True)
+        if self.without <= self.patience:
+            return False
+        lr = run.optimizer.lr
+        if self.adaptive and not callable(lr) and lr > 1e-6:
+            run.optimizer.lr, self.without = lr / 5, 0
+            return False
+        self.converged = True
+        return True
+
+
+class Weights(list[Array]):
+    """The weights or the biases of the ``Linear`` layers of a model, as views of its parameters.
+
+    An array that is assigned to an item or a slice is written into the model. The list keeps its
+    length. A copy or a pickle of it is a plain list, whose arrays are the caller's.
+
+    Parameters
+    ----------
+    owner : str
+        The estimator.
+    name : str
+        ``"coefs_"`` or ``"intercepts_"``.
+    parameters : sequence of (Linear, Parameter)
+    """
+
+    def __init__(
+        self, owner: str, name: str, parameters: Sequence[tuple[Linear, Parameter]]
+    ) -> None:
+        super().__init__(parameter.value for _, parameter in parameters)
+        self._owner, self._name, self._parameters = owner, name, parameters
+
+    def __setitem__(self, index: Any, new: Any) -> None:
+        """Write one array, or those of a slice, into the model: all or, on an error, none.
+
+        Raises
+        ------
+        ValueError
+            If the number of arrays or a shape differs, or an array has no finite real numbers.
         """
-        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
-
-    def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
-        layers, width = hidden_layers(
-            type(self).__name__, features, self.hidden_layer_sizes, self.activation,
-            self.normalization, self.dropout,
-        )  # fmt: skip
-        last = Linear(width, outputs, weight_init=glorot, bias_init=glorot)
-        return Sequential(*layers, last, rng=seed, dtype=dtype)
-
-    def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
-        batch_size = self._batch_size(len(dataset.train.counted))
-        if not again:
-            self._optimizer = self._new_optimizer(dataset, batch_size, options["mean_weight"])
-        fit(
-            self.model_, dataset, self.loss_function_, self._optimizer, batch_size=batch_size,
-            **options,
-        )  # fmt: skip
-
-    def _batch_size(self, n: int) -> int:
-        """Return the number of examples in a batch; with batch norm, no batch has only one."""
-        owner = type(self).__name__
-        auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
-        size = min(200 if auto else check_int(owner, "batch_size", self.batch_size), n)
-        while self.normalization == "batch" and n % size == 1 and size < n:
-            size += 1
-        return size
-
-    def _new_optimizer(
-        self, dataset: Dataset, batch_size: int, mean_weight: float | None
-    ) -> Optimizer:
-        """Return the optimizer with its schedule and weight decay, which spares biases.
-
-        scikit-learn divides ``alpha`` by the sum of the weights of a batch; here by its size times
-        the mean weight, which is 1 in ``partial_fit``.
-        """
-        owner, model = type(self).__name__, self.model_
-        alpha = check_float(owner, "alpha", self.alpha, low=0)
-        objective = Objective(self.loss_function_, dataset.train, batch_size, mean_weight)
-        decay = alpha / (batch_size * objective.mean_weight)
-        lr = self._rate(dataset, batch_size)
-        clip, betas, eps = self.clip_norm, (self.beta_1, self.beta_2), self.epsilon
-        if self.solver == "sgd":
-            nesterov = bool(self.nesterovs_momentum) and self.momentum > 0
-            return SGD(model, lr, momentum=self.momentum, nesterov=nesterov, weight_decay=decay,
-                       decay_biases=False, clip_norm=clip)  # fmt: skip
-        if self.solver == "adam":
-            return Adam(model, lr, betas=betas, eps=eps, weight_decay=decay, decay_biases=False,
-                        clip_norm=clip)  # fmt: skip
-        if self.solver == "adamw":
-            return AdamW(model, lr, betas=betas, eps=eps, weight_decay=alpha, decay_biases=False,
-                         clip_norm=clip)  # fmt: skip
-        raise ValueError(f"{owner}: expected solver 'adam', 'adamw' or 'sgd', got {self.solver!r}")
-
-    def _rate(self, dataset: Dataset, batch_size: int) -> float | Schedule:
-        """Return the learning rate or its schedule."""
-        owner, n = type(self).__name__, len(dataset.train.counted)
-        lr = check_float(owner, "learning_rate_init", self.learning_rate_init, low=0, open_low=True)
-        batches = -(-n // batch_size)
-        if self.learning_rate not in ("constant", "invscaling", "adaptive"):
+        places = range(len(self))[index]
+        if isinstance(places, int):
+            places, new = range(places, places + 1), [new]
+        arrays = list(new) if isinstance(new, Iterable) else [new]
+        if len(arrays) != len(places):
             raise ValueError(
-                f"{owner}: expected learning_rate 'constant', 'invscaling' or 'adaptive', got "
-                f"{self.learning_rate!r}"
+                f"{self._owner}: expected {self._name} to be {len(places)} arrays, one for each "
+                f"layer, got {len(arrays)}"
             )
-        if self.schedule is not None:
-            make = self.schedule
-            make = make if callable(make) else choose(owner, "schedule", make, SCHEDULES)
-            schedule: Schedule = make(lr, batches * self.max_iter)
-            return schedule
-        if self.solver == "sgd" and self.learning_rate == "invscaling":
-            return InverseScaling(lr, self.power_t, n, batches)
-        return lr
+        checked = [self._checked(i, array) for i, array in zip(places, arrays, strict=True)]
+        for i, array in zip(places, checked, strict=True):
+            self._parameters[i][1].value = array
 
-    def _adaptive(self) -> bool:
-        return self.solver == "sgd" and self.learning_rate == "adaptive"
+    def _checked(self, i: int, array: Any) -> Array:
+        layer, parameter = self._parameters[i]
+        name = f"{self._name}[{i}], of layer {i + 1}, {layer!r},"
+        new = check_array(self._owner, name, array, parameter.shape, parameter.value.dtype)
+        if not np.isfinite(new).all():
+            raise ValueError(f"{self._owner}: expected {name} to be finite")
+        return new
+
+    def _fixed(self, *args: Any, **options: Any) -> NoReturn:
+        raise TypeError(
+            f"{self._owner}: the length of {self._name} is fixed by hidden_layer_sizes; assign "
+            f"arrays to its items, or a list of {len(self)} arrays"
+        )
+
+    append = clear = extend = insert = pop = remove = reverse = sort = _fixed
+    __delitem__ = __iadd__ = __imul__ = _fixed
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[type[list[Array]], tuple[list[Array]]]:
+        return list, ([*self],)

@@ -11,7 +11,8 @@ from sklearn.utils.validation import column_or_1d
 
 from minidl.checks import Array
 from minidl.losses import AbsoluteError, Huber, Loss, Quantile, SquaredError, predict
-from minidl.sklearn.network import MLP, choose
+from minidl.sklearn.mlp import MLP
+from minidl.sklearn.network import choose
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
