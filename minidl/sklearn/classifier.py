@@ -31,7 +31,7 @@ from minidl.sklearn.mlp import MLP
 from minidl.sklearn.network import Network, choose
 
 
-class Labels(ClassifierMixin):  # type: ignore[misc]
+class Labels(ClassifierMixin, Network):  # type: ignore[misc]
     """Maps labels to the classes ``0..K-1`` and back; several labels (0 and 1) are kept."""
 
     class_weight: Any
@@ -119,10 +119,6 @@ class Labels(ClassifierMixin):  # type: ignore[misc]
                 f"{self._name}: expected class_weight 'balanced' or a mapping, got {given!r}"
             )
         return np.asarray(factors[y] * (1.0 if weight is None else weight))
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
 
     def predict(self, X: Any) -> Array:
         """Return the most probable class of each row; of several labels 0 and 1, (n, K)."""
@@ -236,12 +232,12 @@ class MLPClassifier(Labels, MLP):
             "sparsemax": FenchelYoung(sparsemax),
             "entmax15": FenchelYoung(entmax15),
         }
-        loss: Loss = choose(type(self).__name__, "loss", self.loss, known)
+        loss: Loss = choose(self._name, "loss", self.loss, known)
         if not self.multilabel_:
             return loss
         if self.loss != "log_loss":
             raise ValueError(
-                f"MLPClassifier: several labels need loss='log_loss', got {self.loss!r}"
+                f"{self._name}: several labels need loss='log_loss', got {self.loss!r}"
             )
         return BinaryCrossEntropy(label_reduction="sum")
 
@@ -344,9 +340,9 @@ validation_fraction, monitor, dtype, callbacks, standardize
 
     def _loss(self) -> Loss:
         if self.multilabel_:
-            raise ValueError("OnlineClassifier: expected one label for each example, got several")
+            raise ValueError(f"{self._name}: expected one label for each example, got several")
         known: dict[str, Loss] = {"log_loss": CrossEntropy(), "perceptron": Perceptron()}
-        loss: Loss = choose("OnlineClassifier", "loss", self.loss, known)
+        loss: Loss = choose(self._name, "loss", self.loss, known)
         return loss
 
     def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
@@ -356,14 +352,13 @@ validation_fraction, monitor, dtype, callbacks, standardize
         return model
 
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
-        owner = "OnlineClassifier"
         fit_online(
             self.model_,
             dataset,
             self.loss_function_,
-            lr=check_float(owner, "learning_rate_init", self.learning_rate_init, low=0),
-            weight_decay=check_float(owner, "alpha", self.alpha, low=0),
-            l1=check_float(owner, "l1", self.l1, low=0),
+            lr=check_float(self._name, "learning_rate_init", self.learning_rate_init, low=0),
+            weight_decay=check_float(self._name, "alpha", self.alpha, low=0),
+            l1=check_float(self._name, "l1", self.l1, low=0),
             block_size=self.block_size,
             **options,
         )

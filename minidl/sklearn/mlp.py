@@ -87,9 +87,9 @@ class MLP(Network):
 
     def _hidden(self) -> Callable[[int], list[Layer]]:
         """Return normalization, activation and dropout, where asked for."""
-        owner, activation = type(self).__name__, super()._hidden()
-        normalize = choose(owner, "normalization", self.normalization, NORMALIZATIONS)
-        p = check_float(owner, "dropout", self.dropout, low=0, high=1, open_high=True)
+        activation = super()._hidden()
+        normalize = choose(self._name, "normalization", self.normalization, NORMALIZATIONS)
+        p = check_float(self._name, "dropout", self.dropout, low=0, high=1, open_high=True)
         return lambda width: [*normalize(width), *activation(width), *([Dropout(p)] if p else [])]
 
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
@@ -103,9 +103,8 @@ class MLP(Network):
 
     def _batch_size(self, n: int) -> int:
         """Return the number of examples in a batch; with batch norm, no batch has only one."""
-        owner = type(self).__name__
         auto = isinstance(self.batch_size, str) and self.batch_size == "auto"
-        size = min(200 if auto else check_int(owner, "batch_size", self.batch_size), n)
+        size = min(200 if auto else check_int(self._name, "batch_size", self.batch_size), n)
         while self.normalization == "batch" and n % size == 1 and size < n:
             size += 1
         return size
@@ -118,8 +117,8 @@ class MLP(Network):
         scikit-learn divides ``alpha`` by the sum of the weights of a batch; here by its size times
         the mean weight, which is 1 in ``partial_fit``.
         """
-        owner, model = type(self).__name__, self.model_
-        alpha = check_float(owner, "alpha", self.alpha, low=0)
+        model = self.model_
+        alpha = check_float(self._name, "alpha", self.alpha, low=0)
         objective = Objective(self.loss_function_, dataset.train, batch_size, mean_weight)
         decay = alpha / (batch_size * objective.mean_weight)
         lr = self._rate(dataset, batch_size)
@@ -134,21 +133,25 @@ class MLP(Network):
         if self.solver == "adamw":
             return AdamW(model, lr, betas=betas, eps=eps, weight_decay=alpha, decay_biases=False,
                          clip_norm=clip)  # fmt: skip
-        raise ValueError(f"{owner}: expected solver 'adam', 'adamw' or 'sgd', got {self.solver!r}")
+        raise ValueError(
+            f"{self._name}: expected solver 'adam', 'adamw' or 'sgd', got {self.solver!r}"
+        )
 
     def _rate(self, dataset: Dataset, batch_size: int) -> float | Schedule:
         """Return the learning rate or its schedule."""
-        owner, n = type(self).__name__, len(dataset.train.counted)
-        lr = check_float(owner, "learning_rate_init", self.learning_rate_init, low=0, open_low=True)
+        n = len(dataset.train.counted)
+        lr = check_float(
+            self._name, "learning_rate_init", self.learning_rate_init, low=0, open_low=True
+        )
         batches = -(-n // batch_size)
         if self.learning_rate not in ("constant", "invscaling", "adaptive"):
             raise ValueError(
-                f"{owner}: expected learning_rate 'constant', 'invscaling' or 'adaptive', got "
+                f"{self._name}: expected learning_rate 'constant', 'invscaling' or 'adaptive', got "
                 f"{self.learning_rate!r}"
             )
         if self.schedule is not None:
             make = self.schedule
-            make = make if callable(make) else choose(owner, "schedule", make, SCHEDULES)
+            make = make if callable(make) else choose(self._name, "schedule", make, SCHEDULES)
             schedule: Schedule = make(lr, batches * self.max_iter)
             return schedule
         if self.solver == "sgd" and self.learning_rate == "invscaling":

@@ -87,6 +87,10 @@ class Network(BaseEstimator):  # type: ignore[misc]
     callbacks: Any = None
     standardize: bool = False
 
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
     @abstractmethod
     def _encode(self, y: Array, classes: Any = None, *, first: bool = False) -> Array:
         """Return checked targets as the loss takes them; with ``first``, learn the classes."""
@@ -97,14 +101,14 @@ class Network(BaseEstimator):  # type: ignore[misc]
 
     def _hidden(self) -> Callable[[int], list[Layer]]:
         """Return the function from the width of a hidden ``Linear`` to the layers after it."""
-        make = choose(type(self).__name__, "activation", self.activation, ACTIVATIONS)
+        make = choose(self._name, "activation", self.activation, ACTIVATIONS)
         return lambda width: [make()]
 
     def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
         """Return an untrained model, with scikit-learn's first values (Glorot and Bengio 2010)."""
         hidden, layers = self._hidden(), []
         for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object)).tolist():
-            width = check_int(type(self).__name__, "hidden_layer_sizes", size)
+            width = check_int(self._name, "hidden_layer_sizes", size)
             layers += [_linear(features, width), *hidden(width)]
             features = width
         return Sequential(*layers, _linear(features, outputs), rng=seed, dtype=dtype)
@@ -127,10 +131,11 @@ class Network(BaseEstimator):  # type: ignore[misc]
     ) -> Any:  # fmt: skip
         """Train for ``max_iter`` epochs (fit), or for one more (partial_fit)."""
         first = not hasattr(self, "model_") or not (one_epoch or self.warm_start)
-        owner = type(self).__name__
-        max_iter = check_int(owner, "max_iter", self.max_iter)
+        max_iter = check_int(self._name, "max_iter", self.max_iter)
         if one_epoch and self.early_stopping and valid[0] is None:
-            raise ValueError(f"{owner}: partial_fit with early_stopping=True needs X_val and y_val")
+            raise ValueError(
+                f"{self._name}: partial_fit with early_stopping=True needs X_val and y_val"
+            )
         if first or not one_epoch:
             self._convergence: Convergence = self._new_convergence()
         elif self._convergence.converged:
@@ -138,18 +143,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
         seed = check_seed(self.random_state)
         X, y = self._validated(X, y, reset=first)
         train = X, self._encode(y, classes, first=first), check_weights(weight, X)
-        if valid[0] is not None:
-            parts: tuple[Rows, ...] = train, self._valid_rows(valid)
-        elif self.early_stopping:
-            parts = self._halves(train, seed)
-        else:
-            parts = (train,)
-        train, *rest = (without_zero_weights(*part) for part in parts)
-        for part, rows in (("training", train), *(("validation", rows) for rows in rest)):
-            if not len(rows[0]):
-                raise ValueError(
-                    f"{owner}: expected sample weights above 0 in the {part} part, got only zeros"
-                )
+        train, *rest = self._parts(train, valid, seed)
         if first:
             self._start(*train, seed)
         parts = (*train[:2], self._weighted(*train[1:])), *rest
@@ -182,7 +176,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
             self._convergence.converged = False
         elif self.n_iter_ == max_iter and not converged:
             warnings.warn(
-                f"{owner}: max_iter={max_iter} epochs were not enough to converge",
+                f"{self._name}: max_iter={max_iter} epochs were not enough to converge",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -192,9 +186,8 @@ class Network(BaseEstimator):  # type: ignore[misc]
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
         """Return checked rows and targets; with ``reset``, learn the number of features."""
-        owner = type(self).__name__
-        refuse_mask(owner, "X", X)
-        refuse_mask(owner, "y", y)
+        refuse_mask(self._name, "X", X)
+        refuse_mask(self._name, "y", y)
         X, y = validate_data(
             self, X, y, reset=reset, dtype=self._input_dtype(), multi_output=True,
             y_numeric=is_regressor(self),
@@ -206,8 +199,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
         if self.dtype is None:
             return [np.float64, np.float32]
         if np.dtype(self.dtype) not in (np.float32, np.float64):
-            name = type(self).__name__
-            raise ValueError(f"{name}: expected dtype float32 or float64, got {self.dtype!r}")
+            raise ValueError(f"{self._name}: expected dtype float32 or float64, got {self.dtype!r}")
         return np.dtype(self.dtype)
 
     def _start(self, X: Array, y: Array, weight: Array | None, seed: int) -> None:
@@ -221,11 +213,10 @@ class Network(BaseEstimator):  # type: ignore[misc]
         self.model_, self.history_ = model, History()
 
     def _new_convergence(self) -> Convergence:
-        owner = type(self).__name__
         patience = self.n_iter_no_change
         if patience != np.inf:
-            patience = check_int(owner, "n_iter_no_change", patience)
-        tol = check_float(owner, "tol", self.tol, low=0)
+            patience = check_int(self._name, "n_iter_no_change", patience)
+        tol = check_float(self._name, "tol", self.tol, low=0)
         return Convergence(tol, patience, adaptive=self._adaptive(), verbose=bool(self.verbose))
 
     def _adaptive(self) -> bool:
@@ -238,32 +229,45 @@ class Network(BaseEstimator):  # type: ignore[misc]
             return monitor
         return f"valid_{next(iter(getattr(self.loss_function_, 'metrics', {})), 'loss')}"
 
-    def _valid_rows(self, valid: Valid) -> Rows:
-        """Return the validation data as given to ``fit``, checked."""
+    def _parts(self, train: Rows, valid: Valid, seed: int) -> list[Rows]:
+        """Return the training part and any validation part, without the rows of weight 0."""
+        parts = [train]
         X, y, weight = valid
-        if y is None:
-            raise ValueError(f"{type(self).__name__}: X_val needs y_val")
-        X, y = self._validated(X, y, reset=False)
-        return X, self._encode(y), check_weights(weight, X)
+        if X is not None:
+            if y is None:
+                raise ValueError(f"{self._name}: X_val needs y_val")
+            X, y = self._validated(X, y, reset=False)
+            parts = [train, (X, self._encode(y), check_weights(weight, X))]
+        elif self.early_stopping:
+            parts = self._halves(train, seed)
+        for i, (X, y, weight) in enumerate(parts):
+            if weight is None or weight.all():
+                continue
+            used = weight > 0  # rows of weight 0 would take part in batch statistics
+            if not used.any():
+                part = ("training", "validation")[i]
+                raise ValueError(
+                    f"{self._name}: expected sample weights above 0 in the {part} part, got only "
+                    "zeros"
+                )
+            parts[i] = X[used], y[used], weight[used]
+        return parts
 
-    def _halves(self, rows: Rows, seed: int) -> tuple[Rows, Rows]:
+    def _halves(self, rows: Rows, seed: int) -> list[Rows]:
         """Set ``validation_fraction`` of the rows aside, stratified by class."""
         X, y, weight = rows
-        train, valid = train_test_split(
+        parts = train_test_split(
             np.arange(len(X)),
             test_size=self.validation_fraction,
             random_state=seed,
             stratify=self._strata(y),
         )
-        if len(valid) < 2:
+        if len(parts[1]) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
                 "your dataset."
             )
-        first, second = (
-            (X[i], y[i], None if weight is None else weight[i]) for i in (train, valid)
-        )
-        return first, second
+        return [(X[i], y[i], None if weight is None else weight[i]) for i in parts]
 
     def _scaled(self, rows: Rows) -> Split:
         """Return rows as a part of a data set, standardised where asked for."""
@@ -286,7 +290,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the model for checked rows."""
         check_is_fitted(self)
-        refuse_mask(type(self).__name__, "X", X)
+        refuse_mask(self._name, "X", X)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return self.predictor_.outputs(X)
 
@@ -300,7 +304,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
         Arrays assigned to an item or to the whole list are written into the model.
         """
         layers = self._linear()
-        return Weights(type(self).__name__, "coefs_", [(one, one.weight) for one in layers])
+        return Weights(self._name, "coefs_", [(one, one.weight) for one in layers])
 
     @coefs_.setter
     def coefs_(self, new: Any) -> None:
@@ -310,7 +314,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
     def intercepts_(self) -> list[Array]:
         """The biases of the ``Linear`` layers, as views; they can be assigned as ``coefs_``."""
         found = [(one, one.bias) for one in self._linear() if one.bias is not None]
-        return Weights(type(self).__name__, "intercepts_", found)
+        return Weights(self._name, "intercepts_", found)
 
     @intercepts_.setter
     def intercepts_(self, new: Any) -> None:
@@ -384,13 +388,6 @@ def check_weights(weight: Any, X: Array) -> Array | None:
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     return np.asarray(weight)
-
-
-def without_zero_weights(X: Array, y: Array, weight: Array | None) -> Rows:
-    """Leave out rows of weight 0, which also keeps them out of batch statistics."""
-    if weight is None or weight.all():
-        return X, y, weight
-    return X[weight > 0], y[weight > 0], weight[weight > 0]
 
 
 class Convergence(Callback):

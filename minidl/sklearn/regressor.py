@@ -45,7 +45,7 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
             self._shape = y.shape[1:]
         elif y.shape[1:] != self._shape:
             raise ValueError(
-                f"MLPRegressor: expected y of shape (n, ...) {self._shape} as before, got {y.shape}"
+                f"{self._name}: expected y of shape (n, ...) {self._shape} as before, got {y.shape}"
             )
         return y
 
@@ -56,7 +56,7 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
             "huber": lambda: Huber(self.delta),
             "quantile": lambda: Quantile(self.quantile),
         }
-        loss: Loss = choose("MLPRegressor", "loss", self.loss, known)()
+        loss: Loss = choose(self._name, "loss", self.loss, known)()
         return loss
 
     def predict(self, X: Any) -> Array:
