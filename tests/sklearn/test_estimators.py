@@ -558,7 +558,7 @@ BAD_SETTINGS = [
     ({"dropout": 1.0}, "expected dropout to be a finite number >= 0 and < 1"),
     ({"normalization": "group"}, "no normalization 'group'"),
     ({"schedule": "cosin"}, "no schedule 'cosin', did you mean 'cosine'"),
-    ({"monitor": "valid_loss"}, "no figure 'valid_loss' to monitor"),
+    ({"monitor": "valid_loss"}, "no metric 'valid_loss' to monitor"),
     ({"dtype": "int32"}, "expected dtype float32 or float64, got 'int32'"),
     ({"tol": -1}, "expected tol to be a finite number >= 0"),
     ({"n_iter_no_change": 0}, "expected n_iter_no_change to be a whole number >= 1"),
