@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from harness.task import Task
 
 from minidl.checks import Array
 
-if TYPE_CHECKING:
-    from workloads.evaluate import Problem as EvaluateProblem
-    from workloads.online import Problem as OnlineProblem
-    from workloads.step import Problem as StepProblem
+# The problems of the workloads, which import this module for their checks.
+Problem = Any
 
 
 # Batches.
@@ -59,7 +57,7 @@ def gradients(weights: list[Array], x: Array, y: Array) -> tuple[float, list[Arr
 class Network:
     """Weights that are trained in place."""
 
-    def __init__(self, problem: StepProblem, dtype: str, rows: slice = slice(None)) -> None:
+    def __init__(self, problem: Problem, dtype: str, rows: slice = slice(None)) -> None:
         self.problem = problem
         self.weights = [w.astype(dtype) for w in problem.weights]
         self.m = [np.zeros_like(w) for w in self.weights]
@@ -86,14 +84,14 @@ class Network:
                 w -= p.lr * m_hat / (np.sqrt(v_hat) + 1e-8)
 
 
-def trained(problem: StepProblem) -> list[Array]:
+def trained(problem: Problem) -> list[Array]:
     """Return the weights after the steps of the check, in float64."""
     network = Network(problem, "float64", slice(problem.order.size))
     network.train(problem.order)
     return network.weights
 
 
-def step(problem: StepProblem) -> Task:
+def step(problem: Problem) -> Task:
     network, rng = Network(problem, "float32"), np.random.default_rng(0)
     steps = len(problem.y) // problem.batch
 
@@ -107,7 +105,7 @@ def step(problem: StepProblem) -> Task:
     return Task(epoch, check, problem.parts)
 
 
-def products(problem: StepProblem) -> Task:
+def products(problem: Problem) -> Task:
     """Compute the matrix products of a step, and nothing else: a bound, not a contestant."""
     n, rng = problem.batch, np.random.default_rng(0)
     layers = [
@@ -125,7 +123,7 @@ def products(problem: StepProblem) -> Task:
     return Task(call)
 
 
-def evaluate_products(problem: EvaluateProblem) -> Task:
+def evaluate_products(problem: Problem) -> Task:
     """Compute the matrix products of an evaluation, in chunks: a bound, not a contestant."""
     chunks = [problem.floats[i : i + 4096] for i in range(0, len(problem.floats), 4096)]
     w1, w2 = problem.weights[::2]
@@ -142,7 +140,7 @@ def evaluate_products(problem: EvaluateProblem) -> Task:
 # One example at a time.
 
 
-def online(problem: OnlineProblem, dtype: str = "") -> Task:
+def online(problem: Problem, dtype: str = "") -> Task:
     kind = dtype or problem.dtype
     runs = [[w.astype(kind) for w in problem.weights] for _ in problem.settings]
     x, y = problem.floats.astype(kind), problem.y

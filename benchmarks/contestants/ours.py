@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 from harness.task import Task
 
 import minidl
@@ -100,13 +99,3 @@ def simplex(problem: SimplexProblem) -> Task:
         return p, map.vjp(p, dp)
 
     return Task(both, both)
-
-
-def simplex_reference(problem: SimplexProblem) -> tuple[Any, Array]:
-    """Return value and gradient in float64."""
-    z, dp = problem.z.astype(np.float64), problem.dp.astype(np.float64)
-    if problem.is_loss:
-        return problem.loss()(z, problem.y)
-    map = problem.map()
-    p = map(z)
-    return p, map.vjp(p, dp)
