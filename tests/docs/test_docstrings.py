@@ -128,15 +128,17 @@ def training():
 
 
 GIVEN = {
-    "contract.checked": lambda: {"model": affine_model(), "dlogits": logits, "write_gradients": minidl.layer.write_gradients},
-    "data.dataset.Dataset.from_labels": lambda: {"x": np.zeros((3, 2))},
+    "layer.checked": lambda: {"model": affine_model(), "dlogits": logits, "write_gradients": minidl.layer.write_gradients},
+    "dataset.Dataset.from_labels": lambda: {"x": np.zeros((3, 2))},
     "grid.points.keeping": lambda: {"path": "model.npz", "model": affine_model(), "metrics": {}},
     "layer.Sequential": lambda: {"x": np.zeros((2, 784), np.float32)},
     "losses.ReducedLoss": lambda: {"y": rng.uniform(1, 2, (10, 5))},
-    "onnx.exporting.export": estimator,
+    "saving.onnx.export": estimator,
+    "saving.onnx.register": lambda: {"Scale": Scale},
     "parity.convert.register": modules_of_torch,
-    "predictor.Predictor": training,
-    "safetensors": lambda: {
+    "data.features.Predictor": training,
+    "saving.runs.Checkpoint": training,
+    "saving.safetensors": lambda: {
         "model": affine_model(),
         "safetensors": pytest.importorskip("safetensors.torch") and importlib.import_module("safetensors"),
     },
@@ -166,6 +168,8 @@ def test_example(name, monkeypatch, tmp_path):
     if "parity" in name:
         convert = pytest.importorskip("minidl.parity.convert")
         monkeypatch.setattr(convert, "COUNTERPARTS", list(convert.COUNTERPARTS))
+    if "onnx" in name:
+        monkeypatch.setattr(minidl.onnx, "NODES", {**minidl.onnx.NODES})
     if "sklearn" in name:
         pytest.importorskip("sklearn")
     monkeypatch.setattr("minidl.saving.describe._REGISTERED", {})
