@@ -1,6 +1,7 @@
-"""Hypothesis profiles, and the real data that a developer may have beside the checkout."""
+"""Hypothesis profiles, slow tests, and the real data that a developer may have beside the checkout."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,23 @@ settings.register_profile(
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+# A background shell ignores SIGINT, and children inherit that; with a handler of Python they do not.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        skip = pytest.mark.skip(reason="slow: pytest --slow runs it")
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(skip)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import pytest
 from attacks import clusters, damage, disks, kills, pairs
 from attacks.common import write_data
 
+pytestmark = pytest.mark.slow
+
 ALL = os.environ.get("MINIDL_ATTACK") == "all"
 every = pytest.mark.skipif(not ALL, reason="only with MINIDL_ATTACK=all")
 

@@ -101,7 +101,9 @@ def test_each_loss_names_its_metrics():
         assert named == expected, name
 
 
-@pytest.mark.parametrize("given", [("r2",), ["r2"], {"r2": "r2"}, {"r2": r2}], ids=["tuple", "list", "name", "function"])
+@pytest.mark.parametrize(
+    "given", [("r2",), ["r2"], {"r2": "r2"}, {"r2": r2}], ids=["tuple", "list", "name", "function"]
+)
 def test_an_own_loss_names_metrics_or_gives_functions(given):
     class Own(minidl.losses.ReducedLoss):
         metrics = given

@@ -15,6 +15,8 @@ import pytest
 from filelock import FileLock
 from sitecheck import Page, dead_links, loaded_from_elsewhere, weight
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(DOCS / "tools"))

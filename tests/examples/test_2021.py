@@ -15,6 +15,8 @@ from homework.fashion import load_fashion, published
 
 import minidl
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 

@@ -17,6 +17,8 @@ from homework import scenes
 import minidl
 from minidl.grid.points import Result
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/landscapes.py"
 PICTURES = {
     "q1": ["accuracy.png", "norms.png", "weights.png"],

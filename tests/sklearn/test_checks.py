@@ -32,8 +32,18 @@ ESTIMATORS = [
 ]
 
 
-@parametrize_with_checks(ESTIMATORS)
+@parametrize_with_checks([ESTIMATORS[0], ESTIMATORS[3], ESTIMATORS[6]])
 def test_scikit_learn(estimator, check):
+    run(estimator, check)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([one for i, one in enumerate(ESTIMATORS) if i not in (0, 3, 6)])
+def test_scikit_learn_with_other_settings(estimator, check):
+    run(estimator, check)
+
+
+def run(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the settings are short on purpose
         check(estimator)
