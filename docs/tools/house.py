@@ -2,8 +2,8 @@
 
 The floors are those of the first contract of import-linter in ``pyproject.toml``: a file of the
 core, or a wing, imports only from floors below its own. The picture is ``docs/house.svg``. The
-table of ``docs/house.md`` says how many files and lines of the package a use reaches. All imports count,
-also those inside functions, except those for type checkers and the one of ``History.plot``.
+table of ``docs/house.md`` says how many files and lines of the package a use reaches: by all
+imports, also inside functions, except those for type checkers and the one of ``History.plot``.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ MODULES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob
 LISTS = ["minidl", *(f"minidl.{p.parent.name}" for p in sorted(PACKAGE.glob("*/__init__.py")))]
 """The packages whose ``__all__`` says what is public: ``minidl`` and the wings."""
 
-FOREIGN = {"_exit", "_getframe", "_modules", "_processes"}
-"""``os._exit``, ``sys._getframe``, the modules of a PyTorch module with those that occur twice, and
+FOREIGN = {"_check_sample_weight", "_exit", "_getframe", "_modules", "_processes"}
+"""scikit-learn's check, ``os._exit``, ``sys._getframe``, the modules of a PyTorch module with those that occur twice, and
 the processes of a ProcessPoolExecutor, which have no public name."""
 
 EXTRAS = {"minidl.sklearn": "sklearn", "minidl.parity": "torch"}
@@ -119,7 +119,7 @@ def private_uses(source, here="the core", known=frozenset()):
         if isinstance(node, ast.ImportFrom):
             inside = room_of_module(node.module) == here
             for alias in node.names:
-                if private(alias.name) and not inside:
+                if private(alias.name) and not inside and alias.name not in FOREIGN:
                     yield f"{node.lineno}: from {node.module} import {alias.name}"
         elif isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in known:
             value = node.value.func if isinstance(node.value, ast.Call) else node.value
