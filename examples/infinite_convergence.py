@@ -145,7 +145,7 @@ def train(
     """
     before, data = outputs(model, z), Dataset((x, y + outputs(model, x)))
     optimizer, history, found = SGD(model, rate), History(), []
-    options: dict[str, Any] = {"batch_size": len(x), "rng": 0, "evaluate_train": False}
+    options: dict[str, Any] = {"batch_size": len(x), "rng": 0, "parts": ()}
     for until in steps:  # with a history, fit goes on after the last step in it
         fit(model, data, SquaredError(), optimizer, epochs=until, history=history, **options)
         found.append((until, outputs(model, z) - before))

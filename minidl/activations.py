@@ -1,6 +1,7 @@
 """Activation layers: elementwise functions, and maps onto the probability simplex along an axis.
 
-All of them take arrays of any shape and keep the dtype."""
+All of them take arrays of any shape and keep the dtype.
+"""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def arguments_of(made: object) -> dict[str, Any]:
 
 
 def is_plain(value: object) -> bool:
-    """Return whether a value is plain data, an object that knows its arguments, or a list of these."""
+    """Return whether a value is plain, has a record of its arguments, or is a list of these."""
     if isinstance(value, (list, tuple)):
         return all(map(is_plain, value))
     kinds = (bool, int, float, str, np.bool_, np.number, Configured)
@@ -385,11 +385,11 @@ def type_text(value: object) -> str:
         return f"an array of shape {value.shape}, {value.dtype}"
     if isinstance(value, tuple):
         return f"a tuple ({', '.join(map(type_text, value))})"
-    return "None" if value is None else f"{type(value).__name__} {_short(value)}"
+    return "None" if value is None else f"{type(value).__name__} {short_text(value)}"
 
 
 class ContractError(TypeError, ValueError):
-    """What a pass returned has the wrong type or shape."""
+    """A pass returned the wrong type or shape."""
 
 
 def returned_pass(owner: str, method: str, result: Any) -> tuple[Any, Callable[..., Any]]:
@@ -426,7 +426,7 @@ def returned_gradient(expected: str, x: Array, dx: Any) -> Array:
     return np.array(dx)
 
 
-def _accepts(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
+def takes(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
     try:
         inspect.signature(function).bind(*args, **options)
     except TypeError:
@@ -434,7 +434,7 @@ def _accepts(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
     return True
 
 
-def _short(value: object) -> str:
+def short_text(value: object) -> str:
     """Return the name or ``repr`` of an object, or the name of its type if that is long."""
     text = getattr(value, "__name__", None) or repr(value)
     return text if len(text) <= 70 and "\n" not in text else type(value).__name__

@@ -1,4 +1,4 @@
-"""What a model gives on data: ``outputs``, ``probabilities``, ``evaluate``, and the metrics.
+"""The answers of a model on data: ``outputs``, ``probabilities``, ``evaluate``, and the metrics.
 
 A metric is ``metric(outputs, y)``, or ``metric(outputs, y, weight)``: it takes the outputs of a
 model (n, K), the targets ``y`` and, where wanted, weights (n,) of the examples, finite and not

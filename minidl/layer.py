@@ -9,7 +9,8 @@ A layer's forward pass returns its output and the function that pulls a cotangen
 passes may be open at once, and the memory is freed with the closure. ``backward`` writes (does
 not add) the gradients of the layer's parameters. All parameters of a model are views into one
 vector ``model.theta``, and their gradients into ``model.grad``, so an optimizer or a gradient
-check works on two vectors. So a parameter belongs to one model, its ``root``."""
+check works on two vectors. So a parameter belongs to one model, its ``root``.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +34,6 @@ from minidl.checks import (
     Backward,
     Configured,
     Rng,
-    _accepts,
-    _short,
     as_array,
     as_generator,
     is_layer,
@@ -43,6 +42,8 @@ from minidl.checks import (
     returned_floats,
     returned_gradient,
     returned_pass,
+    short_text,
+    takes,
     type_text,
 )
 from minidl.parameter import (
@@ -429,8 +430,8 @@ def checked(model: object) -> Iterator[Forward]:
     for prefix, layer in named_layers(model):
         if isinstance(layer, Sequential):
             for i, inner in enumerate(layer.layers):
-                places[id(inner)] = f"layer {prefix}{i}, {_short(inner)}", inner
-    places.setdefault(id(model), (_short(model), model))
+                places[id(inner)] = f"layer {prefix}{i}, {short_text(inner)}", inner
+    places.setdefault(id(model), (short_text(model), model))
     before = [(vars(layer), vars(layer).get("forward")) for _, layer in places.values()]
     for name, layer in places.values():
         # An attribute of the object hides the method of the class.
@@ -459,7 +460,7 @@ def _checked_forward(name: str, layer: Any) -> Forward:
             )
 
         def checked_backward(dy: Array, **options: bool) -> Any:
-            if options and not _accepts(backward, dy, **options):
+            if options and not takes(backward, dy, **options):
                 raise TypeError(
                     f"{name}: its class declares skips_input_grad, but backward does not take "
                     "input_grad; write: def backward(dy, input_grad=True)"

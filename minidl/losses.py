@@ -19,13 +19,13 @@ from minidl.activations import sigmoid
 from minidl.checks import (
     Array,
     Configured,
-    _short,
     as_array,
     as_floats,
     check_float,
     check_weight,
     quietly,
     returned_floats,
+    short_text,
     type_text,
 )
 from minidl.maps import Entries, RegularizedMap, SimplexMap, row_sums, shift, softmax
@@ -237,7 +237,7 @@ def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Arra
     """
     if isinstance(loss, type):
         raise TypeError(f"expected a loss, got the class {loss.__name__}; write {loss.__name__}()")
-    name = _short(loss)
+    name = short_text(loss)
     result: Any = loss(logits, *targets)
     if not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(
@@ -260,8 +260,8 @@ def check_weighted_mean(loss: Any, value: float, logits: Array, y: Array, weight
     twice, _ = loss(logits, y, 2 * weight)
     if not math.isclose(twice, value, rel_tol=1e-3) and math.isfinite(value):
         raise ValueError(
-            f"{_short(loss)}: expected the weighted mean, sum_i w_i l_i / sum_i w_i, which stays "
-            f"the same when all weights are doubled, got {value:g} and {twice:g}; a loss that sums "
+            f"{short_text(loss)}: expected the weighted mean, sum_i w_i l_i / sum_i w_i, which "
+            f"stays the same when all weights are doubled, got {value:g} and {twice:g}; a loss that sums "
             'has the attribute reduction = "sum"'
         )
 

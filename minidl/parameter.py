@@ -274,7 +274,7 @@ def check_buffers(model: object) -> None:
     """Raise ValueError if a layer has an array that is neither a parameter nor declared.
 
     Such an array would be left out of the saved state without a word. An object that has a method
-    ``backward`` does not keep the layer contract (see ``minidl.testing.cached.Cached``) and is left out.
+    ``backward`` does not keep the layer contract (see ``minidl.testing.Cached``) and is left out.
     """
     for prefix, layer in named_layers(model):
         if declared_buffers(layer) is not None or callable(getattr(layer, "backward", None)):

@@ -51,7 +51,7 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class CheckpointFile(Protocol):
-    """What training needs of a ``minidl.Checkpoint``: it knows no file."""
+    """The part of a ``minidl.Checkpoint`` that training needs; it knows no file."""
 
     every: int
     resume: bool
@@ -478,7 +478,7 @@ class Training:
 
 
 class _Order:
-    """What orders the examples: a seed, a generator or an iterator, as one object with a state."""
+    """The order of the examples: a seed, a generator or an iterator, as one object with a state."""
 
     def __init__(self, rng: Any) -> None:
         self.rng = rng

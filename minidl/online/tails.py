@@ -3,7 +3,8 @@
 ``_any_tail`` calls the ``forward`` and ``backward`` of any layers and any loss. On one example
 that takes ten times as long as the arithmetic itself. So the common models have kernels of their
 own, which compute the same numbers: no, one or more hidden ReLU layers (``_relu_tail``), and
-several linear models side by side (``kernels.stacked_softmax``)."""
+several linear models side by side (``kernels.stacked_softmax``).
+"""
 
 from __future__ import annotations
 

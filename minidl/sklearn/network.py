@@ -1,4 +1,4 @@
-"""What all estimators share: checked arrays, one call of ``fit``, fitted attributes.
+"""The base of all estimators: checked arrays, one call of ``fit``, fitted attributes.
 
 A subclass says which targets it takes, which loss it has and how it trains.
 """

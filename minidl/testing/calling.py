@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, ContractError, _accepts, _short, returned_floats, type_text
+from minidl.checks import Array, ContractError, returned_floats, short_text, takes, type_text
 
 
 def title(value: Any) -> str:
     """Return the name or ``repr`` of an object, or the name of its type if that is long."""
-    text = _short(value)
+    text = short_text(value)
     return type(value).__name__ if " at 0x" in text else text
 
 
 def accepts(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
     """Return whether a call with these arguments fits the signature of the function."""
     try:
-        return _accepts(function, *args, **options)
+        return takes(function, *args, **options)
     except ValueError:  # a built-in function without a signature
         return not options
 
@@ -71,7 +71,7 @@ def expect_floats(owner: str, name: str, x: Any) -> None:
 
 @dataclass(frozen=True)
 class Arguments:
-    """How values reach a function: by name if it has all of the names, else in order."""
+    """The way of values into a function: by name if it has all of the names, else in order."""
 
     order: tuple[str, ...]
     by_name: bool

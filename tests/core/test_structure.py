@@ -1,19 +1,100 @@
-"""Rules for the library's source: what crosses a module boundary is public, docstrings are plain."""
+"""Rules for the library's source: what is public is listed and documented; docstrings are plain."""
 
 import ast
+import importlib
+import inspect
+import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "minidl"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "minidl"
 MODULES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
+LISTS = ["minidl", *(f"minidl.{p.parent.name}" for p in sorted(PACKAGE.glob("*/__init__.py")))]
+"""The packages whose ``__all__`` says what is public: ``minidl`` and the wings."""
 
-# os._exit, and the processes of a ProcessPoolExecutor, which have no public name.
-FOREIGN = {"_exit", "_processes"}
+FOREIGN = {"_check_sample_weight", "_exit", "_getframe", "_modules", "_processes"}
+"""scikit-learn's check, ``os._exit``, ``sys._getframe``, the modules of a PyTorch module with those that occur twice, and
+the processes of a ProcessPoolExecutor, which have no public name."""
+
+EXTRAS = {"minidl.sklearn": "sklearn", "minidl.parity": "torch"}
 
 
 def private(name):
     return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+# ---------------------------------------------------------------- what is listed
+
+
+def listed(package):
+    """Import a package; return the names in its ``__all__``, or skip."""
+    if package in EXTRAS:
+        pytest.importorskip(EXTRAS[package])
+    return getattr(importlib.import_module(package), "__all__", [])
+
+
+def documented():
+    """The dotted names in ``docs/api``; those of ``automodule`` are modules."""
+    text = "".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "docs/api").glob("*.rst")))
+    return re.findall(r"^\.\. auto\w+:: (minidl[\w.]+)$", text, re.M)
+
+
+def resolve(name):
+    """Return the object with a dotted name."""
+    parts = name.split(".")
+    for i in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:i]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[i:]:
+            found = getattr(found, part)
+        return found
+    raise AssertionError(name)
+
+
+@pytest.mark.parametrize("package", LISTS)
+def test_what_is_listed_is_documented(package):
+    """Each name has a docstring, no underscore, and a place in ``docs/api``."""
+    module = importlib.import_module(package)
+    reference = [resolve(name) for name in documented() if not needs_another_package(name)]
+    for name in listed(package):
+        value = getattr(module, name)
+        assert not private(name), name
+        assert inspect.getdoc(value), name
+        if not isinstance(value, ModuleType):
+            assert any(value is found for found in reference), f"{package}.{name}"
+
+
+def needs_another_package(name):
+    package = ".".join(name.split(".")[:2])
+    return package in EXTRAS and importlib.util.find_spec(EXTRAS[package]) is None
+
+
+@pytest.mark.parametrize("name", documented())
+def test_what_is_documented_exists(name):
+    if needs_another_package(name):
+        pytest.skip("an extra is not installed")
+    assert not any(private(part) for part in name.split("."))
+    assert inspect.getdoc(resolve(name))
+
+
+# ---------------------------------------------------------------- what a helper is
+
+
+def room(path):
+    """The wing that a file belongs to, or the core."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else "the core"
+
+
+def room_of_module(name):
+    parts = name.split(".")
+    path = PACKAGE.joinpath(*parts[1:2])
+    return parts[1] if path.is_dir() and len(parts) > 1 else "the core"
 
 
 def defined(tree):
@@ -23,32 +104,42 @@ def defined(tree):
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
-        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and own(node):
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             yield node.attr
 
 
-def own(attribute):
-    """Whether an attribute is one of self, cls or super()."""
-    value = attribute.value
-    if isinstance(value, ast.Call):
-        value = value.func
-        return isinstance(value, ast.Name) and value.id == "super"
-    return isinstance(value, ast.Name) and value.id in ("self", "cls")
+def private_uses(source, here="the core", known=frozenset()):
+    """Yield each use of a private name of another room, with its line.
 
-
-def private_uses(source):
-    """Yield each use of a private name of another module, with its line."""
+    ``known`` are the names that the files of the room define.
+    """
     tree = ast.parse(source)
-    here = set(defined(tree)) | FOREIGN
+    known = set(defined(tree)) | known | FOREIGN
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
+            inside = room_of_module(node.module) == here
             for alias in node.names:
-                if private(alias.name):
+                if private(alias.name) and not inside and alias.name not in FOREIGN:
                     yield f"{node.lineno}: from {node.module} import {alias.name}"
-        elif isinstance(node, ast.Attribute) and private(node.attr):
-            known = own(node) or node.attr in here
-            if not known:
+        elif isinstance(node, ast.Attribute) and private(node.attr) and node.attr not in known:
+            value = node.value.func if isinstance(node.value, ast.Call) else node.value
+            if not (isinstance(value, ast.Name) and value.id in ("self", "cls", "super")):
                 yield f"{node.lineno}: {ast.unparse(node)}"
+
+
+KNOWN = {}
+for path in MODULES.values():
+    KNOWN.setdefault(room(path), set()).update(defined(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_underscore_stays_in_its_room(name):
+    """A helper of one file or wing may have an underscore; what another room uses has none."""
+    source, here = MODULES[name].read_text(encoding="utf-8"), room(MODULES[name])
+    assert list(private_uses(source, here, frozenset(KNOWN[here]))) == []
+
+
+# ---------------------------------------------------------------- docstrings
 
 
 def questions(source):
@@ -61,18 +152,19 @@ def questions(source):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_no_private_name_of_another_module(name):
-    assert list(private_uses(MODULES[name].read_text(encoding="utf-8"))) == []
-
-
-@pytest.mark.parametrize("name", MODULES)
 def test_no_docstring_opens_as_a_question(name):
     assert list(questions(MODULES[name].read_text(encoding="utf-8"))) == []
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_every_file_says_what_it_is(name):
+    assert ast.get_docstring(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+
+
 def test_the_rules_see_what_breaks_them():
     source = '''
-from a import _b, c
+from minidl.grid.points import _b, c
+from minidl.checks import _d
 import d
 
 def f(self, x):
@@ -83,7 +175,8 @@ def f(self, x):
 y = 1
 """What y is."""
 '''
-    found = ["2: from a import _b", "7: d._theirs", "8: x._other"]
+    found = ["2: from minidl.grid.points import _b", "8: d._theirs", "9: x._other"]
     assert sorted(private_uses(source)) == found
-    assert sorted(questions(source)) == ["11: What y is.", "6: Where it is."]
+    assert len(list(private_uses(source, "grid", frozenset({"_theirs", "_other"})))) == 1
+    assert sorted(questions(source)) == ["12: What y is.", "7: Where it is."]
     assert list(questions('"""Whatever is right."""\nx = "What"')) == []

@@ -917,7 +917,7 @@ def test_another_seed_draws_other_letters(tmp_path, monkeypatch):
 def test_the_default_sizes_are_those_of_the_course(monkeypatch):
     """EMNIST Letters has 4,000, 800 and 800 letters of each class; docs/homework.md."""
     asked = []
-    for module in (cache, scenes):
+    for module in (letters, scenes):
         monkeypatch.setattr(module, "load_generated", lambda *args: asked.append(args))
     load_letters()
     scenes.load_scenes()

@@ -1,7 +1,5 @@
 """The documentation as a site: it builds without a warning, is whole, and loads nothing."""
 
-import importlib
-import inspect
 import json
 import os
 import re
@@ -9,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from filelock import FileLock
@@ -140,53 +137,6 @@ def test_a_page_opens_without_an_error(site, name):
 def test_an_error_on_a_page_is_seen(tmp_path):
     (tmp_path / "x.html").write_text("<html><script>nosuchname.x</script></html>")
     assert any("nosuchname" in line for line in console(tmp_path / "x.html"))
-
-
-MODULES = ["minidl", *(f"minidl.{name}" for name in ("data", "grid", "online", "testing", "parity", "sklearn", "onnx", "report", "environment", "losses", "init", "metrics", "checkpoint", "safetensors"))]  # fmt: skip
-
-
-def resolve(name):
-    """Return the object with a dotted name, or None."""
-    parts = name.split(".")
-    for i in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:i]))
-            for part in parts[i:]:
-                found = getattr(found, part)
-        except (ImportError, AttributeError):
-            continue
-        return found
-    return None
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_the_reference_has_every_public_name(site, name):
-    for package in ("sklearn", "torch", "onnx"):
-        if name in (f"minidl.{package}", "minidl.parity"):
-            pytest.importorskip(package)
-    ids = set()
-    for path in (site / "api").glob("*.html"):
-        ids |= set(re.findall(r'id="(minidl\.[\w.]+)"', path.read_text(encoding="utf-8")))
-    module = importlib.import_module(name)
-    names = getattr(module, "__all__", None) or [
-        key
-        for key, value in vars(module).items()
-        if key[0] != "_" and inspect.isfunction(value) and value.__module__ == name
-    ]
-    documented = [resolve(found) for found in ids]
-    for key in names:
-        value = getattr(module, key)
-        if not isinstance(value, ModuleType):
-            assert any(value is found for found in documented), f"{name}.{key}"
-
-
-def test_the_house_is_that_of_import_linter():
-    import house
-
-    svg = (DOCS / "house.svg").read_text(encoding="utf-8")
-    drawn = re.findall(r">([\w.]+)</text>", svg)
-    assert sorted(drawn) == sorted(name for row in house.floors() for name in row)
-    assert {name for row in house.floors() for name in row} >= house.CORE
 
 
 def test_the_gallery_has_every_example_and_is_that_of_its_script():
