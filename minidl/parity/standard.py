@@ -8,7 +8,7 @@ that happened to three of fifty networks within 200 steps; it is no error of eit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -298,4 +298,13 @@ def _around(make: MakeLayer, outputs: int = CLASSES) -> Callable[[], list[Layer]
 
 
 def _call(kind: type[Any], options: dict[str, Any]) -> str:
-    return f"{kind.__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
+    return f"{kind.__name__}({', '.join(f'{k}={_text(v)}' for k, v in options.items())})"
+
+
+def _text(value: Any) -> str:
+    """Return the ``repr``, of a schedule without the fields that have their defaults."""
+    if not is_dataclass(value):
+        return repr(value)
+    options = {f.name: getattr(value, f.name) for f in fields(value)}
+    given = {f.name: options[f.name] for f in fields(value) if options[f.name] != f.default}
+    return _call(type(value), given)
