@@ -99,7 +99,10 @@ def arguments_of(made: object) -> dict[str, Any]:
     """Return the arguments that make an object like ``made``, by the rule of ``Configured``."""
     args, options = getattr(made, "_given", ((), {}))
     signature = inspect.signature(type(made))
-    given = signature.bind_partial(*args, **options).arguments
+    try:
+        given = signature.bind_partial(*args, **options).arguments
+    except TypeError:  # a copy that took the record of an object of another class
+        given = {}
     found: dict[str, Any] = {}
     for name, parameter in signature.parameters.items():
         if name in _LEFT_OUT or name.endswith("_init"):

@@ -181,4 +181,4 @@ def test_errors_and_names():
     with pytest.raises(ValueError, match="ELU: expected alpha"):
         ELU(-1)
     layers = [GELU(), GELU("tanh"), LeakyReLU(0.2), ELU(), BatchNorm(5)]
-    assert list(map(repr, layers)) == ["GELU()", "GELU('tanh')", "LeakyReLU(0.2)", "ELU(1)", "BatchNorm(5)"]  # fmt: skip
+    assert list(map(repr, layers)) == ["GELU()", "GELU(approximate='tanh')", "LeakyReLU(0.2)", "ELU(1)", "BatchNorm(5)"]  # fmt: skip
