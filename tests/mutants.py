@@ -3,19 +3,18 @@
     python tests/mutants.py --number 400            # sample, run, write mutants.csv; resumes
     python tests/mutants.py --again survived        # run the recorded survivors once more, where
                                                     # the present code still has them
-    python tests/mutants.py --module optim/base.py --show
+    python tests/mutants.py --module optim.py --show
 
 A mutant is ``minidl/`` with one expression or statement changed: a comparison operator, an
 arithmetic operator, ``and`` and ``or``, a negated condition, a constant, a unary minus, two swapped
 arguments, a keyword argument left out, or a statement left out. Strings, annotations, docstrings
 and ``repr`` texts are left alone. Left out too are the formulas of maps, layers and losses and the
-kernels of online SGD (``FORMULAS``): numerical gradients and PyTorch check those. The generator of
-scenes is left out because its tests take too long.
+kernels of online SGD (``FORMULAS``): numerical gradients and PyTorch check those.
 
 A survivor that changes nothing one can observe, or a constant that is a free choice, may be marked
 in the table by hand: the outcome ``equivalent``, with the reason in ``noticed_by``.
 
-For each mutant the test files of its module (``TESTS``) run in a copy of the tree, in a forked
+For each mutant the test files of its module (``test_files``) run in a copy of the tree, in a forked
 process with a limit of CPU time, until one test fails. pytest does not collect this file.
 """
 
@@ -60,66 +59,13 @@ Survey_ = dict[str, dict[str, Any]]
 FORMULAS = {
     "backward", "fenchel_young", "forward", "hessian", "jvp_rows", "omega", "project_rows",
     "project_with_threshold", "second_derivative", "hessian_vector_product", "vjp_rows", "_centred", "_shortfall",
-    "_threshold_of_sorted", "per_example", "online/kernels.py", "homework/scenes.py", "__repr__",
+    "_threshold_of_sorted", "per_example", "online/tails.py:perceptron", "online/tails.py:relu_linear",
+    "online/tails.py:softmax", "online/tails.py:stacked_softmax", "__repr__",
 }  # fmt: skip
 """Functions by name, with their module where other functions have the same name; modules."""
 
 IGNORED = {"encoding", "lineterminator", "strict"}
 """Keyword arguments that change nothing where the code is right and the locale is UTF-8."""
-
-TESTS = {
-    "__init__.py": "test_import",
-    "activations.py": "test_layers test_layer testing/test_catalogue test_simplex",
-    "architecture.py": "test_saving",
-    "archive.py": "test_saving",
-    "callbacks.py": "test_monitor test_training",
-    "catalogue.py": "testing/test_catalogue test_import test_parity",
-    "checkpoint.py": "test_checkpoint test_training",
-    "cli.py": "test_cli",
-    "contract.py": "test_contract",
-    "data": "test_data test_features test_data_faults test_generated",
-    "evaluation.py": "test_training test_metrics test_loss_weights",
-    "files.py": "test_files test_training test_data",
-    "grid": "test_grid test_grid_faults",
-    "history.py": "test_plots test_training test_monitor",
-    "init.py": "test_init test_rng test_layer test_layers",
-    "layer.py": "test_layer test_layers test_state test_sharing test_training",
-    "layers.py": "test_layers test_layer test_batchnorm",
-    "linear.py": "test_linear",
-    "losses": "test_losses test_labels test_targets test_loss_weights test_regression_losses test_binary_cross_entropy "
-    "test_hessians test_simplex_losses",
-    "metrics.py": "test_metrics",
-    "npz.py": "test_data test_data_faults",
-    "online": "test_online_plain test_online test_online_losses",
-    "optim": "test_optim test_training",
-    "parameter.py": "test_layer test_layers test_sharing",
-    "parity": "test_parity_report test_parity_convert test_from_torch test_parity test_parity_faults",
-    "plots.py": "test_plots",
-    "predictor.py": "test_saving",
-    "resume.py": "test_resume",
-    "rng.py": "test_rng test_layer test_training",
-    "run_file.py": "test_resume",
-    "safetensors.py": "test_safetensors test_saving",
-    "saving.py": "test_saving",
-    "schedules.py": "test_optim test_training",
-    "settings.py": "test_resume test_grid test_checkpoint",
-    "simplex.py": "test_simplex test_simplex_losses",
-    "simplex_map.py": "test_simplex test_simplex_own test_simplex_losses",
-    "special.py": "test_batchnorm test_layers",
-    "state.py": "test_state test_checkpoint",
-    "summary.py": "test_layer test_sharing",
-    "tables.py": "test_tables",
-    "testing": "testing/test_checks testing/test_conditions testing/test_options testing/test_report "
-    "testing/test_styles testing/test_catalogue testing/test_command testing/test_strategies testing/test_faults",
-    "threads.py": "test_grid test_import",
-    "thresholds.py": "test_simplex test_simplex_losses",
-    "torch_random.py": "test_rng",
-    "training.py": "test_training test_rng test_arguments test_new_rows test_online",
-    "typing.py": "test_import",
-    "validation.py": "test_cli test_data test_optim test_import",
-    "vectors.py": "test_contract test_sharing test_layer",
-}
-"""The test files of each module or folder, the one that most likely notices a change first."""
 
 SWAPS: dict[type, tuple[type, ...]] = {
     ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt, ast.Gt),
@@ -311,20 +257,15 @@ def still_there(recorded: list[Mutant], only: str) -> list[tuple[Mutant, bytes]]
 
 
 def test_files(module: str) -> list[str]:
-    """Return the test files of a module, or those of its folder."""
-    names = TESTS.get(module) or TESTS[module.partition("/")[0]]
-    return [f"tests/{name}.py" for name in names.split()]
+    """Return the test files of ``FOLDER/NAME.py`` as the tests mirror the package.
 
-
-def check_map() -> None:
-    """Exit if a module has no tests in ``TESTS``, or a test file there does not exist."""
-    modules = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
-    wrong = [m for m in modules if m not in TESTS and m.partition("/")[0] not in TESTS]
-    wrong += [
-        f for m in modules if m not in wrong for f in test_files(m) if not (ROOT / f).exists()
-    ]
-    if wrong:
-        sys.exit(f"TESTS: no tests for, or no such file: {', '.join(sorted(set(wrong)))}")
+    They are ``tests/FOLDER/test_NAME.py`` and ``test_NAME_*.py``, or all of the folder if there is
+    none of these; the folder of the core is ``tests/core``.
+    """
+    folder, _, name = module.removesuffix(".py").rpartition("/")
+    files = sorted((ROOT / "tests" / (folder or "core")).glob("test_*.py"))
+    own = [path for path in files if f"{path.stem}_".startswith(f"test_{name}_")]
+    return [path.relative_to(ROOT).as_posix() for path in own or files]
 
 
 class Plugin:
@@ -580,7 +521,6 @@ def main() -> None:
         "--cpu", type=int, default=60, help="CPU seconds, and thrice the tests' own"
     )
     args = parser.parse_args()
-    check_map()
     table = args.out / "mutants.csv"
     if args.again:
         recorded = [m for m in read(table).values() if m.outcome in args.again]
