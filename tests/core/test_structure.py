@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from names import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "minidl"
@@ -42,20 +44,6 @@ def documented():
     return re.findall(r"^\.\. auto\w+:: (minidl[\w.]+)$", text, re.M)
 
 
-def resolve(name):
-    """Return the object with a dotted name."""
-    parts = name.split(".")
-    for i in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:i]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[i:]:
-            found = getattr(found, part)
-        return found
-    raise AssertionError(name)
-
-
 @pytest.mark.parametrize("package", LISTS)
 def test_what_is_listed_is_documented(package):
     """Each name has a docstring, no underscore, and a place in ``docs/api``."""
@@ -79,7 +67,9 @@ def test_what_is_documented_exists(name):
     if needs_another_package(name):
         pytest.skip("an extra is not installed")
     assert not any(private(part) for part in name.split("."))
-    assert inspect.getdoc(resolve(name))
+    found = resolve(name)
+    assert found is not None
+    assert inspect.getdoc(found)
 
 
 # ---------------------------------------------------------------- what a helper is

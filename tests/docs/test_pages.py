@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from names import resolve
 from pages import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,3 +95,22 @@ def test_names_in_the_readme_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in re.findall(r"(?:examples|benchmarks|docs)/[\w./-]+", text):
         assert (ROOT / path).exists(), path
+
+
+def renamed():
+    """The rows (old, new) of the changelog's table of modules; ``.x`` is beside the name before."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("| old module |")[2]
+    for old, new in re.findall(r"^\| (`.*) \| (.*) \|$", text, re.M):
+        names = re.findall(r"`(minidl[\w.]+|\.\w+)", old)
+        first = names[0].rpartition(".")[0]
+        for name in names:
+            yield (
+                first + name if name[0] == "." else name,
+                re.findall(r"`((?:minidl|homework)\.[\w.]+)", new),
+            )
+
+
+@pytest.mark.parametrize(("old", "new"), list(renamed()))
+def test_the_changelog_has_names_that_went_and_names_that_exist(old, new):
+    assert resolve(old) is None or old in ("minidl.metrics", "minidl.onnx", "minidl.safetensors")
+    assert all(resolve(name) is not None for name in new)
