@@ -68,9 +68,9 @@ class Callback(Configured):
 
 
 class EarlyStopping(Callback):
-    """Stop when the monitored figure has not improved for ``patience`` epochs.
+    """Stop when the monitored metric has not improved for ``patience`` epochs.
 
-    The figure and its direction are those of ``fit(..., monitor=, mode=)``, which also decide the
+    The metric and its direction are those of ``fit(..., monitor=, mode=)``, which also decide the
     best epoch. As for that, only trained epochs count.
 
     Parameters
@@ -95,7 +95,7 @@ class EarlyStopping(Callback):
 
 
 class ReduceOnPlateau(Callback):
-    """Multiply the learning rate by ``factor`` when the monitored figure no longer improves.
+    """Multiply the learning rate by ``factor`` when the monitored metric no longer improves.
 
     As ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with ``threshold_mode="abs"``: after more
     than ``patience`` epochs without an improvement by more than ``min_delta``. The number of
@@ -161,7 +161,7 @@ class Progress(Callback):
         self.bar.update()
 
     def on_epoch(self, run: Run) -> None:
-        last = run.history[-1].figures
+        last = run.history[-1].metrics
         shown = dict.fromkeys(("train_loss", run.history.monitor))
         self.bar.set_postfix({name: f"{last[name]:.4f}" for name in shown if name in last})
 

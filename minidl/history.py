@@ -20,15 +20,19 @@ from minidl.parameter import check_state
 
 Mode = Literal["min", "max"]
 
+_MONITORS = ("valid_accuracy", "valid_loss")
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of snake_case and CamelCase
+_LOW = ("loss", "losses", "error", "errors", "mae", "mse", "msle", "mape")
+
 
 @dataclass(frozen=True)
 class Epoch:
-    """The figures of one epoch. Epoch 0 is the state before training.
+    """The metrics of one epoch. Epoch 0 is the state before training.
 
-    Each figure is an attribute too: ``record.valid_accuracy`` is
-    ``record.figures["valid_accuracy"]``. ``train_loss`` is the mean over the examples during the
-    epoch, with dropout active and changing parameters (evaluated in epoch 0); all other figures
-    are evaluated after the epoch, in evaluation mode. Figures that were not measured are missing.
+    Each metric is an attribute too: ``record.valid_accuracy`` is
+    ``record.metrics["valid_accuracy"]``. ``train_loss`` is the mean over the examples during the
+    epoch, with dropout active and changing parameters (evaluated in epoch 0); all other metrics
+    are evaluated after the epoch, in evaluation mode. Metrics that were not measured are missing.
     """
 
     epoch: int
@@ -36,34 +40,36 @@ class Epoch:
     """The time for this epoch, evaluation included."""
     lr: float
     """The learning rate of the epoch's last step."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """``train_loss`` and, by name, the other figures of the parts ``train`` and ``valid``."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """``train_loss`` and, by name, the other metrics of the parts that are measured."""
     finite: bool = True
     """Whether all outputs and losses that were evaluated after the epoch were finite."""
 
     def __getattr__(self, name: str) -> float:
-        if name.startswith("_") or name == "figures":
+        if name == "figures":
+            raise AttributeError("Epoch: figures is now metrics")
+        if name.startswith("_") or name == "metrics":  # of a copy that has no attributes yet
             raise AttributeError(name)
-        if name not in self.figures:
-            raise AttributeError(f"Epoch: no figure {name!r}{did_you_mean(name, self.figures)}")
-        return self.figures[name]
+        if name not in self.metrics:
+            raise AttributeError(f"Epoch: no metric {name!r}{did_you_mean(name, self.metrics)}")
+        return self.metrics[name]
 
     def to_dict(self) -> dict[str, float]:
         """Return all numbers by name, in one flat dictionary."""
-        numbers = {"epoch": self.epoch, **self.figures, "seconds": self.seconds, "lr": self.lr}
-        return numbers if self.finite else {**numbers, "finite": 0}
+        found = {"epoch": self.epoch, **self.metrics, "seconds": self.seconds, "lr": self.lr}
+        return found if self.finite else {**found, "finite": 0}
 
     @classmethod
-    def from_dict(cls, numbers_by_name: Mapping[str, Any]) -> Epoch:
+    def from_dict(cls, state: Mapping[str, Any]) -> Epoch:
         """Build a record from what ``to_dict`` returned; ValueError for anything else."""
-        figures = dict(numbers_by_name)
-        for name, figure in figures.items():
-            if not isinstance(figure, numbers.Real) or isinstance(figure, bool):
-                raise ValueError(f"History: expected {name} to be a number, got {figure!r}")
+        metrics = dict(state)
+        for name, value in metrics.items():
+            if not isinstance(value, numbers.Real) or isinstance(value, bool):
+                raise ValueError(f"History: expected {name} to be a number, got {value!r}")
         try:
-            fixed = {name: figures.pop(name) for name in ("epoch", "seconds", "lr")}
-            fixed["finite"] = bool(figures.pop("finite", True))
-            return cls(**fixed, figures={"train_loss": figures.pop("train_loss"), **figures})
+            fixed = {name: metrics.pop(name) for name in ("epoch", "seconds", "lr")}
+            fixed["finite"] = bool(metrics.pop("finite", True))
+            return cls(**fixed, metrics={"train_loss": metrics.pop("train_loss"), **metrics})
         except KeyError as error:
             raise ValueError(f"History: a record has no {error}") from error
 
@@ -71,18 +77,18 @@ class Epoch:
 class History:
     """The records of a run, and a copy of the best parameters.
 
-    The best epoch is the trained one with the best monitored figure, the first of equals. A record
-    whose monitored figure is not finite, or whose outputs are not, is never the best. The record
+    The best epoch is the trained one with the best monitored metric, the first of equals. A record
+    whose monitored metric is not finite, or whose outputs are not, is never the best. The record
     before training is for curves; it stands for the best as long as no trained one can be.
 
     Parameters
     ----------
     monitor : str, optional
-        The figure that decides which epoch is the best: ``best``, the weights that are kept and
+        The metric that decides which epoch is the best: ``best``, the weights that are kept and
         early stopping follow it. By default ``"valid_accuracy"``, or ``"valid_loss"`` where no
         accuracy is measured, or ``"train_loss"`` without a validation part.
     mode : {"min", "max"}, optional
-        Whether the lowest or the highest figure is the best. By default the lowest where a word
+        Whether the lowest or the highest metric is the best. By default the lowest where a word
         of the name ends in ``loss``, ``error``, ``mae``, ``mse`` or the like (``valid_rmse``,
         ``valid_error_rate``), the highest for others.
 
@@ -114,15 +120,15 @@ class History:
 
     @property
     def monitor(self) -> str:
-        """The figure that decides which epoch is the best."""
+        """The metric that decides which epoch is the best."""
         if self._monitor is not None:
             return self._monitor
-        measured = self.records[0].figures if self.records else ()
+        measured = self.records[0].metrics if self.records else ()
         return next((name for name in _MONITORS if name in measured), "train_loss")
 
     @property
     def mode(self) -> Mode:
-        """Whether the lowest or the highest monitored figure is the best."""
+        """Whether the lowest or the highest monitored metric is the best."""
         if self._mode is not None:
             return self._mode
         words = (word.lower() for word in _WORDS.findall(self.monitor))
@@ -130,7 +136,7 @@ class History:
 
     @property
     def asked(self) -> str | None:
-        """The figure to monitor as it was asked for; None for the default."""
+        """The ``monitor`` that was asked for; None for the default."""
         return self._monitor
 
     def follow(self, model: Layer, monitor: str | None, mode: Mode | None) -> None:
@@ -139,7 +145,7 @@ class History:
         Raises
         ------
         ValueError
-            If the records are those of another model, or were judged by another figure.
+            If the records are those of another model, or were judged by another metric.
         """
         owner = None if self._model is None else self._model()
         if self.records and owner is not None and owner is not model:
@@ -170,7 +176,7 @@ class History:
         Raises
         ------
         ValueError
-            If it is no such state, if its records were judged by another figure, or if the best
+            If it is no such state, if its records were judged by another metric, or if the best
             state does not fit the model that this history follows.
         """
         saved = History.from_dict(state)
@@ -183,26 +189,25 @@ class History:
         self.__dict__.update(saved.__dict__, best_state=best)
 
     def score(self, record: Epoch) -> float:
-        """Return the monitored figure, with its sign changed if the lowest is the best.
+        """Return the monitored metric, with its sign changed if the lowest is the best.
 
-        It is minus infinity where the figure was not measured or is not finite, or the outputs
+        It is minus infinity where the metric was not measured or is not finite, or the outputs
         were not.
         """
-        figure = record.figures.get(self.monitor, math.nan)
-        if not (record.finite and math.isfinite(figure)):
+        value = record.metrics.get(self.monitor, math.nan)
+        if not (record.finite and math.isfinite(value)):
             return -math.inf
-        return -figure if self.mode == "min" else figure
+        return -value if self.mode == "min" else value
 
     def append(self, record: Epoch, model: Layer) -> None:
         """Add a record; keep a copy of the state of ``model`` if the record is the best so far."""
         best = self._best or self._find_best()
-        self.records.append(record)
-        score = self.score(record)
         highest = -math.inf if best is None else self.score(best)
-        trained = len(self.records) > 1
-        if trained and score > highest:
+        self.records.append(record)
+        first = len(self.records) == 1
+        if not first and self.score(record) > highest:
             best = record
-        if best is record or (record.finite and not trained):
+        if best is record or (first and record.finite):
             self.best_state = model.state_dict()
         self._best = best
 
@@ -217,7 +222,7 @@ class History:
             n = len(self.records) - 1
             raise ValueError(
                 f"{owner}: {self.monitor} and the outputs were finite after none of the {n} "
-                f"epochs, so none is the best; monitor another figure"
+                f"epochs, so none is the best; monitor another metric"
             )
 
     def restore_best(self, model: Layer) -> None:
@@ -234,20 +239,20 @@ class History:
         return self._find_best() or self.records[0]
 
     def column(self, name: str) -> list[Any]:
-        """Return one figure for all epochs, as ``history.column("valid_accuracy")``.
+        """Return one metric for all epochs, as ``history.column("valid_accuracy")``.
 
         None stands for an epoch that did not measure it.
         """
         rows = [record.to_dict() for record in self.records]
         known = {key for row in rows for key in row}
         if rows and name not in known:
-            raise ValueError(f"History: no figure {name!r}{did_you_mean(name, sorted(known))}")
+            raise ValueError(f"History: no metric {name!r}{did_you_mean(name, sorted(known))}")
         return [row.get(name) for row in rows]
 
     @property
     def names(self) -> list[str]:
-        """The names of the figures of all records, training before validation."""
-        names = dict.fromkeys(name for record in self.records for name in record.figures)
+        """The names of the metrics of all records, training before validation."""
+        names = dict.fromkeys(name for record in self.records for name in record.metrics)
         return sorted(names, key=lambda name: not name.startswith("train_"))
 
     def __len__(self) -> int:
@@ -275,7 +280,7 @@ class History:
         return history
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write ``to_dict()`` as JSON; figures that are not finite as ``"NaN"``, ``"Infinity"``."""
+        """Write ``to_dict()`` as JSON; numbers that are not finite as ``"NaN"``, ``"Infinity"``."""
         write_text(path, to_json(self.to_dict(), indent=1) + "\n")
 
     @classmethod
@@ -284,7 +289,7 @@ class History:
         return cls.from_dict(from_json(as_path(path).read_bytes()))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the records as CSV with a header; a figure that was not measured is left empty."""
+        """Write the records as CSV with a header; a metric that was not measured is left empty."""
         text = io.StringIO()
         names = ["epoch", *self.names, "seconds", "lr"]
         writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
@@ -295,7 +300,7 @@ class History:
     def plot(
         self, path: str | os.PathLike[str], *, title: str = "", loss_unit: str | None = None
     ) -> None:
-        """Draw the figures over the epochs, with the best epoch marked (needs matplotlib).
+        """Draw the metrics over the epochs, with the best epoch marked (needs matplotlib).
 
         Parameters
         ----------
@@ -306,60 +311,25 @@ class History:
             Shown on the axis of the loss. By default nats for a classification, none for a
             regression.
         """
-        from minidl.view.plots import Panel, line_plot
+        from minidl.view.plots import plot_history
 
-        if not self.records:
-            raise ValueError("History: no epoch is recorded yet")
-        if loss_unit is None and "train_accuracy" in self.records[0].figures:
-            loss_unit = "nats"
-        labels = {
-            "loss": f"loss ({loss_unit})" if loss_unit else "loss",
-            "accuracy": "accuracy (share of examples)",
-        }
-        curves: dict[str, dict[str, Any]] = {}
-        epochs = self.column("epoch")
-        for name in self.names:
-            part, _, figure = name.partition("_")
-            if None not in self.column(name):
-                label = _CURVES.get(name) or _CURVES[part]
-                curves.setdefault(figure, {})[label] = epochs, self.column(name)
-        mark = self.best.epoch if self.score(self.best) > -math.inf else None
-        panels = [
-            Panel(drawn, "epoch", labels.get(figure, figure.replace("_", " ")), mark=mark)
-            for figure, drawn in curves.items()
-        ]
-        line_plot(path, *panels, title=title)
+        plot_history(self, path, title=title, loss_unit=loss_unit)
 
     def __repr__(self) -> str:
         if not self.records:
             return "History(empty)"
         best, last = self.best, self.records[-1].epoch
-        figure = best.figures.get(self.monitor)
-        shown = "not measured" if figure is None else f"{figure:.4g} in epoch {best.epoch}"
+        value = best.metrics.get(self.monitor)
+        shown = "not measured" if value is None else f"{value:.4g} in epoch {best.epoch}"
         return f"History(epochs 0 to {last}; best {self.monitor} {shown})"
 
     def _repr_html_(self) -> str:
         """Return the records as a table for notebooks, the best epoch in bold."""
         names = ["epoch", *self.names, "seconds", "lr"]
-        rows = []
+        body = ""
         for record in self.records:
-            cells = [_cell(record.to_dict().get(name)) for name in names]
-            bold = record is self.best
-            rows.append("".join(f"<td>{f'<b>{c}</b>' if bold else c}</td>" for c in cells))
+            row, style = record.to_dict(), "<b>{}</b>" if record is self.best else "{}"
+            cells = (f"{row[name]:.4g}" if name in row else "" for name in names)
+            body += f"<tr>{''.join(f'<td>{style.format(cell)}</td>' for cell in cells)}</tr>"
         head = "".join(f"<th>{name}</th>" for name in names)
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
         return f"<table><caption>{self!r}</caption><tr>{head}</tr>{body}</table>"
-
-
-_MONITORS = ("valid_accuracy", "valid_loss")
-_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of snake_case and CamelCase
-_LOW = ("loss", "losses", "error", "errors", "mae", "mse", "msle", "mape")
-_CURVES = {
-    "train_loss": "training (during the epoch)",
-    "train": "training (after the epoch)",
-    "valid": "validation",
-}
-
-
-def _cell(figure: float | None) -> str:
-    return "" if figure is None else f"{figure:.4g}"

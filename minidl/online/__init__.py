@@ -1,7 +1,7 @@
 """SGD on one example at a time, as fast as on batches.
 
-``fitting`` has the two functions that train and ``runs`` the model and settings of one run.
-``blocks`` computes the first layer, ``tails`` the layers and the loss after it, from ``kernels``.
+``fitting`` has the two functions that train, ``runs`` the settings of one run and the orders of
+examples. ``blocks`` computes the first layer, ``tails`` the layers and the loss after it.
 """
 
 from minidl.online.fitting import fit_online, fit_side_by_side

@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from minidl.checks import Array
-from minidl.dataset import Split
 from minidl.layers import Linear
-from minidl.losses import Loss, Perceptron, check_labels
+from minidl.losses import Perceptron, check_labels
 from minidl.online.runs import OnlineRun
 from minidl.online.tails import KERNELS, make_tails
 from minidl.optim import flush_weights
@@ -52,41 +50,18 @@ def soft_threshold(weights: Array, by: Array | float) -> None:
     weights -= np.clip(weights, -by, by)
 
 
-class Steps(Protocol):
-    """Takes the steps of some runs, a block of examples at a time.
-
-    While blocks are taken, the first layers of the models are out of date until ``write_back``.
-    """
-
-    def step(self, index: Array) -> list[float]:
-        """Take one step for each of these examples; return the sum of the losses of each run.
-
-        If a sum is not finite, the weights of that run's model are restored to those before the
-        block. That run must not continue; the other runs are not affected.
-        """
-
-    def write_back(self) -> None:
-        """Bring the models' first layers up to date."""
-
-
-def make_steps(runs: Sequence[OnlineRun], split: Split, objective: Objective) -> Steps:
+def make_steps(runs: Sequence[OnlineRun], objective: Objective) -> Steps:
     """Return the fastest implementation for these runs."""
-    first, loss = runs[0], objective.loss
-    _check_labels(runs, split, loss)
+    first, loss, y = runs[0], objective.loss, objective.train.y
+    if type(loss) in KERNELS and y.ndim == 1:  # the kernels index with the labels
+        for last in (run.layers[-1] for run in runs):
+            if isinstance(last, Linear):
+                logits = np.broadcast_to(0.0, (len(y), last.out_features))
+                check_labels(type(loss).__name__, logits, y)
     alone = len(runs) == len(first.layers) == 1
     if alone and type(loss) is Perceptron and first.weight_decay == first.l1 == 0:
-        return PerceptronSteps(first, split, objective.factors)
-    return BlockSteps(runs, split, objective)
-
-
-def _check_labels(runs: Sequence[OnlineRun], split: Split, loss: Loss) -> None:
-    """Check the classes of all examples, since the kernels index with them."""
-    if type(loss) in KERNELS and split.y.ndim == 1:
-        for run in runs:
-            last = run.layers[-1]
-            if isinstance(last, Linear):
-                logits = np.broadcast_to(np.zeros(1), (len(split), last.out_features))
-                check_labels(type(loss).__name__, logits, split.y)
+        return PerceptronSteps(first, objective)
+    return BlockSteps(runs, objective)
 
 
 class PerceptronSteps:
@@ -96,8 +71,8 @@ class PerceptronSteps:
     than the products of a block.
     """
 
-    def __init__(self, run: OnlineRun, split: Split, factors: Array | None) -> None:
-        self.run, self.split, self.factors = run, split, factors
+    def __init__(self, run: OnlineRun, objective: Objective) -> None:
+        self.run, self.split, self.factors = run, objective.train, objective.factors
         self.lr = np.array(run.lr, run.model.dtype)
         weights = run.first_weights.T
         # Columns of zeros, so that all rows begin at the same offset in a cache line.
@@ -138,10 +113,13 @@ class PerceptronSteps:
 
 
 class BlockSteps:
-    """Runs over the same examples, their first layers side by side as the columns of V."""
+    """Runs over the same examples, their first layers side by side as the columns of V.
 
-    def __init__(self, runs: Sequence[OnlineRun], split: Split, objective: Objective) -> None:
-        self.runs, self.split, self.objective = runs, split, objective
+    While blocks are taken, the first layers of the models are out of date until ``write_back``.
+    """
+
+    def __init__(self, runs: Sequence[OnlineRun], objective: Objective) -> None:
+        self.runs, self.objective = runs, objective
         self.dtype, self.bias = runs[0].model.dtype, runs[0].first.bias is not None
         widths = [run.first.out_features for run in runs]
         ends = np.cumsum(widths).tolist()
@@ -156,6 +134,11 @@ class BlockSteps:
         self._blocks: dict[int, _Block] = {}
 
     def step(self, index: Array) -> list[float]:
+        """Take one step for each of these examples; return the sum of the losses of each run.
+
+        If a sum is not finite, the weights of that run's model are restored to those before the
+        block. That run must not continue; the other runs are not affected.
+        """
         n = len(index)
         if n not in self._blocks:
             self._blocks[n] = _Block(n, self)
@@ -182,10 +165,15 @@ class BlockSteps:
         flush_weights(self.v)
 
     def write_back(self) -> None:
+        """Bring the models' first layers up to date."""
         self._rescale()
         for run, columns in zip(self.runs, self.columns, strict=True):
             run.first_weights[:] = self.v[:, columns]
             flush_weights(run.tail_theta)
+
+
+Steps = PerceptronSteps | BlockSteps
+"""Takes the steps of some runs, a block of examples at a time; see ``BlockSteps``."""
 
 
 class _Block:
@@ -205,22 +193,22 @@ class _Block:
             (self.gram[t, : t + 1], self.g[: t + 1], self.z[t], self.g[t]) for t in range(n)
         ]
         self.change = np.empty_like(owner.v)
-        loss, factors = owner.objective.loss, owner.objective.factors
+        factors = owner.objective.factors
         self.factors = None if factors is None else np.ones(n, owner.dtype)
         self.tails = make_tails(
-            owner.runs, loss, owner.split.y.ndim == 1, owner.columns, self.z, self.g, self.factors
+            owner.runs, owner.objective, owner.columns, self.z, self.g, self.factors
         )
         self.powers = owner.a ** np.arange(n)[:, None]
 
     def gradients(self, index: Array) -> list[float]:
         """Take the steps of all layers but the first, whose gradients are stored in G."""
         owner, x = self.owner, self.x
-        y = owner.split.y[index]
-        owner.split.rows(index, out=self.pixels)
+        split, factors = owner.objective.train, owner.objective.factors
+        y = split.y[index]
+        split.rows(index, out=self.pixels)
         np.dot(x, owner.v, out=self.g)
         np.dot(x, x.T, out=self.gram)
         self.diagonal[:] = 1
-        factors = owner.objective.factors
         if self.factors is not None and factors is not None:
             self.factors[:] = factors[index]
         if owner.has_weight_decay:

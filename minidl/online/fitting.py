@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from minidl.callbacks import Callback, Run
 from minidl.checks import Array, check_int, no_longer, one_blas_thread
-from minidl.dataset import Dataset, Split
+from minidl.dataset import Dataset
 from minidl.history import History, Mode
-from minidl.layer import Layer, write_gradients
+from minidl.layer import Layer
 from minidl.losses import Loss, Metric
 from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
 from minidl.online.runs import OnlineRun, Order, epoch_order
@@ -24,9 +25,6 @@ from minidl.training import (
     NonFiniteLossError,
     Objective,
     Training,
-    check_dataset,
-    diagnose,
-    first_step,
 )
 
 
@@ -104,8 +102,6 @@ def fit_online(
         monitor=monitor, mode=mode, callbacks=callbacks, restore_best=restore_best, parts=parts,
         checkpoint=checkpoint,
     )  # fmt: skip
-    if run.error is not None:
-        raise NonFiniteLossError(run.error)
     run.history.check_best("fit_online")
     return run.history
 
@@ -142,7 +138,7 @@ def fit_side_by_side(
     -------
     list of History
         The histories of the runs. A run whose loss or parameters are not finite ends there, with
-        the reason in its ``error``; the others continue. The error of a run whose monitored figure
+        the reason in its ``error``; the others continue. The error of a run whose monitored metric
         is never finite says so. The seconds of an epoch are those of all runs together.
     """
     if not runs:
@@ -159,7 +155,7 @@ def fit_side_by_side(
         raise ValueError("fit_side_by_side: expected histories of the same length")
     _train(
         runs, dataset, loss, epochs, block_size, rng=rng, restore_best=restore_best, parts=parts,
-        checkpoint=checkpoint,
+        checkpoint=checkpoint, survivors=True,
     )  # fmt: skip
     for run in runs:
         try:
@@ -169,51 +165,37 @@ def fit_side_by_side(
     return [run.history for run in runs]
 
 
+@dataclass
 class _Trainer:
-    """One run during training: its optimizer for plain steps, and its loss so far."""
+    """One run during training, and its loss in the epoch so far."""
 
-    def __init__(
-        self, online: OnlineRun, split: Split, objective: Objective, epochs: int, block_size: int
-    ) -> None:
-        self.online, self.model, self.split = online, online.model, split
-        self.objective, examples = objective, len(split.counted)
-        self.block_size = min(max_block_size(online, block_size), examples)
-        optimizer = SGD(online.model, online.lr, weight_decay=online.weight_decay)
-        blocks = -(-examples // self.block_size)
-        self.run = Run(online.model, optimizer, online.history, epochs, blocks, online.error)
-        self.total = 0.0
+    online: OnlineRun
+    run: Run
+    block_size: int
+    total: float = 0.0
 
-    def plain_step(self, index: Array, epoch: int, step: int) -> None:
-        """Take one step for the one example in ``index``."""
-        x, y = self.split.rows(index, self.model.dtype), self.split.targets(index)
-        if step == 0:
-            value = first_step(self.model, self.objective, x, *y)
-        else:
-            logits, backward = self.model.forward(x, train=True)
-            value, dlogits = self.objective(logits, *y)
-            if math.isfinite(value):
-                write_gradients(self.model, backward, dlogits)
-        if not math.isfinite(value):
-            raise NonFiniteLossError(diagnose(self.model, x, value, epoch, step))
-        self.run.optimizer.step()
-        if self.online.l1:
-            soft_threshold(self.model.theta, self.online.lr * self.online.l1)
-        self.total += value
-
-    def plain_steps(self, index: Array, epoch: int, start: int) -> None:
+    def plain_steps(self, training: Training, index: Array, epoch: int, start: int) -> None:
         """Take one step for each example; a loss that is not finite ends the run."""
-        try:
-            for i in range(len(index)):
-                self.plain_step(index[i : i + 1], epoch, start + i)
-        except NonFiniteLossError as error:
-            self.run.error = str(error)
+        run, split = self.run, training.objective.train
+        for i in range(len(index)):
+            row = index[i : i + 1]
+            x, y = split.rows(row, run.model.dtype), split.targets(row)
+            try:
+                self.total += training.write_gradients(run.model, epoch, start + i, x, *y)
+            except NonFiniteLossError as error:
+                run.error = str(error)
+                return
+            run.optimizer.step()
+            if self.online.l1:
+                soft_threshold(run.model.theta, self.online.lr * self.online.l1)
 
-    def explain(self, index: Array, epoch: int, start: int) -> None:
+    def explain(self, training: Training, index: Array, epoch: int, start: int) -> None:
         """End a run whose loss was not finite in this block, with the error of the plain loop."""
-        self.plain_steps(index, epoch, start)
-        if self.run.error is None:
-            end = start + len(index)
-            self.run.error = f"epoch {epoch}, steps {start} to {end}: the loss is not finite"
+        self.plain_steps(training, index, epoch, start)
+        end = start + len(index)
+        self.run.error = self.run.error or (
+            f"epoch {epoch}, steps {start} to {end}: the loss is not finite"
+        )
 
 
 def _train(
@@ -223,65 +205,68 @@ def _train(
     epochs: int,
     block_size: int,
     mean_weight: float | None = None,
+    *,
+    rng: Order,
     **options: Any,
 ) -> None:
     """Train the runs together; the callbacks see the first one."""
     epochs = check_int("fit_online", "epochs", epochs, low=0)
     block_size = check_int("fit_online", "block_size", block_size)
-    check_dataset("fit_online", dataset)
-    objective = Objective(loss, dataset.train, 1, mean_weight)
-    trainers = [_Trainer(run, dataset.train, objective, epochs, block_size) for run in runs]
-    together = Training(
-        "fit_online", [trainer.run for trainer in trainers], dataset, loss, survivors=True,
+    objective = Objective("fit_online", loss, dataset, mean_weight)
+    trainers: list[_Trainer] = []
+    # Blocks of equal length are computed together; an L1 penalty acts after each block.
+    groups: dict[int, list[_Trainer]] = {}
+    for run in runs:
+        size = min(max_block_size(run, block_size), objective.examples)
+        optimizer = SGD(run.model, run.lr, weight_decay=run.weight_decay)
+        blocks = -(-objective.examples // size)
+        seen = Run(run.model, optimizer, run.history, epochs, blocks, run.error)
+        trainers.append(_Trainer(run, seen, size))
+        groups.setdefault(size, []).append(trainers[-1])
+    training = Training(
+        "fit_online", [trainer.run for trainer in trainers], objective, rng=rng,
         block_size=block_size, l1=[run.l1 for run in runs], mean_weight=mean_weight, **options,
     )  # fmt: skip
-    on_batch, first = together.called("on_batch"), trainers[0].run
+    on_batch = training.called("on_batch")
 
     def train_epoch(epoch: int) -> list[float]:
-        order = epoch_order(together.order.rng, epoch, dataset.train)
-        active = [trainer for trainer in trainers if trainer.run.error is None]
-        for trainer in active:
-            trainer.split, trainer.total = together.train, 0.0
-        for group in _by_block_size(active):
-            for _ in _train_epoch(group, order, epoch):
+        order = epoch_order(rng, epoch, objective.train)
+        for trainer in trainers:
+            trainer.total = 0.0
+        for size, group in groups.items():
+            for _ in _train_group(training, group, size, order, epoch):
                 for callback in on_batch:
-                    callback.on_batch(first)
-        return [trainer.total / objective.batches for trainer in trainers]
+                    callback.on_batch(trainers[0].run)
+        return [trainer.total / objective.size for trainer in trainers]
 
-    with one_blas_thread():
-        together.run_epochs(train_epoch)
-    for run, trainer in zip(runs, trainers, strict=True):
-        run.error = trainer.run.error
-
-
-def _by_block_size(active: Sequence[_Trainer]) -> list[list[_Trainer]]:
-    """Group the runs whose blocks are equally long, since an L1 penalty acts after each block."""
-    groups: dict[int, list[_Trainer]] = {}
-    for trainer in active:
-        groups.setdefault(trainer.block_size, []).append(trainer)
-    return list(groups.values())
+    try:
+        with one_blas_thread():
+            training.run_epochs(train_epoch)
+    finally:
+        for trainer in trainers:
+            trainer.online.error = trainer.run.error
 
 
-def _train_epoch(active: Sequence[_Trainer], order: Array, epoch: int) -> Iterator[None]:
-    """Train a group of runs for one epoch; yield after each block."""
+def _train_group(
+    training: Training, group: Sequence[_Trainer], size: int, order: Array, epoch: int
+) -> Iterator[None]:
+    """Train the runs of a group that have no error for one epoch; yield after each block."""
     steps: Steps | None = None
-    block_size = active[0].block_size
-    for start in range(0, len(order), block_size):
-        index = order[start : start + block_size]
-        active = [trainer for trainer in active if trainer.run.error is None]
+    for start in range(0, len(order), size):
+        index = order[start : start + size]
+        active = [trainer for trainer in group if trainer.run.error is None]
         if not active:
             return
-        if block_size == 1:
+        if size == 1:
             for trainer in active:
-                trainer.plain_steps(index, epoch, start)
+                trainer.plain_steps(training, index, epoch, start)
         else:
             if steps is None:
-                runs = [trainer.online for trainer in active]
-                steps = make_steps(runs, active[0].split, active[0].objective)
+                steps = make_steps([trainer.online for trainer in active], training.objective)
             for trainer, total in zip(active, steps.step(index), strict=True):
                 trainer.total += total
                 if not math.isfinite(total):
-                    trainer.explain(index, epoch, start)
+                    trainer.explain(training, index, epoch, start)
             if any(trainer.run.error for trainer in active):
                 steps.write_back()
                 steps = None

@@ -3,7 +3,7 @@
 ``_any_tail`` calls the ``forward`` and ``backward`` of any layers and any loss. On one example
 that takes ten times as long as the arithmetic itself. So the common models have kernels of their
 own, which compute the same numbers: no, one or more hidden ReLU layers (``_relu_tail``), and
-several linear models side by side (``kernels.stacked_softmax``).
+several linear models side by side (``stacked_softmax``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from minidl.layer import Layer, checked
 from minidl.layers import Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron
 from minidl.online.runs import OnlineRun
+from minidl.training import Objective
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,7 @@ KERNELS: dict[type[Loss], Callable[[Array, Array, float], Tail]] = {
 
 def make_tails(
     runs: Sequence[OnlineRun],
-    loss: Loss,
-    labels: bool,
+    objective: Objective,
     columns: Sequence[slice],
     z: Array,
     g: Array,
@@ -158,9 +158,9 @@ def make_tails(
 ) -> list[Tail]:
     """Return the fastest tails for these runs, each on its ``columns`` of ``z`` and ``g``.
 
-    ``labels`` says whether the targets are classes; the kernels take no others. ``factors`` are
-    those of the examples' losses.
+    ``factors`` are those of the examples in the block. The kernels take no targets but classes.
     """
+    loss, labels = objective.loss, objective.train.y.ndim == 1
     widths = {c.stop - c.start for c in columns}
     linear = labels and all(len(run.layers) == 1 for run in runs)
     if type(loss) is CrossEntropy and linear and len(widths) == 1 < len(runs):

@@ -335,7 +335,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
     def loss_curve_(self) -> list[float]:
         """The training loss of each epoch."""
         check_is_fitted(self)
-        return [record.figures["train_loss"] for record in self.history_.records[1:]]
+        return [record.metrics["train_loss"] for record in self.history_.records[1:]]
 
     @property
     def loss_(self) -> float:
@@ -356,9 +356,9 @@ class Network(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         name = self._validation_metric(self.history_.monitor)
-        if not any(name in record.figures for record in self.history_):
+        if not any(name in record.metrics for record in self.history_):
             return None
-        return [record.figures.get(name, np.nan) for record in self.history_.records[1:]]
+        return [record.metrics.get(name, np.nan) for record in self.history_.records[1:]]
 
     @property
     def best_validation_score_(self) -> float | None:
@@ -424,7 +424,7 @@ class Convergence(Callback):
         self.best = max(self.best, score)
         if self.verbose:
             shown = dict.fromkeys(("train_loss", run.history.monitor))
-            values = (f"{n} = {record.figures[n]:.8f}" for n in shown if n in record.figures)
+            values = (f"{n} = {record.metrics[n]:.8f}" for n in shown if n in record.metrics)
             print(f"Iteration {record.epoch}, {', '.join(values)}", flush=True)
         if self.without <= self.patience:
             return False

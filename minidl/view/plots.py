@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minidl.checks import Array, require
 from minidl.files import as_path, atomic
+
+if TYPE_CHECKING:
+    from minidl.history import History
 
 DPI = 150
 """The dots per inch of pictures in PNG files."""
@@ -126,6 +130,41 @@ def line_plot(
     if title:
         picture.suptitle(title)
     save(picture, path, described(title, *map(str, panels)))
+
+
+def plot_history(
+    history: History, path: str | os.PathLike[str], *, title: str, loss_unit: str | None
+) -> None:
+    """Draw the metrics of a history over the epochs; the arguments are those of ``History.plot``.
+
+    A metric that an epoch did not measure is left out.
+    """
+    if not len(history):
+        raise ValueError("History: no epoch is recorded yet")
+    if loss_unit is None and "train_accuracy" in history[0].metrics:
+        loss_unit = "nats"
+    ylabels = {
+        "loss": f"loss ({loss_unit})" if loss_unit else "loss",
+        "accuracy": "accuracy (share of examples)",
+    }
+    labels = {
+        "train_loss": "training (during the epoch)",
+        "train": "training (after the epoch)",
+        "valid": "validation",
+    }
+    curves: dict[str, dict[str, Any]] = {}
+    for name in history.names:
+        part, _, metric = name.partition("_")
+        values = history.column(name)
+        if None not in values:
+            label = labels.get(name) or labels.get(part, part)
+            curves.setdefault(metric, {})[label] = history.column("epoch"), values
+    mark = history.best.epoch if history.score(history.best) > -math.inf else None
+    panels = [
+        Panel(drawn, "epoch", ylabels.get(metric, metric.replace("_", " ")), mark=mark)
+        for metric, drawn in curves.items()
+    ]
+    line_plot(path, *panels, title=title)
 
 
 def contact_sheet(

@@ -50,7 +50,7 @@ def test_integers_are_the_targets_of_a_regression_if_the_loss_says_so():
     assert history.monitor == "valid_loss"
     assert history.best.epoch > 0
     assert history.best.valid_loss == min(history.column("valid_loss"))
-    assert "valid_accuracy" not in history[0].figures
+    assert "valid_accuracy" not in history[0].metrics
     figures = minidl.evaluate(model, data.splits["test"], SquaredError())
     assert set(figures) == {"loss", "r2"}
     untrained = minidl.evaluate(network(10, 1), data.splits["test"], SquaredError())

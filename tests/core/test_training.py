@@ -98,7 +98,7 @@ def test_train_loss_is_the_mean_over_the_examples_during_the_epoch(data):
     batches = [(n, value) for n, value in seen if n in (32, 2)]
     assert len(batches) == 5  # 130 = 4 * 32 + 2
     assert history[1].train_loss == pytest.approx(sum(n * value for n, value in batches) / 130)
-    assert set(history[1].figures) == {"train_loss", "valid_loss", "valid_accuracy"}
+    assert set(history[1].metrics) == {"train_loss", "valid_loss", "valid_accuracy"}
 
 
 def test_same_seed_same_bits(data):
@@ -405,7 +405,7 @@ def test_regression_keeps_the_lowest_loss():
     model = Sequential(Linear(4, 1), rng=0, dtype="float64")
     history = fit(model, data, minidl.SquaredError(), minidl.SGD(model, 0.1), epochs=20, rng=0, restore_best=True)  # fmt: skip
     assert history.best.valid_loss == min(history.column("valid_loss")) < 1e-3
-    assert "valid_accuracy" not in history[0].figures
+    assert "valid_accuracy" not in history[0].metrics
     np.testing.assert_allclose(model[0].weight.value[:, 0], [1, -2, 3, 0.5], atol=0.05)
 
 
@@ -413,7 +413,7 @@ def test_without_a_validation_part(data):
     alone = Dataset((data.train.x, data.train.y))
     model, optimizer = make()
     history = fit(model, alone, CrossEntropy(), optimizer, epochs=2, rng=1, restore_best=True)
-    assert set(history[2].figures) == {"train_loss", "train_accuracy"}
+    assert set(history[2].metrics) == {"train_loss", "train_accuracy"}
 
 
 def test_history_files(data, tmp_path):
