@@ -119,7 +119,7 @@ class MLP(Network):
         """
         model = self.model_
         alpha = check_float(self._name, "alpha", self.alpha, low=0)
-        objective = Objective(owner, self.loss_function_, dataset, mean_weight)
+        objective = Objective(self._name, self.loss_function_, dataset, mean_weight)
         decay = alpha / (batch_size * objective.mean_weight)
         lr = self._rate(dataset, batch_size)
         clip, betas, eps = self.clip_norm, (self.beta_1, self.beta_2), self.epsilon

@@ -537,7 +537,7 @@ def test_bad_models():
 
     for model, named in (
         (minidl.Sequential(Twice(20, 5), rng=0), r"Twice\(20, 5\), whose forward pass is its own"),
-        (Own(minidl.Linear(20, 5), rng=0), r"Sequential\(Linear\(20, 5\)\)"),
+        (Own(minidl.Linear(20, 5), rng=0), r"Own\(Linear\(20, 5\)\)"),
         (minidl.Sequential(minidl.Dropout(0.5), minidl.Linear(20, 5), rng=0), r"Dropout\(0.5\)"),
         (minidl.ReLU(), r"ReLU\(\)"),
         (minidl.Sequential(), r"Sequential\(\)"),
