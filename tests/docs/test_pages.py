@@ -91,10 +91,16 @@ def test_the_rules_see_what_breaks_them():
     assert list(formulas_without_code("# A\n## B\n$$\nx\n$$\n## C\n$$\ny\n$$\n" + right)) == ["B"]
 
 
-def test_names_in_the_readme_exist():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in re.findall(r"(?:examples|benchmarks|docs)/[\w./-]+", text):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_files_and_modules_on_a_page_exist(page):
+    """Paths from the root of the repository, and ``minidl.x`` in code and commands."""
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(
+        r"(?<![\w/.])((?:docs|examples|benchmarks|minidl|tests)/[\w./-]*\w/?)", text
+    ):
+        assert "NAME" in path or (ROOT / path).exists(), path
+    for name in re.findall(r"(?<![\w.])minidl(?:\.\w+)+", text):
+        assert resolve(name) is not None, name
 
 
 def renamed():
