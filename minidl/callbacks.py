@@ -34,8 +34,8 @@ class Run:
 class Callback(Configured):
     """Methods that ``fit`` calls during training; a subclass overrides those that it needs.
 
-    One that keeps what the history does not have, and needs it in a resumed run, defines
-    ``state_dict`` and ``load_state_dict``.
+    A callback with a state of its own, which a resumed run needs, defines ``state_dict`` and
+    ``load_state_dict``.
     """
 
     def __init_subclass__(cls) -> None:

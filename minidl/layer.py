@@ -9,7 +9,7 @@ A layer's forward pass returns its output and the function that pulls a cotangen
 passes may be open at once, and the memory is freed with the closure. ``backward`` writes (does
 not add) the gradients of the layer's parameters. All parameters of a model are views into one
 vector ``model.theta``, and their gradients into ``model.grad``, so an optimizer or a gradient
-check works on two vectors. So a parameter belongs to one model, its ``root``.
+check works on two vectors. A parameter belongs to one model, ``parameter.root``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What every Python and NumPy must do: save, load, resume, a grid, and hold any ``np.seterr``.
 
-``python tests/platform_check.py`` needs NumPy alone; a grid in processes needs the extra
+``python tests/support/platform_check.py`` needs NumPy alone; a grid in processes needs the extra
 ``examples``. ``tests/core/test_platforms.py`` runs it under the interpreters that it finds.
 """
 
