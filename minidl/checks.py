@@ -347,13 +347,19 @@ def _column_values(owner: object, name: str, column: Any) -> Array:
 def check_array(
     owner: str, name: str, value: object, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
-    """Return a copy of ``value`` in ``dtype``; ValueError if it has another shape or no numbers."""
+    """Return a copy of ``value`` in ``dtype``; ValueError if the shape or range is another."""
     array = as_array(owner, name, value)
     if array.shape != shape:
         raise ValueError(f"{owner}: expected {name} of shape {shape}, got {array.shape}")
     if array.dtype.kind not in "biuf" or not np.can_cast(array.dtype, dtype, "same_kind"):
         raise ValueError(f"{owner}: expected {name} to be real numbers, got dtype {array.dtype}")
-    return array.astype(dtype)
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if dtype.kind == "f" and (over := np.isinf(cast) & ~np.isinf(array)).any():
+        raise ValueError(
+            f"{owner}: expected {name} in the range of {dtype}, got {array[over].item(0)}"
+        )
+    return cast
 
 
 def check_weight(owner: str, weight: object, n: int) -> Array:

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -210,6 +211,27 @@ def _named(error: OSError, target: Path) -> OSError:
 MAX_EXPANSION = 1032
 """The largest ratio by which deflate, the method of zip and gzip, compresses."""
 
+_REAL_EXPANSION = 100  # more than real data have
+_SMALL = 1 << 25
+
+
+def largest_content(size: int) -> int:
+    """Return how many bytes a compressed file of ``size`` bytes may hold: 32 MiB, or 100 times it.
+
+    More is read only from a file that is not compressed as much.
+    """
+    return min(MAX_EXPANSION * size, max(_REAL_EXPANSION * size, _SMALL))
+
+
+def open_to_read(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file of bytes; ValueError for a folder, a device or a pipe, which may never end."""
+    path = as_path(path)
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        raise ValueError("a folder" if stat.S_ISDIR(mode) else "a device or pipe, not a file")
+    return path.open("rb")
+
+
 _PIECE = 1 << 18  # bytes that are read at a time
 
 
@@ -236,15 +258,13 @@ def read_npz(
         If there is no such file.
     ValueError
         If the file is damaged, encrypted, compressed by another method than deflate, or holds
-        Python objects; or if its arrays do not fit into memory.
+        Python objects; if it is compressed more than ``largest_content`` allows; if its arrays do
+        not fit into memory; or if it is a device or a pipe.
     """
     import zipfile  # takes as long as a tenth of NumPy, so not on `import minidl`
 
-    path = as_path(path)
-    if path.is_dir():
-        raise ValueError("a folder")
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             start = file.read(6)
             if start == np.lib.format.MAGIC_PREFIX:
                 raise ValueError("a single array, not an archive of arrays")
@@ -256,11 +276,11 @@ def read_npz(
             size = os.fstat(file.fileno()).st_size
             with zipfile.ZipFile(file) as archive:
                 members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
-                arrays = {
-                    name: _read_member(archive, member, size)
-                    for name, member in members.items()
-                    if wanted(name)
-                }
+                arrays: dict[str, Array] = {}
+                for name, member in members.items():
+                    if wanted(name):
+                        done = sum(array.nbytes for array in arrays.values())
+                        arrays[name] = _read_member(archive, member, size, done)
         return arrays, list(members)
     except (FileNotFoundError, ValueError):
         raise
@@ -270,8 +290,8 @@ def read_npz(
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _read_member(archive: Any, member: Any, size: int) -> Array:
-    """Read one array of a zip archive that is ``size`` bytes long."""
+def _read_member(archive: Any, member: Any, size: int, done: int) -> Array:
+    """Read one array of a zip archive of ``size`` bytes, after arrays of ``done`` bytes."""
     import zipfile
 
     name, content = member.filename, member.file_size
@@ -292,6 +312,11 @@ def _read_member(archive: Any, member: Any, size: int) -> Array:
             raise ValueError(
                 f"{name}: expected {length} bytes for shape {shape} and dtype {dtype}, got "
                 f"{content - file.tell()}"
+            )
+        if done + length > largest_content(size):
+            raise ValueError(
+                f"{name}: expected arrays of at most {largest_content(size)} bytes in a file of "
+                f"{size}, got {done + length}; write it less compressed"
             )
         array = np.empty(shape, dtype, order="F" if fortran else "C")
         got = fill(file, array.T if fortran else array)

@@ -13,7 +13,7 @@ import numpy as np
 from minidl.checks import Array, did_you_mean
 from minidl.data.letters import load_letters
 from minidl.dataset import Dataset
-from minidl.files import MAX_EXPANSION, Readable, as_path, fill, read_npz
+from minidl.files import Readable, as_path, fill, largest_content, open_to_read, read_npz
 
 GENERATED = {"letters": load_letters}
 
@@ -262,18 +262,19 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
     Raises
     ------
     ValueError
-        If the file is damaged, of another type, or too large for the memory.
+        If the file is damaged, of another type, compressed more than ``largest_content`` allows,
+        too large for the memory, or a device or a pipe.
     """
     path = as_path(path)
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             size = os.fstat(file.fileno()).st_size
             zipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             if not zipped:
                 return _read_idx(file, dimensions, size)
             with gzip.open(file) as content:
-                return _read_idx(content, dimensions, MAX_EXPANSION * size)
+                return _read_idx(content, dimensions, largest_content(size))
     except FileNotFoundError:
         raise
     except MemoryError as error:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minidl import activations, layer, layers, maps
-from minidl.checks import Configured, arguments_of, is_layer
+from minidl.checks import Array, Configured, arguments_of, is_layer
 from minidl.files import to_json
 from minidl.layer import Layer
 
@@ -148,6 +148,35 @@ def architecture(model: Layer) -> dict[str, Any]:
     return described
 
 
+MAX_LAYERS = 10_000
+"""The most layers, maps, features and losses that a file may have."""
+
+_SMALL = 1_000_000
+
+
+def check_size(description: Any, arrays: Mapping[str, Array]) -> None:
+    """Raise ValueError if the arrays of a file cannot be those of the objects that it describes.
+
+    Every width of a layer is a side of an array, so all widths together are at most twice as many
+    as all values; a million more may belong to layers without parameters.
+    """
+    objects, widths, kinds, rest = 0, 0, _built_in(), [description]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, Mapping):
+            objects += "class" in value
+            if value.get("class") in kinds:
+                widths += sum(n for n in value["arguments"].values() if type(n) is int and n > 0)
+            rest += value.values()
+        elif isinstance(value, list):
+            rest += value
+    if objects > MAX_LAYERS:
+        raise ValueError(f"expected at most {MAX_LAYERS} layers, got {objects}")
+    values = sum(array.size for array in arrays.values())
+    if widths > 2 * values + _SMALL:
+        raise ValueError(f"expected layers for {values} saved values, got widths of {widths:.3g}")
+
+
 def build(description: Mapping[str, Any], own: Iterable[type[Any]] = ()) -> Any:
     """Return a new object from what ``describe`` returned; its parameters have no values yet.
 
@@ -177,6 +206,8 @@ def _build(value: Any, known: Mapping[str, Any]) -> Any:
         items = [_build(item, known) for item in value["items"]]
         return items if value["kind"] == "list" else tuple(items)
     if "array" in value:
+        if np.dtype(value["dtype"]).kind not in "biuf":
+            raise ValueError(f"expected an array of numbers, got dtype {value['dtype']}")
         return np.array(value["array"], value["dtype"])
     name = value["class"]
     if name not in known:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from minidl import losses
-from minidl.checks import Array, Rng, check_float
+from minidl.checks import FLOATS, Array, Rng, check_array, check_finite, check_float
 from minidl.data import features
 from minidl.data.features import Feature, Predictor, predictor_of
 from minidl.files import atomic, from_json, read_npz, to_json
 from minidl.layer import Layer
-from minidl.saving.describe import architecture, build, describe
+from minidl.maps import SimplexMap
+from minidl.saving.describe import architecture, build, check_size, describe
 
 FORMAT = 2
 
@@ -44,6 +45,8 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     ------
     TypeError
         If an argument of a layer cannot be saved; the message names both.
+    ValueError
+        If a value is NaN, or a parameter infinite.
     sklearn.exceptions.NotFittedError
         If an estimator is not fitted.
     """
@@ -56,9 +59,9 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     else:
         raise TypeError(f"save: expected a model or a Predictor, got {model!r}")
     describe(inner)  # what load could not build is an error here
-    write_archive(
-        path, {**split(inner.state_dict(), "model")[1], **arrays}, model_meta(inner) | steps
-    )
+    arrays = {**split(inner.state_dict(), "model")[1], **arrays}
+    _check_values("save", inner, arrays)
+    write_archive(path, arrays, model_meta(inner) | steps)
 
 
 def load(
@@ -83,20 +86,38 @@ def load(
     Raises
     ------
     ValueError
-        If the file is damaged, has a layer class that is not known, or a state that does not fit.
+        If the file is damaged, has a layer class that is not known, a state that does not fit, NaN,
+        or sizes that its arrays do not have: nothing is allocated for these.
     """
     arrays, meta = read_archive(path)
     own = list(layers)
     with damaged(path, "model"):
+        check_size([meta["architecture"], meta.get("predictor")], arrays)
         model, dtype = build(meta["architecture"], own), np.dtype(meta["dtype"])
         if not isinstance(model, Layer):
             raise ValueError(f"expected a model, got {model!r}")
-        for _, parameter in model.named_parameters():
+        if dtype not in FLOATS:
+            raise ValueError(f"expected dtype float32 or float64, got {dtype}")
+        state = join({}, arrays, "model")
+        for name, parameter in model.named_parameters():
+            if name not in state:
+                raise ValueError(f"the state has no value for {name!r}")
+            check_array("the model", name, state[name], parameter.shape, dtype)
             parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced
         model.initialize(rng, dtype)
-        model.load_state_dict(join({}, arrays, "model"))
+        model.load_state_dict(state)
         model.input_scale = _input_scale(meta)
+        _check_values("the model", model, arrays)
         return _predictor(model, arrays, meta["predictor"], own) if "predictor" in meta else model
+
+
+def _check_values(owner: str, model: Layer, arrays: Mapping[str, Array]) -> None:
+    """Raise ValueError for NaN in an array, and for a parameter that is not finite."""
+    for name, parameter in model.named_parameters():
+        check_finite(owner, "parameters", name, parameter.value)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise ValueError(f"{owner}: expected numbers in {name}, got NaN")
 
 
 def model_meta(model: Layer) -> dict[str, Any]:
@@ -152,6 +173,8 @@ def _predictor(
     for i, feature in enumerate(made):
         vars(feature).update(join({}, arrays, f"features/{i}"))
     loss = None if steps["loss"] is None else build(steps["loss"], known)
+    if loss is not None and (not callable(loss) or isinstance(loss, (Layer, SimplexMap))):
+        raise ValueError(f"expected a loss, got {loss!r}")
     predictor = Predictor(model, made, loss=loss)
     predictor.input_scale = _input_scale(steps)
     predictor.class_names = arrays.get("class_names")
@@ -165,7 +188,7 @@ def damaged(path: str | os.PathLike[str], what: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    except (AttributeError, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except Exception as error:  # own classes may raise any kind
         raise ValueError(f"{path}: cannot be read as a {what} ({error!r})") from error
 
 
@@ -214,7 +237,9 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
         arrays, _ = read_npz(path)
         meta = from_json(str(arrays.pop("meta")))
         saved = meta.get("format")
-    except (AttributeError, KeyError, RecursionError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:
         raise ValueError(f"{path}: cannot be read as a model or checkpoint ({error})") from error
     if saved != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT}, got {saved}")

@@ -16,13 +16,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minidl.checks import Array, did_you_mean, require
-from minidl.files import as_path, atomic
+from minidl.checks import Array, check_finite, did_you_mean, require
+from minidl.files import atomic, open_to_read
 from minidl.layer import Layer
 from minidl.layers import Linear
 from minidl.parameter import walk
 
-_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8", "BOOL": "?"}
+_DTYPES = {
+    "BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8",
+    "BOOL": "?",
+}  # fmt: skip
 
 
 def transposed(model: Layer) -> set[str]:
@@ -80,13 +83,15 @@ def load(
     Raises
     ------
     ValueError
-        If the file is damaged, has a dtype that NumPy lacks, or belongs to another model; then
-        nothing is changed.
+        If the file is damaged, has another dtype than these or a kind of numbers that does not fit
+        (integers for weights), a parameter that is not finite, or belongs to another model; then
+        nothing is changed. bfloat16 is read as float32.
     """
     library = require("safetensors", "safetensors")
     try:
-        content = library.deserialize(as_path(path).read_bytes())
-    except library.SafetensorError as error:
+        with open_to_read(path) as file:
+            content = library.deserialize(file.read())
+    except (ValueError, library.SafetensorError) as error:
         raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
     state: dict[str, Array] = {}
     for name, tensor in content:
@@ -95,9 +100,18 @@ def load(
                 f"{path}: expected {name} of dtype {', '.join(_DTYPES)}, got {tensor['dtype']}"
             )
         values = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]])
+        if tensor["dtype"] == "BF16":  # the upper half of a float32
+            values = (values.astype(np.uint32) << 16).view(np.float32)
         state[name] = values.reshape(tensor["shape"])
     try:
-        load_torch_state(model, _renamed(state, rename or {}))
+        state = _renamed(state, rename or {})
+        own, learned = model.state_dict(), dict(model.named_parameters())
+        for name in own.keys() & state.keys():
+            if state[name].dtype.kind != own[name].dtype.kind:
+                raise ValueError(f"expected {name} of {own[name].dtype}, got {state[name].dtype}")
+            if name in learned:
+                check_finite("safetensors.load", "parameters", name, state[name])
+        load_torch_state(model, state)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

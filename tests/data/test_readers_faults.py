@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import math
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import minidl
 from minidl.data import cache, letters
 from minidl.data.letters import load_letters
 from minidl.data.readers import load_dataset, read_idx
@@ -116,6 +118,46 @@ def test_bombs_cost_no_memory(tmp_path):
     error, grown = load_apart(tmp_path / "long.npz")
     assert "X_train.npy is not an .npy file of version 1.0" in error
     assert grown < 20_000
+
+
+def test_honest_bombs_cost_no_memory(tmp_path):
+    """Zeros as declared, which nobody has as data: refused before they are read."""
+    shape = (100_000, 28, 28)
+    zeros = gzip.compress(idx(shape) + bytes(math.prod(shape)), 9)
+    assert len(zeros) < 1e5
+    error, grown = load_apart(idx_folder(tmp_path / "idx", zeros))
+    assert f"expected {math.prod(shape)} values for shape {shape}, got at most" in error
+    assert grown < 20_000
+    write(tmp_path / "set.npz", X_train=npy(np.zeros((*shape[:1], 784), np.uint8)))
+    error, grown = load_apart(tmp_path / "set.npz")
+    assert "X_train.npy: expected arrays of at most" in error
+    assert grown < 20_000
+
+
+def test_many_arrays_are_bounded_together(tmp_path):
+    arrays = {f"a{i}": np.zeros(1 << 23, np.uint8) for i in range(8)}
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=r"a4.npy: expected arrays of at most 33554432 bytes in"):
+        read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_devices_and_pipes_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    folder = idx_folder(tmp_path / "idx", gzip.compress(idx((200, 28, 28)) + bytes(200 * 784)))
+    (folder / "t10k-images-idx3-ubyte.gz").unlink()
+    os.mkfifo(folder / "t10k-images-idx3-ubyte.gz")
+    for read, path in [
+        *(
+            (load_dataset, p)
+            for p in ("/dev/zero", "/dev/full", "/dev/null", tmp_path / "pipe.npz")
+        ),
+        (load_dataset, folder),
+        (minidl.load, "/dev/zero"),
+        (minidl.load, tmp_path / "pipe.npz"),
+    ]:
+        with pytest.raises(ValueError, match="a device or pipe, not a file"):
+            read(path)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minidl
-from minidl import Layer, Linear, Parameter, ReLU, Residual, Sequential, Tanh
+from minidl import Identity, Layer, Linear, Parameter, ReLU, Residual, Sequential, Tanh
 from minidl.data.features import Feature
 from minidl.saving.describe import build, describe, difference
 from minidl.testing.catalogue import LAYERS, LOSSES
@@ -278,6 +279,10 @@ def edit(path, change):
         (lambda a, m: m.update(architecture={"class": "os.system", "arguments": {}}), "'os.system' is not known"),
         (lambda a, m: m.update(architecture=[1]), "cannot be read as a model"),
         (lambda a, m: m.update(format=1), "expected format 2, got 1"),
+        (lambda a, m: m.update(dtype="U100000000"), "expected dtype float32 or float64, got <U100000000"),
+        (lambda a, m: a["model/0.bias"].fill(np.nan), r"expected finite parameters, got 0.bias\[0\] = nan"),
+        (lambda a, m: a["model/0.weight"].fill(np.inf), r"expected finite parameters, got 0.weight\[0, 0\] = inf"),
+        (lambda a, m: a.update({"model/0.bias": np.array([1, 1e300])}), r"expected 0.bias in the range of float32, got 1e\+300"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_a_value_error(tmp_path, change, message):
@@ -286,6 +291,60 @@ def test_a_damaged_file_is_a_value_error(tmp_path, change, message):
     edit(path, change)
     with pytest.raises(ValueError, match=f"m.npz: .*{message}"):
         minidl.load(path)
+
+
+class Wide(Layer):
+    """Its parameter is drawn, so the constructor allocates nothing."""
+
+    def __init__(self, width):
+        self.weight = Parameter.drawn((width, width), lambda rng: rng.normal(size=(width, width)))
+
+    def forward(self, x, *, train=False):
+        raise NotImplementedError
+
+
+def bomb(name, times=1, **arguments):
+    item = {"class": name, "arguments": arguments}
+    return {"class": "Sequential", "arguments": {"layers": {"items": [item] * times, "kind": "tuple"}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        *(bomb("Linear", in_features=n, out_features=n) for n in (8000, 10**7, 10**400)),
+        *(bomb(k, features=n) for k in ("LayerNorm", "BatchNorm") for n in (10**8, 10**400)),
+        bomb("BatchNorm", 50, features=10**6),
+        bomb("Residual", layers={"items": [bomb("BatchNorm", features=10**8)], "kind": "tuple"}),
+        bomb("Wide", width=8000),
+        bomb("Identity", 20_000),
+        bomb("Linear", in_features={"array": ["a"], "dtype": "U100000000"}, out_features=2),
+    ],
+)
+def test_nothing_is_allocated_for_sizes_that_the_arrays_do_not_have(tmp_path, described):
+    path = tmp_path / "m.npz"
+    minidl.save(path, Sequential(Linear(3, 2), rng=0))
+    edit(path, lambda arrays, meta: meta.update(architecture=described))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"m.npz: \w"):
+            minidl.load(path, layers=[Wide])
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_wide_layers_without_parameters_are_loaded(tmp_path):
+    model = Sequential(*[Identity() for _ in range(500)], Linear(1, 3000, bias=False), rng=0)
+    there_and_back(tmp_path, model)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_is_not_finite_is_not_saved(tmp_path, value):
+    model = Sequential(Linear(3, 2), rng=0)
+    model.theta[-1] = value
+    with pytest.raises(ValueError, match=r"save: expected finite parameters, got 0.bias\[1\] = "):
+        minidl.save(tmp_path / "m.npz", model)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_scale_of_pixels_is_saved_and_copied(tmp_path):
@@ -379,7 +438,7 @@ def test_predictors_that_cannot_be_saved_or_built(tmp_path):
     with pytest.raises(TypeError, match="expected a model or a Predictor, got 3"):
         minidl.save(tmp_path / "p.npz", 3)
     made.class_names = None
-    for change in (lambda s: s.pop("features"), lambda s: s.update(features=3), lambda s: s.update(input_scale=[3]), lambda s: s.update(loss={"class": "Huber", "arguments": {"delta": -1}})):  # fmt: skip
+    for change in (lambda s: s.pop("features"), lambda s: s.update(features=3), lambda s: s.update(input_scale=[3]), lambda s: s.update(loss={"class": "Huber", "arguments": {"delta": -1}}), *(lambda s, loss=loss: s.update(loss=loss) for loss in ("Huber", {"class": "Standardize", "arguments": {}}, {"class": "softmax"}, {"class": "Identity", "arguments": {}}))):  # fmt: skip
         minidl.save(tmp_path / "p.npz", made)
         edit(tmp_path / "p.npz", lambda arrays, meta, change=change: change(meta["predictor"]))
         with pytest.raises(ValueError, match=r"p.npz: \w"):

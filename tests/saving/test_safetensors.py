@@ -49,6 +49,15 @@ def test_files_of_pytorch(tmp_path, dtype):
     np.testing.assert_allclose(ours(x), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_bfloat16_is_read_as_float32(tmp_path):
+    state = module().bfloat16().state_dict()
+    safetensors.torch.save_file(state, tmp_path / "a.safetensors")
+    model = Sequential(Linear(5, 3), ReLU(), Linear(3, 2), rng=0)
+    files.load(tmp_path / "a.safetensors", model)
+    for name, value in files.torch_state(model).items():
+        np.testing.assert_array_equal(value, state[name].float().numpy())
+
+
 def test_half_precision_can_be_read(tmp_path):
     theirs = module().half()
     safetensors.torch.save_file(theirs.state_dict(), tmp_path / "a.safetensors")
@@ -112,7 +121,12 @@ def test_no_other_matrix_is_transposed(tmp_path):
     [
         (b"", r"a.safetensors: cannot be read as safetensors \("),
         (b"\x10" + bytes(40), "cannot be read as safetensors"),
-        (module().bfloat16().state_dict(), r"expected \d.\w+ of dtype F16, F32, F64, I32, I64, BOOL, got BF16"),
+        (module().to(torch.float8_e4m3fn).state_dict(), r"expected \d.\w+ of dtype BF16, F16, F32, F64, I32, I64, BOOL, got F8_E4M3"),
+        ({k: v.int() for k, v in module().state_dict().items()}, r"expected \d.\w+ of float32, got int32"),
+        ({k: v.bool() for k, v in module().state_dict().items()}, r"expected \d.\w+ of float32, got bool"),
+        ({**module().state_dict(), "2.bias": torch.tensor([1, np.nan])}, r"expected finite parameters, got 2.bias\[1\] = nan"),
+        ({**module().state_dict(), "2.bias": torch.tensor([1, 1e300]).double()}, r"expected finite parameters, got 2.bias\[1\] = inf"),
+        ({**module().state_dict(), "2.bias": torch.tensor([1, 1e300], dtype=torch.float64)}, r"expected 2.bias in the range of float32, got 1e\+300"),
         (nn.Sequential(nn.Linear(5, 3)).state_dict(), "the state has no value for '2.weight'"),
         ({**module().state_dict(), "2.wieght": torch.ones(2)}, "no parameter or buffer '2.wieght', did you mean '2.weight'?"),
         ({**module().state_dict(), "2.weight": torch.ones(3, 2)}, r"expected 2.weight of shape \(3, 2\), got \(2, 3\)"),
