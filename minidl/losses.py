@@ -237,20 +237,20 @@ def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Arra
     """
     if isinstance(loss, type):
         raise TypeError(f"expected a loss, got the class {loss.__name__}; write {loss.__name__}()")
-    name = short_text(loss)
     result: Any = loss(logits, *targets)
     if not (isinstance(result, tuple) and len(result) == 2):
-        raise TypeError(
-            f"{name}: expected loss(logits, y) to return value, dlogits, got {type_text(result)}"
-        )
+        want = f"{short_text(loss)}: expected loss(logits, y) to return value, dlogits"
+        raise TypeError(f"{want}, got {type_text(result)}")
     value, dlogits = result
     if isinstance(value, complex) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
-        raise TypeError(f"{name}: expected its value to be a number, got {type_text(value)}")
-    returned_floats(f"{name}: expected dlogits to be", dlogits, logits.dtype)
-    if dlogits.shape != logits.shape:
+        want = f"{short_text(loss)}: expected its value to be a number"
+        raise TypeError(f"{want}, got {type_text(value)}")
+    fits = isinstance(dlogits, np.ndarray) and dlogits.dtype == logits.dtype
+    if not fits or dlogits.shape != logits.shape:
+        want = f"{short_text(loss)}: expected dlogits"  # a name takes longer than all checks
+        returned_floats(f"{want} to be", dlogits, logits.dtype)
         raise ValueError(
-            f"{name}: expected dlogits of the shape of the logits, {logits.shape}, got "
-            f"{type_text(dlogits)}"
+            f"{want} of the shape of the logits, {logits.shape}, got {type_text(dlogits)}"
         )
     return value, dlogits
 

@@ -329,20 +329,22 @@ def own_names(layer: object) -> list[str]:
     return [*parameters, *(declared_buffers(layer) or ())]
 
 
-def state_dict(model: object) -> dict[str, Array]:
+def state_dict(model: object, prefix: str = "") -> dict[str, Array]:
     """Return a copy of every parameter's value and every buffer by its name.
 
     The names and their order are PyTorch's: the parameters of a layer, its buffers, then those of
     the layers in it.
     """
     state: dict[str, Array] = {}
-    for prefix, layer in named_layers(model):
-        for name, member in members(layer):
-            if isinstance(member, Parameter):
-                state[prefix + name] = member.value.copy()
-        for name in declared_buffers(layer) or ():
-            state[prefix + name] = _buffer(layer, name).copy()
-    return state
+    inner: dict[str, Array] = {}
+    for name, member in members(model):
+        if isinstance(member, Parameter):
+            state[prefix + name] = member.value.copy()
+        else:
+            inner |= state_dict(member, f"{prefix}{name}.")
+    for name in declared_buffers(model) or ():
+        state[prefix + name] = _buffer(model, name).copy()
+    return state | inner
 
 
 def load_state_dict(model: object, state: Mapping[str, Array]) -> None:

@@ -195,8 +195,9 @@ class _Block:
         self.change = np.empty_like(owner.v)
         factors = owner.objective.factors
         self.factors = None if factors is None else np.ones(n, owner.dtype)
+        self.weight = None if owner.objective.train.weight is None else np.ones(n)
         self.tails = make_tails(
-            owner.runs, owner.objective, owner.columns, self.z, self.g, self.factors
+            owner.runs, owner.objective, owner.columns, self.z, self.g, self.factors, self.weight
         )
         self.powers = owner.a ** np.arange(n)[:, None]
 
@@ -204,13 +205,15 @@ class _Block:
         """Take the steps of all layers but the first, whose gradients are stored in G."""
         owner, x = self.owner, self.x
         split, factors = owner.objective.train, owner.objective.factors
-        y = split.y[index]
+        y, *weight = split.targets(index)
         split.rows(index, out=self.pixels)
         np.dot(x, owner.v, out=self.g)
         np.dot(x, x.T, out=self.gram)
         self.diagonal[:] = 1
         if self.factors is not None and factors is not None:
             self.factors[:] = factors[index]
+        if self.weight is not None:
+            self.weight[:] = weight[0]
         if owner.has_weight_decay:
             self._decaying_steps(y.tolist())
         else:

@@ -155,10 +155,12 @@ def make_tails(
     z: Array,
     g: Array,
     factors: Array | None,
+    weight: Array | None,
 ) -> list[Tail]:
     """Return the fastest tails for these runs, each on its ``columns`` of ``z`` and ``g``.
 
-    ``factors`` are those of the examples in the block. The kernels take no targets but classes.
+    ``factors`` and ``weight`` are those of the examples in the block. The kernels take no targets
+    but classes.
     """
     loss, labels = objective.loss, objective.train.y.ndim == 1
     widths = {c.stop - c.start for c in columns}
@@ -167,9 +169,9 @@ def make_tails(
         tail = stacked_softmax(z, g, [run.lr for run in runs])
         return [tail if factors is None else weighted(tail, g, factors)]
     return [
-        (_relu_tail if labels and _has_kernels(run.layers[1:], loss) else _any_tail)(
-            run, loss, z[:, c], g[:, c], factors
-        )
+        _relu_tail(run, loss, z[:, c], g[:, c], factors)
+        if labels and _has_kernels(run.layers[1:], loss)
+        else _any_tail(run, objective, z[:, c], g[:, c], weight)
         for run, c in zip(runs, columns, strict=True)
     ]
 
@@ -183,7 +185,9 @@ def _has_kernels(layers: Sequence[Layer], loss: Loss) -> bool:
     return types == [ReLU, Linear] * (len(types) // 2) and type(loss) in KERNELS
 
 
-def _any_tail(run: OnlineRun, loss: Loss, z: Array, g: Array, factors: Array | None) -> Tail:
+def _any_tail(
+    run: OnlineRun, objective: Objective, z: Array, g: Array, weight: Array | None
+) -> Tail:
     """Any layers and any loss, by their own forward and backward passes."""
     layers, theta, grad = run.layers[1:], run.tail_theta, run.tail_grad
     values = [0.0] * len(z)
@@ -191,7 +195,7 @@ def _any_tail(run: OnlineRun, loss: Loss, z: Array, g: Array, factors: Array | N
 
     def step(t: int, label: float) -> None:
         nonlocal is_checked
-        if not is_checked:  # the layers and the loss, in the first step
+        if not is_checked:  # the layers, in the first step
             is_checked = True
             with checked(run.model):
                 step(t, label)
@@ -200,9 +204,8 @@ def _any_tail(run: OnlineRun, loss: Loss, z: Array, g: Array, factors: Array | N
         for layer in layers:
             x, backward = layer.forward(x, train=True)
             tape.append(backward)
-        values[t], dy = loss(x, np.array([label]))
-        if factors is not None:
-            values[t], dy = values[t] * float(factors[t]), dy * factors[t]
+        y = np.array([label])
+        values[t], dy = objective(x, y) if weight is None else objective(x, y, weight[t : t + 1])
         for backward in reversed(tape):
             dy = backward(dy)
         np.multiply(dy[0], -run.lr, out=g[t])

@@ -380,20 +380,25 @@ def test_the_unit_of_weights_does_not_matter(unit, online):
     np.testing.assert_allclose(thetas[0], thetas[1], rtol=1e-12)
 
 
-def test_an_own_loss_that_does_not_divide_by_the_weights():
+@pytest.mark.parametrize("block", [None, 1, 16])
+@pytest.mark.parametrize("parts", [("train",), ()])
+def test_an_own_loss_that_does_not_divide_by_the_weights(block, parts):
     data, model = weighted_classes(classes=2), Linear(5, 2, rng=0, dtype="float64")
 
     def loss(z, y, weight):
         return CrossEntropy("sum")(z, y, weight)
 
     def go():
-        return minidl.fit(model, data, loss, minidl.SGD(model, 0.0), epochs=1, batch_size=7, rng=0)
+        options = {"epochs": 1, "rng": 0, "parts": parts}
+        if block is not None:
+            return minidl.fit_online(model, data, loss, lr=1e-300, block_size=block, **options)
+        return minidl.fit(model, data, loss, minidl.SGD(model, 0.0), batch_size=7, **options)
 
     with pytest.raises(ValueError, match=r"loss: expected the weighted mean, .* doubled, got .*; a loss that sums has the attribute reduction"):  # fmt: skip
         go()
     loss.reduction = "sum"
-    history = go()
-    assert history[1].train_loss == pytest.approx(history[0].train_loss)
+    history, wanted = go(), minidl.evaluate(model, data.train, loss)["loss"]
+    assert history[1].train_loss == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), SquaredError()])

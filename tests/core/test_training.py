@@ -282,6 +282,42 @@ def test_no_online_epoch_ends_with_parameters_that_are_not_finite(data, block):
     assert "0.weight" in runs[1].error
 
 
+@pytest.mark.parametrize("block", [None, 1, 64])
+def test_the_order_is_set_back_with_the_epoch_that_did_not_end(data, block):
+    """Another call with the same history goes on from the start of the epoch, as one run does."""
+    model = Sequential(Linear(6, 5), Poison(2 * 130 if block else 2 * 5), Linear(5, 3), rng=0)
+    rng, history = np.random.default_rng(5), History()
+    options = {"epochs": 3, "rng": rng, "history": history}
+    states = []
+
+    class States(minidl.Callback):
+        def on_epoch(self, run):
+            states.append(rng.bit_generator.state)
+
+    with pytest.raises(minidl.NonFiniteLossError, match="epoch 2: "):
+        if block is None:
+            optimizer = minidl.SGD(model, 0.01)
+            fit(model, data, CrossEntropy(), optimizer, batch_size=32, callbacks=[States()], **options)  # fmt: skip
+        else:
+            minidl.fit_online(model, data, CrossEntropy(), lr=0.01, block_size=block, callbacks=[States()], **options)  # fmt: skip
+    assert len(states) == 1
+    assert rng.bit_generator.state == states[0]
+
+
+def test_the_seconds_of_runs_side_by_side_are_those_of_all(data):
+    runs = [minidl.OnlineRun(Linear(6, 3, rng=0), lr) for lr in (0.1, 0.2, 0.3)]
+    histories = minidl.fit_side_by_side(runs, data, CrossEntropy(), epochs=2, rng=0)
+    for records in zip(*histories, strict=True):
+        assert len({record.seconds for record in records}) == 1
+
+
+def test_the_old_name_of_the_metrics_of_an_epoch():
+    record = Epoch(1, 0.1, 0.01, {"train_loss": 0.5})
+    assert pickle.loads(pickle.dumps(record)) == record
+    with pytest.raises(AttributeError, match="figures is now metrics"):
+        _ = record.figures
+
+
 # A layer that gives probabilities, before a loss that expects logits.
 
 

@@ -209,6 +209,14 @@ def history(train_accuracy=0.5, valid_loss=0.7, valid_accuracy=0.4, epochs=3):
     return result
 
 
+def test_the_test_part_of_a_history_has_a_curve(tmp_path, drawn):
+    some = minidl.History()
+    for i in range(3):
+        some.append(Epoch(i, 0.1, 0.01, {"train_loss": 1.0, "test_loss": 2.0}), minidl.Linear(1, 1, rng=0))  # fmt: skip
+    some.plot(tmp_path / "curves.png")
+    assert [line.get_label() for line in drawn[0].axes[0].lines[:2]] == ["training (during the epoch)", "test"]  # fmt: skip
+
+
 def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
     history().plot(tmp_path / "curves.png", title="a run")
     loss, accuracy = drawn[0].axes
