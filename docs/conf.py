@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "tools"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import minidl
+import minidl.checks
 
 project = "minidl"
 version = release = minidl.__version__
@@ -46,12 +47,14 @@ nitpicky = False
 def signature(
     app: object, what: str, name: str, value: object, options: object, found: str, returned: str
 ) -> tuple[str, str] | None:
-    """Show the arguments of ``__init__`` for a layer, whose ``__new__`` takes any."""
-    if what == "class" and isinstance(value, type) and issubclass(value, minidl.Layer):
+    """Show the arguments of a class that records them, whose ``__new__`` takes any."""
+    if what != "class" or not isinstance(value, type):
+        return None
+    if issubclass(value, minidl.checks.Configured):
         parameters = list(inspect.signature(value.__init__).parameters.values())[1:]
         bare = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
-        return str(inspect.Signature(bare)), returned
-    return None
+        found = str(inspect.Signature(bare))
+    return ("()" if found.startswith("(*args, **") else found), returned
 
 
 def plain(

@@ -59,6 +59,15 @@ def test_words_before_a_colon_are_no_type(site):
     assert "is possible: it writes" in re.sub(r"<[^>]+>", "", text)
 
 
+def test_classes_show_their_arguments(site):
+    """Also those that record them, whose ``__new__`` takes any."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (site / "api").glob("*.html"))
+    shown = re.sub(r"<[^>]+>|\s", "", text)
+    assert "classminidl.Adam(model,lr=" in shown
+    assert "classminidl.ReLU¶" in shown
+    assert re.findall(r"class(minidl[\w.]+)\(\*args", shown) == []
+
+
 def test_an_unknown_command_in_a_formula_is_a_warning(tmp_path):
     (tmp_path / "index.md").write_text("# A\n\n$\\nosuchcommand x$\n", encoding="utf-8")
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-c", str(DOCS), str(tmp_path), str(tmp_path / "out")]  # fmt: skip
