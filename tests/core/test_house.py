@@ -22,7 +22,7 @@ ENTRIES = 24
 LIMITS = {"the core": 5_200, "the package": 14_000, "a file": 600}
 """The most lines, docstrings included."""
 
-MISSED = {"the core": 6_700, "the package": 18_000, "losses.py": 780, "training.py": 720, "sklearn/network.py": 620}  # fmt: skip
+MISSED = {"the core": 6_600, "the package": 17_300, "losses.py": 780, "training.py": 640}
 """The limits that are not met, and the most lines there are now."""
 
 
