@@ -261,8 +261,8 @@ def check_weighted_mean(loss: Any, value: float, logits: Array, y: Array, weight
     if not math.isclose(twice, value, rel_tol=1e-3) and math.isfinite(value):
         raise ValueError(
             f"{short_text(loss)}: expected the weighted mean, sum_i w_i l_i / sum_i w_i, which "
-            f"stays the same when all weights are doubled, got {value:g} and {twice:g}; a loss that "
-            'sums has the attribute reduction = "sum"'
+            f"stays the same when all weights are doubled, got {value:g} and {twice:g}; a loss "
+            'that sums has the attribute reduction = "sum"'
         )
 
 

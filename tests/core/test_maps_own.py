@@ -56,7 +56,9 @@ def test_a_map_of_ones_own(make, dtype):
         check_simplex_map(map, z, axis=axis).raise_if_failed()
         check_layer(Simplex(map, axis), z).raise_if_failed()
     check_loss(SmoothedNLL(map, 0.01), z, y).raise_if_failed()
-    with pytest.raises(ValueError, match=re.escape(f"{map!r}") + ": expected a finite largest logit, got NaN"):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{map!r}") + ": expected a finite largest logit, got NaN"
+    ):
         map(np.full((1, 3), np.nan))
 
 

@@ -294,12 +294,13 @@ def test_the_order_is_set_back_with_the_epoch_that_did_not_end(data, block):
         def on_epoch(self, run):
             states.append(rng.bit_generator.state)
 
+    options |= {"callbacks": [States()]}
+    if block is None:
+        train, how = fit, {"optimizer": minidl.SGD(model, 0.01), "batch_size": 32}
+    else:
+        train, how = minidl.fit_online, {"lr": 0.01, "block_size": block}
     with pytest.raises(minidl.NonFiniteLossError, match="epoch 2: "):
-        if block is None:
-            optimizer = minidl.SGD(model, 0.01)
-            fit(model, data, CrossEntropy(), optimizer, batch_size=32, callbacks=[States()], **options)  # fmt: skip
-        else:
-            minidl.fit_online(model, data, CrossEntropy(), lr=0.01, block_size=block, callbacks=[States()], **options)  # fmt: skip
+        train(model, data, CrossEntropy(), **how, **options)
     assert len(states) == 1
     assert rng.bit_generator.state == states[0]
 
