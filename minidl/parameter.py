@@ -387,6 +387,23 @@ def check_state(
     return parts
 
 
+def finite_check(model: Any) -> Callable[[], str | None]:
+    """Return a function that names a parameter or buffer that is no longer finite.
+
+    Those that are not finite now are left out: masks, or extremes so far, that start with infinity.
+    """
+    places = [(layer, name) for layer in walk(model) for name in declared_buffers(layer) or ()]
+
+    def not_finite() -> list[str]:
+        buffers_are = all(np.isfinite(getattr(layer, name)).all() for layer, name in places)
+        if buffers_are and np.isfinite(model.theta.sum()):  # one pass; a sum may overflow
+            return []
+        return [name for name, value in model.state_dict().items() if not np.isfinite(value).all()]
+
+    known = not_finite()
+    return lambda: next((name for name in not_finite() if name not in known), None)
+
+
 def random_streams(model: object) -> list[np.random.Generator]:
     """Return the random streams of the layers that have one."""
     rngs = [getattr(layer, "rng", None) for _, layer in named_layers(model)]

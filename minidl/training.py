@@ -38,7 +38,7 @@ from minidl.layer import (
 )
 from minidl.losses import Loss, Metric, check_weighted_mean, checked_loss, shaped_targets
 from minidl.optim import Optimizer
-from minidl.parameter import declared_buffers, infer, set_stream, walk, with_streams
+from minidl.parameter import finite_check, infer, set_stream, with_streams
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -230,8 +230,8 @@ class Training:
         for run in runs:
             check_model(owner, run.model)
             if isinstance(run.optimizer, type) or not hasattr(run.optimizer, "model"):
-                got = f"{run.optimizer!r:.80}"
-                raise TypeError(f"{owner}: expected an optimizer as Adam(model), got {got}")
+                want = f"{owner}: expected an optimizer as Adam(model)"
+                raise TypeError(f"{want}, got {run.optimizer!r:.80}")
             if run.optimizer.model is not run.model:
                 raise ValueError(f"{owner}: the optimizer was made for another model")
             name_probabilities(owner, run.model, loss)
@@ -262,7 +262,7 @@ class Training:
             if checkpoint.resume and checkpoint.exists():
                 checkpoint.load(settings=self.settings, **self._states())
                 self._saved = self.epoch
-        self._first = self.epoch + 1, 0
+        self._unchecked = {id(run.model) for run in runs}
         self._recorded, self._kept, self._kept_shared = -1, list[_States](), _States()
 
     @property
@@ -278,15 +278,17 @@ class Training:
     def write_gradients(self, model: Layer, epoch: int, step: int, x: Array, *y: Array) -> float:
         """Write the gradients of a batch and return its value; NonFiniteLossError if not finite.
 
-        In the first step of all, TypeError or ValueError names a layer that breaks its contract.
+        In the first step of a model, an error names a layer that breaks its contract.
         """
-        if (epoch, step) == self._first:
+        if id(model) in self._unchecked:
+            self._unchecked.remove(id(model))
             with checked(model):
-                value = self.objective.write_gradients(model, x, *y)
-        else:
-            value = self.objective.write_gradients(model, x, *y)
+                return self.write_gradients(model, epoch, step, x, *y)
+        logits, backward = model.forward(x, train=True)
+        value, dlogits = self.objective(logits, *y)
         if not math.isfinite(value):
             raise NonFiniteLossError(diagnose(model, x, value, epoch, step))
+        write_gradients(model, backward, dlogits)
         return value
 
     def run_epochs(self, train_epoch: Callable[[int], Sequence[float]]) -> None:
@@ -334,8 +336,10 @@ class Training:
                         _set_back(kept)
                 raise
             finally:
-                if self.restore_best:
-                    self._restore_best()
+                for run in self.runs:
+                    if self.restore_best and run.history.best_state is not None:
+                        run.history.last_state = run.model.state_dict()
+                        run.history.restore_best(run.model)
                 for callback in self.callbacks:
                     callback.on_end(first)
 
@@ -361,20 +365,12 @@ class Training:
             [(p, p.state_dict()) for p in with_streams(own).values() if not isinstance(p, History)]
             for own in self._own
         ]
-        shared = self._shared.values()
-        self._kept_shared = [(part, copy.deepcopy(part.state_dict())) for part in shared]
+        self._kept_shared = [(p, copy.deepcopy(p.state_dict())) for p in self._shared.values()]
         file, epoch = self.checkpoint, self.epoch
         is_due = self.ended or epoch == self.runs[0].epochs
         if file is not None and epoch > self._saved and (is_due or epoch % file.every == 0):
             file.save(settings=self.settings, **self._states())
             self._saved = epoch
-
-    def _restore_best(self) -> None:
-        """Set each model to its best state; its history keeps the last one."""
-        for run in self.runs:
-            if run.history.best_state is not None:
-                run.history.last_state = run.model.state_dict()
-                run.history.restore_best(run.model)
 
     def _follow(self, run: Run, monitor: str | None, mode: Mode | None) -> None:
         """Let the history follow a metric; ValueError if it is not measured, or cannot be."""
@@ -383,8 +379,8 @@ class Training:
         known = dict.fromkeys(["train_loss", *(f"{p}_{m}" for p in self.parts for m in measured)])
         asked = monitor or run.history.asked
         if asked is not None and asked not in known:
-            hint = did_you_mean(asked, known)
-            raise ValueError(f"{self.owner}: no metric {asked!r} to monitor{hint}")
+            why = f"no metric {asked!r} to monitor{did_you_mean(asked, known)}"
+            raise ValueError(f"{self.owner}: {why}")
         run.history.follow(run.model, monitor, mode)
         part, _, metric = (asked or "").partition("_")
         if measured.get(metric) is r2 and len(dataset.splits[part].counted) < 2:
@@ -412,8 +408,8 @@ class Training:
             asked = part in self.parts
             if not asked and not (beside and part == "train"):
                 continue
-            own = self.metrics if asked else None
             try:
+                own = self.metrics if asked else None
                 metrics, are = measure(model, split, self.objective.loss, own)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{self.objective.dataset.name}: {part}: {error}") from error
@@ -473,9 +469,8 @@ class _Order:
 def _go_on_from_the_last_weights(run: Run) -> None:
     """Undo the ``restore_best`` at the end of an earlier training, unless the model has changed."""
     last, best = run.history.last_state, run.history.best_state
-    names = [name for name, _ in run.model.named_parameters()]
-    now = run.model.state_dict()
-    if last and best and all(np.array_equal(best[name], now[name]) for name in names):
+    parameters = run.model.named_parameters()
+    if last and best and all(np.array_equal(best[name], p.value) for name, p in parameters):
         run.model.load_state_dict(last)
     run.history.last_state = None
 
@@ -549,14 +544,6 @@ class Objective:
         factor = float(np.mean((weight[0] if weight else 1) / self.mean_weight))
         return factor * value, dlogits * dlogits.dtype.type(factor)
 
-    def write_gradients(self, model: Layer, x: Array, *y: Array) -> float:
-        """Return the value of a batch; write the gradients of the model where it is finite."""
-        logits, backward = model.forward(x, train=True)
-        value, dlogits = self(logits, *y)
-        if math.isfinite(value):
-            write_gradients(model, backward, dlogits)
-        return value
-
     def count(self, n: int) -> int:
         """Return what a batch of ``n`` counts in the loss of an epoch; see ``size``."""
         return 1 if self.is_sum else n
@@ -604,23 +591,6 @@ def epoch_rng(rng: Rng, epoch: int) -> np.random.Generator:
         key = (*rng.spawn_key, 2**16, epoch)
         return np.random.default_rng(np.random.SeedSequence(rng.entropy, spawn_key=key))
     return as_generator(rng)
-
-
-def finite_check(model: Layer) -> Callable[[], str | None]:
-    """Return a function that names a parameter or buffer that is no longer finite.
-
-    Those that are not finite now are left out: masks, or extremes so far, that start with infinity.
-    """
-    places = [(layer, name) for layer in walk(model) for name in declared_buffers(layer) or ()]
-
-    def not_finite() -> list[str]:
-        buffers_are = all(np.isfinite(getattr(layer, name)).all() for layer, name in places)
-        if buffers_are and np.isfinite(model.theta.sum()):  # one pass; a sum may overflow
-            return []
-        return [name for name, value in model.state_dict().items() if not np.isfinite(value).all()]
-
-    known = not_finite()
-    return lambda: next((name for name in not_finite() if name not in known), None)
 
 
 def diagnose(model: Layer, x: Array, value: float, epoch: int, step: int) -> str:
