@@ -94,7 +94,8 @@ def describe(value: object, *, strict: bool = True, owner: str = "") -> Any:
         return f"{type(value).__name__}, sha256 {checksum()}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: inner(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"class": type(value).__qualname__, "arguments": fields}
+        named = {"class": type(value).__qualname__, "arguments": fields}
+        return named if callable(value) else fields  # a schedule, or settings
     if isinstance(value, Mapping):
         return {str(name): inner(item) for name, item in value.items()}
     if isinstance(value, (set, frozenset)):

@@ -41,7 +41,7 @@ def test_quickstart(run, tmp_path):
 
 def test_own_layer(run):
     out = run("own_layer.py")
-    assert "Conv2d(), x (4, 36) float64, train=True: passed" in out
+    assert "Conv2d(6, 3, 3), x (4, 36) float64, train=True: passed" in out
     assert figure(out, "\nvalidation accuracy") > 0.95
 
 

@@ -315,7 +315,9 @@ def test_depth(folder):
     assert 1 > float(he[0]) > float(he[1]) > 0
     for layers, last in ((1, "model/3.weight"), (3, "model/9.weight")):
         (file,) = (out / "models").glob(f"layers-{layers},*")
-        weights = [name for name in np.load(file).files if name.endswith("weight")]
+        weights = [
+            n for n in np.load(file).files if n.startswith("model/") and n.endswith("weight")
+        ]
         assert (len(weights), weights[-1]) == (layers + 1, last)
 
 
