@@ -111,7 +111,7 @@ def check_networks(seeds: range) -> bool:
     for seed in seeds:
         report = check_random_network(seed)
         verdicts.update(tensor.verdict for tensor in report.tensors)
-        if not report:
+        if report.failures:
             alarms += 1
             print(f"network {seed}:\n{report}\n")
     counts = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(verdicts.items()))

@@ -16,11 +16,17 @@ import numpy as np
 
 from minidl.checks import Array
 from minidl.testing.options import FLOAT64, Settings
-from minidl.testing.report import FAILED, KINK, OK, ROUNDING
+from minidl.testing.report import FAILED, KINK, OK, ROUNDING, UNSURE
 from minidl.testing.subjects import Pass, Subject, Tensors
 
 NEARBY = 12
 """The number of random points nearby, and of random roundings."""
+
+TRIALS = 28
+"""The number of larger steps."""
+
+FAR = 2**8
+"""A step of so many times a tensor's size leads to another region of the function."""
 
 Direction = Array | int
 """A direction in a tensor, or the flat index of a single entry."""
@@ -36,6 +42,10 @@ class Point:
         The analytic side, as float64.
     wide : dict of array
         The tensors in the precision of the numeric side.
+    sizes : dict of float
+        The root mean square of each tensor; for one of zeros, a size that changes the output.
+    reach : dict of float
+        The sizes to which steps are relative: larger ones where rounding hides small steps.
     failed : set of str
         The tensors whose gradients turned out to be wrong here.
     inner_layers_pass : bool, optional
@@ -43,7 +53,12 @@ class Point:
     """
 
     def __init__(
-        self, subject: Subject, tensors: Tensors, settings: Settings, dy: Array | None = None
+        self,
+        subject: Subject,
+        tensors: Tensors,
+        settings: Settings,
+        dy: Array | None = None,
+        like: Point | None = None,
     ) -> None:
         self.subject, self.tensors, self.settings = subject, tensors, settings
         first = self.run()
@@ -51,6 +66,8 @@ class Point:
         self.dy = random_cotangent(settings.rng, first.y) if dy is None else dy
         self.gradients = as_float64(first.pull(self.dy))
         self.wide = {k: np.asarray(v, settings.precision.dtype) for k, v in tensors.items()}
+        self.sizes: dict[str, float] = like.sizes if like else {k: self._size(k) for k in tensors}
+        self.reach = dict(self.sizes)
         self.failed: set[str] = set()
         self.inner_layers_pass: bool | None = None
 
@@ -59,11 +76,37 @@ class Point:
         return self.subject.run(self.tensors)
 
     def nearby(self, distance: float) -> Point:
-        """Return a random point nearby: every tensor moved, relative and absolute."""
-        moved = {
-            k: moved_at_random(self.settings.rng, v, distance) for k, v in self.tensors.items()
-        }
-        return Point(self.subject, moved, self.settings, self.dy)
+        """Return a random point nearby: every tensor moved, relative to its size and entries."""
+        moved = {k: self.moved(k, distance) for k in self.tensors}
+        return Point(self.subject, moved, self.settings, self.dy, self)
+
+    def moved(self, name: str, distance: float) -> Array:
+        """Return a tensor moved at random, relative to its size and entries."""
+        v = self.tensors[name]
+        normal = self.settings.rng.standard_normal(v.shape)
+        return np.asarray(v + distance * (self.sizes[name] + np.abs(v)) * normal, v.dtype)
+
+    @cached_property
+    def in_float64(self) -> Point:
+        """The same point with the analytic side in float64 too."""
+        return Point(self.subject, self.wide, self.settings, self.dy.astype(np.float64), self)
+
+    def _size(self, name: str) -> float:
+        x = self.wide[name]
+        if size := rms(finite(x)):
+            return size
+        here = rms(finite(self.wide_output))
+        u, size = self.settings.rng.choice([-1.0, 1.0], x.shape), 1.0
+        g, used = self.dy.astype(np.float64), np.isfinite(self.wide_output)
+        with np.errstate(all="ignore"):
+            for _ in range(TRIALS if here and x.size else 0):
+                moved = (self.moved_output(name, u, size) - self.wide_output)[used]
+                if 2**-20 * here <= rms(moved) <= here:
+                    # Large numbers may change nothing but the rounding of others.
+                    noise = 0.0 if size <= 1 else self.noise_far(name, u, size)
+                    return size if 4 * noise <= abs(float(g[used] @ moved)) else 1.0
+                size *= 2**16 if rms(moved) < here else 2**-8
+        return 1.0
 
     # The numeric side
 
@@ -71,6 +114,10 @@ class Point:
     def wide_output(self) -> Array:
         """The output in the precision of the numeric side."""
         return self.subject.run(self.wide).y.astype(np.float64)
+
+    def steps(self, name: str, u: Direction) -> list[float]:
+        """Return the steps along a direction, from the largest to the smallest."""
+        return [self.reach[name] * h for h in self.settings.steps(u)]
 
     def moved_output(self, name: str, u: Direction, h: float) -> Array:
         """Return the output at a step of ``h`` along ``u``."""
@@ -93,50 +140,62 @@ class Point:
             float(g @ (above - y)) / h,
         )
 
-    # The sizes to which errors are compared
+    # The size to which errors are compared
 
     @cached_property
     def typical(self) -> dict[str, float]:
         """The root mean square of each gradient; entries that are not finite are left out."""
         return {name: rms(finite(gradient)) for name, gradient in self.gradients.items()}
 
-    @cached_property
-    def largest(self) -> float:
-        """The largest of these, and of the cotangent's."""
-        return max([*self.typical.values(), rms(self.dy) if self.dy.ndim else 0])
+    def size(self, name: str, u: Direction) -> float:
+        """Return the size of the derivative along a direction: that of a sum of random signs.
 
-    def tolerance(self, name: str, *slopes: float) -> float:
-        """Return the error that is allowed to a derivative beside those of the other side.
-
-        Relative to the typical entry too: along a random direction a sum may cancel by chance.
+        The derivative itself may cancel by chance.
         """
-        size = max(self.typical[name], *map(abs, slopes))
-        return self.settings.atol + self.settings.rtol * size
+        g = self.gradients[name]
+        own = abs(float(g.flat[u])) if isinstance(u, int) else float(np.linalg.norm(finite(g * u)))
+        floor = self.settings.floor * self.typical[name]
+        return max(own if np.isfinite(own) else 0.0, floor)
 
     # Noise
 
     @cached_property
+    def phi_size(self) -> float:
+        """The size of ``phi`` before its terms cancel."""
+        with np.errstate(invalid="ignore"):  # 0 times infinity is left out
+            return float(np.linalg.norm(finite(self.dy.astype(np.float64) * self.wide_output)))
+
+    @cached_property
     def difference_noise(self) -> dict[str, float]:
         """The rounding in ``phi(v + h u) - phi(v)``, from the outputs and from the step itself."""
-        with np.errstate(invalid="ignore"):  # 0 times infinity is left out
-            outputs = np.linalg.norm(finite(self.dy.astype(np.float64) * self.wide_output))
-            steps = {
-                name: np.linalg.norm(finite(x * self.gradients[name]))
-                for name, x in self.wide.items()
-            }
-        unit = self.settings.precision.unit
-        return {name: float(outputs + step) * unit for name, step in steps.items()}
+        noise, unit = {}, self.settings.precision.unit
+        for name, x in self.wide.items():
+            with np.errstate(invalid="ignore"):
+                step = float(np.linalg.norm(finite(x * self.gradients[name])))
+            noise[name] = (self.phi_size + step) * unit
+        return noise
 
     @cached_property
     def measured_noise(self) -> float:
         """The range of ``phi`` under random rounding of the tensors and of all between layers."""
-        g = self.dy.astype(np.float64)
+        return self._range_of_phi(self.wide)
+
+    def noise_far(self, name: str, u: Direction, h: float) -> float:
+        """Return this range at a step of ``h`` along ``u``, where numbers may be larger."""
+        x = self.wide[name].copy()
+        if isinstance(u, int):
+            x.flat[u] += h
+        else:
+            x += h * u
+        return self._range_of_phi({**self.wide, name: x})
+
+    def _range_of_phi(self, tensors: Tensors) -> float:
+        g, used = self.dy.astype(np.float64), np.isfinite(self.wide_output)
         with self.subject.tapped(lambda _, x: (self._rounded(x), lambda dy: dy)):
             runs = [
-                self.subject.run({k: self._rounded(v) for k, v in self.wide.items()}).y
+                self.subject.run({k: self._rounded(v) for k, v in tensors.items()}).y
                 for _ in range(NEARBY)
             ]
-        used = np.isfinite(self.wide_output)
         return float(np.ptp([g[used] @ (y - self.wide_output)[used] for y in runs]))
 
     @cached_property
@@ -150,6 +209,10 @@ class Point:
                 gradients.append(as_float64(run.pull(dy)))
         return gradients
 
+    def gradient_noise(self, name: str, u: Direction) -> float:
+        """Return the range of the analytic derivative under these."""
+        return float(np.ptp([along(g[name], u) for g in (self.gradients, *self.rounded_gradients)]))
+
     def _rounded(self, v: Array) -> Array:
         """Return ``v`` with each entry changed by -1, 0 or 1 unit in the last place."""
         ulps = self.settings.rng.integers(-1, 2, v.shape).astype(v.dtype)
@@ -162,93 +225,221 @@ class Point:
 class Comparison:
     """The two derivatives along a direction, and the verdict on them.
 
-    The verdict is OK, KINK (the analytic one lies between the one-sided ones), ROUNDING or FAILED.
-    ``step`` is that of the numeric one. ``smooth`` if two steps and both sides gave the same.
+    The verdict is OK, KINK (the analytic one lies between the one-sided ones), ROUNDING, UNSURE
+    (noise hides the numeric one) or FAILED. ``step`` and ``noise`` are those of the numeric one;
+    it is ``stable`` if two steps gave the same, and ``smooth`` if both sides did too.
     """
 
     verdict: str
     analytic: float
     numeric: float
     step: float
+    noise: float = 0.0
+    stable: bool = False
     smooth: bool = False
+
+    @property
+    def error(self) -> float:
+        """The difference of the two."""
+        return abs(self.analytic - self.numeric)
 
 
 def compare(point: Point, name: str, u: Direction) -> Comparison:
     """Compare both derivatives along a direction, at smaller steps as long as they disagree."""
-    analytic, settings = along(point.gradients[name], u), point.settings
-    error, before, between = math.inf, None, False
-    for k, h in enumerate(settings.steps(u)):
+    analytic, settings, size = along(point.gradients[name], u), point.settings, point.size(name, u)
+    allowed = settings.atol + settings.rtol * size
+    found, before, between = Comparison(FAILED, analytic, math.nan, math.nan), None, False
+    for k, h in enumerate(point.steps(name, u)):
         noise = point.difference_noise[name] / h
+        hidden = noise > settings.clear * max(size, abs(found.numeric))
+        if noise > found.error or (k >= settings.precision.sure and hidden):
+            break  # rounding would hide the error that a larger step has shown, or everything
         slopes = point.slopes(name, u, h)
-        tolerance = point.tolerance(name, analytic, slopes[0]) + noise
-        if k >= settings.precision.sure and noise > 0.1 * tolerance:
-            break  # the step is too small to prove anything
-        if noise > error:
-            break  # its rounding would hide the error that a larger step has shown
-        numeric, step, error = slopes[0], h, abs(analytic - slopes[0])
+        now = Comparison(FAILED, analytic, slopes[0], h, noise)
+        tolerance = allowed + noise
+        if now.error <= tolerance:
+            clear = noise <= (allowed if k == 0 else settings.clear * size)
+            return replace(now, verdict=OK if clear else UNSURE)
         between = min(slopes[1:]) - tolerance <= analytic <= max(slopes[1:]) + tolerance
-        if error <= tolerance:
-            return Comparison(OK, analytic, numeric, h)
-        if before is not None and np.ptp([*slopes, *before]) + noise < 0.01 * error:
-            return Comparison(FAILED, analytic, numeric, h, smooth=True)
-        before = slopes
-    return Comparison(KINK if between else FAILED, analytic, numeric, step)
+        if before is not None:
+            change, same = abs(slopes[0] - before[0]), noise + found.noise
+            stable = change <= 0.1 * abs(slopes[0]) + same and change + noise < 0.01 * now.error
+            now = replace(now, stable=stable)
+            if stable and np.ptp([*slopes, *before]) + noise < 0.01 * now.error:
+                return replace(now, smooth=True)
+        found, before = now, slopes
+    return replace(found, verdict=KINK if between else FAILED)
+
+
+def climb(point: Point, name: str, u: Direction, base: Comparison) -> Comparison:
+    """Compare both derivatives at larger steps, where rounding hides the small ones.
+
+    The derivative is the first value that two steps share. It proves an error if all smaller
+    steps gave the same within their noise, and agreement if these did.
+    A gradient that is zero by its own rounding is right if the output does not change at small
+    steps, and at larger ones not in proportion.
+    """
+    settings, size = point.settings, point.size(name, u)
+    seen: list[tuple[float, float, float]] = []
+    level = -1
+    with np.errstate(all="ignore"):
+        for k in range(TRIALS):
+            h = point.steps(name, u)[0] * settings.precision.grow**k
+            try:
+                n, noise = point.slopes(name, u, h)[0], point.difference_noise[name] / h
+            except Exception:  # the subject refuses such numbers
+                break
+            if not np.isfinite(n):
+                break
+            _, before, rough = seen[-1] if seen else (0.0, math.inf, math.inf)
+            seen.append((h, n, noise))
+            same = abs(n - before) <= noise + rough + (
+                settings.clear if level < 0 else settings.rtol
+            ) * abs(n)
+            if level >= 0 and not same:
+                break
+            if same and rough <= 0.03 * abs(n):
+                if not 4 * point.noise_far(name, u, h) / h <= settings.clear * abs(n):
+                    break  # the numbers are so large that their rounding is all that is seen
+                level = k
+            if level >= 0 and noise <= settings.rtol * max(size, abs(n)):
+                break
+    zero = base.verdict == UNSURE and _is_zero(point, name, u, base)
+    if level < 0:
+        hidden = seen and abs(seen[0][1]) <= 2 * seen[0][2]
+        if zero and hidden and point.difference_noise[name] <= settings.clear * point.phi_size:
+            return replace(base, verdict=ROUNDING)
+        return _measured(point, name, u, base)
+    (_, before, rough), (h, n, noise) = seen[level - 1 : level + 1]
+    now = Comparison(FAILED, base.analytic, n, h, noise, stable=True, smooth=True)
+    vague = min(noise + abs(n - before), settings.clear * max(size, abs(n)))
+    agree = now.error <= settings.atol + settings.rtol * size + vague
+    if all(abs(m - n) <= settings.clear * abs(n) + 2 * rough for _, m, rough in seen[:level]):
+        if agree:
+            return replace(now, verdict=OK)
+        sure = now.error > settings.clear * abs(n) + noise + rough
+        return now if sure else _measured(point, name, u, base)
+    if agree:
+        return replace(now, verdict=UNSURE)
+    first = next((h for h, m, rough in seen if abs(m) > 2 * rough), math.inf)
+    near = first <= FAR * point.reach[name]
+    return replace(base, verdict=ROUNDING) if zero and near else _measured(point, name, u, base)
+
+
+def _measured(point: Point, name: str, u: Direction, base: Comparison) -> Comparison:
+    """Return OK if the noise that is measured at the small step lets an error show."""
+    clear = point.settings.clear * point.size(name, u)
+    noise = 4 * point.measured_noise / base.step
+    if base.verdict != UNSURE or min(noise, base.noise) > clear:
+        return base
+    return replace(base, verdict=OK if base.error <= clear else UNSURE)
+
+
+def _is_zero(point: Point, name: str, u: Direction, base: Comparison) -> bool:
+    return not base.analytic or abs(base.analytic) <= 4 * point.gradient_noise(name, u)
 
 
 def judge(point: Point, name: str, u: Direction) -> Comparison:
-    """As ``compare``, or ROUNDING if that explains a difference."""
+    """As ``compare``, or what rounding explains."""
     compared = compare(point, name, u)
-    if compared.verdict == FAILED and within_rounding(point, name, u, compared):
-        return replace(compared, verdict=ROUNDING)
+    if compared.verdict == FAILED:
+        return replace(compared, verdict=explain_by_rounding(point, name, u, compared))
     return compared
 
 
-def within_rounding(point: Point, name: str, u: Direction, compared: Comparison) -> bool:
-    """Return whether either side changes as much when its inputs change by a last place."""
-    rtol, error = point.settings.rtol, abs(compared.analytic - compared.numeric)
-    if error > math.sqrt(rtol) * point.largest:
-        return False  # at a tie, a unit in the last place may change anything
-    # The remainder of a gradient that cancels to nothing, beside others that do not.
-    floor = 0.01 * rtol * point.largest
-    if error <= 4 * point.measured_noise / compared.step + floor:
-        return True
-    values = [compared.analytic, *(along(g[name], u) for g in point.rounded_gradients)]
-    return error <= 4 * (max(values) - min(values)) + floor
+def explain_by_rounding(point: Point, name: str, u: Direction, compared: Comparison) -> str:
+    """Return ROUNDING or UNSURE if rounding explains a difference, else FAILED.
+
+    A narrow dtype is checked in float64 first: there the formula must be right. Elsewhere both
+    sides must change as much when their inputs change by one unit in the last place.
+    """
+    settings, error = point.settings, compared.error
+    if not np.isfinite(error):
+        return FAILED
+    clear = error <= settings.clear * max(point.size(name, u), abs(compared.numeric))
+    own = next(iter(point.tensors.values())).dtype
+    if own != settings.precision.dtype:
+        there = compare(point.in_float64, name, u)
+        if there.verdict == UNSURE:
+            there = climb(point.in_float64, name, u, there)
+        if there.verdict in (FAILED, KINK):
+            return _unless_unstable(point.in_float64, name, u, there)
+        if there.verdict == UNSURE:
+            return UNSURE
+        return ROUNDING if clear or error <= 4 * point.gradient_noise(name, u) else UNSURE
+    noise = point.gradient_noise(name, u)
+    if error > 4 * (noise + point.measured_noise / compared.step):
+        if climb(point, name, u, compared).verdict == UNSURE:
+            return UNSURE
+        return _unless_unstable(point, name, u, compared)
+    if clear:
+        return ROUNDING
+    if compared.error <= 4 * noise + compared.noise:
+        zero = climb(point, name, u, replace(compared, verdict=UNSURE))
+        if zero.verdict == ROUNDING:
+            return ROUNDING
+    return _unless_unstable(point, name, u, compared)
+
+
+def _unless_unstable(point: Point, name: str, u: Direction, compared: Comparison) -> str:
+    """Return FAILED if another step gives the same numeric value, else UNSURE.
+
+    UNSURE too where a unit in the last place of the tensors changes the output itself.
+    """
+    if point.measured_noise > point.settings.clear * point.phi_size:
+        return UNSURE
+    if compared.stable:
+        return FAILED
+    for factor in (8, 1 / 8):
+        h = factor * compared.step
+        n, noise = point.slopes(name, u, h)[0], compared.noise * (1 + 1 / factor)
+        if _same(n, compared.numeric, noise, compared.error):
+            return FAILED
+    return UNSURE
+
+
+def _same(a: float, b: float, noise: float, error: float) -> bool:
+    """Return whether two steps gave the same derivative, beside the error that it proves."""
+    change = abs(a - b)
+    return change <= 0.1 * max(abs(a), abs(b)) + noise and change + noise < 0.5 * error
 
 
 def error_along(point: Point, name: str, u: Direction) -> float:
     """Return the error along a direction at the largest step, 0 if within the tolerance."""
-    h = point.settings.steps(u)[0]
+    h = point.steps(name, u)[0]
     analytic, numeric = along(point.gradients[name], u), point.slopes(name, u, h)[0]
     error = abs(analytic - numeric)
-    tolerance = point.tolerance(name, analytic, numeric) + point.difference_noise[name] / h
+    tolerance = point.settings.atol + point.settings.rtol * point.size(name, u)
+    tolerance += point.difference_noise[name] / h
     return 0.0 if error <= tolerance else error if np.isfinite(error) else math.inf
 
 
-def taylor_slope(point: Point) -> float:
+def taylor_slope(point: Point) -> tuple[float, float]:
     """Return the slope of ``log |phi(v + h u) - phi(v) - h <grad, u>|`` over ``log h``.
 
     The median over the smallest steps whose remainder is above rounding; NaN if the numeric
-    side is float32.
+    side is float32. Also return the smallest of these remainders, relative to ``h <grad, u>``.
     """
     if point.settings.precision is not FLOAT64:
-        return math.nan
-    g, here = point.dy.astype(np.float64).ravel(), point.subject.run(point.wide)
-    y, gradients = here.y.ravel(), here.pull(point.dy.astype(np.float64))
-    u = {name: random_direction(point.settings.rng, x) for name, x in point.wide.items()}
-    slope = sum(float(np.vdot(gradients[name], u[name])) for name in u)
+        return math.nan, math.nan
+    point = point.in_float64
+    g, y = point.dy.ravel(), point.wide_output.ravel()
+    u = {k: point.sizes[k] * random_direction(point.settings.rng, x) for k, x in point.wide.items()}
+    slopes = {name: float(np.vdot(point.gradients[name], u[name])) for name in u}
+    slope, size = sum(slopes.values()), float(np.linalg.norm([*slopes.values()]))
     used = np.isfinite(y)
     floor = 2**-44 * float(np.linalg.norm(g * np.where(used, y, 0)) + abs(slope))
-    points = []
+    points: list[tuple[float, float]] = []
     for h in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
         moved = point.subject.run({name: x + h * u[name] for name, x in point.wide.items()}).y
         remainder = abs(float(g[used] @ (moved.ravel() - y)[used]) - h * slope)
         if remainder > floor:
-            points.append((np.log(h), np.log(remainder)))
+            points.append((h, remainder))
     if len(points) < 2:
-        return math.inf
-    steps: Array = np.diff(np.array(points), axis=0)
-    return float(np.median(steps[-3:, 1] / steps[-3:, 0]))
+        return math.inf, 0.0
+    h, remainder = points[-1]
+    steps: Array = np.diff(np.log(points), axis=0)
+    return float(np.median(steps[-3:, 1] / steps[-3:, 0])), remainder / max(h * size, 1e-300)
 
 
 def along(gradient: Array, u: Direction) -> float:
@@ -257,8 +448,12 @@ def along(gradient: Array, u: Direction) -> float:
 
 
 def rms(x: Array) -> float:
-    """Return the root mean square of the entries."""
-    return float(np.linalg.norm(x.ravel())) / math.sqrt(max(x.size, 1))
+    """Return the root mean square of the entries, without overflow."""
+    x = x.astype(np.float64)
+    largest = float(np.abs(x).max(initial=0))
+    if not 0 < largest < math.inf:
+        return largest
+    return largest * float(np.linalg.norm((x / largest).ravel())) / math.sqrt(x.size)
 
 
 def finite(x: Array) -> Array:
@@ -282,12 +477,17 @@ def random_direction(rng: np.random.Generator, x: Array) -> Array:
     )
 
 
+def relative_direction(point: Point, name: str) -> Array:
+    """Return a random unit direction along which all entries of the gradient count equally.
+
+    Along other directions the error of a small entry is lost beside the large ones.
+    """
+    size = np.abs(np.where(np.isfinite(g := point.gradients[name]), g, 0))
+    u = random_direction(point.settings.rng, point.wide[name])
+    floor = point.settings.floor * point.typical[name]
+    return normalized(u * point.typical[name] / (size + floor)) if floor else u
+
+
 def random_cotangent(rng: np.random.Generator, y: Array) -> Array:
     """Return a random cotangent, never all ones: with those every error of a simplex map passes."""
     return np.asarray(rng.standard_normal(y.shape) if y.ndim else 1, y.dtype)
-
-
-def moved_at_random(rng: np.random.Generator, v: Array, step: float) -> Array:
-    """Return ``v`` moved at random by ``step``, relative and absolute."""
-    normal = rng.standard_normal(v.shape).astype(v.dtype)
-    return np.asarray(v + step * (1 + np.abs(v)) * normal, v.dtype)

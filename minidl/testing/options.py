@@ -24,20 +24,26 @@ class Precision:
     unit: float  # the rounding in a difference, relative to its terms
     distances: tuple[float, ...]  # how far away points nearby are, relative and absolute
     by_entry: bool  # whether the step is that of one entry, or of a whole unit direction
+    grow: float  # the factor between two steps where rounding hides the smaller one
+    floor: float  # entries below this size are compared as if they had it
 
 
-FLOAT64 = Precision(np.dtype(np.float64), 1e-5, 100, 5, 2, 2**-50, (1e-4, 1e-6, 1e-8), False)
-FLOAT32 = Precision(np.dtype(np.float32), 2e-2, 4, 3, 1, 2**-21, (1e-1, 1e-2, 1e-3), True)
+FLOAT64 = Precision(
+    np.dtype(np.float64), 1e-5, 100, 5, 2, 2**-50, (1e-4, 1e-6, 1e-8), False, 2**8, 3e-3
+)
+FLOAT32 = Precision(
+    np.dtype(np.float32), 2e-2, 4, 3, 1, 2**-21, (1e-1, 1e-2, 1e-3), True, 2**4, 0.1
+)
 
 TOLERANCES = {
-    np.dtype(np.float64): (1e-6, 1e-9),
-    np.dtype(np.float32): (1e-4, 1e-7),
-    np.dtype(np.float16): (1e-2, 1e-3),
+    np.dtype(np.float64): 1e-6,
+    np.dtype(np.float32): 1e-4,
+    np.dtype(np.float16): 1e-2,
 }
-"""Relative and absolute, by the dtype of the analytic side."""
+"""Relative, by the dtype of the analytic side."""
 
-FLOAT32_TOLERANCES = 2e-3, 1e-5
-"""Relative and absolute, where the numeric side is float32 too."""
+FLOAT32_TOLERANCE = 2e-3
+"""Relative, where the numeric side is float32 too."""
 
 
 @dataclass
@@ -50,6 +56,16 @@ class Settings:
     rtol: float
     atol: float
     seconds_left: float  # CPU time for the search for wrong entries, of all tensors together
+
+    @property
+    def clear(self) -> float:
+        """The error, relative to the derivative, that must show beside the noise."""
+        return math.sqrt(self.rtol)
+
+    @property
+    def floor(self) -> float:
+        """The size, relative to the typical entry, that all entries are taken to have."""
+        return max(self.precision.floor, self.rtol)
 
     def steps(self, u: Array | int) -> list[float]:
         """Return the steps of differences along a direction, from the largest to the smallest."""
@@ -67,11 +83,12 @@ class Options:
     rng : int or Generator
         Draws the directions and the cotangent; 0 by default.
     eps : float
-        The step of the central differences: 1e-5, or 0.02 in ``precision="float32"``; smaller
-        ones are tried if the two sides disagree.
+        The step of the central differences, relative to the size of the tensor: 1e-5, or 0.02 in
+        ``precision="float32"``; smaller ones are tried if the two sides disagree, larger ones if
+        rounding hides them.
     rtol, atol : float
-        Tolerances: 1e-6 and 1e-9 in float64, 1e-4 and 1e-7 in float32, 2e-3 and 1e-5 in
-        ``precision="float32"``.
+        Tolerances: relative 1e-6 in float64, 1e-4 in float32, 2e-3 in ``precision="float32"``;
+        absolute 0.
     precision : "float64" or "float32"
         The precision of the numeric side. By default float64, and float32 for code that can
         compute nothing else: it returns float32 for float64, or refuses float64.
@@ -140,12 +157,12 @@ class Options:
         self, rng: np.random.Generator, precision: Precision, dtype: np.dtype[Any]
     ) -> Settings:
         """Return the numbers of a check whose analytic side has this dtype."""
-        rtol, atol = TOLERANCES[dtype] if precision is FLOAT64 else FLOAT32_TOLERANCES
+        rtol = TOLERANCES[dtype] if precision is FLOAT64 else FLOAT32_TOLERANCE
         return Settings(
             rng,
             precision,
             precision.eps if self.eps is None else float(self.eps),
             rtol if self.rtol is None else float(self.rtol),
-            atol if self.atol is None else float(self.atol),
+            0.0 if self.atol is None else float(self.atol),
             float(self.locate_seconds),
         )

@@ -9,7 +9,12 @@ from html import escape
 from typing import Any
 
 OK, KINK, ROUNDING, FAILED = "ok", "ok (kink)", "ok (rounding)", "FAILED"
-KINKS = "ok (several kinks)"
+KINKS, UNSURE = "ok (several kinks)", "cannot tell"
+
+HIDDEN = (
+    "rounding hides the derivative, so the check cannot tell; give other inputs (numbers of size "
+    "1), arrays of float64, or outputs without a large constant"
+)
 
 UNCHECKED = (
     "plain arrays, not checked as parameters, on which the output depends; make them "
@@ -88,6 +93,11 @@ class TensorCheck:
             "error alone exceeds the tolerance (or not within locate_seconds)"
         )
 
+    @property
+    def doubt(self) -> str:
+        """The sentence that says why the check cannot tell, empty if it can."""
+        return f"{self.name}: {HIDDEN}" if self.verdict == UNSURE else ""
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -127,6 +137,8 @@ def aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> lis
 class GradientReport:
     """The outcome of a gradient check: true if everything passed, a table when printed.
 
+    It is false if something is wrong, and also if rounding hides an answer.
+
     Attributes
     ----------
     subject : str
@@ -138,8 +150,10 @@ class GradientReport:
     slope : float
         The rate at which the remainder of the first-order Taylor expansion falls with the
         step, all tensors moving at once: 2 if the gradient is right, 1 if it is wrong, infinity
-        if no remainder is above rounding (a linear function). It needs no tolerance, but does
-        not enter the verdict: a kink within the step changes it.
+        if no remainder is above rounding (a linear function). It needs no tolerance. A slope of 1
+        that no kink explains is a doubt.
+    doubts : tuple of str
+        Why the check as a whole cannot tell.
     notes : tuple of str
         What the check could not see, or did differently.
     unchecked : tuple of str
@@ -150,11 +164,12 @@ class GradientReport:
     tensors: tuple[TensorCheck, ...]
     conditions: tuple[Condition, ...]
     slope: float
+    doubts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unchecked: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return not self.failures
+        return not self.failures and not self.unsure
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -162,12 +177,22 @@ class GradientReport:
         conditions = (f"{c.name}: {c.problem}" for c in self.conditions if c.problem)
         return (*(t.failure for t in self.tensors if t.failure), *conditions)
 
+    @property
+    def unsure(self) -> tuple[str, ...]:
+        """A sentence for each tensor of which the check cannot tell, and the doubts."""
+        return (*(t.doubt for t in self.tensors if t.doubt), *self.doubts)
+
+    @property
+    def verdict(self) -> str:
+        """``"passed"``, ``"FAILED"`` or ``"cannot tell"``."""
+        return FAILED if self.failures else UNSURE if self.unsure else "passed"
+
     def __getitem__(self, name: str) -> TensorCheck:
         """Return the line of the tensor ``name``."""
         return {tensor.name: tensor for tensor in self.tensors}[name]
 
     def raise_if_failed(self) -> None:
-        """Raise ``GradientError`` with the printed report if anything failed."""
+        """Raise ``GradientError`` with the printed report unless everything passed."""
         __tracebackhide__ = True  # pytest shows the line of the test
         if not self:
             raise GradientError(f"\n{self}")
@@ -176,7 +201,7 @@ class GradientReport:
     def heading(self) -> str:
         """The first line: the subject, the verdict and the arrays that were not checked."""
         but = f", but not checked: {', '.join(self.unchecked)}" if self.unchecked else ""
-        return f"{self.subject}: {'passed' if self else FAILED}{but}"
+        return f"{self.subject}: {self.verdict}{but}"
 
     @property
     def all_notes(self) -> tuple[str, ...]:
@@ -193,7 +218,7 @@ class GradientReport:
             sides = f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}"
             table.append((t.name, str(t.shape), *sides, t.verdict))
         if self.tensors:
-            wrong = [False, *(bool(t.failure) for t in self.tensors)]
+            wrong = [False, *(bool(t.failure or t.doubt) for t in self.tensors)]
             yield from zip(aligned(table, right=(2, 3, 4)), wrong, strict=True)
             yield "", False
         conditions = [(c.name, c.verdict) for c in self.conditions]
@@ -203,7 +228,7 @@ class GradientReport:
         for line, (_, verdict) in zip(aligned(conditions), conditions, strict=True):
             yield line, verdict.startswith(FAILED)
         yield from ((f"note: {note}", False) for note in self.all_notes)
-        failures = [t.failure for t in self.tensors if t.failure]
+        failures = [*(t.failure for t in self.tensors if t.failure), *self.unsure]
         if failures:
             yield "", False
             yield from ((failure, True) for failure in failures)
@@ -216,6 +241,7 @@ class GradientReport:
         return {
             "subject": self.subject,
             "passed": bool(self),
+            "verdict": self.verdict,
             "tensors": [
                 {
                     **_fields(t, "name", "shape", "analytic", "numeric"),
@@ -233,7 +259,7 @@ class GradientReport:
                 for c in self.conditions
             ],
             "taylor_slope": _plain(self.slope),
-            **_fields(self, "notes", "unchecked", "failures"),
+            **_fields(self, "notes", "unchecked", "failures", "unsure"),
         }
 
     def to_gradescope(
@@ -255,7 +281,7 @@ class GradientReport:
         for t in self.tensors:
             most = points.get(t.name, 0.0) if isinstance(points, Mapping) else points
             right = f"the gradient of {t.name} is right"
-            graded.append((f"gradient of {t.name}", most, t.failure, right))
+            graded.append((f"gradient of {t.name}", most, t.failure or t.doubt, right))
         for c in counted:
             graded.append((c.name, conditions / len(counted), c.problem, "ok"))
         tests = [

@@ -67,9 +67,11 @@ def test_gradient_faults_are_caught_along_other_directions(seed, monkeypatch):
 
 def test_random_networks_raise_no_false_alarm():
     """``python -m minidl.testing --networks 2000`` is the same with more of them."""
-    verdicts = set()
-    for seed in range(int(os.environ.get("MINIDL_NETWORKS", "300"))):
+    verdicts, unsure, count = set(), 0, int(os.environ.get("MINIDL_NETWORKS", "300"))
+    for seed in range(count):
         report = check_random_network(seed)
-        assert report, f"network {seed}\n{report}"
+        assert not report.failures, f"network {seed}\n{report}"
         verdicts |= {t.verdict for t in report.tensors}
+        unsure += bool(report.unsure)  # gradients of 1e-12 beside outputs of 1
     assert {"ok", "ok (kink)"} <= verdicts
+    assert unsure <= 0.02 * count
