@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from minidl.checks import Array, Backward, as_floats, check_float
+from minidl.checks import Array, Backward, as_floats, check_float, check_int
 from minidl.layer import Layer
 from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
 
@@ -44,6 +44,7 @@ _CHEBYSHEV = (
     7.988345428788568e-16,
     -1.7595071895673927e-16,
 )
+_MOST_AXES = 64  # of an array of NumPy
 _TERMS = {np.dtype(np.float32): 12, np.dtype(np.float64): len(_CHEBYSHEV)}
 
 
@@ -98,6 +99,7 @@ class ReLU(Layer):
     """
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        x = as_floats(self, "x", x)
         y = np.maximum(x, 0)
         return y, lambda dy: dy * (y > 0)
 
@@ -106,6 +108,7 @@ class Tanh(Layer):
     """forward: ``y = tanh(x)``; backward: ``dx = dy (1 - y^2)``."""
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        x = as_floats(self, "x", x)
         y = np.tanh(x)
         return y, lambda dy: dy * (1 - y * y)
 
@@ -116,6 +119,7 @@ class Sigmoid(Layer):
     gives_probabilities = True
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        x = as_floats(self, "x", x)
         y = sigmoid(x)
         return y, lambda dy: dy * (y * (1 - y))
 
@@ -136,6 +140,7 @@ class LeakyReLU(Layer):
         self.slope = check_float("LeakyReLU", "slope", slope)
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        x = as_floats(self, "x", x)
         factor = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.slope))
         return x * factor, lambda dy: dy * factor
 
@@ -157,6 +162,7 @@ class ELU(Layer):
         self.alpha = check_float("ELU", "alpha", alpha, low=0)
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        x = as_floats(self, "x", x)
         positive = x > 0
         below = self.alpha * np.expm1(np.minimum(x, 0))
         return np.where(
@@ -171,6 +177,7 @@ class Softplus(Layer):
     """
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        x = as_floats(self, "x", x)
         e = np.exp(-np.abs(x))
         y = np.maximum(x, 0) + np.log1p(e)
         return y, lambda dy: dy * (np.where(x >= 0, 1, e) / (1 + e))
@@ -183,6 +190,7 @@ class SiLU(Layer):
     """
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        x = as_floats(self, "x", x)
         s = sigmoid(x)
         y = x * s
         return y, lambda dy: dy * (s + y * (1 - s))
@@ -209,6 +217,7 @@ class GELU(Layer):
         self.approximate = approximate
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        x = as_floats(self, "x", x)
         if self.approximate == "none":
             cdf, density = normal(x)
             return x * cdf, lambda dy: dy * (cdf + x * density)
@@ -227,6 +236,7 @@ class Quadratic(Layer):
     """forward: ``y = x (1 - x)``; backward: ``dx = dy (1 - 2 x)``."""
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        x = as_floats(self, "x", x)
         return x * (1 - x), lambda dy: dy * (1 - 2 * x)
 
 
@@ -248,7 +258,9 @@ class Simplex(Layer):
     gives_probabilities = True
 
     def __init__(self, map: SimplexMap, axis: int = -1) -> None:
-        self.map, self.axis = map, axis
+        if not isinstance(map, SimplexMap):
+            raise TypeError(f"Simplex: expected map to be a SimplexMap, got {map!r}")
+        self.map, self.axis = map, check_int(type(self).__name__, "axis", axis, low=-_MOST_AXES)
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         y = self.map(x, self.axis, check_finite=False)

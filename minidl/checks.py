@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -202,8 +202,8 @@ def check_float(
     With ``open_low`` or ``open_high`` the bound itself is not allowed.
     """
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, (str, bytes)) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     above = number > low if open_low else number >= low
     below = number < high if open_high else number <= high
@@ -289,6 +289,16 @@ def as_numbers(owner: object, name: str, value: Any, kind: str = "real numbers")
 
 FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 """The dtypes that maps, layers and losses compute in, in the byte order of this machine."""
+
+
+def as_dtype(owner: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return float32 or float64 as a dtype; ValueError for any other."""
+    kind: np.dtype[Any] | None = None
+    with contextlib.suppress(Exception):  # NumPy raises many kinds
+        kind = None if dtype is None else np.dtype(dtype)
+    if kind is None or kind not in FLOATS:
+        raise ValueError(f"{owner}: expected dtype float32 or float64, got {kind or repr(dtype)}")
+    return kind
 
 
 def as_floats(owner: object, name: str, value: Any) -> Array:
@@ -463,9 +473,10 @@ def as_generator(rng: Rng) -> np.random.Generator:
     """
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, (int, np.integer, np.random.SeedSequence)) and not isinstance(rng, bool):
+    seed = isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0
+    if seed or isinstance(rng, np.random.SeedSequence):
         return np.random.default_rng(rng)
-    raise TypeError(f"rng: expected a seed (int) or a numpy.random.Generator, got {rng!r}")
+    raise TypeError(f"rng: expected a seed (int >= 0) or a numpy.random.Generator, got {rng!r}")
 
 
 @contextlib.contextmanager

@@ -139,6 +139,8 @@ def as_split(owner: str, part: Part, scale: float | None = None) -> Split:
             )
         factor = PIXEL_SCALE if x.dtype == np.uint8 else 1.0
         factor = factor if scale is None else check_float(owner, "scale", scale)
+        if factor == 0:
+            raise ValueError(f"{owner}: expected scale to be other than 0, got {scale!r}")
         weights = None if weight is None else check_weight(owner, weight, len(x))
         part = Split(x, y, factor, weight=weights)
     if len(part) == 0:

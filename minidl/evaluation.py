@@ -54,6 +54,8 @@ def outputs(model: Layer, x: Array | Split) -> Array:
     ValueError
         If the model was trained on uint8 pixels and ``x`` has floats that are larger than these.
     """
+    if not callable(model) or not hasattr(model, "dtype"):
+        raise TypeError(f"outputs: expected a model, got {type_text(model)}")
     rows = as_rows("outputs", x, getattr(model, "input_scale", None))
     parts = [model(chunk) for chunk in rows.chunks(model.dtype)]
     return np.concatenate(parts or [model(rows.rows(slice(0), model.dtype))])
@@ -123,6 +125,10 @@ def evaluate(
     TypeError
         If a metric returns no number; names it.
     """
+    if not callable(loss):
+        raise TypeError(f"evaluate: expected a loss, got {type_text(loss)}")
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"evaluate: expected metrics by name, got {type_text(metrics)}")
     return measure(model, data, loss, metrics)[0]
 
 

@@ -36,6 +36,8 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     """
     try:
         return Path(path).expanduser()
+    except TypeError:
+        raise TypeError(f"expected a path, got {path!r}") from None
     except RuntimeError as error:
         raise ValueError(f"{os.fspath(path)}: ~ is not known here ({error})") from error
 

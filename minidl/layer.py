@@ -35,6 +35,7 @@ from minidl.checks import (
     Configured,
     Rng,
     as_array,
+    as_dtype,
     as_generator,
     is_layer,
     quiet_passes,
@@ -177,11 +178,7 @@ class Layer(Configured, ABC):
 
     def draw(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> None:
         """Draw the missing values, without gathering; ``initialize`` has the parameters."""
-        kind = self.dtype if dtype is None else np.dtype(dtype)
-        if kind not in (np.float32, np.float64):
-            raise ValueError(
-                f"{type(self).__name__}: expected dtype float32 or float64, got {kind}"
-            )
+        kind = as_dtype(type(self).__name__, self.dtype if dtype is None else dtype)
         if rng is not None:
             generator = as_generator(rng)
             for _, parameter in self.named_parameters():
@@ -315,6 +312,7 @@ class Sequential(Layer):
                 )
         self.layers = tuple(layers)
         state.check_buffers(self)
+        dtype = None if dtype is None else as_dtype("Sequential", dtype)
         # Without the input's gradient, the backward pass ends at the first layer with parameters.
         self._first = next(
             (i for i, layer in enumerate(layers) if any(named_parameters(layer))), len(layers)

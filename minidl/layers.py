@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.checks import Array, Backward, Rng, as_array, as_generator, check_float, check_int
+from minidl.checks import (
+    Array,
+    Backward,
+    Rng,
+    as_array,
+    as_dtype,
+    as_generator,
+    check_float,
+    check_int,
+)
 from minidl.init import Init, uniform_fan_in
 from minidl.layer import Layer, Sequential, check_input
 from minidl.parameter import Parameter
@@ -53,6 +62,10 @@ class Linear(Layer):
         rng: Rng | None = None,
         dtype: DTypeLike | None = None,
     ) -> None:
+        for name, init in (("weight_init", weight_init), ("bias_init", bias_init)):
+            if not callable(init):
+                raise TypeError(f"Linear: expected {name} to be a function, got {init!r}")
+        dtype = None if dtype is None else as_dtype("Linear", dtype)
         self.in_features = i = check_int("Linear", "in_features", in_features)
         self.out_features = o = check_int("Linear", "out_features", out_features)
         self.weight = Parameter.drawn(
@@ -148,10 +161,11 @@ class LayerNorm(Layer):
     skips_input_grad = True
 
     def __init__(self, features: int, *, eps: float = 1e-5, dtype: DTypeLike | None = None) -> None:
+        dtype = as_dtype("LayerNorm", np.float32 if dtype is None else dtype)
         self.in_features = check_int("LayerNorm", "features", features)
         self.eps = check_float("LayerNorm", "eps", eps, low=0, open_low=True)
-        self.weight = Parameter(np.ones(features, dtype or np.float32))
-        self.bias = Parameter(np.zeros(features, dtype or np.float32))
+        self.weight = Parameter(np.ones(features, dtype))
+        self.bias = Parameter(np.zeros(features, dtype))
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         weight, bias = self.weight, self.bias
@@ -218,15 +232,16 @@ class BatchNorm(Layer):
         eps: float = 1e-5,
         dtype: DTypeLike | None = None,
     ) -> None:
+        dtype = as_dtype("BatchNorm", np.float32 if dtype is None else dtype)
         self.in_features = check_int("BatchNorm", "features", features)
         if momentum is not None:
             momentum = check_float("BatchNorm", "momentum", momentum, low=0, high=1)
         self.momentum = momentum
         self.eps = check_float("BatchNorm", "eps", eps, low=0, open_low=True)
-        self.weight = Parameter(np.ones(features, dtype or np.float32))
-        self.bias = Parameter(np.zeros(features, dtype or np.float32))
-        self.running_mean = np.zeros(features, dtype or np.float32)
-        self.running_var = np.ones(features, dtype or np.float32)
+        self.weight = Parameter(np.ones(features, dtype))
+        self.bias = Parameter(np.zeros(features, dtype))
+        self.running_mean = np.zeros(features, dtype)
+        self.running_var = np.ones(features, dtype)
         self.num_batches_tracked = np.array(0)
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:

@@ -179,6 +179,8 @@ class ReducedLoss(Configured, ABC):
     def checked(self, logits: Array, y: Array) -> tuple[Array, Array]:
         """Return checked logits and targets."""
         logits = as_floats(type(self).__name__, "logits", logits)
+        if logits.ndim == 0:
+            raise ValueError(f"{type(self).__name__}: expected logits with rows, got one number")
         return logits, self.check_targets(logits, y)
 
     def share(self, n: int) -> float:
@@ -205,7 +207,7 @@ class ReducedLoss(Configured, ABC):
 
     def _reduction(self, name: str, value: Reduction) -> Reduction:
         """Return ``value``; raise ValueError unless it is "mean" or "sum"."""
-        if value not in ("mean", "sum"):
+        if not isinstance(value, str) or value not in ("mean", "sum"):
             owner = type(self).__name__
             raise ValueError(f"{owner}: expected {name} 'mean' or 'sum', got {value!r}")
         return value

@@ -155,8 +155,10 @@ class SimplexMap(Configured, ABC):
     def _moved(self, name: str, a: Array, axis: int) -> Array:
         """Check ``a`` and return it with ``axis`` last."""
         a = as_floats(self, name, a)
-        if not -a.ndim <= axis < a.ndim:
-            raise ValueError(f"{self!r}: expected {name} with an axis {axis}, got shape {a.shape}")
+        if not isinstance(axis, (int, np.integer)) or not -a.ndim <= axis < a.ndim:
+            raise ValueError(
+                f"{self!r}: expected {name} with an axis {axis!r}, got shape {a.shape}"
+            )
         if a.shape[axis] == 0:
             raise ValueError(f"{self!r}: expected at least one class, got {name} {a.shape}")
         return np.moveaxis(a, axis, -1)

@@ -109,7 +109,8 @@ class Optimizer(Configured, ABC):
         owner = type(self).__name__
         check_model(owner, model)
         self.model = model
-        self.lr = lr if callable(lr) else check_float(owner, "lr", lr, low=0)
+        scheduled = callable(lr) and not isinstance(lr, type)
+        self.lr = lr if scheduled else check_float(owner, "lr", lr, low=0)
         self._given_lr = self.lr
         self.weight_decay = check_float(owner, "weight_decay", weight_decay, low=0)
         if clip_norm is not None:
@@ -407,7 +408,7 @@ class Adam(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         owner = type(self).__name__
-        if len(betas) != 2:
+        if np.shape(betas) != (2,):
             raise ValueError(f"{owner}: expected two betas, got {betas!r}")
         self.betas = (
             check_float(owner, "betas[0]", betas[0], low=0, high=1, open_high=True),
@@ -543,7 +544,7 @@ class WarmUp:
     steps: int
 
     def __post_init__(self) -> None:
-        if not callable(self.lr):
+        if not callable(self.lr) or isinstance(self.lr, type):
             check_float("WarmUp", "lr", self.lr, low=0)
         check_int("WarmUp", "steps", self.steps)
 

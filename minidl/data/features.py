@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.checks import Array, Configured, as_floats, check_float, check_int, quietly
+from minidl.checks import (
+    Array,
+    Configured,
+    as_floats,
+    check_float,
+    check_int,
+    is_layer,
+    quietly,
+    type_text,
+)
 from minidl.dataset import CHUNK, Dataset, Split, as_rows
 from minidl.evaluation import known_loss, outputs, probabilities
 from minidl.layer import Layer
@@ -35,7 +44,7 @@ class Feature(Configured, ABC):
     @quietly
     def fit(self, dataset: Dataset) -> Self:
         """Learn from ``dataset.train`` alone."""
-        self.learn(dataset.train)
+        self.learn(_as_dataset(self, dataset).train)
         return self
 
     def learn(self, train: Split) -> None:
@@ -49,11 +58,18 @@ class Feature(Configured, ABC):
     @quietly
     def transform(self, dataset: Dataset, dtype: DTypeLike | None = None) -> Dataset:
         """Apply to all parts of ``dataset``, in ``dtype``."""
-        return dataset.map(self.apply, dtype)
+        return _as_dataset(self, dataset).map(self.apply, dtype)
 
     def fit_transform(self, dataset: Dataset, dtype: DTypeLike | None = None) -> Dataset:
         """``fit``, then ``transform``."""
         return self.fit(dataset).transform(dataset, dtype)
+
+
+def _as_dataset(owner: object, dataset: object) -> Dataset:
+    if not isinstance(dataset, Dataset):
+        got = type_text(dataset)
+        raise TypeError(f"{type(owner).__name__}: expected dataset to be a Dataset, got {got}")
+    return dataset
 
 
 class Standardize(Feature):
@@ -109,6 +125,10 @@ class AveragePool(Feature):
 
     def __init__(self, size: int = 2, shape: tuple[int, int] | None = None) -> None:
         self.size = check_int("AveragePool", "size", size)
+        if shape is not None and np.shape(shape) != (2,):
+            raise ValueError(f"AveragePool: expected shape to be (height, width), got {shape!r}")
+        for side in shape or ():
+            check_int("AveragePool", "shape", side)
         self.shape = shape
 
     def apply(self, x: Array) -> Array:
@@ -273,13 +293,17 @@ class Predictor:
         loss: Loss | None = None,
         dataset: Dataset | None = None,
     ) -> None:
+        if not is_layer(model):
+            raise TypeError(f"Predictor: expected a model, got {type_text(model)}")
+        if not isinstance(features, Sequence):
+            raise TypeError(f"Predictor: expected a list of features, got {type_text(features)}")
         for feature in features:
             if not isinstance(feature, Feature):
                 raise TypeError(f"Predictor: expected fitted features, got {feature!r:.80}")
         self.model, self.features, self.loss = model, tuple(features), loss
         self.input_scale: float | None = getattr(model, "input_scale", None)
         self.class_names: Array | None = None
-        self._of_classes = dataset is None or dataset.classes > 0
+        self._of_classes = dataset is None or _as_dataset(self, dataset).classes > 0
         if dataset is not None:
             self.input_scale = dataset.train.scale
             self.class_names = dataset.class_names

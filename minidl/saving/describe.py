@@ -43,6 +43,8 @@ def register_layer(cls: type[Any]) -> type[Any]:
     >>> @minidl.register_layer
     ... class Scale(minidl.Layer): ...
     """
+    if not isinstance(cls, type):
+        raise TypeError(f"register_layer: expected a class, got {cls!r}")
     _REGISTERED[cls.__name__] = cls
     return cls
 

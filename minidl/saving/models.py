@@ -89,8 +89,10 @@ def load(
         If the file is damaged, has a layer class that is not known, a state that does not fit, NaN,
         or sizes that its arrays do not have: nothing is allocated for these.
     """
+    own = list(layers) if np.iterable(layers) else [None]
+    if not all(isinstance(cls, type) for cls in own):
+        raise TypeError(f"load: expected layers to be classes, got {layers!r}")
     arrays, meta = read_archive(path)
-    own = list(layers)
     with damaged(path, "model"):
         check_size([meta["architecture"], meta.get("predictor")], arrays)
         model, dtype = build(meta["architecture"], own), np.dtype(meta["dtype"])

@@ -6,7 +6,7 @@
 import os
 
 import pytest
-from attacks import clusters, damage, disks, kills, pairs
+from attacks import clusters, damage, disks, doors, kills, pairs
 from attacks.common import write_data
 
 pytestmark = pytest.mark.slow
@@ -43,6 +43,17 @@ def test_kills(tmp_path, check, name, shot):
     if not (ALL or (shot == "SIGKILL" and name in SAMPLE)):
         pytest.skip("only with MINIDL_ATTACK=all")
     check(kills.attack(write_data(tmp_path), name, shot, 20 if ALL else 1))
+
+
+def test_wrong_calls(tmp_path):
+    """At most 3 in 100 wrong calls have an obscure error."""
+    found, obscure = doors.attack(tmp_path, 10**9 if ALL else 600)
+    print(
+        f"\n| wrong call | {found.total()} |",
+        *(f"| {k} | {n} |" for k, n in found.items()),
+        sep="\n",
+    )
+    assert len(obscure) <= 0.03 * found.total(), "\n".join(obscure)
 
 
 def test_pairs(tmp_path, check):

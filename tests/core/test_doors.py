@@ -1,0 +1,69 @@
+"""Wrong arguments are errors that name the owner, where a user enters."""
+
+import numpy as np
+import pytest
+
+import minidl
+from minidl import Adam, Dataset, Linear, Sequential, init, metrics
+
+X, Y = np.random.default_rng(0).normal(size=(12, 4)), np.arange(12) % 3
+MODEL = Sequential(Linear(4, 3), rng=0, dtype="float64")
+PIXELS = np.zeros((3, 2), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: minidl.evaluate(MODEL, (X, Y), minidl.CrossEntropy(), [metrics.accuracy]), "evaluate: expected metrics by name, got list"),
+        (lambda: minidl.evaluate(MODEL, (X, Y), "mse"), "evaluate: expected a loss, got str"),
+        (lambda: minidl.outputs("model", X), "outputs: expected a model, got str"),
+        (lambda: minidl.Standardize().fit(X), r"Standardize: expected dataset to be a Dataset, got an array of shape \(12, 4\)"),
+        (lambda: minidl.PCA(2).transform((X, Y)), "PCA: expected dataset to be a Dataset, got a tuple"),
+        (lambda: minidl.Predictor(int), "Predictor: expected a model, got type int"),
+        (lambda: minidl.Predictor(MODEL, 3), "Predictor: expected a list of features, got int 3"),
+        (lambda: minidl.Predictor(MODEL, dataset=(X, Y)), "Predictor: expected dataset to be a Dataset"),
+        (lambda: Adam(MODEL, minidl.Cosine), "Adam: expected lr to be a finite number >= 0, got <class"),
+        (lambda: minidl.WarmUp(minidl.Cosine, 3), "WarmUp: expected lr to be a finite number >= 0, got <class"),
+        (lambda: minidl.SGD(MODEL, "0.1"), "SGD: expected lr to be a finite number >= 0, got '0.1'"),
+        (lambda: minidl.SGD(MODEL, 0.1, weight_decay="3"), "SGD: expected weight_decay to be a finite number >= 0, got '3'"),
+        (lambda: minidl.SGD(MODEL, 10**400), "SGD: expected lr to be a finite number"),
+        (lambda: Adam(MODEL, betas=0.9), "Adam: expected two betas, got 0.9"),
+        (lambda: minidl.Cosine("0.1", 10), "Cosine: expected lr to be a finite number >= 0, got '0.1'"),
+        (lambda: init.normal("0"), "normal: expected mean to be a finite number, got '0'"),
+        (lambda: Linear(4, 3, weight_init=None), "Linear: expected weight_init to be a function, got None"),
+        (lambda: Linear(4, 3, bias_init=0.0), "Linear: expected bias_init to be a function, got 0.0"),
+        (lambda: Dataset((PIXELS, Y[:3]), scale=0), "data: train: expected scale to be other than 0, got 0"),
+        (lambda: minidl.Simplex(2.5), "Simplex: expected map to be a SimplexMap, got 2.5"),
+        (lambda: minidl.Softmax("abc"), "Softmax: expected axis to be a whole number"),
+        (lambda: minidl.softmax(X, "abc"), r"softmax: expected z with an axis 'abc', got shape \(12, 4\)"),
+        (lambda: minidl.softmax(X, 0.5), "softmax: expected z with an axis 0.5"),
+        (lambda: minidl.AveragePool(shape=3), r"AveragePool: expected shape to be \(height, width\), got 3"),
+        (lambda: minidl.AveragePool(shape=("a", 2)), "AveragePool: expected shape to be a whole number >= 1, got 'a'"),
+        (lambda: minidl.SquaredError()(2.5, Y), "SquaredError: expected logits with rows"),
+        (lambda: minidl.SquaredError(np.zeros(2)), "SquaredError: expected reduction 'mean' or 'sum'"),
+        (lambda: minidl.Parameter("abc"), "Parameter: expected value of real numbers, got dtype <U3"),
+        (lambda: Linear(4, 3, rng=-1), "rng: expected a seed"),
+        (lambda: minidl.load(3), "expected a path, got 3"),
+        (lambda: minidl.load("m.npz", layers="abc"), "load: expected layers to be classes, got 'abc'"),
+        (lambda: minidl.load("m.npz", layers=Linear), "load: expected layers to be classes, got <class"),
+        (lambda: minidl.register_layer(3), "register_layer: expected a class, got 3"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+@pytest.mark.parametrize("dtype", ["abc", "float16", 3, True, "U9", int, [], np.zeros(3)])
+@pytest.mark.parametrize("make", [lambda **o: Linear(4, 3, **o), lambda **o: minidl.LayerNorm(4, **o), lambda **o: minidl.BatchNorm(4, **o), Sequential])  # fmt: skip
+def test_a_wrong_dtype_is_named(make, dtype):
+    with pytest.raises(ValueError, match=r"\w: expected dtype float32 or float64, got "):
+        make(dtype=dtype)
+
+
+@pytest.mark.parametrize("x", [np.arange(3), "abc", [None], np.zeros(3, complex), [1, 2]])
+@pytest.mark.parametrize("kind", [minidl.ReLU, minidl.LeakyReLU, minidl.ELU, minidl.GELU, minidl.SiLU, minidl.Softplus, minidl.Tanh, minidl.Sigmoid, minidl.Quadratic, minidl.Softmax])  # fmt: skip
+def test_activations_take_floats(kind, x):
+    for call in (kind(), kind().forward):
+        with pytest.raises(TypeError, match=r": expected [xz] of dtype float32 or float64, got "):
+            call(x)
