@@ -63,7 +63,7 @@ class Linear(Layer):
         dtype: DTypeLike | None = None,
     ) -> None:
         for name, init in (("weight_init", weight_init), ("bias_init", bias_init)):
-            if not callable(init):
+            if not callable(init) or isinstance(init, type):
                 raise TypeError(f"Linear: expected {name} to be a function, got {init!r}")
         dtype = None if dtype is None else as_dtype("Linear", dtype)
         self.in_features = i = check_int("Linear", "in_features", in_features)

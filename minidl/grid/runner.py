@@ -83,6 +83,10 @@ def run(
         If another process writes to ``out``, the workers died or were closed, or the disk is
         full; says what is kept.
     """
+    if not isinstance(grid, Grid) or not callable(train):
+        raise TypeError(f"run: expected a Grid and a function, got {grid!r} and {train!r}")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(f"run: expected settings by name, got {settings!r}")
     leave_if_imported_by_a_worker()
     out, jobs = as_path(out), check_int("run", "jobs", jobs)
     if jobs > 1 and executor is None:

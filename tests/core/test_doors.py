@@ -46,6 +46,10 @@ PIXELS = np.zeros((3, 2), np.uint8)
         (lambda: minidl.load(3), "expected a path, got 3"),
         (lambda: minidl.load("m.npz", layers="abc"), "load: expected layers to be classes, got 'abc'"),
         (lambda: minidl.load("m.npz", layers=Linear), "load: expected layers to be classes, got <class"),
+        (lambda: Linear(4, 3, weight_init=init.normal), "Linear: expected weight_init to be a function, got <class"),
+        (lambda: minidl.grid.run(3, print, out="g"), "run: expected a Grid and a function, got 3"),
+        (lambda: minidl.grid.run(minidl.grid.Grid(a=[1]), "f", out="g"), "run: expected a Grid and a function"),
+        (lambda: minidl.grid.run(minidl.grid.Grid(a=[1]), print, out="g", settings=3), "run: expected settings by name"),
         (lambda: minidl.register_layer(3), "register_layer: expected a class, got 3"),
     ],
 )  # fmt: skip
