@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import inspect
 import re
 import sys
 from collections import Counter
@@ -92,7 +93,10 @@ def load_layer(text: str) -> Any:
         raise ValueError(f"expected module:Layer or module:Layer(12, 5), got {text!r}") from None
     if not any(Path(entry or ".").resolve() == Path.cwd() for entry in sys.path):
         sys.path.insert(0, str(Path.cwd()))
-    module, name = importlib.import_module(module_name), call.func.id
+    try:
+        module, name = importlib.import_module(module_name), call.func.id
+    except (Exception, SystemExit) as error:  # not 0 or 1, the statuses of a verdict
+        raise ImportError(f"{module_name} cannot be imported: {error!r}") from error
     found = getattr(module, name, None)
     if found is None:
         names = [n for n in vars(module) if not n.startswith("_")]
@@ -101,6 +105,15 @@ def load_layer(text: str) -> Any:
         return found
     if not callable(found):
         raise TypeError(f"{text}: expected a layer, or a function that makes one, got {found!r}")
+    try:
+        inspect.signature(found).bind(*args, **options)
+    except TypeError as error:  # a function without a signature is called as it is
+        raise TypeError(
+            f"{text}: {error}; write the arguments of {name}{inspect.signature(found)}, as "
+            f'"{module_name}:{name}(12, 5)"'
+        ) from None
+    except ValueError:
+        pass
     return found(*args, **options)
 
 
@@ -120,7 +133,7 @@ def check_networks(seeds: range) -> bool:
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"\d+(x\d+)*", text):
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
         raise argparse.ArgumentTypeError(f"expected a shape as 8x12, got {text!r}")
     return tuple(map(int, text.split("x")))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import threading
@@ -38,9 +39,14 @@ def float_argument(name: str, **bounds: Any) -> Any:
 
     def parse(text: str) -> float:
         try:
-            return check_float("argument", name, text, **bounds)
+            number = float(text)
+        except ValueError:  # check_float names the argument
+            number = math.nan
+        try:
+            return check_float("argument", name, number, **bounds)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error).removeprefix("argument: ")) from None
+            expected = str(error).removeprefix("argument: ").rpartition(", got")[0]
+            raise argparse.ArgumentTypeError(f"{expected}, got {text!r}") from None
 
     return parse
 

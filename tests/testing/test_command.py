@@ -84,6 +84,15 @@ def test_a_right_layer(run, args, starts):
     assert done.stdout.startswith(starts)
 
 
+@pytest.mark.parametrize("source", ["import sys; sys.exit(0)", "import sys; sys.exit(1)", "1 / 0", "import nothing_of_this_name"])  # fmt: skip
+def test_a_module_that_does_not_load_is_no_verdict(run, tmp_path, source):
+    (tmp_path / "broken.py").write_text(source, encoding="utf-8")
+    done = run("broken:Layer", "--input", "8x12")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: broken cannot be imported: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_wrong_layer(run):
     done = run("my_module:Scale(factor=-1.0)", "--input", "8x12")
     assert (done.returncode, done.stderr) == (1, "")
@@ -123,6 +132,11 @@ def test_a_wrong_shape(run):
         ([], "expected a layer as module:Layer, or --networks N"),
         (["my_module:Scale"], "--input: expected the shape of the batch, as 8x12"),
         (["my_module:Scale", "--input", "8by12"], "expected a shape as 8x12, got '8by12'"),
+        (["my_module:Scale", "--input", "0x4"], "expected a shape as 8x12, got '0x4'"),
+        (["my_module:Scale", "--input", "4x0"], "expected a shape as 8x12, got '4x0'"),
+        (["my_module:Affine", "--input", "8x12"], "my_module:Affine: missing a required argument"),
+        (["my_module:Affine", "--input", "8x12"], 'as "my_module:Affine(12, 5)"'),
+        (["my_module:Scale(1, 2, 3)", "--input", "8x12"], "too many positional arguments"),
         (["my_module", "--input", "8x12"], "expected module:Layer, got 'my_module'"),
         (["my_module:Scale(", "--input", "8x12"], "expected module:Layer or module:Layer(12, 5)"),
         (["my_module:Scale(open(1))", "--input", "8x12"], "expected module:Layer or"),
