@@ -26,7 +26,7 @@ from minidl.testing.differences import Point, taylor_slope
 from minidl.testing.functions import function_subject, loss_subject, map_subject
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
-from minidl.testing.options import FLOAT32, FLOAT64, Options, Precision
+from minidl.testing.options import FLOAT32, FLOAT64, Options, Precision, Settings
 from minidl.testing.report import FAILED, KINKS, OK, Condition, GradientReport
 from minidl.testing.subjects import Subject
 
@@ -244,6 +244,8 @@ def _check(
         if why:
             numbers = f"step {settings.eps:g}, relative tolerance {settings.rtol:g}"
             notes.append(f"both sides in float32 ({why}): {numbers}")
+        if next(iter(tensors.values())).dtype != np.float64:
+            notes.append(_sharpness(tensors, settings))
         point = Point(subject, tensors, settings)
         first = check_condition(point, "repeatable", repeatable)
         if first.problem and first.tensor == "output":
@@ -263,6 +265,15 @@ def _check(
     doubtful = slope < 1.5 and remainder > settings.clear
     doubts = (SLOPE,) if doubtful and all(t.verdict == OK for t in checked) else ()
     return GradientReport(heading, checked, conditions, slope, doubts, tuple(notes), unchecked)
+
+
+def _sharpness(tensors: Mapping[str, Array], settings: Settings) -> str:
+    """Return which error of one entry shows, and the advice to check in float64."""
+    name, n = max(((k, v.size) for k, v in tensors.items()), key=lambda pair: pair[1])
+    # Entries have 0.5 to 1.5 parts in a direction, and the tolerance is that of a sum of n.
+    error = 100 * settings.rtol * max(n, 1) ** 0.5 / 0.5
+    shows = f"{tensors[name].dtype} shows an error of {error:.2g} %"
+    return f"{shows} in one of {n:,} entries of {name}; check in float64 too"
 
 
 def _precision(subject: Subject, options: Options) -> tuple[dict[str, Array], Precision, str]:

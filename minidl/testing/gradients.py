@@ -83,7 +83,8 @@ def _check_along(
         found = search(point, name, around)
         worst = found.worst
         if found.complete and worst is None:
-            verdict = KINKS if found.kinks else FAILED if compared.smooth else KINK
+            right_nearby = around is not None and not compared.smooth
+            verdict = KINKS if found.kinks else KINK if right_nearby else FAILED
     sides = compared.analytic, compared.numeric
     return TensorCheck(name, point.wide[name].shape, *sides, verdict, worst), around
 
@@ -91,7 +92,7 @@ def _check_along(
 def explain_by_kinks(
     point: Point, name: str, u: Direction, compared: Comparison
 ) -> tuple[str, Array | None]:
-    """Return KINK or ROUNDING if kinks explain a difference, else FAILED.
+    """Return KINK, ROUNDING or UNSURE if kinks explain a difference, else FAILED.
 
     Also return the gradients nearby, if they are right there. Several distances are tried, since a
     function of strong curvature needs a small one. A value between the one-sided derivatives is
@@ -105,6 +106,7 @@ def explain_by_kinks(
                 return FAILED, around  # wrong where there is no kink
             continue
         label = ROUNDING if any(c.verdict == ROUNDING for c in seen) else label
+        label = UNSURE if sum(c.verdict == UNSURE for c in seen) > NEARBY // 2 else label
         if compared.verdict == KINK or inner_layers_pass(point):
             return label, around
         slopes = [c.numeric for c in seen]

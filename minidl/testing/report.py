@@ -262,6 +262,18 @@ class GradientReport:
             **_fields(self, "notes", "unchecked", "failures", "unsure"),
         }
 
+    def score(self, points: float = 1.0) -> float:
+        """Return the points that are earned; print the report if these are not all.
+
+        Each tensor and the side conditions together have equal parts. nbgrader takes the value of
+        the last line of a cell as partial credit: ``check_layer(layer, x).score(5)``.
+        """
+        right = [not (t.failure or t.doubt) for t in self.tensors]
+        right.append(not any(c.problem for c in self.conditions))
+        if not self:
+            print(self)
+        return points * sum(right) / len(right)
+
     def to_gradescope(
         self, points: float | Mapping[str, float] = 1.0, conditions: float = 0.0
     ) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minidl.checks import Array
-from minidl.testing.differences import Point, error_along, judge, normalized, random_direction
+from minidl.testing.differences import Point, error_along, judge, normalized, relative_direction
 from minidl.testing.report import FAILED, Entry
 
 ENOUGH = 100
@@ -87,10 +87,10 @@ def _next(sets: list[Suspects], *, largest_error: bool) -> Suspects:
 
 def _wrong_halves(point: Point, name: str, whole: Suspects) -> list[Suspects]:
     """Return the halves of a set in which the two sides disagree along a random direction."""
-    found, x = [], point.wide[name]
+    found, shape = [], point.wide[name].shape
     for half in np.array_split(whole.entries, 2):
-        u = np.zeros(x.shape)
-        u.flat[half] = random_direction(point.settings.rng, x).flat[half]
+        u = np.zeros(shape)
+        u.flat[half] = relative_direction(point, name).flat[half]
         error = error_along(point, name, normalized(u))
         if error:
             found.append(Suspects(half, error))

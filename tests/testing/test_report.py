@@ -57,6 +57,22 @@ def test_gradescope():
     assert sum(t["score"] for t in every) == 6
 
 
+def test_score(capsys):
+    assert RIGHT.score(6) == 6
+    assert capsys.readouterr().out == ""
+    assert WRONG.score(8) == 6  # input, W, b and the side conditions; W is wrong
+    assert "Affine.W[4, 2]: analytic" in capsys.readouterr().out
+    noisy = check_function(lambda x: x * np.random.random(), lambda x, dy: dy, X)  # noqa: NPY002
+    assert noisy.score(3) == 0
+
+
+def test_float32_says_which_error_shows():
+    notes = check_layer(Tanh(), X.astype(np.float32)).notes
+    assert notes == (
+        "float32 shows an error of 0.077 % in one of 15 entries of input; check in float64 too",
+    )
+
+
 def test_names():
     report = check_function(np.sin, lambda x, dy: dy, X, name="wave")
     assert str(report).startswith("wave, x (3, 5) float64: FAILED")
