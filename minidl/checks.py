@@ -81,11 +81,13 @@ class Configured:
         for name, parameter in inspect.signature(type(self)).parameters.items():
             value = config.get(name, parameter.default)
             required = parameter.default is parameter.empty
-            first = not shown and isinstance(value, (int, float)) and not isinstance(value, bool)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            first = number and name == next(iter(config), None)
             if parameter.kind is parameter.VAR_POSITIONAL:
                 shown += map(_text, config.get(name, ()))
             elif name not in config or (
-                not (required or first) and _same(value, parameter.default)
+                # A float in first place is shown always: Dropout(0.5), Huber(1).
+                _same(value, parameter.default) and not (first and isinstance(value, float))
             ):
                 in_place = False
             elif in_place and (required or first) and parameter.kind is not parameter.KEYWORD_ONLY:

@@ -425,7 +425,8 @@ def taylor_slope(point: Point) -> tuple[float, float]:
     """Return the slope of ``log |phi(v + h u) - phi(v) - h <grad, u>|`` over ``log h``.
 
     The median over the smallest steps whose remainder is above rounding; NaN if the numeric
-    side is float32. Also return the smallest of these remainders, relative to ``h <grad, u>``.
+    side is float32. Also return the smallest of these remainders, relative to ``h <grad, u>``; 0 at
+    a kink, where the steps to both sides do not agree and the slope is 1 for every gradient.
     """
     if point.settings.precision is not FLOAT64:
         return math.nan, math.nan
@@ -445,6 +446,12 @@ def taylor_slope(point: Point) -> tuple[float, float]:
     if len(points) < 2:
         return math.inf, 0.0
     h, remainder = points[-1]
+    sides = [
+        point.subject.run({name: x + s * h * u[name] for name, x in point.wide.items()}).y.ravel()
+        for s in (1, -1)
+    ]
+    if abs(float(g[used] @ (sides[0] + sides[1] - 2 * y)[used])) > remainder / 2:
+        remainder = 0.0
     steps: Array = np.diff(np.log(points), axis=0)
     return float(np.median(steps[-3:, 1] / steps[-3:, 0])), remainder / max(h * size, 1e-300)
 

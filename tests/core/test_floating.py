@@ -152,7 +152,9 @@ import numpy as np
 np.seterr(all="raise")
 import minidl
 from minidl.data import letters
-from minidl import catalogue, grid, online, schedules, testing, torch_random
+from minidl import grid, online, optim, parity, saving, testing
+from minidl.parity import torch_random
+from minidl.testing import catalogue
 assert len(minidl.load_letters(20, 5, 5).train) == 20
 """
     root = str(Path(__file__).parents[2])

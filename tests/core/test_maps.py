@@ -435,8 +435,8 @@ def test_relumax_refuses_a_b_that_the_dtype_cannot_hold():
 def test_names():
     assert list(map(repr, (softmax, sparsemax, entmax15))) == ["softmax", "sparsemax", "entmax15"]
     assert repr(relumax(0.5)) == "relumax(0.5)"
-    assert repr(Relumax(2, axis=1)) == "Simplex(relumax(2), axis=1)"
-    assert repr(Sparsemax()) == "Simplex(sparsemax)"
+    assert repr(Relumax(2, axis=1)) == "Relumax(2, axis=1)"
+    assert repr(Sparsemax()) == "Sparsemax()"
     assert not hasattr(relumax(1), "omega")
     assert simplex.sparsemax is sparsemax
 
