@@ -11,6 +11,7 @@ import re
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Literal
 
 from minidl.checks import Array, did_you_mean
@@ -326,10 +327,10 @@ class History:
     def _repr_html_(self) -> str:
         """Return the records as a table for notebooks, the best epoch in bold."""
         names = ["epoch", *self.names, "seconds", "lr"]
-        body = ""
+        best, body = self.best if self.records else None, ""
         for record in self.records:
-            row, style = record.to_dict(), "<b>{}</b>" if record is self.best else "{}"
+            row, style = record.to_dict(), "<b>{}</b>" if record is best else "{}"
             cells = (f"{row[name]:.4g}" if name in row else "" for name in names)
             body += f"<tr>{''.join(f'<td>{style.format(cell)}</td>' for cell in cells)}</tr>"
-        head = "".join(f"<th>{name}</th>" for name in names)
-        return f"<table><caption>{self!r}</caption><tr>{head}</tr>{body}</table>"
+        head = "".join(f"<th>{escape(name)}</th>" for name in names)
+        return f"<table><caption>{escape(repr(self))}</caption><tr>{head}</tr>{body}</table>"

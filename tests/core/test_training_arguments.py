@@ -190,3 +190,13 @@ def test_short_representations(data, model):
     html = history._repr_html_()
     assert html.count("<tr>") == 4
     assert f"<b>{history.best.epoch}</b>" in html
+    hostile = minidl.History.from_dict(
+        {
+            "monitor": "<img src=x onerror=1>",
+            "mode": None,
+            "records": [
+                {"epoch": 0, "seconds": 0, "lr": 0, "train_loss": 1, "<img src=x onerror=1>": 2}
+            ],
+        }
+    )
+    assert "<img" not in hostile._repr_html_()
