@@ -24,6 +24,7 @@ from minidl.checks import (
     no_longer,
     quiet,
     quietly,
+    type_text,
 )
 from minidl.dataset import Dataset
 from minidl.evaluation import measure, metrics_of, r2
@@ -236,6 +237,8 @@ class Training:
                 raise ValueError(f"{owner}: the optimizer was made for another model")
             name_probabilities(owner, run.model, loss)
         check_options(owner, dataset, parts, callbacks, checkpoint)
+        if not isinstance(metrics, (Mapping, type(None))):
+            raise TypeError(f"{owner}: expected metrics by name, got {type_text(metrics)}")
         self.callbacks, self.metrics = list(callbacks or ()), dict(metrics or {})
         self.parts, self.measures = [p for p in dataset.splits if p in parts], bool(parts)
         self.restore_best, self.survivors = restore_best, survivors
@@ -378,6 +381,8 @@ class Training:
         measured = {"loss": None, **metrics_of(self.objective.loss), **self.metrics}
         known = dict.fromkeys(["train_loss", *(f"{p}_{m}" for p in self.parts for m in measured)])
         asked = monitor or run.history.asked
+        if not isinstance(asked, (str, type(None))):
+            raise TypeError(f"{self.owner}: expected monitor to be a name, got {asked!r:.80}")
         if asked is not None and asked not in known:
             why = f"no metric {asked!r} to monitor{did_you_mean(asked, known)}"
             raise ValueError(f"{self.owner}: {why}")
@@ -562,9 +567,9 @@ def check_options(
         raise TypeError(
             f"{owner}: expected checkpoint=minidl.Checkpoint(path), got {checkpoint!r:.80}"
         )
-    if isinstance(callbacks, Callback):
-        raise TypeError(f"{owner}: expected a list of callbacks, got {callbacks!r}")
-    for callback in callbacks or ():  # type: ignore[attr-defined]
+    if not isinstance(callbacks, (list, tuple, type(None))):
+        raise TypeError(f"{owner}: expected a list of callbacks, got {callbacks!r:.80}")
+    for callback in callbacks or ():
         if not isinstance(callback, Callback):
             raise TypeError(f"{owner}: expected callbacks as EarlyStopping(), got {callback!r}")
 

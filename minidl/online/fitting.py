@@ -143,6 +143,11 @@ def fit_side_by_side(
     """
     if not runs:
         raise ValueError("fit_side_by_side: expected at least one run")
+    for run in runs:
+        if not isinstance(run, OnlineRun):
+            raise TypeError(
+                f"fit_side_by_side: expected runs as OnlineRun(model, lr), got {run!r:.80}"
+            )
     shapes = {(r.first.in_features, r.first.bias is not None, r.model.dtype) for r in runs}
     if len(shapes) > 1:
         raise ValueError(

@@ -99,6 +99,8 @@ class compounding(Iterator[Array]):  # noqa: N801, an iterator as those of itert
     """
 
     def __init__(self, n: int, rng: np.random.RandomState | np.random.Generator) -> None:
+        if not isinstance(rng, (np.random.RandomState, np.random.Generator)):
+            raise TypeError(f"compounding: expected a RandomState or a Generator, got {rng!r:.80}")
         self.order, self.rng = np.arange(check_int("compounding", "n", n)), rng
 
     def __next__(self) -> Array:

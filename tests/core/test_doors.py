@@ -8,6 +8,12 @@ from minidl import Adam, Dataset, Linear, Sequential, init, metrics
 
 X, Y = np.random.default_rng(0).normal(size=(12, 4)), np.arange(12) % 3
 MODEL = Sequential(Linear(4, 3), rng=0, dtype="float64")
+
+
+def fit(**options):
+    return minidl.fit(MODEL, Dataset((X, Y)), minidl.CrossEntropy(), Adam(MODEL), epochs=1, rng=0, **options)  # fmt: skip
+
+
 PIXELS = np.zeros((3, 2), np.uint8)
 
 
@@ -16,6 +22,11 @@ PIXELS = np.zeros((3, 2), np.uint8)
     [
         (lambda: minidl.evaluate(MODEL, (X, Y), minidl.CrossEntropy(), [metrics.accuracy]), "evaluate: expected metrics by name, got list"),
         (lambda: minidl.evaluate(MODEL, (X, Y), "mse"), "evaluate: expected a loss, got str"),
+        (lambda: fit(metrics=[metrics.accuracy]), "fit: expected metrics by name, got list"),
+        (lambda: fit(monitor=-1), "fit: expected monitor to be a name, got -1"),
+        (lambda: fit(callbacks=-1), "fit: expected a list of callbacks, got -1"),
+        (lambda: minidl.fit_side_by_side([MODEL], Dataset((X, Y)), minidl.CrossEntropy(), epochs=1, rng=0), r"fit_side_by_side: expected runs as OnlineRun\(model, lr\), got Sequential"),
+        (lambda: minidl.compounding(3, "x"), "compounding: expected a RandomState or a Generator, got 'x'"),
         (lambda: minidl.outputs("model", X), "outputs: expected a model, got str"),
         (lambda: minidl.Standardize().fit(X), r"Standardize: expected dataset to be a Dataset, got an array of shape \(12, 4\)"),
         (lambda: minidl.PCA(2).transform((X, Y)), "PCA: expected dataset to be a Dataset, got a tuple"),
