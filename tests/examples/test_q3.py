@@ -116,7 +116,7 @@ def test_bad_input_is_one_line(folder):
 def test_a_loss_by_its_name():
     map, loss = map_and_loss(relumax_loss(2.5, 0.01))
     assert repr(map) == "relumax(2.5)"
-    assert repr(loss) == "SmoothedNLL(relumax(2.5), eps=0.01)"
+    assert repr(loss) == "SmoothedNLL(relumax(2.5))"
     assert repr(map_and_loss("sparsemax")[1]) == "FenchelYoung(sparsemax)"
     with pytest.raises(ValueError, match="no loss 'sparsmax', did you mean 'sparsemax'"):
         map_and_loss("sparsmax")

@@ -61,7 +61,7 @@ def run(tmp_path):
     [
         (
             ["my_module:Scale", "--input", "8x12"],
-            "Scale(12), x (8, 12) float64, train=True: passed",
+            "Scale(), x (8, 12) float64, train=True: passed",
         ),
         (["my_module:Scale(4)", "--input", "8x4"], "Scale(4), x (8, 4) float64"),
         (
