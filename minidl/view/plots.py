@@ -112,7 +112,9 @@ def line_plot(
             axes.minorticks_off()
         elif panel.xlabel == "epoch":
             axes.xaxis.get_major_locator().set_params(integer=True)
-        if panel.ylog:
+        heights = [float(v) for _, y in panel.curves.values() for v in y if v and 0 < v < math.inf]
+        # On a log axis one height alone, up to rounding, has no range.
+        if panel.ylog and max(heights, default=1) > (1 + 1e-9) * min(heights, default=1):
             axes.set_yscale("log", nonpositive="mask")
         low = axes.get_ylim()[0]
         cut = f"\n(axis from {low:.2g})" if "accuracy" in panel.ylabel and low > 0 else ""

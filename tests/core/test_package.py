@@ -106,7 +106,7 @@ def test_it_installs_on_a_bare_machine_and_the_first_page_works(bare, tmp_path):
     page = "\n".join(blocks((ROOT / "docs/start.md").read_text(encoding="utf-8")))
     (empty / "page.py").write_text(page, encoding="utf-8")
     out = run(bare, "-W", "error", "page.py", cwd=empty)
-    assert "Scale(), x (8, 3) float32, train=True: passed" in out
+    assert "Scale(3), x (8, 3) float32, train=True: passed" in out
     assert (empty / "flowers.npz").exists()
 
 

@@ -279,3 +279,12 @@ def test_figures_that_were_not_measured_are_not_drawn(tmp_path, drawn):
     with pytest.raises(ValueError, match="no epoch is recorded"):
         minidl.History().plot(tmp_path / "nothing.png")
     assert not (tmp_path / "nothing.png").exists()
+
+
+def test_a_log_axis_of_one_height_is_linear(tmp_path):
+    """Two losses that differ in the last bit have no range on a log axis."""
+    value = 1.7890486816565194
+    for other in (value, np.nextafter(value, 2)):
+        panel = Panel({"a": ([0, 1], [value, other])}, "epoch", "loss", ylog=True)
+        line_plot(tmp_path / "one.png", panel, legend_below=True)
+    assert (tmp_path / "one.png").exists()
