@@ -28,7 +28,7 @@ from minidl.view.tables import Table
 QUICK, LIMIT, BLOCK = 2_600, 20_000, 256
 """Training examples: by default, at most, and in a block of the matrix."""
 JITTERS = (0, 1e-12, 1e-10, 1e-8, 1e-6)
-"""What is added to the diagonal, as a share of its mean: the first for which Cholesky succeeds."""
+"""Jitters, as shares of the mean diagonal: the first for which Cholesky succeeds is added."""
 KERNELS = ("NNGP", "NTK")
 Kernel = Callable[[Array, Array], Array]
 
