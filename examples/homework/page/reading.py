@@ -5,6 +5,7 @@
 ``sessions.jsonl``                  where, when and how long; the data (see ``homework.sessions``)
 ``scores.json``                     figures by name
 ``*.csv`` with a column ``best``    tables; the ``.md`` file beside it has the title
+``answers.json``                    sentences by the picture that they stand below
 ``results.jsonl``                   the runs of a grid, shown if there is no table
 ``*.png``, ``*.svg``                pictures, with their descriptions
 ==================================  ===========================================================
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from homework.answers import FILE as ANSWERS
 from homework.page.pictures import Picture, read_pictures
 from homework.sessions import SESSIONS, sessions
 from minidl.files import from_json
@@ -44,6 +46,8 @@ class Run:
     scores: list[Table] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    answers: dict[str, list[str]] = field(default_factory=dict)
+    """Sentences by the name of the picture, without a suffix, that they stand below."""
     sessions: list[dict[str, Any]] = field(default_factory=list)
     kept: int = 0
     """The number of runs of a grid that ended."""
@@ -53,6 +57,12 @@ class Run:
         """Whether the last session ended, and left results."""
         ended = not self.sessions or self.sessions[-1]["ended"]
         return bool(ended and (self.scores or self.tables))
+
+    @property
+    def others(self) -> list[str]:
+        """The answers that belong to no picture."""
+        shown = {picture.file.stem for picture in self.pictures}
+        return [s for name, found in self.answers.items() if name not in shown for s in found]
 
     @property
     def seconds(self) -> float | None:
@@ -120,6 +130,8 @@ def read_run(folder: Path, title: str = "") -> Run:
             table.add(*(_text(row.get(name)) for name in table.columns))
         run.tables.append(table)
     run.pictures = read_pictures(folder)
+    if (file := folder / ANSWERS).is_file():
+        run.answers = {name: list(map(str, found)) for name, found in _object(file).items()}
     return run
 
 

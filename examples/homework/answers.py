@@ -1,0 +1,189 @@
+"""Answers in words, computed from figures: each sentence states its figures and its condition.
+
+The thresholds are arguments: the scripts choose them. Where the figures call for the opposite
+sentence, the functions return that one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from minidl.files import to_json, write_text
+from minidl.history import History
+
+Values = Sequence[float]
+FILE = "answers.json"
+"""The answers of a run: a list of sentences by the name of the picture that they stand below."""
+
+
+def write(out: Path, answers: Mapping[str, Sequence[str]]) -> None:
+    """Print the sentences, and write them to ``out``; the keys are pictures without a suffix."""
+    for sentence in (s for sentences in answers.values() for s in sentences):
+        print(sentence)
+    write_text(out / FILE, to_json(answers, indent=1) + "\n")
+
+
+def convergence(what: str, values: Values, *, last: int, small: float) -> str:
+    """Say whether a curve has settled; ``values`` has one entry an epoch, the untrained first.
+
+    It has if the last epochs stay within ``small``; else it rises or falls if they end more than
+    half of their range away from where they begin, and goes up and down if not.
+    """
+    epochs = len(values) - 1
+    last = min(last, epochs)
+    tail = values[-1 - last :]
+    spread, change = max(tail) - min(tail), tail[-1] - tail[0]
+    when = f"in the last {last} of {epochs} epochs"
+    if spread <= small:
+        return f"{what} stays within {spread:.4f} {when}: converged."
+    if abs(change) > spread / 2:
+        verb = "rises" if change > 0 else "falls"
+        return f"{what} still {verb} by {abs(change):.4f} {when}: not converged."
+    return f"{what} goes up and down by {spread:.4f} {when}: it has not settled."
+
+
+def overfitting(history: History, *, gap: float, rise: float, fits: float) -> str:
+    """Say whether a classifier overfits or underfits.
+
+    The validation loss rises if it ends ``rise`` (a share) above its lowest; the model fits more
+    than it generalises if the training accuracy ends ``gap`` above the validation accuracy; it
+    underfits if neither holds and the training accuracy is below ``fits``.
+    """
+    loss, last, best = history.column("valid_loss"), history[-1], history.best.epoch
+    low = min(range(len(loss)), key=loss.__getitem__)
+    train, valid = last.train_accuracy, last.valid_accuracy
+    rising, apart = loss[-1] > (1 + rise) * loss[low], train - valid > gap
+    words = (
+        f"The best epoch is {best} of {last.epoch}. The validation loss is lowest at epoch {low}"
+    )
+    words += (
+        f", {loss[low]:.3f}, and {loss[-1]:.3f} at the last" if low < last.epoch else ", the last"
+    )
+    words += (
+        f"; training accuracy ends {train - valid:+.4f} from validation ({train:.4f}, {valid:.4f})"
+    )
+    if rising and apart:
+        return f"{words}: it overfits."
+    if rising:
+        return f"{words}: the loss rises on new examples, their accuracy does not show it yet."
+    if apart:
+        return f"{words}: it fits better than it generalises, but more epochs have not done harm."
+    if train < fits:
+        return f"{words}: it does not overfit, it underfits."
+    return f"{words}: neither overfitting nor underfitting."
+
+
+def growth(what: str, axis: str, x: Sequence[int], y: Values, *, small: float) -> str:
+    """Say how a figure changes along an axis: growing, with diminishing returns, a peak, flat."""
+    top = max(range(len(y)), key=y.__getitem__)
+    if len(y) < 2:
+        return f"{what} is {y[0]:.4f} at {axis} {x[0]}, the only one."
+    if max(y) - min(y) <= small:
+        return (
+            f"{what} stays within {max(y) - min(y):.4f} from {axis} {x[0]} to {x[-1]}: no effect."
+        )
+    if y[top] - y[-1] > small:
+        side = f"is highest at {axis} {x[top]}, {y[top]:.4f}, and" if top else "falls"
+        verb = " falls" if top else f" from {y[0]:.4f} at {axis} {x[0]}"
+        return f"{what} {side}{verb} to {y[-1]:.4f} at {axis} {x[-1]}."
+    first, last = y[1] - y[0], y[-1] - y[-2]
+    words = f"{what} rises from {y[0]:.4f} at {axis} {x[0]} to {y[-1]:.4f} at {axis} {x[-1]}"
+    if len(y) < 3:
+        return f"{words}."
+    words += f"; the first step adds {first:+.4f}, the last {last:+.4f}"
+    if last <= small:
+        return f"{words}: it has levelled off."
+    return f"{words}: " + ("diminishing returns." if last < first else "no sign of a limit.")
+
+
+def capacity(width: int, train: float, test: float, n: int, *, fits: float) -> str:
+    """Say what a training accuracy has to do with universal approximation."""
+    wrong, gap = round((1 - train) * n), train - test
+    words = f"At width {width} {wrong:,} of {n:,} training examples are wrong"
+    if train >= fits:
+        words += (
+            ": the network is nearly wide enough to fit them all, as universal approximation says"
+        )
+    else:
+        words += (
+            ": universal approximation promises a width that fits all, not that training finds it"
+        )
+    return f"{words}. It says nothing of new examples: test accuracy is {gap:.4f} lower."
+
+
+def depth(layers: Sequence[int], train: Values, valid: Values, *, small: float) -> str:
+    """Say which depth is best, and whether deeper networks fail to fit or to generalise."""
+    top = max(range(len(valid)), key=valid.__getitem__)
+    best, last = layers[top], layers[-1]
+    if valid[top] - valid[-1] <= small:
+        return f"{last} layers are as good as any ({valid[-1]:.4f}): depth does no harm here."
+    words = (
+        f"{best} layer{'s' * (best > 1)} are best, {valid[top]:.4f}; {last} have {valid[-1]:.4f}"
+    )
+    if train[top] - train[-1] > small:
+        return f"{words}. Training accuracy falls too, from {train[top]:.4f} to {train[-1]:.4f}: the deep network is not trained well, it does not overfit."  # fmt: skip  # noqa: E501
+    return f"{words}, with training accuracy {train[-1]:.4f} against {train[top]:.4f}: it overfits."
+
+
+def gradients(layers: int, first: float, last: float, dead: float, *, vanish: float) -> str:
+    """Say whether the gradient reaches the first layer; ``dead`` is the share of dead units."""
+    ratio = first / last if last else 0.0
+    verdict = (
+        "it vanishes" if ratio < vanish else "it explodes" if ratio > 1 / vanish else "it arrives"
+    )
+    return (
+        f"{layers} layers: the gradient of the first layer is {ratio:.1g} of the last one's: "
+        f"{verdict}; {dead:.0%} of the units are dead."
+    )
+
+
+def choice(what: str, accuracies: Mapping[str, float], n: int, *, errors: float) -> str:
+    """Say which is best, and whether its lead is more than chance on ``n`` examples.
+
+    Chance is ``errors`` standard errors of the difference of two shares.
+    """
+    if len(accuracies) < 2:
+        return f"{what}: {', '.join(f'{k} alone, {a:.4f}' for k, a in accuracies.items())}."
+    (first, a), (second, b), *_ = sorted(accuracies.items(), key=lambda item: -item[1])
+    noise = errors * math.sqrt((a * (1 - a) + b * (1 - b)) / n)
+    words = f"{what}: {first} is best, {a:.4f}, {a - b:.4f} ahead of {second}"
+    size = f"than {errors:g} standard errors on {n:,} examples ({noise:.4f})"
+    return f"{words}: " + (f"more {size}." if a - b > noise else f"less {size}, so a tie.")
+
+
+def effect(what: str, before: float, after: float, n: int, *, errors: float) -> str:
+    """Say whether a change raises or lowers an accuracy on ``n`` examples, or neither."""
+    noise = errors * math.sqrt((before * (1 - before) + after * (1 - after)) / n)
+    verb = "raises" if after > before else "lowers"
+    if abs(after - before) <= noise:
+        verb = f"makes no difference beyond {errors:g} standard errors ({noise:.4f}) to"
+    return f"{what} {verb} the accuracy: {before:.4f} without, {after:.4f} with."
+
+
+def stability(what: str, values: Values, *, drop: float) -> str:
+    """Say whether a curve falls by more than ``drop`` from one epoch to the next."""
+    worst = max((a - b for a, b in pairwise(values[1:])), default=0.0)
+    ends = f"from {min(values[1:]):.4f} to {max(values[1:]):.4f}, {values[-1]:.4f} at the end"
+    if worst > drop:
+        return f"{what}: unstable, {ends}; it falls by up to {worst:.4f} in one epoch."
+    return f"{what}: stable, {ends}."
+
+
+def shrinkage(what: str, without: float, with_: float, *, factor: float) -> str:
+    """Say how a penalty changes the norm of the weights; it matters from ``factor`` on."""
+    ratio = without / with_ if with_ else math.inf
+    verdict = f"{ratio:.1f} times smaller" if ratio >= factor else "hardly smaller"
+    return f"{what}: the norm of the weights is {with_:.2f} instead of {without:.2f}, {verdict}."
+
+
+def approach(what: str, distances: Values, *, near: float) -> str:
+    """Say whether distances fall at every step, and whether less than ``near`` of it is left."""
+    falls = all(b < a for a, b in pairwise(distances))
+    left = distances[-1] / distances[0] if distances[0] else 0.0
+    words = f"{what} goes from {distances[0]:.4f} to {distances[-1]:.4f}, "
+    words += "falling at every step" if falls else "not falling at every step"
+    end = "it arrives" if left < near else "it does not arrive"
+    return f"{words}; {left:.1%} is left: {end}."
