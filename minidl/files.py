@@ -7,13 +7,15 @@ All paths that a user gives pass through ``as_path``, and all JSON through ``to_
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import json
 import math
 import os
-import re
 import stat
-import time
+import sys
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -22,7 +24,6 @@ import numpy as np
 
 from minidl.checks import Array
 
-_DAY = 86_400.0
 _SWEPT: set[Path] = set()  # folders whose leftovers this process has removed
 
 
@@ -103,35 +104,23 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     name has the same suffix, since writers such as matplotlib choose the format by it. An OSError
     names ``path``. The first call in a folder removes what dead processes left there.
     """
-    import tempfile  # slow to import
-
     target = as_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.parent not in _SWEPT:
         _SWEPT.add(target.parent)
         remove_leftovers(target.parent)
+    make = functools.partial(Path.touch, exist_ok=False)
     try:
-        prefix = f".{target.stem}.{_host()}-{os.getpid()}."
-        handle, name = tempfile.mkstemp(f".tmp{target.suffix}", prefix, target.parent)
+        with _hidden(target.parent, target.stem, target.suffix, make) as temporary:
+            yield temporary
+            _sync(temporary)
+            temporary.replace(target)
+            if os.name != "nt":  # Windows cannot open folders
+                _sync(target.parent)
     except OSError as error:
-        raise _named(error, target) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
-        _sync(temporary)
-        temporary.replace(target)
-        if os.name != "nt":  # Windows cannot open folders
-            _sync(target.parent)
-    except OSError as error:
-        if error.filename is None or Path(os.fsdecode(error.filename)) == temporary:
+        if error.filename is None or f".{_machine()}-" in str(error.filename):
             raise _named(error, target) from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -148,55 +137,116 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     parent = Path(tempfile.gettempdir()) if parent is None else parent
     parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(parent)
-    with tempfile.TemporaryDirectory(
-        ".tmp", f".minidl.{_host()}-{os.getpid()}.", parent, ignore_cleanup_errors=True
-    ) as folder:
-        yield Path(folder)
+    with _hidden(parent, "minidl", "", functools.partial(Path.mkdir, mode=0o700)) as folder:
+        yield folder
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what ``atomic`` and ``temporary_folder`` left here in a process that is dead.
 
-    The process is in the name. What was left on another machine is removed after a day.
+    A process locks what it writes, and its locks end with it. What another machine left, or this
+    one before it was started anew, or where there are no locks, stays: nothing is known of it.
     """
+    if os.name != "nt":
+        with contextlib.suppress(OSError):  # a folder that cannot be listed
+            for path in folder.glob(f".*.{_machine()}-{'[0-9a-f]' * 16}.tmp*"):
+                with contextlib.suppress(OSError), locked(path):
+                    _remove(path)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file or folder in this context; it ends with the process, too.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds the lock.
+    OSError
+        If there is no such file, or the file system has no locks; names it.
+    """
+    handle = _open(path)
+    try:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            held = isinstance(error, (BlockingIOError, PermissionError))
+            kind, number = (BlockingIOError, errno.EAGAIN) if held else (OSError, error.errno)
+            raise kind(number, f"cannot be locked ({error.strerror})", str(path)) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _hidden(parent: Path, stem: str, suffix: str, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Yield a new file or folder that is locked, and remove it at the end.
+
+    Its name is known before it is made, so an interrupt at any point leaves none.
+    """
+    for _ in range(9):
+        path = parent / f".{stem}.{_machine()}-{os.urandom(8).hex()}.tmp{suffix}"
+        with contextlib.ExitStack() as lock:
+            try:
+                make(path)
+                if _is_ours(path, lock):
+                    yield path
+                    return
+            finally:
+                _remove(path)
+    raise OSError(errno.ENOLCK, f"the lock of a new file in {parent} is never free")
+
+
+def _is_ours(path: Path, lock: contextlib.ExitStack) -> bool:
+    """Lock a new file; return whether no other process has taken it for left before."""
+    try:
+        if os.name != "nt":  # there a file that is locked cannot be renamed
+            lock.enter_context(locked(path))
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # without locks nobody removes it
+    return path.exists()
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, if it is there."""
     import shutil  # slow to import
 
-    with contextlib.suppress(OSError):  # a folder that cannot be listed, a file of someone else
-        for path in folder.glob(".*.tmp*"):
-            found = _TEMPORARY.search(path.name)
-            if found and _is_left(path, found["host"], int(found["pid"])):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink()
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
-_TEMPORARY = re.compile(r"^\..*\.(?P<host>\w*)-(?P<pid>\d+)\.\w+\.tmp(\.\w+)?$")
+@functools.cache
+def _machine() -> str:
+    """Return a name of this machine since it was started, of which locks are known.
 
-
-def _is_left(path: Path, host: str, pid: int) -> bool:
-    if host != _host():
-        return time.time() - path.stat().st_mtime > _DAY
-    if os.name == "nt":  # os.kill would end the process, so nothing is known of it
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):  # a process of someone else
-        return False
-    return False
-
-
-def _host() -> str:
+    Two containers of one name and on one machine share it, and their locks.
+    """
     import platform  # slow to import
 
-    return re.sub(r"[^\w]", "_", platform.node())[:32]
+    started = ""
+    with contextlib.suppress(OSError):
+        started = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    return f"{zlib.crc32(f'{platform.node()} {started}'.encode()):08x}"
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
 
 
 def _sync(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    handle = _open(path)
     try:
         os.fsync(handle)
     finally:

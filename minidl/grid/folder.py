@@ -15,8 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from minidl.checks import require
-from minidl.files import from_json, remove_leftovers, to_json, write_text
+from minidl.files import from_json, locked, remove_leftovers, to_json, write_text
 from minidl.grid.points import Result
 from minidl.saving.describe import difference
 
@@ -38,32 +37,29 @@ def claimed(
     ValueError
         If the results belong to other axes or settings; names the difference.
     OSError
-        If another process holds the lock; names it.
+        If another process holds the lock, or none can; names it.
     """
-    library = require("filelock", "examples")
     record.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(record.parent)
     contents = from_json(to_json({"axes": axes, "settings": settings}))
-    lock = library.FileLock(record.with_name(f".{record.stem}.lock"))
-    owner = record.with_name(f".{record.stem}.owner")
+    lock, owner = (record.with_name(f".{record.stem}.{name}") for name in ("lock", "owner"))
     _refuse_other(record, contents, begun)  # other settings are worth more than who writes
-    try:
-        lock.acquire(timeout=0)
-    except library.Timeout:
-        by = "another process"
-        with contextlib.suppress(OSError):
-            by = owner.read_text(encoding="utf-8") or by
-        text = f"{record.parent} is being written by {by}: wait, or choose another folder"
-        raise OSError(text) from None
-    try:
+    lock.touch()
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(lock))
+        except BlockingIOError:
+            by = "another process"
+            with contextlib.suppress(OSError):
+                by = owner.read_text(encoding="utf-8") or by
+            text = f"{record.parent} is being written by {by}: wait, or choose another folder"
+            raise OSError(f"{text} (its lock is {lock.name})") from None
+        remove_leftovers(record.parent)
         with contextlib.suppress(OSError):  # the text is for people; the lock does not need it
             text = f"process {os.getpid()} on {platform.node()}"
             owner.write_text(text, encoding="utf-8", newline="\n")
         if _refuse_other(record, contents, begun) != contents:
             write_text(record, to_json(contents, indent=1) + "\n")
         yield
-    finally:
-        lock.release()
 
 
 def _refuse_other(

@@ -6,7 +6,6 @@ import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -111,30 +110,107 @@ def test_what_dead_processes_left_is_removed(tmp_path):
         live.stdout.readline()
         left = {p.name for p in tmp_path.iterdir()}
         assert len(left) == 2  # those of the dead process went when the second one began
-        assert all(f"-{live.pid}." in name for name in left)
-        other = [tmp_path / f".a.elsewhere-1.abc.tmp{s}" for s in ("", ".npz")]
-        mine = [tmp_path / name for name in (".hidden", ".git", "a.tmp", ".a.tmp", ".x.tmp.npz")]
-        for file in (*other, *mine):
-            file.write_text("")
-        day_old = time.time() - 90_000
-        os.utime(other[0], (day_old, day_old))
+        older = [".a.elsewhere-1.abc.tmp.npz", ".a.01234567-0123456789abcdef.tmp"]  # other machines
+        mine = {".hidden", ".git", "a.tmp", ".a.tmp", ".x.tmp.npz", *older}
+        for name in mine:
+            (tmp_path / name).write_text("")
+            os.utime(tmp_path / name, (0, 0))
         files.remove_leftovers(tmp_path)
-        assert {p.name for p in tmp_path.iterdir()} == left | {p.name for p in (other[1], *mine)}
+        assert {p.name for p in tmp_path.iterdir()} == left | mine
         live.stdin.close()
     files.remove_leftovers(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in (other[1], *mine)} | {"a.npz"}
+    assert {p.name for p in tmp_path.iterdir()} == mine | {"a.npz"}
 
 
-def test_the_first_file_of_a_folder_removes_leftovers(tmp_path):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    with files.atomic(tmp_path / "a.txt") as temporary:
-        left = tmp_path / temporary.name.replace(f"-{os.getpid()}.", f"-{dead.pid}.")
-    (tmp_path / "next").mkdir()
-    left = tmp_path / "next" / left.name
-    left.write_text("half")
-    files.write_text(tmp_path / "next/b.txt", "whole")
-    assert [p.name for p in (tmp_path / "next").iterdir()] == ["b.txt"]
+def test_a_file_of_a_container_of_the_same_name_is_not_removed(tmp_path, monkeypatch):
+    """Its process has a number that is not known here, or the clock was set."""
+
+    def unknown(pid, signal):
+        raise ProcessLookupError
+
+    with files.atomic(tmp_path / "a.txt") as temporary, files.temporary_folder(tmp_path) as folder:
+        temporary.write_text("whole")
+        os.utime(temporary, (0, 0))
+        monkeypatch.setattr(os, "kill", unknown)
+        files.write_text(tmp_path / "b.txt", "")
+        files.remove_leftovers(tmp_path)
+        assert folder.exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"a.txt", "b.txt"}
+    assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+@pytest.mark.parametrize("error", [OSError(37, "No locks available"), BlockingIOError(11, "held")])
+def test_locks_that_fail_have_an_end(tmp_path, monkeypatch, error):
+    fcntl = pytest.importorskip("fcntl")
+
+    def fail(handle, how):
+        raise error
+
+    left = tmp_path / f".a.{files._machine()}-0123456789abcdef.tmp"
+    left.write_text("")
+    monkeypatch.setattr(fcntl, "flock", fail)
+    files.remove_leftovers(tmp_path)
+    if isinstance(error, BlockingIOError):
+        with pytest.raises(OSError, match=r"the lock of a new file in .* is never free: '.*b.txt'"):
+            files.write_text(tmp_path / "b.txt", "")
+    else:
+        files.write_text(tmp_path / "b.txt", "whole")
+    assert {p.name for p in tmp_path.iterdir()} - {"b.txt"} == {left.name}
+    with pytest.raises(type(error), match=r"cannot be locked \(.*\): '.*tmp'"), files.locked(left):
+        pass
+
+
+def test_a_file_that_another_takes_for_left_before_it_is_locked_is_made_again(tmp_path, monkeypatch):  # fmt: skip
+    seen, locked = [], files.locked
+
+    def late(path):
+        seen.append(path)
+        if len(seen) < 3:
+            path.unlink()
+        if len(seen) == 1:
+            raise BlockingIOError
+        return locked(path)
+
+    monkeypatch.setattr(files, "locked", late)
+    files.write_text(tmp_path / "a.txt", "whole")
+    assert len(set(seen)) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_interrupt_between_making_and_closing_leaves_nothing(tmp_path, folder):
+    """At each line that runs from the call to the block."""
+
+    def write():
+        if folder:
+            with files.temporary_folder(tmp_path):
+                sys.settrace(None)
+        else:
+            with files.atomic(tmp_path / "a.txt"):
+                sys.settrace(None)
+
+    def trace(frame, event, arg):
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    files.write_text(tmp_path / "first.txt", "")
+    for at in range(1, 1000):
+        left = at
+        sys.settrace(trace)
+        try:
+            write()
+        except KeyboardInterrupt:
+            assert [p for p in tmp_path.iterdir() if p.suffix == ".tmp" or ".tmp." in p.name] == []
+        else:
+            break
+        finally:
+            sys.settrace(None)
+    assert at > 10
 
 
 def test_rows_are_an_npy_file(tmp_path):

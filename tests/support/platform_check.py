@@ -67,7 +67,7 @@ def main():
 
         for value in (minidl.softmax(np.array([0.0, -1e4])), minidl.Sigmoid()(np.array([-1e4]))):
             assert np.isfinite(value).all()
-        grids = all(map(importlib.util.find_spec, ("threadpoolctl", "filelock", "tqdm")))
+        grids = all(map(importlib.util.find_spec, ("threadpoolctl", "tqdm")))
         if grids:
             from minidl.grid.points import Grid
             from minidl.grid.runner import run
