@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,10 +49,10 @@ class Callback(Configured):
         """Called before the first epoch."""
 
     def on_gradient(self, run: Run) -> None:
-        """Called between the gradient and the step: ``run.model.grad`` may be changed in place."""
+        """Called before each step; may change the gradient in place: ``run.model.grad *= 2``."""
 
     def on_batch(self, run: Run) -> None:
-        """Called after each step."""
+        """Called after each step; may change the parameters in place: ``run.model.theta *= f``."""
 
     def on_epoch(self, run: Run) -> bool | None:
         """Called after each epoch, when ``run.history`` has its record. True ends the training."""
@@ -149,13 +150,39 @@ class ReduceOnPlateau(Callback):
         run.optimizer.lr = lr
 
 
+def progress_bar(**options: Any) -> Any:
+    """Return a bar of tqdm on the standard error, where a terminal is; else a line once a minute.
+
+    ``options`` are those of tqdm. Nothing is shown where there is no standard error.
+    """
+    file = sys.stderr
+    live = file is not None and file.isatty()
+    lines = {"file": _Lines(file), "mininterval": 60, "maxinterval": 60, "miniters": 1}
+    return require("tqdm", "examples").tqdm(
+        disable=file is None, **({} if live else lines), **options
+    )
+
+
+class _Lines:
+    """A stream on which each state of a bar is a line, in place of one that is overwritten."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        self.file.write(text.strip() and f"{text.strip()}\n")
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 class Progress(Callback):
     """A progress bar over all steps, with the remaining time (needs tqdm)."""
 
     def on_start(self, run: Run) -> None:
         done = max(len(run.history) - 1, 0) * run.batches
         total = run.epochs * run.batches
-        self.bar: Any = require("tqdm", "examples").tqdm(total=total, initial=done, unit="step")
+        self.bar = progress_bar(total=total, initial=done, unit="step")
 
     def on_batch(self, run: Run) -> None:
         self.bar.update()
@@ -163,7 +190,8 @@ class Progress(Callback):
     def on_epoch(self, run: Run) -> None:
         last = run.history[-1].metrics
         shown = dict.fromkeys(("train_loss", run.history.monitor))
-        self.bar.set_postfix({name: f"{last[name]:.4f}" for name in shown if name in last})
+        words = {name: f"{last[name]:.4f}" for name in shown if name in last}
+        self.bar.set_postfix(words, refresh=False)
 
     def on_end(self, run: Run) -> None:
         self.bar.close()

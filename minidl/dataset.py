@@ -252,8 +252,9 @@ class Dataset:
         if class_names is not None and np.shape(class_names) != (classes,):
             raise ValueError(f"{name}: expected {classes} class names, got {np.shape(class_names)}")
         vars(self).update(
-            name=name, classes=classes, class_names=class_names, generated=generated,
-            transposed=transposed,
+            # Of a file whose name is not UTF-8, too: no output takes half a character.
+            name=str(name).encode(errors="replace").decode(), classes=classes,
+            class_names=class_names, generated=generated, transposed=transposed,
         )  # fmt: skip
         for key, split in self.splits.items():
             self._check(f"{name}: {key}", split, classes if given else 0)

@@ -32,6 +32,7 @@ from minidl.losses import (
     CrossEntropy,
     Loss,
     Metric,
+    as_loss,
     checked_loss,
     shaped_targets,
 )
@@ -125,11 +126,9 @@ def evaluate(
     TypeError
         If a metric returns no number; names it.
     """
-    if not callable(loss):
-        raise TypeError(f"evaluate: expected a loss, got {type_text(loss)}")
     if metrics is not None and not isinstance(metrics, Mapping):
         raise TypeError(f"evaluate: expected metrics by name, got {type_text(metrics)}")
-    return measure(model, data, loss, metrics)[0]
+    return measure(model, data, as_loss("evaluate", loss), metrics)[0]
 
 
 def measure(

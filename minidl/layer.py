@@ -134,12 +134,28 @@ class Layer(Configured, ABC):
             self.initialize()
         return self._theta
 
+    @theta.setter
+    def theta(self, value: Array) -> None:
+        self._refuse_another("theta", value)
+
     @property
     def grad(self) -> Array:
         """All gradients in one contiguous vector, in the order of ``theta``."""
         if "_grad" not in self.__dict__:
             self.initialize()
         return self._grad
+
+    @grad.setter
+    def grad(self, value: Array) -> None:
+        self._refuse_another("grad", value)
+
+    def _refuse_another(self, name: str, value: Array) -> None:
+        """Allow ``model.grad *= 2``, which changes the vector in place; refuse another vector."""
+        if value is not getattr(self, name):
+            raise ValueError(
+                f"{type(self).__name__}: cannot replace {name!r}, of which every parameter has a "
+                f"view; change it in place: model.{name}[:] = ..."
+            )
 
     @property
     def dtype(self) -> np.dtype[Any]:

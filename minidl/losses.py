@@ -26,6 +26,7 @@ from minidl.checks import (
     quietly,
     returned_floats,
     short_text,
+    takes,
     type_text,
 )
 from minidl.maps import Entries, RegularizedMap, SimplexMap, row_sums, shift, softmax
@@ -230,6 +231,13 @@ def probabilities(loss: Loss, outputs: Array) -> Array:
     """Return the probabilities of any loss, ``loss.probabilities(outputs)``; TypeError without."""
     ask: Callable[[Array], Array] | None = getattr(loss, "probabilities", None)
     return ask(outputs) if ask else ReducedLoss.probabilities(loss, outputs)  # type: ignore[arg-type]
+
+
+def as_loss(owner: str, loss: Any) -> Loss:
+    """Return a loss; TypeError for a class, and for what is not called as ``loss(logits, y)``."""
+    if isinstance(loss, type) or not callable(loss) or not takes(loss, None, None):
+        raise TypeError(f"{owner}: expected a loss as CrossEntropy(), got {loss!r:.80}")
+    return loss  # type: ignore[no-any-return]
 
 
 def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Array]:

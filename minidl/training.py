@@ -37,7 +37,7 @@ from minidl.layer import (
     name_probabilities,
     write_gradients,
 )
-from minidl.losses import Loss, Metric, check_weighted_mean, checked_loss, shaped_targets
+from minidl.losses import Loss, Metric, as_loss, check_weighted_mean, checked_loss, shaped_targets
 from minidl.optim import Optimizer
 from minidl.parameter import finite_check, infer, set_stream, with_streams
 
@@ -508,12 +508,10 @@ class Objective:
     def __init__(
         self, owner: str, loss: Loss, dataset: Dataset, mean_weight: float | None = None
     ) -> None:
-        if isinstance(loss, type) or not callable(loss):
-            raise TypeError(f"{owner}: expected a loss as CrossEntropy(), got {loss!r:.80}")
         if not isinstance(dataset, Dataset):
             hint = "; use Dataset((x, y))" if isinstance(dataset, (tuple, list)) else ""
             raise TypeError(f"{owner}: expected a Dataset, got a {type(dataset).__name__}{hint}")
-        self.loss, self.dataset, self.train = loss, dataset, dataset.train
+        self.loss, self.dataset, self.train = as_loss(owner, loss), dataset, dataset.train
         self.is_sum = getattr(loss, "reduction", "mean") == "sum"
         counted, given = self.train.counted, self.train.weight
         self.examples = len(counted)

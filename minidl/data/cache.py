@@ -14,7 +14,8 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.checks import Array, check_int, require
+from minidl.callbacks import progress_bar
+from minidl.checks import Array, check_int
 from minidl.dataset import CHUNK, PIXEL_SCALE, Dataset, Split
 from minidl.files import as_path, atomic, remove_leftovers
 
@@ -89,7 +90,7 @@ def _drawn(generator: ModuleType, n: int, seed: int, number: int, title: str) ->
     if not title:
         yield from blocks
         return
-    with require("tqdm", "examples").tqdm(total=n, desc=title) as bar:
+    with progress_bar(total=n, desc=title) as bar:
         for pixels, labels in blocks:
             yield pixels, labels
             bar.update(len(labels))

@@ -74,7 +74,7 @@ class Grid:
         Two points never have the same name, and a name is never a path: separators in strings
         are written as ``%2F``.
         """
-        name = ",".join(f"{axis}-{_name(value)}" for axis, value in point.items())
+        name = ",".join(f"{_name(axis)}-{_name(value)}" for axis, value in point.items())
         if len(name) <= _LONGEST:
             return name
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from minidl.callbacks import progress_bar
 from minidl.checks import check_int, require
 from minidl.files import as_path
 from minidl.grid.folder import RECORD, RESULTS, append, claimed, kept
@@ -88,7 +89,8 @@ def run(
     if settings is not None and not isinstance(settings, Mapping):
         raise TypeError(f"run: expected settings by name, got {settings!r}")
     leave_if_imported_by_a_worker()
-    out, jobs = as_path(out), check_int("run", "jobs", jobs)
+    shown, jobs = as_path(out), check_int("run", "jobs", jobs)
+    out = shown.absolute()  # a training function may change the working folder
     if jobs > 1 and executor is None:
         pickled(train)  # an error here comes before anything is written
     require("threadpoolctl", "examples")
@@ -112,25 +114,27 @@ def run(
                     if full:
                         raise OSError(errno.ENOSPC, "no space left", full)
     except KeyboardInterrupt as error:
-        raise Interrupted(f"stopped: {_count(points, out)}, the same command resumes") from error
+        raise Interrupted(
+            f"stopped: {_count(points, out, shown)}, the same command resumes"
+        ) from error
     except EndedError as error:
-        raise OSError(f"{error}; {_count(points, out)}, the same command resumes") from error
+        raise OSError(f"{error}; {_count(points, out, shown)}, the same command resumes") from error
     except OSError as error:
         missing = full_disk(error)
         if missing is None:
             raise
         raise OSError(
-            f"no space left to write {missing}; {_count(points, out)}: free some space, then the "
-            "same command resumes"
+            f"no space left to write {missing}; {_count(points, out, shown)}: free some space, "
+            "then the same command resumes"
         ) from error
     return [replace(results[grid.identifier(p)], point=p) for p in grid]
 
 
-def _count(points: Sequence[Point], out: Path) -> str:
+def _count(points: Sequence[Point], out: Path, shown: Path) -> str:
     """Return how many of the runs are on disk, and where."""
     done = kept(out)
     ended = sum(Grid.identifier(point) in done for point in points)
-    return f"{ended} of {len(points)} runs are kept in {out}{os.sep}"
+    return f"{ended} of {len(points)} runs are kept in {shown}{os.sep}"
 
 
 @contextlib.contextmanager
@@ -142,7 +146,7 @@ def _progress_bar(
         yield lambda point: None
         return
     total, ended = sum(map(cost, points)), len(points) - len(waiting)
-    bar = require("tqdm", "examples").tqdm(
+    bar = progress_bar(
         total=total,
         initial=total - sum(map(cost, waiting)),
         smoothing=0,

@@ -6,8 +6,9 @@ Exits with 1 if a relative difference is above its tolerance.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from minidl.callbacks import progress_bar
 from minidl.checks import require
 from minidl.files import as_path, to_json, write_text
 from minidl.view.cli import Parser, int_argument, run_main
@@ -28,7 +29,8 @@ def main() -> None:
     from minidl.parity.torch_model import one_thread
 
     cases, reports = standard_set(), []
-    with one_thread(), _bar(len(cases) * args.steps) as bar:
+    total = len(cases) * args.steps
+    with one_thread(), progress_bar(total=total, desc="comparing", unit="step") as bar:
         for case in cases:
             bar.set_description_str(case.name, refresh=False)
             reports.append(case.run(args.steps, args.dtype, bar.update))
@@ -42,15 +44,6 @@ def main() -> None:
     print(f"{len(reports) - len(failed)} of {len(reports)} cases are within the tolerance")
     if failed:
         sys.exit(1)
-
-
-def _bar(total: int) -> Any:
-    """Return a bar over all steps with the time left; on no terminal, a line once a minute."""
-    text = "{desc}: {n_fmt} of {total_fmt} steps, {elapsed} passed, {remaining} left\n"
-    lines = {"mininterval": 60, "maxinterval": 60, "bar_format": text}
-    options = {"leave": False} if sys.stderr.isatty() else lines
-    tqdm = require("tqdm", "examples").tqdm
-    return tqdm(total=total, desc="comparing", unit="step", **options)
 
 
 def _table(reports: list[ParityReport]) -> Table:

@@ -46,7 +46,7 @@ class Checkpoint:
     def __init__(
         self, path: str | os.PathLike[str], *, every: int = 1, resume: bool = False
     ) -> None:
-        self.path = as_path(path)
+        self.path = as_path(path).absolute()  # a callback may change the working folder
         self.every = check_int("Checkpoint", "every", every)
         self.resume = bool(resume)
         self._settings: tuple[Any, Any] = None, {}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from minidl.checks import check_float, check_int
@@ -61,6 +64,11 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     The status is 2, with one line, for bad input or a lack of memory, and 130 after Ctrl-C. The
     signal SIGTERM, which clusters send before the time limit, is treated as Ctrl-C.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: output is lost, and no file gets its number
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8
     if threading.current_thread() is threading.main_thread():  # others cannot receive signals
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

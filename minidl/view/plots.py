@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,8 @@ def save(picture: Any, path: str | os.PathLike[str], description: str) -> None:
     """
     rc_context = require("matplotlib", "examples").rc_context
     path = as_path(path)
+    for text in picture.findobj(require("matplotlib.text", "examples").Text):
+        text.set_text(_plain(text.get_text()))  # ticks, which may be powers, get theirs when drawn
     for suffix in [path.suffix] if path.suffix else [".png", ".svg"]:
         metadata: dict[str, Any] = {"Subject" if suffix == ".pdf" else "Description": description}
         if suffix == ".svg":
@@ -185,10 +188,17 @@ def contact_sheet(
     picture = figure(0.6 + 0.45 * widest, 0.5 + 0.45 * len(rows))
     axes = picture.subplots()
     axes.imshow(sheet, cmap="gray_r", interpolation="nearest")
-    axes.set_yticks([(i + 0.5) * (height + 1) for i in range(len(rows))], list(rows))
+    axes.set_yticks(
+        [(i + 0.5) * (height + 1) for i in range(len(rows))], [_plain(name) for name in rows]
+    )
     axes.set_xticks([])
     axes.set_title(title, fontsize=9)
     save(picture, path, described(title, f"Rows of images: {', '.join(rows)}."))
+
+
+def _plain(text: str) -> str:
+    """Return a text in which matplotlib reads no formula between dollar signs."""
+    return re.sub(r"(?<!\\)\$", r"\\$", text)
 
 
 def described(title: str, *shown: str) -> str:

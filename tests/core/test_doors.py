@@ -21,7 +21,7 @@ PIXELS = np.zeros((3, 2), np.uint8)
     ("call", "message"),
     [
         (lambda: minidl.evaluate(MODEL, (X, Y), minidl.CrossEntropy(), [metrics.accuracy]), "evaluate: expected metrics by name, got list"),
-        (lambda: minidl.evaluate(MODEL, (X, Y), "mse"), "evaluate: expected a loss, got str"),
+        (lambda: minidl.evaluate(MODEL, (X, Y), "mse"), r"evaluate: expected a loss as CrossEntropy\(\), got 'mse'"),
         (lambda: fit(metrics=[metrics.accuracy]), "fit: expected metrics by name, got list"),
         (lambda: fit(monitor=-1), "fit: expected monitor to be a name, got -1"),
         (lambda: fit(callbacks=-1), "fit: expected a list of callbacks, got -1"),
@@ -82,3 +82,45 @@ def test_activations_take_floats(kind, x):
     for call in (kind(), kind().forward):
         with pytest.raises(TypeError, match=r": expected [xz] of dtype float32 or float64, got "):
             call(x)
+
+
+class Scale(minidl.Callback):
+    """Changes gradients and parameters in place, as the docstrings of ``Callback`` say."""
+
+    def __init__(self, gradient, parameters):
+        self.gradient, self.parameters = gradient, parameters
+
+    def on_gradient(self, run):
+        run.model.grad *= self.gradient
+
+    def on_batch(self, run):
+        run.model.theta *= self.parameters
+
+
+def test_vectors_change_in_place():
+    """``run.model.grad *= 2`` works; another vector, which no parameter views, is refused."""
+
+    def trained(lr, *callbacks):
+        model = MODEL.copy()
+        minidl.fit(model, Dataset((X, Y)), minidl.CrossEntropy(), minidl.SGD(model, lr), epochs=1, rng=0, callbacks=callbacks)  # fmt: skip
+        return model.theta
+
+    assert trained(0.1, Scale(2, 0.5)).tobytes() == (0.5 * trained(0.2)).tobytes()
+    for name in ("theta", "grad"):
+        with pytest.raises(
+            ValueError, match=rf"Sequential: cannot replace '{name}'.*model.{name}\[:\] = "
+        ):
+            setattr(MODEL, name, np.zeros(15))
+
+
+@pytest.mark.parametrize("loss", [minidl.ReLU(), MODEL, len, minidl.CrossEntropy, "mse", 3, None])
+def test_what_is_no_loss(loss):
+    optimizer = Adam(MODEL)
+    with pytest.raises(TypeError, match=r"^fit: expected a loss as CrossEntropy\(\), got "):
+        minidl.fit(MODEL, Dataset((X, Y)), loss, optimizer, epochs=1, rng=0)
+    with pytest.raises(TypeError, match=r"^evaluate: expected a loss"):
+        minidl.evaluate(MODEL, (X, Y), loss)
+
+
+def test_a_name_that_is_not_utf_8():
+    assert Dataset((X, Y), name="a\udcff").title == "a?"

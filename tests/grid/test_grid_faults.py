@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import work
 
+import minidl
 from minidl.grid import folder
 from minidl.grid.points import Grid, Result, exit_status
 from minidl.grid.runner import run
@@ -162,6 +163,27 @@ def test_values_of_every_kind_are_one_point_each(tmp_path):
         assert (tmp_path / name).parent.resolve() == tmp_path.resolve()
     assert len(names(tmp_path)) == len(values) + 1
     assert grid.identifier({"a": (1, 2), "b": "a,b"}) == "a-[1;2],b-a%2Cb"
+    assert grid.identifier({"../x": 1}) == "..%2Fx-1"  # an axis is no path either
+
+
+def moves(a, *, where):
+    os.chdir(where)
+    return {"value": a}
+
+
+def test_a_training_that_changes_the_folder(tmp_path, monkeypatch):
+    """The results stay where they were begun, for a relative ``out`` too."""
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    task = functools.partial(moves, where=elsewhere)
+    run(Grid(a=[1, 2]), task, out="out", progress=False)
+    assert len(folder.kept(tmp_path / "out")) == 2
+    assert not list(elsewhere.iterdir())
+    file = minidl.Checkpoint("run.npz")
+    os.chdir(tmp_path)
+    file.save(model=minidl.Sequential(minidl.Linear(2, 2), rng=0))
+    assert (elsewhere / "run.npz").is_file()
 
 
 # ---------------------------------------------------------------- two processes
@@ -170,6 +192,7 @@ def test_values_of_every_kind_are_one_point_each(tmp_path):
 def test_a_folder_is_written_by_one_process(tmp_path):
     code = f"""
 import work
+
 from minidl.grid import Grid, run
 run(Grid(a=list(range(100))), work.slow, out={str(tmp_path)!r}, progress=False)
 """

@@ -3,13 +3,18 @@
 import math
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minidl.checks import check_float, check_int, did_you_mean, require
 from minidl.view.cli import Interrupted, Parser, float_argument, int_argument, run_main
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def parse(kind, text, capsys):
@@ -181,3 +186,36 @@ def test_a_parser_s_error_is_one_line(capsys):
         parser.parse_args([])
     assert end.value.code == 2
     assert capsys.readouterr().err == "program: the following arguments are required: --width\n"
+
+
+PROGRAM = """
+import sys, time, minidl
+from minidl.view.cli import run_main
+
+def main():
+    with minidl.callbacks.progress_bar(total=1000, unit="step") as bar:
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            bar.update()
+            bar.set_postfix({"loss": "0.5"}, refresh=False)
+    print("name \\udcff")
+    open("file", "w").write(str([sys.stdout is None, sys.stderr is None]))
+
+run_main(main)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell closes the streams")
+@pytest.mark.parametrize("closing", ["", "2>&-", ">&-", ">&- 2>&-"])
+def test_closed_streams_and_odd_names(tmp_path, closing):
+    """The program does its work; a bar that no terminal shows is a line a minute."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = f'"{sys.executable}" program.py {closing}'
+    shown = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert (tmp_path / "file").read_text() == "[False, False]"
+    assert shown.stdout == ("" if ">&-" in closing.split() else "name \\udcff\n")
+    if "2>&-" in closing:
+        assert shown.stderr == ""
+    else:
+        assert shown.stderr.count("\n") == 2  # the first and the last state
+        assert "\r" not in shown.stderr

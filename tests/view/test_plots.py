@@ -4,6 +4,7 @@ import struct
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 import minidl
 from minidl.history import Epoch
@@ -288,3 +289,16 @@ def test_a_log_axis_of_one_height_is_linear(tmp_path):
         panel = Panel({"a": ([0, 1], [value, other])}, "epoch", "loss", ylog=True)
         line_plot(tmp_path / "one.png", panel, legend_below=True)
     assert (tmp_path / "one.png").exists()
+
+
+def test_dollars_are_no_formula(tmp_path, drawn):
+    """A name such as ``p$5_$6.npz`` is drawn as it is, and powers on a log axis are powers."""
+    name = "p$5_$6 $ \\frac{$"
+    curves = {name: ([1, 2], [1.0, 1000.0]), "b": ([1, 2], [1.0, 10.0])}
+    panel = Panel(curves, name, name, name, ylog=True, mark=1)
+    line_plot(tmp_path / "a.svg", panel, panel, title=name)
+    contact_sheet(tmp_path / "b.png", {name: np.zeros((1, 2, 2), np.uint8)}, title=name)
+    for text in drawn[0].findobj(Text) + drawn[1].findobj(Text):
+        if name[0] in text.get_text():
+            assert text._preprocess_math(text.get_text()) == (name, False)
+    assert "$\\mathdefault{10^{3}}$" in texts(drawn[0].axes[0].get_yticklabels())
