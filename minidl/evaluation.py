@@ -251,6 +251,14 @@ def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
     return math.nan if np.isnan(outputs).any() else float(scores.mean())
 
 
+@quietly
+def exp_r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
+    """Return ``r2`` of the rates ``exp(outputs)``, which ``Poisson`` predicts."""
+    outputs, y = _arrays("exp_r2", outputs, y)
+    weight = None if weight is None else check_weight("exp_r2", weight, len(outputs))
+    return r2(np.exp(outputs), _of_shape("exp_r2", outputs, y), weight)
+
+
 def _arrays(owner: str, outputs: Array, y: Array) -> tuple[Array, Array]:
     outputs, y = as_numbers(owner, "outputs", outputs), as_numbers(owner, "y", y)
     whole = outputs.dtype.kind != "f"
@@ -287,6 +295,7 @@ def _mean(owner: str, outputs: Array, values: Array, weight: Array | None) -> fl
 
 
 METRICS: dict[str, Metric] = {
-    metric.__name__: metric for metric in (accuracy, sign_accuracy, exact_match, mean_accuracy, r2)
+    metric.__name__: metric
+    for metric in (accuracy, sign_accuracy, exact_match, mean_accuracy, r2, exp_r2)
 }
 """The metrics that a loss may name."""

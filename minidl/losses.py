@@ -739,6 +739,43 @@ class Huber(NumberLoss):
         return self.reduced(np.where(np.abs(logits - y) <= self.delta, v, 0), weight)
 
 
+class Poisson(NumberLoss):
+    r"""Half the deviance of counts from a Poisson distribution whose rate is ``exp(z)``.
+
+    value: ``mean_n sum_k (exp(z_nk) - y_nk - y_nk (z_nk - log y_nk))``, where ``0 log 0`` is 0
+
+    gradient: ``(exp(z) - y) / n``; second derivative: ``exp(z) / n``, so the loss is convex
+
+    ``z`` and ``y`` are ``(n, d)``; ``y >= 0`` need not be whole, and a model predicts ``exp(z)``.
+    The least value is 0, at ``exp(z) = y``; ``torch.nn.PoissonNLLLoss`` averages over the outputs
+    too, and is lower by ``y log y - y``. ``exp`` is taken in the logits' dtype: where it
+    overflows (from z = 88.8 in float32, 709.8 in float64), the value is ``inf``.
+    """
+
+    metrics: ClassVar[Mapping[str, str]] = {"r2": "exp_r2"}
+
+    def check_targets(self, logits: Array, y: Array) -> Array:
+        fits, owner = (lambda y: y >= 0), type(self).__name__
+        return _check_shaped(owner, logits, y, "biuf", "y of numbers >= 0", fits)
+
+    def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
+        rate = np.exp(logits)
+        error, counted = rate - y, y > 0
+        saved = np.where(counted, y * (logits - np.log(np.where(counted, y, 1))), 0)
+        return np.where(rate == np.inf, rate, error - saved), error
+
+    def predict(self, outputs: Array) -> Array:
+        """Return the rates ``exp(outputs)``: (n, K), or (n,) for one."""
+        return _one_value(np.exp(self._outputs(outputs)))
+
+    def hessian_vector_product(
+        self, logits: Array, y: Array, v: Array, weight: Array | None = None
+    ) -> Array:
+        """Return the Hessian times ``v``: ``exp(z) v / n``."""
+        logits, _ = self.checked(logits, y)
+        return self.reduced(np.exp(logits) * v, weight)
+
+
 class Quantile(NumberLoss):
     r"""The pinball loss; its best constant prediction is a quantile (Koenker and Bassett 1978).
 

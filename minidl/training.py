@@ -42,7 +42,7 @@ from minidl.optim import Optimizer
 from minidl.parameter import finite_check, infer, set_stream, with_streams
 
 
-class NonFiniteLossError(FloatingPointError):
+class NonFiniteLossError(FloatingPointError, ValueError):
     """A loss is NaN or infinite, or after an epoch a parameter is.
 
     The message names the epoch, the step and the first layer whose output is not finite; or the

@@ -151,6 +151,12 @@ def _quantile(loss: losses.Quantile, z: Tensor, y: Tensor) -> Tensor:
     return torch.maximum(q * error, (q - 1) * error).sum(dim=-1)
 
 
+def _poisson(loss: losses.Poisson, z: Tensor, y: Tensor) -> Tensor:
+    y = _like(y, z)
+    values = F.poisson_nll_loss(z, y, log_input=True, full=False, reduction="none")
+    return (values + torch.xlogy(y, y) - y).sum(dim=-1)
+
+
 def _binary_cross_entropy(loss: losses.BinaryCrossEntropy, z: Tensor, y: Tensor) -> Tensor:
     entropy = F.binary_cross_entropy_with_logits(z, _like(y, z), reduction="none")
     mean = (loss.label_reduction or loss.reduction) == "mean"
@@ -185,6 +191,7 @@ CRITERIA: dict[type[Any], Callable[[Any, Tensor, Tensor], Tensor]] = {
     losses.FenchelYoung: _fenchel_young,
     losses.Huber: _elementwise(F.huber_loss, "delta"),
     losses.Perceptron: lambda _, z, y: z.max(dim=-1).values - z.gather(-1, y[:, None])[:, 0],
+    losses.Poisson: _poisson,
     losses.Quantile: _quantile,
     losses.SmoothedNLL: _smoothed_nll,
     losses.SquaredError: lambda _, z, y: (z - _like(y, z)).square().sum(dim=-1) / 2,

@@ -40,6 +40,7 @@ from minidl.losses import (
     CrossEntropy,
     MapLoss,
     NumberLoss,
+    Poisson,
     ReducedLoss,
     SigmoidLoss,
 )
@@ -133,7 +134,7 @@ def register(method: Callable[..., Any]) -> Callable[[Nodes], Nodes]:
     method : function
         ``forward`` of the layer, ``apply`` of the feature, ``project_rows`` of the map,
         ``probabilities`` or ``predict`` of the loss. The last returns labels of int64, (n, 1) for
-        one, or None for numbers, which are the outputs.
+        one, or numbers (floats), which are the outputs; None where only the outputs are known.
 
     Examples
     --------
@@ -268,6 +269,8 @@ def _declare(graph: Graph, predictor: Predictor, z: Value, width: int | None) ->
     loss, names = predictor.loss, predictor.class_names
     labels = CrossEntropy() if loss is None and names is not None else loss
     label = convert(labels, "predict", z) if hasattr(labels, "predict") else None
+    if label is not None and label.dtype.kind == "f":  # numbers
+        z, label = label, None
     if label is not None:
         one = width == 1 or isinstance(labels, ClassLoss)
         if one:
@@ -440,7 +443,8 @@ NODES: dict[Any, Nodes] = {
     ClassLoss.predict: lambda loss, z: z.op("ArgMax", axis=-1, dtype=np.int64),
     BinaryLogistic.predict: lambda loss, z: z.op("Greater", 0).cast(np.int64) * 2 - 1,
     BinaryCrossEntropy.predict: lambda loss, z: z.op("Greater", 0).cast(np.int64),
-    NumberLoss.predict: lambda loss, z: None,
+    NumberLoss.predict: lambda loss, z: z,
+    Poisson.predict: lambda loss, z: z.op("Exp"),
     ReducedLoss.predict: lambda loss, z: None,
     MapLoss.probabilities: _map,
     SigmoidLoss.probabilities: lambda loss, z: z.op("Sigmoid"),

@@ -39,6 +39,7 @@ from minidl.losses import (
     Huber,
     Loss,
     Perceptron,
+    Poisson,
     Quantile,
     SmoothedNLL,
     SquaredError,
@@ -127,6 +128,11 @@ def numbers(rng: np.random.Generator, logits: Array) -> Array:
     return np.asarray(rng.standard_normal(logits.shape), logits.dtype)
 
 
+def counts(rng: np.random.Generator, logits: Array) -> Array:
+    """Draw a count for each output; about a third are 0."""
+    return np.asarray(rng.poisson(1.0, logits.shape), logits.dtype)
+
+
 @dataclass(frozen=True)
 class LossEntry:
     """A loss, and logits and targets that fit it."""
@@ -163,6 +169,8 @@ LOSSES: dict[str, LossEntry] = {
     "AbsoluteError, sum": LossEntry(AbsoluteError("sum"), numbers),
     "Huber": LossEntry(Huber(0.8), numbers),
     "Huber, sum": LossEntry(Huber(2.5, "sum"), numbers),
+    "Poisson": LossEntry(Poisson(), counts),
+    "Poisson, sum": LossEntry(Poisson("sum"), counts),
     "Quantile": LossEntry(Quantile(0.3), numbers),
     "Quantile, several": LossEntry(Quantile((0.1, 0.5, 0.9)), number, outputs=3),
     "Quantile, sum": LossEntry(Quantile(0.9, "sum"), number, outputs=1),

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import CrossEntropy, FenchelYoung, Perceptron, SmoothedNLL, relumax, sparsemax
-from minidl.evaluation import accuracy, exact_match, mean_accuracy, metrics_of, r2, sign_accuracy
+from minidl.evaluation import (
+    accuracy,
+    exact_match,
+    exp_r2,
+    mean_accuracy,
+    metrics_of,
+    r2,
+    sign_accuracy,
+)
 from minidl.testing.catalogue import LOSSES
 
 Z = np.array([[1.0, 3.0, 2.0], [5.0, 5.0, 0.0], [-1.0, -2.0, 0.5]])
@@ -70,13 +78,17 @@ def test_a_weight_counts_as_the_example_repeated(n, seed, integer):
         assert metric(z, y) == pytest.approx(metric(z, y, np.full(n, 0.1)), rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize("metric", [accuracy, sign_accuracy, exact_match, mean_accuracy, r2])
+@pytest.mark.parametrize(
+    "metric", [accuracy, sign_accuracy, exact_match, mean_accuracy, r2, exp_r2]
+)
 def test_nothing_to_measure_is_nan(metric):
     assert math.isnan(metric(np.zeros((0, 1)), np.zeros(0)))
     assert math.isnan(metric(np.zeros((2, 1)), np.ones(2), np.zeros(2)))
 
 
-@pytest.mark.parametrize("metric", [accuracy, sign_accuracy, exact_match, mean_accuracy, r2])
+@pytest.mark.parametrize(
+    "metric", [accuracy, sign_accuracy, exact_match, mean_accuracy, r2, exp_r2]
+)
 def test_errors(metric):
     name = metric.__name__
     with pytest.raises(ValueError, match=rf"^{name}: expected outputs of shape \(n, K\), got \(2,"):
@@ -96,6 +108,7 @@ def test_each_loss_names_its_metrics():
             "SquaredError": ["r2: r2"],
             "AbsoluteError": ["r2: r2"],
             "Huber": ["r2: r2"],
+            "Poisson": ["r2: exp_r2"],
             "Quantile": [],
         }.get(name.partition(",")[0], ["accuracy: accuracy"])
         assert named == expected, name
@@ -144,7 +157,9 @@ def test_probabilities():
             loss.probabilities(z)
 
 
-@pytest.mark.parametrize("metric", [accuracy, sign_accuracy, exact_match, mean_accuracy, r2])
+@pytest.mark.parametrize(
+    "metric", [accuracy, sign_accuracy, exact_match, mean_accuracy, r2, exp_r2]
+)
 @given(n=st.integers(2, 6), k=st.integers(1, 3), seed=st.integers(0, 2**31))
 @settings(deadline=None, max_examples=25)
 def test_outputs_with_nan_have_no_metric(metric, n, k, seed):

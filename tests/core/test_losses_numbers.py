@@ -15,9 +15,11 @@ from minidl import (
     BinaryLogistic,
     CrossEntropy,
     Huber,
+    Poisson,
     Quantile,
     SquaredError,
 )
+from minidl.evaluation import exp_r2, r2
 from minidl.losses import hessian
 from minidl.testing.checks import check_loss
 
@@ -266,6 +268,40 @@ def test_far_apart_and_not_finite(dtype):
         value, dz = loss(np.array([[inf]], dtype), np.zeros(1))
         assert (value, dz) == (inf, slope)
         assert np.isnan(loss(np.array([[np.nan]], dtype), np.zeros(1))[0])
+
+
+@given(n=st.integers(1, 9), d=st.integers(1, 3), seed=st.integers(0, 2**31), total=st.booleans())
+def test_poisson_is_that_of_pytorch_less_its_least_value(n, d, seed, total):
+    rng = np.random.default_rng(seed)
+    z, weight = rng.normal(size=(n, d)), rng.uniform(0.1, 2, n)
+    y = rng.poisson(1.5, (n, d)) * rng.choice([1, 0.5], (n, d))
+    t, loss = torch.from_numpy(z).requires_grad_(), Poisson("sum" if total else "mean")
+    values = torch.nn.PoissonNLLLoss(reduction="none")(t, torch.from_numpy(y))
+    values = values + torch.xlogy(torch.from_numpy(y), torch.from_numpy(y)) - torch.from_numpy(y)
+    expected = torch.from_numpy(weight) @ values.sum(dim=1) / (1 if total else weight.sum())
+    expected.backward()
+    value, dz = loss(z, y, weight)
+    assert value == pytest.approx(expected.item(), rel=1e-12, abs=1e-13)
+    np.testing.assert_allclose(dz, t.grad.numpy(), rtol=1e-12, atol=1e-15)
+    v = rng.normal(size=(n, d))
+    product = (loss(z + 1e-6 * v, y, weight)[1] - loss(z - 1e-6 * v, y, weight)[1]) / 2e-6
+    np.testing.assert_allclose(loss.hessian_vector_product(z, y, v, weight), product, atol=1e-7)
+    np.testing.assert_array_equal(loss.predict(z), np.exp(z)[:, 0] if d == 1 else np.exp(z))
+    assert loss(np.log(y + (y == 0) * 1e-30), y)[0] == pytest.approx(0, abs=1e-12)
+    np.testing.assert_equal(exp_r2(z, y, weight), r2(np.exp(z), y, weight))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_poisson_at_its_ends(dtype):
+    for z, y, expected in (
+        (-np.inf, 0, 0), (-np.inf, 2, np.inf), (np.inf, 0, np.inf), (np.inf, 2, np.inf),
+        (1000, 3, np.inf), (-1000, 0, 0), (np.nan, 1, np.nan),
+    ):  # fmt: skip
+        np.testing.assert_equal(Poisson()(np.array([[z]], dtype), np.array([y]))[0], expected)
+    for bad in (-1.0, np.nan):
+        message = rf"^Poisson: expected y of numbers >= 0, got y\[1, 0\] = {bad}"
+        with pytest.raises(ValueError, match=message):
+            Poisson()(np.zeros((2, 1), dtype), np.array([[0.0], [bad]]))
 
 
 def test_settings():

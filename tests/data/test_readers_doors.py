@@ -38,6 +38,7 @@ LOSSES = {
     "SquaredError": (minidl.SquaredError(), K, NUMBERS),
     "AbsoluteError": (minidl.AbsoluteError(), K, NUMBERS),
     "Huber": (minidl.Huber(), K, NUMBERS),
+    "Poisson": (minidl.Poisson(), K, np.abs(NUMBERS)),
     "Quantile": (minidl.Quantile((0.1, 0.5, 0.9)), K, NUMBERS[:, 0]),
 }
 METRICS = {
@@ -46,6 +47,7 @@ METRICS = {
     "exact_match": (K, np.eye(K)[LABELS]),
     "mean_accuracy": (K, np.eye(K)[LABELS]),
     "r2": (K, NUMBERS),
+    "exp_r2": (K, NUMBERS),
 }
 MAPS = [minidl.softmax, minidl.sparsemax, minidl.entmax15, minidl.relumax(2.0)]
 
@@ -85,7 +87,7 @@ def _float_doors():
     for name, (loss, out, y) in LOSSES.items():
         yield f"{name} logits", lambda z, loss=loss, y=y: loss(z, y)
         yield f"{name} predict", loss.predict
-        if name not in ("Perceptron", "SquaredError", "AbsoluteError", "Huber", "Quantile"):
+        if name not in ("Perceptron", "SquaredError", "AbsoluteError", "Huber", "Poisson", "Quantile"):
             yield f"{name} probabilities", loss.probabilities
         if hasattr(loss, "hessian_vector_product") and out == K:
             yield (

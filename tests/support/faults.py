@@ -213,6 +213,10 @@ def regression(name: str, *args: float) -> Check:
     return lambda m: check_loss(getattr(m, name)(*args), 2 * _batch(6, 5), _batch(5, 6).T)
 
 
+def poisson(m: Any) -> GradientReport:
+    return check_loss(m.Poisson(), _batch(6, 5), np.abs(_batch(5, 6).T))
+
+
 def quantiles(m: Any) -> GradientReport:
     return check_loss(m.Quantile((0.1, 0.5, 0.9)), _batch(6, 3), _batch(3, 6)[0])
 
@@ -316,6 +320,7 @@ FAULTS = (
     Fault("derivative of the square", "losses.AbsoluteError", "np.sign(error)", "error", regression("AbsoluteError"), "logits"),
     Fault("no limit to the gradient", "losses.Huber", "np.clip(error, -self.delta, self.delta)", "error", regression("Huber", 0.5), "logits"),
     Fault("limit forgotten beyond delta", "losses.Huber", "c * (size - c / 2)", "c * size / 2", regression("Huber", 0.5), "logits"),
+    Fault("rate without the count", "losses.Poisson", "error - saved), error", "error - saved), rate", poisson, "logits"),
     Fault("slope with the sign of the other side", "losses.Quantile", "* error, slope", "* error, -slope", regression("Quantile", 0.3), "logits"),
     Fault("slope of the first quantile for all", "losses.Quantile", "* error, slope", "* error, slope[:, :1] + 0 * slope", quantiles, "logits"),
     Fault("softmax's second term missing", "maps._Softmax", "dp - _row_dots(dp, p)[:, None]", "dp", softmax_vjp, "z"),
