@@ -4,7 +4,6 @@ Quick by default, on generated letters: 7 minutes of processor time, most of it 
 Ctrl-C the same command goes on where it stopped.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from homework.page.reading import read_run
 from homework.page.writing import write_report
 
 from minidl.checks import require
-from minidl.files import as_path, to_json, write_text
+from minidl.data.readers import load_dataset
+from minidl.files import as_path, from_json, to_json, write_text
 from minidl.view.cli import Interrupted, Parser, int_argument, run_main
 
 TRAINING = ("--data", "--full", "--epochs", "--seed")
@@ -48,6 +48,7 @@ def main() -> int:
     add("--only", nargs="+", choices=questions, default=questions, help="these questions only")
     args = parser.parse_args()
     require("jinja2", "examples")
+    checksum = load_dataset(args.data).checksum() if args.data else None
     runs, failed = [], 0
     for title, (name, line, flags) in STEPS.items():
         if title.split()[0] in args.only:
@@ -56,38 +57,44 @@ def main() -> int:
                 value = getattr(args, flag.strip("-"))
                 if value is not None:
                     command += [flag] if value is True else [flag, str(value)]
-            failed |= run_once(title, command, args.out / name)
+            data = checksum if "--data" in flags else None
+            failed |= run_once(title, command, args.out / name, data)
             runs.append(read_run(args.out / name, title))
     page = write_report(runs, args.out / "report", title="Homework 2025-26")
     print(f"\nwrote {page} ({page.stat().st_size / 1e6:.1f} MB) and the same as Markdown")
     return failed
 
 
-def run_once(title: str, command: Sequence[str], out: Path) -> int:
-    """Run a script of this folder into ``out``, unless the same command has finished there.
+def run_once(title: str, command: Sequence[str], out: Path, data: str | None) -> int:
+    """Run a script of this folder into ``out``, unless it has finished there on the same data.
 
     Return 1 if some runs of a grid failed; the table says why, and the next time they run again.
     """
-    finished = out / "finished.json"
-    if finished.exists() and json.loads(finished.read_bytes()) == command:
+    file, contents = out / "finished.json", {"command": list(command), "data": data}
+    try:
+        finished = file.exists() and from_json(file.read_bytes()) == contents
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: cannot be read ({error}); delete it") from error
+    if finished:
         print(f"{title}: finished before", flush=True)
         return 0
     print(f"\n{title}: {' '.join(command)}", flush=True)
-    script = Path(__file__).with_name(command[0])
+    script, child = (Path(__file__).with_name(name) for name in (command[0], "homework"))
+    line = [str(child / "child.py"), str(script), *command[1:], "--out", str(out)]
     # In a session of its own, so that Ctrl-C comes to it once: as the SIGTERM that is sent below.
-    process = subprocess.Popen(  # noqa: S603
-        [sys.executable, str(script), *command[1:], "--out", str(out)], start_new_session=True
-    )
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        raise Interrupted(f"stopped in {title}; the same command goes on") from None
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, *line], stdin=subprocess.PIPE, start_new_session=True
+    ) as process:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise Interrupted(f"stopped in {title}; the same command goes on") from None
     if status > 1:
         sys.exit(status)  # the script has said why
     if status == 0:
-        write_text(finished, to_json(command) + "\n")
+        write_text(file, to_json(contents) + "\n")
     return status
 
 

@@ -423,25 +423,41 @@ def test_what_is_finished_is_not_run_again(done):
     # other flags are not finished, and the folder belongs to the former ones
     shown = run(done, *homework("--seed", 7, "--epochs", 20, "--out", "hw", "--only", "1.1"), status=2)  # fmt: skip
     assert "seed was 42, now it is 7" in shown.stderr
+    # other data of the same name
+    file, kept = done / f"{NAME}.npz", done / "hw/q1_perceptron/finished.json"
+    content, finished = file.read_bytes(), kept.read_bytes()
+    draw(file, features=99)
+    again = homework("--epochs", 20, "--jobs", 1, "--out", "hw", "--only", "1.1")
+    shown = run(done, *again, status=2)
+    assert "q1_perceptron/checkpoint.npz: holds another run: data was " in shown.stderr
+    file.write_bytes(content)
+    kept.write_bytes(finished[:-3])
+    shown = run(done, *again, status=2)
+    assert re.fullmatch(r"error: hw.q1_perceptron.finished.json: cannot be read .*; delete it\n", shown.stderr)  # fmt: skip
+    kept.write_bytes(finished)
 
 
-def test_the_homework_resumes(done):
-    command = [sys.executable, *map(str, homework("--epochs", 60, "--out", "again", "--only", "1.1"))]  # fmt: skip
+@pytest.mark.parametrize("shot", ["SIGINT", "SIGKILL"])
+def test_the_homework_resumes(done, shot):
+    """The script that runs ends with the command, also if that is killed."""
+    again = f"again-{shot}"
+    command = [sys.executable, *map(str, homework("--epochs", 60, "--out", again, "--only", "1.1"))]  # fmt: skip
     process = subprocess.Popen(command, cwd=done, env=env(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
-    folder = done / "again/q1_perceptron"
+    folder = done / again / "q1_perceptron"
     end = time.monotonic() + 60
     while not (folder / "checkpoint.npz").exists() and time.monotonic() < end:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, errors
+    process.send_signal(getattr(signal, shot))
+    errors = process.communicate(timeout=60)[1]  # ends with all that write to it
     assert "the epochs that ended are kept" in errors
-    assert errors.endswith("stopped in 1.1 Perceptron; the same command goes on\n")
+    if shot == "SIGINT":
+        assert process.returncode == 130, errors
+        assert errors.endswith("stopped in 1.1 Perceptron; the same command goes on\n")
     assert [s["ended"] for s in sessions(folder)] == [False]
     assert not read_run(folder).finished
     run(done, *command[1:])
     assert [s["ended"] for s in sessions(folder)] == [False, True]
-    found = tables(parse(done / "again/report/report.html"))
+    found = tables(parse(done / again / "report/report.html"))
     assert found["State, duration and data of all runs"][1][1] == "finished"
 
 
