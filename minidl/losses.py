@@ -654,7 +654,7 @@ class NumberLoss(ReducedLoss):
     ``d`` is 1; True is 1. The outputs of one example are always summed.
     """
 
-    metrics: ClassVar[Sequence[str]] = ("r2",)
+    metrics: ClassVar[Sequence[str] | Mapping[str, str | Metric]] = ("r2",)
     class_labels = False
 
     def check_targets(self, logits: Array, y: Array) -> Array:
@@ -752,7 +752,7 @@ class Poisson(NumberLoss):
     overflows (from z = 88.8 in float32, 709.8 in float64), the value is ``inf``.
     """
 
-    metrics: ClassVar[Mapping[str, str]] = {"r2": "exp_r2"}
+    metrics = {"r2": "exp_r2"}  # noqa: RUF012
 
     def check_targets(self, logits: Array, y: Array) -> Array:
         fits, owner = (lambda y: y >= 0), type(self).__name__
