@@ -15,7 +15,7 @@ import numpy as np
 from homework.fashion import OneChange, load_fashion, published
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
-from homework.grids import add_grid_flags, run_points, shared
+from homework.grids import run_points, shared
 from homework.networks import ACTIVATIONS, OPTIMIZERS
 from homework.runs import single_run
 from homework.timing import show_times
@@ -345,9 +345,8 @@ def draw(args: argparse.Namespace, title: str, curves: dict[str, Curves]) -> Non
 
 def main() -> int:
     epochs = f"default {EPOCHS}; ffn without --full {QUICK_FFN_EPOCHS}"
-    parser = base_parser(__doc__.splitlines()[0], "runs/fashion", epochs=epochs)
+    parser = base_parser(__doc__, "runs/fashion", epochs=epochs)
     parser.add_argument("model", choices=("perceptron", "logistic", "mlp", "ffn"))
-    add_number(parser, "--seed", 42, "of weights and order", low=0)
     add_number(parser, "--width", 200, "hidden units of mlp")
     # Of ffn; --learning-rates of logistic too.
     add_axis(parser, "--learning-rates", [1e-3, 1e-2, 1e-1], low=0, open_low=True)
@@ -359,7 +358,6 @@ def main() -> int:
     add_number(parser, "--deep-learning-rate", 1e-2, "of more layers", low=0, open_low=True)
     add_number(parser, "--batch-size", 1, "of ffn")
     parser.add_argument("--all", action="store_true", help="ffn: all 48 settings of one layer")
-    add_grid_flags(parser)
     args = parser.parse_args()
     args.out = args.out / args.model
     quick = args.model == "ffn" and not args.full

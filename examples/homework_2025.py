@@ -22,8 +22,8 @@ GRID = (*TRAINING, "--jobs")
 STEPS = {
     "1.1 Perceptron": ("q1_perceptron", "q1_perceptron.py", TRAINING),
     "1.2a Logistic regression": ("q1_logistic", "q1_logistic.py", TRAINING),
-    "1.2b Features": ("q1_logistic-features", "q1_logistic.py --features-table", GRID),
-    "1.2c Grid": ("q1_logistic-grid", "q1_logistic.py --grid", GRID),
+    "1.2b Features": ("q1_features", "q1_features.py", GRID),
+    "1.2c Grid": ("q1_grid", "q1_grid.py", GRID),
     "1.3 MLP": ("q1_mlp", "q1_mlp.py", TRAINING),
     "2.1 Warm-up": ("q2_warmup", "q2_warmup.py", ("--data", "--full", "-epochs", "--seed")),
     "2.2 Width": ("q2_width", "q2_width.py", GRID),

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from homework.flags import add_number, base_parser
-from homework.grids import add_grid_flags, run_points, shared
+from homework.flags import base_parser
+from homework.grids import run_points, shared
 from homework.landscapes import draw_examples, draw_networks, draw_online, draw_rates, tabulate
 from homework.scenes import load_scenes
 
@@ -288,12 +288,10 @@ def question(name: str) -> str:
 
 def main() -> int:
     epochs = "default: those of the assignment, without --full a fifth of them"
-    parser = base_parser(__doc__.splitlines()[0], "runs/landscapes", epochs=epochs)
+    parser = base_parser(__doc__, "runs/landscapes", epochs=epochs)
     names = f"{', '.join(QUESTIONS)} (default: all)"
     parser.add_argument("questions", nargs="*", metavar="QUESTION", type=question, help=names)
-    add_number(parser, "--seed", 42, "of weights and order", low=0)
     parser.set_defaults(data="scenes")
-    add_grid_flags(parser)
     args = parser.parse_args()
     dataset = load(args)
     draw_examples(dataset, args.out)

@@ -4,29 +4,24 @@ In float64, sums of multiples of 1/256 are exact, so the digits are those of the
 """
 
 import numpy as np
+from homework import answers
 from homework.figures import TestAccuracy
-from homework.online import load, make_parser, report
+from homework.online import linear, load, make_parser, report
 from homework.runs import single_run
 
-from minidl import History, Linear, Perceptron, Progress, compounding, fit_online
-from minidl.init import zeros
+from minidl import History, Perceptron, Progress, compounding, fit_online
 from minidl.view.cli import run_main
+
+# For the answers: a curve has settled, or two accuracies are equal, within this much.
+SETTLED, GAP, RISE, FITS = 0.01, 0.03, 0.02, 0.9
 
 
 def main() -> None:
-    parser = make_parser(__doc__.splitlines()[0], "runs/q1_perceptron", dtype="float64")
-    args = parser.parse_args()
+    args = make_parser(__doc__, "runs/q1_perceptron", dtype="float64").parse_args()
     dataset = load(args)
-    model = Linear(
-        dataset.features,
-        dataset.classes,
-        weight_init=zeros,
-        bias_init=zeros,
-        rng=0,
-        dtype=args.dtype,
-    )
-    loss = Perceptron()
-    history, test = History(), TestAccuracy(dataset, loss)
+    model, loss, history = linear(dataset, args.dtype), Perceptron(), History()
+    test = TestAccuracy(dataset, loss)
+    order = compounding(len(dataset.train), np.random.RandomState(args.seed))
     with single_run(args, dataset) as (resumable,):
         fit_online(
             model,
@@ -34,13 +29,19 @@ def main() -> None:
             loss,
             lr=1.0,
             epochs=args.epochs,
-            rng=compounding(len(dataset.train), np.random.RandomState(args.seed)),
+            rng=order,
             history=history,
             callbacks=[Progress(), test],
             **resumable,
         )
         history.restore_best(model)
         report("perceptron", model, dataset, history, test.values, args, loss_unit="logits")
+        valid = history.column("valid_accuracy")
+        sentences = [
+            answers.convergence("Validation accuracy", valid, last=5, small=SETTLED),
+            answers.overfitting(history, gap=GAP, rise=RISE, fits=FITS),
+        ]
+        answers.write(args.out, {"curves": sentences})
 
 
 if __name__ == "__main__":

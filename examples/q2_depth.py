@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from homework import answers
 from homework.backends import fit_with
-from homework.comparison import read_published
 from homework.depth import (
     PLAIN,
     TAKEN,
@@ -27,10 +27,10 @@ from homework.depth import (
     norm_layers,
     remedy_name,
 )
-from homework.figures import COLUMNS, TestAccuracy, both_epochs
+from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
-from homework.report import plot_by_axis, show_best, show_published, tabulate
+from homework.report import best_of_each, plot_by_axis, show_best, show_published, tabulate
 from infinite_width import kernels, pixels
 
 from minidl import Callback, CrossEntropy, Dataset, Dropout, Layer, Linear, Sequential
@@ -44,6 +44,8 @@ OUT = Path("runs/q2_depth")
 WHY = ["sgd 0.01", "adam 0.001"]
 """Optimizers and learning rates of --why."""
 WHY_EPOCHS = 10
+SMALL, VANISH = 0.01, 1e-3
+"""For the answers: accuracies that are equal; the share of a gradient that has vanished."""
 
 
 def train(
@@ -137,20 +139,45 @@ def draw_depths(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
     line_plot(out / "accuracy-by-layers", panel, title=title)
 
 
-def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
-    """Draw the records of --why, one picture for each kind of network and optimizer."""
+def sentences(results: Sequence[Result]) -> list[str]:
+    """Return for each kind of network which depth is best, and what fails in the deeper ones."""
+    kinds: dict[tuple[str, ...], list[Result]] = {}
+    for r in (r for r in results if r.error is None):
+        words = tuple(str(r.point[k]) for k in ("network", "optimizer") if k in r.point)
+        kinds.setdefault(words, []).append(r)
+    found = []
+    for words, runs in kinds.items():
+        runs = best_of_each("layers", runs)
+        x = [r.point["layers"] for r in runs]
+        keys = "final_train_accuracy", "best_valid_accuracy"
+        train, valid = ([float(r.values[key]) for r in runs] for key in keys)
+        name = f"{', '.join(words)}: " if words else ""
+        found.append(name + answers.depth(x, train, valid, small=SMALL))
+    return found
+
+
+def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> dict[str, list[str]]:
+    """Draw the records of --why, a picture for each kind of network and optimizer, and say them."""
+    found = {}
     for network in dict.fromkeys(r.point["network"] for r in results):
         for optimizer in dict.fromkeys(r.point["optimizer"] for r in results):
+            kind = network, optimizer
             runs = {
                 r.point["layers"]: r.values
                 for r in results
-                if r.error is None
-                and (r.point["network"], r.point["optimizer"]) == (network, optimizer)
+                if r.error is None and (r.point["network"], r.point["optimizer"]) == kind
             }
             name = f"why-{network}-{optimizer}".replace(" ", "-")
             if runs:
                 title = f"{dataset.title}: {network} networks, {optimizer}"
                 draw_signals(out / f"{name}.png", runs, title)
+                found[name] = [
+                    answers.gradients(
+                        n, v["gradients"][0][0], v["gradients"][0][-1], v["dead"][0], vanish=VANISH
+                    )
+                    for n, v in runs.items()
+                ]
+    return found
 
 
 def flatness(x: Array, layers: int, sw2: float, sb2: float | Sequence[float]) -> float:
@@ -180,7 +207,7 @@ def draw_flatness(dataset: Dataset, layers: Sequence[int], width: int, out: Path
 
 
 def main() -> int:
-    parser = make_parser(__doc__.splitlines()[0], out=str(OUT))
+    parser = make_parser(__doc__, out=str(OUT))
     add_axis(parser, "--layers", [1, 3, 5, 7, 9])
     add_axis(parser, "--widths", [32])
     add_axis(parser, "--learning-rates", [1e-3], low=0, open_low=True)
@@ -192,15 +219,13 @@ def main() -> int:
     add("--residual", action="store_true", help="remedy: skip connections")
     add("--why", action="store_true", help="gradients and dead units, for SGD and Adam")
     add("--from", dest="source", type=as_path, metavar="FOLDER", help="a finished run of q2_width")
-    add("--compare", type=as_path, metavar="CSV", help="published accuracies by depth")
     args = parser.parse_args()
-    published = read_published(args.compare, required=["layers"]) if args.compare else None
     if args.source:
         take_setting(args)
     remedies = remedy_name(args.init, args.norm, args.residual)
     if args.why:
         if args.backend != "numpy":
-            raise ValueError("--why needs --backend numpy")
+            raise ValueError("--why takes no --parity")
         remedies = "he+layer+residual" if remedies == PLAIN else remedies
         args.epochs = args.epochs or (None if args.full else WHY_EPOCHS)
 
@@ -216,22 +241,20 @@ def main() -> int:
         args.out = Path(f"{OUT}-why" if args.why else f"{OUT}-{remedies}")
     dataset, results = run_grid(Grid(**axes), partial(train, why=args.why), args)
 
-    tabulate(dataset, results, COLUMNS, axis="layers", out=args.out, published=published)
+    tabulate(dataset, results, axis="layers", out=args.out)
     show_best(dataset, results, args.out)
     show_published(dataset, results, args)
+    found: dict[str, list[str]] = {"accuracy-by-layers": sentences(results)}
     if remedies != PLAIN:
         draw_depths(dataset, results, args.out)
     else:
-        curves = {
-            "final training accuracy": "final_train_accuracy",
-            "best validation accuracy": "best_valid_accuracy",
-        }
-        xlabel = "depth (hidden layers)"
-        plot_by_axis(dataset, results, curves, axis="layers", xlabel=xlabel, out=args.out)
+        label = "depth (hidden layers)"
+        plot_by_axis(dataset, results, axis="layers", xlabel=label, out=args.out)
         if args.activation == "relu":
             draw_flatness(dataset, args.layers, args.widths[0], args.out)
     if args.why:
-        draw_reasons(dataset, results, args.out)
+        found |= draw_reasons(dataset, results, args.out)
+    answers.write(args.out, found)
     print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
     return exit_status(results)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from homework.backends import (
-    add_backend_flags,
+    add_parity_flags,
     check_backend,
     fit_with,
     new_rng,
@@ -94,7 +94,7 @@ def main() -> None:
     add("--full", action="store_true", help="all of the generated letters")
     add("--out", type=as_path, default=Path("runs/q2_warmup"), help="folder of the results")
     add("--dtype", choices=("float32", "float64"), default="float32")
-    add_backend_flags(parser)
+    add_parity_flags(parser)
     args = parser.parse_args()
     check_backend(args.backend)
 
@@ -109,12 +109,10 @@ def main() -> None:
         f"hidden-{args.hidden_size}-dropout-{args.dropout}-l2-{args.l2_decay}-"
         f"layers-{args.layers}-act-{args.activation}-opt-{args.optimizer}"
     )
-    backend = "torch" if args.backend == "torch" else "numpy"
     checkpoint, record = (f"{args.model}-{word}-{settings}" for word in ("checkpoint", "run"))
     names = [f"{checkpoint}.npz"]
     with single_run(args, dataset, names=names, record=f"{record}.json") as (resumable,):
-        options = resumable if backend == "numpy" else {}  # PyTorch's training begins anew
-        history, test = train(dataset, args, backend, [Progress()], options)
+        history, test = train(dataset, args, "numpy", [Progress()], resumable)
         beside = train(dataset, args, "torch")[0] if args.backend == "both" else None
         report(dataset, history, test, beside, settings, args)
 

@@ -8,27 +8,30 @@ import json
 import os
 from pathlib import Path
 
+from homework import answers
 from homework.backends import fit_with
-from homework.comparison import read_published
-from homework.figures import COLUMNS, TestAccuracy, both_epochs
+from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
+from homework.grids import add_executor
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
-from homework.report import plot_by_axis, show_best, show_published, tabulate
+from homework.report import best_of_each, plot_by_axis, show_best, show_published, tabulate
 
-from minidl import CrossEntropy, Dataset, Dropout, Linear, Sequential
+from minidl import CrossEntropy, Dataset, Dropout, History, Linear, Sequential
 from minidl.files import as_path
 from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
 
 WIDE = (512, 1024)
 """Widths beyond the assignment's, for the training accuracy as the width grows."""
+# For the answers: an accuracy that has settled, a network that fits, a gap of overfitting.
+SMALL, FITS, GAP, RISE = 0.005, 0.99, 0.03, 0.02
 
 
 def train(
     width: int, learning_rate: float, dropout: float, l2: float, *, settings: Settings
 ) -> Trained:
     """Train the network of one point of the grid."""
-    dataset = settings.dataset
+    dataset, loss = settings.dataset, CrossEntropy()
     model = Sequential(
         Linear(dataset.features, width),
         ACTIVATIONS[settings.activation](),
@@ -37,7 +40,6 @@ def train(
         rng=settings.rng(),
         dtype=settings.dtype,
     )
-    loss = CrossEntropy()
     test = TestAccuracy(dataset, loss)
     optimizer = OPTIMIZERS[settings.optimizer](model, learning_rate, weight_decay=l2)
     fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
@@ -72,48 +74,44 @@ def infinite_width(dataset: Dataset, file: Path) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = make_parser(__doc__.splitlines()[0], out="runs/q2_width")
+    parser = make_parser(__doc__, out="runs/q2_width")
     add_axis(parser, "--widths", [16, 32, 64, 128, 256])
     add_axis(parser, "--learning-rates", [1e-2, 1e-3, 1e-4, 1e-5], low=0, open_low=True)
     add_axis(parser, "--dropouts", [0.0, 0.3], low=0, high=1)
     add_axis(parser, "--l2s", [0.0, 1e-4], low=0)
     parser.add_argument("--wide", action="store_true", help="also 512 and 1024 hidden units")
-    parser.add_argument("--compare", type=as_path, metavar="CSV", help="published accuracies")
     infinite = Path("runs/infinite_width/infinite.json")
     text = f"results of infinite_width.py to draw (default {infinite}, if it exists)"
     parser.add_argument("--infinite", type=as_path, metavar="JSON", default=infinite, help=text)
+    add_executor(parser)
     args = parser.parse_args()
-    published = None
-    if args.compare:
-        columns = {"required": ["hidden_size", "learning_rate"], "optional": ["dropout", "l2"]}
-        published = read_published(args.compare, **columns)
-    if args.wide:
-        args.widths += [width for width in WIDE if width not in args.widths]
+    widths = [*args.widths, *(w for w in WIDE if args.wide and w not in args.widths)]
+    axes = {"learning_rate": args.learning_rates, "dropout": args.dropouts, "l2": args.l2s}
+    dataset, results = run_grid(Grid(width=widths, **axes), train, args)
 
-    grid = Grid(
-        width=args.widths,
-        learning_rate=args.learning_rates,
-        dropout=args.dropouts,
-        l2=args.l2s,
-    )
-    dataset, results = run_grid(grid, train, args)
-
-    tabulate(dataset, results, COLUMNS, axis="width", out=args.out, published=published)
-    show_best(dataset, results, args.out)
+    tabulate(dataset, results, axis="width", out=args.out)
     show_published(dataset, results, args)
-    curves = {
-        "final training accuracy": "final_train_accuracy",
-        "best validation accuracy": "best_valid_accuracy",
-    }
-    plot_by_axis(
-        dataset,
-        results,
-        curves,
-        axis="width",
-        xlabel="width (hidden units)",
-        out=args.out,
-        levels=infinite_width(dataset, args.infinite),
-    )
+    levels = infinite_width(dataset, args.infinite)
+    label = "width (hidden units)"
+    plot_by_axis(dataset, results, axis="width", xlabel=label, out=args.out, levels=levels)
+    best = show_best(dataset, results, args.out)
+    if best is not None:
+        each = best_of_each("width", results)
+        x = [r.point["width"] for r in each]
+        train_accuracy, valid = (
+            [float(r.values[key]) for r in each]
+            for key in ("final_train_accuracy", "best_valid_accuracy")
+        )
+        last, n = each[-1].values, len(dataset.train)
+        limit = answers.capacity(x[-1], train_accuracy[-1], last["test_accuracy"], n, fits=FITS)
+        by_width = [
+            answers.growth("Training accuracy", "width", x, train_accuracy, small=SMALL),
+            answers.growth("Validation accuracy", "width", x, valid, small=SMALL),
+            limit,
+        ]
+        curves = History.from_dict(best.values["history"])
+        of_best = [answers.overfitting(curves, gap=GAP, rise=RISE, fits=FITS)]
+        answers.write(args.out, {"accuracy-by-width": by_width, "best-curves": of_best})
     print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
     return exit_status(results)
 

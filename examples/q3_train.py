@@ -81,7 +81,7 @@ def train(
 
 
 def main() -> int:
-    parser = make_parser(__doc__.splitlines()[0], out="runs/q3_train")
+    parser = make_parser(__doc__, out="runs/q3_train")
     add_axis(parser, "--b", [5.0], low=0, open_low=True)
     add_axis(parser, "--eps", [0.1], name="eps", low=0)
     add_axis(parser, "--widths", [256])

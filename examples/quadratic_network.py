@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from homework.flags import add_number
-from homework.grids import add_grid_flags, run_points
+from homework.grids import run_points
 from homework.quadratic import (
     coefficients,
     distances,
@@ -228,7 +228,6 @@ def main() -> int:
     parser.add_argument("--jobs", type=int_argument("jobs"), default=2, help="processes")
     out = Path("runs/quadratic_network")
     parser.add_argument("--out", type=as_path, default=out, help=f"folder (default {out})")
-    add_grid_flags(parser)
     args = parser.parse_args()
     options = {
         "features": args.features,

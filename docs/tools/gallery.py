@@ -83,14 +83,14 @@ ENTRIES = {
             ("curves.png",),
         ),
         Entry(
-            "q1_logistic-features",
-            "q1_logistic.py --features-table",
+            "q1_features",
+            "q1_features.py",
             "1.2b: letters from their principal components and from their averages",
             ("features.png",),
         ),
         Entry(
-            "q1_logistic-grid",
-            "q1_logistic.py --grid",
+            "q1_grid",
+            "q1_grid.py",
             "1.2c: the grid of twelve",
         ),
         Entry(
@@ -220,7 +220,7 @@ ENTRIES = {
     ],
 }
 
-LEFT_OUT = {"homework_2025.py", "report.py"}
+LEFT_OUT = {"homework_2025.py", "report.py", "cluster.py"}
 """Scripts that run the others, or that show their results."""
 
 RECORD = DOCS / "gallery.json"

@@ -33,7 +33,7 @@ def convergence(what: str, values: Values, *, last: int, small: float) -> str:
     half of their range away from where they begin, and goes up and down if not.
     """
     epochs = len(values) - 1
-    last = min(last, epochs)
+    last = min(last, max(epochs - 1, 1))  # the first step from untrained is no sign
     tail = values[-1 - last :]
     spread, change = max(tail) - min(tail), tail[-1] - tail[0]
     when = f"in the last {last} of {epochs} epochs"
@@ -53,7 +53,7 @@ def overfitting(history: History, *, gap: float, rise: float, fits: float) -> st
     underfits if neither holds and the training accuracy is below ``fits``.
     """
     loss, last, best = history.column("valid_loss"), history[-1], history.best.epoch
-    low = min(range(len(loss)), key=loss.__getitem__)
+    low = min(range(min(1, last.epoch), len(loss)), key=loss.__getitem__)  # of trained epochs
     train, valid = last.train_accuracy, last.valid_accuracy
     rising, apart = loss[-1] > (1 + rise) * loss[low], train - valid > gap
     words = (
@@ -119,10 +119,8 @@ def depth(layers: Sequence[int], train: Values, valid: Values, *, small: float) 
     top = max(range(len(valid)), key=valid.__getitem__)
     best, last = layers[top], layers[-1]
     if valid[top] - valid[-1] <= small:
-        return f"{last} layers are as good as any ({valid[-1]:.4f}): depth does no harm here."
-    words = (
-        f"{best} layer{'s' * (best > 1)} are best, {valid[top]:.4f}; {last} have {valid[-1]:.4f}"
-    )
+        return f"Depth {last} is as good as any ({valid[-1]:.4f}): depth does no harm here."
+    words = f"Depth {best} is best, {valid[top]:.4f}; depth {last} has {valid[-1]:.4f}"
     if train[top] - train[-1] > small:
         return f"{words}. Training accuracy falls too, from {train[top]:.4f} to {train[-1]:.4f}: the deep network is not trained well, it does not overfit."  # fmt: skip  # noqa: E501
     return f"{words}, with training accuracy {train[-1]:.4f} against {train[top]:.4f}: it overfits."
@@ -135,8 +133,8 @@ def gradients(layers: int, first: float, last: float, dead: float, *, vanish: fl
         "it vanishes" if ratio < vanish else "it explodes" if ratio > 1 / vanish else "it arrives"
     )
     return (
-        f"{layers} layers: the gradient of the first layer is {ratio:.1g} of the last one's: "
-        f"{verdict}; {dead:.0%} of the units are dead."
+        f"{layers} hidden layer{'s' * (layers > 1)}, before training: the gradient of the first "
+        f"layer is {ratio:.1g} of the last one's: {verdict}; {dead:.0%} of the units are dead."
     )
 
 

@@ -16,8 +16,8 @@ from minidl.view.plots import Panel, line_plot
 CURVES = ("train_loss", "valid_loss", "valid_accuracy")
 
 
-def add_backend_flags(parser: Parser) -> None:
-    """Add ``--seed`` or ``--seed-like``, and ``--backend`` or ``--parity``."""
+def add_parity_flags(parser: Parser) -> None:
+    """Add ``--seed`` or ``--seed-like``, and ``--parity``."""
     seeds = parser.add_mutually_exclusive_group()
     seeds.add_argument("--seed", type=int_argument("seed", low=0), default=42)
     seeds.add_argument(
@@ -27,16 +27,13 @@ def add_backend_flags(parser: Parser) -> None:
         metavar="torch:SEED",
         help="the initial weights and batches of a PyTorch script with this seed",
     )
-    backends = parser.add_mutually_exclusive_group()
-    backends.add_argument(
-        "--backend", choices=("numpy", "torch"), default="numpy", help="the library that trains"
-    )
-    backends.add_argument(
+    parser.add_argument(
         "--parity",
         dest="backend",
         action="store_const",
         const="both",
-        help="train with both and draw the two over each other",
+        default="numpy",
+        help="train with PyTorch too and draw the two over each other",
     )
 
 

@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minidl.callbacks import Callback, Run
 from minidl.dataset import Dataset
 from minidl.evaluation import evaluate
 from minidl.history import History
+from minidl.layer import Layer
 from minidl.losses import Loss
 
 
-class TestAccuracy(Callback):
-    """Records the test accuracy before training and after each epoch."""
+class Trace(Callback):
+    """Records what a function of the model returns, before training and after each epoch."""
 
-    def __init__(self, dataset: Dataset, loss: Loss) -> None:
-        self.split, self.loss = dataset.splits["test"], loss
-        self.values: list[float] = []
+    def __init__(self, measure: Callable[[Layer], Mapping[str, float]]) -> None:
+        self.measure = measure
+        self.columns: dict[str, list[float]] = {}
 
     def on_start(self, run: Run) -> None:
         if not run.history.records:
             self.on_epoch(run)
 
     def on_epoch(self, run: Run) -> None:
-        self.values.append(evaluate(run.model, self.split, self.loss)["accuracy"])
+        for name, value in self.measure(run.model).items():
+            self.columns.setdefault(name, []).append(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the accuracies so far."""
-        return {"values": self.values}
+        """Return the records so far."""
+        return self.columns
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set what ``state_dict`` returned."""
-        self.values = [float(value) for value in state["values"]]
+        self.columns = {name: list(map(float, column)) for name, column in state.items()}
+
+
+class TestAccuracy(Trace):
+    """Records the test accuracy before training and after each epoch."""
+
+    def __init__(self, dataset: Dataset, loss: Loss) -> None:
+        split = dataset.splits["test"]
+        super().__init__(lambda model: {"values": evaluate(model, split, loss)["accuracy"]})
+
+    @property
+    def values(self) -> list[float]:
+        """The test accuracies, one an epoch."""
+        return self.columns.get("values", [])
 
 
 def both_epochs(history: History, test: Sequence[float]) -> dict[str, Any]:

@@ -10,11 +10,16 @@ from minidl.files import as_path
 from minidl.view.cli import Parser, float_argument, int_argument
 
 
-def base_parser(description: str, out: str, *, epochs: str) -> Parser:
-    """Return a parser with the flags of every experiment; ``epochs`` describes the default."""
-    parser = Parser(description=description, allow_abbrev=False)
+def base_parser(doc: str, out: str, *, epochs: str, seed: bool = True) -> Parser:
+    """Return a parser with the flags of every experiment; ``epochs`` describes the default.
+
+    The description is the first line of the script's docstring.
+    """
+    parser = Parser(description=doc.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
+    if seed:
+        add_number(parser, "--seed", 42, "of weights and order", low=0)
     add("--full", action="store_true", help="all examples and epochs")
     add("--epochs", type=int_argument("epochs"), help=epochs)
     add("--jobs", type=int_argument("jobs"), default=_cores(), help="default: one a core")

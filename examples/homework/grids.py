@@ -1,4 +1,4 @@
-"""Runs of a grid by the flags ``--jobs`` and ``--executor``."""
+"""Runs of a grid by the flag ``--jobs``, and ``--executor`` where a script has it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from minidl.grid.points import Grid, Point, Result
 from minidl.grid.runner import run
 from minidl.view.cli import Parser
 
+PROCESSES = "processes"
 EXECUTORS = "processes or dask://HOST:PORT"
 
 
-def add_grid_flags(parser: Parser) -> None:
+def add_executor(parser: Parser) -> None:
     """Add ``--executor``."""
     parser.add_argument(
-        "--executor", type=_executor, default="processes", metavar="NAME", help=EXECUTORS
+        "--executor", type=_executor, default=PROCESSES, metavar="NAME", help=EXECUTORS
     )
 
 
@@ -52,17 +53,18 @@ def run_points(
         raise taken(out, f"those of a single run, see {RUN}")
     settings = dict(settings or {})
     note: dict[str, Any] = {"processes": args.jobs, "threads": 1}
-    if args.executor != "processes":
-        note["processes"] = args.executor
+    executor = getattr(args, "executor", PROCESSES)
+    if executor != PROCESSES:
+        note["processes"] = executor
     if dataset:
         settings["data"] = dataset.name
         note["data"] = about(dataset)
     with (
         session(out, out / RESULTS, note=note),
-        connected(args.executor) as executor,
+        connected(executor) as pool,
     ):
         return run(
-            grid, train, out=out, jobs=args.jobs, executor=executor, settings=settings, cost=cost
+            grid, train, out=out, jobs=args.jobs, executor=pool, settings=settings, cost=cost
         )
 
 
@@ -72,7 +74,7 @@ def connected(name: str) -> Iterator[Executor | None]:
 
     The cluster goes on running. OSError if no scheduler answers.
     """
-    if name == "processes":
+    if name == PROCESSES:
         yield None
         return
     address = f"tcp://{name.removeprefix('dask://')}"
@@ -86,7 +88,7 @@ def shared(dataset: Dataset, args: argparse.Namespace) -> Iterator[Dataset]:
 
     Executors may have workers on other machines, which see the folder ``args.out`` only.
     """
-    here = args.executor == "processes"
+    here = getattr(args, "executor", PROCESSES) == PROCESSES
     mapped = all(split.file is not None for split in dataset.splits.values())
     if mapped or (here and args.jobs == 1):
         yield dataset
@@ -96,6 +98,6 @@ def shared(dataset: Dataset, args: argparse.Namespace) -> Iterator[Dataset]:
 
 
 def _executor(text: str) -> str:
-    if text != "processes" and not re.fullmatch(r"dask://[^/]+:\d+", text):
+    if text != PROCESSES and not re.fullmatch(r"dask://[^/]+:\d+", text):
         raise argparse.ArgumentTypeError(f"expected the executor to be {EXECUTORS}, got {text!r}")
     return text

@@ -64,7 +64,7 @@ def draw_curves(path: Path, runs: Mapping[str, Result], title: str, *, ylog: boo
             ("valid_accuracy", "validation accuracy (share of examples)"),
         )
     ]
-    line_plot(path, *panels, title=title, legend_below=True)
+    line_plot(path, *panels, title=title)
 
 
 def draw_networks(runs: Mapping[str, Result], dataset: Dataset, title: str, out: Path) -> None:

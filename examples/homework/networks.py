@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from homework.backends import add_backend_flags, check_backend, new_rng
+from homework.backends import add_parity_flags, check_backend, new_rng
 from homework.data import load_data, note_generated
 from homework.flags import base_parser
-from homework.grids import add_grid_flags, run_points, shared
+from homework.grids import run_points, shared
 from minidl.activations import ReLU, Tanh
 from minidl.checks import Rng
 from minidl.dataset import Dataset
@@ -52,15 +52,14 @@ Trained = tuple[Sequential, History, dict[str, Any]]
 """The trained network, its history, and the figures to tabulate."""
 
 
-def make_parser(description: str, out: str) -> Parser:
+def make_parser(doc: str, out: str) -> Parser:
     """Return a parser with the flags of all experiments with feed-forward networks."""
     epochs = f"default {QUICK_EPOCHS}, with --full {FULL_EPOCHS}"
-    parser = base_parser(description, out, epochs=epochs)
+    parser = base_parser(doc, out, epochs=epochs, seed=False)
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
     parser.add_argument("--batch-size", type=int_argument("batch size"), default=64)
-    add_backend_flags(parser)
-    add_grid_flags(parser)
+    add_parity_flags(parser)
     return parser
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from homework.backends import plot_parity, print_parity
-from homework.comparison import Comparison
+from homework.figures import COLUMNS
 from homework.published import tabulate_published
 from minidl.dataset import Dataset
 from minidl.files import to_json, write_text
@@ -16,14 +16,19 @@ from minidl.history import History
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
-FIGURES = (
-    "best_valid_accuracy",
-    "best_train_accuracy",
-    "best_test_accuracy",
-    "final_train_accuracy",
-    "test_accuracy",
-)
-"""The figures of the best run that are printed; the last two are of the last epoch."""
+FIGURES = {
+    "best_valid_accuracy": "validation accuracy, best epoch",
+    "best_train_accuracy": "training accuracy, best epoch",
+    "best_test_accuracy": "test accuracy, best epoch",
+    "final_train_accuracy": "training accuracy, last epoch",
+    "test_accuracy": "test accuracy, last epoch",
+}
+"""The figures of the best run that are printed."""
+CURVES = {
+    "final training accuracy": "final_train_accuracy",
+    "best validation accuracy": "best_valid_accuracy",
+}
+"""The figures that are drawn against an axis, by their labels."""
 PUBLISHED_AS = {
     "best_valid": "best_valid_accuracy",
     "train": "best_train_accuracy",
@@ -46,34 +51,20 @@ def best_of_each(axis: str, results: Sequence[Result]) -> list[Result]:
     return [r for r in best if r is not None]
 
 
-def tabulate(
-    dataset: Dataset,
-    results: Sequence[Result],
-    columns: Mapping[str, str],
-    *,
-    axis: str,
-    out: Path,
-    published: Comparison | None = None,
-) -> None:
+def tabulate(dataset: Dataset, results: Sequence[Result], *, axis: str, out: Path) -> None:
     """Print and write the table of all runs; mark the best run of each value of ``axis``.
 
-    ``columns`` gives for each heading the figure that it shows. The first must be the best
-    validation accuracy; it shows the error of a run that failed.
+    The first figure is the best validation accuracy; it shows the error of a run that failed.
     """
-    headings = [*results[0].point, *columns, "seconds", *(["published"] if published else [])]
-    table = Table(headings, f"{dataset.title}: accuracies")
+    table = Table([*results[0].point, *COLUMNS, "seconds"], f"{dataset.title}: accuracies")
     choice = len({r.point[axis] for r in results}) < len(results)
     best = best_of_each(axis, results) if choice else [best_of(results)]
-    points = [r.point for r in results]
-    ours = [0.0 if r.error else float(r.values[next(iter(columns.values()))]) for r in results]
-    theirs = published.of(points, ours) if published else [None] * len(results)
     for value in dict.fromkeys(r.point[axis] for r in results):
-        for r, their in zip(results, theirs, strict=True):
-            if r.point[axis] == value:
-                cells = [r.values.get(key) for key in columns.values()]
-                cells = [r.error or cells[0], *cells[1:], f"{r.seconds:.1f}"]
-                setting = [v if isinstance(v, str) else f"{v:g}" for v in r.point.values()]
-                table.add(*setting, *cells, *([their] if published else []), marked=r in best)
+        for r in (r for r in results if r.point[axis] == value):
+            cells = [r.values.get(key) for key in COLUMNS.values()]
+            setting = [v if isinstance(v, str) else f"{v:g}" for v in r.point.values()]
+            cells = [r.error or cells[0], *cells[1:], f"{r.seconds:.1f}"]
+            table.add(*setting, *cells, marked=r in best)
         table.end_group()
     table.show()
     print(f"* the best of each {axis}" if choice else "* the best validation accuracy")
@@ -84,26 +75,25 @@ def tabulate(
     unsaved = [r.unsaved for r in results if r.unsaved]
     if unsaved:
         print(f"{len(unsaved)} of {len(results)} models could not be saved: {unsaved[0]}")
-    if published:
-        print(published.summary(points, ours))
 
 
-def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
-    """Print and write the figures of the best run of all, and draw its curves."""
+def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> Result | None:
+    """Print and write the figures of the best run of all, and draw its curves; return the run."""
     best = best_of(results)
     if best is None:
-        return
+        return None
     name = describe(best.point)
     print(f"best on {dataset.title}: {name}")
-    figures = {key: best.values[key] for key in FIGURES if key in best.values}
-    for key, figure in figures.items():
-        print(f"  {key.replace('_', ' '):<22}{figure:.4f}")
+    for key, words in FIGURES.items():
+        print(f"  {words:<36}{best.values[key]:.4f}")
+    figures = {key: best.values[key] for key in FIGURES}
     write_text(out / "scores.json", to_json({**best.point, **figures}, indent=1) + "\n")
-    title = f"{dataset.title}: {name}"
+    title = f"{dataset.title}\n{name}"
     History.from_dict(best.values["history"]).plot(out / "best-curves", title=title)
     if "beside" in best.values:
         plot_parity(out / "parity.png", *histories(best), title)
         print_parity([histories(r) for r in results if "beside" in r.values])
+    return best
 
 
 def describe(point: Point) -> str:
@@ -135,22 +125,18 @@ def show_published(dataset: Dataset, results: Sequence[Result], args: argparse.N
 def plot_by_axis(
     dataset: Dataset,
     results: Sequence[Result],
-    curves: Mapping[str, str],
     *,
     axis: str,
     xlabel: str,
     out: Path,
     levels: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw figures of the best run of each value of an axis.
-
-    ``curves`` gives for each label the figure that it shows, ``levels`` the height of a line.
-    """
+    """Draw the accuracies of the best run of each value of an axis; ``levels`` are lines."""
     best = best_of_each(axis, results)
     if not best:
         return
     ticks = [r.point[axis] for r in best]
-    lines = {label: (ticks, [r.values[key] for r in best]) for label, key in curves.items()}
+    lines = {label: (ticks, [r.values[key] for r in best]) for label, key in CURVES.items()}
     levels = levels or {}
     lines |= {label: (ticks, [level] * len(ticks)) for label, level in levels.items()}
     title = f"{dataset.title}\nbest of each"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,10 @@ class Panel:
     ylabel: str
     title: str = ""
     xticks: Sequence[float] | None = None
-    """If given, the x axis is logarithmic with these ticks only, and each point has a marker."""
+    """If given, the x axis has these ticks only, and each point has a marker.
+
+    The axis is logarithmic if they span a factor of more than 10.
+    """
     ylog: bool = False
     """Whether the y axis is logarithmic; values that are not positive are left out."""
     dashed: Sequence[str] = ()
@@ -90,17 +94,18 @@ def save(picture: Any, path: str | os.PathLike[str], description: str) -> None:
             picture.savefig(file, format=suffix[1:], dpi=DPI, metadata=metadata)
 
 
-def line_plot(
-    path: str | os.PathLike[str], *panels: Panel, title: str = "", legend_below: bool = False
-) -> None:
+def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> None:
     """Draw panels side by side, with a legend below each, or beside it for more than four curves.
 
-    The path is that of `save`. ``legend_below`` draws one legend for panels with equal labels. A
-    legend never covers a curve. The label of an axis of accuracies says where the axis begins, if
-    that is above 0.
+    The path is that of `save`. Panels with equal labels have one legend, below all. A legend never
+    covers a curve. The label of an axis of accuracies says where the axis begins, if less than
+    half of the height from 0 is shown.
     """
-    beside = [len(panel.curves) > 4 and not legend_below for panel in panels]
-    picture = figure(5.2 * len(panels) + 3.2 * sum(beside), 4.1)
+    labels = {(*panel.curves, panel.xlabel, panel.mark) for panel in panels}
+    once = len(panels) > 1 and len(labels) == 1
+    beside = [len(panel.curves) > 4 and not once for panel in panels]
+    width = 5.2 * len(panels) + 3.2 * sum(beside)
+    picture = figure(width, 4.1)
     for axes, panel in zip(picture.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for i, (label, (x, y)) in enumerate(panel.curves.items()):
             style = ("--" if label in panel.dashed else "-") + ("o" if panel.xticks else "")
@@ -110,7 +115,8 @@ def line_plot(
             label = f"best {panel.xlabel} ({panel.mark:g})"
             axes.axvline(panel.mark, color="grey", linestyle=":", label=label)
         if panel.xticks:
-            axes.set_xscale("log")
+            if min(panel.xticks) > 0 and max(panel.xticks) > 10 * min(panel.xticks):
+                axes.set_xscale("log")
             axes.set_xticks(panel.xticks, [f"{tick:g}" for tick in panel.xticks])
             axes.minorticks_off()
         elif panel.xlabel == "epoch":
@@ -119,22 +125,31 @@ def line_plot(
         # On a log axis one height alone, up to rounding, has no range.
         if panel.ylog and max(heights, default=1) > (1 + 1e-9) * min(heights, default=1):
             axes.set_yscale("log", nonpositive="mask")
-        low = axes.get_ylim()[0]
-        cut = f"\n(axis from {low:.2g})" if "accuracy" in panel.ylabel and low > 0 else ""
-        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel + cut, title=panel.title)
+        low, high = axes.get_ylim()
+        cut = f"\n(axis from {low:.2g})" if "accuracy" in panel.ylabel and 2 * low > high else ""
+        axes.set(xlabel=panel.xlabel, ylabel=panel.ylabel + cut, title=_wrapped(panel.title, 5.2))
         axes.grid(alpha=0.3)
-        if legend_below:
+        # Handles long enough to tell a dashed line from a solid one.
+        look: dict[str, Any] = {"fontsize": "small", "handlelength": 3}
+        if once:
             continue
         if len(panel.curves) > 4:
-            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
+            axes.legend(loc="upper left", bbox_to_anchor=(1, 1), **look)
         elif len(panel.curves) > 1 or panel.mark is not None:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="small")
-    if legend_below:
-        handles, labels = axes.get_legend_handles_labels()
-        picture.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+            columns = 2 if max(map(len, panel.curves)) < 32 else 1
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, **look)
+    handles, texts = axes.get_legend_handles_labels()
+    if once and len(texts) > 1:
+        columns = max(1, min(len(texts), int(10 * width / (8 + max(map(len, texts))))))
+        picture.legend(handles, texts, loc="outside lower center", ncols=columns, **look)
     if title:
-        picture.suptitle(title)
+        picture.suptitle(_wrapped(title, width))
     save(picture, path, described(title, *map(str, panels)))
+
+
+def _wrapped(title: str, inches: float) -> str:
+    """Return the title in lines that fit into a width at the usual size of type."""
+    return "\n".join(textwrap.fill(line, int(7 * inches)) for line in title.split("\n"))
 
 
 def plot_history(

@@ -63,7 +63,7 @@ CASES = {
         (([1, 3, 9], [0.8, 0.85, 0.9], [0.7, 0.75, 0.745]), {"small": 0.01}, "depth does no harm here."),
     ],
     answers.gradients: [
-        ((9, 1e-9, 1.0, 0.2), {"vanish": 1e-3}, "9 layers: the gradient of the first layer is 1e-09 of the last one's: it vanishes; 20% of the units are dead."),
+        ((9, 1e-9, 1.0, 0.2), {"vanish": 1e-3}, "9 hidden layers, before training: the gradient of the first layer is 1e-09 of the last one's: it vanishes; 20% of the units are dead."),
         ((9, 0.5, 1.0, 0.0), {"vanish": 1e-3}, "it arrives; 0% of the units are dead."),
         ((9, 1e6, 1.0, 0.0), {"vanish": 1e-3}, "it explodes; 0% of the units are dead."),
     ],

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import q1_mlp
-from homework import published
+from homework import online, published
 
 import minidl
 from minidl.grid.folder import claimed
@@ -87,10 +86,10 @@ def test_logistic_regression_with_l1(folder):
 
 
 def test_the_grid_of_twelve_resumes(folder):
-    args = ("--grid", "--epochs", 2, "--jobs", 2, "--features", "pca")
-    done = run(folder, "q1_logistic.py", *args)
+    args = ("--epochs", 2, "--jobs", 2, "--features", "pca")
+    done = run(folder, "q1_grid.py", *args)
     assert done.returncode == 0, done.stderr
-    out = folder / "runs/q1_logistic-grid"
+    out = folder / "runs/q1_grid"
     rows = (out / "table.csv").read_text().splitlines()
     assert (
         rows[0]
@@ -107,12 +106,12 @@ def test_the_grid_of_twelve_resumes(folder):
         assert times == [times[0]] * 6
         assert 0 < sum(times) <= result["seconds"]
     (out / "results.jsonl").write_text(lines[0])
-    again = run(folder, "q1_logistic.py", *args)
+    again = run(folder, "q1_grid.py", *args)
     assert again.returncode == 0, again.stderr
     assert (out / "results.jsonl").read_text().splitlines(keepends=True)[0] == lines[0]
     strip = [",".join(row.split(",")[:9]) for row in rows]
     assert [",".join(r.split(",")[:9]) for r in (out / "table.csv").read_text().splitlines()] == strip  # fmt: skip
-    other = run(folder, "q1_logistic.py", *args[:3], "--seed", 1)
+    other = run(folder, "q1_grid.py", *args[:2], "--seed", 1)
     assert other.returncode == 2
     assert "holds other results" in other.stderr
 
@@ -131,7 +130,8 @@ def test_the_mlp(folder):
         ("q1_perceptron.py", ["--epochs", "0"], "expected epochs to be a whole number >= 1"),
         ("q1_logistic.py", ["--lr", "0"], "expected lr to be a finite number > 0"),
         ("q1_logistic.py", ["--features", "ica"], "invalid choice: 'ica'"),
-        ("q1_logistic.py", ["--grid", "--compare", "no.csv"], "no.csv"),
+        ("q1_grid.py", ["--executor", "dask://h:1"], "unrecognized arguments: --executor"),
+        ("q1_grid.py", ["--compare", "a.csv"], "unrecognized arguments: --compare"),
         ("q1_logistic.py", ["--features", "pca", "--components", "785"], "at most 784"),
         ("q1_mlp.py", ["--lr", "1e30"], "the loss is nan"),
         ("q1_mlp.py", ["--data", "nowhere.npz"], "no such file"),
@@ -146,7 +146,7 @@ def test_bad_input_is_one_line(folder, script, args, message):
 
 def test_the_initial_weights_of_the_mlp_come_from_the_course_s_stream():
     data = minidl.load_letters(50, 20, 20)
-    model = q1_mlp.build(data, 100, np.random.RandomState(42), "float64")
+    model = online.mlp(data, 100, np.random.RandomState(42), "float64")
     legacy = np.random.RandomState(42)
     assert (model[0].weight.value == legacy.normal(0.1, 0.1, (100, 784)).T).all()
     assert (model[2].weight.value == legacy.normal(0.1, 0.1, (26, 100)).T).all()
@@ -183,28 +183,26 @@ def test_published_digits_are_compared_by_data_and_settings(folder, monkeypatch,
     assert not published.is_course_file("letters")
 
 
-def test_axes_of_the_grid_and_its_comparison(folder):
-    (folder / "grid.csv").write_text(
-        "learning_rate,l2,features,best_valid_acc,test_acc\n"
-        "0.001,1e-5,raw,0.7201,0.7\n0.00100,0.00001,downsampled,0.5,0.5\n1,1,raw,0.1,0.1\n"
-    )
-    args = ("--grid", "--epochs", 1, "--jobs", 1, "--features", "pool", "--learning-rates", 0.001, "--l2s", 1e-5, 0.5, "--compare", "grid.csv")  # fmt: skip
-    done = run(folder, "q1_logistic.py", *args)
+def test_the_answers_follow_the_data(folder):
+    """Letters that a line separates, and labels that say nothing: the opposite sentences."""
+    file = dict(np.load(folder / "set.npz"))
+    done = run(folder, "q1_mlp.py", "--epochs", 12, "--width", 16, "--lr", 0.01, "--out", "easy")
     assert done.returncode == 0, done.stderr
-    rows = [row.split(",") for row in (folder / "runs/q1_logistic-grid/table.csv").read_text().splitlines()]  # fmt: skip
-    assert rows[0][-2] == "published"
-    assert [row[-2] for row in rows[1:]] == ["0.7201", "", "0.5000", ""]
-    assert "matched by learning_rate, l2, features" in done.stdout
-    assert "(2 runs)" in done.stdout
-    alone = run(folder, "q1_logistic.py", "--compare", "grid.csv")
-    assert (alone.returncode, "--compare needs --grid" in alone.stderr) == (2, True)
+    rng = np.random.default_rng(1)
+    file["y_train"] = rng.permutation(file["y_train"])
+    np.savez(folder / "set.npz", **file)
+    done = run(folder, "q1_mlp.py", "--epochs", 12, "--width", 16, "--lr", 0.01, "--out", "hard")
+    assert done.returncode == 0, done.stderr
+    easy, hard = (json.loads((folder / o / "answers.json").read_text())["curves"] for o in ("easy", "hard"))  # fmt: skip
+    assert "it overfits" in hard[1], hard
+    assert "it overfits" not in easy[1], easy
 
 
 def test_the_table_of_features(folder):
-    args = ("--features-table", "--component-counts", 3, 20, "--epochs", 1, "--jobs", 1)
-    done = run(folder, "q1_logistic.py", *args)
+    args = ("--component-counts", 3, 20, "--epochs", 1, "--jobs", 1)
+    done = run(folder, "q1_features.py", *args)
     assert done.returncode == 0, done.stderr
-    out = folder / "runs/q1_logistic-features"
+    out = folder / "runs/q1_features"
     rows = [row.split(",") for row in (out / "table.csv").read_text().splitlines()]
     assert [row[:2] for row in rows[1:]] == [["raw", "784"], ["pool", "196"], ["pca 3", "3"], ["pca 20", "20"]]  # fmt: skip
     assert 0 < float(rows[3][2]) < float(rows[4][2]) < 1
@@ -280,13 +278,13 @@ def test_a_finished_run_is_not_replaced_by_another(folder):
 
 
 def test_a_grid_and_a_single_run_do_not_share_a_folder(folder):
-    small = ("--epochs", 1, "--learning-rates", 0.01, "--l2s", 0, "--features", "pool", "--jobs", 1)
-    single, grid = (*small, "--out", "p"), (*small, "--grid", "--out", "g")
-    assert run(folder, "q1_logistic.py", *single).returncode == 0
-    assert run(folder, "q1_logistic.py", *grid).returncode == 0
+    small = ("--epochs", 1, "--features", "pool", "--jobs", 1)
+    axes = ("--learning-rates", 0.01, "--l2s", 0)
+    assert run(folder, "q1_logistic.py", *small, "--out", "p").returncode == 0
+    assert run(folder, "q1_grid.py", *small, *axes, "--out", "g").returncode == 0
     before = [(folder / out / "scores.json").read_bytes() for out in "pg"]
-    for args in ((*single[:-1], "g"), (*grid[:-1], "p")):
-        done = run(folder, "q1_logistic.py", *args)
+    for args in (("q1_logistic.py", *small, "--out", "g"), ("q1_grid.py", *small, *axes, "--out", "p")):  # fmt: skip
+        done = run(folder, *args)
         assert done.returncode == 2
         assert "holds other results: those of a" in done.stderr
     assert [(folder / out / "scores.json").read_bytes() for out in "pg"] == before

@@ -65,8 +65,11 @@ def test_the_whole_experiment(folder):
     assert "8/8 runs 100%" in done.stderr
     assert "EMNIST" not in done.stdout  # these are the user's data
     best = max(float(r["valid"]) for r in rows)
-    assert f"best valid accuracy   {best:.4f}" in done.stdout
+    assert re.search(rf"validation accuracy, best epoch +{best:.4f}", done.stdout)
     assert best > 0.9
+    found = json.loads((out / "answers.json").read_text())
+    assert found.keys() == {"accuracy-by-width", "best-curves"}
+    assert all(sentence in done.stdout for name in found for sentence in found[name])
     for name in ("best-curves.png", "accuracy-by-width.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     assert len(list((out / "models").glob("*.npz"))) == 8
@@ -180,8 +183,9 @@ BAD_ARGUMENTS = [
     (["--epochs", "0"], "expected epochs"),
     (["--jobs", "-1"], "expected jobs"),
     (["--optimizer", "adagrad"], "invalid choice: 'adagrad'"),
-    (["--compare", "nothing.csv"], "nothing.csv"),
-    (["--compare", "bad.csv"], "missing columns learning_rate, best_valid_acc; found hidden_size"),
+    (["--compare", "nothing.csv"], "unrecognized arguments: --compare nothing.csv"),
+    (["--backend", "torch"], "unrecognized arguments: --backend torch"),
+    (["--shard", "1/2"], "unrecognized arguments: --shard 1/2"),
     (["--data", "nothing.npz"], "nothing.npz: no such file or folder"),
     (["--data", "leters"], "did you mean 'letters'"),
     (["--data", "text.npz"], "text.npz: cannot be read as an .npz file"),
@@ -194,7 +198,6 @@ BAD_ARGUMENTS = [
 def test_bad_input_is_one_line_and_loses_nothing(folder, args, message):
     good = ["--data", "set.npz", *SMALL, "--widths", "4", "--dropouts", "0", "--jobs", 1]
     (folder / "text.npz").write_text("hello")
-    (folder / "bad.csv").write_text("hidden_size\n16\n")
     (folder / "cut").mkdir()
     (folder / "cut/train-images-idx3-ubyte.gz").write_bytes(b"\x1f\x8b\x08\0\0\0")
     out = folder / "runs/q2_width"
@@ -259,32 +262,6 @@ def test_a_run_that_diverges_is_recorded_and_the_rest_go_on(folder):
     assert "4 of 8 runs failed; the table says why" in done.stdout
 
 
-def test_compare_with_published_accuracies(folder):
-    (folder / "published.csv").write_text(
-        "hidden_size,learning_rate,dropout,l2,best_valid_acc\n4,0.01,0.0,0.0,0.5\n16,1,0,0,0.1\n"
-    )
-    done = run(folder, "--data", "set.npz", *SMALL, "--compare", "published.csv")
-    assert done.returncode == 0, done.stderr
-    rows = table(folder / "runs/q2_width")
-    assert [r["published"] for r in rows] == ["0.5000"] + [""] * 7
-    gap = abs(float(rows[0]["valid"]) - 0.5)
-    assert (
-        f"mean absolute difference from the published accuracies: {gap:.4f} (1 runs)" in done.stdout
-    )
-
-
-def test_compare_with_a_file_that_lacks_axes(folder):
-    """Group b's file has neither dropout nor L2: the best of our runs of a width and rate counts."""
-    (folder / "b.csv").write_text("hidden_size,learning_rate,best_valid_acc\n4,0.01,0.5\n")
-    done = run(folder, "--data", "set.npz", *SMALL, "--compare", "b.csv")
-    assert done.returncode == 0, done.stderr
-    rows = table(folder / "runs/q2_width")
-    pair = [r for r in rows if (r["width"], r["learning_rate"]) == ("4", "0.01")]
-    best = max(pair, key=lambda r: float(r["valid"]))
-    assert [r for r in rows if r["published"]] == [best]
-    assert "does not give dropout, l2, so the best of our runs over dropout is compared" in done.stdout  # fmt: skip
-
-
 def test_wide(folder):
     only = ["--widths", 4, "--learning-rates", 0.01, "--dropouts", 0, "--l2s", 0, "--epochs", 1]
     done = run(folder, "--data", "set.npz", *only, "--wide", "--jobs", 1)
@@ -345,8 +322,8 @@ def test_why_deep_networks_do_not_train(folder):
         assert np.shape(values["gradients"]) == (3, layers + 1)
         assert np.shape(values["dead"]) == (3,)
         assert all(0 <= share <= 1 for share in values["dead"])
-    other = run(folder, *DEPTH, "--why", "--backend", "torch", script="q2_depth.py")
-    assert (other.returncode, "--why needs --backend numpy" in other.stderr) == (2, True)
+    other = run(folder, *DEPTH, "--why", "--parity", script="q2_depth.py")
+    assert (other.returncode, "--why takes no --parity" in other.stderr) == (2, True)
 
 
 def test_the_best_setting_of_a_finished_run(folder):
@@ -364,18 +341,9 @@ def test_the_best_setting_of_a_finished_run(folder):
     for flags, message in (
         (["--from", "nowhere"], "expected the folder of a run of q2_width.py"),
         (["--from", "runs/q2_width", "--widths", 5], "no finished run of width 5"),
-        (["--compare", "nothing.csv"], "nothing.csv"),
     ):
         done = run(folder, "--data", "set.npz", *flags, script="q2_depth.py")
         assert (done.returncode, message in done.stderr) == (2, True)
-
-
-def test_depth_is_compared(folder):
-    (folder / "depth.csv").write_text("layers,best_valid_acc\n1,0.8452\n9,0.8037\n")
-    done = run(folder, *DEPTH, "--compare", "depth.csv", script="q2_depth.py")
-    assert done.returncode == 0, done.stderr
-    assert [r["published"] for r in table(folder / "runs/q2_depth")] == ["0.8452", ""]
-    assert "matched by layers; it does not give width" in done.stdout
 
 
 def high_water_mark(pid):

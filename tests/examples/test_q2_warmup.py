@@ -145,23 +145,6 @@ def test_parity_draws_both(folder, here):
     assert (folder / "both" / "parity.png").exists()
 
 
-def test_backends_agree_in_a_grid(folder, here):
-    results = {}
-    for backend in ("numpy", "torch"):
-        here("q2_width.py", "--data", "emnist-letters.npz", "--full", *SMALL, "--seed-like", "torch:-7", "--backend", backend, "--out", backend)  # fmt: skip
-        lines = (folder / backend / "results.jsonl").read_text().splitlines()
-        results[backend] = {
-            (r := json.loads(x))["id"]: r["values"]["history"]["records"] for x in lines
-        }
-    assert results["numpy"].keys() == results["torch"].keys()
-    differ = False
-    for name, ours in results["numpy"].items():
-        for a, b in zip(ours, results["torch"][name], strict=True):
-            assert abs(a["valid_loss"] - b["valid_loss"]) < 1e-4
-            differ |= a["train_loss"] != b["train_loss"]
-    assert differ  # two libraries, not one twice
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -171,7 +154,6 @@ def test_backends_agree_in_a_grid(folder, here):
         (["--seed-like", "torch:x"], "expected torch:SEED, as torch:42, got 'torch:x'"),
         (["--seed-like", "torch:18446744073709551616"], "expected seed to be below 2**64"),
         (["--seed", "1", "--seed-like", "torch:1"], "not allowed with argument"),
-        (["--backend", "torch", "--parity"], "not allowed with argument"),
         (["-epochs", "0"], "expected epochs to be a whole number >= 1, got '0'"),
         (["-data_path", "nowhere.npz"], "nowhere.npz: no such file or folder"),
         (["--data", "nowhere.npz"], "nowhere.npz: no such file or folder"),
@@ -191,13 +173,12 @@ def test_without_torch(folder):
     ):
         done = run(folder, script, *args, "--out", f"alone-{script}", torch=False)
         assert done.returncode == 0, done.stderr
-        for flag in (["--parity"], ["--backend", "torch"]):
-            done = run(folder, script, *args, *flag, "--out", "none", torch=False)
-            assert done.returncode == 2
-            assert done.stderr.startswith(
-                "error: torch is needed for this: pip install 'minidl[parity]'"
-            )
-            assert done.stderr.count("\n") == 1
+        done = run(folder, script, *args, "--parity", "--out", "none", torch=False)
+        assert done.returncode == 2
+        assert done.stderr.startswith(
+            "error: torch is needed for this: pip install 'minidl[parity]'"
+        )
+        assert done.stderr.count("\n") == 1
     command = "runpy.run_module('minidl.parity', run_name='__main__', alter_sys=True)"
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH + command, "minidl.parity"], capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 2

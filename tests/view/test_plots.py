@@ -91,6 +91,30 @@ def test_a_logarithmic_x_axis_has_the_given_ticks_alone(tmp_path, drawn):
     assert 3 < axes.lines[0].get_markersize() < 6
 
 
+def test_depths_have_a_linear_axis(tmp_path, drawn):
+    for ticks in ([1, 3, 5, 7, 9], [1, 2, 3, 4, 5], [0, 100]):
+        line_plot(tmp_path / "a.png", Panel({"a": (ticks, ticks)}, "depth", "y", xticks=ticks))
+        axes = drawn[-1].axes[0]
+        assert axes.get_xscale() == "linear"
+        assert axes.get_xticks().tolist() == ticks
+
+
+def test_titles_touch_no_edge(tmp_path, drawn):
+    title = "letters (generated, not EMNIST): width 256, learning rate 0.001, dropout 0, l2 0.0001"
+    line_plot(tmp_path / "a.png", Panel({"a": ([0, 1], [1, 2])}, "x", "y", title), title=title)
+    (figure,) = drawn
+    for text in (figure._suptitle, figure.axes[0].title):
+        box = text.get_window_extent()
+        assert 0 < box.x0 < box.x1 < figure.bbox.x1
+        assert text.get_text().replace("\n", " ") == title
+
+
+@pytest.mark.parametrize(("values", "said"), [([0.7, 0.8], True), ([0.4, 0.9], False)])
+def test_the_start_of_an_axis_is_said_where_it_matters(tmp_path, drawn, values, said):
+    line_plot(tmp_path / "a.png", Panel({"a": ([0, 1], values)}, "x", "accuracy"))
+    assert ("axis from" in drawn[0].axes[0].get_ylabel()) is said
+
+
 def test_a_logarithmic_y_axis_leaves_out_what_is_not_positive(tmp_path, drawn):
     line_plot(tmp_path / "a.png", Panel({"a": ([0, 1, 2], [1.0, 0.0, 1e-3])}, "x", "y", ylog=True))
     axes = drawn[0].axes[0]
@@ -129,7 +153,7 @@ def test_pairs_of_curves_share_a_colour(tmp_path, drawn):
 
 def test_one_legend_below_panels_with_equal_labels(tmp_path, drawn):
     panels = [Panel({"a": ([0, 1], [1, 2]), "b": ([0, 1], [2, 1])}, "x", "y")] * 3
-    line_plot(tmp_path / "a.png", *panels, legend_below=True)
+    line_plot(tmp_path / "a.png", *panels)
     (figure,) = drawn
     assert [axes.get_legend() for axes in figure.axes] == [None] * 3
     (legend,) = figure.legends
@@ -287,7 +311,7 @@ def test_a_log_axis_of_one_height_is_linear(tmp_path):
     value = 1.7890486816565194
     for other in (value, np.nextafter(value, 2)):
         panel = Panel({"a": ([0, 1], [value, other])}, "epoch", "loss", ylog=True)
-        line_plot(tmp_path / "one.png", panel, legend_below=True)
+        line_plot(tmp_path / "one.png", panel)
     assert (tmp_path / "one.png").exists()
 
 

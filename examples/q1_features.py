@@ -1,0 +1,134 @@
+"""Compare features for logistic regression: raw and pooled pixels, principal components (1.2b).
+
+Neighbouring pixels are nearly equal, so the directions in which the images vary most hold most of
+what tells letters apart (PCA: Pearson 1901; Jolliffe 2002). Averages of neighbours are a coarser
+picture that a shift of one pixel changes less (LeCun et al. 1998). Both have fewer weights to
+learn; the table says what that costs, and the picture what is kept.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from homework import answers
+from homework.figures import TestAccuracy
+from homework.flags import add_axis, add_number
+from homework.grids import run_points, shared
+from homework.online import COMPONENTS, linear, load, make_feature, make_parser, scores
+from homework.published import is_course_file
+
+from minidl import PCA, AveragePool, CrossEntropy, Dataset, History, compounding, fit_online
+from minidl.grid.points import Grid, Result, exit_status
+from minidl.view.cli import run_main
+from minidl.view.plots import contact_sheet
+from minidl.view.tables import Table
+
+ERRORS = 2.0  # standard errors of a difference that is more than chance
+
+
+def train(
+    features: str, *, dataset: Dataset, lr: float, l2: float, epochs: int, seed: int, dtype: str
+) -> dict[str, Any]:
+    """Train on one set of features: ``raw``, ``pool``, or ``pca 90`` for 90 components."""
+    name, _, components = features.partition(" ")
+    feature, loss = make_feature(name, int(components or COMPONENTS)), CrossEntropy()
+    start = time.perf_counter()
+    data = dataset if feature is None else feature.fit_transform(dataset, dtype)
+    seconds = time.perf_counter() - start
+    test = TestAccuracy(data, loss)
+    order = compounding(len(data.train), np.random.RandomState(seed))
+    history = fit_online(
+        linear(data, dtype),
+        data,
+        loss,
+        lr=lr,
+        weight_decay=l2,
+        epochs=epochs,
+        rng=order,
+        callbacks=[test],
+        history=History(),
+    )
+    explained = float(feature.ratios.sum()) if isinstance(feature, PCA) else None
+    count = {"features": data.features, "explained": explained, "fit_seconds": seconds}
+    return {**scores(data, history, test.values, time=sum(history.column("seconds"))), **count}
+
+
+def main() -> int:
+    parser = make_parser(__doc__, "runs/q1_features", dtype="float64")
+    add_number(parser, "--lr", 1e-4, "learning rate", low=0, open_low=True)
+    add_number(parser, "--l2", 1e-5, "L2 penalty", low=0)
+    add_axis(parser, "--component-counts", [10, 30, 90, 200], name="components")
+    args = parser.parse_args()
+    dataset = load(args)
+    counts = [k for k in args.component_counts if k <= dataset.features]
+    grid = Grid(features=["raw", "pool", *(f"pca {k}" for k in counts)])
+    options = {name: getattr(args, name) for name in ("lr", "l2", "epochs", "seed", "dtype")}
+    with shared(dataset, args) as mapped:
+        results = run_points(grid, partial(train, dataset=mapped, **options), args, dataset=dataset)
+    columns = ["features", "number", "variance", "valid", "test", "training s", "features s"]
+    table = Table(columns, f"logistic regression, {dataset.title}")
+    valid = {r.point["features"]: float(r.values["best_valid"]) for r in results if not r.error}
+    best = max(valid.values(), default=None)
+    for r in results:
+        marked = not r.error and r.values["best_valid"] == best
+        table.add(r.point["features"], *cells(r), marked=marked)
+    table.show()
+    table.write(args.out / "table")
+    print("* the best validation accuracy; valid and test are those of the best epoch")
+    if draw(dataset, counts, args):
+        print("features.png shows what the features keep")
+    n = len(dataset.splits["valid"])
+    sentences = [answers.choice("Features", valid, n, errors=ERRORS)]
+    sentences += [
+        answers.effect(f"{name} instead of raw pixels", valid["raw"], valid[name], n, errors=ERRORS)
+        for name in valid
+        if name != "raw" and "raw" in valid
+    ]
+    answers.write(args.out, {"features": sentences})
+    print(f"wrote the table and the picture to {args.out}{os.sep}")
+    return exit_status(results)
+
+
+def cells(r: Result) -> list[object]:
+    """Return the row of a result, without its name."""
+    if r.error is not None:
+        return [None, None, r.error, None, None, None]
+    v = r.values
+    seconds = [f"{v[key]:.1f}" for key in ("time", "fit_seconds")]
+    return [v["features"], v["explained"], v["best_valid"], v["test"], *seconds]
+
+
+def draw(dataset: Dataset, counts: Sequence[int], args: argparse.Namespace) -> bool:
+    """Draw originals, pooled images and reconstructions from principal components, in rows."""
+    side = round(dataset.features**0.5)
+    if side * side != dataset.features or side % 2:
+        return False
+    x = dataset.splits["valid"].rows(slice(12), np.float64)
+    pooled = AveragePool(2).apply(x).reshape(-1, side // 2, side // 2)
+    rows = {"original": x, "pooled 2x2": pooled.repeat(2, axis=1).repeat(2, axis=2)}
+    pca = PCA().fit(dataset)
+    for k in counts:
+        some = PCA(k)
+        some.mean, some.components = pca.mean, pca.components[:k]
+        share = pca.ratios[:k].sum()
+        rows[f"{k} components, {share:.3f}"] = some.reconstruct(some.apply(x))
+    top, axes = float(x.max()), (0, 2, 1)
+    upright = axes if dataset.transposed or is_course_file(args.data) else (0, 1, 2)
+    images = {
+        label: (255 * np.clip(row / top, 0, 1))
+        .astype(np.uint8)
+        .reshape(-1, side, side)
+        .transpose(upright)
+        for label, row in rows.items()
+    }
+    title = f"{dataset.title}: what features keep"
+    contact_sheet(args.out / "features.png", images, title=title)
+    return True
+
+
+if __name__ == "__main__":
+    run_main(main)
