@@ -1,1 +1,0 @@
-"""Fair timing: pinned threads, alternation, checks, files of results, targets, reports."""

@@ -1,0 +1,411 @@
+"""The problems of the benchmarks, each with its reference in NumPy.
+
+A problem is what every contestant of a workload gets. ``problem.disagreement(result)`` compares
+what a contestant has computed with a textbook loop in float64, and says what is wrong, or None.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+import minidl
+from minidl import init
+from minidl.checks import Array
+from minidl.dataset import Split
+from minidl.training import epoch_rng
+
+FEATURES, CLASSES = 784, 26
+
+Case = dict[str, Any]
+"""The coordinates of a measurement, as JSON holds them."""
+
+
+# ---------------------------------------------------------------- a textbook network
+
+
+def forward(weights: list[Array], x: Array) -> list[Array]:
+    """Return the input, the outputs of the hidden layers and the logits."""
+    outputs = [x]
+    for i in range(0, len(weights), 2):
+        z = outputs[-1] @ weights[i] + weights[i + 1]
+        outputs.append(np.maximum(z, 0) if i < len(weights) - 2 else z)
+    return outputs
+
+
+def softmax(z: Array) -> Array:
+    p: Array = np.exp(z - z.max(axis=-1, keepdims=True))
+    p /= p.sum(axis=-1, keepdims=True)
+    return p
+
+
+def cross_entropy(weights: list[Array], x: Array, y: Array) -> float:
+    """Return the mean cross-entropy."""
+    p = softmax(forward(weights, x)[-1])
+    return float(-np.log(p[np.arange(len(y)), y]).mean())
+
+
+def gradients(weights: list[Array], x: Array, y: Array) -> tuple[float, list[Array]]:
+    """Return the mean cross-entropy and its gradients."""
+    outputs = forward(weights, x)
+    p, rows = softmax(outputs[-1]), np.arange(len(y))
+    value = float(-np.log(p[rows, y]).mean())
+    p[rows, y] -= 1
+    dz = p / len(y)
+    found: list[Array] = []
+    for i in range(len(weights) - 2, -1, -2):
+        below = outputs[i // 2]
+        found = [below.T @ dz, dz.sum(axis=0), *found]
+        if i:
+            dz = (dz @ weights[i].T) * (below > 0)
+    return value, found
+
+
+class Textbook:
+    """A network that is trained in place by batches, as a course would write it."""
+
+    def __init__(self, problem: Step, dtype: str, rows: slice = slice(None)) -> None:
+        self.problem = problem
+        self.weights = [w.astype(dtype) for w in problem.weights]
+        self.m = [np.zeros_like(w) for w in self.weights]
+        self.v = [np.zeros_like(w) for w in self.weights]
+        self.x, self.y, self.t = problem.floats(rows).astype(dtype), problem.y, 0
+
+    def train(self, order: Array) -> None:
+        """Take one step for each row of ``order``."""
+        p, total = self.problem, 0.0
+        for rows in order:
+            value, grads = gradients(self.weights, self.x[rows], self.y[rows])
+            total += value
+            self.t += 1
+            for i, (w, g) in enumerate(zip(self.weights, grads, strict=True)):
+                if p.l2:
+                    g = g + p.l2 * w
+                if p.optimizer == "SGD":
+                    w -= p.lr * g
+                    continue
+                self.m[i] = 0.9 * self.m[i] + 0.1 * g
+                self.v[i] = 0.999 * self.v[i] + 0.001 * g**2
+                m_hat = self.m[i] / (1 - 0.9**self.t)
+                v_hat = self.v[i] / (1 - 0.999**self.t)
+                w -= p.lr * m_hat / (np.sqrt(v_hat) + 1e-8)
+
+
+# ---------------------------------------------------------------- training by batches
+
+
+@dataclass(frozen=True)
+class Step:
+    """A network with initial weights, examples, and the rule of a step."""
+
+    sizes: tuple[int, ...]
+    """Inputs, hidden layers, classes."""
+    batch: int
+    x: Array
+    """uint8 pixels."""
+    y: Array
+    optimizer: str = "Adam"
+    l2: float = 0.0
+    scale: float = 1 / 256
+    """What a pixel is worth."""
+    checked_steps: int = 20
+
+    @classmethod
+    def of(cls, case: Case) -> Step:
+        """Return noisy patterns of the classes, enough for 20 to 200 steps, or real images."""
+        batch, optimizer, l2 = case["batch"], case["optimizer"], case.get("l2", 0.0)
+        if "data" in case:
+            part = images(case["data"], case["rows"]).train
+            x, y = np.array(part.x[: case["rows"]]), part.y[: case["rows"]]
+            sizes = (x.shape[1], case["width"], int(y.max()) + 1)
+            return cls(sizes, batch, x, y, optimizer, l2, part.scale)
+        sizes = (FEATURES, *[case["width"]] * case["depth"], case.get("classes", CLASSES))
+        entries = sum(i * o for i, o in itertools.pairwise(sizes))
+        # Longer epochs for smaller steps, whose fixed costs count.
+        steps = int(np.clip(2e9 / (entries * (batch + 16)), cls.checked_steps, 200))
+        rng = np.random.default_rng(0)
+        y = rng.integers(0, sizes[-1], steps * batch)
+        x = rng.integers(0, 128, (len(y), FEATURES), dtype=np.uint8)
+        x += rng.integers(0, 128, (sizes[-1], FEATURES), dtype=np.uint8)[y]  # a class's pattern
+        return cls(sizes, batch, x, y, optimizer, l2)
+
+    def model(self) -> minidl.Sequential:
+        layers: list[minidl.Layer] = []
+        for i, o in itertools.pairwise(self.sizes):
+            layers += [minidl.Linear(i, o), minidl.ReLU()]
+        return minidl.Sequential(*layers[:-1], rng=0)
+
+    @cached_property
+    def weights(self) -> list[Array]:
+        """Weight and bias of each layer in turn, (in, out) and (out,)."""
+        return [p.value.copy() for _, p in self.model().named_parameters()]
+
+    @property
+    def lr(self) -> float:
+        return 1e-3 if self.optimizer == "Adam" else 0.1
+
+    @property
+    def parts(self) -> int:
+        """The steps of an epoch: times are those of one step."""
+        return -(-len(self.y) // self.batch)
+
+    @property
+    def order(self) -> Array:
+        """The batches of the check, (steps, batch): those of ``minidl.fit(rng=0)``."""
+        n = self.checked_steps * self.batch
+        return epoch_rng(0, 1).permutation(n).reshape(-1, self.batch)
+
+    def floats(self, rows: slice = slice(None)) -> Array:
+        return self.x[rows].astype(np.float32) * np.float32(self.scale)
+
+    @cached_property
+    def expected(self) -> tuple[float, float]:
+        """The loss of the examples of the check before and after it, in float64."""
+        textbook = Textbook(self, "float64", slice(self.order.size))
+        textbook.train(self.order)
+        return self.loss(self.weights), self.loss(textbook.weights)
+
+    def loss(self, weights: Iterable[Array]) -> float:
+        n, exact = self.order.size, [np.asarray(w, np.float64) for w in weights]
+        return cross_entropy(exact, self.floats(slice(n)).astype(np.float64), self.y[:n])
+
+    def disagreement(self, weights: list[Array]) -> str | None:
+        """Compare the loss after 20 steps, within a hundredth of what it changes in them."""
+        found, (before, expected) = self.loss(weights), self.expected
+        if abs(found - expected) <= 0.01 * abs(expected - before):
+            return None
+        return f"loss {found:.6f} after {self.checked_steps} steps, expected {expected:.6f}"
+
+
+@lru_cache(maxsize=1)
+def images(source: str, rows: int) -> minidl.Dataset:
+    if source == "letters":
+        return minidl.load_letters(rows, CLASSES, CLASSES)
+    return minidl.load_dataset(source)
+
+
+# ---------------------------------------------------------------- one example at a time
+
+
+def perceptron_step(weights: list[Array], x: Array, y: int, lr: float, l2: float) -> None:
+    w, b = weights
+    predicted = (x @ w + b).argmax()
+    if predicted != y:
+        w[:, y] += x
+        w[:, predicted] -= x
+        b[y] += 1
+        b[predicted] -= 1
+
+
+def logistic_step(weights: list[Array], x: Array, y: int, lr: float, l2: float) -> None:
+    w, b = weights
+    p = softmax(x @ w + b)
+    p[y] -= 1
+    w -= lr * (np.outer(x, p) + l2 * w)
+    b -= lr * (p + l2 * b)
+
+
+def mlp_step(weights: list[Array], x: Array, y: int, lr: float, l2: float) -> None:
+    w1, b1, w2, b2 = weights
+    z = x @ w1 + b1
+    h = np.maximum(z, 0)
+    p = softmax(h @ w2 + b2)
+    p[y] -= 1
+    dz = (w2 @ p) * (z > 0)
+    w2 -= lr * np.outer(h, p)
+    b2 -= lr * p
+    w1 -= lr * np.outer(x, dz)
+    b1 -= lr * dz
+
+
+GRID = [(lr, l2) for lr in (1e-3, 1e-4, 1e-5) for l2 in (1e-4, 1e-5)]
+MODELS = {
+    "perceptron, float64": (perceptron_step, "float64", [(1.0, 0.0)]),
+    "perceptron": (perceptron_step, "float32", [(1.0, 0.0)]),
+    "logistic regression": (logistic_step, "float32", [(1e-4, 1e-5)]),
+    "six logistic regressions": (logistic_step, "float32", GRID),
+    "MLP": (mlp_step, "float32", [(1e-3, 0.0)]),
+}
+"""The step of the textbook, the dtype, and learning rate and L2 penalty of each run."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """A model with initial weights, letters, and the settings of one or several runs."""
+
+    model: str
+    part: Split
+    hidden: int = 100
+    checked: int = 20
+
+    @classmethod
+    def of(cls, case: Case) -> Online:
+        """Return the letters and a model of the case."""
+        return cls(case["model"], images("letters", case["rows"]).train)
+
+    @property
+    def is_perceptron(self) -> bool:
+        return MODELS[self.model][0] is perceptron_step
+
+    @property
+    def dtype(self) -> str:
+        return MODELS[self.model][1]
+
+    @property
+    def settings(self) -> list[tuple[float, float]]:
+        """Learning rate and L2 penalty of each run."""
+        return MODELS[self.model][2]
+
+    @property
+    def y(self) -> Array:
+        return self.part.y
+
+    @cached_property
+    def floats(self) -> Array:
+        return self.part.x.astype(np.float32) * np.float32(self.part.scale)
+
+    def network(self) -> minidl.Sequential:
+        if self.model == "MLP":
+            random = partial(minidl.Linear, weight_init=init.normal(0.1, 0.1), bias_init=init.zeros)
+            hidden = random(FEATURES, self.hidden), minidl.ReLU(), random(self.hidden, CLASSES)
+            return minidl.Sequential(*hidden, rng=0, dtype=self.dtype)
+        zeros = partial(minidl.Linear, weight_init=init.zeros, bias_init=init.zeros)
+        return minidl.Sequential(zeros(FEATURES, CLASSES), rng=0, dtype=self.dtype)
+
+    @cached_property
+    def weights(self) -> list[Array]:
+        """Copies of the initial weights."""
+        return [p.value.copy() for _, p in self.network().named_parameters()]
+
+    @property
+    def order(self) -> Array:
+        """The examples of the check: the order of ``fit_online(rng=0)``."""
+        return epoch_rng(0, 1).permutation(self.checked)
+
+    def train(self, runs: list[list[Array]], x: Array, rows: Array) -> None:
+        """Train the weights of all runs by the textbook's loop."""
+        one = MODELS[self.model][0]
+        for weights, (lr, l2) in zip(runs, self.settings, strict=True):
+            for i in rows:
+                one(weights, x[i], self.y[i], lr, l2)
+
+    def start(self, dtype: str) -> list[list[Array]]:
+        """Return initial weights for each run."""
+        return [[w.astype(dtype) for w in self.weights] for _ in self.settings]
+
+    def disagreement(self, runs: list[list[Array]]) -> str | None:
+        """Compare the weights after 20 examples, within a thousandth of their change.
+
+        The perceptron's are sums of pixels, exact in both dtypes.
+        """
+        expected = self.start("float64")
+        self.train(expected, self.floats.astype(np.float64), self.order)
+        for found, want in zip(runs, expected, strict=True):
+            for a, b, start in zip(found, want, self.weights, strict=True):
+                error, change = np.abs(a - b).max(), np.abs(b - start).max()
+                if not error <= 1e-3 * change:
+                    return (
+                        f"weights after {self.checked} steps differ by {error:.2g}, "
+                        f"changed {change:.2g}"
+                    )
+        return None
+
+
+# ---------------------------------------------------------------- evaluation, maps
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network and the rows to evaluate it on."""
+
+    model: minidl.Sequential
+    part: Split
+    floats: Array
+
+    @classmethod
+    def of(cls, case: Case) -> Evaluation:
+        """Return random rows and a network of the case."""
+        rng = np.random.default_rng(0)
+        x = rng.integers(0, 256, (case["rows"], FEATURES), dtype=np.uint8)
+        y = rng.integers(0, CLASSES, len(x))
+        floats = x.astype(np.float32) / 256
+        layers = [minidl.Linear(FEATURES, case["width"]), minidl.ReLU()]
+        model = minidl.Sequential(*layers, minidl.Linear(case["width"], CLASSES), rng=0)
+        part = Split(x, y, 1 / 256) if case["x"] == "uint8" else Split(floats, y, 1.0)
+        return cls(model, part, floats)
+
+    @property
+    def weights(self) -> list[Array]:
+        """Weight and bias of each layer in turn."""
+        return [p.value for _, p in self.model.named_parameters()]
+
+    def disagreement(self, loss: float) -> str | None:
+        """Compare the loss with that of the textbook."""
+        weights = [w.astype(np.float64) for w in self.weights]
+        expected = cross_entropy(weights, self.floats.astype(np.float64), self.part.y)
+        if abs(loss - expected) <= 1e-5 * expected:
+            return None
+        return f"loss {loss:.7f}, expected {expected:.7f}"
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """Logits, a cotangent, labels, and the name of a map or of its loss."""
+
+    what: str
+    z: Array
+    dp: Array
+    y: Array
+    b: float = 2.0
+    eps: float = 0.01
+
+    @classmethod
+    def of(cls, case: Case) -> Mapping:
+        """Return random logits: of scale 2 the supports are small, of scale 0.1 large."""
+        rng = np.random.default_rng(0)
+        n, k = case["n"], case["K"]
+        z = (case["scale"] * rng.normal(size=(n, k))).astype(np.float32)
+        z[np.arange(n), z.argmax(axis=1)] += 1e-3  # at a tie of the largest, relumax has a kink
+        dp = rng.normal(size=(n, k)).astype(np.float32)
+        return cls(case["what"], z, dp, np.asarray(rng.integers(0, k, n)))
+
+    @property
+    def name(self) -> str:
+        return self.what.removesuffix(" loss")
+
+    @property
+    def is_loss(self) -> bool:
+        return self.what.endswith(" loss")
+
+    def map(self) -> Any:
+        if self.name == "relumax":
+            return minidl.relumax(self.b)
+        return getattr(minidl, self.name)
+
+    def loss(self) -> minidl.FenchelYoung | minidl.SmoothedNLL:
+        if self.name == "relumax":
+            return minidl.SmoothedNLL(self.map(), self.eps)
+        return minidl.CrossEntropy() if self.name == "softmax" else minidl.FenchelYoung(self.map())
+
+    def both(self, z: Array, dp: Array) -> tuple[Any, Array]:
+        """Return minidl's value and gradient, in the dtype of the logits."""
+        if self.is_loss:
+            pair: tuple[Any, Array] = self.loss()(z, self.y)
+            return pair
+        map = self.map()
+        p = map(z)
+        return p, map.vjp(p, dp)
+
+    def disagreement(self, found: tuple[Any, Array]) -> str | None:
+        """Compare value and gradient with those in float64."""
+        exact = self.both(self.z.astype(np.float64), self.dp.astype(np.float64))
+        for name, a, b in zip(("value", "gradient"), found, exact, strict=True):
+            error, largest = np.abs(np.asarray(a) - b).max(), np.abs(b).max()
+            if not error <= 1e-3 * largest:
+                return f"the {name} differs by {error:.2g}, the largest entry is {largest:.2g}"
+        return None

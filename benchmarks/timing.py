@@ -1,0 +1,449 @@
+"""Measure contestants side by side: threads pinned, each checked before it is timed, in turn.
+
+A workload is a module of this folder with
+
+- ``cases(full)``: the points to measure, each a dictionary that JSON can hold;
+- ``problem(case)``: what all contestants get, with ``problem.disagreement(result)``;
+- ``CONTESTANTS``: for each name the function that makes a ``Task`` of a problem;
+- ``UNIT`` and ``FACTOR`` of its table;
+
+and where it differs from the others ``takes_part(name, case, full)``, ``ROUNDS`` and ``THREADS``.
+
+On one thread all contestants of a case live in one worker process and take turns there. On several
+threads each has a process of its own, since the idle threads of one library would disturb the
+others; the processes take turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import importlib
+import importlib.metadata
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from problems import Case
+
+import minidl
+from minidl.checks import did_you_mean, require
+from minidl.files import as_path, from_json, to_json, write_text
+from minidl.view.cli import Interrupted, Parser, float_argument, int_argument
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.append(str(ROOT / "examples"))  # the scripts note the same about a machine
+from homework import sessions
+
+SHORTEST = 0.01
+"""Seconds of a round, at least: short calls are repeated."""
+
+SETTLE = 0.02
+"""Seconds between two processes in turn, for the threads of the first to fall asleep."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One contestant's work on one problem."""
+
+    call: Callable[[], object]
+    """The work that is timed; or, with ``measures``, a function that returns its own figure."""
+    result: Callable[[], Any] | None = None
+    """Computes what the problem compares with its reference; None for a bound."""
+    parts: int = 1
+    """The steps or examples in a call: figures are those of one of them."""
+    measures: bool = False
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A function that makes a task of a problem, and the package that it needs."""
+
+    make: Callable[[Any], Task]
+    needs: str = "numpy"
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether the package can be imported, without importing it."""
+        try:
+            return importlib.util.find_spec(self.needs) is not None
+        except ImportError:
+            return False
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """At least ``least`` rounds, then more until the seconds of a case are over."""
+
+    least: int = 5
+    most: int = 40
+    share: float = 1.0
+    """Of the seconds of a case."""
+    warm_up: bool = True
+    """Whether a call goes before the rounds; where none does, every call is of interest."""
+
+
+# ---------------------------------------------------------------- threads and processes
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Limit every library to ``threads`` threads in the processes that are started meanwhile.
+
+    ``OPENBLAS_CORETYPE`` is removed, so that OpenBLAS chooses its kernels for this processor as
+    the libraries of PyTorch and JAX do.
+    """
+    before, many = dict(os.environ), "true" if threads > 1 else "false"
+    os.environ |= {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL")}
+    os.environ |= {
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={many} intra_op_parallelism_threads={threads}",
+        "JAX_PLATFORMS": "cpu",
+        # torch.compile: no helper processes beside the contestants, and nothing compiled before.
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+    }
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def run_python(*arguments: str) -> str:
+    """Return the output of a new Python process with this folder and this minidl on its path.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails; the message is its last line.
+    """
+    path = os.pathsep.join(map(str, (Path(minidl.__file__).parents[1], HERE)))
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"exit status {done.returncode}: {last}")
+    return done.stdout
+
+
+class Workers:
+    """Processes whose libraries have ``threads`` threads, started when they are needed."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.pools: dict[str, ProcessPoolExecutor] = {}
+
+    def __call__(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in the process in which a contestant lives, and return its result."""
+        key = name if self.threads > 1 else "all"
+        if key not in self.pools:
+            context = multiprocessing.get_context("spawn")
+            self.pools[key] = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+            with pinned(self.threads):
+                self.pools[key].submit(int).result()  # starts the process
+        try:
+            return self.pools[key].submit(function, *arguments).result()
+        except BrokenExecutor as error:
+            raise OSError(
+                "a worker process died (out of memory?); what was measured is kept, the same "
+                "command goes on"
+            ) from error
+
+    def close(self) -> None:
+        for pool in self.pools.values():
+            pool.shutdown(cancel_futures=True)
+        self.pools.clear()
+
+
+# ---------------------------------------------------------------- in the worker processes
+
+_tasks: dict[str, Task] = {}
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, and end when it has died."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module="torch")  # on the caches that are switched off
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@functools.lru_cache(maxsize=1)
+def _problem(workload: str, case: str) -> Any:
+    return importlib.import_module(workload).problem(json.loads(case))
+
+
+def prepare(workload: str, case: Case, name: str, warm_up: bool) -> dict[str, Any]:
+    """Make a task, check it, and warm it up; return an ``"error"`` or what a round needs."""
+    try:
+        problem = _problem(workload, json.dumps(case))
+        task: Task = importlib.import_module(workload).CONTESTANTS[name].make(problem)
+        made: dict[str, Any] = {"parts": task.parts, "calls": 1}
+        since = time.perf_counter()
+        if task.result is not None:
+            wrong = problem.disagreement(task.result())
+            if wrong is not None:
+                return {"error": f"computes something else: {wrong}"}
+        elif warm_up:
+            task.call()
+        first = time.perf_counter() - since
+        if warm_up:
+            since = time.perf_counter()
+            task.call()
+            second = time.perf_counter() - since
+            made["calls"] = 1 if task.measures else max(1, math.ceil(SHORTEST / second))
+            made["compilation"] = max(0.0, first - second)
+    except Exception as error:  # any failure of another library is reported, and the others go on
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    _tasks[name] = task
+    return made
+
+
+def run_round(name: str, calls: int) -> float:
+    """Return the seconds of a call in a round of ``calls`` calls, or the figure it measures."""
+    task = _tasks[name]
+    if task.measures:
+        return float(task.call())  # type: ignore[arg-type]
+    since = time.perf_counter()
+    for _ in range(calls):
+        task.call()
+    return (time.perf_counter() - since) / calls
+
+
+def forget() -> None:
+    """Free the tasks and their problem."""
+    _tasks.clear()
+    _problem.cache_clear()
+    gc.collect()
+
+
+# ---------------------------------------------------------------- rounds and their statistics
+
+
+def in_turn(
+    contestants: Mapping[str, Callable[[], float]], seconds: float, rounds: Rounds
+) -> dict[str, list[float]]:
+    """Return the figures of each contestant, round by round: A B A B ..."""
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    since, least = time.perf_counter(), rounds.least
+    for done in range(rounds.most):
+        passed = time.perf_counter() - since
+        if passed > 3 * seconds > 0:
+            least = min(least, 3)
+        if done >= least and passed >= seconds:
+            break
+        for name, run in contestants.items():
+            found[name].append(run())
+    return found
+
+
+def describe(values: Sequence[float], ours: Sequence[float] | None) -> dict[str, Any]:
+    """Return median, extremes and, pair by pair, the ratios ours / theirs with their quartiles.
+
+    The ratio is the median of those of the rounds: a drift of the machine is in both times.
+    """
+    figures: dict[str, Any] = {
+        "median": statistics.median(values),
+        "extremes": [min(values), max(values)],
+        "rounds": len(values),
+    }
+    if ours is not None:
+        ratios = [a / b for a, b in zip(ours, values, strict=True)]
+        parts = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios
+        figures |= {"ratio": statistics.median(ratios), "quartiles": [parts[0], parts[-1]]}
+    return figures
+
+
+def rounded(value: Any) -> Any:
+    """Return the figures with four digits."""
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [rounded(one) for one in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def play(
+    workers: Workers, workload: str, case: Case, names: Sequence[str], seconds: float
+) -> dict[str, Any]:
+    """Check and time the contestants of a case, in turn.
+
+    Returns
+    -------
+    dict
+        ``"contestants"``: for each name its figures, those of ``describe`` and the seconds that its
+        first call took beyond the others (it compiles). ``"refused"``: for each contestant that
+        failed or computes something else, the reason.
+    """
+    rounds: Rounds = getattr(importlib.import_module(workload), "ROUNDS", Rounds())
+    made = {name: workers(name, prepare, workload, case, name, rounds.warm_up) for name in names}
+    refused = {name: one["error"] for name, one in made.items() if "error" in one}
+
+    def one_round(name: str) -> float:
+        if workers.threads > 1:
+            time.sleep(SETTLE)
+        figure = workers(name, run_round, name, made[name]["calls"])
+        return float(figure) / float(made[name]["parts"])
+
+    takers = {n: functools.partial(one_round, n) for n in names if n not in refused}
+    values = in_turn(takers, seconds * rounds.share, rounds)
+    for name in names:
+        workers(name, forget)
+    found = {
+        n: {**describe(v, values.get("minidl")), "compilation": made[n].get("compilation")}
+        for n, v in values.items()
+    }
+    return rounded({"contestants": found, "refused": refused})  # type: ignore[no-any-return]
+
+
+# ---------------------------------------------------------------- the file of results
+
+
+def environment() -> dict[str, Any]:
+    """Return the machine, the versions of the contestants, and the commit where git knows one."""
+    found: dict[str, Any] = sessions.environment()
+    for name in ("torch", "jax", "scikit-learn", "entmax"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        found["commit"] = done.stdout.strip()
+    return found
+
+
+@dataclass
+class Results:
+    """The rows of a workload in a file, and the settings and the machine that they belong to."""
+
+    path: Path
+    known: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path, known: dict[str, Any], *, again: bool = False) -> Results:
+        """Return the results in a file, to go on with them; with ``again``, empty ones.
+
+        Raises
+        ------
+        ValueError
+            If the file has results of other settings, another machine or other versions, also of
+            minidl; names the first difference.
+        """
+        if again or not path.exists():
+            return cls(path, known)
+        try:
+            content = from_json(path.read_bytes())
+            before, rows = dict(content["known"]), list(content["rows"])
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"{path} is not a file of results ({error}); remove it") from error
+        for name in {**known, **before}:
+            if before.get(name) != known.get(name):
+                raise ValueError(
+                    f"{path} has results with {name} = {before.get(name)!r}, not "
+                    f"{known.get(name)!r}: --again measures anew, --out keeps them"
+                )
+        return cls(path, known, rows)
+
+    def has(self, case: Case, threads: int) -> bool:
+        return any((row["case"], row["threads"]) == (case, threads) for row in self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row, and write the file."""
+        self.rows.append(row)
+        write_text(self.path, to_json({"known": self.known, "rows": self.rows}) + "\n")
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def make_parser(about: str | None) -> Parser:
+    parser = Parser(description=(about or "").splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--full", action="store_true", help="all cases, longer")
+    add("--threads", nargs="+", type=int_argument("threads"), metavar="N", help="default 1")
+    add("--contestants", type=lambda text: text.split(","), metavar="NAME,...", help="default all")
+    kind = float_argument("seconds", low=0, open_low=True)
+    add("--seconds", type=kind, help="time box of a case after its warm-up (1; --full: 6)")
+    add("--out", type=as_path, default=ROOT / "runs" / "benchmarks")
+    add("--again", action="store_true", help="measure anew what the folder has results of")
+    return parser
+
+
+def measure(workload: str, args: Any, cases: Sequence[Case] | None = None) -> Results:
+    """Measure the cases of a workload that are not in its file yet, and return all of them."""
+    module = importlib.import_module(workload)
+    known = list(module.CONTESTANTS)
+    for name in args.contestants or ():
+        if name not in known and workload != "run":
+            raise ValueError(f"--contestants: no {name!r}{did_you_mean(name, known)}")
+    chosen = [n for n in known if not args.contestants or n in ("minidl", *args.contestants)]
+    missing = {n: c.needs for n, c in module.CONTESTANTS.items() if not c.is_installed}
+    for name in set(chosen) & set(missing):
+        print(f"{name} is left out: {missing[name]} is not installed", file=sys.stderr)
+    seconds = args.seconds or (6.0 if args.full else 1.0)
+    settings = {"full": args.full, "seconds": seconds, "contestants": args.contestants}
+    path = args.out / f"{workload}.json"
+    results = Results.open(path, {**settings, **environment()}, again=args.again)
+    takes_part = getattr(module, "takes_part", lambda name, case, full: True)
+    todo = [
+        (case, threads)
+        for threads in (args.threads or [1])
+        if threads == 1 or getattr(module, "THREADS", False)
+        for case in (module.cases(args.full) if cases is None else cases)
+        if not results.has(case, threads)
+    ]
+    bar = require("tqdm", "examples").tqdm(todo, unit="case", desc=workload, smoothing=0.1)
+    workers = Workers(1)
+    try:
+        for case, threads in bar:
+            if threads != workers.threads:
+                workers.close()
+                workers = Workers(threads)
+            names = [n for n in chosen if n not in missing and takes_part(n, case, args.full)]
+            before = load()
+            found = play(workers, workload, case, names, seconds)
+            for name, reason in found["refused"].items():
+                print(f"{name} is refused in {workload}: {reason}", file=sys.stderr)
+            results.add({"case": case, "threads": threads, "load": [before, load()], **found})
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"{len(results.rows)} cases are kept, the same command (without --again) goes on"
+        ) from error
+    finally:
+        workers.close()
+    return results
+
+
+def load() -> float | None:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
