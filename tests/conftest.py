@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("dev", deadline=None, max_examples=50)
+# New examples in every run; tests/mutants.py, which measures the tests, draws as many.
+settings.register_profile("dev", deadline=None, max_examples=20)
 settings.register_profile(
     "ci",
     deadline=None,
