@@ -207,7 +207,8 @@ SETTINGS = itertools.product(
 def test_restore_best_never_leaves_nan():
     """Quadratic layers and a rate that throws the weights far away, one batch an epoch."""
     losses = {"se": minidl.SquaredError(), "ce": CrossEntropy(), "bce": minidl.BinaryCrossEntropy(), "q": minidl.Quantile(0.3)}  # fmt: skip
-    for seed, dtype, lr, name, with_valid, evaluate_train, epochs in SETTINGS:
+    # Every fifth: 5 divides no number of choices, so each pair of choices is among them.
+    for seed, dtype, lr, name, with_valid, evaluate_train, epochs in itertools.islice(SETTINGS, 0, None, 5):  # fmt: skip
         x = np.random.default_rng(seed).normal(size=(24, 3))
         y = x[:, 0] if name in ("se", "q") else (x[:, 0] > 0).astype(int)
         data = Dataset((x[:16], y[:16]), (x[16:], y[16:]) if with_valid else None)
