@@ -19,23 +19,18 @@ The same arguments give the same bytes on every processor; see ``minidl.data.exa
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 
-from minidl.checks import Array, check_int, quietly
+from minidl.checks import Array, quietly
 from minidl.data import exact
-from minidl.data.cache import load_generated
+from minidl.data.cache import Generator
 from minidl.dataset import Dataset
 
 CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 N_CLASSES = len(CLASSES)
-NOTE = "not photographs"
 SIDE = 48
-FEATURES = SIDE * SIDE * 3
-VERSION = 2  # increase it when the pixels change: it is part of the names of the cached files
 
 _BLOCK = 480  # scenes drawn at once: 80 of each class, about 40 MB of temporary arrays
 
@@ -81,51 +76,11 @@ def load_scenes(
     The default sizes are those of the course's landscapes. The parameters and the cache are those
     of ``minidl.load_letters``.
     """
-    sizes = {"train": train, "valid": valid, "test": test}
-    return load_generated(sys.modules[__name__], sizes, seed, progress)
-
-
-def blocks(n: int, *, seed: int = 0, split: int = 0) -> Iterator[tuple[Array, Array]]:
-    """Yield n scenes block by block.
-
-    Parameters
-    ----------
-    n : int
-        The number of scenes, at least 1. Fewer scenes are the beginning of more.
-    seed : int
-        At least 0.
-    split : int
-        The number of an independent stream of that seed: 0 for training, 1 for validation and 2
-        for testing.
-
-    Yields
-    ------
-    pixels : (m, 6912) uint8 array
-        ``pixels[i].reshape(48, 48, 3)`` stands upright.
-    labels : (m,) uint8 array
-        Positions in ``CLASSES``.
-
-    Raises
-    ------
-    ValueError
-        If n, seed or split is out of range; raised by the call, before the first block is drawn.
-    """
-    n = check_int("scenes", "n", n)
-    key = check_int("scenes", "seed", seed, low=0), check_int("scenes", "split", split, low=0)
-
-    def each() -> Iterator[tuple[Array, Array]]:
-        for start in range(0, n, _BLOCK):
-            # Each block has its own random stream, so more scenes never change earlier ones.
-            stream = np.random.SeedSequence(key[0], spawn_key=(key[1], start // _BLOCK))
-            pixels, labels = _draw_block(np.random.default_rng(stream))
-            yield pixels[: n - start], labels[: n - start]
-
-    return each()
+    return SCENES.load({"train": train, "valid": valid, "test": test}, seed, progress)
 
 
 @quietly
-def _draw_block(rng: np.random.Generator) -> tuple[Array, Array]:
-    labels = rng.permutation(np.repeat(np.arange(N_CLASSES, dtype=np.uint8), _BLOCK // N_CLASSES))
+def _draw_block(rng: np.random.Generator, labels: Array) -> Array:
     layout, colour, texture = (
         np.where(rng.random(_BLOCK) < share, labels, rng.integers(0, N_CLASSES, _BLOCK))
         for share in (_LAYOUT, _COLOUR, _TEXTURE)
@@ -146,7 +101,18 @@ def _draw_block(rng: np.random.Generator) -> tuple[Array, Array]:
     tint = 0.04 * exact.normal(rng, _BLOCK, 1, 1, 3)
     scene = light + contrast * (scene - 0.5) + tint + _NOISE * exact.normal(rng, *scene.shape)
     pixels = np.clip(256 * scene, 0, 255).astype(np.uint8)
-    return pixels.reshape(_BLOCK, FEATURES), labels
+    return pixels.reshape(_BLOCK, -1)
+
+
+SCENES = Generator(
+    "scenes",
+    version=2,
+    note="not photographs",
+    features=SIDE * SIDE * 3,
+    labels=np.repeat(np.arange(N_CLASSES, dtype=np.uint8), _BLOCK // N_CLASSES),
+    draw=_draw_block,
+)
+"""Labels are positions in ``CLASSES``. ``pixels[i].reshape(48, 48, 3)`` stands upright."""
 
 
 def _layout(layout: Array, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import string
 from pathlib import Path
@@ -13,17 +12,14 @@ from minidl.checks import Array
 from minidl.data.readers import load_dataset
 from minidl.dataset import Dataset, Split
 from minidl.files import as_path
-from minidl.view.cli import Parser, run_main
+from minidl.view.cli import Parser, int_argument, run_main
 from minidl.view.plots import contact_sheet
 
 
-def as_images(
-    dataset: Dataset, split: Split, rows: Array, transpose: bool | None = None
-) -> Array | None:
+def as_images(dataset: Dataset, split: Split, rows: Array) -> Array | None:
     """Return rows of a part as uint8 images ``(n, side, side[, 3])``.
 
-    None if the features of an example are not the pixels of a square image. ``transpose`` swaps
-    the axes of images that are stored column by column; by default ``dataset.transposed``.
+    None if the features of an example are not the pixels of a square image.
     """
     channels = 1 if math.isqrt(dataset.features) ** 2 == dataset.features else 3
     side = math.isqrt(dataset.features // channels)
@@ -33,8 +29,7 @@ def as_images(
     x = np.asarray(split.x[rows], np.float64)
     grey = np.round(255 * (x - low) / max(high - low, 1e-300)).astype(np.uint8)
     images = grey.reshape(-1, side, side, *([3] if channels == 3 else []))
-    stored_by_column = dataset.transposed if transpose is None else transpose
-    return images.swapaxes(1, 2) if stored_by_column else images
+    return images.swapaxes(1, 2) if dataset.transposed else images
 
 
 def class_name(dataset: Dataset, k: int) -> str:
@@ -51,22 +46,14 @@ def main() -> None:
     show.add_argument("path", help='an .npz of the course or Keras, IDX files, or "letters"')
     show.add_argument("--out", type=as_path, help="the file of the picture (default: NAME.png)")
     show.add_argument("--split", choices=("train", "valid", "test"), default="train")
-    show.add_argument(
-        "--columns", type=int, default=16, help="examples of each class (default: 16)"
-    )
-    show.add_argument(
-        "--transpose",
-        action=argparse.BooleanOptionalAction,
-        help="draw images column by column (default: only EMNIST's IDX files)",
-    )
+    help = "examples of each class (default: 16)"
+    show.add_argument("--columns", type=int_argument("columns"), default=16, help=help)
     args = parser.parse_args()
-    if args.columns < 1:
-        parser.error(f"--columns: expected at least 1, got {args.columns}")
     dataset = load_dataset(args.path, progress=True)
     print(describe(dataset))
     if args.split not in dataset.splits:
         parser.error(f"--split: {dataset.name} has no {args.split} part")
-    rows = sheet_rows(dataset, dataset.splits[args.split], args.columns, args.transpose)
+    rows = sheet_rows(dataset, dataset.splits[args.split], args.columns)
     if rows is None:
         print(
             f"no picture: the {dataset.features} features are not square images with class labels"
@@ -102,12 +89,10 @@ def describe(dataset: Dataset) -> str:
     return "\n".join([*lines, f"sha256 {dataset.checksum()}"])
 
 
-def sheet_rows(
-    dataset: Dataset, split: Split, columns: int, transpose: bool | None = None
-) -> dict[str, Array] | None:
+def sheet_rows(dataset: Dataset, split: Split, columns: int) -> dict[str, Array] | None:
     """Return the first examples of each class as images; None if they are not square images."""
     chosen = [np.flatnonzero(split.y == k)[:columns] for k in range(dataset.classes)]
-    images = as_images(dataset, split, np.concatenate([np.arange(0), *chosen]), transpose)
+    images = as_images(dataset, split, np.concatenate([np.arange(0), *chosen]))
     if images is None:
         return None
     parts = np.split(images, np.cumsum([len(rows) for rows in chosen])[:-1])

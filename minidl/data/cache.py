@@ -1,15 +1,13 @@
-"""Generated examples that are kept in a folder, from which they are mapped into memory."""
+"""Examples that a program draws, kept in a folder, from which they are mapped into memory."""
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +17,9 @@ from minidl.checks import Array, check_int
 from minidl.dataset import CHUNK, PIXEL_SCALE, Dataset, Split
 from minidl.files import as_path, atomic, remove_leftovers
 
-Blocks = Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]
-"""Rows of pixels and their labels, some at a time."""
-
 
 def cache_folder() -> Path:
-    """Return ``$MINIDL_CACHE``, or ``minidl`` in the system's folder for caches.
-
-    Raises
-    ------
-    ValueError
-        If that is in the home folder, and there is none.
-    """
+    """Return ``$MINIDL_CACHE``, or ``minidl`` in the system's folder for caches."""
     if "MINIDL_CACHE" in os.environ:
         return as_path(os.environ["MINIDL_CACHE"])
     if sys.platform == "win32":
@@ -40,105 +29,137 @@ def cache_folder() -> Path:
     return as_path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "minidl"
 
 
-def load_generated(
-    generator: ModuleType, sizes: dict[str, int], seed: int, progress: bool
-) -> Dataset:
-    """Load examples that a module generates, from the folder of the cache if they are there.
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """A program that draws labelled images, a block at a time.
 
-    The module has ``blocks``, ``VERSION``, ``FEATURES``, ``N_CLASSES`` and ``NOTE``, as
-    ``minidl.data.letters``.
+    Attributes
+    ----------
+    name : str
+    version : int
+        Increased when the pixels change; it is part of the names of the cached files.
+    note : str
+        Says what the images are not.
+    features : int
+    labels : (m,) uint8 array
+        Of the examples of each block, before they are permuted.
+    draw : callable
+        ``draw(rng, labels)`` returns the pixels of a block, (m, features) uint8.
     """
-    name = generator.__name__.rpartition(".")[2]
-    for key, n in sizes.items():
-        check_int(name, key, n)
-    check_int(name, "seed", seed, low=0)
-    folder = Path()
-    why: Exception | None = None
-    try:
-        folder = cache_folder()
-        remove_leftovers(folder)
-    except ValueError as error:
-        why = error
-    splits = []
-    for number, (key, n) in enumerate(sizes.items()):
-        title = f"drawing {key} {name}" if progress else ""
-        draw = functools.partial(_drawn, generator, n, seed, number, title)
-        split = None
-        if why is None:
-            try:
-                stem = f"{name}-v{generator.VERSION}-seed{seed}-{key}"
-                split = _cached(folder, stem, n, generator, draw)
-            except OSError as error:
-                why = error
-        if split is None:
-            pixels, labels = zip(*draw(), strict=True)
-            y = np.concatenate(labels).astype(np.int64)
-            split = Split(np.concatenate(pixels), y, PIXEL_SCALE)
-        splits.append(split)
-    if why is not None:
-        warnings.warn(
-            f"{name}: drawn without a cache, which takes time in each process ({why}); name a "
-            "folder that can be written in the environment variable MINIDL_CACHE",
-            stacklevel=3,
+
+    name: str
+    version: int
+    note: str
+    features: int
+    labels: NDArray[np.uint8]
+    draw: Callable[[np.random.Generator, NDArray[np.uint8]], NDArray[np.uint8]]
+
+    def blocks(
+        self, n: int, *, seed: int = 0, split: int = 0
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        """Draw n examples block by block, to save memory; fewer are the beginning of more.
+
+        Parameters
+        ----------
+        n : int
+            The number of examples, at least 1.
+        seed : int
+            At least 0. Another seed gives other examples of the same distribution.
+        split : int
+            At least 0: the number of an independent stream of that seed. By convention 0 is for
+            training, 1 for validation and 2 for testing.
+
+        Yields
+        ------
+        pixels : (m, features) uint8 array
+        labels : (m,) uint8 array
+
+        Raises
+        ------
+        ValueError
+            If n, seed or split is not a whole number in its range; raised by the call, before the
+            first block is drawn.
+        """
+        streams, size = self._streams(n, seed, split), len(self.labels)
+        return (
+            (self.draw(rng, labels)[: n - i * size], labels[: n - i * size])
+            for i, (rng, labels) in enumerate(streams)
         )
-    return Dataset(*splits, name=name, classes=generator.N_CLASSES, generated=generator.NOTE)
+
+    def _streams(
+        self, n: int, seed: int, split: int
+    ) -> Iterator[tuple[np.random.Generator, NDArray[np.uint8]]]:
+        """Return the random stream and the labels of each block, which has a stream of its own."""
+        n = check_int(self.name, "n", n)
+        key = [check_int(self.name, *given, low=0) for given in (("seed", seed), ("split", split))]
+        seeds = (
+            np.random.SeedSequence(key[0], spawn_key=(key[1], i))
+            for i in range(-(-n // len(self.labels)))
+        )
+        return ((rng, rng.permutation(self.labels)) for rng in map(np.random.default_rng, seeds))
+
+    def load(self, sizes: dict[str, int], seed: int, progress: bool) -> Dataset:
+        """Return parts of these sizes, from the folder of the cache if they are there.
+
+        Where the folder cannot be written, they are drawn into memory, with a warning.
+        """
+        for key, n in sizes.items():
+            check_int(self.name, key, n)
+
+        def labels(i: int, n: int) -> Array:
+            drawn = [y for _, y in self._streams(n, seed, i)]
+            return np.concatenate(drawn)[:n].astype(np.int64)
+
+        def pixels(i: int, key: str, n: int) -> Iterator[Array]:
+            blocks = (x for x, _ in self.blocks(n, seed=seed, split=i))
+            if not progress:
+                yield from blocks
+                return
+            title = f"drawing {key} {self.name}"
+            with progress_bar(total=n, desc=title) as bar:
+                for x in blocks:
+                    yield x
+                    bar.update(len(x))
+
+        def file(i: int, key: str, n: int) -> Path:
+            """Return the smallest file that has enough rows; write it if there is none."""
+            stem = f"{self.name}-v{self.version}-seed{seed}-{key}"
+            ends = [path.stem.removeprefix(f"{stem}-") for path in folder.glob(f"{stem}-*.npy")]
+            for size in sorted(int(end) for end in ends if end.isdecimal()):
+                found = folder / f"{stem}-{size}.npy"
+                if size >= n and _is_whole(found, (size, self.features)):
+                    return found
+            path = folder / f"{stem}-{n}.npy"
+            write_rows(path, (n, self.features), pixels(i, key, n))
+            return path
+
+        parts = [(i, key, n) for i, (key, n) in enumerate(sizes.items())]
+        ys = [labels(i, n) for i, _, n in parts]
+        try:
+            folder = cache_folder()
+            remove_leftovers(folder)
+            files = [file(*part) for part in parts]
+            splits = [Split.mapped(*x, PIXEL_SCALE) for x in zip(files, ys, strict=True)]
+        except (OSError, ValueError) as error:
+            warnings.warn(
+                f"{self.name}: drawn without a cache, which takes time in each process ({error}); "
+                "name a folder that can be written in the environment variable MINIDL_CACHE",
+                stacklevel=3,
+            )
+            xs = [np.concatenate(list(pixels(*part))) for part in parts]
+            splits = [Split(*xy, PIXEL_SCALE) for xy in zip(xs, ys, strict=True)]
+        classes = int(self.labels.max()) + 1
+        return Dataset(*splits, name=self.name, classes=classes, generated=self.note)
 
 
-def _drawn(generator: ModuleType, n: int, seed: int, number: int, title: str) -> Blocks:
-    """Yield the blocks of a part, with a bar of progress if it has a title."""
-    blocks = generator.blocks(n, seed=seed, split=number)
-    if not title:
-        yield from blocks
-        return
-    with progress_bar(total=n, desc=title) as bar:
-        for pixels, labels in blocks:
-            yield pixels, labels
-            bar.update(len(labels))
-
-
-def _cached(
-    folder: Path, stem: str, n: int, generator: ModuleType, draw: Callable[[], Blocks]
-) -> Split:
-    """Return examples of the smallest cached file that has enough; draw them if there is none."""
-    pattern = re.compile(rf"{re.escape(stem)}-(\d+)\.npy")
-    listed = list(folder.iterdir()) if folder.exists() else []
-    found = [(int(m[1]), p) for p in listed if (m := pattern.fullmatch(p.name))]
-    for size, file in sorted(found):
-        y = _labels(file, size, generator) if size >= n else None
-        if y is not None:
-            break
-    else:
-        file = folder / f"{stem}-{n}.npy"
-        y = _write(file, (n, generator.FEATURES), draw())
-    return Split.mapped(file, y[:n].astype(np.int64), PIXEL_SCALE)
-
-
-def _write(file: Path, shape: tuple[int, int], blocks: Blocks) -> Array:
-    """Write the pixels of ``blocks`` to ``file``; write and return their labels."""
-    drawn: list[Array] = []
-
-    def pixels() -> Iterator[Array]:
-        for x, labels in blocks:
-            yield x
-            drawn.append(labels)
-
-    write_rows(file, shape, pixels())
-    y = np.concatenate(drawn)
-    write_rows(file.with_suffix(".labels.npy"), y.shape, [y])
-    return y
-
-
-def _labels(file: Path, size: int, generator: ModuleType) -> Array | None:
-    """Return the labels of a cached file; None if it or they are not what they should be."""
+def _is_whole(file: Path, shape: tuple[int, int]) -> bool:
+    """Return whether a file has an array of uint8 of this shape."""
     try:
         # Mapping compares the declared size with that of the file, before anything is read.
         x = np.lib.format.open_memmap(file, mode="r")
-        labels = np.array(np.lib.format.open_memmap(file.with_suffix(".labels.npy"), mode="r"))
     except Exception:  # not there, or damaged; the parser of the header raises many kinds
-        return None
-    right = x.shape == (size, generator.FEATURES) and labels.shape == (size,)
-    right = right and x.dtype == labels.dtype == np.uint8
-    return labels if right and labels.max() < generator.N_CLASSES else None
+        return False
+    return x.shape == shape and x.dtype == np.uint8
 
 
 def mapped(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:

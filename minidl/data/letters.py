@@ -22,22 +22,16 @@ The same arguments give the same bytes on every processor, for any number of thr
 from __future__ import annotations
 
 import math
-import sys
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.checks import Array, check_int, quietly
+from minidl.checks import Array, quietly
 from minidl.data import exact
-from minidl.data.cache import Blocks, load_generated
+from minidl.data.cache import Generator
 from minidl.dataset import Dataset
-
-N_CLASSES = 26
-FEATURES = 784
-NOTE = "not EMNIST"
-VERSION = 2  # increase it when the pixels change: it is part of the names of the cached files
 
 _SIDE = 28
 _BLOCK = 1040  # letters drawn at once: 40 of each class, about 50 MB of temporary arrays
@@ -67,8 +61,7 @@ def load_letters(
     progress : bool
         Show a progress bar while letters are drawn (needs tqdm).
     """
-    sizes = {"train": train, "valid": valid, "test": test}
-    return load_generated(sys.modules[__name__], sizes, seed, progress)
+    return LETTERS.load({"train": train, "valid": valid, "test": test}, seed, progress)
 
 
 # The written forms of A to Z, one or two lines per letter: the capital forms, a bar, the small
@@ -188,14 +181,13 @@ def _read(form: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[
 
 
 @quietly
-def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw one block of letters: pixels (1040, 784) uint8 and labels (1040,) uint8."""
+def _draw_block(rng: np.random.Generator, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw one block of letters: pixels (1040, 784) uint8."""
 
     def normal(spread: float, *shape: int) -> Array:
         return spread * exact.normal(rng, _BLOCK, *shape)
 
     table = _table()
-    labels = rng.permutation(np.arange(_BLOCK) % N_CLASSES)
     case = rng.integers(2, size=_BLOCK)
     form = table.first[labels, case] + rng.integers(table.n_forms[labels, case])
 
@@ -234,46 +226,18 @@ def _draw_block(rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np
         down *= ink[some]
         density = exact.matmul(down.transpose(0, 2, 1), across)
         pixels[some] = np.clip(255 * (1.7 * density - 0.25), 0, 255).astype(np.uint8)
-    return pixels.reshape(_BLOCK, _SIDE * _SIDE), labels.astype(np.uint8)
+    return pixels.reshape(_BLOCK, _SIDE * _SIDE)
 
 
-def blocks(n: int, *, seed: int = 0, split: int = 0) -> Blocks:
-    """Draw n letters block by block, at most 1040 at a time, to save memory.
+LETTERS = Generator(
+    "letters",
+    version=2,
+    note="not EMNIST",
+    features=_SIDE * _SIDE,
+    labels=(np.arange(_BLOCK) % 26).astype(np.uint8),
+    draw=_draw_block,
+)
+"""Labels are 0 to 25 for A to Z; each block has 40 of each, capital and small equally likely.
 
-    ``blocks(n)`` is the beginning of ``blocks(m)`` for n < m. Each block of 1040 letters has 40 of
-    each class, in random order; capital and small forms are equally likely.
-
-    Parameters
-    ----------
-    n : int
-        The number of letters, at least 1.
-    seed : int
-        At least 0. Another seed gives other letters of the same distribution.
-    split : int
-        At least 0: the number of an independent stream of that seed. By convention 0 is for
-        training, 1 for validation and 2 for testing.
-
-    Yields
-    ------
-    pixels : (m, 784) uint8 array
-        0 is paper, 255 is ink. ``pixels[i].reshape(28, 28)`` stands upright.
-    labels : (m,) uint8 array
-        0 to 25 for A to Z.
-
-    Raises
-    ------
-    ValueError
-        If n, seed or split is not a whole number in its range; raised by the call, before the
-        first block is drawn.
-    """
-    n = check_int("letters", "n", n)
-    key = check_int("letters", "seed", seed, low=0), check_int("letters", "split", split, low=0)
-
-    def each() -> Blocks:
-        for start in range(0, n, _BLOCK):
-            # Each block has its own random stream, so more letters never change earlier ones.
-            stream = np.random.SeedSequence(key[0], spawn_key=(key[1], start // _BLOCK))
-            pixels, labels = _draw_block(np.random.default_rng(stream))
-            yield pixels[: n - start], labels[: n - start]
-
-    return each()
+0 is paper, 255 is ink. ``pixels[i].reshape(28, 28)`` stands upright.
+"""

@@ -7,15 +7,14 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minidl.checks import Array, did_you_mean
 from minidl.data.letters import load_letters
 from minidl.dataset import Dataset
-from minidl.files import Readable, as_path, fill, largest_content, open_to_read, read_npz
-
-GENERATED = {"letters": load_letters}
+from minidl.files import as_path, fill, largest_content, open_to_read, read_npz
 
 # The keys of the course's files, by year, and of Keras: x and y of train, valid and test.
 _SCHEMES: dict[str, tuple[str, ...]] = {
@@ -78,13 +77,13 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     ValueError, TypeError
         If the content is damaged or is not a data set.
     """
-    if str(source) in GENERATED:
-        return GENERATED[str(source)](progress=progress)
+    if str(source) == "letters":
+        return load_letters(progress=progress)
     path = as_path(source)
     if path.is_dir():
         return _load_idx(path)
     if not path.exists():
-        hint = did_you_mean(str(source), GENERATED) if path.suffix == "" else ""
+        hint = did_you_mean(str(source), ["letters"]) if path.suffix == "" else ""
         raise FileNotFoundError(f"{path}: no such file or folder{hint}")
     if idx := _IDX_NAME.fullmatch(path.name):
         return _load_idx(path.parent, idx[1])
@@ -106,7 +105,7 @@ def _load_npz(path: Path) -> Dataset:
         )
     ys = {key: arrays[key] for key in keys[1::2]}
     # The only regression among the course's data sets, Ames house prices, has these keys.
-    regression = year == "2021-22" and not _is_integral(ys[keys[1]])
+    regression = year == "2021-22" and bool(_no_label(ys[keys[1]]))
     classes = None
     if not regression:
         ys, classes = _labels(path, ys)
@@ -135,59 +134,49 @@ def _with_validation(path: Path, train: Pair, test: Pair, valid: int) -> list[Pa
     return [(x[:cut], y[:cut]), (x[cut:], y[cut:]), test]
 
 
-def _is_integral(y: Array) -> bool:
+def _no_label(y: Array) -> str:
+    """Return the first entry that is no whole number, and its dtype; nothing if there is none."""
     if y.dtype.kind == "f":
-        return bool(np.all(np.isfinite(y) & (y == np.round(y))))
-    return y.dtype.kind in "iu" or (y.dtype.kind == "b" and y.ndim == 2)
+        y = y[~(np.isfinite(y) & (y == np.round(y)))]
+    if y.dtype.kind in "iu" or (y.dtype.kind == "b" and y.ndim == 2):
+        return ""
+    if y.size:
+        return f"{y.item(0)!r} of dtype {y.dtype}"
+    return "" if y.dtype.kind == "f" else f"dtype {y.dtype}"
 
 
 def _labels(
-    path: Path, ys: dict[str, Array], base: int | None = None, classes: int | None = None
+    path: Path, ys: dict[str, Array], classes: int | None = None
 ) -> tuple[dict[str, Array], int | None]:
-    """Return the labels of all parts as integers, and the number of classes.
+    """Return the labels of all parts as ``load_dataset`` says, and the number of classes.
 
-    Labels (n,) or (n, 1) count from ``base`` in the file: by default from 1 if that is the least
-    label of all parts, else from 0; the classes end with the largest training label. Columns
-    (n, K) of 0 and 1 are K classes if every row of every part has a single 1 (one-hot), and are
-    returned as labels (n,); else they are K labels that do not exclude each other, and stay.
-
-    A label of 10^9 is an error of the file, and would need as many outputs of a model. Errors have
-    the numbers of the file.
+    With ``classes`` they count from 0. A label of 10^9 is an error of the file, and would need as
+    many outputs of a model. Errors have the numbers of the file.
     """
     ys = {k: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for k, y in ys.items()}
     first, train = next(iter(ys.items()))
+    limit = max(MAX_CLASSES, len(train))
     for key, y in ys.items():
-        if not _is_integral(y):
-            if y.dtype.kind == "f":
-                got = repr(y[~(np.isfinite(y) & (y == np.round(y)))].item(0))
-            else:
-                got = f"{y.item(0)!r} of dtype {y.dtype}" if y.size else f"dtype {y.dtype}"
-            raise ValueError(f"{path}: expected integer labels in {key}, got {got}")
-        if y.ndim not in (1, 2) or (y.ndim == 2 and not ((y == 0) | (y == 1)).all()):
-            raise ValueError(
-                f"{path}: expected labels (n,), or columns of 0 and 1, in {key}, got an array "
-                f"{y.shape} of {y.dtype} up to {y.max(initial=0)}"
-            )
-        if y.shape[1:] != train.shape[1:]:
-            raise ValueError(
-                f"{path}: expected labels (n, ...) {train.shape[1:]} in {key} as in {first}, got "
-                f"an array {y.shape}"
-            )
+        want, got = "", f"an array {y.shape} of {y.dtype} up to "
+        if no_label := _no_label(y):
+            want, got = "integer labels", no_label
+        elif y.ndim not in (1, 2) or (y.ndim == 2 and not ((y == 0) | (y == 1)).all()):
+            want, got = "labels (n,), or columns of 0 and 1", f"{got}{y.max(initial=0)}"
+        elif y.shape[1:] != train.shape[1:]:
+            want, got = f"labels (n, ...) {train.shape[1:]} as in {first}", f"an array {y.shape}"
+        elif len(large := y[np.abs(y) > limit]):
+            want, got = f"labels of at most {limit}", f"{large[0]}"
+        if want:
+            raise ValueError(f"{path}: {key}: expected {want}, got {got}")
+    integers = {key: y.astype(np.int64) for key, y in ys.items()}
     if train.ndim == 2:
-        integers = {key: y.astype(np.int64) for key, y in ys.items()}
         if any((y.sum(axis=1) != 1).any() for y in integers.values()):
             return integers, None
         return {key: y.argmax(axis=1) for key, y in integers.items()}, train.shape[1]
-    limit = max(MAX_CLASSES, len(train))
-    for key, y in ys.items():
-        if y.size and (y.max() > limit or y.min() < -limit):
-            worst = y.max() if y.max() > limit else y.min()
-            raise ValueError(f"{path}: expected labels of at most {limit} in {key}, got {worst}")
-    integers = {key: y.astype(np.int64) for key, y in ys.items()}
     if not len(train):  # an error of the data set
         return integers, None
-    if base is None:
-        base = int(min((y.min() for y in integers.values() if y.size), default=0) == 1)
+    least = min(y.min() for y in integers.values() if y.size)
+    base = int(classes is None and least == 1)
     classes = classes or int(integers[first].max(initial=base)) + 1 - base
     for key, y in integers.items():
         wrong = np.flatnonzero((y < base) | (y >= base + classes))
@@ -240,9 +229,7 @@ def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
         raise ValueError(f"{folder}: {len(x)} training images but {len(y)} labels")
     classes = _EMNIST.get(split)
     keys = ("training labels", "test labels")
-    labels, classes = _labels(
-        folder, dict(zip(keys, (y, y_test), strict=True)), 0 if classes else None, classes
-    )
+    labels, classes = _labels(folder, dict(zip(keys, (y, y_test), strict=True)), classes)
     valid = EMNIST_VALID if split == "letters" else len(x_test) if split else len(x) // 6
     return Dataset(
         *_with_validation(folder, (x, labels[keys[0]]), (x_test, labels[keys[1]]), valid),
@@ -268,13 +255,27 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
     path = as_path(path)
     try:
         with open_to_read(path) as file:
-            size = os.fstat(file.fileno()).st_size
+            largest = os.fstat(file.fileno()).st_size
             zipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            if not zipped:
-                return _read_idx(file, dimensions, size)
-            with gzip.open(file) as content:
-                return _read_idx(content, dimensions, largest_content(size))
+            content: Any = gzip.GzipFile(fileobj=file) if zipped else file
+            largest = largest_content(largest) if zipped else largest
+            start, sizes = content.read(4), content.read(4 * dimensions)
+            if start != bytes([0, 0, 8, dimensions]) or len(sizes) < 4 * dimensions:
+                raise ValueError(
+                    f"expected an IDX file of uint8 with {dimensions} dimensions, "
+                    f"got one that begins with {start.hex(' ') or 'nothing'}"
+                )
+            shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+            count = math.prod(shape)
+            wanted = f"expected {count} values for shape {shape}"
+            if count > largest:
+                raise ValueError(f"{wanted}, got at most {largest}")
+            array = np.empty(shape, np.uint8)
+            got = fill(content, array)
+            if got < count or content.read(1):
+                raise ValueError(f"{wanted}, got {got if got < count else 'more'}")
+            return array
     except FileNotFoundError:
         raise
     except MemoryError as error:
@@ -283,25 +284,3 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # gzip and zlib raise many kinds
         raise ValueError(f"{path}: cannot be read ({error})") from error
-
-
-def _read_idx(file: Readable, dimensions: int, largest: int) -> Array:
-    """Read the content of an IDX file that is at most ``largest`` bytes long."""
-    start = file.read(4)
-    sizes = file.read(4 * dimensions)
-    if start != bytes([0, 0, 8, dimensions]) or len(sizes) < 4 * dimensions:
-        raise ValueError(
-            f"expected an IDX file of uint8 with {dimensions} dimensions, "
-            f"got one that begins with {start.hex(' ') or 'nothing'}"
-        )
-    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
-    count = math.prod(shape)
-    if count > largest:
-        raise ValueError(f"expected {count} values for shape {shape}, got at most {largest}")
-    array = np.empty(shape, np.uint8)
-    got = fill(file, array)
-    if got < count:
-        raise ValueError(f"expected {count} values for shape {shape}, got {got}")
-    if file.read(1):
-        raise ValueError(f"expected {count} values for shape {shape}, got more")
-    return array

@@ -22,16 +22,16 @@ SHA256 = {
     "letters": "cea70d388f5d3d23f7eb30416f4133aabbd79db223e7c6ffc79ee38bafac2ba7",
     "scenes": "8a288d0205f81770e1e1dedef971dd933c2e34dd02c1dd1f9252fa08c302e26d",
 }
-"""Of the first block of seed 0, its pixels and then its labels. Never to change without VERSION."""
+"""Of the first block of seed 0, its pixels and then its labels. Never to change without the version."""
 
 DIGESTS = """
 import hashlib
-from homework import scenes
-from minidl.data import letters
-for generator, n in ((letters, 1040), (scenes, 480)):
+from homework.scenes import SCENES
+from minidl.data.letters import LETTERS
+for generator, n in ((LETTERS, 1040), (SCENES, 480)):
     (pixels, labels), = generator.blocks(n)
     digest = hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()
-    print(generator.__name__.rpartition(".")[2], generator.VERSION, digest)
+    print(generator.name, generator.version, digest)
 """
 
 

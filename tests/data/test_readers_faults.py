@@ -22,7 +22,7 @@ HERE = Path(__file__).parents[1]
 
 
 def draw(n, **options):
-    parts = zip(*letters.blocks(n, **options), strict=True)
+    parts = zip(*letters.LETTERS.blocks(n, **options), strict=True)
     return tuple(map(np.concatenate, parts))
 
 
@@ -177,15 +177,15 @@ def test_devices_and_pipes_are_refused(tmp_path):
         ({"X_train": b"\x93NUMPY\x01\0"}, "cannot be read as an .npz file"),
         ({"X_train": b"text"}, "cannot be read as an .npz file"),
         ({"X_train": npy(np.zeros((12, 9)) * 1j)}, "expected x of real numbers, got dtype complex128"),
-        ({"y_train": npy(np.resize([True, False], 12))}, "expected integer labels in y_train, got True of dtype bool"),
-        ({"y_train": npy(np.zeros(12, "c8"))}, "expected integer labels in y_train, got 0j of dtype complex64"),
-        ({"y_test": npy(np.array(["a"] * 6))}, "expected integer labels in y_test, got 'a' of dtype <U1"),
-        ({"y_train": npy(np.array([10**9] + [0] * 11))}, "expected labels of at most 1000 in y_train, got 1000000000"),
-        ({"y_train": npy(np.array([2**64 - 1] + [0] * 11, "u8"))}, f"expected labels of at most 1000 in y_train, got {2**64 - 1}"),
-        ({"y_valid": npy(np.array([-(2**63)] + [0] * 5))}, f"expected labels of at most 1000 in y_valid, got {-(2**63)}"),
-        ({"y_valid": npy(np.array([1e300] + [0] * 5))}, "expected labels of at most 1000 in y_valid, got 1e+300"),
+        ({"y_train": npy(np.resize([True, False], 12))}, "y_train: expected integer labels, got True of dtype bool"),
+        ({"y_train": npy(np.zeros(12, "c8"))}, "y_train: expected integer labels, got 0j of dtype complex64"),
+        ({"y_test": npy(np.array(["a"] * 6))}, "y_test: expected integer labels, got 'a' of dtype <U1"),
+        ({"y_train": npy(np.array([10**9] + [0] * 11))}, "y_train: expected labels of at most 1000, got 1000000000"),
+        ({"y_train": npy(np.array([2**64 - 1] + [0] * 11, "u8"))}, f"y_train: expected labels of at most 1000, got {2**64 - 1}"),
+        ({"y_valid": npy(np.array([-(2**63)] + [0] * 5))}, f"y_valid: expected labels in 0..2, got y[0] = {-(2**63)}"),
+        ({"y_valid": npy(np.array([1e300] + [0] * 5))}, "y_valid: expected labels of at most 1000, got 1e+300"),
         ({"y_train": npy(np.zeros((0,), int))}, "train: expected as many rows in x and y, got 12 and 0"),
-        ({"y_train": npy(np.zeros((0,), "U1"))}, "expected integer labels in y_train, got dtype <U1"),
+        ({"y_train": npy(np.zeros((0,), "U1"))}, "y_train: expected integer labels, got dtype <U1"),
     ],
 )  # fmt: skip
 def test_false_sizes_and_dtypes(tmp_path, members, message):
@@ -301,17 +301,7 @@ def spoil_archive(file):
         np.savez(target, a=np.zeros(3))
 
 
-def spoil_labels(file):
-    name = file.with_suffix(".labels.npy")
-    np.save(name, np.load(name)[:-1])
-
-
-def spoil_classes(file):
-    name = file.with_suffix(".labels.npy")
-    np.save(name, np.load(name) + 26)
-
-
-@pytest.mark.parametrize("spoil", [spoil_zero, spoil_cut, spoil_other, spoil_text, spoil_archive, spoil_labels, spoil_classes])  # fmt: skip
+@pytest.mark.parametrize("spoil", [spoil_zero, spoil_cut, spoil_other, spoil_text, spoil_long, spoil_archive])  # fmt: skip
 def test_a_damaged_file_of_the_cache_is_drawn_again(tmp_path, monkeypatch, spoil):
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
     load_letters(30, 10, 10)
@@ -319,7 +309,7 @@ def test_a_damaged_file_of_the_cache_is_drawn_again(tmp_path, monkeypatch, spoil
     again = load_letters(30, 10, 10)
     np.testing.assert_array_equal(again.train.x, draw(30)[0])
     np.testing.assert_array_equal(again.train.y, draw(30)[1])
-    assert len(list(tmp_path.iterdir())) == 6
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_foreign_files_in_the_cache(tmp_path, monkeypatch):

@@ -264,9 +264,11 @@ def test_200_steps_in_float64(capsys, monkeypatch, tmp_path):
     assert [title for title in worst if title not in out] == []
 
 
-def test_float32(capsys, monkeypatch, tmp_path):
+@pytest.mark.parametrize("steps", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_float32(capsys, monkeypatch, tmp_path, steps):
     file = tmp_path / "differences.json"
-    out, failed = command(capsys, monkeypatch, "--dtype", "float32", "--steps", 20, "--json", file)
+    args = "--dtype", "float32", "--steps", steps, "--json", file
+    out, failed = command(capsys, monkeypatch, *args)
     assert not failed, out
     for case in json.loads(file.read_text())["cases"]:
         assert case["dtype"] == "float32"

@@ -72,12 +72,12 @@ def read_record(path):
 
 def cached(folder):
     minidl.load_letters(30, 10, 10)
-    return cache.cache_folder() / "letters-v2-seed0-train-30.labels.npy"
+    return cache.cache_folder() / "letters-v2-seed0-train-30.npy"
 
 
 def read_cached(path):
-    """Labels have no checksum; a damaged header must not be believed."""
-    return minidl.load_letters(30, 10, 10).train.y.shape
+    """Pixels have no checksum; a damaged header must not be believed."""
+    return minidl.load_letters(30, 10, 10).train.x.shape
 
 
 X, Y = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32), np.resize([0, 1, 2], 40)
