@@ -16,8 +16,7 @@ import minidl
 from minidl.data import letters
 from minidl.data.letters import load_letters
 from minidl.data.readers import load_dataset, read_idx
-from minidl.files import atomic
-from minidl.files import read_npz
+from minidl.files import atomic, read_npz
 
 HERE = Path(__file__).parents[1]
 
