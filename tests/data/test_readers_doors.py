@@ -87,7 +87,14 @@ def _float_doors():
     for name, (loss, out, y) in LOSSES.items():
         yield f"{name} logits", lambda z, loss=loss, y=y: loss(z, y)
         yield f"{name} predict", loss.predict
-        if name not in ("Perceptron", "SquaredError", "AbsoluteError", "Huber", "Poisson", "Quantile"):
+        if name not in (
+            "Perceptron",
+            "SquaredError",
+            "AbsoluteError",
+            "Huber",
+            "Poisson",
+            "Quantile",
+        ):
             yield f"{name} probabilities", loss.probabilities
         if hasattr(loss, "hessian_vector_product") and out == K:
             yield (
