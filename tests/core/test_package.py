@@ -15,7 +15,7 @@ from pages import blocks
 
 import minidl
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=30)
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("minidl", "tests", "docs", "examples", "benchmarks", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "pyproject.toml", "setup.cfg")  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock
 from sitecheck import Page, dead_links, loaded_from_elsewhere, weight
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=30)
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

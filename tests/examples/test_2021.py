@@ -15,7 +15,7 @@ from homework.fashion import load_fashion, published
 
 import minidl
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=20)
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

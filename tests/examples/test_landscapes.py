@@ -17,7 +17,7 @@ from homework import scenes
 import minidl
 from minidl.grid.points import Result
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=20)
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/landscapes.py"
 PICTURES = {

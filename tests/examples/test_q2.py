@@ -356,7 +356,7 @@ def high_water_mark(pid):
     return int(found[1]) * 1024 if found else 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_letters_say_that_they_are_generated_and_fit_in_memory(folder):
     """The full-size run: 104,000 letters, width 256, two epochs; below 400 MB resident."""
     only = ["--widths", "256", "--learning-rates", "0.001", "--dropouts", "0", "--l2s", "0"]

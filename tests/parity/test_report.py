@@ -250,7 +250,7 @@ def command(capsys, monkeypatch, *args):
     return capsys.readouterr().out, failed
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=90)
 def test_200_steps_in_float64(capsys, monkeypatch, tmp_path):
     file = tmp_path / "differences.json"
     out, failed = command(capsys, monkeypatch, "--json", file)
