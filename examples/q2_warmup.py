@@ -153,7 +153,7 @@ def report(
         ("training-loss", losses, "loss (nats)"),
         ("validation-accuracy", accuracies, "accuracy (share of examples)"),
     ):
-        for suffix in ("pdf", "svg"):
+        for suffix in ("pdf", "png"):
             file = args.out / f"{args.model}-{name}-{settings}.{suffix}"
             line_plot(file, Panel(curves, "epoch", label, title))
     if beside is not None:

@@ -15,16 +15,19 @@ from minidl.view.cli import Parser, run_main
 def main() -> None:
     parser = Parser(description=__doc__)
     add = parser.add_argument
-    add("runs", nargs="+", type=as_path, metavar="RUN", help="a folder of a run or of several")
+    add("runs", nargs="+", type=as_path, metavar="RUN", help="a folder; all runs in it and below")
     add("--out", type=as_path, default=Path("report"), help="folder of the report (default report)")
     add("--title", default="Report", help="the heading of the page")
     args = parser.parse_args()
-    runs = [read_run(folder) for folder in run_folders(args.runs)]
+    runs = [read_run(folder, title) for folder, title in run_folders(args.runs).items()]
     for run in runs:
         if not run.finished:
             print(f"{run.folder} is not finished; it is listed as such", file=sys.stderr)
+    left_out = sum(len(run.left_out) for run in runs)
     page = write_report(runs, args.out, title=args.title)
     print(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB) and the same as Markdown")
+    if left_out:
+        print(f"left out (the page says why): {left_out} files with pictures or tables")
 
 
 if __name__ == "__main__":

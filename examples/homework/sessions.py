@@ -21,7 +21,10 @@ import numpy as np
 from minidl.files import from_json, to_json
 
 SESSIONS = "sessions.jsonl"
+LARGEST = 4_000_000
+"""The size of a file of sessions, in bytes, at most."""
 _OBJECTS = ("environment", "data", "settings")
+_TEXTS = ("started", "command", "program", "record")
 
 
 def environment() -> dict[str, str | int]:
@@ -93,16 +96,34 @@ def sessions(folder: Path) -> list[dict[str, Any]]:
     file = folder / SESSIONS
     if not file.is_file():
         return []
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"{file}: expected at most {LARGEST:,} bytes")
     found = []
     for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            one = from_json(line)
-            if not all(isinstance(one.get(name, {}), dict) for name in _OBJECTS):
-                raise TypeError(f"expected {', '.join(_OBJECTS)} as objects")
-            found.append({**one, "ended": bool(one["ended"]), "seconds": float(one["seconds"])})
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            found.append(_checked(from_json(line)))
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"{file}, line {number}: not a session ({error!r})") from error
     return found
+
+
+def _checked(one: Any) -> dict[str, Any]:
+    """Return a session; an error if a reader could not rely on it."""
+    if not isinstance(one, dict):
+        raise TypeError(f"expected an object, got {type(one).__name__}")
+    for name in _OBJECTS:
+        if not isinstance(one.get(name, {}), dict):
+            raise TypeError(f"expected {name} as an object")
+    for name in _TEXTS:
+        if not isinstance(one.get(name, ""), str):
+            raise TypeError(f"expected {name} as a text")
+    examples = one.get("data", {}).get("examples", {})
+    if not isinstance(examples, dict) or not all(isinstance(n, int) for n in examples.values()):
+        raise TypeError("expected the examples of each part as whole numbers")
+    seconds = float(one["seconds"])
+    if not 0 <= seconds < 1e12:
+        raise ValueError(f"expected seconds, got {seconds}")
+    return {**one, "ended": bool(one["ended"]), "seconds": seconds}
 
 
 def _append(file: Path, line: str) -> None:

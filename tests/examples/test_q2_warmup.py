@@ -114,8 +114,8 @@ def test_flags_and_files_of_the_course(folder):
         f"ffn-checkpoint-{config}.npz",
         f"ffn-run-{config}.json",
         f"ffn-scores-{config}.json",
-        f"ffn-training-loss-{config}.svg",
-        f"ffn-validation-accuracy-{config}.svg",
+        f"ffn-training-loss-{config}.png",
+        f"ffn-validation-accuracy-{config}.png",
         "sessions.jsonl",
     }
     records = history(folder / "out")

@@ -1,17 +1,20 @@
-"""Pictures of a run: their sizes, and the descriptions that ``minidl.view.plots.save`` wrote."""
+"""Pictures of a run: PNG files, with the descriptions that ``minidl.view.plots.save`` wrote."""
 
 from __future__ import annotations
 
 import base64
-import html
-import re
+import os
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from minidl.checks import require
+from minidl.files import open_to_read
 from minidl.view.plots import DPI
 
-_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+LARGEST = 20_000_000
+"""The size of a file, in bytes, and the number of its pixels, at most."""
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -27,49 +30,53 @@ class Picture:
     def uri(self) -> str:
         """The picture as a ``data:`` address."""
         content = base64.b64encode(self.file.read_bytes()).decode("ascii")
-        return f"data:{_TYPES[self.file.suffix]};base64,{content}"
+        return f"data:image/png;base64,{content}"
 
     @property
     def weight(self) -> int:
         """The length of ``uri`` and of what stands around it on the page, at most."""
-        around = 500 + 2 * len(self.file.name.encode())
+        around = 500 + 2 * len(os.fsencode(self.file.name))
         return self.file.stat().st_size * 4 // 3 + around
 
 
-def read_pictures(folder: Path) -> list[Picture]:
-    """Return the PNG and SVG pictures of a folder by name; of two with one stem, the smaller.
+def read_picture(file: Path) -> Picture:
+    """Read size and description of a PNG file; nothing in it is decompressed.
 
     Raises
     ------
     ValueError
-        If a file is no picture of its kind; names it.
+        If the file is too large, is no PNG picture, or a part of it is missing or was changed;
+        names it.
     """
-    smallest: dict[str, Path] = {}
-    files = [file for kind in _TYPES for file in folder.glob(f"*{kind}")]
-    for file in sorted(files, key=lambda file: file.stat().st_size, reverse=True):
-        if not file.name.startswith("."):
-            smallest[file.name.removesuffix(file.suffix)] = file
-    chosen = sorted(smallest.values())
-    return [_svg(file) if file.suffix == ".svg" else _png(file) for file in chosen]
-
-
-def _svg(file: Path) -> Picture:
-    text = file.read_text(encoding="utf-8", errors="replace")
-    root = re.search(r"<svg\b[^>]*>", text)
-    box = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"', root[0]) if root else None
-    if not box:
-        raise ValueError(f"{file}: expected an SVG picture with a viewBox")
-    found = re.search(r"<dc:description>(.*?)</dc:description>", text, re.S)
-    # matplotlib's unit is the point, 1/72 inch; the page's is 1/96 inch
-    width, height = (round(float(number) * 96 / 72) for number in box.groups())
-    return Picture(file, html.unescape(found[1]).strip() if found else "", width, height)
-
-
-def _png(file: Path) -> Picture:
-    image_module = require("PIL.Image", "examples")
-    try:  # reads no pixel, and no text of more than a megabyte
-        with image_module.open(file, formats=["PNG"]) as image:
-            width, height = (round(n * 96 / DPI) for n in image.size)
-            return Picture(file, str(image.info.get("Description", "")), width, height)
-    except Exception as error:  # damaged files raise many kinds
+    try:
+        with open_to_read(file) as stream:
+            content = stream.read(LARGEST + 1)
+        width, height, description = _parts(content)
+    except (ValueError, struct.error) as error:
         raise ValueError(f"{file}: expected a PNG picture ({error})") from error
+    return Picture(file, description, round(width * 96 / DPI), round(height * 96 / DPI))
+
+
+def _parts(content: bytes) -> tuple[int, int, str]:
+    """Return the width and height in pixels, and the description."""
+    if not content.startswith(_SIGNATURE):
+        raise ValueError("it begins as another file")
+    if len(content) > LARGEST:
+        raise ValueError(f"more than {LARGEST:,} bytes")
+    at, kind, description = len(_SIGNATURE), b"", ""
+    width, height = struct.unpack_from(">II", content, at + 8)
+    if not 0 < width * height <= LARGEST:
+        raise ValueError(f"{width} x {height} pixels")
+    while kind != b"IEND":
+        (length,) = struct.unpack_from(">I", content, at)
+        kind, end = content[at + 4 : at + 8], at + 8 + length
+        (checksum,) = struct.unpack_from(">I", content, end)
+        if checksum != zlib.crc32(memoryview(content)[at + 4 : end]):
+            raise ValueError("another checksum")
+        name, _, text = content[at + 8 : min(end, at + 100_000)].partition(b"\0")
+        if kind == b"tEXt" and name == b"Description":
+            description = text.decode("latin-1")
+        elif kind == b"iTXt" and name == b"Description" and text[:1] == b"\0":  # not compressed
+            description = text[2:].split(b"\0", 2)[-1].decode(errors="replace")
+        at = end + 4
+    return width, height, description

@@ -7,33 +7,46 @@
 ``*.csv`` with a column ``best``    tables; the ``.md`` file beside it has the title
 ``answers.json``                    sentences by the picture that they stand below
 ``results.jsonl``                   the runs of a grid, shown if there is no table
-``*.png``, ``*.svg``                pictures, with their descriptions
+``*.png``                           pictures, with their descriptions
 ==================================  ===========================================================
 
 The names of ``run.json`` and ``scores.json`` may have words around them, as
-``ffn-scores-lr-0.1.json``, where several runs share a folder.
+``ffn-scores-lr-0.1.json``, where several runs share a folder. Files of other programs are left out
+and listed. Every file is bounded in size.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from homework.answers import FILE as ANSWERS
-from homework.page.pictures import Picture, read_pictures
+from homework.page.pictures import Picture, read_picture
 from homework.sessions import SESSIONS, sessions
-from minidl.files import from_json
-from minidl.grid.folder import RECORD, kept
+from minidl.files import from_json, open_to_read
+from minidl.grid.folder import RECORD, RESULTS, kept
 from minidl.view.tables import Table
 
 RECORDS = (RECORD, "run.json", "*-run-*.json")
 SCORES = ("scores.json", "*-scores-*.json")
 BEST = "best"
 """The last column of the file of a table."""
+LARGEST = 4_000_000
+"""The size of a file of JSON or of a table, in bytes, at most."""
+LARGEST_RESULTS = 8 * LARGEST
+"""The size of the results of a grid; each line is at most ``LARGEST``."""
+CELLS = 100_000
+"""Of a table, at most."""
+TOO_MANY = f"more than {CELLS:,} cells"
+FOLDERS = 10_000
+"""Below the paths that are given, at most."""
 
 
 @dataclass
@@ -44,10 +57,14 @@ class Run:
     folder: Path
     settings: list[Table] = field(default_factory=list)
     scores: list[Table] = field(default_factory=list)
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The scores themselves, by the titles of their tables."""
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     answers: dict[str, list[str]] = field(default_factory=dict)
     """Sentences by the name of the picture, without a suffix, that they stand below."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """The names of pictures and tables that are not shown, and why."""
     sessions: list[dict[str, Any]] = field(default_factory=list)
     kept: int = 0
     """The number of runs of a grid that ended."""
@@ -76,24 +93,43 @@ class Run:
         return found[-1] if found else default
 
 
-def run_folders(paths: Iterable[Path]) -> list[Path]:
-    """Return the folders of runs: the paths, or the folders in them that hold runs.
+def run_folders(paths: Iterable[Path]) -> dict[Path, str]:
+    """Return the folders of runs, and titles for them: the paths, and all folders below that are.
+
+    A title is the path of a folder from the one that was given, with as many parents as tell it
+    from the others.
 
     Raises
     ------
     ValueError
-        If a path is neither; names it.
+        If there is no run at or below a path; names it.
     """
-    found: list[Path] = []
+    found: dict[tuple[str, ...], tuple[Path, int]] = {}
+    visited = 0
     for path in paths:
-        inside = sorted(p for p in path.iterdir() if is_run(p)) if path.is_dir() else []
-        if not is_run(path) and not inside:
+        any_run = False
+        for name, folders, _ in os.walk(path):
+            visited += 1
+            if visited > FOLDERS:
+                raise ValueError(f"{path}: expected at most {FOLDERS:,} folders below")
+            folders[:] = sorted(f for f in folders if not f.startswith("."))
+            folder = Path(name)
+            if is_run(folder):
+                any_run = True
+                parents = 1 + len(folder.parts) - len(path.parts)
+                found.setdefault(folder.resolve().parts, (folder, parents))
+        if not any_run:
             raise ValueError(
                 f"{path}: expected the folder of a run, with run.json, grid.json or "
                 "sessions.jsonl, or a folder of those"
             )
-        found += [path] if is_run(path) else inside
-    return list(dict.fromkeys(found))
+    ends = Counter(parts[-n:] for parts in found for n in range(1, len(parts) + 1))
+    titles = {}
+    for parts, (folder, n) in found.items():
+        while ends[parts[-n:]] > 1:
+            n += 1
+        titles[folder] = "/".join(parts[-n:])
+    return titles
 
 
 def is_run(folder: Path) -> bool:
@@ -109,7 +145,7 @@ def read_run(folder: Path, title: str = "") -> Run:
     ValueError
         If a file is not as its program wrote it; names it.
     """
-    results = kept(folder)
+    results = _results(folder)
     run = Run(title or folder.resolve().name, folder, sessions=sessions(folder), kept=len(results))
     records, scores = _files(folder, RECORDS), _files(folder, SCORES)
     for file in records:
@@ -119,47 +155,107 @@ def read_run(folder: Path, title: str = "") -> Run:
             _pairs(settings, "setting", _named(f"Settings of {run.title}", file, records))
         )
     for file in scores:
-        run.scores.append(
-            _pairs(_object(file), "figure", _named(f"Figures of {run.title}", file, scores))
-        )
-    run.tables = [table for file in _files(folder, ["*.csv"]) if (table := read_table(file))]
+        table = _pairs(_object(file), "figure", _named(f"Figures of {run.title}", file, scores))
+        run.scores.append(table)
+        run.values[_named(run.title, file, scores)] = _object(file)
+    for file in _listed(folder, (".csv", ".png", ".svg")):
+        try:
+            if not file.is_file():
+                raise LeftOutError("a device, a pipe or a broken link")
+            if file.suffix == ".csv":
+                run.tables.append(read_table(file))
+            elif file.suffix == ".png":
+                run.pictures.append(read_picture(file))
+            elif not file.with_suffix(".png").is_file():
+                raise LeftOutError("pictures are read from PNG files")
+        except LeftOutError as reason:
+            run.left_out[file.name] = str(reason)
     if results and not run.tables and _is_whole(run):
-        rows = [{**r.point, **_scalars(r.values), "seconds": r.seconds} for r in results.values()]
-        table = Table(list(dict.fromkeys(name for row in rows for name in row)), "Runs")
-        for row in rows:
-            table.add(*(_text(row.get(name)) for name in table.columns))
-        run.tables.append(table)
-    run.pictures = read_pictures(folder)
+        table = Table(list(dict.fromkeys(name for row in results for name in row)), "Runs")
+        if len(table.columns) * (1 + len(results)) > CELLS:
+            run.left_out[RESULTS] = TOO_MANY
+        else:
+            for row in results:
+                table.add(*(text(row.get(name)) for name in table.columns))
+            run.tables.append(table)
     if (file := folder / ANSWERS).is_file():
-        run.answers = {name: list(map(str, found)) for name, found in _object(file).items()}
+        for name, sentences in _object(file).items():
+            if not isinstance(sentences, list):
+                raise ValueError(f"{file}: expected lists of sentences, got {sentences!r:.80}")
+            run.answers[name] = list(map(str, sentences))
     return run
+
+
+class LeftOutError(Exception):
+    """A file is not one that our scripts write; the reason is the text."""
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    """Return points, metrics and seconds of the runs of a grid that ended."""
+    for file in _files(folder, ["results*.jsonl"]):
+        with open_to_read(file) as lines:
+            wrong = file.stat().st_size > LARGEST_RESULTS
+            pieces = iter(partial(lines.readline, LARGEST + 1), b"")
+            wrong = wrong or any(len(piece) > LARGEST for piece in pieces)
+        if wrong:
+            raise ValueError(
+                f"{file}: expected at most {LARGEST_RESULTS:,} bytes, and {LARGEST:,} in a line"
+            )
+    rows = []
+    for result in kept(folder).values():
+        if not (isinstance(result.point, dict) and isinstance(result.values, dict)):
+            raise ValueError(f"{folder}: expected results with points and values as objects")
+        rows.append({**result.point, **_scalars(result.values), "seconds": result.seconds})
+    return rows
 
 
 def _is_whole(run: Run) -> bool:
     """Return whether the last session of a grid ended; without sessions, whether no run lacks."""
     if run.sessions:
         return bool(run.sessions[-1]["ended"])
-    axes = _object(run.folder / RECORD)["axes"]
+    record = run.folder / RECORD
+    axes = _object(record).get("axes") if record.is_file() else {}
+    if not isinstance(axes, dict) or not all(isinstance(axis, list) for axis in axes.values()):
+        raise ValueError(f"{record}: expected axes with lists of values")
     return run.kept >= math.prod(map(len, axes.values()))
 
 
-def read_table(file: Path) -> Table | None:
-    """Read a file that ``Table.write`` wrote; None for a CSV file of another kind."""
+def read_table(file: Path) -> Table:
+    """Read a file that ``Table.write`` wrote; LeftOutError for a CSV file of another kind."""
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
-            header, *rows = list(csv.reader(lines)) or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
+        header, *rows = list(csv.reader(read_text(file).splitlines(keepends=True))) or [[]]
+    except csv.Error as error:
         raise ValueError(f"{file}: cannot be read as a table ({error})") from error
-    if header[-1:] != [BEST]:
-        return None
+    if header[-1:] != [BEST] or len(header) < 2:
+        raise LeftOutError(f"no table with a last column {BEST}")
+    if len(header) * (1 + len(rows)) > CELLS:
+        raise LeftOutError(TOO_MANY)
     beside = file.with_suffix(".md")
-    first = beside.read_text(encoding="utf-8").partition("\n")[0] if beside.is_file() else ""
+    first = read_text(beside).partition("\n")[0] if beside.is_file() else ""
     table = Table(header[:-1], first.removeprefix("# ") if first.startswith("# ") else file.stem)
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise ValueError(f"{file}, line {number}: expected {len(header)} cells, got {len(row)}")
         table.add(*row[:-1], marked=row[-1] == "1")
     return table
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a file of at most ``LARGEST`` bytes; ValueError names it."""
+    with open_to_read(file) as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{file}: expected at most {LARGEST:,} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected UTF-8 ({error})") from error
+
+
+def _listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the entries of a folder with one of the suffixes, without hidden ones and folders."""
+    found = [path for path in sorted(folder.iterdir()) if path.suffix in suffixes]
+    return [path for path in found if not path.name.startswith(".") and not path.is_dir()]
 
 
 def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
@@ -170,7 +266,7 @@ def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 def _object(file: Path) -> dict[str, Any]:
     try:
-        content = from_json(file.read_bytes())
+        content = from_json(read_text(file))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: cannot be read ({error})") from error
     if not isinstance(content, dict):
@@ -204,11 +300,11 @@ def _pairs(values: Mapping[str, Any], what: str, title: str) -> Table:
         if isinstance(value, list):
             table.add(name.replace("_", " "), ", ".join(map(str, value)))
         elif value is not None and not isinstance(value, dict):
-            table.add(name.replace("_", " "), str(value) if what == "setting" else _text(value))
+            table.add(name.replace("_", " "), str(value) if what == "setting" else text(value))
     return table
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
     """Return a figure as text; floats have four decimals, unless they are near 0."""
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) >= 0.01 else f"{value:.4g}"

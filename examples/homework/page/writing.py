@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from homework.page.pictures import Picture
-from homework.page.reading import Run
+from homework.page.reading import Run, text
 from minidl.checks import require
 from minidl.files import write_text
 from minidl.view.tables import Table
 
 LIMIT = 5_000_000
 """The largest page, in bytes; pictures that do not fit are linked."""
+SHORT = 25
+"""The most rows of a table that stands before the pictures."""
 NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?|[-+]?inf|nan)?")
 SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")
 
@@ -45,15 +47,17 @@ def write_report(
         "written": time.strftime("%d %B %Y, %H:%M UTC", time.gmtime()),
         "seconds": sum(run.seconds or 0 for run in runs),
         "summary": _summary(runs),
+        "scores": _scores(runs),
         "links": [f"#run-{i}" for i, _ in enumerate(runs, start=1)],
         "data": _data_sets(data, runs),
         "machines": [_machine(i, machine) for i, machine in enumerate(machines, start=1)],
         "generated": _generated(runs),
+        "short": lambda tables: [t for t in tables if len(t.rows) <= SHORT],
+        "long": lambda tables: [t for t in tables if len(t.rows) > SHORT],
         "facts": lambda run: _facts(run, machines),
         "files": copies,
     }
-    text = _render("report.html.j2", inline=(), **values)
-    room = limit - len(text.encode())
+    room = limit - len(_render("report.html.j2", inline=(), **values).encode())
     inline = []
     for picture in sorted(copies, key=lambda picture: picture.weight):
         room -= picture.weight + len(picture.description.encode())
@@ -81,9 +85,9 @@ def number_columns(table: Table) -> set[int]:
     return {i for i, cells in enumerate(columns) if i and all(map(NUMBER.fullmatch, cells))}
 
 
-def markdown(text: object) -> str:
+def markdown(value: object) -> str:
     """Return a text in which nothing is a sign of Markdown or HTML, on one line."""
-    plain = " ".join(str(text).split())
+    plain = " ".join(str(value).split())
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return SPECIAL.sub(r"\\\1", plain)
 
@@ -99,7 +103,8 @@ def _render(template: str, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"duration": duration, "markdown": markdown, "numbers": number_columns}
-    return str(environment.get_template(template).render(**values))
+    page = str(environment.get_template(template).render(**values))
+    return page.encode(errors="replace").decode()  # names of files that are not UTF-8
 
 
 def _copy(runs: Sequence[Run], folder: Path) -> dict[Picture, str]:
@@ -154,6 +159,21 @@ def _summary(runs: Sequence[Run]) -> Table:
         state = "finished" if run.finished else "not finished"
         data = run.last("data", {}).get("name", "none")
         table.add(run.title, state, duration(run.seconds), data)
+    return table
+
+
+def _scores(runs: Sequence[Run]) -> Table:
+    """Return the scores of all finished runs: of each part of the data the first, and the others.
+
+    Scores of the best epoch come first in the files.
+    """
+    parts = {"validation": "valid", "training": "train", "test": "test"}
+    table = Table(["run", *parts, "others"], "Scores of all runs")
+    for title, values in ((t, v) for run in runs if run.finished for t, v in run.values.items()):
+        numbers = {k: v for k, v in values.items() if type(v) in (int, float)}
+        shown = [next((k for k in numbers if word in k), "") for word in parts.values()]
+        others = [f"{k.replace('_', ' ')} {text(v)}" for k, v in numbers.items() if k not in shown]
+        table.add(title, *(text(numbers.get(k)) for k in shown), ", ".join(others))
     return table
 
 
