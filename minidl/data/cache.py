@@ -59,26 +59,9 @@ class Generator:
     ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
         """Draw n examples block by block, to save memory; fewer are the beginning of more.
 
-        Parameters
-        ----------
-        n : int
-            The number of examples, at least 1.
-        seed : int
-            At least 0. Another seed gives other examples of the same distribution.
-        split : int
-            At least 0: the number of an independent stream of that seed. By convention 0 is for
-            training, 1 for validation and 2 for testing.
-
-        Yields
-        ------
-        pixels : (m, features) uint8 array
-        labels : (m,) uint8 array
-
-        Raises
-        ------
-        ValueError
-            If n, seed or split is not a whole number in its range; raised by the call, before the
-            first block is drawn.
+        ``split`` is the number of an independent stream of the seed: 0 for training, 1 for
+        validation, 2 for testing. A block is pixels (m, features) and labels (m,). ValueError, by
+        the call, if a number is out of its range.
         """
         streams, size = self._streams(n, seed, split), len(self.labels)
         return (

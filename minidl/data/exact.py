@@ -21,13 +21,9 @@ _SPREAD = math.sqrt(_UNIFORMS * (2**32 - 1) / 12)  # standard deviation of a sum
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Array:
-    """Draw nearly normal numbers: sums of eight uniform ones, with mean 0 and variance 1.
+    """Draw nearly normal float32 numbers: sums of eight uniform ones, of mean 0 and variance 1.
 
     Their kurtosis is 2.85 where the normal distribution has 3, and none is beyond 4.9.
-
-    Returns
-    -------
-    float32 array of that shape
     """
     uniform = rng.integers(2**16, size=(_UNIFORMS, *shape), dtype=np.uint16)
     total: Array = uniform.sum(axis=0, dtype=np.float32)  # exact: below 2^24
@@ -39,15 +35,8 @@ def normal(rng: np.random.Generator, *shape: int) -> Array:
 def exp(x: Array) -> Array:
     """Compute ``(1 + y + y^2 / 2)^64`` with ``y = max(x, -64) / 64``, which is about ``e^x``.
 
-    The relative error is about ``|x|^3 / 24,576``: 0.3 per cent at 4. No value is below 5e-20.
-
-    Parameters
-    ----------
-    x : float32 or float64 array
-
-    Returns
-    -------
-    array of the shape and dtype of x
+    The relative error is about ``|x|^3 / 24,576``: 0.3 per cent at 4. No value is below 5e-20. It
+    has the dtype of x, float32 or float64.
     """
     y = np.maximum(x, -(2.0**_SQUARINGS))
     y *= 0.5**_SQUARINGS
@@ -61,19 +50,10 @@ def exp(x: Array) -> Array:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Multiply matrices whose entries are first rounded to multiples of 2^-20.
+    """Multiply (..., n, k) and (..., k, m) in float64, first rounded to multiples of 2^-20.
 
     Every product of entries is then a multiple of 2^-40. As long as the sums of their magnitudes
     stay below 2^13, each partial sum is a float64 number, whatever the order of the terms.
-
-    Parameters
-    ----------
-    a : (..., n, k) array
-    b : (..., k, m) array
-
-    Returns
-    -------
-    (..., n, m) float64 array
     """
     left, right = (np.rint(factor * _UNIT).astype(np.float64) for factor in (a, b))
     product = left @ right

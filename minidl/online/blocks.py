@@ -74,14 +74,16 @@ class PerceptronSteps:
     def __init__(self, run: OnlineRun, objective: Objective) -> None:
         self.run, self.split, self.factors = run, objective.train, objective.factors
         self.lr = np.array(run.lr, run.model.dtype)
-        weights = run.first_weights.T
+        used, classes = run.first_weights.shape
         # Columns of zeros, so that all rows begin at the same offset in a cache line.
-        width = -(-weights.shape[1] // ALIGNED) * ALIGNED
-        self.w = np.zeros((len(weights), width), weights.dtype)
-        self.used = self.w[:, : weights.shape[1]]
-        self.used[:] = weights
+        self.w = np.zeros((classes, -(-used // ALIGNED) * ALIGNED), run.model.dtype)
+        self.used = self.w[:, :used]
         self.rows, self.before = list(self.w), np.empty_like(self.used)
+        self.read()
         self._x = self.w[:0]
+
+    def read(self) -> None:
+        self.used[:] = self.run.first_weights.T
 
     def step(self, index: Array) -> list[float]:
         n, labels = len(index), self.split.y[index]
@@ -124,7 +126,7 @@ class BlockSteps:
         widths = [run.first.out_features for run in runs]
         ends = np.cumsum(widths).tolist()
         self.columns = [slice(end - w, end) for end, w in zip(ends, widths, strict=True)]
-        self.v = np.hstack([run.first_weights for run in runs])
+        self.v = np.empty((len(runs[0].first_weights), ends[-1]), self.dtype)
         self.has_weight_decay = any(run.weight_decay for run in runs)
         self.has_l1 = any(run.l1 for run in runs)
         # For each column of V: a, c, and the L1 threshold of one example.
@@ -132,6 +134,12 @@ class BlockSteps:
         self.l1 = np.repeat([run.lr * run.l1 for run in runs], widths)
         self.c = np.ones_like(self.a)
         self._blocks: dict[int, _Block] = {}
+        self.read()
+
+    def read(self) -> None:
+        """Take the models' first layers, which may have changed since ``write_back``."""
+        for run, columns in zip(self.runs, self.columns, strict=True):
+            self.v[:, columns] = run.first_weights
 
     def step(self, index: Array) -> list[float]:
         """Take one step for each of these examples; return the sum of the losses of each run.

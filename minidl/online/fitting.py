@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -170,13 +171,12 @@ def fit_side_by_side(
     return [run.history for run in runs]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Trainer:
     """One run during training, and its loss in the epoch so far."""
 
     online: OnlineRun
     run: Run
-    block_size: int
     total: float = 0.0
 
     def plain_steps(self, training: Training, index: Array, epoch: int, start: int) -> None:
@@ -194,13 +194,40 @@ class _Trainer:
             if self.online.l1:
                 soft_threshold(run.model.theta, self.online.lr * self.online.l1)
 
-    def explain(self, training: Training, index: Array, epoch: int, start: int) -> None:
-        """End a run whose loss was not finite in this block, with the error of the plain loop."""
-        self.plain_steps(training, index, epoch, start)
-        end = start + len(index)
-        self.run.error = self.run.error or (
-            f"epoch {epoch}, steps {start} to {end}: the loss is not finite"
-        )
+
+class _Group:
+    """Runs with blocks of the same length, which are computed together."""
+
+    def __init__(self) -> None:
+        self.trainers: list[_Trainer] = []
+        self.active: list[_Trainer] = []  # those of ``steps``
+
+    def train(self, training: Training, size: int, order: Array, epoch: int) -> Iterator[None]:
+        """Train the runs that have no error for one epoch; yield after each block."""
+        for start in range(0, len(order), size):
+            index = order[start : start + size]
+            active = [trainer for trainer in self.trainers if trainer.run.error is None]
+            if not active:
+                return
+            if size == 1:
+                for trainer in active:
+                    trainer.plain_steps(training, index, epoch, start)
+                yield
+                continue
+            if active != self.active:
+                self.active, online = active, [trainer.online for trainer in active]
+                self.steps: Steps = make_steps(online, training.objective)
+            elif start == 0:
+                self.steps.read()
+            for trainer, total in zip(active, self.steps.step(index), strict=True):
+                trainer.total += total
+                if not math.isfinite(total):  # the plain loop says where, if it finds it too
+                    trainer.plain_steps(training, index, epoch, start)
+                    where = f"epoch {epoch}, steps {start} to {start + len(index)}"
+                    trainer.run.error = trainer.run.error or f"{where}: the loss is not finite"
+            if start + size >= len(order) or any(trainer.run.error for trainer in active):
+                self.steps.write_back()
+            yield
 
 
 def _train(
@@ -219,15 +246,14 @@ def _train(
     block_size = check_int("fit_online", "block_size", block_size)
     objective = Objective("fit_online", loss, dataset, mean_weight)
     trainers: list[_Trainer] = []
-    # Blocks of equal length are computed together; an L1 penalty acts after each block.
-    groups: dict[int, list[_Trainer]] = {}
+    groups: defaultdict[int, _Group] = defaultdict(_Group)
     for run in runs:
         size = min(max_block_size(run, block_size), objective.examples)
         optimizer = SGD(run.model, run.lr, weight_decay=run.weight_decay)
         blocks = -(-objective.examples // size)
         seen = Run(run.model, optimizer, run.history, epochs, blocks, run.error)
-        trainers.append(_Trainer(run, seen, size))
-        groups.setdefault(size, []).append(trainers[-1])
+        trainers.append(_Trainer(run, seen))
+        groups[size].trainers.append(trainers[-1])
     training = Training(
         "fit_online", [trainer.run for trainer in trainers], objective, rng=rng,
         block_size=block_size, l1=[run.l1 for run in runs], mean_weight=mean_weight, **options,
@@ -239,7 +265,7 @@ def _train(
         for trainer in trainers:
             trainer.total = 0.0
         for size, group in groups.items():
-            for _ in _train_group(training, group, size, order, epoch):
+            for _ in group.train(training, size, order, epoch):
                 for callback in on_batch:
                     callback.on_batch(trainers[0].run)
         return [trainer.total / objective.size for trainer in trainers]
@@ -250,31 +276,3 @@ def _train(
     finally:
         for trainer in trainers:
             trainer.online.error = trainer.run.error
-
-
-def _train_group(
-    training: Training, group: Sequence[_Trainer], size: int, order: Array, epoch: int
-) -> Iterator[None]:
-    """Train the runs of a group that have no error for one epoch; yield after each block."""
-    steps: Steps | None = None
-    for start in range(0, len(order), size):
-        index = order[start : start + size]
-        active = [trainer for trainer in group if trainer.run.error is None]
-        if not active:
-            return
-        if size == 1:
-            for trainer in active:
-                trainer.plain_steps(training, index, epoch, start)
-        else:
-            if steps is None:
-                steps = make_steps([trainer.online for trainer in active], training.objective)
-            for trainer, total in zip(active, steps.step(index), strict=True):
-                trainer.total += total
-                if not math.isfinite(total):
-                    trainer.explain(training, index, epoch, start)
-            if any(trainer.run.error for trainer in active):
-                steps.write_back()
-                steps = None
-        yield
-    if steps is not None:
-        steps.write_back()

@@ -23,30 +23,28 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def int_argument(name: str, *, low: int = 1) -> Any:
+def int_argument(name: str, *, low: int = 1) -> Callable[[str], Any]:
     """Return an argparse type: a whole number that is at least ``low``."""
-
-    def parse(text: str) -> int:
-        try:
-            return check_int("argument", name, int(text), low=low)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"expected {name} to be a whole number >= {low}, got {text!r}"
-            ) from None
-
-    return parse
+    return _argument(int, check_int, name, low=low)
 
 
-def float_argument(name: str, **bounds: Any) -> Any:
+def float_argument(name: str, **bounds: Any) -> Callable[[str], Any]:
     """Return an argparse type: a finite number within the bounds of ``check_float``."""
+    return _argument(float, check_float, name, **bounds)
 
-    def parse(text: str) -> float:
+
+def _argument(
+    kind: type, check: Callable[..., Any], name: str, **bounds: Any
+) -> Callable[[str], Any]:
+    """Return an argparse type: a number that ``check`` takes, whose message names it."""
+
+    def parse(text: str) -> Any:
         try:
-            number = float(text)
-        except ValueError:  # check_float names the argument
+            number = kind(text)
+        except ValueError:
             number = math.nan
         try:
-            return check_float("argument", name, number, **bounds)
+            return check("argument", name, number, **bounds)
         except ValueError as error:
             expected = str(error).removeprefix("argument: ").rpartition(", got")[0]
             raise argparse.ArgumentTypeError(f"{expected}, got {text!r}") from None

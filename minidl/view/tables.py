@@ -50,29 +50,24 @@ class Table:
         width = None if sys.stdout.isatty() else 200
         require("rich.console", "examples").Console(width=width).print(table)
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write as CSV; a last column ``best`` is 1 in marked rows, else 0."""
+    def write(self, stem: str | os.PathLike[str]) -> None:
+        """Write ``stem.csv`` and ``stem.md``.
+
+        A last column ``best`` of the CSV is 1 in marked rows, else 0; in Markdown they are bold.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow((*self.columns, "best"))
         writer.writerows((*row, int(i in self.marked)) for i, row in enumerate(self.rows))
-        write_text(path, text.getvalue())
-
-    def to_markdown(self, path: str | os.PathLike[str]) -> None:
-        """Write as Markdown; marked rows are bold."""
+        write_text(f"{os.fspath(stem)}.csv", text.getvalue())
         rows = [
             tuple(f"**{cell}**" if cell and i in self.marked else cell for cell in row)
             for i, row in enumerate(self.rows)
         ]
         lines = [self.columns, ("---:",) * len(self.columns), *rows]
-        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         heading = f"# {self.title}\n\n" if self.title else ""
-        write_text(path, f"{heading}{text}\n")
-
-    def write(self, stem: str | os.PathLike[str]) -> None:
-        """Write ``stem.csv`` and ``stem.md``."""
-        self.to_csv(f"{os.fspath(stem)}.csv")
-        self.to_markdown(f"{os.fspath(stem)}.md")
+        write_text(f"{os.fspath(stem)}.md", heading + markdown)
 
 
 def _text(cell: object) -> str:

@@ -23,7 +23,7 @@ def test_csv(table, tmp_path):
     text = (tmp_path / "runs/table.csv").read_text()
     assert text == "width,valid_accuracy,best\n16,0.5123,0\n16,0.7500,1\n32,,1\n64,failed,0\n"
     table.add(1, 'a "word", another')
-    table.to_csv(tmp_path / "quoted.csv")
+    table.write(tmp_path / "quoted")
     with (tmp_path / "quoted.csv").open(newline="") as file:
         assert list(csv.reader(file))[-1] == ["1", 'a "word", another', "0"]
 
@@ -39,7 +39,7 @@ def test_markdown_has_bold_rows_without_bold_empty_cells(table, tmp_path):
         "| **32** |  |\n"
         "| 64 | failed |\n"
     )
-    Table(["a"]).to_markdown(tmp_path / "untitled.md")
+    Table(["a"]).write(tmp_path / "untitled")
     assert (tmp_path / "untitled.md").read_text() == "| a |\n| ---: |\n"
 
 
