@@ -37,7 +37,19 @@ def network(dataset, hidden=(), dtype="float64", bias=True, between=minidl.ReLU,
     return minidl.Sequential(*layers[:keep], rng=seed, dtype=dtype)
 
 
-def trained(dataset, loss, block, *, epochs=2, lr=0.05, weight_decay=0.0, l1=0.0, rng=0, callbacks=(), **shape):
+def trained(
+    dataset,
+    loss,
+    block,
+    *,
+    epochs=2,
+    lr=0.05,
+    weight_decay=0.0,
+    l1=0.0,
+    rng=0,
+    callbacks=(),
+    **shape,
+):
     model = network(dataset, **shape)
     history = fit_online(model, dataset, loss, lr=lr, weight_decay=weight_decay, l1=l1, epochs=epochs, block_size=block, rng=rng, callbacks=callbacks)  # fmt: skip
     return model, history
