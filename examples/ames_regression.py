@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from homework import answers
+from homework.figures import Trace
 from homework.flags import add_number
+from homework.online import linear, mlp
 from homework.ridge import ridge
 from homework.runs import single_run
 
 from minidl import (
-    Callback,
     Dataset,
     Layer,
     Linear,
     Progress,
-    ReLU,
-    Sequential,
     SquaredError,
     compounding,
     evaluate,
@@ -35,13 +35,14 @@ from minidl import (
 from minidl.callbacks import Run
 from minidl.checks import Array
 from minidl.files import as_path, to_json, write_text
-from minidl.init import zeros
 from minidl.view.cli import Parser, run_main
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
 LAMBDA = 1e-4
 """The course's ridge penalty."""
+# For the answers: an error that has settled, or risen by this share; a distance that is left.
+SETTLED, RISE, NEAR = 0.002, 0.02, 0.01
 
 
 def generated_houses(seed: int = 0, n: int = 1465) -> Dataset:
@@ -71,61 +72,35 @@ def rmse(model: Layer, dataset: Dataset, part: str) -> float:
     return math.sqrt(2 * evaluate(model, dataset.splits[part], SquaredError())["loss"])
 
 
-class Errors(Callback):
+class Errors(Trace):
     """Records both errors before training and after each epoch; of a linear model the weights."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.train: list[float] = []
-        self.test: list[float] = []
+        parts = "train", "test"
+        super().__init__(lambda model: {part: rmse(model, dataset, part) for part in parts})
         self.weights: list[Array] = []
 
-    def on_start(self, run: Run) -> None:
-        if not run.history.records:
-            self.on_epoch(run)
-
     def on_epoch(self, run: Run) -> None:
-        self.train.append(rmse(run.model, self.dataset, "train"))
-        self.test.append(rmse(run.model, self.dataset, "test"))
+        super().on_epoch(run)
         if isinstance(run.model, Linear):
             self.weights.append(run.model.theta.copy())
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was recorded so far."""
-        weights = np.array(self.weights)
-        return {"train": self.train, "test": self.test, "weights": weights}
+        return {"errors": self.columns, "weights": np.array(self.weights)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set what ``state_dict`` returned."""
-        self.train, self.test = list(state["train"]), list(state["test"])
+        super().load_state_dict(state["errors"])
         self.weights = list(state["weights"])
 
 
-def linear(dataset: Dataset, args: argparse.Namespace) -> tuple[Linear, Any]:
-    """Return a linear regression with zero weights, and the source of its orders."""
-    model = Linear(dataset.features, 1, weight_init=zeros, bias_init=zeros, rng=0, dtype="float64")
-    return model, np.random.RandomState(args.seed)
-
-
-def mlp(dataset: Dataset, args: argparse.Namespace) -> tuple[Sequential, Any]:
-    """Return a network with weights from N(0.1, 0.1^2), drawn as (out, in), and zero biases."""
-    random = np.random.RandomState(args.seed)
-    hidden = Linear(dataset.features, args.width, weight_init=zeros, bias_init=zeros)
-    output = Linear(args.width, 1, weight_init=zeros, bias_init=zeros)
-    model = Sequential(hidden, ReLU(), output, rng=0, dtype="float64")
-    for layer in (hidden, output):
-        layer.weight.value = random.normal(0.1, 0.1, layer.weight.shape[::-1]).T
-    return model, random
-
-
-def train(
-    model: Layer,
-    random: Any,
-    dataset: Dataset,
-    args: argparse.Namespace,
-    resumable: Mapping[str, Any],
-) -> Errors:
+def train(dataset: Dataset, args: argparse.Namespace, resumable: Mapping[str, Any]) -> Errors:
     """Train on one example at a time, in the order of the course's script; return the errors."""
+    random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
+    model: Layer = linear(dataset, "float64")
+    if args.model == "mlp":
+        model = mlp(dataset, args.width, random, "float64")
     errors = Errors(dataset)
     fit_online(
         model,
@@ -141,38 +116,27 @@ def train(
     return errors
 
 
-def report(name: str, errors: Errors, dataset: Dataset, args: argparse.Namespace) -> None:
-    """Print and write the errors, and draw them over the epochs."""
-    last, best = len(errors.test) - 1, int(np.argmin(errors.test))
+def report(name: str, errors: Errors, dataset: Dataset, args: argparse.Namespace) -> list[str]:
+    """Print and write the errors, draw them over the epochs, and return the answers."""
+    train, test = errors.columns["train"], errors.columns["test"]
+    last, best = len(test) - 1, int(np.argmin(test))
     table = Table(["epoch", "train RMSE", "test RMSE"], f"{name}, {dataset.name}")
-    for epoch, row in enumerate(zip(errors.train, errors.test, strict=True)):
+    for epoch, row in enumerate(zip(train, test, strict=True)):
         table.add(epoch, *row, marked=epoch == best)
     table.write(args.out / "table")
-    figures = {
-        "epochs": last,
-        "train": errors.train[-1],
-        "test": errors.test[-1],
-        "best_test": errors.test[best],
-        "best_epoch": best,
-    }
+    figures = {"epochs": last, "train": train[-1], "test": test[-1]}
+    figures |= {"best_test": test[best], "best_epoch": best}
     write_text(args.out / "scores.json", to_json(figures, indent=1) + "\n")
     print(f"{name}, {dataset.name}: RMSE of the log price")
-    print(f"  epoch {last:<3}  train {errors.train[-1]:.4f}  test {errors.test[-1]:.4f}")
-    print(
-        f"  epoch {best:<3}  train {errors.train[best]:.4f}  test {errors.test[best]:.4f} (lowest)"
-    )
-    if last >= 25:
-        first, end = np.mean(errors.test[1:6]), np.mean(errors.test[-20:])
-        half = errors.test[last // 2 :]
-        trend = 10 * np.polyfit(np.arange(len(half)), half, 1)[0]
-        print(
-            f"  mean test RMSE of epochs 1 to 5 {first:.4f}, of the last 20 {end:.4f}; "
-            f"trend in the second half {trend:+.4f} in 10 epochs"
-        )
+    print(f"  epoch {last:<3}  train {train[-1]:.4f}  test {test[-1]:.4f}")
+    print(f"  epoch {best:<3}  train {train[best]:.4f}  test {test[best]:.4f} (lowest)")
     epochs = range(1, last + 1)
-    curves = {"training": (epochs, errors.train[1:]), "test": (epochs, errors.test[1:])}
+    curves = {"training": (epochs, train[1:]), "test": (epochs, test[1:])}
     panel = Panel(curves, "epoch", "RMSE (log price)", mark=max(best, 1))
-    line_plot(args.out / "errors.png", panel, title=f"{name}, {dataset.name}")
+    title = f"{name}, {dataset.name}\nthe best epoch is chosen on the test part: there is no other"
+    line_plot(args.out / "errors.png", panel, title=title)
+    settled = answers.convergence("Training error", train, last=20, small=SETTLED)
+    return [settled, answers.excess(train, test, rise=RISE)]
 
 
 def closed_forms(dataset: Dataset) -> dict[str, Array]:
@@ -201,7 +165,9 @@ def with_ones(dataset: Dataset, part: str) -> tuple[Array, Array]:
     return np.column_stack([x, np.ones(len(x))]), split.y
 
 
-def distances(dataset: Dataset, weights: Array, target: Array, args: argparse.Namespace) -> None:
+def distances(
+    dataset: Dataset, weights: Array, target: Array, args: argparse.Namespace
+) -> list[str]:
     """Print and draw the distance to the ridge solution, in all and by singular direction.
 
     The rows of V^T are the right singular vectors of X. SGD's updates are multiples of rows of X,
@@ -214,11 +180,6 @@ def distances(dataset: Dataset, weights: Array, target: Array, args: argparse.Na
     rank = int(np.sum(s > max(x.shape) * np.finfo(x.dtype).eps * s[0]))
     gaps = np.abs((weights - target) @ vt.T)  # one row an epoch, one column a direction
     distance = np.linalg.norm(weights - target, axis=1)
-    falls = bool((np.diff(distance) < 0).all())
-    print(
-        f"distance to ridge: {distance[0]:.4f} before training, {distance[-1]:.4f} at the end; "
-        f"{'falls every epoch' if falls else 'does not fall every epoch'}"
-    )
     null = float(np.abs(weights @ vt[rank:].T).max(initial=0))
     slow = int(np.sum(gaps[-1, :rank] > 0.5 * gaps[0, :rank]))
     share = float(np.square(gaps[-1, rank // 2 : rank]).sum() / np.square(gaps[-1]).sum())
@@ -242,6 +203,10 @@ def distances(dataset: Dataset, weights: Array, target: Array, args: argparse.Na
     for i in range(rank):
         table.add(i + 1, f"{s[i]:.4g}", f"{gaps[0, i]:.4g}", f"{gaps[-1, i]:.4g}")
     table.write(args.out / "directions")
+    reached = answers.approach("The distance to the ridge solution", list(distance), near=NEAR)
+    inside = f"{null:.1e} in the null space, where alone the solutions of least squares differ"
+    slowly = f"the half of the directions with the smaller singular values has {share:.2%} of it"
+    return [reached, f"SGD has at most {inside}; {slowly}."]
 
 
 def main() -> None:
@@ -265,14 +230,15 @@ def main() -> None:
 
     with single_run(args, dataset) as (resumable,):
         if args.model == "mlp":
-            errors = train(*mlp(dataset, args), dataset, args, resumable)
-            report(f"MLP with {args.width} units", errors, dataset, args)
+            errors = train(dataset, args, resumable)
+            found = {"errors": report(f"MLP with {args.width} units", errors, dataset, args)}
         else:
             solutions = closed_forms(dataset)
-            errors = train(*linear(dataset, args), dataset, args, resumable)
-            report("linear regression by SGD", errors, dataset, args)
+            errors = train(dataset, args, resumable)
+            found = {"errors": report("linear regression by SGD", errors, dataset, args)}
             target = solutions[f"ridge, lambda {LAMBDA:g}"]
-            distances(dataset, np.stack(errors.weights), target, args)
+            found["distance"] = distances(dataset, np.stack(errors.weights), target, args)
+        answers.write(args.out, found)
     print(f"wrote tables and pictures to {args.out}{os.sep}")
 
 

@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from homework import answers
 from homework.fashion import OneChange, load_fashion, published
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
 from homework.grids import run_points, shared
 from homework.networks import ACTIVATIONS, OPTIMIZERS
+from homework.online import linear, mlp
 from homework.runs import single_run
-from homework.timing import show_times
 
 from minidl import (
     CrossEntropy,
@@ -29,7 +30,6 @@ from minidl import (
     Linear,
     Perceptron,
     Progress,
-    ReLU,
     Sequential,
     TorchRandom,
     compounding,
@@ -38,7 +38,6 @@ from minidl import (
 )
 from minidl.files import to_json, write_text
 from minidl.grid.points import Grid, Point, Result, exit_status
-from minidl.init import zeros
 from minidl.losses import Loss
 from minidl.saving.runs import Checkpoint
 from minidl.view.cli import run_main
@@ -48,30 +47,11 @@ from minidl.view.tables import Table
 QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
 QUICK_FFN = {"train": 3_900, "valid": 1_300, "test": 1_300}
 EPOCHS, QUICK_FFN_EPOCHS = 20, 10
+# For the answers: accuracies that have settled, differ or fit; standard errors that are chance.
+SETTLED, GAP, RISE, FITS, ERRORS = 0.01, 0.03, 0.02, 0.9, 2.0
 
 
 # The plain models of Question 3, with the course's initial values and order.
-
-
-def perceptron(dataset: Dataset, dtype: str) -> Linear:
-    """Return a linear classifier with all weights zero, for the perceptron's loss."""
-    return Linear(
-        dataset.features, dataset.classes, weight_init=zeros, bias_init=zeros, rng=0, dtype=dtype
-    )
-
-
-logistic_regression = perceptron
-"""The same classifier; the loss, cross-entropy, makes it a logistic regression."""
-
-
-def mlp(dataset: Dataset, width: int, random: np.random.RandomState, dtype: str) -> Sequential:
-    """Return a network with weights from N(0.1, 0.1^2), drawn as (out, in), and zero biases."""
-    hidden = Linear(dataset.features, width, weight_init=zeros, bias_init=zeros)
-    output = Linear(width, dataset.classes, weight_init=zeros, bias_init=zeros)
-    model = Sequential(hidden, ReLU(), output, rng=0, dtype=dtype)
-    for layer in (hidden, output):
-        layer.weight.value = random.normal(0.1, 0.1, layer.weight.shape[::-1]).T
-    return model
 
 
 def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
@@ -81,9 +61,9 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
     loss: Loss = CrossEntropy()
     model: Layer
     if args.model == "perceptron":
-        model, loss, lr = perceptron(dataset, args.dtype), Perceptron(), 1.0
+        model, loss, lr = linear(dataset, args.dtype), Perceptron(), 1.0
     elif args.model == "logistic":
-        model, lr = logistic_regression(dataset, args.dtype), 1e-3
+        model, lr = linear(dataset, args.dtype), 1e-3
         settings = (args.model, "zeros", lr)
     else:
         model, lr = mlp(dataset, args.width, random, args.dtype), 1e-3
@@ -120,6 +100,12 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
         write_text(args.out / "scores.json", to_json(figures, indent=1) + "\n")
         Checkpoint(args.out / "last.npz").save(model=model, history=history)
         draw(args, f"{args.model}, {dataset.title}", {"": (history, test.values)})
+        valid = history.column("valid_accuracy")
+        sentences = [
+            answers.convergence("Validation accuracy", valid, last=5, small=SETTLED),
+            answers.overfitting(history, gap=GAP, rise=RISE, fits=FITS),
+        ]
+        answers.write(args.out, {"curves": sentences})
 
 
 # Question 4.1: logistic regression from PyTorch's initial values.
@@ -154,31 +140,15 @@ def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
     curves = {f"lr {r.point['learning_rate']:g}": curves_of(r) for r in results if not r.error}
     title = f"logistic regression from PyTorch's initial values, {dataset.title}"
     draw(args, title, curves)
+    if curves:
+        rates = {k: float(history[-1].valid_accuracy) for k, (history, _) in curves.items()}
+        n = len(dataset.splits["valid"])
+        sentences = [answers.choice("Learning rates", rates, n, errors=ERRORS)]
+        answers.write(args.out, {"curves": sentences})
     return exit_status(results)
 
 
 # Questions 4.2 and 4.3: networks with dropout.
-
-
-def network(
-    dataset: Dataset,
-    width: int,
-    dropout: float,
-    activation: str,
-    layers: int,
-    seed: int,
-    dtype: str,
-) -> Sequential:
-    """Return Linear, activation, Dropout for each hidden layer, and Linear."""
-    hidden: list[Layer] = []
-    for i in range(layers):
-        hidden += [
-            Linear(width if i else dataset.features, width),
-            ACTIVATIONS[activation](),
-            Dropout(dropout),
-        ]
-    output = Linear(width, dataset.classes)
-    return Sequential(*hidden, output, rng=TorchRandom(seed), dtype=dtype)
 
 
 def train_network(
@@ -196,7 +166,12 @@ def train_network(
     batch_size: int,
 ) -> dict[str, Any]:
     """Train the network of one point of the grid."""
-    model = network(dataset, width, dropout, activation, layers, seed, dtype)
+    hidden: list[Layer] = []
+    for i in range(layers):
+        size = width if i else dataset.features
+        hidden += [Linear(size, width), ACTIVATIONS[activation](), Dropout(dropout)]
+    output = Linear(width, dataset.classes)
+    model = Sequential(*hidden, output, rng=TorchRandom(seed), dtype=dtype)
     loss = CrossEntropy()
     test = TestAccuracy(dataset, loss)
     options: dict[str, Any] = {"epochs": epochs, "rng": TorchRandom(seed), "callbacks": [test]}
@@ -227,12 +202,25 @@ def run_networks(dataset: Dataset, args: argparse.Namespace) -> int:
     if best is not None:
         name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
         draw(args, f"the best network, {dataset.title}\n{name}", {"": curves_of(best)})
-    if args.batch_size == 1:
-        settings = args.widths[0], args.dropouts[0], args.activations[0]
-        show_times(
-            dataset, settings, args.layers, partial(network, seed=args.seed, dtype=args.dtype)
-        )
+        answers.write(args.out, {"curves": compared(dataset, results)})
     return exit_status(results)
+
+
+def compared(dataset: Dataset, results: Sequence[Result]) -> list[str]:
+    """Return for each axis which value is best, the others as in the first network."""
+    first, n = results[0].point, len(dataset.splits["valid"])
+    found = []
+    for axis in first:
+        others = [k for k in first if k != axis and not (axis == "layers" and k == "learning_rate")]
+        accuracies = {
+            str(r.point[axis]): float(curves_of(r)[0][-1].valid_accuracy)
+            for r in results
+            if r.error is None and all(r.point[k] == first[k] for k in others)
+        }
+        if len(accuracies) > 1:
+            name = axis.replace("_", " ")
+            found.append(answers.choice(name.capitalize(), accuracies, n, errors=ERRORS))
+    return found
 
 
 def cost(point: Point) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from homework import answers
 from homework.data import load_data, note_generated
 from homework.flags import add_axis, add_number
 from homework.runs import single_run
@@ -38,6 +39,8 @@ from minidl.view.tables import Table
 
 Options = tuple[int, float, float]
 """Hidden layers, sw2 and sb2."""
+NEAR = 0.1
+"""For the answers: a power that is one over the root, -1/2."""
 Lines = dict[str, list[float]]
 Curves = dict[str, tuple[Sequence[float], Sequence[float]]]
 
@@ -223,6 +226,15 @@ def main() -> None:
         means.show()
         means.write(args.out / "kernels")
         draw(args, errors, distances, losses, exact, dataset.title)
+        root = {"The mean kernel": {k: slope(args.networks, v) for k, v in errors.items()}}
+        root["The network"] = slopes
+        sentences = [
+            f"{what}, {label}: the distance falls with the power {power:.2f}, "
+            + ("as one over the root." if abs(power + 0.5) < NEAR else "not as one over the root.")
+            for what, powers in root.items()
+            for label, power in powers.items()
+        ]
+        answers.write(args.out, {"convergence": sentences})
     print(f"wrote the tables and the picture to {args.out}{os.sep}")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from homework import answers
 from homework.data import load_data, note_generated
 from homework.flags import add_axis, add_number
 from homework.runs import single_run
@@ -30,6 +31,7 @@ QUICK, LIMIT, BLOCK = 2_600, 20_000, 256
 JITTERS = (0, 1e-12, 1e-10, 1e-8, 1e-6)
 """Jitters, as shares of the mean diagonal: the first for which Cholesky succeeds is added."""
 KERNELS = ("NNGP", "NTK")
+SMALL = 0.005  # for the answers: accuracies that are equal
 Kernel = Callable[[Array, Array], Array]
 
 
@@ -150,6 +152,21 @@ def measure(dataset: Dataset, i: int, *options: Any) -> dict[str, float]:
     return {**scores, "jitter": solution.jitter, "seconds": time.perf_counter() - began}
 
 
+def sentences(results: Sequence[dict[str, Any]], fits: int, n: int) -> list[str]:
+    """Return what the results say of training accuracy and of depth."""
+    found = [
+        f"{r['layers']} hidden layers of infinite width, {r['kernel']}: training accuracy "
+        f"{r['train']:.4f}, where {fits / n:.4f} can be fitted; test accuracy {r['test']:.4f}."
+        for r in results
+    ]
+    for name in KERNELS:
+        tests = {r["layers"]: float(r["test"]) for r in results if r["kernel"] == name}
+        if len(tests) > 1:
+            x, y = list(tests), list(tests.values())
+            found.append(answers.growth(f"Test accuracy of {name}", "depth", x, y, small=SMALL))
+    return found
+
+
 def main() -> None:
     parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
@@ -193,6 +210,7 @@ def main() -> None:
             curves = {k: (args.layers, test) for k, test in zip(KERNELS, tests, strict=True)}
             axes = "depth (hidden layers)", "test accuracy (share of examples)", title
             line_plot(args.out / "accuracy-by-layers", Panel(curves, *axes, args.layers))
+        answers.write(args.out, {"accuracy-by-layers": sentences(results, n - lost, n)})
     print(f"wrote the results to {args.out}{os.sep}")
 
 

@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from homework import answers
+from homework.figures import Trace
 from homework.flags import base_parser
 from homework.grids import run_points, shared
 from homework.landscapes import draw_examples, draw_networks, draw_online, draw_rates, tabulate
+from homework.online import linear, mlp
 from homework.scenes import load_scenes
 
 from minidl import (
     SGD,
-    Callback,
     CrossEntropy,
     Dataset,
     Dropout,
@@ -37,14 +39,15 @@ from minidl import (
     fit_online,
     load_dataset,
 )
-from minidl.callbacks import Run
 from minidl.grid.points import Grid, Point, Result, exit_status, keeping
-from minidl.init import zeros
 from minidl.saving.runs import Checkpoint
 from minidl.view.cli import run_main
 
 QUICK = {"train": 2_400, "valid": 480, "test": 960}
 """Sizes of a run without --full."""
+# For the answers: standard errors that are chance; a factor between norms; a fall of one epoch in
+# accuracy that is unstable; a loss that has settled.
+ERRORS, FACTOR, DROP, SETTLED = 2.0, 1.5, 0.05, 0.02
 
 
 # The runs of each question, and what was published about them.
@@ -120,37 +123,22 @@ def cost(setting: Setting) -> float:
 # Training.
 
 
-class Norms(Callback):
-    """Records the norm of all parameters, before training and after each epoch."""
-
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_start(self, run: Run) -> None:
-        self.on_epoch(run)
-
-    def on_epoch(self, run: Run) -> None:
-        self.values.append(float(np.linalg.norm(run.model.theta)))
+def size(model: Layer) -> dict[str, float]:
+    """Return the norm of all parameters."""
+    return {"norms": float(np.linalg.norm(model.theta))}
 
 
 Trained = tuple[Layer, Loss, History]
 
 
 def train_online(
-    dataset: Dataset, s: Setting, epochs: int, seed: int, dtype: str, norms: Norms
+    dataset: Dataset, s: Setting, epochs: int, seed: int, dtype: str, norms: Trace
 ) -> Trained:
     """Train on one example at a time, with the weights and the order of the course's script."""
     random = np.random.RandomState(seed)  # draws the weights, then the order of each epoch
+    model: Layer = linear(dataset, dtype)
     if s.hidden:
-        (width,) = s.hidden
-        first = Linear(dataset.features, width, weight_init=zeros, bias_init=zeros)
-        last = Linear(width, dataset.classes, weight_init=zeros, bias_init=zeros)
-        model: Layer = Sequential(first, ReLU(), last, rng=0, dtype=dtype)
-        for layer in (first, last):  # N(0.1, 0.1^2), drawn in the course's layout (out, in)
-            layer.weight.value = random.normal(0.1, 0.1, layer.weight.shape[::-1]).T
-    else:
-        linear = Linear(dataset.features, dataset.classes, weight_init=zeros, bias_init=zeros)
-        model = linear.initialize(0, dtype)
+        model = mlp(dataset, s.hidden[0], random, dtype)
     loss = Perceptron() if s.loss == "perceptron" else CrossEntropy()
     history = fit_online(
         model,
@@ -168,7 +156,7 @@ def train_online(
 
 
 def train_batches(
-    dataset: Dataset, s: Setting, epochs: int, seed: int, dtype: str, norms: Norms
+    dataset: Dataset, s: Setting, epochs: int, seed: int, dtype: str, norms: Trace
 ) -> Trained:
     """Train on mini-batches, with PyTorch's distribution of the initial weights."""
     layers: list[Layer] = []
@@ -203,7 +191,7 @@ def train(
     models: Path,
 ) -> dict[str, Any]:
     """Train the model of one run, save it and return its figures."""
-    setting, norms = QUESTIONS[question][run], Norms()
+    setting, norms = QUESTIONS[question][run], Trace(size)
     training = train_batches if setting.batch_size else train_online
     model, loss, history = training(dataset, setting, epochs[run], seed, dtype, norms)
     values = {
@@ -211,7 +199,7 @@ def train(
         "valid_accuracy": history[-1].valid_accuracy,
         "best_valid_accuracy": history.best.valid_accuracy,
         "exact_zeros": float(np.mean(model.theta == 0)),
-        "norms": norms.values,
+        "norms": norms.columns["norms"],
         "history": history.to_dict(),
     }
     with keeping(values):
@@ -245,8 +233,49 @@ def answer(question: str, dataset: Dataset, args: argparse.Namespace) -> list[Re
     published = {run: s.published for run, s in settings.items()} if complete(args) else {}
     tabulate(title, results, epochs, published, out)
     draw = {"q1": draw_online, "q2.1": draw_rates, "q2.2": draw_networks}[question]
-    draw({r.point["run"]: r for r in results if r.error is None}, dataset, title, out)
+    finished = {r.point["run"]: r for r in results if r.error is None}
+    draw(finished, dataset, title, out)
+    n = {part: len(split) for part, split in dataset.splits.items()}
+    answers.write(out, sentences(finished, n))
     return results
+
+
+def sentences(runs: Mapping[str, Result], n: Mapping[str, int]) -> dict[str, list[str]]:
+    """Return what the figures of the runs of one question say, by picture; ``n`` by part."""
+    test = {name: float(r.values["test_accuracy"]) for name, r in runs.items()}
+    found: dict[str, list[str]] = {}
+
+    def changed(picture: str, before: str, after: str) -> None:
+        if before in test and after in test:
+            words = f"{after} instead of {before}"
+            one = answers.effect(words, test[before], test[after], n["test"], errors=ERRORS)
+            found.setdefault(picture, []).append(one)
+
+    plain, l2, l1 = "logistic", "logistic L2 0.01", "logistic L1 0.01"
+    if "MLP" in test:
+        found["accuracy"] = [answers.choice("Test accuracy", test, n["test"], errors=ERRORS)]
+    for other in (l2, l1):
+        changed("accuracy", plain, other)
+        if plain in runs and other in runs:
+            norms = [float(runs[k].values["norms"][-1]) for k in (plain, other)]
+            one = answers.shrinkage(f"{other} beside {plain}", *norms, factor=FACTOR)
+            found.setdefault("norms", []).append(one)
+            share = f"{runs[other].values['exact_zeros']:.1%} of the parameters are exactly 0"
+            found.setdefault("weights", []).append(f"{other}: {share}.")
+    for name, r in runs.items():
+        if name.startswith("lr "):
+            curve = History.from_dict(r.values["history"]).column("valid_accuracy")
+            found.setdefault("curves", []).append(answers.stability(name, curve, drop=DROP))
+    for kind in ("batch", "dropout", "momentum"):
+        names = [name for name in runs if name.startswith(kind)]
+        for other in names[1:]:
+            changed(kind, names[0], other)
+        for name in names if kind == "dropout" else ():
+            history = History.from_dict(runs[name].values["history"])
+            loss = history.column("valid_loss")
+            settled = answers.convergence(f"{name}: validation loss", loss, last=10, small=SETTLED)
+            found["dropout"].append(settled)
+    return found
 
 
 def complete(args: argparse.Namespace) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from homework import answers
 from homework.backends import (
     add_parity_flags,
     check_backend,
@@ -39,6 +40,8 @@ from minidl.view.cli import Parser, float_argument, int_argument, run_main
 from minidl.view.plots import Panel, line_plot
 
 DATA = "emnist-letters.npz"
+# For the answers: accuracies that have settled, differ or fit; a loss that rises.
+SETTLED, GAP, RISE, FITS = 0.01, 0.03, 0.02, 0.9
 
 
 def train(
@@ -140,25 +143,28 @@ def report(
     print(f"Final Training Accuracy   {history[-1].train_accuracy:.4f}")
     print(f"Best Validation Accuracy  {history.best.valid_accuracy:.4f}")
     print(f"Final Test Accuracy       {test:.4f}")
-    epochs = history.column("epoch")
-    losses = {
-        "training": (epochs, history.column("train_loss")),
-        "validation": (epochs, history.column("valid_loss")),
-    }
-    accuracies = {
-        "training": (epochs, history.column("train_accuracy")),
-        "validation": (epochs, history.column("valid_accuracy")),
-    }
-    for name, curves, label in (
-        ("training-loss", losses, "loss (nats)"),
-        ("validation-accuracy", accuracies, "accuracy (share of examples)"),
+    parts = {"training": "train", "validation": "valid"}
+    for name, metric, label in (
+        ("training-loss", "loss", "loss (nats)"),
+        ("validation-accuracy", "accuracy", "accuracy (share of examples)"),
     ):
+        curves = {
+            words: (history.column("epoch"), history.column(f"{part}_{metric}"))
+            for words, part in parts.items()
+        }
         for suffix in ("pdf", "png"):
             file = args.out / f"{args.model}-{name}-{settings}.{suffix}"
             line_plot(file, Panel(curves, "epoch", label, title))
     if beside is not None:
         plot_parity(args.out / f"{args.model}-parity-{settings}.png", history, beside, title)
         print_parity([(history, beside)])
+    sentences = [
+        answers.convergence(
+            "Validation accuracy", history.column("valid_accuracy"), last=5, small=SETTLED
+        ),
+        answers.overfitting(history, gap=GAP, rise=RISE, fits=FITS),
+    ]
+    answers.write(args.out, {f"{args.model}-validation-accuracy-{settings}": sentences})
     print(f"wrote the history and the pictures to {args.out}/")
 
 

@@ -44,13 +44,13 @@ def main() -> None:
 
 def draw(bs: Sequence[float], out: Path) -> None:
     """Draw the maps for each b, and tabulate the largest differences."""
-    table = Table(["map", "function", "derivative"], "largest difference from the closed form")
+    table = Table(["b", "map", "function", "derivative"], "largest difference from the closed form")
     picture = figure(4.2 * len(bs), 6)
     rows = picture.subplots(2, len(bs), squeeze=False, sharex=True, sharey="row")
     for column, b in zip(rows.T, bs, strict=True):
         t = np.unique([*T, -b, 0, b])  # the breaks are among the points
         z = np.stack([np.zeros_like(t), t], axis=1)
-        maps = {"softmax": softmax, "sparsemax": sparsemax, f"relumax, b = {b:g}": relumax(b)}
+        maps = {"softmax": softmax, "sparsemax": sparsemax, "relumax": relumax(b)}
         for i, (name, map) in enumerate(maps.items()):
             forms = closed_form(map, t)
             computed = map(z)[:, 1], map.jacobian(z)[:, 1, 1]
@@ -60,12 +60,12 @@ def draw(bs: Sequence[float], out: Path) -> None:
             differences = [
                 f"{np.abs(a - b).max():.1e}" for a, b in zip(forms, computed, strict=True)
             ]
-            table.add(name, *differences)
+            table.add(f"{b:g}", name, *differences)
         for axes in column:
             for at in (-b, 0, b):
                 axes.axvline(at, color="grey", linestyle=":", linewidth=1)
             axes.grid(alpha=0.3)
-        column[0].set(title=f"breaks of relumax at -{b:g}, 0, {b:g}")
+        column[0].set(title=f"b = {b:g}: breaks of relumax at -{b:g}, 0, {b:g}")
         column[1].set(xlabel="t, with z = (0, t)")
         column[0].legend(fontsize=7)
     rows[0, 0].set(ylabel="probability of the second class")

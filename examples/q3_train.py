@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from homework import answers
 from homework.backends import fit_with, plot_parity, print_parity
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
@@ -29,6 +30,8 @@ from minidl.grid.points import Grid, Result, exit_status
 from minidl.view.cli import run_main
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
+
+ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
 def train(
@@ -161,6 +164,15 @@ def draw(dataset: Dataset, results: dict[str, Result], out: Path) -> None:
         draw_candidates(dataset, r, f"{title}: {name}", out / f"candidates-{_file(name)}.png")
         for name, r in results.items()
     )
+    n = len(dataset.splits["test"])
+    test = {name: float(r.values["test_accuracy"]) for name, r in results.items()}
+    sizes = [
+        f"{name}: {r.values['support']:.2f} classes of {dataset.classes} on average, and in "
+        f"{r.values['covered']:.1%} of the examples the right one is among them."
+        for name, r in results.items()
+    ]
+    best = answers.choice("Test accuracy", test, n, errors=ERRORS)
+    answers.write(out, {"training": [best, *sizes]})
     both = {name: histories(r) for name, r in results.items() if "beside" in r.values}
     for name, pair in both.items():
         plot_parity(out / f"parity-{_file(name)}.png", *pair, f"{title}: {name}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from homework import answers
 from homework.flags import add_number
 from homework.grids import run_points
 from homework.quadratic import (
@@ -129,6 +130,8 @@ def make_data(target: str, features: int, n: int, seed: int) -> tuple[Array, Arr
     return x, phi(x) @ c + 0.1 * (noise - q @ (q.T @ noise)), c
 
 
+NEAR = 1e-6
+"""For the answers: the share of the lowest loss by which another loss is the same."""
 TARGETS = {
     "generic": "Q invertible",
     "singular": "rank of Q is D - 1, l outside its range",
@@ -159,7 +162,7 @@ def tabulate_fits(results: list[Result], features: int, out: Path) -> None:
     """Print, write and draw the gaps between gradient descent and least squares."""
     columns = ["target", "units", "least_squares", "best", "median", "gap", "diverged"]
     table = Table(columns, f"half the mean squared error, D = {features}")
-    panels = []
+    panels, sentences = [], []
     for target, words in TARGETS.items():
         rows = [r for r in results if r.point["target"] == target]
         for r in rows:
@@ -170,6 +173,16 @@ def tabulate_fits(results: list[Result], features: int, out: Path) -> None:
         table.end_group()
         good = [r for r in rows if not r.error]
         units = [r.point["units"] for r in good]
+        reached = [
+            r.point["units"]
+            for r in good
+            if r.values["best"] - r.values["least_squares"] < NEAR * r.values["least_squares"]
+        ]
+        least = f"with {reached[0]} units or more" if reached else "with no number of units here"
+        needed = f"{good[0].values['needed']} are needed" if good else "no run has ended"
+        sentences.append(
+            f"{target} ({words}): the best start reaches the global minimum {least}; {needed}."
+        )
         gaps = {
             name: (units, [max(r.values[name] - r.values["least_squares"], 1e-17) for r in good])
             for name in ("best", "median")
@@ -183,6 +196,7 @@ def tabulate_fits(results: list[Result], features: int, out: Path) -> None:
     table.show()
     table.write(out / "gaps")
     line_plot(out / "gaps.png", *panels, title=f"gradient descent with momentum, D = {features}")
+    answers.write(out, {"gaps": sentences})
 
 
 def tabulate_units(features: int, starts: int, seed: int, out: Path) -> None:

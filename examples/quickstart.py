@@ -1,4 +1,4 @@
-"""Train a small network on three spirals, evaluate it, save it and load it again.
+"""Train a small network on three spirals, evaluate it, save it, load it again and draw it.
 
 Run it with ``python examples/quickstart.py``.
 """
@@ -6,6 +6,7 @@ Run it with ``python examples/quickstart.py``.
 import numpy as np
 
 import minidl
+from minidl.view.plots import figure, save
 
 
 def spirals(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +51,23 @@ def main() -> None:
     logits = loaded(test.x[:5])  # a model is called on an array
     print(f"classes of five test points: {logits.argmax(axis=1)}, their labels: {test.y[:5]}")
     print("the loaded model has the same weights:", np.array_equal(loaded.theta, model.theta))
+    draw(model, test)
+
+
+def draw(model: minidl.Sequential, test: minidl.Split) -> None:
+    """Draw the class that the network predicts in the plane, with the test points."""
+    line = np.linspace(-1.6, 1.6, 200, dtype=np.float32)
+    u, v = np.meshgrid(line, line)
+    shown = model(np.stack([u.ravel(), v.ravel()], axis=1)).argmax(axis=1).reshape(u.shape)
+    picture = figure(5, 5)
+    axes = picture.subplots()
+    axes.contourf(u, v, shown, levels=[-0.5, 0.5, 1.5, 2.5], colors=["C0", "C1", "C2"], alpha=0.3)
+    for label in range(3):
+        axes.plot(*test.x[test.y == label].T, ".", color=f"C{label}", label=f"spiral {label}")
+    axes.set(xlabel="x1", ylabel="x2", aspect="equal", title="the network's classes, test points")
+    axes.legend(loc="lower right")
+    save(picture, "runs/quickstart.png", "Three spirals of points; the network follows their arms.")
+    print("wrote runs/quickstart.png and the model, runs/quickstart.npz")
 
 
 if __name__ == "__main__":

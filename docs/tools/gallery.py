@@ -46,7 +46,12 @@ YEAR21 = "The homework of 2021-22"
 
 ENTRIES = {
     BASICS: [
-        Entry("quickstart", "quickstart.py", "Train, evaluate, save and load a small network"),
+        Entry(
+            "quickstart",
+            "quickstart.py",
+            "Train, evaluate, save, load and draw a small network",
+            ("quickstart.png",),
+        ),
         Entry("own_layer", "own_layer.py", "Write a convolution, check it and train it"),
         Entry("regression", "regression.py", "A network beside least squares"),
         Entry("resume", "resume.py", "Interrupt a run, and go on to the last bit"),

@@ -76,6 +76,18 @@ def overfitting(history: History, *, gap: float, rise: float, fits: float) -> st
     return f"{words}: neither overfitting nor underfitting."
 
 
+def excess(train: Values, test: Values, *, rise: float) -> str:
+    """Say whether a regression overfits: its test error ends a share ``rise`` above the lowest."""
+    low, last = min(range(len(test)), key=test.__getitem__), len(test) - 1
+    words = (
+        f"The test error is lowest at epoch {low} of {last}, {test[low]:.4f}, and {test[-1]:.4f} at"
+    )
+    words += f" the last; the training error goes from {train[low]:.4f} to {train[-1]:.4f}"
+    if test[-1] <= (1 + rise) * test[low]:
+        return f"{words}: no overfitting."
+    return f"{words}: " + ("it overfits." if train[-1] < train[low] else "the run has not settled.")
+
+
 def growth(what: str, axis: str, x: Sequence[int], y: Values, *, small: float) -> str:
     """Say how a figure changes along an axis: growing, with diminishing returns, a peak, flat."""
     top = max(range(len(y)), key=y.__getitem__)
@@ -90,7 +102,8 @@ def growth(what: str, axis: str, x: Sequence[int], y: Values, *, small: float) -
         verb = " falls" if top else f" from {y[0]:.4f} at {axis} {x[0]}"
         return f"{what} {side}{verb} to {y[-1]:.4f} at {axis} {x[-1]}."
     first, last = y[1] - y[0], y[-1] - y[-2]
-    words = f"{what} rises from {y[0]:.4f} at {axis} {x[0]} to {y[-1]:.4f} at {axis} {x[-1]}"
+    dips = ", not at every step," if any(a - b > small for a, b in pairwise(y)) else ""
+    words = f"{what} rises{dips} from {y[0]:.4f} at {axis} {x[0]} to {y[-1]:.4f} at {axis} {x[-1]}"
     if len(y) < 3:
         return f"{words}."
     words += f"; the first step adds {first:+.4f}, the last {last:+.4f}"
@@ -158,7 +171,7 @@ def effect(what: str, before: float, after: float, n: int, *, errors: float) -> 
     verb = "raises" if after > before else "lowers"
     if abs(after - before) <= noise:
         verb = f"makes no difference beyond {errors:g} standard errors ({noise:.4f}) to"
-    return f"{what} {verb} the accuracy: {before:.4f} without, {after:.4f} with."
+    return f"{what} {verb} the accuracy: from {before:.4f} to {after:.4f}."
 
 
 def stability(what: str, values: Values, *, drop: float) -> str:

@@ -44,9 +44,15 @@ CASES = {
         (("loss", [3, 2, 1.5, 1.2, 1.1, 1]), {"last": 3, "small": 0.005}, "still falls by 0.5000 in the last 3 of 5 epochs: not converged."),
         (("accuracy", [0, 0.5, 0.7, 0.6, 0.71, 0.7]), {"last": 3, "small": 0.005}, "it has not settled."),
     ],
+    answers.excess: [
+        (([2, 1, 0.5], [2, 1, 1.2]), {"rise": 0.02}, "lowest at epoch 1 of 2, 1.0000, and 1.2000 at the last; the training error goes from 1.0000 to 0.5000: it overfits."),
+        (([2, 1, 0.5], [2, 1, 1.01]), {"rise": 0.02}, "no overfitting."),
+        (([2, 1, 1.5], [2, 1, 1.2]), {"rise": 0.02}, "the run has not settled."),
+    ],
     answers.growth: [
         (("training accuracy", "width", [16, 32, 64], [0.7, 0.8, 0.85]), {"small": 0.01}, "0.8500 at width 64; the first step adds +0.1000, the last +0.0500: diminishing returns."),
         (("training accuracy", "width", [16, 32, 64], [0.7, 0.75, 0.85]), {"small": 0.01}, "no sign of a limit."),
+        (("training accuracy", "width", [16, 32, 64], [0.7, 0.6, 0.85]), {"small": 0.01}, "0.8500 at width 64; the first step adds -0.1000, the last +0.2500: no sign of a limit."),
         (("training accuracy", "width", [16, 32, 64], [0.7, 0.8, 0.805]), {"small": 0.01}, "it has levelled off."),
         (("accuracy", "depth", [1, 3, 5], [0.7, 0.8, 0.6]), {"small": 0.01}, "is highest at depth 3, 0.8000, and falls to 0.6000 at depth 5."),
         (("accuracy", "depth", [1, 3, 5], [0.8, 0.7, 0.6]), {"small": 0.01}, "falls from 0.8000 at depth 1 to 0.6000 at depth 5."),
@@ -73,9 +79,9 @@ CASES = {
         (("features", {"raw": 0.7}, 2600), {"errors": 2}, "features: raw alone, 0.7000."),
     ],
     answers.effect: [
-        (("Momentum 0.9", 0.5, 0.6, 1000), {"errors": 2}, "Momentum 0.9 raises the accuracy: 0.5000 without, 0.6000 with."),
-        (("Momentum 0.9", 0.6, 0.5, 1000), {"errors": 2}, "Momentum 0.9 lowers the accuracy: 0.6000 without, 0.5000 with."),
-        (("Momentum 0.9", 0.6, 0.61, 1000), {"errors": 2}, "makes no difference beyond 2 standard errors (0.0437) to the accuracy: 0.6000 without, 0.6100 with."),
+        (("Momentum 0.9", 0.5, 0.6, 1000), {"errors": 2}, "Momentum 0.9 raises the accuracy: from 0.5000 to 0.6000."),
+        (("Momentum 0.9", 0.6, 0.5, 1000), {"errors": 2}, "Momentum 0.9 lowers the accuracy: from 0.6000 to 0.5000."),
+        (("Momentum 0.9", 0.6, 0.61, 1000), {"errors": 2}, "makes no difference beyond 2 standard errors (0.0437) to the accuracy: from 0.6000 to 0.6100."),
     ],
     answers.stability: [
         (("lr 0.1", [0, 0.5, 0.2, 0.4]), {"drop": 0.1}, "unstable, from 0.2000 to 0.5000, 0.4000 at the end; it falls by up to 0.3000 in one epoch."),

@@ -37,6 +37,7 @@ def test_quickstart(run, tmp_path):
     assert figure(out, "test accuracy") > 0.92
     assert "the loaded model has the same weights: True" in out
     assert len(minidl.load(tmp_path / "runs/quickstart.npz")) == 5
+    assert (tmp_path / "runs/quickstart.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_own_layer(run):

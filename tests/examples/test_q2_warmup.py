@@ -116,6 +116,7 @@ def test_flags_and_files_of_the_course(folder):
         f"ffn-scores-{config}.json",
         f"ffn-training-loss-{config}.png",
         f"ffn-validation-accuracy-{config}.png",
+        "answers.json",
         "sessions.jsonl",
     }
     records = history(folder / "out")

@@ -44,7 +44,8 @@ def test_closed_forms(tmp_path):
     assert (out / "closed-forms.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "closed-forms.pdf").read_bytes().startswith(b"%PDF")
     table = rows(out / "table.csv")
-    assert [r["map"] for r in table] == ["softmax", "sparsemax", "relumax, b = 0.5", "softmax", "sparsemax", "relumax, b = 3"]  # fmt: skip
+    assert [r["map"] for r in table] == ["softmax", "sparsemax", "relumax"] * 2
+    assert [r["b"] for r in table] == ["0.5"] * 3 + ["3"] * 3
     for row in table:
         assert float(row["function"]) <= 1e-15
         assert float(row["derivative"]) <= 1e-15
