@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,74 @@ from minidl.checks import (
     type_text,
 )
 from minidl.parameter import Parameter
-from minidl.testing.calling import accepts, argument_names
-from minidl.testing.paths import look_up, put
+from minidl.testing.subjects import accepts, argument_names, is_tensor, title
+
+DEPTH = 4
+"""Objects within objects are searched so deep."""
+
+
+def look_up(found: Any, path: str) -> Any:
+    """Return what a path leads to: attributes, items of dictionaries, lists and tuples.
+
+    Raises
+    ------
+    LookupError
+        With the part of the path that does not exist.
+    """
+    for part in path.split("."):
+        try:
+            if isinstance(found, Mapping):
+                found = found[part]
+            elif isinstance(found, (list, tuple)):
+                found = found[int(part)]
+            else:
+                found = getattr(found, part)
+        except (AttributeError, LookupError, ValueError):
+            raise LookupError(part) from None
+    return found
+
+
+def put(owner: Any, path: str, value: Any) -> None:
+    """Put a value where a path leads."""
+    parent, _, last = path.rpartition(".")
+    holder = look_up(owner, parent) if parent else owner
+    if isinstance(holder, MutableMapping):
+        holder[last] = value
+    elif isinstance(holder, list):
+        holder[int(last)] = value
+    elif isinstance(holder, tuple):
+        k = int(last)
+        put(owner, parent, (*holder[:k], value, *holder[k + 1 :]))
+    else:
+        setattr(holder, last, value)
+
+
+def float_arrays(owner: Any) -> Iterator[tuple[str, Array]]:
+    """Yield the arrays of floats in an object and in what it holds, each once, with their paths.
+
+    Functions, classes and modules are not entered.
+    """
+    seen: set[int] = set()
+
+    def members(owner: Any, prefix: str, depth: int) -> Iterator[tuple[str, Array]]:
+        if id(owner) in seen or depth == 0:
+            return
+        seen.add(id(owner))
+        if isinstance(owner, Mapping):
+            found = list(owner.items())
+        elif isinstance(owner, (list, tuple)):
+            found = list(enumerate(owner))
+        else:
+            found = list(getattr(owner, "__dict__", {}).items())
+        for name, value in found:
+            if isinstance(value, np.ndarray):
+                if value.dtype.kind == "f" and value.size and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{prefix}{name}", value
+            elif not isinstance(value, (type, FunctionType, MethodType, ModuleType)):
+                yield from members(value, f"{prefix}{name}.", depth - 1)
+
+    return members(owner, "", DEPTH)
 
 
 class Step:
@@ -181,8 +248,13 @@ class Cached:
         keys, known = keys_at(layer, params), keys_at(layer, grads)
         if keys is None:
             raise ValueError(f"Cached: {type(layer).__name__} has no dictionary or list {params!r}")
-        # A value without a gradient, among others that have one, is a buffer.
-        return {f"{params}.{k}": f"{grads}.{k}" for k in keys if not known or k in known}
+        # A value without a gradient, among others that have one, is a buffer; a setting too.
+        return {
+            f"{params}.{k}": f"{grads}.{k}"
+            for k in keys
+            if (not known or k in known)
+            and (is_tensor(v := look_up(layer, f"{params}.{k}")) or (known and type(v) is float))
+        }
 
     def _value(self, layer: Any, path: str) -> Any:
         try:
@@ -231,15 +303,21 @@ class Cached:
         """Run the next passes on one copy, instead of a new one each."""
         self._keeps_object = True
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """A note for ``train=False`` if there is no flag."""
-        if self._flag[0]:
-            return ()
-        return (
-            f"train=False had no effect: {type(self.layer).__name__} has no training flag "
-            "among the usual names; name it with Cached(..., train=)",
-        )
+    def notes(self, train: bool) -> tuple[str, ...]:
+        """Return what must be said of the training flag: none, or set otherwise by hand."""
+        (kind, flag, opposite), name = self._flag, type(self.layer).__name__
+        if not kind and not train:
+            return (
+                f"train=False had no effect: {name} has no training flag among the usual names; "
+                "name it with Cached(..., train=)",
+            )
+        if kind == "attribute" and bool(look_up(self.layer, flag)) != (train != opposite):
+            found = look_up(self.layer, flag)
+            return (
+                f"{name}.{flag} was {found!r} and is {train != opposite} in this check; as it was: "
+                f"train={not train}",
+            )
+        return ()
 
     def _gradient(self, layer: Any, path: str, value: Array) -> Any:
         gradient = self._gradients[path]
@@ -294,7 +372,7 @@ class Cached:
                 put(layer, path, value if isinstance(found, np.ndarray) else value[()])
 
     def __repr__(self) -> str:
-        return f"Cached({type(self.layer).__name__})"
+        return f"Cached({title(self.layer)})"
 
 
 class AdaptedLoss:

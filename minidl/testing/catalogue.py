@@ -11,40 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minidl.activations import (
-    ELU,
-    GELU,
-    Entmax15,
-    LeakyReLU,
-    Quadratic,
-    ReLU,
-    Relumax,
-    Sigmoid,
-    SiLU,
-    Simplex,
-    Softmax,
-    Softplus,
-    Sparsemax,
-    Tanh,
-)
+from minidl import activations, layers, losses, maps
 from minidl.checks import Array
 from minidl.layer import Layer, Sequential
-from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
-from minidl.losses import (
-    AbsoluteError,
-    BinaryCrossEntropy,
-    BinaryLogistic,
-    CrossEntropy,
-    FenchelYoung,
-    Huber,
-    Loss,
-    Perceptron,
-    Poisson,
-    Quantile,
-    SmoothedNLL,
-    SquaredError,
-)
-from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
 
 MakeLayer = Callable[[int, int], Layer]
 """``make(features, out)``: a layer for batches (n, features).
@@ -53,38 +22,42 @@ Its output is ``out`` wide if the layer can change the width, else ``features`` 
 """
 
 LAYERS: dict[str, MakeLayer] = {
-    "Linear": lambda features, out: Linear(features, out),
-    "Linear, no bias": lambda features, out: Linear(features, out, bias=False),
-    "Dropout": lambda features, out: Dropout(0.3),
-    "LayerNorm": lambda features, out: LayerNorm(features),
-    "BatchNorm": lambda features, out: BatchNorm(features),
-    "BatchNorm, cumulative": lambda features, out: BatchNorm(features, momentum=None),
-    "Flatten": lambda features, out: Flatten(),
-    "Identity": lambda features, out: Identity(),
-    "Residual": lambda features, out: Residual(Linear(features, features), Tanh()),
-    "Sequential": lambda features, out: Sequential(Linear(features, out), ReLU(), Dropout(0.2)),
-    "ReLU": lambda features, out: ReLU(),
-    "Tanh": lambda features, out: Tanh(),
-    "Sigmoid": lambda features, out: Sigmoid(),
-    "LeakyReLU": lambda features, out: LeakyReLU(0.1),
-    "ELU": lambda features, out: ELU(0.7),
-    "Softplus": lambda features, out: Softplus(),
-    "SiLU": lambda features, out: SiLU(),
-    "GELU": lambda features, out: GELU(),
-    "GELU, tanh": lambda features, out: GELU("tanh"),
-    "Quadratic": lambda features, out: Quadratic(),
-    "Simplex, axis 0": lambda features, out: Simplex(softmax, axis=0),
-    "Softmax": lambda features, out: Softmax(),
-    "Sparsemax": lambda features, out: Sparsemax(),
-    "Entmax15": lambda features, out: Entmax15(),
-    "Relumax": lambda features, out: Relumax(2.0),
+    "Linear": lambda features, out: layers.Linear(features, out),
+    "Linear, no bias": lambda features, out: layers.Linear(features, out, bias=False),
+    "Dropout": lambda features, out: layers.Dropout(0.3),
+    "LayerNorm": lambda features, out: layers.LayerNorm(features),
+    "BatchNorm": lambda features, out: layers.BatchNorm(features),
+    "BatchNorm, cumulative": lambda features, out: layers.BatchNorm(features, momentum=None),
+    "Flatten": lambda features, out: layers.Flatten(),
+    "Identity": lambda features, out: layers.Identity(),
+    "Residual": lambda features, out: layers.Residual(
+        layers.Linear(features, features), activations.Tanh()
+    ),
+    "Sequential": lambda features, out: Sequential(
+        layers.Linear(features, out), activations.ReLU(), layers.Dropout(0.2)
+    ),
+    "ReLU": lambda features, out: activations.ReLU(),
+    "Tanh": lambda features, out: activations.Tanh(),
+    "Sigmoid": lambda features, out: activations.Sigmoid(),
+    "LeakyReLU": lambda features, out: activations.LeakyReLU(0.1),
+    "ELU": lambda features, out: activations.ELU(0.7),
+    "Softplus": lambda features, out: activations.Softplus(),
+    "SiLU": lambda features, out: activations.SiLU(),
+    "GELU": lambda features, out: activations.GELU(),
+    "GELU, tanh": lambda features, out: activations.GELU("tanh"),
+    "Quadratic": lambda features, out: activations.Quadratic(),
+    "Simplex, axis 0": lambda features, out: activations.Simplex(maps.softmax, axis=0),
+    "Softmax": lambda features, out: activations.Softmax(),
+    "Sparsemax": lambda features, out: activations.Sparsemax(),
+    "Entmax15": lambda features, out: activations.Entmax15(),
+    "Relumax": lambda features, out: activations.Relumax(2.0),
 }
 
-MAPS: dict[str, SimplexMap] = {
-    "softmax": softmax,
-    "sparsemax": sparsemax,
-    "entmax15": entmax15,
-    "relumax": relumax(1.5),
+MAPS: dict[str, maps.SimplexMap] = {
+    "softmax": maps.softmax,
+    "sparsemax": maps.sparsemax,
+    "entmax15": maps.entmax15,
+    "relumax": maps.relumax(1.5),
 }
 
 Targets = Callable[[np.random.Generator, Array], Array]
@@ -123,55 +96,61 @@ def number(rng: np.random.Generator, logits: Array) -> Array:
     return np.asarray(rng.standard_normal(len(logits)), logits.dtype)
 
 
-def numbers(rng: np.random.Generator, logits: Array) -> Array:
-    """Draw a number for each output."""
-    return np.asarray(rng.standard_normal(logits.shape), logits.dtype)
-
-
 def counts(rng: np.random.Generator, logits: Array) -> Array:
     """Draw a count for each output; about a third are 0."""
     return np.asarray(rng.poisson(1.0, logits.shape), logits.dtype)
+
+
+def numbers(rng: np.random.Generator, logits: Array) -> Array:
+    """Draw a number for each output."""
+    return np.asarray(rng.standard_normal(logits.shape), logits.dtype)
 
 
 @dataclass(frozen=True)
 class LossEntry:
     """A loss, and logits and targets that fit it."""
 
-    loss: Loss
+    loss: losses.Loss
     targets: Targets
     outputs: int | None = None
     """The number of logits of an example, where the loss demands one."""
 
 
 LOSSES: dict[str, LossEntry] = {
-    "CrossEntropy": LossEntry(CrossEntropy(), classes),
-    "CrossEntropy, sum": LossEntry(CrossEntropy("sum"), classes),
-    "CrossEntropy, distributions": LossEntry(CrossEntropy(), distributions),
-    "FenchelYoung(sparsemax)": LossEntry(FenchelYoung(sparsemax), classes),
-    "FenchelYoung(sparsemax), sum": LossEntry(FenchelYoung(sparsemax, "sum"), classes),
-    "FenchelYoung(sparsemax), distributions": LossEntry(FenchelYoung(sparsemax), distributions),
-    "FenchelYoung(entmax15)": LossEntry(FenchelYoung(entmax15), classes),
-    "FenchelYoung(entmax15), distributions": LossEntry(FenchelYoung(entmax15), distributions),
-    "SmoothedNLL(relumax)": LossEntry(SmoothedNLL(relumax(5.0)), classes),
-    "SmoothedNLL(relumax), distributions": LossEntry(SmoothedNLL(relumax(5.0)), distributions),
-    "SmoothedNLL(sparsemax)": LossEntry(SmoothedNLL(sparsemax, eps=0.1), classes),
-    "Perceptron": LossEntry(Perceptron(), classes),
-    "BinaryLogistic": LossEntry(BinaryLogistic(), signs, outputs=1),
-    "BinaryCrossEntropy": LossEntry(BinaryCrossEntropy(), several_labels),
-    "BinaryCrossEntropy, sum": LossEntry(BinaryCrossEntropy("sum"), several_labels),
-    "BinaryCrossEntropy, labels summed": LossEntry(
-        BinaryCrossEntropy(label_reduction="sum"), several_labels
+    "CrossEntropy": LossEntry(losses.CrossEntropy(), classes),
+    "CrossEntropy, sum": LossEntry(losses.CrossEntropy("sum"), classes),
+    "CrossEntropy, distributions": LossEntry(losses.CrossEntropy(), distributions),
+    "FenchelYoung(sparsemax)": LossEntry(losses.FenchelYoung(maps.sparsemax), classes),
+    "FenchelYoung(sparsemax), sum": LossEntry(losses.FenchelYoung(maps.sparsemax, "sum"), classes),
+    "FenchelYoung(sparsemax), distributions": LossEntry(
+        losses.FenchelYoung(maps.sparsemax), distributions
     ),
-    "BinaryCrossEntropy, probabilities": LossEntry(BinaryCrossEntropy(), probabilities),
-    "SquaredError": LossEntry(SquaredError(), numbers),
-    "SquaredError, sum": LossEntry(SquaredError("sum"), numbers),
-    "AbsoluteError": LossEntry(AbsoluteError(), numbers),
-    "AbsoluteError, sum": LossEntry(AbsoluteError("sum"), numbers),
-    "Huber": LossEntry(Huber(0.8), numbers),
-    "Huber, sum": LossEntry(Huber(2.5, "sum"), numbers),
-    "Poisson": LossEntry(Poisson(), counts),
-    "Poisson, sum": LossEntry(Poisson("sum"), counts),
-    "Quantile": LossEntry(Quantile(0.3), numbers),
-    "Quantile, several": LossEntry(Quantile((0.1, 0.5, 0.9)), number, outputs=3),
-    "Quantile, sum": LossEntry(Quantile(0.9, "sum"), number, outputs=1),
+    "FenchelYoung(entmax15)": LossEntry(losses.FenchelYoung(maps.entmax15), classes),
+    "FenchelYoung(entmax15), distributions": LossEntry(
+        losses.FenchelYoung(maps.entmax15), distributions
+    ),
+    "SmoothedNLL(relumax)": LossEntry(losses.SmoothedNLL(maps.relumax(5.0)), classes),
+    "SmoothedNLL(relumax), distributions": LossEntry(
+        losses.SmoothedNLL(maps.relumax(5.0)), distributions
+    ),
+    "SmoothedNLL(sparsemax)": LossEntry(losses.SmoothedNLL(maps.sparsemax, eps=0.1), classes),
+    "Perceptron": LossEntry(losses.Perceptron(), classes),
+    "BinaryLogistic": LossEntry(losses.BinaryLogistic(), signs, outputs=1),
+    "BinaryCrossEntropy": LossEntry(losses.BinaryCrossEntropy(), several_labels),
+    "BinaryCrossEntropy, sum": LossEntry(losses.BinaryCrossEntropy("sum"), several_labels),
+    "BinaryCrossEntropy, labels summed": LossEntry(
+        losses.BinaryCrossEntropy(label_reduction="sum"), several_labels
+    ),
+    "BinaryCrossEntropy, probabilities": LossEntry(losses.BinaryCrossEntropy(), probabilities),
+    "SquaredError": LossEntry(losses.SquaredError(), numbers),
+    "SquaredError, sum": LossEntry(losses.SquaredError("sum"), numbers),
+    "AbsoluteError": LossEntry(losses.AbsoluteError(), numbers),
+    "AbsoluteError, sum": LossEntry(losses.AbsoluteError("sum"), numbers),
+    "Huber": LossEntry(losses.Huber(0.8), numbers),
+    "Huber, sum": LossEntry(losses.Huber(2.5, "sum"), numbers),
+    "Poisson": LossEntry(losses.Poisson(), counts),
+    "Poisson, sum": LossEntry(losses.Poisson("sum"), counts),
+    "Quantile": LossEntry(losses.Quantile(0.3), numbers),
+    "Quantile, several": LossEntry(losses.Quantile((0.1, 0.5, 0.9)), number, outputs=3),
+    "Quantile, sum": LossEntry(losses.Quantile(0.9, "sum"), number, outputs=1),
 }

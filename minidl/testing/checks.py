@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from minidl.checks import Array, is_layer
+from minidl.testing.cached import AdaptedLoss
 from minidl.testing.conditions import (
     ALWAYS,
     LAYER,
@@ -23,14 +24,13 @@ from minidl.testing.conditions import (
     unchecked_arrays,
 )
 from minidl.testing.differences import Point, taylor_slope
-from minidl.testing.functions import function_subject, loss_subject, map_subject
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
 from minidl.testing.options import FLOAT32, FLOAT64, Options, Precision, Settings
 from minidl.testing.report import FAILED, KINKS, OK, Condition, GradientReport
-from minidl.testing.subjects import Subject
+from minidl.testing.subjects import Subject, function_subject, loss_subject, map_subject
 
-Inputs = Array | tuple[Array, ...] | Mapping[str, Array]
+Inputs = Array | Sequence[Any] | Mapping[str, Any]
 Fixed = Mapping[str, Any]
 
 NOT_REPEATABLE = (
@@ -70,16 +70,18 @@ def check_layer(
         found as ``Sequential`` finds them: among its attributes and those of its inner layers.
         Its values, gradients, attributes and random state are restored after the check. For
         other styles there is ``Cached``.
-    x : array of float32 or float64, or tuple or dict of arrays
+    x : array of float32 or float64, or tuple, list or dict of arrays
         A batch, in any memory layout; not modified. The analytic side has its dtype. With
-        several inputs ``backward`` returns a gradient for each; with several outputs it takes
-        a tuple.
+        several inputs ``backward`` returns a gradient for each, or all stacked in one array;
+        with several outputs it takes a tuple. An input may be a list or a dictionary of arrays:
+        a list is one argument, ``forward([q, k, v])``, unless ``forward`` needs as many
+        arguments. Entries that are no arrays of floats are passed as they are.
     fixed : dict, optional
         Further inputs of ``forward`` that have no gradient, by name: indices, masks, settings.
     train : bool
         Passed to ``forward``.
     **options
-        See ``Options``: ``rng``, ``eps``, ``rtol``, ``atol``, ``precision``,
+        See ``Options``: ``rng``, ``eps``, ``rtol``, ``atol``, ``precision``, ``cotangent``,
         ``locate_seconds``, ``numpy_seed``, ``skip``, ``sweep``, ``name``.
 
     Returns
@@ -116,7 +118,8 @@ def check_loss(loss: Any, logits: Array, y: Any, **options: Any) -> GradientRepo
     **options
         As in ``check_layer``.
     """
-    return _check("check_loss", loss_subject(loss, logits, y), (ALWAYS, LOSS), options)
+    subject = loss_subject(loss, logits, y, as_fit=not isinstance(loss, AdaptedLoss))
+    return _check("check_loss", subject, (ALWAYS, LOSS), options)
 
 
 def check_simplex_map(map: Any, z: Array, *, axis: int = -1, **options: Any) -> GradientReport:

@@ -12,14 +12,18 @@ import numpy as np
 
 from minidl.checks import Array, did_you_mean
 from minidl.parameter import Parameter, declared_buffers
-from minidl.testing.cached import Cached
+from minidl.testing.cached import Cached, float_arrays
 from minidl.testing.differences import Point
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
-from minidl.testing.layouts import Layout, copy_with_strides, fortran, reversed_strides
-from minidl.testing.paths import float_arrays
-from minidl.testing.report import FAILED, Condition
-from minidl.testing.subjects import Tensors
+from minidl.testing.report import FAILED, Condition, raised
+from minidl.testing.subjects import (
+    Layout,
+    Tensors,
+    copy_with_strides,
+    fortran,
+    reversed_strides,
+)
 
 Check = Callable[[Point], None]
 
@@ -67,8 +71,7 @@ def check_condition(at: Point, name: str, check: Check) -> Condition:
     except NothingToCheck as nothing:
         return Condition(name, skipped=str(nothing))
     except Exception as error:
-        text = " ".join(str(error).split())
-        return Condition(name, f"raised {type(error).__name__}: {text}")
+        return Condition(name, f"raised {raised(error)}")
     return Condition(name)
 
 

@@ -63,7 +63,7 @@ class Point:
         self.subject, self.tensors, self.settings = subject, tensors, settings
         first = self.run()
         self.output = first.y
-        self.dy = random_cotangent(settings.rng, first.y) if dy is None else dy
+        self.dy = random_cotangent(settings, first.y) if dy is None else dy
         self.gradients = as_float64(first.pull(self.dy))
         self.wide = {k: np.asarray(v, settings.precision.dtype) for k, v in tensors.items()}
         self.sizes: dict[str, float] = like.sizes if like else {k: self._size(k) for k in tensors}
@@ -502,6 +502,7 @@ def relative_direction(point: Point, name: str) -> Array:
     return normalized(u * point.typical[name] / (size + floor)) if floor else u
 
 
-def random_cotangent(rng: np.random.Generator, y: Array) -> Array:
+def random_cotangent(settings: Settings, y: Array) -> Array:
     """Return a random cotangent, never all ones: with those every error of a simplex map passes."""
-    return np.asarray(rng.standard_normal(y.shape) if y.ndim else 1, y.dtype)
+    normal = settings.rng.standard_normal(y.shape) if y.ndim else 1.0
+    return np.asarray(settings.cotangent * normal, y.dtype)

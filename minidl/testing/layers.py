@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +13,18 @@ from minidl.checks import Array, is_layer, returned_pass, type_text
 from minidl.layer import Layer
 from minidl.parameter import Parameter, declared_buffers, named_parameters, walk
 from minidl.testing.cached import Cached
-from minidl.testing.calling import Arguments, accepts, gradients_of, joined, named, title
-from minidl.testing.layouts import copy_with_strides
-from minidl.testing.subjects import Pull, Subject, Tap, Tensors, described
+from minidl.testing.subjects import (
+    Arguments,
+    Pull,
+    Subject,
+    Tap,
+    Tensors,
+    accepts,
+    copy_with_strides,
+    described,
+    joined,
+    title,
+)
 
 CONTRACT = "write: def forward(self, x, *, train=False): ...; return y, backward"
 ADAPTERS = 'or adapt it: Cached(layer, W="dW"), AdaptedLoss(loss.value, loss.gradient)'
@@ -63,22 +73,26 @@ class LayerSubject(Subject):
     def __init__(
         self, layer: Any, x: Any = (), *, train: bool = True, fixed: Mapping[str, Any] | None = None
     ) -> None:
-        self.source, self.train, self.fixed = layer, train, dict(fixed or {})
+        self.source, self.train = layer, train
         adapted = isinstance(layer, Cached)
         self.name = type(layer.layer if adapted else layer).__name__
         forward = checked_layer(layer)
         signature = layer.method if adapted else forward
-        inputs = named("check_layer", signature, x, self.fixed)
-        if len(inputs) == 1 and not self.fixed and not isinstance(x, Mapping):
-            inputs = {"input": next(iter(inputs.values()))}
-        if not accepts(forward, *inputs, *self.fixed, train=True):
-            takes = ", ".join(["x", *list(inputs)[1:], *self.fixed])
+        self._arguments = Arguments("check_layer", signature, x, fixed, only="input")
+        inputs, self.fixed = self._arguments.tensors, self._arguments.fixed
+        names = self._arguments.names
+        if not names and accepts(forward, None) and not accepts(forward):
+            raise TypeError(
+                f"check_layer: expected x, a batch of inputs of {title(layer)}; write: "
+                "check_layer(layer, np.random.default_rng(0).standard_normal((8, features)))"
+            )
+        if not accepts(forward, *names, train=True):
+            takes = ", ".join(["x" if n == "input" else n for n in names])
             raise TypeError(
                 f"{self.name}: expected forward to take {takes} and train=; {CONTRACT}; {ADAPTERS}"
             )
         self.inputs = list(inputs)
         self._forward = forward
-        self._arguments = Arguments.of(signature, [*inputs, *self.fixed])
         self.parameters: dict[str, Parameter] = {}
         for key, p in named_parameters(layer):
             if all(p is not q for q in self.parameters.values()):
@@ -87,20 +101,21 @@ class LayerSubject(Subject):
         if not self.tensors:
             raise TypeError(f"{self.name}: nothing to check, neither inputs nor parameters")
         self.layers = list(walk(layer))
-        shapes = described({"x" if key == "input" else key: v for key, v in inputs.items()})
+        shapes = described({re.sub(r"^input\b", "x", key): v for key, v in inputs.items()})
         self.title = title(layer)
         self.details = f"{shapes}, train={train}".removeprefix(", ")
         self.expected = (
             "forward's output",
             f"backward(dy) to return {'dx' if len(inputs) == 1 else 'd{}'}",
         )
-        adapters = [] if train else [m for m in self.layers if isinstance(m, Cached)]
-        self.notes = tuple(note for m in adapters for note in m.notes)
+        adapters = [m for m in self.layers if isinstance(m, Cached)]
+        self.notes = (*self._arguments.notes, *(note for m in adapters for note in m.notes(train)))
 
     def forward(self, given: dict[str, Array]) -> tuple[Any, Pull]:
         self._put_parameters(given)
         self._before_pass()
-        result = self._arguments.call(self._forward, {**self.fixed, **given}, train=self.train)
+        values = self._arguments.values(given, self.fixed)
+        result = self._arguments.call(self._forward, values, train=self.train)
         output, backward = returned_pass(self.name, "forward(x, train=...)", result)
         y, apart = joined(f"{self.name}: expected forward's output to be", output)
         given.update((key, p.value) for key, p in self.parameters.items())
@@ -108,7 +123,7 @@ class LayerSubject(Subject):
         def pull(dy: Array, **options: Any) -> list[Any]:
             expected = f"{self.name}: expected backward(dy) to return"
             got = backward(apart(dy), **options)
-            gradients = gradients_of(expected, got, self.inputs, self._arguments.order)
+            gradients = self._arguments.gradients(expected, got)
             return [*gradients, *(p.grad for p in self.parameters.values())]
 
         return y, pull

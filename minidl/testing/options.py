@@ -55,6 +55,7 @@ class Settings:
     eps: float
     rtol: float
     atol: float
+    cotangent: float
     seconds_left: float  # CPU time for the search for wrong entries, of all tensors together
 
     @property
@@ -92,6 +93,9 @@ class Options:
     precision : "float64" or "float32"
         The precision of the numeric side. By default float64, and float32 for code that can
         compute nothing else: it returns float32 for float64, or refuses float64.
+    cotangent : float
+        The size of the random cotangent, 1 by default. For code that clips gradients a small
+        one, as 1e-3: within the bounds the gradient is that of the function.
     locate_seconds : float
         The CPU time for naming the wrong entries, of all tensors together; 5 by default. A
         busy machine does not shorten it.
@@ -112,6 +116,7 @@ class Options:
     rtol: float | None = None
     atol: float | None = None
     precision: Literal["float64", "float32"] | None = None
+    cotangent: float = 1.0
     locate_seconds: float = 5.0
     numpy_seed: int | None = None
     skip: Sequence[str] = ()
@@ -142,9 +147,10 @@ class Options:
             raise TypeError(
                 f"{owner}: expected skip to be a sequence of names, as ({options.skip!r},)"
             )
-        for key in ("eps", "rtol", "atol", "locate_seconds"):
+        for key in ("eps", "rtol", "atol", "cotangent", "locate_seconds"):
             if getattr(options, key) is not None:
-                check_float(owner, key, getattr(options, key), low=0, open_low=key == "eps")
+                positive = key in ("eps", "cotangent")
+                check_float(owner, key, getattr(options, key), low=0, open_low=positive)
         if options.numpy_seed is not None:
             check_int(owner, "numpy_seed", options.numpy_seed, low=0)
         return options
@@ -164,5 +170,6 @@ class Options:
             precision.eps if self.eps is None else float(self.eps),
             rtol if self.rtol is None else float(self.rtol),
             0.0 if self.atol is None else float(self.atol),
+            float(self.cotangent),
             float(self.locate_seconds),
         )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 OK, KINK, ROUNDING, FAILED = "ok", "ok (kink)", "ok (rounding)", "FAILED"
 KINKS, UNSURE = "ok (several kinks)", "cannot tell"
@@ -31,6 +35,19 @@ def relative_error(analytic: float, numeric: float) -> float:
     """Return ``|a - n| / max(|a|, |n|)``, and 0 where both are 0."""
     scale = max(abs(analytic), abs(numeric))
     return abs(analytic - numeric) / scale if scale else 0.0
+
+
+def raised(error: BaseException) -> str:
+    """Return an exception as one line, with its place in the code that is checked."""
+    text = " ".join(str(error).split())
+    ours = str(Path(__file__).parents[1]), str(Path(np.__file__).parent), "<"
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [frame for frame in frames if not frame.filename.startswith(ours)]
+    if not places:
+        return text
+    last = places[-1]
+    place = f"{Path(last.filename).name}, line {last.lineno}, in {last.name}"
+    return f"{type(error).__name__}: {text} ({place})"
 
 
 @dataclass(frozen=True)
@@ -221,17 +238,16 @@ class GradientReport:
             wrong = [False, *(bool(t.failure or t.doubt) for t in self.tensors)]
             yield from zip(aligned(table, right=(2, 3, 4)), wrong, strict=True)
             yield "", False
-        conditions = [(c.name, c.verdict) for c in self.conditions]
+        conditions = [(c.name, FAILED if c.problem else c.verdict) for c in self.conditions]
         if not math.isnan(self.slope):
             means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
             conditions.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
         for line, (_, verdict) in zip(aligned(conditions), conditions, strict=True):
             yield line, verdict.startswith(FAILED)
         yield from ((f"note: {note}", False) for note in self.all_notes)
-        failures = [*(t.failure for t in self.tensors if t.failure), *self.unsure]
-        if failures:
+        if not self:
             yield "", False
-            yield from ((failure, True) for failure in failures)
+            yield from ((sentence, True) for sentence in (*self.failures, *self.unsure))
 
     def __str__(self) -> str:
         return "\n".join(line for line, _ in self._lines())
@@ -273,40 +289,6 @@ class GradientReport:
         if not self:
             print(self)
         return points * sum(right) / len(right)
-
-    def to_gradescope(
-        self, points: float | Mapping[str, float] = 1.0, conditions: float = 0.0
-    ) -> dict[str, Any]:
-        """Return the dictionary that Gradescope reads from ``results.json``.
-
-        Parameters
-        ----------
-        points : float or mapping
-            For each tensor whose gradient is right; a mapping gives them by the tensor's name, and
-            tensors that it does not name have none.
-        conditions : float
-            For the side conditions together, in equal parts. Those that were left out or did not
-            apply do not count.
-        """
-        counted = [c for c in self.conditions if not c.skipped]
-        graded: list[tuple[str, float, str | None, str]] = []
-        for t in self.tensors:
-            most = points.get(t.name, 0.0) if isinstance(points, Mapping) else points
-            right = f"the gradient of {t.name} is right"
-            graded.append((f"gradient of {t.name}", most, t.failure or t.doubt, right))
-        for c in counted:
-            graded.append((c.name, conditions / len(counted), c.problem, "ok"))
-        tests = [
-            {
-                "name": name,
-                "score": 0.0 if problem else round(most, 6),
-                "max_score": round(most, 6),
-                "status": "failed" if problem else "passed",
-                "output": problem or right,
-            }
-            for name, most, problem, right in graded
-        ]
-        return {"tests": tests, "output": str(self)}
 
     def _repr_html_(self) -> str:
         """Return the printed report, with what is wrong in red."""

@@ -14,9 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minidl.checks import Array
-from minidl.layer import Layer, Sequential
-from minidl.testing.layouts import LAYOUTS, Layout
-from minidl.testing.networks import random_batch, random_layer, random_network
+from minidl.testing.subjects import LAYOUTS, Layout
 
 try:
     from hypothesis import strategies as st
@@ -34,8 +32,8 @@ SEEDS = st.integers(0, 2**32 - 1)
 def layouts() -> SearchStrategy[Layout]:
     """Draw a function that puts an array into a memory layout.
 
-    One of ``minidl.testing.layouts``: C order, Fortran order, strided, negative strides, or a
-    batch of no examples.
+    One of ``minidl.testing.subjects.LAYOUTS``: C order, Fortran order, strided, negative
+    strides, or a batch of no examples.
     """
     return st.sampled_from(sorted(LAYOUTS)).map(LAYOUTS.__getitem__)
 
@@ -49,14 +47,19 @@ def batches(
     dtype: DTypeLike = np.float64,
     layout: SearchStrategy[Layout] | None = None,
 ) -> Array:
-    """Draw a batch ``(rows, features)``, normal or of small whole numbers.
+    """Draw a batch ``(rows, features)``, normal or of small whole numbers with a row of zeros.
 
     ``layout`` draws its memory layout, by default ``layouts()``, which may leave no rows;
     ``st.just(np.ascontiguousarray)`` gives plain arrays.
     """
     shape = draw(_size(rows, 6)), draw(_size(features, 8))
     rng = np.random.default_rng(draw(SEEDS))
-    x = random_batch(rng, *shape, dtype, kinks=draw(st.booleans()))
+    if draw(st.booleans()):
+        x = np.asarray(rng.standard_normal(shape), dtype)
+    else:
+        x = rng.integers(-2, 3, shape).astype(dtype)
+        if len(x) > 2:
+            x[0], x[1] = 0, x[2]
     return draw(layouts() if layout is None else layout)(x)
 
 
@@ -94,31 +97,6 @@ def logits(
 def labels(rows: int, classes: int) -> SearchStrategy[Array]:
     """Draw a class for each row: integers ``(rows,)`` in ``0..classes-1``."""
     return npst.arrays(np.int64, (rows,), elements=st.integers(0, classes - 1))
-
-
-@st.composite
-def layers(draw: DrawFn, features: Size = None, *, dtype: DTypeLike = np.float64) -> Layer:
-    """Draw any layer of minidl, with values, on batches ``(n, features)``."""
-    rng = np.random.default_rng(draw(SEEDS))
-    return random_layer(rng, draw(_size(features, 8))).initialize(rng, dtype)
-
-
-@st.composite
-def networks(
-    draw: DrawFn,
-    features: Size = None,
-    *,
-    depth: int = 4,
-    dtype: DTypeLike = np.float64,
-    kinks: bool = True,
-) -> Sequential:
-    """Draw a chain of at most ``depth`` random layers on batches ``(n, features)``.
-
-    With ``kinks``, weights may be multiples of a half and biases 0, so that units sit on kinks.
-    """
-    rng = np.random.default_rng(draw(SEEDS))
-    features, on_kinks = draw(_size(features, 8)), kinks and draw(st.booleans())
-    return random_network(rng, features, depth=depth, dtype=dtype, kinks=on_kinks)
 
 
 def _size(size: Size, most: int) -> SearchStrategy[int]:

@@ -12,7 +12,7 @@ from minidl.layer import Layer
 from minidl.maps import SimplexMap
 from minidl.testing.catalogue import LAYERS, LOSSES, MAPS
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
-from minidl.testing.layouts import LAYOUTS
+from minidl.testing.subjects import LAYOUTS
 
 DTYPES = ["float32", "float64"]
 PLACES = {

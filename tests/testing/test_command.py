@@ -1,15 +1,21 @@
 """``python -m minidl.testing``, as a user runs it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from minidl.testing.__main__ import main
+from minidl.view.cli import run_main
 
 MODULE = """
 import numpy as np
 import minidl
+from minidl import softmax
 from minidl.testing import Cached
 
 class Scale(minidl.Layer):
@@ -38,6 +44,33 @@ class Plain:
         self.dW = self.x.T @ dy
         return dy @ self.W.T
 
+class Fails(minidl.Layer):
+    def forward(self, x, *, train=False):
+        return {}["nothing"]
+
+class Error:
+    def __call__(self, logits, y, fault=1.0):
+        return ((logits - y) ** 2).sum(), 2 * fault * (logits - y)
+
+def wrong_error(logits, y):
+    return Error()(logits, y, 1.1)
+
+def affine(x, w, scale):
+    return scale * x @ w, (x, w, scale)
+
+def affine_backward(dy, cache, fault=1.0):
+    x, w, scale = cache
+    return scale * dy @ w.T, fault * scale * x.T @ dy
+
+def wrong_backward(dy, cache):
+    return affine_backward(dy, cache, 1.1)
+
+def square(x):
+    return x * x
+
+def square_vjp(x, dy):
+    return np.clip(2 * x * dy, -0.1, 0.1)
+
 adapted = lambda: Cached(Plain(), W="dW")
 made = Scale(3)
 Affine = minidl.Linear
@@ -46,14 +79,31 @@ number = 3
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, monkeypatch, capsys):
+    """Run the command in this process, in a folder with ``my_module``."""
     (tmp_path / "my_module.py").write_text(MODULE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    known = set(sys.modules)
 
     def run(*args):
-        command = [sys.executable, "-m", "minidl.testing", *args]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        monkeypatch.setattr(sys, "argv", ["minidl.testing", *args])
+        with pytest.raises(SystemExit) as ended:
+            run_main(main)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=int(ended.value.code), stdout=out, stderr=err)
 
-    return run
+    yield run
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def test_the_command_itself(tmp_path):
+    (tmp_path / "my_module.py").write_text(MODULE, encoding="utf-8")
+    command = [sys.executable, "-m", "minidl.testing", "my_module:made", "--input", "2x3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Scale(3), x (2, 3) float64, train=True: passed")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +143,37 @@ def test_a_module_that_does_not_load_is_no_verdict(run, tmp_path, source):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("args", "starts", "says"),
+    [
+        (["Error", "--input", "4x3", "--targets", "numbers"], "Error, logits (4, 3) float64: passed", ""),
+        (["wrong_error", "--input", "4x3", "--targets", "numbers"], "wrong_error, logits", "wrong_error.logits["),
+        (["softmax", "--input", "4x3"], "softmax, z (4, 3) float64, axis=-1: passed", ""),
+        (["affine", "--backward", "my_module:affine_backward", "--input", "4x3", "--input", "3x2", "--fixed", "{'scale': 2.0}"], "affine, x (4, 3) float64, w (3, 2) float64: passed", ""),
+        (["affine", "--backward", "my_module:wrong_backward", "--input", "4x3", "--input", "3x2", "--fixed", "{'scale': 2.0}"], "affine, x", "affine.w["),
+        (["square", "--vjp", "my_module:square_vjp", "--input", "4x3"], "square, x", "square.x["),
+        (["square", "--vjp", "my_module:square_vjp", "--input", "4x3", "--cotangent", "1e-3", "--skip", "jvp"], None, "no condition 'jvp' to skip"),
+        (["square", "--vjp", "my_module:square_vjp", "--input", "4x3", "--cotangent", "1e-3"], "square, x (4, 3) float64: passed", ""),
+        (["Scale(3)", "--input", "4x3", "--precision", "float32", "--skip", "any layout"], "Scale(3), x (4, 3) float64, train=True: passed", "both sides in float32 (as asked)"),
+    ],
+)  # fmt: skip
+def test_losses_maps_and_functions(run, args, starts, says):
+    done = run("my_module:" + args[0], *args[1:])
+    assert (done.stdout if starts else done.stderr).startswith(starts or "error: ")
+    assert done.returncode == (2 if starts is None else 0 if "passed" in starts else 1)
+    assert says in done.stdout + done.stderr
+
+
+def test_an_exception_is_one_line_with_its_place(run):
+    done = run("my_module:Fails", "--input", "8x12")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(
+        r"error: KeyError: 'nothing' \(my_module.py, line \d+, in forward\)\n", done.stderr
+    )
+    with pytest.raises(KeyError):
+        run("my_module:Fails", "--input", "8x12", "--traceback")
+
+
 def test_a_wrong_layer(run):
     done = run("my_module:Scale(factor=-1.0)", "--input", "8x12")
     assert (done.returncode, done.stderr) == (1, "")
@@ -129,7 +210,7 @@ def test_a_wrong_shape(run):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ([], "expected a layer as module:Layer, or --networks N"),
+        ([], "the following arguments are required: name"),
         (["my_module:Scale"], "--input: expected the shape of the batch, as 8x12"),
         (["my_module:Scale", "--input", "8by12"], "expected a shape as 8x12, got '8by12'"),
         (["my_module:Scale", "--input", "0x4"], "expected a shape as 8x12, got '0x4'"),
@@ -149,7 +230,6 @@ def test_a_wrong_shape(run):
             ["my_module:Scale", "--input", "8x12", "--eps", "0"],
             "expected eps to be a finite number > 0",
         ),
-        (["--networks", "-1"], "--networks"),
     ],
 )
 def test_bad_input_is_one_line(run, args, says):
@@ -168,7 +248,75 @@ def test_the_table_of_faults():
     assert f"{count} of {count} faults caught, each with the right tensor named" in done.stdout
 
 
-def test_random_networks(run):
-    done = run("--networks", "20", "--seed", "7")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("20 random networks, 0 false alarms; tensors: ")
+LAYERS = """
+import numpy as np
+
+class Base:
+    def forward(self, x):
+        raise NotImplementedError
+    def backward(self, dy):
+        raise NotImplementedError
+
+class Dense(Base):
+    def __init__(self, n_in, n_out):
+        self.weights, self.bias = np.ones((n_in, n_out)), np.zeros(n_out)
+        self.d_weights = np.zeros_like(self.weights)
+    def forward(self, x):
+        self.x = x
+        return x @ self.weights + self.bias
+    def backward(self, dy):
+        self.d_weights += self.x.T @ dy
+        self.d_bias = dy.mean(axis=0)
+        return dy @ self.weights.T
+
+class Tanh(Base):
+    def forward(self, x):
+        self.y = np.tanh(x)
+        return self.y
+    def backward(self, dy):
+        return dy * (1 - self.y**2)
+
+class Named(Base):
+    def __init__(self, name):
+        self.name = name
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+def sigmoid_derivative(y):
+    return y * (1 - y)
+
+class Error:
+    def loss(self, y_true, y_pred):
+        return (y_true - y_pred) ** 2
+    def gradient(self, y_true, y_pred):
+        return y_pred - y_true
+"""
+
+
+def test_a_whole_package(run, tmp_path):
+    (tmp_path / "toys").mkdir()
+    (tmp_path / "toys" / "__init__.py").touch()
+    (tmp_path / "toys" / "layers.py").write_text(LAYERS, encoding="utf-8")
+    (tmp_path / "toys" / "broken.py").write_text("import nothing_of_this_name", encoding="utf-8")
+    done = run("toys", "--all")
+    assert (done.returncode, done.stderr) == (1, "")
+    head, *rest = done.stdout.splitlines()
+    assert head == "toys: 6 found: 2 right, 0 side condition only, 2 wrong, 0 cannot tell, 2 not checked"  # fmt: skip
+    wrong, missing, right = (part.splitlines() for part in "\n".join(rest).strip().split("\n\n"))
+    assert (wrong[0], missing[0], right[0]) == ("wrong", "not checked", "right")
+    assert wrong[1].startswith("  toys.layers:Dense as Cached(Dense), x (4, 5) float64")
+    assert "all 4 are 0.25 times" in wrong[2]  # the bias; the weights are right and added to
+    assert wrong[3].startswith("  toys.layers:Error as Error.loss")
+    assert [line.strip() for line in missing[1:]] == [
+        "toys.broken",
+        "cannot be imported: ModuleNotFoundError(\"No module named 'nothing_of_this_name'\")",
+        "toys.layers:Named",
+        "needs an argument name",
+    ]
+    assert [line.split()[0] for line in right[1:]] == [
+        "toys.layers:Tanh",
+        "toys.layers:sigmoid,",
+    ]
+    found = json.loads(run("toys", "--all", "--json").stdout)
+    assert (found["passed"], len(found["findings"])) == (False, 6)
+    assert run("no_package", "--all").stderr.startswith("error: no_package cannot be imported")

@@ -7,9 +7,9 @@ import faults
 import numpy as np
 import pytest
 from faults import FAULTS, GRADIENT, plant, try_fault
+from random_networks import check_random_network
 
 from minidl.testing.checks import check_layer
-from minidl.testing.networks import check_random_network
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.what)
@@ -66,7 +66,7 @@ def test_gradient_faults_are_caught_along_other_directions(seed, monkeypatch):
 
 
 def test_random_networks_raise_no_false_alarm():
-    """``python -m minidl.testing --networks 2000`` is the same with more of them."""
+    """``python tests/support/random_networks.py 2000`` is the same with more of them."""
     verdicts, unsure, count = set(), 0, int(os.environ.get("MINIDL_NETWORKS", "300"))
     for seed in range(count):
         report = check_random_network(seed)

@@ -1,6 +1,7 @@
 """float32-only code, global randomness, sweep, skipped conditions, kinks of functions, the search."""
 
 import random
+import re
 
 import numpy as np
 import pytest
@@ -206,7 +207,12 @@ class RefusesFortran(Layer):
 
 def test_an_exception_in_a_condition_is_its_failure():
     report = check_layer(RefusesFortran(), X)
-    assert report.failures == ("any layout: raised ValueError: not contiguous",)
+    (failure,) = report.failures
+    assert re.fullmatch(
+        r"any layout: raised ValueError: not contiguous \(test_options.py, line \d+, in forward\)",
+        failure,
+    )
+    assert str(report).splitlines()[-1] == failure
     check_layer(RefusesFortran(), X, skip=("any layout",)).raise_if_failed()
 
 

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
 
-import minidl
 from minidl.testing import strategies
-from minidl.testing.checks import assert_gradients
-from minidl.testing.layouts import LAYOUTS
+from minidl.testing.subjects import LAYOUTS
 
 DTYPES = st.sampled_from([np.float32, np.float64])
 
@@ -74,20 +72,6 @@ def test_logits_find(wanted):
 def test_labels(y):
     assert y.shape == (6,)
     assert set(y) <= {0, 1, 2}
-
-
-@given(strategies.layers(4, dtype=np.float32), strategies.batches(4, rows=2, dtype=np.float32))
-def test_layers(layer, x):
-    assert isinstance(layer, minidl.Layer)
-    if len(x):
-        assert_gradients(layer, x)
-
-
-@given(strategies.networks(4), strategies.batches(4, rows=3))
-def test_networks(network, x):
-    assert isinstance(network, minidl.Sequential)
-    if len(x):
-        assert_gradients(network, x)
 
 
 def test_without_hypothesis():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import strangers as s
 
+from minidl import Linear
 from minidl.testing.cached import AdaptedLoss, Cached, Step
 from minidl.testing.checks import check_function, check_layer, check_loss, check_pair
 
@@ -87,3 +88,120 @@ def test_the_fault_is_named(name):
     if index is not None:
         assert report[tensor].worst.index == index, report
         assert report[tensor].worst.wrong == 1
+
+
+# ---------------------------------------------------------------- lists, dictionaries, settings
+
+
+class Attention:
+    """y = tanh(q) * k + v, of one list of three; ``how`` is the form of the gradients."""
+
+    def __init__(self, fault=1.0, how=list):
+        self.fault, self.how = fault, how
+
+    def forward(self, inputs):
+        self.q, self.k, v = inputs
+        return np.tanh(self.q) * self.k + v
+
+    def backward(self, dy):
+        t = np.tanh(self.q)
+        return self.how([dy * self.k * (1 - t * t), self.fault * dy * t, dy])
+
+
+@pytest.mark.parametrize("how", [list, tuple, np.stack])
+def test_a_list_of_inputs(how):
+    inputs = [X, X[::-1], X + 1]
+    check_layer(Cached(Attention(1, how)), inputs, sweep=True).raise_if_failed()
+    report = check_layer(Cached(Attention(1.1, how)), inputs)
+    assert [t.name for t in report.tensors if t.failure] == ["input[1]"]
+    assert "x[0] (6, 5) float64, x[1] (6, 5)" in str(report).splitlines()[0]
+
+
+def test_a_list_is_spread_over_a_function_that_needs_as_many_arguments():
+    def f(x, w, scale=1):
+        return scale * x * w
+
+    right = check_function(f, lambda x, w, dy: np.stack([dy * w, dy * x]), [X, X + 1])
+    assert right
+    assert [t.name for t in right.tensors] == ["x", "w"]
+    wrong = check_function(f, lambda x, w, dy: np.stack([dy * w, dy * w]), [X, X + 1])
+    assert [t.name for t in wrong.tensors if t.failure] == ["w"]
+
+
+def dense(x, params):
+    return np.maximum(x @ params["W"] + params["b"], params["floor"]), (x, params)
+
+
+@pytest.mark.parametrize("prefix", ["", "d"])
+def test_a_dictionary_of_parameters_that_holds_settings(prefix):
+    def backward(dy, cache, fault=1.0):
+        x, params = cache
+        da = dy * (x @ params["W"] + params["b"] > params["floor"])
+        return da @ params["W"].T, {f"{prefix}W": x.T @ da, f"{prefix}b": fault * da.sum(axis=0)}
+
+    params = {"W": W, "b": B, "floor": 0, "name": "dense", "ids": IDS}
+    right = check_pair(dense, backward, (X, params))
+    right.raise_if_failed()
+    assert [t.name for t in right.tensors] == ["x", "params.W", "params.b"]
+    alone = "params.floor, params.name, params.ids: no arrays of floats, left alone"
+    assert right.notes == (alone,)
+    wrong = check_pair(dense, lambda dy, cache: backward(dy, cache, 1.1), (X, params))
+    assert [t.name for t in wrong.tensors if t.failure] == ["params.b"]
+
+
+def test_settings_among_the_parameters_of_a_class():
+    class Dense(s.Dense):
+        def __init__(self, fault):
+            super().__init__(fault)
+            self.params |= {"stride": 1, "eps": 1e-5, "name": "dense"}
+
+    for fault, wrong in ((1, []), (1.1, ["params.b"])):
+        report = check_layer(Cached(Dense(fault), params="params", grads="grads"), X)
+        assert [t.name for t in report.tensors if t.failure] == wrong
+        assert {t.name for t in report.tensors} == {"input", "params.w", "params.b"}
+
+
+def test_a_mode_set_by_hand_is_said():
+    layer = s.Norm(1)
+    layer.frozen = True  # inference
+    adapted = Cached(layer, train="not frozen", buffers=["mean"])
+    said = "Norm.frozen was True and is False in this check; as it was: train=False"
+    assert check_layer(adapted, X).notes == (said,)
+    assert check_layer(adapted, X, train=False).notes == ()
+
+
+# ---------------------------------------------------------------- clipped gradients
+
+
+@pytest.mark.parametrize("fault", [1, 1.1])
+def test_a_small_cotangent_reaches_below_the_clipping(fault):
+    def vjp(x, dy):
+        return np.clip(fault * dy * np.cos(x), -1e-2, 1e-2)
+
+    assert not check_function(np.sin, vjp, X)
+    report = check_function(np.sin, vjp, X, cotangent=1e-3)
+    assert bool(report) == (fault == 1)
+
+
+def test_without_an_input():
+    with pytest.raises(TypeError, match=r"expected x, a batch of inputs of Linear\(3, 2\); write"):
+        check_layer(Linear(3, 2))
+
+
+def test_arguments_in_a_report():
+    class Bilinear:
+        def __init__(self, inputs, out=2, bias=True):
+            self.inputs, self.out, self.bias = inputs, out, bias
+            self.W = np.ones((inputs, out))
+
+        def forward(self, x):
+            self.x = x
+            return x @ self.W
+
+        def backward(self, dy):
+            self.dW = self.x.T @ dy
+            return dy @ self.W.T
+
+    shown = [str(check_layer(Cached(Bilinear(5, *more), W="dW"), X)) for more in ((3,), (2, False))]
+    assert shown[0].startswith("Cached(Bilinear(5, 3)), x")
+    assert shown[1].startswith("Cached(Bilinear(5, bias=False)), x")

@@ -1,6 +1,12 @@
-"""Random networks that are right, and batches for them: none must raise a false alarm."""
+"""Random networks that are right, half of them on kinks: none must raise a false alarm.
+
+``python tests/support/random_networks.py 2000 [first seed]`` checks so many.
+"""
 
 from __future__ import annotations
+
+import sys
+from collections import Counter
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -72,3 +78,23 @@ def check_random_network(seed: int) -> GradientReport:
         n = max(n, 2)  # it does not train on one example
     x = random_batch(rng, n, features, dtype, kinks=kinks)
     return check_layer(network, x, train=train, rng=rng)
+
+
+def check_networks(seeds: range) -> bool:
+    """Check random networks that are right; return whether none raised a false alarm."""
+    verdicts: Counter[str] = Counter()
+    alarms = 0
+    for seed in seeds:
+        report = check_random_network(seed)
+        verdicts.update(tensor.verdict for tensor in report.tensors)
+        if report.failures:
+            alarms += 1
+            print(f"network {seed}:\n{report}\n")
+    counts = ", ".join(f"{count:,} {verdict}" for verdict, count in sorted(verdicts.items()))
+    print(f"{len(seeds):,} random networks, {alarms} false alarms; tensors: {counts}")
+    return not alarms
+
+
+if __name__ == "__main__":
+    number, first = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    sys.exit(not check_networks(range(first, first + number)))

@@ -1,0 +1,149 @@
+"""Write the master notebook of Question 1 for otter-grader: students fill in the backward passes.
+
+``otter assign question1.ipynb dist`` makes the notebook of the students and the grader's files from
+it. The passes are those of the scripts ``q1_perceptron.py``, ``q1_logistic.py`` and ``q1_mlp.py``,
+the tests are gradient checks of ``minidl.testing``, one for each gradient.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from minidl.files import write_text
+from minidl.view.cli import Parser, run_main
+
+SETUP = """\
+import numpy as np
+
+from minidl.testing import check_loss, check_pair
+
+rng = np.random.RandomState(42)
+"""
+
+PERCEPTRON = """\
+def perceptron(logits, y):
+    \"\"\"The mean of max_k logits_k - logits_y over the batch, and its gradient.\"\"\"
+    n, best = len(logits), logits.argmax(axis=1)
+    value = (logits[np.arange(n), best] - logits[np.arange(n), y]).mean()
+    # BEGIN SOLUTION
+    gradient = np.zeros_like(logits)
+    gradient[np.arange(n), best] += 1 / n
+    gradient[np.arange(n), y] -= 1 / n
+    # END SOLUTION
+    return value, gradient
+"""
+
+CROSS_ENTROPY = """\
+def cross_entropy(logits, y):
+    \"\"\"The mean of log sum_k exp(logits_k) - logits_y over the batch, and its gradient.\"\"\"
+    n = len(logits)
+    z = logits - logits.max(axis=1, keepdims=True)
+    p = np.exp(z)
+    total = p.sum(axis=1, keepdims=True)
+    value = (np.log(total)[:, 0] - z[np.arange(n), y]).mean()
+    # BEGIN SOLUTION
+    gradient = p / total
+    gradient[np.arange(n), y] -= 1
+    gradient /= n
+    # END SOLUTION
+    return value, gradient
+"""
+
+MLP = """\
+def mlp_forward(x, w1, b1, w2, b2):
+    \"\"\"A network with one hidden layer of rectified linear units.\"\"\"
+    z1 = x @ w1 + b1
+    h = np.maximum(z1, 0)
+    return h @ w2 + b2, (x, w1, z1, h, w2)
+
+
+def mlp_backward(dy, cache):
+    \"\"\"Return the gradients of x, w1, b1, w2 and b2 for the cotangent dy of the output.\"\"\"
+    x, w1, z1, h, w2 = cache
+    # BEGIN SOLUTION
+    dz1 = (dy @ w2.T) * (z1 > 0)
+    dx, dw1, db1 = dz1 @ w1.T, x.T @ dz1, dz1.sum(axis=0)
+    dw2, db2 = h.T @ dy, dy.sum(axis=0)
+    # END SOLUTION
+    return dx, dw1, db1, dw2, db2
+"""
+
+LOSS_TEST = """\
+logits, y = rng.normal(size=(8, 26)), rng.randint(26, size=8)
+check_loss({name}, logits, y).raise_if_failed()
+"""
+
+MLP_TEST = """\
+sizes = (8, 20), (20, 10), (10,), (10, 26), (26,)
+x, *parameters = (rng.normal(size=size) for size in sizes)
+report = check_pair(mlp_forward, mlp_backward, (x, *parameters))
+assert not report["{tensor}"].failure, report["{tensor}"].failure
+"""
+
+QUESTIONS: list[tuple[str, str, str, list[str]]] = [
+    (
+        "q1_1",
+        "**Question 1.1.** Fill in the gradient of the perceptron's loss.",
+        PERCEPTRON,
+        [LOSS_TEST.format(name="perceptron")],
+    ),
+    (
+        "q1_2",
+        "**Question 1.2.** Fill in the gradient of the cross-entropy of a logistic regression.",
+        CROSS_ENTROPY,
+        [LOSS_TEST.format(name="cross_entropy")],
+    ),
+    (
+        "q1_3",
+        "**Question 1.3.** Fill in the backward pass of the network: a point for each gradient.",
+        MLP,
+        [MLP_TEST.format(tensor=name) for name in ("x", "w1", "b1", "w2", "b2")],
+    ),
+]
+"""The name, the text, the solution and the tests of each question."""
+
+
+def cell(kind: str, source: str, name: int) -> dict[str, Any]:
+    """Return a cell of a notebook."""
+    made = {"cell_type": kind, "id": f"cell-{name}", "metadata": {}, "source": source.rstrip()}
+    return made | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+
+
+def notebook() -> dict[str, Any]:
+    """Return the master notebook in otter-grader's format."""
+    cells = [
+        ("raw", "# ASSIGNMENT CONFIG\nrun_tests: true"),
+        ("markdown", "# Question 1: backward passes"),
+        ("code", SETUP),
+    ]
+    for name, text, solution, tests in QUESTIONS:
+        cells += [
+            ("raw", f"# BEGIN QUESTION\nname: {name}\npoints: {len(tests)}"),
+            ("markdown", text),
+            ("raw", "# BEGIN SOLUTION"),
+            ("code", solution),
+            ("raw", "# END SOLUTION"),
+            ("raw", "# BEGIN TESTS"),
+            *(("code", test) for test in tests),
+            ("raw", "# END TESTS"),
+            ("raw", "# END QUESTION"),
+        ]
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {
+        "cells": [cell(*pair, k) for k, pair in enumerate(cells)],
+        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+def main() -> None:
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("question1.ipynb"), help="the notebook")
+    out = parser.parse_args().out
+    write_text(out, json.dumps(notebook(), indent=1) + "\n")
+    print(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,357 @@
+"""A package as it is: what in it has a backward pass, what of that can be checked, what is wrong.
+
+Found are classes and pairs of functions whose names say that one is the derivative of the other.
+Objects are made with small sizes, and inputs of a few shapes are tried, until both passes run.
+What needs more is listed with the reason: check it by a line of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import inspect
+import pkgutil
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass, field
+from io import StringIO
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from minidl.checks import Array
+from minidl.testing.cached import AdaptedLoss, Cached, float_arrays
+from minidl.testing.checks import check_function, check_layer, check_loss, check_pair
+from minidl.testing.report import GradientReport, raised
+from minidl.testing.subjects import accepts, argument_names, default_of, is_tensor
+
+FORWARDS = {"forward", "pass", "propagate", "fprop", "feed", "activate", "call", "loss", "value"}
+BACKWARDS = {
+    *("backward", "backprop", "backpropagate", "backpropagation", "bprop", "vjp"),
+    *("derivative", "deriv", "derivate", "gradient", "grad", "prime", "d", "dloss"),
+}
+"""The words of names: ``forward_pass``, ``sigmoid_derivative``."""
+
+TARGETS = re.compile(r"true|target|label|gold|actual|^y$|^t$", re.IGNORECASE)
+GRADIENT = re.compile(r"^(d_?|delta_?|g_|nabla_?)|_?grad(ient)?s?_?", re.IGNORECASE)
+PARAMETERS = re.compile(r"_?param(eter)?s?", re.IGNORECASE)
+
+FEATURES, SHAPES = 5, ((4, 5), (5, 4), (5,), (3, 6, 5), (3, 5, 6), (2, 6, 6, 5), (2, 5, 6, 6))
+SIZES = {
+    r"kernel|pool|filter_size|kern|^size$|heads|stride": 2,
+    r"prob|rate|ratio|^p$|keep|drop|slope|alpha|momentum": 0.5,
+    r"shape": (FEATURES,),
+    r"^in|_in|input|feature|channel|embed|model": FEATURES,
+    r"out|unit|hidden|filter|num_|size|dim|d_ff|^n_|^n$": 4,
+}
+"""What an argument is given, by its name: the first that fits."""
+
+RIGHT, SIDE, WRONG, UNSURE, NOT = (
+    "right",
+    "side condition only",
+    "wrong",
+    "cannot tell",
+    "not checked",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one object, and a sentence for each thing that is wrong or missing."""
+
+    name: str
+    verdict: str
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The findings of a package; printed, those that are wrong come first."""
+
+    package: str
+    findings: list[Finding] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return not any(f.verdict in (WRONG, SIDE) for f in self.findings)
+
+    def __str__(self) -> str:
+        counts = Counter(finding.verdict for finding in self.findings)
+        numbers = ", ".join(f"{counts[v]} {v}" for v in (RIGHT, SIDE, WRONG, UNSURE, NOT))
+        lines = [f"{self.package}: {len(self.findings)} found: {numbers}"]
+        for verdict in (WRONG, SIDE, UNSURE, NOT, RIGHT):
+            chosen = [f for f in self.findings if f.verdict == verdict]
+            lines += ["", verdict] if chosen else []
+            for finding in chosen:
+                lines.append(f"  {finding.name}")
+                lines += [f"      {sentence}" for sentence in finding.why]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the findings as a dictionary for ``json.dump``."""
+        return {
+            "package": self.package,
+            "passed": bool(self),
+            "findings": [vars(f) for f in self.findings],
+        }
+
+
+def survey(package: str, **options: Any) -> Survey:
+    """Check all in a package, and its modules, that has a backward pass.
+
+    ``options`` are those of ``check_layer``. Everything runs with a few small sizes; code that
+    draws from global generators is seeded.
+    """
+    found = Survey(package)
+    options = {"numpy_seed": 0, "locate_seconds": 1, **options}
+    for name, module in _modules(package):
+        if isinstance(module, BaseException):
+            found.findings.append(Finding(name, NOT, (f"cannot be imported: {module!r}",)))
+            continue
+        for label, trials in _subjects(module):
+            with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(StringIO()):
+                warnings.simplefilter("ignore")
+                finding = _first(f"{name}:{label}", trials, options)
+            if not finding.why[:1] or "NotImplementedError" not in finding.why[0]:  # no base class
+                found.findings.append(finding)
+    return found
+
+
+def _modules(package: str) -> Iterator[tuple[str, ModuleType | BaseException]]:
+    """Yield the modules of a package by name, or the error of their import."""
+    try:
+        top = importlib.import_module(package)
+    except (Exception, SystemExit) as error:
+        raise ImportError(f"{package} cannot be imported: {error!r}") from error
+    yield package, top
+    for found in pkgutil.walk_packages(getattr(top, "__path__", []), f"{package}.", lambda _: None):
+        if found.name.rpartition(".")[2].startswith(("__main__", "test")):
+            continue
+        try:
+            yield found.name, importlib.import_module(found.name)
+        except (Exception, SystemExit) as error:
+            yield found.name, error
+
+
+Trial = Callable[[dict[str, Any]], GradientReport]
+"""A way to check an object, with options; it raises where the object does not run so."""
+
+
+def _subjects(module: ModuleType) -> Iterator[tuple[str, Callable[[], Iterator[Trial]]]]:
+    """Yield what a module itself defines and could be checked, with the ways to try."""
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
+    }
+    for name, value in own.items():
+        if getattr(value, "__name__", name) != name and value.__name__ in own:
+            continue  # another name of the same
+        if inspect.isclass(value) and not inspect.isabstract(value):
+            passes = _passes(dir(value))
+            if passes:
+                yield name, functools.partial(_of_object, value, *passes)
+    functions = [name for name, value in own.items() if inspect.isfunction(value)]
+    for forward, backward in _pairs(functions):
+        yield (
+            f"{forward}, {backward}",
+            functools.partial(_of_functions, own[forward], own[backward]),
+        )
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(filter(None, re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower().split("_")))
+
+
+def _pairs(names: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the names of functions and of their derivatives."""
+    for backward in names:
+        words = _words(backward)
+        stems = words - BACKWARDS, words - BACKWARDS - FORWARDS
+        for forward in names if words & BACKWARDS and stems[1] else ():
+            if not _words(forward) & BACKWARDS and _words(forward) - {"forward"} in stems:
+                yield forward, backward
+                break
+
+
+def _passes(methods: list[str]) -> tuple[str, str] | None:
+    """Return the names of the two passes among those of methods."""
+    public = [m for m in methods if m == "__call__" or not m.startswith("_")]
+    forwards = [m for m in public if _words(m) <= FORWARDS]
+    backwards = [m for m in public if _words(m) & BACKWARDS and _words(m) <= BACKWARDS | FORWARDS]
+    if not forwards or not backwards:
+        return None
+    return min(forwards, key=lambda m: (m == "__call__", len(m))), min(backwards, key=len)
+
+
+def _first(name: str, trials: Callable[[], Iterator[Trial]], options: dict[str, Any]) -> Finding:
+    """Return the outcome of the first way in which an object runs and is right, or runs."""
+    reasons: list[str] = []
+    outcome: Finding | None = None
+    try:
+        for trial in trials():
+            try:
+                report = trial(options)
+            except Exception as error:
+                reasons.append(raised(error))
+                continue
+            now = _finding(name, report)
+            if now.verdict == WRONG and "precision" not in options:
+                # Code that computes in float32 inside and returns float64 cannot be seen to do so.
+                narrow = _finding(name, trial({**options, "precision": "float32"}))
+                now = narrow if narrow.verdict == RIGHT else now
+            outcome = outcome or now
+            if now.verdict == RIGHT:
+                return now
+    except Exception as error:  # it cannot be made
+        reasons.append(raised(error))
+    # Of the first and of the last shape of an input.
+    why = tuple(dict.fromkeys([*reasons[:1], *reasons[-1:]])) or ("no way to run it",)
+    return outcome or Finding(name, NOT, why)
+
+
+def _finding(name: str, report: GradientReport) -> Finding:
+    tensors = [t.failure for t in report.tensors if t.failure]
+    sentences = tuple(tensors) or report.failures or report.unsure or report.notes
+    unchecked = (f"not checked: {', '.join(report.unchecked)}",) if report.unchecked else ()
+    verdict = WRONG if tensors else SIDE if report.failures else UNSURE if report.unsure else RIGHT
+    if not report.tensors:
+        verdict = NOT
+    return Finding(f"{name} as {report.subject}", verdict, (*sentences, *unchecked))
+
+
+# Objects
+
+
+def _made(kind: type) -> Any:
+    """Return an object with small sizes; TypeError for an argument that is no size."""
+    given: dict[str, Any] = {}
+    for name in argument_names(kind):
+        size = next(
+            (v for pattern, v in SIZES.items() if re.search(pattern, name, re.IGNORECASE)), None
+        )
+        default = default_of(kind, name)
+        sized = default is None and re.search(r"^(n_|num_)?in(put)?(_|s$|$)", name)
+        if default is inspect.Parameter.empty and size is None:
+            raise TypeError(f"needs an argument {name}")
+        if default is inspect.Parameter.empty or sized:
+            given[name] = size
+    made = kind(**given)
+    for setup in ("connect_to", "build", "initialize", "init_weights"):
+        method = getattr(made, setup, None)
+        for arguments in ((), ((FEATURES,),), (FEATURES,), ((FEATURES, 6, 6),)):
+            if callable(method) and accepts(method, *arguments):
+                with suppress(Exception):
+                    method(*arguments)
+                    break
+    return made
+
+
+def _of_object(kind: type, forward: str, backward: str) -> Iterator[Trial]:
+    made, rng = _made(kind), np.random.default_rng(0)
+    if len(_required(getattr(made, forward))) >= 2:
+        yield from _of_loss(getattr(made, forward), getattr(made, backward))
+    elif "back" not in backward and "prop" not in backward:
+        yield from _of_functions(getattr(made, forward), getattr(made, backward))
+    else:
+        for shape in SHAPES:
+            x = rng.standard_normal(shape)
+            yield functools.partial(_check_layer, made, forward, backward, x)
+
+
+def _with(check: Callable[..., GradientReport], *args: Any) -> Trial:
+    return lambda options: check(*args, **options)
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    return [
+        n for n in argument_names(function) if default_of(function, n) is inspect.Parameter.empty
+    ]
+
+
+def _check_layer(
+    made: Any, forward: str, backward: str, x: Array, options: dict[str, Any]
+) -> GradientReport:
+    return check_layer(_adapted(made, forward, backward, x), x, **options)
+
+
+def _adapted(made: Any, forward: str, backward: str, x: Array) -> Cached:
+    """Return the layer of an object, with the parameters whose gradients it holds after a pass."""
+    tried = copy.deepcopy(made)
+    y = getattr(tried, forward)(x.copy())
+    if not is_tensor(y):
+        raise TypeError(f"{forward} returns {type(y).__name__}, no array of floats")
+    ready = copy.deepcopy(tried)
+    getattr(tried, backward)(np.ones_like(y))
+    arrays = dict(float_arrays(tried))
+    stems = {
+        PARAMETERS.sub("", path).strip("_").lower(): path for path in dict(float_arrays(ready))
+    }
+    params: dict[str, str] = {}
+    for path, array in arrays.items():
+        *above, last = path.split(".")
+        for name in (
+            ".".join([*above, GRADIENT.sub("", last)]),
+            GRADIENT.sub("", path, 1) if above else "",
+        ):
+            owner = stems.get(PARAMETERS.sub("", name).strip("_").lower())
+            if owner and owner != path and arrays[owner].shape == array.shape:
+                params[owner] = path
+    once = {path: arrays[path].copy() for path in params.values()}
+    getattr(tried, forward)(x.copy())
+    getattr(tried, backward)(np.ones_like(y))
+    now = dict(float_arrays(tried))
+    adds = bool(once) and all(
+        np.allclose(now[p], 2 * v) and v.any() for p, v in once.items() if p in now
+    )
+    return Cached(ready, params=params, forward=forward, backward=backward, adds=adds)
+
+
+# Functions
+
+
+def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Iterator[Trial]:
+    """Yield the ways to check a function and its derivative: elementwise, or with a cotangent."""
+    rng = np.random.default_rng(0)
+    needed = len(_required(f))
+    if needed >= 2:
+        yield from _of_loss(f, derivative)
+        return
+
+    def elementwise(x: Array, dy: Array) -> Any:
+        needs_none = not _required(derivative) and f(x) is not None
+        slope = derivative() if needs_none else derivative(x)  # of the last input
+        if np.ndim(slope) == x.ndim + 1:  # a Jacobian for each row
+            return np.einsum("...i,...ij->...j", dy, slope)
+        return dy * slope
+
+    for shape in SHAPES[:4]:
+        x = rng.standard_normal(shape)
+        if len(_required(derivative)) >= 2:
+            yield _with(check_pair, f, derivative, x)
+            yield _with(check_function, f, derivative, x)
+            yield _with(check_function, f, lambda x, dy: derivative(dy, x), x)
+        else:
+            yield _with(check_function, f, elementwise, x)
+            # The derivative may be a function of the output.
+            yield _with(check_function, f, lambda x, dy: elementwise(f(x), dy), x)
+
+
+def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any]) -> Iterator[Trial]:
+    """Yield the ways to check a loss: at probabilities, with one-hot targets and with classes."""
+    rng = np.random.default_rng(0)
+    z = rng.random((4, FEATURES)) + 0.1
+    z /= z.sum(axis=1, keepdims=True)
+    classes = np.arange(4) % FEATURES
+    first, second = [*_required(value), "", ""][:2]
+    order = bool(TARGETS.search(first)) and not TARGETS.search(second)
+    for y in (np.eye(FEATURES)[classes], classes):
+        for logits in (z, z[:, :1]):
+            targets = y if logits is z else y[..., :1]
+            for reduce in (None, np.sum):
+                loss = AdaptedLoss(value, gradient, targets_first=order, reduce=reduce)
+                yield _with(check_loss, loss, logits, targets)
