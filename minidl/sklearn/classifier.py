@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
@@ -16,8 +17,10 @@ from sklearn.utils.validation import column_or_1d
 from minidl.checks import Array, as_array, check_float
 from minidl.dataset import Dataset
 from minidl.layer import Sequential
+from minidl.layers import Linear
 from minidl.losses import (
     BinaryCrossEntropy,
+    BinaryLogistic,
     CrossEntropy,
     FenchelYoung,
     Loss,
@@ -27,8 +30,13 @@ from minidl.losses import (
 )
 from minidl.maps import entmax15, sparsemax
 from minidl.online.fitting import fit_online
-from minidl.sklearn.mlp import MLP
+from minidl.sklearn.mlp import MLP, in_batches
 from minidl.sklearn.network import Network, choose
+
+
+def has_probabilities(estimator: Any) -> bool:
+    """Return whether the loss has probabilities."""
+    return bool(estimator.loss != "perceptron")
 
 
 class Labels(ClassifierMixin, Network):  # type: ignore[misc]
@@ -38,7 +46,9 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
     classes_: Array
     multilabel_: bool
 
-    def _encode(self, y: Any, classes: Any = None, *, first: bool = False) -> Array:
+    def _encode(
+        self, y: Any, classes: Any = None, *, first: bool = False, again: bool = False
+    ) -> Array:
         """Return classes (n,) or labels (n, K); with ``first``, learn the classes."""
         if hasattr(y, "toarray"):
             y = y.toarray()
@@ -59,31 +69,30 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
                 )
         if multilabel != self.multilabel_ or (multilabel and y.shape[1] != len(self.classes_)):
             raise ValueError(f"{self._name}: expected y as in the first call, got shape {y.shape}")
-        return y.astype(np.int64) if multilabel else self._numbers(y)
-
-    def _numbers(self, y: Array) -> Array:
-        """Return the number of each label in ``classes_``."""
+        if multilabel:
+            return np.asarray(y, np.int64)
         known = np.isin(y, self.classes_)
+        if again and (not known.all() or len(np.unique(y)) < len(self.classes_)):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous "
+                f"call to fit. Previously got {self.classes_}, `y` has {np.unique(y)}"
+            )
         if not known.all():
-            unknown = np.unique(y[~known])
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}, "
-                f"`y` has {unknown}."
+                f"`y` has {np.unique(y[~known])}."
             )
-        return np.searchsorted(self.classes_, y)
+        return np.asarray(np.searchsorted(self.classes_, y))
+
+    def _width(self, y: Array) -> int:
+        return len(self.classes_)
+
+    def _decoded(self, y: Array) -> Array:
+        return y if self.multilabel_ else np.asarray(self.classes_[y])
 
     def _strata(self, y: Array) -> Array | None:
-        """Return the labels, each of which needs two rows; None for several labels."""
-        if self.multilabel_:
-            return None
-        labels: Array = self.classes_[y]
-        names, counts = np.unique(labels, return_counts=True)
-        if counts.min() < 2:
-            raise ValueError(
-                f"{self._name}: early_stopping sets validation_fraction of each class aside, so "
-                f"each needs 2 rows, but there is only 1 of {names[counts < 2].tolist()}"
-            )
-        return labels
+        """Return the classes, True for the second of two; None for several labels."""
+        return None if self.multilabel_ else y[:, None] > 0 if len(self.classes_) == 2 else y
 
     def _check_partial(self, classes: Any, y: Any) -> None:
         """Check the ``classes`` of ``partial_fit``, and that it need not know all labels."""
@@ -120,22 +129,33 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
             )
         return np.asarray(factors[y] * (1.0 if weight is None else weight))
 
-    def predict(self, X: Any) -> Array:
-        """Return the most probable class of each row; of several labels 0 and 1, (n, K)."""
-        outputs = self._outputs(X)  # says so if the estimator is not fitted
+    def _predicted(self, outputs: Array) -> Array:
         predicted = predict(self.loss_function_, outputs)
-        return predicted if self.multilabel_ else np.asarray(self.classes_[predicted])
+        if self.multilabel_:
+            return predicted.reshape(outputs.shape)
+        return np.asarray(self.classes_[np.maximum(predicted, 0)])  # the sign -1: the first
 
+    @property
+    def _label_binarizer(self) -> LabelBinarizer:
+        """What readers of scikit-learn's networks ask for the kind of the targets."""
+        several = np.eye(len(self.classes_), dtype=int)
+        return LabelBinarizer().fit(several if self.multilabel_ else self.classes_)
+
+    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, or of each of several labels, (n, K)."""
         outputs = self._outputs(X)
+        if isinstance(self.loss_function_, BinaryLogistic):
+            outputs = np.hstack([-outputs, outputs])
         return probabilities(self.loss_function_, outputs)
 
+    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of the probabilities, minus infinity where one is 0."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
 
+    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
     def support(self, X: Any) -> Array:
         """Return a mask (n, K): the classes whose probability is not 0."""
         return np.asarray(self.predict_proba(X) > 0)
@@ -226,20 +246,39 @@ class MLPClassifier(Labels, MLP):
     loss: str = "log_loss"
     class_weight: Any = None
 
-    def _loss(self) -> Loss:
+    def _loss(self) -> tuple[Loss, str]:
         known: dict[str, Loss] = {
             "log_loss": CrossEntropy(),
             "sparsemax": FenchelYoung(sparsemax),
             "entmax15": FenchelYoung(entmax15),
         }
         loss: Loss = choose(self._name, "loss", self.loss, known)
-        if not self.multilabel_:
-            return loss
-        if self.loss != "log_loss":
+        if self.multilabel_ and self.loss != "log_loss":
             raise ValueError(
                 f"{self._name}: several labels need loss='log_loss', got {self.loss!r}"
             )
-        return BinaryCrossEntropy(label_reduction="sum")
+        if self.multilabel_:
+            return BinaryCrossEntropy(label_reduction="sum"), "logistic"
+        if self._one_logit():
+            return BinaryLogistic(), "logistic"
+        return loss, "softmax" if self.loss == "log_loss" else self.loss
+
+    def _one_logit(self) -> bool:
+        """Return whether two classes share an output, as in scikit-learn: the second's logit."""
+        return self.loss == "log_loss" and not self.multilabel_ and len(self.classes_) == 2
+
+    def _width(self, y: Array) -> int:
+        return 1 if self._one_logit() else super()._width(y)
+
+    def _targets(self, y: Array) -> Array:
+        return 2 * y - 1 if isinstance(self.loss_function_, BinaryLogistic) else y
+
+    def _tail(self) -> Linear | None:
+        if not isinstance(self.loss_function_, BinaryLogistic):
+            return None
+        tail = Linear(1, 2, bias=False, rng=0, dtype=self.model_.dtype)
+        tail.weight.value = [[0, 1]]  # type: ignore[assignment]
+        return tail
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -247,6 +286,7 @@ class MLPClassifier(Labels, MLP):
         tags.classifier_tags.multi_label = several
         return tags
 
+    @available_if(in_batches)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
         X: Any,
@@ -274,11 +314,6 @@ class MLPClassifier(Labels, MLP):
         valid = X_val, y_val, sample_weight_val
         self._check_partial(classes, y)
         return self._fit(X, y, sample_weight, valid, one_epoch=True, classes=classes)
-
-
-def has_probabilities(estimator: Any) -> bool:
-    """Return whether the loss has probabilities."""
-    return bool(estimator.loss != "perceptron")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -338,12 +373,12 @@ validation_fraction, monitor, dtype, callbacks, standardize
         self._check_partial(classes, y)
         return self._fit(X, y, None, (X_val, y_val, None), one_epoch=True, classes=classes)
 
-    def _loss(self) -> Loss:
+    def _loss(self) -> tuple[Loss, str]:
         if self.multilabel_:
             raise ValueError(f"{self._name}: expected one label for each example, got several")
         known: dict[str, Loss] = {"log_loss": CrossEntropy(), "perceptron": Perceptron()}
         loss: Loss = choose(self._name, "loss", self.loss, known)
-        return loss
+        return loss, "softmax" if self.loss == "log_loss" else "identity"
 
     def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
         model = super()._build(features, outputs, seed, dtype)
@@ -367,18 +402,3 @@ validation_fraction, monitor, dtype, callbacks, standardize
         """Return the outputs (n, K); of two classes the second minus the first, (n,)."""
         outputs = self._outputs(X)
         return outputs[:, 1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs
-
-    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Any) -> Array:
-        """Return the probability of each class, (n, K)."""
-        return super().predict_proba(X)
-
-    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
-    def predict_log_proba(self, X: Any) -> Array:
-        """Return the logarithm of the probabilities."""
-        return super().predict_log_proba(X)
-
-    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
-    def support(self, X: Any) -> Array:
-        """Return a mask (n, K): the classes whose probability is not 0."""
-        return super().support(X)

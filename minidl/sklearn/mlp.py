@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minidl.checks import check_float, check_int
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
+
+from minidl.callbacks import Callback, Run
+from minidl.checks import Array, check_float, check_int, quiet
 from minidl.dataset import Dataset
-from minidl.layer import Layer
+from minidl.evaluation import measure
+from minidl.history import Epoch, History
+from minidl.layer import Layer, write_gradients
 from minidl.layers import BatchNorm, Dropout, LayerNorm
 from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, Schedule
 from minidl.sklearn.network import Network, choose
-from minidl.training import Objective, fit
+from minidl.training import NonFiniteLossError, Objective, fit
 
 NORMALIZATIONS: dict[str | None, Callable[[int], list[Layer]]] = {
     None: lambda width: [],
@@ -38,6 +48,11 @@ class InverseScaling:
         return float(self.lr / (t // self.batches * self.examples + 1) ** self.power)
 
 
+def in_batches(estimator: Any) -> bool:
+    """Return whether the solver takes steps on batches, so that ``partial_fit`` exists."""
+    return bool(estimator.solver != "lbfgs")
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class MLP(Network):
     """The fields and the training of both estimators."""
@@ -57,6 +72,10 @@ class MLP(Network):
     dropout: float = 0.0
     normalization: str | None = None
     clip_norm: float | None = None
+    shuffle: bool = True
+    max_fun: int = 15_000
+
+    _sparse = True
 
     def fit(
         self,
@@ -72,7 +91,7 @@ class MLP(Network):
         Parameters
         ----------
         X : array-like, shape (n, features)
-            Dense numbers: arrays, or data frames of pandas or polars.
+            Numbers: arrays, data frames of pandas or polars, sparse matrices (which stay sparse).
         y : array-like, shape (n,) or (n, outputs)
         sample_weight : array-like, shape (n,), optional
             A weight of 2 counts as much as the same example twice, of 0 as none.
@@ -93,13 +112,93 @@ class MLP(Network):
         return lambda width: [*normalize(width), *activation(width), *([Dropout(p)] if p else [])]
 
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
+        if self.solver == "lbfgs":
+            return self._lbfgs(dataset, **options)
         batch_size = self._batch_size(len(dataset.train.counted))
+        weight = dataset.train.weight
+        if options["mean_weight"] is None:
+            options["mean_weight"] = 1.0 if weight is None else float(weight[weight > 0].mean())
         if not again:
-            self._optimizer = self._new_optimizer(dataset, batch_size, options["mean_weight"])
+            decay = batch_size * options["mean_weight"]
+            self._optimizer = self._new_optimizer(dataset, batch_size, decay)
         fit(
             self.model_, dataset, self.loss_function_, self._optimizer, batch_size=batch_size,
             **options,
         )  # fmt: skip
+        return None
+
+    def _lbfgs(
+        self, dataset: Dataset, *, callbacks: list[Callback], history: History, monitor: str,
+        parts: Sequence[str], restore_best: bool, epochs: int, metrics: Any = None,
+        mode: Any = None, **_: Any,
+    ) -> None:  # fmt: skip
+        """Minimise the loss of all rows by SciPy's L-BFGS-B, a record of ``history_`` a step.
+
+        ``theta`` is in float64. The L2 penalty spares biases. ``tol`` is the largest entry of a
+        gradient that counts as 0; the rule of ``n_iter_no_change`` ends early stopping alone.
+        """
+        name, model, loss = self._name, self.model_, self.loss_function_
+        if self.dropout or self.normalization == "batch":
+            raise ValueError(f"{name}: solver='lbfgs' needs a function: no dropout, no batch norm")
+        objective = Objective(name, loss, dataset)
+        objective.look(model)
+        x, targets = objective.train.rows(slice(None), model.dtype), objective.train.targets()
+        total = len(x) if len(targets) == 1 else targets[1].sum()
+        sizes = [(p.size, float(len(p.shape) > 1)) for _, p in model.named_parameters()]
+        decay = np.repeat([d for _, d in sizes], [n for n, _ in sizes])
+        decay *= check_float(name, "alpha", self.alpha, low=0) / total
+        run = Run(model, SGD(model, 1.0), history, epochs, 1)
+        history.follow(model, monitor, mode)
+        value, since, stop = math.nan, time.perf_counter(), False
+
+        def record() -> None:
+            nonlocal since
+            found, finite = {"train_loss": value}, math.isfinite(value)
+            for part in parts:
+                measured, are = measure(model, dataset.splits[part], loss, metrics)
+                found |= {f"{part}_{k}": v for k, v in measured.items()}
+                finite &= are
+            found["train_loss"], before, since = value, since, time.perf_counter()
+            history.append(Epoch(len(history), since - before, 1.0, found, finite), model)
+
+        def minimised(theta: Array) -> tuple[float, Array]:
+            nonlocal value
+            model.theta[:] = theta
+            logits, backward = model.forward(x, train=True)
+            value, dlogits = loss(logits, *targets)
+            write_gradients(model, backward, dlogits)
+            if not history.records:
+                record()
+            return value + 0.5 * float(decay @ np.square(theta)), model.grad + decay * theta
+
+        def end_step(theta: Array) -> None:
+            nonlocal stop
+            record()
+            stop = any([one.on_epoch(run) for one in callbacks])  # noqa: C419 (all are called)
+            if stop:
+                raise StopIteration
+
+        if not self.early_stopping:
+            callbacks.remove(self._convergence)
+        options = {"maxiter": self.max_iter, "maxfun": check_int(name, "max_fun", self.max_fun)}
+        with quiet():
+            found = minimize(
+                minimised, model.theta.copy(), jac=True, method="L-BFGS-B", callback=end_step,
+                options={**options, "gtol": self.tol},
+            )  # fmt: skip
+            model.theta[:] = found.x
+        if not np.isfinite(model.theta).all():
+            raise NonFiniteLossError(f"L-BFGS: the loss is {found.fun}")
+        self._convergence.converged = found.success or stop
+        if not self._convergence.converged and found.nit < self.max_iter:
+            warnings.warn(f"{name}: L-BFGS: {found.message}", ConvergenceWarning, stacklevel=5)
+
+    def _input_dtype(self) -> Any:
+        if self.solver != "lbfgs":
+            return super()._input_dtype()
+        if self.dtype is not None and np.dtype(self.dtype) != np.float64:
+            raise ValueError(f"{self._name}: solver='lbfgs' is in float64, got {self.dtype!r}")
+        return np.float64
 
     def _batch_size(self, n: int) -> int:
         """Return the number of examples in a batch; with batch norm, no batch has only one."""
@@ -109,9 +208,7 @@ class MLP(Network):
             size += 1
         return size
 
-    def _new_optimizer(
-        self, dataset: Dataset, batch_size: int, mean_weight: float | None
-    ) -> Optimizer:
+    def _new_optimizer(self, dataset: Dataset, batch_size: int, size: float) -> Optimizer:
         """Return the optimizer with its schedule and weight decay, which spares biases.
 
         scikit-learn divides ``alpha`` by the sum of the weights of a batch; here by its size times
@@ -119,8 +216,7 @@ class MLP(Network):
         """
         model = self.model_
         alpha = check_float(self._name, "alpha", self.alpha, low=0)
-        objective = Objective(self._name, self.loss_function_, dataset, mean_weight)
-        decay = alpha / (batch_size * objective.mean_weight)
+        decay = alpha / size
         lr = self._rate(dataset, batch_size)
         clip, betas, eps = self.clip_norm, (self.beta_1, self.beta_2), self.epsilon
         if self.solver == "sgd":
@@ -134,7 +230,7 @@ class MLP(Network):
             return AdamW(model, lr, betas=betas, eps=eps, weight_decay=alpha, decay_biases=False,
                          clip_norm=clip)  # fmt: skip
         raise ValueError(
-            f"{self._name}: expected solver 'adam', 'adamw' or 'sgd', got {self.solver!r}"
+            f"{self._name}: expected solver 'adam', 'adamw', 'sgd' or 'lbfgs', got {self.solver!r}"
         )
 
     def _rate(self, dataset: Dataset, batch_size: int) -> float | Schedule:

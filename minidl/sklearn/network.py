@@ -5,6 +5,7 @@ A subclass says which targets it takes, which loss it has and how it trains.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from abc import abstractmethod
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.base import BaseEstimator, is_regressor
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -25,12 +27,14 @@ from minidl.callbacks import Callback, Run
 from minidl.checks import Array, check_array, check_float, check_int, did_you_mean, refuse_mask
 from minidl.data.features import Predictor, Standardize
 from minidl.dataset import Dataset, Split
-from minidl.history import History
+from minidl.history import Epoch, History
 from minidl.init import glorot
 from minidl.layer import Layer, Sequential
 from minidl.layers import Identity, Linear
-from minidl.losses import Loss
+from minidl.losses import BinaryLogistic, CrossEntropy, Loss
 from minidl.parameter import Parameter
+from minidl.sklearn.rows import Checked, Examples, answers, sparse_first
+from minidl.training import NonFiniteLossError
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "identity": Identity,
@@ -82,22 +86,45 @@ class Network(BaseEstimator):  # type: ignore[misc]
     early_stopping: bool = False
     validation_fraction: float = 0.1
     n_iter_no_change: float = 10
-    monitor: str | None = None
+    monitor: Any = None
     dtype: DTypeLike | None = None
     callbacks: Any = None
     standardize: bool = False
+
+    _sparse = False
 
     @property
     def _name(self) -> str:
         return type(self).__name__
 
     @abstractmethod
-    def _encode(self, y: Array, classes: Any = None, *, first: bool = False) -> Array:
-        """Return checked targets as the loss takes them; with ``first``, learn the classes."""
+    def _encode(
+        self, y: Array, classes: Any = None, *, first: bool = False, again: bool = False
+    ) -> Array:
+        """Return checked targets: classes, labels or numbers.
+
+        With ``first``, learn the classes; with ``again``, check that all of them are there.
+        """
 
     @abstractmethod
-    def _loss(self) -> Loss:
-        """Return the loss; ValueError for an unknown name."""
+    def _loss(self) -> tuple[Loss, str]:
+        """Return the loss and the name of what follows the outputs; ValueError for others."""
+
+    def _targets(self, y: Array) -> Array:
+        """Return encoded targets as the loss takes them."""
+        return y
+
+    @abstractmethod
+    def _predicted(self, outputs: Array) -> Array:
+        """Return what outputs of the model predict, as the user wrote it."""
+
+    def _decoded(self, y: Array) -> Array:
+        """Return encoded targets as the user wrote them."""
+        return y
+
+    def _tail(self) -> Linear | None:
+        """Return a last layer after which the outputs are those of a ``Predictor``, or None."""
+        return None
 
     def _hidden(self) -> Callable[[int], list[Layer]]:
         """Return the function from the width of a hidden ``Linear`` to the layers after it."""
@@ -134,7 +161,8 @@ class Network(BaseEstimator):  # type: ignore[misc]
         max_iter = check_int(self._name, "max_iter", self.max_iter)
         if one_epoch and self.early_stopping and valid[0] is None:
             raise ValueError(
-                f"{self._name}: partial_fit with early_stopping=True needs X_val and y_val"
+                f"{self._name}: partial_fit does not support early_stopping=True without "
+                "validation data; it needs X_val and y_val"
             )
         if first or not one_epoch:
             self._convergence: Convergence = self._new_convergence()
@@ -142,39 +170,44 @@ class Network(BaseEstimator):  # type: ignore[misc]
             return self
         seed = check_seed(self.random_state)
         X, y = self._validated(X, y, reset=first)
-        train = X, self._encode(y, classes, first=first), check_weights(weight, X)
-        train, *rest = self._parts(train, valid, seed)
+        y = self._encode(y, classes, first=first, again=not (first or one_epoch))
+        train, *rest = self._parts((X, y, check_weights(weight, X)), valid, seed)
         if first:
             self._start(*train, seed)
         parts = (*train[:2], self._weighted(*train[1:])), *rest
         done = len(self.history_)
-        dataset = Dataset(*map(self._scaled, parts), classes=self._classes())
-        monitor = self.monitor
-        if monitor is None:
-            monitor = self._validation_metric() if self.early_stopping else "train_loss"
-        measured = monitor.startswith("train_") and monitor != "train_loss"
+        dataset = Checked(*map(self._scaled, parts), classes=0)
+        watched = self._watched(parts[-1], len(parts) > 1)
         try:
-            self._train(
-                dataset,
-                again=one_epoch and not first,
-                rng=seed,
-                epochs=max(done, 1) if one_epoch else max(done - 1, 0) + max_iter,
-                callbacks=[*(self.callbacks or ()), self._convergence],
-                restore_best=bool(self.early_stopping) and not one_epoch,
-                history=self.history_,
-                mean_weight=1.0 if one_epoch else None,
-                monitor=monitor,
-                parts=("train", "valid") if measured else ("valid",),
-            )
+            with sparse_first(self.model_, X):
+                self._train(
+                    dataset,
+                    again=one_epoch and not first,
+                    rng=seed,
+                    epochs=max(done, 1) if one_epoch else max(done - 1, 0) + max_iter,
+                    callbacks=[*(self.callbacks or ()), self._convergence],
+                    restore_best=bool(self.early_stopping) and not one_epoch,
+                    history=self.history_,
+                    mean_weight=1.0 if one_epoch else None,
+                    **watched,
+                )
         except KeyboardInterrupt:  # the epochs so far are kept, as scikit-learn does
             warnings.warn("Training interrupted by user.", stacklevel=3)
+        except NonFiniteLossError as error:
+            if one_epoch or not self.early_stopping or len(self.history_) < 2:
+                raise NonFiniteLossError(
+                    f"{self._name}: Solver produced non-finite parameter weights. The input data "
+                    f"may contain large values and need to be preprocessed. ({error})"
+                ) from error
+            self._diverged(error)
         self.n_iter_ = len(self.history_) - max(done, 1)
+        self.t_: int = (0 if first else self.t_) + self.n_iter_ * len(dataset.train)
         converged = self._convergence.converged
         if one_epoch and self.early_stopping and converged:
             self.history_.restore_best(self.model_)
         elif one_epoch:
             self._convergence.converged = False
-        elif self.n_iter_ == max_iter and not converged:
+        elif not converged and self.n_iter_ >= max_iter:
             warnings.warn(
                 f"{self._name}: max_iter={max_iter} epochs were not enough to converge",
                 ConvergenceWarning,
@@ -184,14 +217,55 @@ class Network(BaseEstimator):  # type: ignore[misc]
             self._convergence = self._new_convergence()
         return self
 
-    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
+    def _diverged(self, error: NonFiniteLossError) -> None:
+        """Record an epoch that did not end well; the weights of the best one are back."""
+        monitor, last = self.history_.monitor, self.history_[-1]
+        metrics = dict.fromkeys(["train_loss", monitor], math.nan)
+        record = Epoch(len(self.history_), 0.0, last.lr, metrics, finite=False)
+        self.history_.append(record, self.model_)
+        best = f"the weights are those of epoch {self.history_.best.epoch}"
+        warnings.warn(f"{self._name}: {error}; {best}", ConvergenceWarning, stacklevel=4)
+
+    def _watched(self, part: Rows, validated: bool) -> dict[str, Any]:
+        """Return the options of ``fit`` that say what is measured and monitored.
+
+        ``monitor`` is a metric of ``fit``, or a scorer of scikit-learn, which sees the last part.
+        """
+        monitor, where = self.monitor, "valid" if validated else "train"
+        own = monitor is None or (
+            isinstance(monitor, str) and monitor.startswith(("train_", "valid_"))
+        )
+        if monitor is None:
+            monitor = self._validation_metric() if self.early_stopping else "train_loss"
+        if own:
+            # What nobody reads is not measured, before training either.
+            parts = ["train"] if monitor.startswith("train_") and monitor != "train_loss" else []
+            return {"monitor": monitor, "parts": (*parts, *(["valid"] if validated else []))}
+        scorer, twin = get_scorer(monitor), copy.copy(self)
+        vars(twin)["_outputs"] = lambda outputs: outputs
+        name = monitor if isinstance(monitor, str) else getattr(monitor, "__name__", "score")
+        y, weights = self._decoded(part[1]), {} if part[2] is None else {"sample_weight": part[2]}
+
+        def metric(outputs: Array, targets: Array) -> float:
+            finite = np.isfinite(outputs).all()
+            return float(scorer(twin, outputs, y, **weights)) if finite else math.nan
+
+        watch = {"monitor": f"{where}_{name}", "parts": (where,), "metrics": {name: metric}}
+        return {**watch, "mode": "max"}
+
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
         """Return checked rows and targets; with ``reset``, learn the number of features."""
         refuse_mask(self._name, "X", X)
         refuse_mask(self._name, "y", y)
         X, y = validate_data(
             self, X, y, reset=reset, dtype=self._input_dtype(), multi_output=True,
-            y_numeric=is_regressor(self),
+            y_numeric=is_regressor(self), accept_sparse="csr" if self._sparse else False,
         )  # fmt: skip
+        if self.standardize and not isinstance(X, np.ndarray):
+            raise ValueError(
+                f"{self._name}: standardize=True would make sparse rows dense; scale them before, "
+                "with MaxAbsScaler or StandardScaler(with_mean=False)"
+            )
         return X, y
 
     def _input_dtype(self) -> Any:
@@ -202,15 +276,21 @@ class Network(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"{self._name}: expected dtype float32 or float64, got {self.dtype!r}")
         return np.dtype(self.dtype)
 
-    def _start(self, X: Array, y: Array, weight: Array | None, seed: int) -> None:
+    def _start(self, X: Any, y: Array, weight: Array | None, seed: int) -> None:
         """Build the model, and learn the scale of the features."""
-        outputs = self._classes() or (1 if y.ndim == 1 else y.shape[1])
-        loss, scaler = self._loss(), Standardize() if self.standardize else None
+        loss, activation = self._loss()
+        outputs = self._width(y)
         model = self._build(X.shape[1], outputs, seed, X.dtype)
-        if scaler is not None:
-            scaler.learn(Split(X, y, 1.0, weight=weight))
-        self.n_outputs_, self.loss_function_, self.scaler_ = outputs, loss, scaler
+        self.scaler_ = None
+        if self.standardize:
+            self.scaler_ = Standardize()
+            self.scaler_.learn(Split(X, y, 1.0, weight=weight))
+        self.n_outputs_, self.loss_function_, self.out_activation_ = outputs, loss, activation
         self.model_, self.history_ = model, History()
+
+    @abstractmethod
+    def _width(self, y: Array) -> int:
+        """Return the number of outputs for encoded targets."""
 
     def _new_convergence(self) -> Convergence:
         patience = self.n_iter_no_change
@@ -256,12 +336,21 @@ class Network(BaseEstimator):  # type: ignore[misc]
     def _halves(self, rows: Rows, seed: int) -> list[Rows]:
         """Set ``validation_fraction`` of the rows aside, stratified by class."""
         X, y, weight = rows
-        parts = train_test_split(
-            np.arange(len(X)),
-            test_size=self.validation_fraction,
-            random_state=seed,
-            stratify=self._strata(y),
-        )
+        strata, share = self._strata(y), self.validation_fraction
+        try:
+            parts = train_test_split(
+                np.arange(len(y)), test_size=share, random_state=seed, stratify=strata
+            )
+        except ValueError as error:
+            if strata is None:
+                raise
+            names, counts = np.unique(self._decoded(y), return_counts=True)
+            rare = f"; there is only 1 of {names[counts < 2].tolist()}" if counts.min() < 2 else ""
+            raise ValueError(
+                f"{self._name}: early_stopping sets validation_fraction={share} of each class "
+                f"aside: {error} Each class needs 2 rows, and the validation part one of each; "
+                f"give more rows, a larger validation_fraction, or X_val and y_val{rare}"
+            ) from error
         if len(parts[1]) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of "
@@ -272,18 +361,23 @@ class Network(BaseEstimator):  # type: ignore[misc]
     def _scaled(self, rows: Rows) -> Split:
         """Return rows as a part of a data set, standardised where asked for."""
         X, y, weight = rows
-        return Split(X if self.scaler_ is None else self.scaler_.apply(X), y, 1.0, weight=weight)
-
-    def _classes(self) -> int:
-        """Return the number of classes, 0 for numbers."""
-        return len(getattr(self, "classes_", ()))
+        X = X if self.scaler_ is None else self.scaler_.apply(X)
+        return Examples(X, self._targets(y), 1.0, None, weight, getattr(self, "shuffle", True))
 
     @property
     def predictor_(self) -> Predictor:
-        """The model with its standardisation, loss and classes, for ``minidl.save`` and ONNX."""
+        """The model with its standardisation, loss and classes, for ``minidl.save`` and ONNX.
+
+        Two classes have two outputs there, and scaled targets their own scale.
+        """
         check_is_fitted(self)
         features = [] if self.scaler_ is None else [self.scaler_]
-        predictor = Predictor(self.model_, features, loss=self.loss_function_)
+        model, loss, tail = self.model_, self.loss_function_, self._tail()
+        if tail is not None:
+            model = Sequential(*model.layers, tail)
+            model.input_scale = self.model_.input_scale
+            loss = CrossEntropy() if isinstance(loss, BinaryLogistic) else loss
+        predictor = Predictor(model, features, loss=loss)
         predictor.class_names = getattr(self, "classes_", None)
         return predictor
 
@@ -291,8 +385,20 @@ class Network(BaseEstimator):  # type: ignore[misc]
         """Return the outputs of the model for checked rows."""
         check_is_fitted(self)
         refuse_mask(self._name, "X", X)
-        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return self.predictor_.outputs(X)
+        X = validate_data(
+            self, X, reset=False, dtype=[np.float64, np.float32],
+            accept_sparse="csr" if self._sparse else False,
+        )  # fmt: skip
+        return answers(self.model_, X if self.scaler_ is None else self.scaler_.apply(X))
+
+    def predict(self, X: Any) -> Array:
+        """Return the class or number of each row, (n,); several of them as (n, K)."""
+        return self._predicted(self._outputs(X))  # says so if the estimator is not fitted
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self._sparse and not self.standardize
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
@@ -340,12 +446,14 @@ class Network(BaseEstimator):  # type: ignore[misc]
     @property
     def loss_(self) -> float:
         """The training loss of the last epoch."""
-        return self.loss_curve_[-1]
+        check_is_fitted(self)
+        return self.history_[-1].train_loss
 
     @property
-    def best_loss_(self) -> float:
-        """The lowest training loss of an epoch."""
-        return min(self.loss_curve_)
+    def best_loss_(self) -> float | None:
+        """The lowest training loss of an epoch; None with early stopping."""
+        curve = self.loss_curve_
+        return None if self.early_stopping else min(curve)
 
     @property
     def validation_scores_(self) -> list[float] | None:
@@ -423,8 +531,8 @@ class Convergence(Callback):
         self.without = self.without + 1 if score < self.best + self.tol else 0
         self.best = max(self.best, score)
         if self.verbose:
-            shown = dict.fromkeys(("train_loss", run.history.monitor))
-            values = (f"{n} = {record.metrics[n]:.8f}" for n in shown if n in record.metrics)
+            shown = {"train_loss": "loss", **{n: n for n in record.metrics if n != "train_loss"}}
+            values = (f"{name} = {record.metrics[n]:.8f}" for n, name in shown.items())
             print(f"Iteration {record.epoch}, {', '.join(values)}", flush=True)
         if self.without <= self.patience:
             return False

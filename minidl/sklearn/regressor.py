@@ -6,12 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import column_or_1d
 
 from minidl.checks import Array
-from minidl.losses import AbsoluteError, Huber, Loss, Quantile, SquaredError, predict
-from minidl.sklearn.mlp import MLP
+from minidl.data.features import Standardize
+from minidl.dataset import Split
+from minidl.layers import Linear
+from minidl.losses import AbsoluteError, Huber, Loss, Poisson, Quantile, SquaredError, predict
+from minidl.sklearn.mlp import MLP, in_batches
 from minidl.sklearn.network import choose
 
 
@@ -24,21 +29,27 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
 
     Parameters
     ----------
-    loss : {"squared_error", "absolute_error", "huber", "quantile"}
+    loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}
+        ``"poisson"`` is half the deviance of counts; it predicts ``exp(outputs)``.
     delta : float
-        The error from which ``"huber"`` is linear.
+        The error from which ``"huber"`` is linear; of scaled targets with ``standardize``.
     quantile : float
         The quantile of ``"quantile"``.
     monitor : str, optional
         By default ``"train_loss"``; with early stopping R2 on the validation part, for
         ``"quantile"`` the loss.
+    standardize : bool
+        Scales the features, and the targets too (except for ``"poisson"``); ``predict`` gives the
+        targets' own scale, losses are of the scaled ones.
     """
 
     loss: str = "squared_error"
     delta: float = 1.0
     quantile: float = 0.5
 
-    def _encode(self, y: Array, classes: Any = None, *, first: bool = False) -> Array:
+    def _encode(
+        self, y: Array, classes: Any = None, *, first: bool = False, again: bool = False
+    ) -> Array:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if first:
@@ -49,21 +60,48 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
             )
         return y
 
-    def _loss(self) -> Loss:
+    def _width(self, y: Array) -> int:
+        return 1 if y.ndim == 1 else int(y.shape[1])
+
+    def _loss(self) -> tuple[Loss, str]:
         known: dict[str, Callable[[], Loss]] = {
             "squared_error": SquaredError,
             "absolute_error": AbsoluteError,
             "huber": lambda: Huber(self.delta),
             "quantile": lambda: Quantile(self.quantile),
+            "poisson": Poisson,
         }
         loss: Loss = choose(self._name, "loss", self.loss, known)()
-        return loss
+        return loss, "exp" if self.loss == "poisson" else "identity"
 
-    def predict(self, X: Any) -> Array:
-        """Return the predicted numbers, (n,) or (n, outputs)."""
-        outputs = self._outputs(X)  # says so if the estimator is not fitted
-        return predict(self.loss_function_, outputs)
+    def _start(self, X: Any, y: Array, weight: Array | None, seed: int) -> None:
+        super()._start(X, y, weight, seed)
+        self.target_scaler_ = None
+        if self.standardize and self.loss != "poisson":
+            self.target_scaler_ = Standardize()
+            columns = np.asarray(y, np.float64).reshape(len(y), -1)
+            self.target_scaler_.learn(Split(columns, y, 1.0, weight=weight))
 
+    def _targets(self, y: Array) -> Array:
+        if self.target_scaler_ is None:
+            return y
+        columns = np.asarray(y, np.float64).reshape(len(y), -1)
+        return self.target_scaler_.apply(columns).reshape(y.shape)
+
+    def _tail(self) -> Linear | None:
+        scaler, dtype = self.target_scaler_, self.model_.dtype
+        if scaler is None:
+            return None
+        tail = Linear(len(scaler.mean), len(scaler.mean), rng=0, dtype=dtype)
+        tail.weight.value, tail.bias.value = np.diag(scaler.std), scaler.mean  # type: ignore[union-attr]
+        return tail
+
+    def _predicted(self, outputs: Array) -> Array:
+        if self.target_scaler_ is not None:
+            outputs = outputs * self.target_scaler_.std + self.target_scaler_.mean
+        return predict(self.loss_function_, outputs.astype(self.model_.dtype, copy=False))
+
+    @available_if(in_batches)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
         X: Any,

@@ -148,7 +148,7 @@ def test_a_large_penalty_leaves_the_share_of_each_class():
     x = np.random.default_rng(1).normal(size=(400, 3))
     for solver, alpha in (("adam", 1000.0), ("adamw", 1.0), ("sgd", 1000.0)):
         model = MLPClassifier((), solver=solver, alpha=alpha, max_iter=500, random_state=0,
-                              learning_rate_init=0.01, batch_size=400).fit(x, y)  # fmt: skip
+                              learning_rate_init=0.02, batch_size=400).fit(x, y)  # fmt: skip
         assert model.predict_proba(x)[:, 1].mean() == pytest.approx(y.mean(), abs=0.03)
 
 
