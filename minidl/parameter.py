@@ -137,6 +137,8 @@ def members(layer: object) -> Iterator[tuple[str, Any]]:
     Lists and tuples are searched too; the first item of ``blocks`` is named ``"blocks.0"``.
     """
     for name, value in vars(layer).items():
+        if value is None or isinstance(value, (int, np.ndarray)):
+            continue  # at once, since this is asked in each epoch
         if isinstance(value, Parameter) or is_layer(value):
             yield name, value
         elif isinstance(value, (list, tuple)):

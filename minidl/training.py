@@ -39,7 +39,7 @@ from minidl.layer import (
 )
 from minidl.losses import Loss, Metric, as_loss, check_weighted_mean, checked_loss, shaped_targets
 from minidl.optim import Optimizer
-from minidl.parameter import finite_check, infer, set_stream, with_streams
+from minidl.parameter import Streams, finite_check, infer, set_stream, with_streams
 
 
 class NonFiniteLossError(FloatingPointError, ValueError):
@@ -266,6 +266,11 @@ class Training:
                 checkpoint.load(settings=self.settings, **self._states())
                 self._saved = self.epoch
         self._unchecked = {id(run.model) for run in runs}
+        self._changing = [
+            [p for p in with_streams(own).values() if not isinstance(p, History) and (
+                not isinstance(p, Streams) or p.state_dict())]
+            for own in self._own
+        ]  # fmt: skip
         self._recorded, self._kept, self._kept_shared = -1, list[_States](), _States()
 
     @property
@@ -364,10 +369,7 @@ class Training:
     def _keep(self) -> None:
         """Keep the state before training or after an epoch, and write the file where it is due."""
         self._recorded = len(self.runs[0].history)
-        self._kept = [
-            [(p, p.state_dict()) for p in with_streams(own).values() if not isinstance(p, History)]
-            for own in self._own
-        ]
+        self._kept = [[(p, p.state_dict()) for p in parts] for parts in self._changing]
         self._kept_shared = [(p, copy.deepcopy(p.state_dict())) for p in self._shared.values()]
         file, epoch = self.checkpoint, self.epoch
         is_due = self.ended or epoch == self.runs[0].epochs
@@ -461,6 +463,8 @@ class _Order:
         """Return the state; empty for seeds and unknown iterators."""
         if isinstance(self.rng, np.random.Generator):
             return {"stream": self.rng.bit_generator.state}
+        if isinstance(self.rng, int):
+            return {}
         return self.rng.state_dict() if isinstance(self.rng, Stateful) else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

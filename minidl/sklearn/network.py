@@ -240,9 +240,11 @@ class Network(BaseEstimator):  # type: ignore[misc]
         if own:
             # What nobody reads is not measured, before training either.
             parts = ["train"] if monitor.startswith("train_") and monitor != "train_loss" else []
-            return {"monitor": monitor, "parts": (*parts, *(["valid"] if validated else []))}
+            mode = "min" if monitor == "train_loss" else None
+            parts += ["valid"] if validated else []
+            return {"monitor": monitor, "mode": mode, "parts": parts}
         scorer, twin = get_scorer(monitor), copy.copy(self)
-        vars(twin)["_outputs"] = lambda outputs: outputs
+        twin.__dict__["_outputs"] = lambda outputs: outputs
         name = monitor if isinstance(monitor, str) else getattr(monitor, "__name__", "score")
         y, weights = self._decoded(part[1]), {} if part[2] is None else {"sample_weight": part[2]}
 
