@@ -39,7 +39,7 @@ from minidl.layer import (
 )
 from minidl.losses import Loss, Metric, as_loss, check_weighted_mean, checked_loss, shaped_targets
 from minidl.optim import Optimizer
-from minidl.parameter import Streams, finite_check, infer, set_stream, with_streams
+from minidl.parameter import finite_check, infer, set_stream, with_streams
 
 
 class NonFiniteLossError(FloatingPointError, ValueError):
@@ -266,11 +266,8 @@ class Training:
                 checkpoint.load(settings=self.settings, **self._states())
                 self._saved = self.epoch
         self._unchecked = {id(run.model) for run in runs}
-        self._changing = [
-            [p for p in with_streams(own).values() if not isinstance(p, History) and (
-                not isinstance(p, Streams) or p.state_dict())]
-            for own in self._own
-        ]  # fmt: skip
+        states = [with_streams(own).values() for own in self._own]
+        self._changing = [[p for p in s if not isinstance(p, History)] for s in states]
         self._recorded, self._kept, self._kept_shared = -1, list[_States](), _States()
 
     @property
