@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from minidl.checks import Configured, check_float, check_int, require
+from minidl.checks import Configured, check_float, check_int, progress_bar
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
@@ -148,32 +147,6 @@ class ReduceOnPlateau(Callback):
             if bad > self.patience:
                 lr, cooling, bad = max(lr * self.factor, self.min_lr), self.cooldown, 0
         run.optimizer.lr = lr
-
-
-def progress_bar(**options: Any) -> Any:
-    """Return a bar of tqdm on the standard error, where a terminal is; else a line once a minute.
-
-    ``options`` are those of tqdm. Nothing is shown where there is no standard error.
-    """
-    file = sys.stderr
-    live = file is not None and file.isatty()
-    lines = {"file": _Lines(file), "mininterval": 60, "maxinterval": 60, "miniters": 1}
-    return require("tqdm", "examples").tqdm(
-        disable=file is None, **({} if live else lines), **options
-    )
-
-
-class _Lines:
-    """A stream on which each state of a bar is a line, in place of one that is overwritten."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-
-    def write(self, text: str) -> None:
-        self.file.write(text.strip() and f"{text.strip()}\n")
-
-    def flush(self) -> None:
-        self.file.flush()
 
 
 class Progress(Callback):

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import wraps
@@ -398,6 +399,32 @@ def require(module: str, extra: str) -> ModuleType:
         raise ImportError(
             f"{package} is needed for this: pip install 'minidl[{extra}]' ({error})"
         ) from error
+
+
+def progress_bar(**options: Any) -> Any:
+    """Return a bar of tqdm on the standard error, where a terminal is; else a line once a minute.
+
+    ``options`` are those of tqdm. Nothing is shown where there is no standard error.
+    """
+    file = sys.stderr
+    live = file is not None and file.isatty()
+    lines = {"file": _Lines(file), "mininterval": 60, "maxinterval": 60, "miniters": 1}
+    return require("tqdm", "examples").tqdm(
+        disable=file is None, **({} if live else lines), **options
+    )
+
+
+class _Lines:
+    """A stream on which each state of a bar is a line, in place of one that is overwritten."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def write(self, text: str) -> None:
+        self.file.write(text.strip() and f"{text.strip()}\n")
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def type_text(value: object) -> str:

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from minidl.callbacks import progress_bar
-from minidl.checks import Array, check_int
+from minidl.checks import Array, check_int, progress_bar
 from minidl.dataset import CHUNK, PIXEL_SCALE, Dataset, Split
 from minidl.files import as_path, atomic, remove_leftovers
 

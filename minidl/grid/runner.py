@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minidl.callbacks import progress_bar
-from minidl.checks import check_int, require
+from minidl.checks import check_int, progress_bar, require
 from minidl.files import as_path
 from minidl.grid.folder import RECORD, RESULTS, append, claimed, kept
 from minidl.grid.points import Grid, Point, Result

@@ -8,8 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from minidl.callbacks import progress_bar
-from minidl.checks import require
+from minidl.checks import progress_bar, require
 from minidl.files import as_path, to_json, write_text
 from minidl.view.cli import Parser, int_argument, run_main
 from minidl.view.tables import Table

@@ -193,7 +193,7 @@ import sys, time, minidl
 from minidl.view.cli import run_main
 
 def main():
-    with minidl.callbacks.progress_bar(total=1000, unit="step") as bar:
+    with minidl.checks.progress_bar(total=1000, unit="step") as bar:
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
             bar.update()
