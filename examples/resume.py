@@ -17,6 +17,8 @@ from minidl.callbacks import Run
 class Interrupt(minidl.Callback):
     """Raise what Ctrl-C raises, in the middle of epoch 4."""
 
+    only_watches = True  # the call that resumes does without it
+
     def on_batch(self, run: Run) -> None:
         if run.optimizer.steps == 3 * run.batches + 5:
             raise KeyboardInterrupt

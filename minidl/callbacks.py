@@ -35,8 +35,12 @@ class Callback(Configured):
     """Methods that ``fit`` calls during training; a subclass overrides those that it needs.
 
     A callback with a state of its own, which a resumed run needs, defines ``state_dict`` and
-    ``load_state_dict``.
+    ``load_state_dict``. A run is resumed only with the same callbacks: of the same classes, with
+    the same arguments and, without a state, the same attributes when training begins.
     """
+
+    only_watches = False
+    """Whether it changes no result, as a bar or a plot; a resumed run may then have others."""
 
     def __init_subclass__(cls) -> None:
         if "load_state" in vars(cls):
@@ -151,6 +155,8 @@ class ReduceOnPlateau(Callback):
 
 class Progress(Callback):
     """A progress bar over all steps, with the remaining time (needs tqdm)."""
+
+    only_watches = True
 
     def on_start(self, run: Run) -> None:
         done = max(len(run.history) - 1, 0) * run.batches

@@ -57,6 +57,7 @@ class CheckpointFile(Protocol):
     resume: bool
 
     def exists(self) -> bool: ...
+    def describe(self, settings: Mapping[str, Any] | None) -> Mapping[str, Any]: ...
     def save(self, *, settings: Mapping[str, Any] | None = None, **parts: Stateful) -> None: ...
     def load(self, *, settings: Mapping[str, Any] | None = None, **parts: Stateful) -> None: ...
 
@@ -258,10 +259,13 @@ class Training:
         self._shared |= dict(zip(names, self.callbacks, strict=True))
         self._saved = 0  # the epoch of the state in the file
         if checkpoint is not None:
-            self.settings = {
+            deciding = [c for c in self.callbacks if not c.only_watches]
+            made = {k: p for k, p in self._states().items() if isinstance(p, (Layer, Optimizer))}
+            self.settings = checkpoint.describe({
                 "function": owner, "dtype": first.model.dtype.name, "data": dataset, "loss": loss,
-                "rng": self.order.description(owner), "parts": tuple(self.parts), **settings,
-            }  # fmt: skip
+                "rng": self.order.description(owner), "parts": tuple(self.parts),
+                "metrics": self.metrics, "callbacks": deciding, **settings, **made,
+            })  # fmt: skip
             if checkpoint.resume and checkpoint.exists():
                 checkpoint.load(settings=self.settings, **self._states())
                 self._saved = self.epoch
@@ -357,6 +361,8 @@ class Training:
         for run, error in zip(self.runs, state["errors"], strict=True):
             run.error = None if error is None else str(error)
         self.ended = bool(state["ended"])
+        if self.epoch > (asked := self.runs[0].epochs):
+            raise ValueError(f"holds {self.epoch} epochs, and epochs={asked} asks for fewer")
 
     def _states(self) -> dict[str, Stateful]:
         """Return all that a checkpoint keeps, by name."""
@@ -444,17 +450,15 @@ class _Order:
         rng = self.rng
         if isinstance(rng, np.random.SeedSequence):
             return [rng.entropy, rng.spawn_key]
-        if isinstance(rng, np.random.Generator):
-            return str(rng)
-        if isinstance(rng, Stateful):
-            return type(rng).__qualname__
-        if isinstance(rng, Iterator):
+        if not isinstance(rng, Iterator):
+            return rng
+        if not isinstance(rng, Stateful):
             raise TypeError(
                 f"{owner}: expected rng with a state that checkpoint= can save (a seed, a "
                 "Generator, minidl.compounding, or an iterator with state_dict and "
                 f"load_state_dict), got {rng!r}"
             )
-        return rng
+        return rng if hasattr(rng, "config") else type(rng).__qualname__
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state; empty for seeds and unknown iterators."""

@@ -102,6 +102,11 @@ class compounding(Iterator[Array]):  # noqa: N801, an iterator as those of itert
         if not isinstance(rng, (np.random.RandomState, np.random.Generator)):
             raise TypeError(f"compounding: expected a RandomState or a Generator, got {rng!r:.80}")
         self.order, self.rng = np.arange(check_int("compounding", "n", n)), rng
+        self._first = self.state_dict()
+
+    def config(self) -> dict[str, Any]:
+        """Return what a resumed run is compared by: the first order, and the first state."""
+        return self._first
 
     def __next__(self) -> Array:
         self.order = self.order[self.rng.permutation(len(self.order))]

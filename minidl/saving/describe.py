@@ -9,12 +9,14 @@ Without, it only changes with the value, so that two runs can be compared.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from minidl import activations, layer, layers, maps
 from minidl.checks import Array, Configured, arguments_of, is_layer
 from minidl.files import to_json
 from minidl.layer import Layer
+from minidl.optim import Optimizer
+from minidl.parameter import Parameter, own_names
 
 _REGISTERED: dict[str, type[Any]] = {}
 
@@ -89,31 +93,48 @@ def describe(value: object, *, strict: bool = True, owner: str = "") -> Any:
     if isinstance(value, PurePath):
         return "(path)"
     if isinstance(value, functools.partial):
-        return {**describe_task(value.func), **inner(_bound_arguments(value))}
-    if isinstance(value, np.ndarray):
+        return {**_as_dict(inner(value.func)), **inner(_bound_arguments(value))}
+    if isinstance(value, np.ndarray) and value.dtype.kind != "O":
         return f"array {value.shape} {value.dtype}, sha256 {_digest(value.tobytes())}"
-    if callable(checksum := getattr(value, "checksum", None)) and not isinstance(value, type):
-        return f"{type(value).__name__}, sha256 {checksum()}"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, np.ndarray):
+        return inner(value.tolist())
+    if isinstance(value, np.random.Generator):
+        return _generator(value)
+    if callable(value) and hasattr(value, "__qualname__"):
+        return _function(value, inner)
+    name = type(value).__qualname__
+    if hasattr(value, "checksum"):
+        return f"{type(value).__name__}, sha256 {value.checksum()}"
+    if hasattr(value, "config"):
+        return {"class": name, "arguments": inner(value.config())}
+    if hasattr(value, "__array__"):
+        return {"class": name, "arguments": {"values": inner(np.asarray(value))}}
+    if dataclasses.is_dataclass(value):
         fields = {f.name: inner(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        named = {"class": type(value).__qualname__, "arguments": fields}
-        return named if callable(value) else fields  # a schedule, or settings
+        return {"class": name, "arguments": fields} if callable(value) else fields  # or settings
     if isinstance(value, Mapping):
         return {str(name): inner(item) for name, item in value.items()}
     if isinstance(value, (set, frozenset)):
         return sorted(str(inner(item)) for item in value)
-    if callable(value) and hasattr(value, "__qualname__"):
-        return _function(value)
-    text = repr(value)
-    if " at 0x" not in text:
+    if " at 0x" not in (text := repr(value)) and not hasattr(value, "__dict__"):
         return text
-    name, attributes = type(value).__qualname__, getattr(value, "__dict__", {})
-    return {"class": name, "arguments": inner(attributes)} if attributes else name
+    return _parts(value, inner)
 
 
 def describe_task(train: Callable[..., Any]) -> dict[str, Any]:
-    """Return the name of a training function and the arguments of a ``functools.partial``."""
-    description = describe(train, strict=False)
+    """Return the name of a training function and the arguments of a ``functools.partial``.
+
+    Lists and dicts that a function uses are left out: it may keep its log there.
+    """
+    inner = functools.partial(describe, strict=False)
+    if isinstance(train, functools.partial):
+        return {**describe_task(train.func), **inner(_bound_arguments(train))}
+    return _as_dict(
+        _function(train, inner, strict=False) if inspect.isfunction(train) else inner(train)
+    )
+
+
+def _as_dict(description: Any) -> dict[str, Any]:
     return description if isinstance(description, dict) else {"function": description}
 
 
@@ -127,16 +148,48 @@ def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
             "file could not tell them apart; rename it"
         )
     config = value.config() if callable(getattr(value, "config", None)) else arguments_of(value)
-    for argument, given in config.items():
-        if strict and given is ...:
-            raise TypeError(
-                f"{name}: the argument {argument!r} is not known, and there is no attribute of "
-                f"that name that can be saved; keep it as self.{argument}, or define config(), "
-                "which returns the arguments as a dict"
-            )
+    unknown = [argument for argument, given in config.items() if given is ...]
+    if unknown and (strict or isinstance(value, Optimizer)):
+        raise TypeError(
+            f"{name}: the argument {unknown[0]!r} is not known, and there is no attribute of "
+            f"that name that can be {'saved' if strict else 'compared'}; keep it as "
+            f"self.{unknown[0]}, or define config(), which returns the arguments as a dict"
+        )
+    if not strict and (unknown or (_is_own(kind) and not _has_state(kind))):
+        config = {k: v for k, v in config.items() if v is not ...} | _attributes(value, config)
     owner = f"{name}: the argument "
     arguments = {k: describe(v, strict=strict, owner=f"{owner}{k!r}") for k, v in config.items()}
     return {"class": name, "arguments": arguments}
+
+
+_NO_SETTINGS = ("_given", "_theta", "_grad", "_training", "input_scale", "rng", "dtype", "model")
+
+
+def _attributes(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an object holds beside its arguments, its parameters and its buffers."""
+    left_out = {*config, *_NO_SETTINGS, *(own_names(value) if is_layer(value) else ())}
+    if _has_state(type(value)):
+        left_out |= value.state_dict().keys()
+    return {
+        name: held
+        for name, held in vars(value).items()
+        if not (name in left_out or name.endswith("_init") or isinstance(held, Parameter))
+    }
+
+
+def _is_own(kind: type[Any]) -> bool:
+    """Return whether a class is not minidl's and has no ``config`` of its own."""
+    config = getattr(kind, "config", None)
+    inherited = config is None or config.__module__.startswith("minidl.")
+    return inherited and not kind.__module__.startswith("minidl.")
+
+
+def _has_state(kind: type[Any]) -> bool:
+    """Return whether objects of a class, but for layers, keep what changes in a state."""
+    method = getattr(kind, "state_dict", None)
+    return not issubclass(kind, Layer) and getattr(method, "__module__", "minidl.callbacks") != (
+        "minidl.callbacks"  # those of the base class Callback have none
+    )
 
 
 def architecture(model: Layer) -> dict[str, Any]:
@@ -264,6 +317,8 @@ def difference(saved: Any, now: Any, place: str = "") -> str | None:
         return f"{where}expected {_text(now)}, the file has {_text(saved)}"
     if isinstance(saved, dict) and isinstance(now, dict):
         for name in {**saved, **now}:
+            if name == USES and name not in saved:  # an older file
+                continue
             found = difference(saved.get(name), now.get(name), f"{place}.{name}" if place else name)
             if found is not None:
                 return found
@@ -303,19 +358,117 @@ def _bound_arguments(task: functools.partial[Any]) -> dict[str, Any]:
         return {**{str(i): value for i, value in enumerate(task.args)}, **task.keywords}
 
 
-def _function(function: Any) -> str:
-    import ast  # slow to import, as all three
-    import textwrap
+def _parts(value: Any, inner: Callable[[Any], Any]) -> Any:
+    """Describe any other object by its class, and by what a copy of it would be made with."""
+    kind = type(value)
+    try:
+        made = value.__reduce_ex__(2)
+    except Exception as error:  # pickle raises many kinds
+        raise TypeError(
+            f"{value!r:.80} cannot be compared with that of another run ({error}); define config() "
+            "in its class, which returns what it was made with as a dict"
+        ) from error
+    _, args, state, *items = (made, (), None) if isinstance(made, str) else made + (None,) * 3
+    held = state if isinstance(state, dict) else {} if state is None else {"state": state}
+    args = [arg for arg in args if arg not in (kind, object, None)]
+    items = [list(each) for each in items if each is not None]
+    held = {**held, **({"made": args} if args else {}), **({"items": items} if items else {})}
+    if callable(value):
+        held["()"] = kind.__call__
+    held = {name: part for name, part in held.items() if name not in _NO_SETTINGS}
+    return {"class": kind.__qualname__, "arguments": inner(held)} if held else kind.__qualname__
 
+
+def _generator(rng: np.random.Generator) -> str:
+    """Return the kind of a generator, and its seed where one was given."""
+    seeds: Any = rng.bit_generator.seed_seq
+    entropy = getattr(seeds, "entropy", None)
+    by_system = entropy is None or (isinstance(entropy, int) and entropy >> 96)
+    if by_system or str(rng).endswith(f"({entropy})"):
+        return str(rng)
+    return f"{rng}, seed {entropy} {seeds.spawn_key or ''}".strip()
+
+
+USES = "what it uses"
+
+
+def _function(function: Any, inner: Callable[[Any], Any], *, strict: bool = True) -> Any:
+    """Return the name of a function or class with a digest of its source, and what it uses.
+
+    These are the values of its closure and of its defaults, the functions of its module and all
+    that they use, and constants of its module: numbers, text and tuples. Without ``strict``, lists
+    and dicts and what cannot be described are left out.
+    """
+    of, has_code = getattr(function, "__self__", None), hasattr(function, "__code__")
+    if of is not None and not inspect.ismodule(of):  # a method
+        return {**_as_dict(inner(getattr(function, "__func__", _named(function)))), "of": inner(of)}
+    if not has_code:  # a class, or built in, or as those of functools.cache
+        return inner(function.__wrapped__) if hasattr(function, "__wrapped__") else _named(function)
+    used: dict[str, Any] = {}
+    seen, rest = {function}, [function]
+    while rest:
+        one = rest.pop()
+        for name, value in _used(one):
+            if inspect.isfunction(value):
+                used[value.__qualname__] = _named(value)
+                rest += {value} - seen
+                seen.add(value)
+            elif strict or not isinstance(value, (list, dict, set)):
+                with contextlib.suppress(*(() if strict else (TypeError,))):
+                    used[name if one is function else f"{one.__qualname__}.{name}"] = inner(value)
+    used.pop(function.__qualname__, None)
+    return {"function": _named(function), USES: used} if used else _named(function)
+
+
+def _used(function: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the values that a function uses, with their names; no globals of libraries."""
+    code, module = function.__code__, function.__module__ or ""
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # a cell that is not filled
+            yield name, cell.cell_contents
+    arguments = code.co_varnames[: code.co_argcount]
+    yield from zip(reversed(arguments), reversed(function.__defaults__ or ()), strict=False)
+    yield from (function.__kwdefaults__ or {}).items()
+    if module.startswith("minidl.") or "site-packages" in code.co_filename:
+        return
+    names = {name for each in _codes(code) for name in each.co_names}
+    for name in sorted(names & function.__globals__.keys()):
+        value = function.__globals__[name]
+        own = inspect.isfunction(value) and value.__module__ == module
+        if own or isinstance(value, (bool, int, float, complex, str, tuple)):
+            yield name, value
+
+
+def _named(function: Any) -> str:
+    """Return the module and name of a function or class, with a digest of its source."""
     module = function.__module__
     if module == "__main__":  # a script: the name of its file
         module = Path(getattr(sys.modules["__main__"], "__file__", None) or module).stem
     name = f"{module}.{function.__qualname__}"
-    try:
-        source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(function))))
-    except (OSError, TypeError, SyntaxError):  # built in, or typed at a prompt
-        return name
-    return f"{name}, source {_digest(source.encode())[:8]}"
+    source = _source(function)
+    return f"{name}, source {_digest(source.encode())[:8]}" if source else name
+
+
+def _source(function: Any) -> str:
+    """Return the source of a function or class without comments, else what Python made of it."""
+    import ast  # slow to import, as textwrap
+    import textwrap
+
+    source, code = "", getattr(function, "__code__", None)
+    with contextlib.suppress(OSError, TypeError, SyntaxError):  # built in, or typed at a prompt
+        source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(code or function))))
+    if code is not None and (not source or source.count("lambda") > 1):  # which of a line's?
+        source += str([(each.co_code, each.co_names, _constants(each)) for each in _codes(code)])
+    return source
+
+
+def _codes(code: CodeType) -> list[CodeType]:
+    """Return a code object and those in it."""
+    return [code, *(c for k in code.co_consts if isinstance(k, CodeType) for c in _codes(k))]
+
+
+def _constants(code: CodeType) -> list[str]:
+    return [repr(k) for k in code.co_consts if not isinstance(k, (CodeType, frozenset))]
 
 
 def _digest(content: bytes) -> str:

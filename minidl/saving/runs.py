@@ -49,7 +49,6 @@ class Checkpoint:
         self.path = as_path(path).absolute()  # a callback may change the working folder
         self.every = check_int("Checkpoint", "every", every)
         self.resume = bool(resume)
-        self._settings: tuple[Any, Any] = None, {}
 
     def save(self, *, settings: Mapping[str, Any] | None = None, **parts: Stateful) -> None:
         """Write the states of objects by name.
@@ -70,9 +69,10 @@ class Checkpoint:
             arrays |= found
         if isinstance(model := parts.get("model"), Layer):
             meta |= model_meta(model)
-        made = {name: _made(part) for name, part in parts.items() if name != "model"}
-        meta |= {"parts": states, "made": made}
-        meta["settings"] = self._describe(settings)
+        given = self.describe(settings)
+        others = parts.keys() - given.keys() - {"model"}
+        made = {name: _made(parts[name]) for name in sorted(others)}
+        meta |= {"parts": states, "made": made, "settings": given}
         write_archive(self.path, arrays, meta)
 
     def load(self, *, settings: Mapping[str, Any] | None = None, **parts: Stateful) -> None:
@@ -88,13 +88,15 @@ class Checkpoint:
         """
         arrays, meta = read_archive(self.path)
         with damaged(self.path, "checkpoint"):
-            if "parts" not in meta:
+            now = self.describe(settings)
+            if "parts" not in meta or ("loss" in now and "model" not in meta["settings"]):
                 raise ValueError(
                     "was written by an older version, whose runs cannot be resumed; "
                     "minidl.load(path) reads its model"
                 )
-            other = difference(meta["settings"], self._describe(settings))
-            if other:
+            old, own = meta["settings"], now.keys() & parts.keys()
+            shared = {k: v for k, v in old.items() if k not in own}
+            if other := difference(shared, {k: v for k, v in now.items() if k not in own}):
                 raise ValueError(f"holds another run: {other}")
             history, model = parts.get("history"), parts.get("model")
             if isinstance(history, History) and isinstance(model, Layer):
@@ -103,10 +105,9 @@ class Checkpoint:
             states = {
                 name: _state(name, part, meta["parts"], arrays) for name, part in whole.items()
             }
+            made = {"model": meta.get("architecture"), **meta["made"], **{k: old[k] for k in own}}
             for name, part in parts.items():
-                saved = meta["architecture"] if name == "model" else meta["made"].get(name)
-                other = difference(saved, _made(part))
-                if other:
+                if other := difference(made.get(name), now[name] if name in own else _made(part)):
                     raise ValueError(other)
             before = {name: part.state_dict() for name, part in whole.items()}
             try:
@@ -119,11 +120,18 @@ class Checkpoint:
                         part.load_state_dict(before[name])
                 raise
 
-    def _describe(self, settings: Mapping[str, Any] | None) -> Any:
-        """Return a description of the settings, made once: it may read a whole data set."""
-        if self._settings[0] is not settings:
-            self._settings = settings, describe(settings, strict=False)
-        return self._settings[1]
+    def describe(self, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return settings as plain data, as a file keeps them.
+
+        Raises
+        ------
+        TypeError
+            If one of them cannot be compared with that of another run; says how it can be.
+        """
+        try:
+            return {name: describe(v, strict=False) for name, v in (settings or {}).items()}
+        except RecursionError as error:
+            raise TypeError("Checkpoint: expected settings that do not hold themselves") from error
 
     def exists(self) -> bool:
         """Return whether there is a file."""

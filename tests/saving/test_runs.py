@@ -1,7 +1,10 @@
 """Runs that are stopped at any moment and resumed end with the bits of runs that were not."""
 
 import contextlib
+import functools
 import json
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -46,6 +49,8 @@ FOR_FIT = [name for name in ORDERS if not name.startswith("compounding")]
 
 class Stop(Callback):
     """Does what Ctrl-C does in a batch of an epoch, or when it has ended; counts the epochs."""
+
+    only_watches = True
 
     def __init__(self, epoch=None, batch=None):
         self.epoch, self.batch, self.seen, self.epochs = epoch, batch, 0, []
@@ -181,7 +186,9 @@ def test_a_run_that_early_stopping_has_ended_trains_no_further_epoch(tmp_path):
     first = with_fit(0, minidl.EarlyStopping(1), epochs=50, **files)
     assert len(first["records"]) < 40
     assert with_fit(0, minidl.EarlyStopping(1), epochs=50, **files) == first
-    assert with_fit(0, epochs=50, **files) == first
+    for callbacks in ((), (minidl.EarlyStopping(2),), (minidl.EarlyStopping(1), Batches(None))):
+        with pytest.raises(ValueError, match=r"run.npz: holds another run: callbacks was \[EarlyStopping\(patience=1, min_delta=0.0\)\], now it is \["):  # fmt: skip
+            with_fit(0, *callbacks, epochs=50, **files)
 
 
 def test_a_reduced_learning_rate_is_resumed(tmp_path):
@@ -270,6 +277,243 @@ def test_other_settings_are_refused_by_name(tmp_path, change, message):
         with_fit(5, checkpoint="a.npz")
 
 
+# What a user writes. Each function makes one with a value, of which a resumed run needs the same.
+
+RATE = 0.05
+
+
+class Schedule:
+    def __init__(self, value):
+        self._value = value
+
+    def __call__(self, step):
+        return self._value
+
+
+class Quiet(Schedule):
+    def __repr__(self):
+        return "Quiet"
+
+
+class Slots:
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, step):
+        return self.value
+
+
+class Hidden(minidl.losses.NumberLoss):
+    """Keeps a function under another name."""
+
+    def __init__(self, function):
+        self._call = function
+
+    def per_example(self, logits, y):
+        value = self._call(logits - y)
+        return value.sum(axis=1), value
+
+
+class Act(Callback):
+    def __init__(self, value=0):
+        self._value = value
+
+
+class Counts(Act):
+    """Has a state, beside what it was made with."""
+
+    def state_dict(self):
+        return {"n": 3}
+
+
+class Part(Callback):
+    """Keeps a part of what it was made with, and a state."""
+
+    def __init__(self, data):
+        self.split, self.values = data.train, []
+
+    def state_dict(self):
+        return {"values": self.values}
+
+
+class Watches(Act):
+    only_watches = True
+
+
+class Gain(minidl.Layer):
+    def __init__(self, gain):
+        self._gain = gain
+
+    def forward(self, x, *, train=False):
+        return x * 1, lambda dy: dy * 1
+
+
+class Table(Gain):
+    """Holds an array that is neither a parameter nor a buffer."""
+
+    buffers = ()
+
+
+def with_attribute(made, value):
+    made.more = value
+    return made
+
+
+def closure(value):
+    def rate(step):
+        return inner(step)
+
+    def inner(step):
+        return value
+
+    return rate
+
+
+def squares(factor):
+    def loss(logits, y):
+        error = (logits - y).astype(logits.dtype)
+        return factor * float((error**2).mean()), factor * 2 / len(y) * error
+
+    return loss
+
+
+def reads_a_constant(step):
+    return RATE
+
+
+def calls_another(step):
+    return reads_a_constant(step)
+
+
+def constant(rate, value):
+    globals()["RATE"] = value
+    return rate
+
+
+RATES = {
+    "own class": Schedule,
+    "own class with a repr": Quiet,
+    "own class with slots": Slots,
+    "closure": closure,
+    "default argument": lambda value: lambda step, rate=value: rate,
+    "lambdas of one line": lambda value: [lambda step: 0.1, lambda step: 0.2][value > 1],
+    "no source": lambda value: eval(f"lambda step: {value}"),
+    "method": lambda value: Schedule(value).__call__,
+    "partial": lambda value: functools.partial(closure(value)),
+    "cached": lambda value: functools.cache(closure(value)),
+    "schedule of a schedule": lambda value: minidl.WarmUp(closure(value), 3),
+    "constant of the module": lambda value: constant(reads_a_constant, value),
+    "constant of a function it calls": lambda value: constant(calls_another, value),
+}
+LOSSES = {
+    "closure": squares,
+    "closure over a list": lambda value: (lambda seen: lambda z, y: squares(seen[0])(z, y))(
+        [value]
+    ),
+    "own class with a lambda": lambda value: Hidden(lambda d: value * np.tanh(d)),
+    "own class with an attribute": lambda value: with_attribute(Hidden(np.tanh), value),
+}
+CALLBACKS = {
+    "argument": Act,
+    "array": lambda value: Act(np.full(3, value)),
+    "function": lambda value: Act(lambda run: value),
+    "attribute": lambda value: with_attribute(Act(), value),
+    "with a state": Counts,
+    "with a state and a part of its argument": lambda value: Part(Dataset((X[value:], Y[value:]))),
+    "missing": lambda value: Act() if value == 1 else None,
+    "another one": lambda value: Act() if value == 1 else Counts(),
+}
+LAYERS = {
+    "private argument": Gain,
+    "array": lambda value: Table(np.full(3, value)),
+    "function": lambda value: Gain(lambda x: x * value),
+    "attribute": lambda value: with_attribute(Gain(1), value),
+    "in another layer": lambda value: minidl.Residual(Sequential(Gain(value))),
+}
+SEEDS = {"generator": np.random.default_rng}
+KINDS = {"lr": RATES, "loss": LOSSES, "callbacks": CALLBACKS, "layer": LAYERS, "rng": SEEDS, "metrics": {"function": squares}}  # fmt: skip
+ONLINE = {"compounding": lambda value: compounding(70, np.random.RandomState(value)), "compounding, Generator": lambda value: compounding(70, np.random.default_rng(value))}  # fmt: skip
+CHANGES = [("fit", what, kind) for what, kinds in KINDS.items() for kind in kinds]
+for function, parts in (("online", ("loss", "callbacks", "layer")), ("beside", ("loss", "layer"))):
+    CHANGES += [(function, what, next(iter(KINDS[what]))) for what in parts]
+    CHANGES += [(function, "rng", kind) for kind in (*SEEDS, *ONLINE)]
+
+
+def own(function, path, epochs=1, seed=0, **parts):
+    """Train with parts of the user's own."""
+    layers = Linear(6, 3), parts.get("layer") or ReLU(), Linear(3, 1)
+    model = Sequential(*layers, rng=seed)
+    data = Dataset((X[:70], X[:70, :1]), (X[70:], X[70:, :1]))
+    loss, file = parts.get("loss") or minidl.SquaredError(), minidl.Checkpoint(path, resume=True)
+    options = {"epochs": epochs, "rng": parts.get("rng", 0), "checkpoint": file}
+    if function == "beside":
+        fit_side_by_side([OnlineRun(model, 0.01)], data, loss, **options)
+        return model.theta
+    callbacks = [c for c in [parts.get("callbacks")] if c is not None]
+    options |= {"callbacks": callbacks, "metrics": {"own": lambda *a: 0.0} if "metrics" not in parts else {"own": lambda *a, f=parts["metrics"]: f(*a)[0]}}  # fmt: skip
+    if function == "online":
+        fit_online(model, data, loss, lr=0.01, **options)
+    else:
+        fit(model, data, loss, minidl.SGD(model, parts.get("lr", 0.01)), **options)
+    return model.theta
+
+
+@pytest.mark.parametrize(("function", "what", "kind"), CHANGES)
+def test_what_a_user_writes_is_compared(tmp_path, function, what, kind):
+    """With the same value a new object goes on; with another one nothing is mixed."""
+    make = {**KINDS[what], **ONLINE}[kind]
+    path = tmp_path / "run.npz"
+    own(function, path, **{what: make(1)})
+    own(function, path, epochs=2, seed=9, **{what: make(1)})
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"run.npz: "):
+        own(function, path, epochs=3, **{what: make(2)})
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("function", ["fit", "online", "beside"])
+def test_what_changes_no_result_may_differ(tmp_path, function):
+    """The seed of the model, whose weights are in the file, and callbacks that only watch."""
+    watch = {} if function == "beside" else {"callbacks": Watches(1)}
+    unseeded = np.random.default_rng
+    own(function, tmp_path / "a.npz", seed=1, rng=unseeded(), **watch)
+    own(function, tmp_path / "a.npz", seed=2, rng=unseeded(), epochs=2)
+    expected = own(function, tmp_path / "b.npz", seed=1, epochs=2)
+    own(function, tmp_path / "c.npz", seed=1)
+    assert (own(function, tmp_path / "c.npz", seed=2, epochs=2) == expected).all()
+
+
+@pytest.mark.parametrize("function", ["fit", "online", "beside"])
+def test_fewer_epochs_than_the_file_has_are_refused(tmp_path, function):
+    path = tmp_path / "run.npz"
+    own(function, path, epochs=3)
+    content = path.read_bytes()
+    for epochs in (2, 0):
+        with pytest.raises(ValueError, match=rf"run.npz: holds 3 epochs, and epochs={epochs} asks for fewer"):  # fmt: skip
+            own(function, path, epochs=epochs)
+    own(function, path, epochs=3)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("lr", Schedule(x for x in "ab")),
+        ("lr", closure(threading.Lock())),
+        ("loss", Hidden(threading.Lock())),
+        ("callbacks", Act(sys.stderr)),
+        ("layer", Gain(threading.Lock())),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_training(tmp_path, what, value):
+    """And the message says how it can be."""
+    with pytest.raises(TypeError, match=r"cannot be compared with that of another run \(.*\); define config\(\)"):  # fmt: skip
+        own("fit", tmp_path / "a.npz", **{what: value})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_settings_of_the_optimizer_are_in_every_checkpoint(tmp_path):
     model, file = network(), minidl.Checkpoint(tmp_path / "run.npz")
     file.save(model=model, optimizer=Adam(model, betas=(0.8, 0.99)))
@@ -296,7 +540,7 @@ DAMAGE = {
     "no errors": lambda m: m["parts"]["training"].pop("errors"),
     "no history": lambda m: m["parts"].pop("history"),
     "a rate that is text": lambda m: m["parts"]["optimizer"].update(lr="0.05"),
-    "an optimizer's setting": lambda m: m["made"]["optimizer"]["arguments"].pop("lr"),
+    "an optimizer's setting": lambda m: m["settings"]["optimizer"]["arguments"].pop("lr"),
 }
 
 
