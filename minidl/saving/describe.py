@@ -25,7 +25,6 @@ from minidl import activations, layer, layers, maps
 from minidl.checks import Array, Configured, arguments_of, is_layer
 from minidl.files import to_json
 from minidl.layer import Layer
-from minidl.optim import Optimizer
 from minidl.parameter import Parameter, own_names
 
 _REGISTERED: dict[str, type[Any]] = {}
@@ -149,11 +148,11 @@ def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
         )
     config = value.config() if callable(getattr(value, "config", None)) else arguments_of(value)
     unknown = [argument for argument, given in config.items() if given is ...]
-    if unknown and (strict or isinstance(value, Optimizer)):
+    if unknown and strict:
         raise TypeError(
             f"{name}: the argument {unknown[0]!r} is not known, and there is no attribute of "
-            f"that name that can be {'saved' if strict else 'compared'}; keep it as "
-            f"self.{unknown[0]}, or define config(), which returns the arguments as a dict"
+            f"that name that can be saved; keep it as self.{unknown[0]}, or define config(), "
+            "which returns the arguments as a dict"
         )
     if not strict and (unknown or (_is_own(kind) and not _has_state(kind))):
         config = {k: v for k, v in config.items() if v is not ...} | _attributes(value, config)
@@ -162,7 +161,10 @@ def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
     return {"class": name, "arguments": arguments}
 
 
-_NO_SETTINGS = ("_given", "_theta", "_grad", "_training", "input_scale", "rng", "dtype", "model")
+_NO_SETTINGS = (
+    "_given", "_theta", "_grad", "_training", "_state", "_blocks", "input_scale", "rng", "dtype",
+    "model",
+)  # fmt: skip
 
 
 def _attributes(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -356,6 +356,14 @@ class Table(Gain):
     buffers = ()
 
 
+class Signs(minidl.SGD):
+    """Keeps a function under another name."""
+
+    def __init__(self, model, function):
+        super().__init__(model, 0.01)
+        self._function = function
+
+
 def with_attribute(made, value):
     made.more = value
     return made
@@ -404,6 +412,7 @@ RATES = {
     "partial": lambda value: functools.partial(closure(value)),
     "cached": lambda value: functools.cache(closure(value)),
     "schedule of a schedule": lambda value: minidl.WarmUp(closure(value), 3),
+    "own optimizer": lambda value: functools.partial(Signs, function=closure(value)),
     "constant of the module": lambda value: constant(reads_a_constant, value),
     "constant of a function it calls": lambda value: constant(calls_another, value),
 }
@@ -456,7 +465,9 @@ def own(function, path, epochs=1, seed=0, **parts):
     if function == "online":
         fit_online(model, data, loss, lr=0.01, **options)
     else:
-        fit(model, data, loss, minidl.SGD(model, parts.get("lr", 0.01)), **options)
+        lr = parts.get("lr", 0.01)
+        made = getattr(lr, "func", None) is Signs
+        fit(model, data, loss, lr(model) if made else minidl.SGD(model, lr), **options)
     return model.theta
 
 
