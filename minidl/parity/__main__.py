@@ -6,7 +6,7 @@ Exits with 1 if a relative difference is above its tolerance.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minidl.checks import progress_bar, require
 from minidl.files import as_path, to_json, write_text
@@ -52,7 +52,7 @@ def _table(reports: list[ParityReport]) -> Table:
     title = f"Largest relative differences from PyTorch, {dtype}, {steps} steps"
     table = Table(["case", *kinds, "beyond the tolerance from"], title)
     for report in reports:
-        worst = {kind: report.of(kind).max() for kind in report.kinds}
+        worst: dict[str, Any] = {kind: x.max() for kind, x in report.by_kind.items()}
         worst["moments"] = max((x for k, x in worst.items() if k not in kinds), default=None)
         cells = ["-" if worst.get(k) is None else f"{worst[k]:.0e}" for k in kinds]
         first = report.first

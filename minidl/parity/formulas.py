@@ -23,12 +23,8 @@ from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
 class Formula:
     """A class of maps in PyTorch.
 
-    Attributes
-    ----------
-    project : callable
-        ``project(map, z, dim)``: the probabilities of the logits ``z`` along ``dim``.
-    omega : callable, optional
-        ``omega(map, p)``: the terms of the regulariser, which is their sum over the last axis.
+    ``project(map, z, dim)`` gives the probabilities of the logits ``z`` along ``dim``;
+    ``omega(map, p)`` the terms of the regulariser, which is their sum over the last axis.
     """
 
     project: Callable[[Any, Tensor, int], Tensor]
@@ -51,13 +47,7 @@ class Simplex(nn.Module):  # type: ignore[misc]
 
 
 def formula(map: SimplexMap) -> Formula:
-    """Return the formulas of one of our maps.
-
-    Raises
-    ------
-    TypeError
-        If the map has no counterpart.
-    """
+    """Return the formulas of one of our maps; TypeError if it has none."""
     if type(map) not in FORMULAS:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the map {map!r}")
     return FORMULAS[type(map)]
@@ -106,12 +96,8 @@ FORMULAS: dict[type[SimplexMap], Formula] = {
 def criterion(loss: losses.Loss) -> Callable[..., Tensor]:
     """Return ``criterion(z, y, weight=None)``, which PyTorch differentiates in place of ``loss``.
 
-    ``weight`` has the weights of the examples.
-
-    Raises
-    ------
-    TypeError
-        If the loss, or its map, has no counterpart.
+    ``weight`` has the weights of the examples. TypeError if the loss, or its map, has no
+    counterpart.
     """
     if type(loss) not in CRITERIA:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the loss {loss!r}")

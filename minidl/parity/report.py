@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +15,6 @@ from minidl.losses import Loss
 from minidl.optim import Optimizer
 from minidl.parameter import named_buffers
 from minidl.parity.torch_model import torch_counterparts
-from minidl.view.plots import Panel, line_plot
-from minidl.view.tables import Table
 
 Tolerance = Callable[[int], float]
 """The largest relative difference allowed at a step, counted from 1."""
@@ -35,7 +31,7 @@ def default_tolerance(dtype: str) -> Tolerance:
     return lambda step: 1e-5 * 10 ** ((step - 1) / 50)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ParityReport:
     """The differences between two runs, by step and quantity.
 
@@ -61,44 +57,22 @@ class ParityReport:
     tolerance: Tolerance
 
     @property
-    def beyond(self) -> Array:
-        """A mask of the differences above their tolerance, (steps, quantities)."""
-        allowed = [self.tolerance(step) for step in range(1, len(self.relative) + 1)]
-        late: Array = self.relative > np.array(allowed)[:, None]
-        return late
-
-    @property
     def first(self) -> tuple[int, str] | None:
         """The first step with a difference above its tolerance, and the first such quantity."""
-        where = np.argwhere(self.beyond)
-        return (int(where[0, 0]) + 1, self.quantities[where[0, 1]]) if len(where) else None
+        for step, differences in enumerate(self.relative, start=1):
+            for name, difference in zip(self.quantities, differences, strict=True):
+                if difference > self.tolerance(step):
+                    return step, name
+        return None
 
     def __bool__(self) -> bool:
         return self.first is None
 
-    def of(self, kind: str) -> Array:
-        """Return the largest relative difference of a kind, as ``"gradient"``, at each step."""
-        columns = [i for i, name in enumerate(self.quantities) if _kind(name) == kind]
-        largest: Array = self.relative[:, columns].max(axis=1, initial=0)
-        return largest
-
     @property
-    def kinds(self) -> list[str]:
-        """The kinds of quantities, in the order of computation."""
-        return list(dict.fromkeys(map(_kind, self.quantities)))
-
-    def table(self) -> Table:
-        """Return the worst step of each quantity, and the first step above the tolerance."""
-        columns = ["quantity", "relative", "at step", "absolute", "at step", "beyond from step"]
-        table = Table(columns, f"{self.title} ({self.dtype}, {len(self.relative)} steps)".strip())
-        for i, name in enumerate(self.quantities):
-            relative, absolute = _worst(self.relative[:, i]), _worst(self.absolute[:, i])
-            late = np.flatnonzero(self.beyond[:, i])
-            first = int(late[0]) + 1 if len(late) else None
-            table.add(
-                name, f"{relative[0]:.1e}", relative[1], f"{absolute[0]:.1e}", absolute[1], first
-            )
-        return table
+    def by_kind(self) -> dict[str, Array]:
+        """The largest relative difference at each step, by the kind of quantity: ``"gradient"``."""
+        kinds = np.array([name.partition(" of ")[0] for name in self.quantities])
+        return {k: self.relative[:, kinds == k].max(axis=1) for k in dict.fromkeys(kinds.tolist())}
 
     def verdict(self) -> str:
         """Return one line: all within the tolerance, or the first quantity and step above it."""
@@ -111,27 +85,20 @@ class ParityReport:
             f"relative difference {value:.1e} > {self.tolerance(step):.1e}"
         )
 
-    def show(self) -> None:
-        """Print the table and the verdict (needs rich)."""
-        self.table().show()
-        print(self.verdict())
-
-    def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw the relative differences over the steps (needs matplotlib)."""
-        steps = range(1, len(self.relative) + 1)
-        curves = {kind: (steps, self.of(kind).tolist()) for kind in self.kinds}
-        curves["tolerance"] = (steps, [self.tolerance(step) for step in steps])
-        title = f"{self.title}, {self.dtype}".strip(", ")
-        line_plot(path, Panel(curves, "step", "largest relative difference", title, ylog=True))
+    def __repr__(self) -> str:
+        return f"ParityReport({', '.join(filter(None, [self.title, self.dtype, self.verdict()]))})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report in a form for JSON."""
-        worst: dict[str, dict[str, Any]] = {}
-        for i, name in enumerate(self.quantities):
-            worst[name] = {}
-            for kind, differences in (("relative", self.relative), ("absolute", self.absolute)):
-                largest, step = _worst(differences[:, i])
-                worst[name] |= {kind: _json(largest), f"{kind}_step": step}
+        """Return the report in a form for JSON (``minidl.files.to_json``).
+
+        ``"worst"`` has the largest differences of each quantity, and the first steps with them;
+        ``"relative"`` the largest relative differences of each kind at each step.
+        """
+        worst: dict[str, dict[str, float]] = {name: {} for name in self.quantities}
+        for kind, differences in (("relative", self.relative), ("absolute", self.absolute)):
+            for name, column in zip(self.quantities, differences.T, strict=True):
+                step = int(column.argmax())
+                worst[name] |= {kind: float(column[step]), f"{kind}_step": step + 1}
         return {
             "title": self.title,
             "dtype": self.dtype,
@@ -139,24 +106,8 @@ class ParityReport:
             "passed": bool(self),
             "verdict": self.verdict(),
             "worst": worst,
-            "relative": {kind: [_json(x) for x in self.of(kind).tolist()] for kind in self.kinds},
+            "relative": {kind: column.tolist() for kind, column in self.by_kind.items()},
         }
-
-
-def _kind(quantity: str) -> str:
-    """Return the kind of a quantity: ``"gradient"`` for ``"gradient of 0.weight"``."""
-    return quantity.partition(" of ")[0]
-
-
-def _worst(differences: Array) -> tuple[float, int]:
-    """Return the largest difference and the first step that has it."""
-    step = int(differences.argmax())
-    return float(differences[step]), step + 1
-
-
-def _json(x: float) -> float | str:
-    """Return ``x``, infinity as text: JSON has none."""
-    return x if math.isfinite(x) else str(x)
 
 
 def compare(
@@ -198,11 +149,9 @@ def compare(
     model = model.copy(dtype)
     ours = model, loss, optimizer.copy(model)
     theirs = torch_counterparts(*ours)
-    differences = Differences(model)
-    for x, y in batches:
-        x, y = np.asarray(x, model.dtype), np.asarray(y)
-        differences.add(_step(*ours, x, y), _step(*theirs, x, y))
-    return differences.report(title, tolerance)
+    arrays = ((np.asarray(x, model.dtype), np.asarray(y)) for x, y in batches)
+    results = ((_step(*ours, x, y), _step(*theirs, x, y)) for x, y in arrays)
+    return report(model, results, title, tolerance)
 
 
 def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:
@@ -227,39 +176,39 @@ WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
 """The kinds of results that do not consist of one piece for each parameter."""
 
 
-class Differences:
-    """The differences between two runs of a model, collected step by step."""
+Results = dict[str, Array]
+"""The results of one step by kind, in the order of computation.
 
-    def __init__(self, model: Layer) -> None:
-        parameters = list(model.named_parameters())
-        self.dtype = str(model.dtype)
-        self.quantities: list[str] = []
-        self._names = [name for name, _ in reversed(parameters)]
-        self._starts = np.cumsum([0] + [p.size for _, p in parameters])[:-1]
-        self._steps: list[Array] = []
+A kind that is not in ``WHOLE`` has one entry for each entry of ``theta`` of the model.
+"""
 
-    def add(self, here: dict[str, Array], there: dict[str, Array]) -> None:
-        """Compare the results of one step, by kind, in the order of computation.
 
-        A kind that is not in ``WHOLE`` has one entry for each entry of ``theta`` of the model.
-        """
-        self.quantities, columns = [], []
+def report(
+    model: Layer,
+    results: Iterable[tuple[Results, Results]],
+    title: str,
+    tolerance: Tolerance | None = None,
+) -> ParityReport:
+    """Compare the results of two runs of a model, given step by step."""
+    parameters = list(model.named_parameters())
+    names = [name for name, _ in reversed(parameters)]
+    starts = np.cumsum([0] + [p.size for _, p in parameters])[:-1]
+    steps, quantities = [], list[str]()
+    for here, there in results:
+        quantities, columns = [], []
         for kind, value in here.items():
             if kind in WHOLE:
-                self.quantities.append(kind)
+                quantities.append(kind)
                 columns.append(_differences(value, there[kind], np.array([0])))
             else:
-                self.quantities += [f"{kind} of {name}" for name in self._names]
-                columns.append(_differences(value, there[kind], self._starts)[:, ::-1])
-        self._steps.append(np.hstack(columns))
-
-    def report(self, title: str, tolerance: Tolerance | None = None) -> ParityReport:
-        """Return the report of all steps."""
-        if not self._steps:
-            raise ValueError("compare: expected at least one batch")
-        absolute, relative = np.stack(self._steps, axis=1)
-        allowed = tolerance or default_tolerance(self.dtype)
-        return ParityReport(title, self.dtype, self.quantities, absolute, relative, allowed)
+                quantities += [f"{kind} of {name}" for name in names]
+                columns.append(_differences(value, there[kind], starts)[:, ::-1])
+        steps.append(np.hstack(columns))
+    if not steps:
+        raise ValueError("compare: expected at least one batch")
+    dtype, (absolute, relative) = str(model.dtype), np.stack(steps, axis=1)
+    allowed = tolerance or default_tolerance(dtype)
+    return ParityReport(title, dtype, quantities, absolute, relative, allowed)
 
 
 def _differences(a: Array, b: Array, starts: Array) -> Array:

@@ -21,14 +21,14 @@ from minidl.activations import GELU, ReLU, Simplex, Tanh
 from minidl.callbacks import Callback, Run
 from minidl.checks import Array, Rng
 from minidl.dataset import Dataset
-from minidl.layer import Layer, Sequential, write_gradients
+from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron, SquaredError
 from minidl.online.fitting import fit_online
 from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, StepDecay, WarmUp
 from minidl.parity.convert import from_torch, to_torch
-from minidl.parity.report import Differences, ParityReport, compare
-from minidl.parity.torch_model import torch_counterparts
+from minidl.parity.report import ParityReport, Results, compare, report
+from minidl.parity.torch_model import fit
 from minidl.parity.torch_random import TorchRandom
 from minidl.testing.catalogue import LAYERS, LOSSES, MakeLayer, Targets
 
@@ -74,17 +74,10 @@ def learnable_classes(rng: np.random.Generator, logits: Array) -> Array:
 
 @dataclass(frozen=True)
 class ParityCase:
-    """A network, a loss and an optimizer to compare in both libraries.
+    """A network, a loss and an optimizer (class, options) to compare in both libraries.
 
-    Attributes
-    ----------
-    name : str
-    layers : callable
-        Makes the layers anew at each use.
-    loss : Loss
-    targets : Targets
-        Draws the targets of the examples, given the outputs of a random linear map.
-    optimizer : (class, options)
+    ``layers()`` makes the layers anew; ``targets`` draws the targets of the examples, given the
+    outputs of a random linear map.
     """
 
     name: str
@@ -121,18 +114,37 @@ class ParityCase:
             tick()
 
 
+class _Record(Callback):
+    """Keeps the loss and the parameters of each epoch.
+
+    With a ``block``, as of ``fit_online``, and an L1 penalty, soft thresholds the parameters after
+    each block of steps.
+    """
+
+    def __init__(self, tick: Tick, block: int = 0, shrink: float = 0.0) -> None:
+        self.tick, self.block, self.shrink = tick, block, shrink
+        self.results: list[Results] = []
+
+    def on_batch(self, run: Run) -> None:
+        done = (run.optimizer.steps - 1) % ONLINE_EXAMPLES + 1  # in this epoch
+        if self.shrink and (done % self.block == 0 or done == ONLINE_EXAMPLES):
+            steps = (done - 1) % self.block + 1
+            theta = torch.from_numpy(run.model.theta)
+            theta.copy_(F.softshrink(theta, steps * self.shrink))
+
+    def on_epoch(self, run: Run) -> None:
+        loss = np.array(run.history.column("train_loss")[-1])
+        self.results.append({"loss": loss, "parameter": run.model.theta.copy()})
+        self.tick()
+
+
 @dataclass(frozen=True)
 class OnlineCase(ParityCase):
     """``fit_online`` in blocks beside PyTorch, which takes the examples one at a time.
 
     One step is one epoch of a few examples; then the mean loss and the parameters are compared.
     PyTorch takes a plain step of its SGD for each example, and soft thresholds the parameters after
-    each block, where there is an L1 penalty.
-
-    Attributes
-    ----------
-    l1 : float
-        The L1 penalty of ``fit_online``; the other options are those of ``optimizer``, an SGD.
+    each block, where there is an L1 penalty; the other options are those of ``optimizer``, an SGD.
     """
 
     l1: float = 0.0
@@ -141,49 +153,18 @@ class OnlineCase(ParityCase):
         """Compare both libraries for a number of epochs; ``tick`` is called at each."""
         model, options = self.model(dtype), self.optimizer[1]
         x, y = (part[:ONLINE_EXAMPLES] for part in self.examples(np.random.default_rng(1)))
-        x, rng = x.astype(dtype), np.random.default_rng(0)
-        orders = [rng.permutation(len(x)) for _ in range(steps)]
-        theirs = torch_counterparts(model, self.loss, SGD(model, **options))
-        differences, remaining = Differences(model), iter(orders)
-
-        def epoch() -> float:
-            """Train by PyTorch for one epoch; return the mean loss."""
-            network, criterion, optimizer = theirs
-            order, total = next(remaining), 0.0
-            for start in range(0, len(order), ONLINE_BLOCK):
-                block = order[start : start + ONLINE_BLOCK]
-                for i in block:
-                    logits, backward = network.forward(x[i : i + 1], train=True)
-                    value, dlogits = criterion(logits, y[i : i + 1])
-                    write_gradients(network, backward, dlogits)
-                    optimizer.step()
-                    total += value
-                if self.l1:
-                    for p in network.tensors:
-                        p.data.copy_(F.softshrink(p.data, len(block) * options["lr"] * self.l1))
-            return total / len(order)
-
-        class Compare(Callback):
-            def on_epoch(self, run: Run) -> None:
-                mean = np.array(run.history.column("train_loss")[-1])
-                here = {"loss": mean, "parameter": model.theta}
-                there = {"loss": np.array(epoch()), "parameter": theirs[0].theta}
-                differences.add(here, there)
-                tick()
-
+        data = Dataset((x.astype(dtype), y))
+        both: dict[str, Any] = {"epochs": steps, "rng": 0, "parts": ()}
+        theirs = self.model(dtype)
+        here = _Record(tick)
+        there = _Record(lambda: None, ONLINE_BLOCK, options["lr"] * self.l1)
         fit_online(
-            model,
-            Dataset((x, y)),
-            self.loss,
-            **options,
-            l1=self.l1,
-            epochs=steps,
-            block_size=ONLINE_BLOCK,
-            rng=iter(orders),
-            callbacks=[Compare()],
-            parts=("valid",),
-        )
-        return differences.report(self.name)
+            model, data, self.loss, **options, l1=self.l1, block_size=ONLINE_BLOCK,
+            callbacks=[here], **both,
+        )  # fmt: skip
+        optimizer = SGD(theirs, **options)
+        fit(theirs, data, self.loss, optimizer, batch_size=1, callbacks=[there], **both)
+        return report(model, zip(here.results, there.results, strict=True), self.name)
 
 
 @dataclass(frozen=True)
@@ -198,16 +179,16 @@ class RandomCase(ParityCase):
         """Compare both generators for a number of seeds; ``tick`` is called at each."""
         seeds = np.random.default_rng(0).integers(-(2**63), 2**63, size=steps)
         seeds[: len(SEEDS)] = SEEDS[:steps]
-        differences = Differences(self.model(dtype))
-        for seed in seeds.tolist():
-            model, rng = self.model(dtype, TorchRandom(seed)), TorchRandom(seed)
-            ours = np.concatenate([rng.permutation(EXAMPLES) for _ in range(2)])
-            differences.add(
-                {"order": ours, "parameter": model.theta},
-                {"order": _orders(seed), "parameter": _weights(model, seed)},
-            )
-            tick()
-        return differences.report(self.name, lambda step: 0.0)
+
+        def results() -> Iterator[tuple[Results, Results]]:
+            for seed in seeds.tolist():
+                model, rng = self.model(dtype, TorchRandom(seed)), TorchRandom(seed)
+                ours = np.concatenate([rng.permutation(EXAMPLES) for _ in range(2)])
+                theirs = {"order": _orders(seed), "parameter": _weights(model, seed)}
+                yield {"order": ours, "parameter": model.theta}, theirs
+                tick()
+
+        return report(self.model(dtype), results(), self.name, lambda step: 0.0)
 
 
 def _orders(seed: int) -> Array:
@@ -305,6 +286,5 @@ def _text(value: Any) -> str:
     """Return the ``repr``, of a schedule without the fields that have their defaults."""
     if not is_dataclass(value):
         return repr(value)
-    options = {f.name: getattr(value, f.name) for f in fields(value)}
-    given = {f.name: options[f.name] for f in fields(value) if options[f.name] != f.default}
+    given = {f.name: x for f in fields(value) if (x := getattr(value, f.name)) != f.default}
     return _call(type(value), given)
