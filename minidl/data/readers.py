@@ -31,9 +31,9 @@ _SCHEMES: dict[str, tuple[str, ...]] = {
 _EMNIST = {
     "letters": None, "balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "mnist": 10,
 }  # fmt: skip
+# Some copies have train-images.idx3-ubyte.
 _IDX_NAME = re.compile(
-    rf"(|emnist-(?:{'|'.join(_EMNIST)})-)(?:train|test|t10k)-(?:images|labels)[-.]idx[13]-ubyte"
-    r"(?:\.gz)?"
+    rf"(|emnist-(?:{'|'.join(_EMNIST)})-)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?"
 )
 
 MAX_CLASSES = 1000
@@ -196,35 +196,33 @@ def _listed(names: list[str]) -> str:
 def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
     """Read the IDX files of a folder: those that begin with ``prefix``, or the only ones."""
     names = sorted(p.name for p in folder.iterdir())
-    known = [*(f"emnist-{split}-" for split in _EMNIST), ""]
-    found = [p for p in known if any(n.startswith(p + "train-images") for n in names)]
-    if prefix is None and not found:
+    files: dict[str, dict[str, str]] = {}
+    for found in filter(None, map(_IDX_NAME.fullmatch, names)):
+        files.setdefault(found[1], {}).setdefault(f"{found[2]}-{found[3]}", found[0])
+    if prefix is None and not files:
         raise FileNotFoundError(
             f"{folder}: no IDX files: expected [emnist-SPLIT-]train-images-idx3-ubyte[.gz] "
             f"and the other three files; found {_listed(names)}"
         )
-    if prefix is None and len(found) > 1 and found[0] != "emnist-letters-":
-        raise ValueError(
-            f"{folder}: several data sets: {', '.join(p.strip('-') or 'MNIST' for p in found)}; "
-            "give the path of one of the files to say which"
-        )
-    prefix = found[0] if prefix is None else prefix
-
-    def part(stem: str, dimensions: int) -> Array:
-        for dash in ("-", "."):  # some copies have train-images.idx3-ubyte
-            for suffix in ("", ".gz"):
-                name = f"{prefix}{stem}{dash}idx{dimensions}-ubyte{suffix}"
-                if name in names:
-                    return read_idx(folder / name, dimensions)
-        raise FileNotFoundError(
-            f"{folder}: missing {prefix}{stem}-idx{dimensions}-ubyte[.gz]; found in this folder: "
-            f"{_listed(names)}"
-        )
-
+    if prefix is None:
+        prefix = "emnist-letters-" if "emnist-letters-" in files else next(iter(files))
+        if len(files) > 1 and prefix != "emnist-letters-":
+            raise ValueError(
+                f"{folder}: several data sets: {', '.join(p.strip('-') or 'MNIST' for p in files)}"
+                "; give the path of one of the files to say which"
+            )
     split = prefix.removeprefix("emnist-").strip("-")
     test = "test" if split else "t10k"
-    x, y = part("train-images", 3), part("train-labels", 1)
-    x_test, y_test = part(f"{test}-images", 3), part(f"{test}-labels", 1)
+    arrays = []
+    for stem in ("train-images", "train-labels", f"{test}-images", f"{test}-labels"):
+        dimensions = 3 if stem.endswith("images") else 1
+        if stem not in files.get(prefix, {}):
+            raise FileNotFoundError(
+                f"{folder}: missing {prefix}{stem}-idx{dimensions}-ubyte[.gz]; found in this "
+                f"folder: {_listed(names)}"
+            )
+        arrays.append(read_idx(folder / files[prefix][stem], dimensions))
+    x, y, x_test, y_test = arrays
     if len(x) != len(y):
         raise ValueError(f"{folder}: {len(x)} training images but {len(y)} labels")
     classes = _EMNIST.get(split)
