@@ -19,6 +19,7 @@ from minidl.data.__main__ import as_images, class_name, describe, main, sheet_ro
 from minidl.data.letters import load_letters
 from minidl.data.readers import load_dataset, read_idx
 from minidl.dataset import Dataset, Split
+from minidl.view.cli import run_main
 
 KEYS = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
@@ -543,14 +544,25 @@ def test_letters_are_cached_mapped_and_shared(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- python -m minidl.data
 
 
-def show(*args, cwd):
-    command = [sys.executable, "-m", "minidl.data", "show", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+@pytest.fixture
+def show(tmp_path, monkeypatch, capsys):
+    """Run ``python -m minidl.data show`` in the folder of the test, without a process of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("minidl.view.cli.signal.signal", lambda *args: None)
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["python -m minidl.data", "show", *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            run_main(main)
+        return end.value.code, *capsys.readouterr()
+
+    return run
 
 
 def test_show(tmp_path):
     write_npz(tmp_path / "set.npz")
-    done = show("set.npz", cwd=tmp_path)
+    command = [sys.executable, "-m", "minidl.data", "show", "set.npz"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "set: 3 classes, 9 features"
@@ -569,13 +581,13 @@ def test_show(tmp_path):
         (["set.npz", "--split", "dev"], "invalid choice"),
     ],
 )
-def test_show_with_bad_input(tmp_path, args, message):
+def test_show_with_bad_input(tmp_path, show, args, message):
     write_npz(tmp_path / "set.npz")
     (tmp_path / "bad.npz").write_text("hello")
-    done = show(*args, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    status, _, error = show(*args)
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
     assert not list(tmp_path.glob("*.png"))
 
 
@@ -818,20 +830,12 @@ def test_descriptions():
     ]
 
 
-def test_show_one_part_in_another_file(tmp_path):
+def test_show_one_part_in_another_file(tmp_path, show):
     write_npz(tmp_path / "set.npz")
-    done = show(
-        "set.npz",
-        "--split",
-        "test",
-        "--out",
-        "sheets/test.png",
-        "--columns",
-        1,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "wrote sheets/test.png"
+    args = ("set.npz", "--split", "test", "--out", "sheets/test.png", "--columns", 1)
+    status, shown, error = show(*args)
+    assert status == 0, error
+    assert shown.splitlines()[-1] == "wrote sheets/test.png"
     assert (tmp_path / "sheets/test.png").read_bytes().startswith(b"\x89PNG")
     content = {
         "Xtrain": np.zeros((5, 3)),
@@ -840,17 +844,12 @@ def test_show_one_part_in_another_file(tmp_path):
         "ytest": np.ones(4),
     }
     np.savez(tmp_path / "houses.npz", **content)
-    done = show("houses.npz", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (
-        done.stdout.splitlines()[-1]
-        == "no picture: the 3 features are not square images with class labels"
-    )
-    done = show("houses.npz", "--split", "valid", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (
-        2,
-        "python -m minidl.data: --split: houses has no valid part\n",
-    )
+    status, shown, error = show("houses.npz")
+    assert (status, error) == (0, "")
+    last = "no picture: the 3 features are not square images with class labels"
+    assert shown.splitlines()[-1] == last
+    status, _, error = show("houses.npz", "--split", "valid")
+    assert (status, error) == (2, "python -m minidl.data: --split: houses has no valid part\n")
     assert [p.name for p in tmp_path.glob("*.png")] == []
 
 
