@@ -19,12 +19,12 @@ MODULES = house.sources(PACKAGE, "minidl")
 ARROWS = house.graph(MODULES)
 
 ENTRIES = 24
-LIMITS = {"the core": 5_200, "the package": 14_000, "a file": 600}
+LIMITS = {"the core": 5_200, "the package": 18_650, "a file": 600}
 """The most lines, docstrings included."""
 
 MISSED = {
     "the core": 6_750,
-    "the package": 18_750,
+    "the package": 18_650,
     "losses.py": 830,
     "training.py": 620,
     "sklearn/network.py": 610,
