@@ -2,5 +2,6 @@
 
 from minidl.grid.points import Grid, Point, Result, exit_status, keeping
 from minidl.grid.runner import run
+from minidl.view.cli import interruptible
 
-__all__ = ["Grid", "Point", "Result", "exit_status", "keeping", "run"]
+__all__ = ["Grid", "Point", "Result", "exit_status", "interruptible", "keeping", "run"]

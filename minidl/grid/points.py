@@ -124,7 +124,7 @@ def _is_json(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Result:
-    """One run: its ``values``, or the ``error`` that ended it.
+    """One run: its ``values``, or the ``error`` that ended it, with the ``traceback``.
 
     ``unsaved`` says why the files of a run that ended could not be written; its values are kept.
     """
@@ -135,6 +135,7 @@ class Result:
     error: str | None = None
     seconds: float = 0.0
     unsaved: str | None = None
+    traceback: str | None = None
 
     @property
     def complete(self) -> bool:

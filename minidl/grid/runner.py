@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 from minidl.checks import check_int, progress_bar, require
 from minidl.files import as_path
 from minidl.grid.folder import RECORD, RESULTS, append, claimed, kept
-from minidl.grid.points import Grid, Point, Result
+from minidl.grid.points import Grid, Point, Result, exit_status
 from minidl.grid.workers import (
     EndedError,
     Train,
@@ -73,6 +74,11 @@ def run(
     list of Result
         In the order of the grid.
 
+    Warns
+    -----
+    UserWarning
+        If every run failed; names the error of the first one.
+
     Raises
     ------
     ValueError
@@ -126,7 +132,15 @@ def run(
             f"no space left to write {missing}; {_count(points, out, shown)}: free some space, "
             "then the same command resumes"
         ) from error
-    return [replace(results[grid.identifier(p)], point=p) for p in grid]
+    found = [replace(results[grid.identifier(p)], point=p) for p in grid]
+    if exit_status(found) == 2:
+        why = found[0].error or found[0].unsaved
+        warnings.warn(
+            f"run: all of {len(found)} runs failed; the first one, {found[0].id}: {why}; "
+            f"{shown / RESULTS} has the tracebacks",
+            stacklevel=2,
+        )
+    return found
 
 
 def _count(points: Sequence[Point], out: Path, shown: Path) -> str:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import (
     BrokenExecutor,
@@ -75,17 +76,20 @@ def outcomes(
 def _train_one(train: Train, point: Point) -> Outcome:
     start = time.perf_counter()
     values: dict[str, Any] = {}
-    error = unsaved = full = None
+    error = unsaved = full = trace = None
     try:
-        with one_blas_thread():
-            values = _plain(train(**point))
-    except UnsavedError as failure:
-        values = _plain(failure.values)
-        unsaved, full = _text(failure.__cause__ or failure), full_disk(failure.__cause__)
+        try:
+            with one_blas_thread():
+                given = train(**point)
+        except UnsavedError as failure:
+            given = failure.values
+            unsaved, full = _text(failure.__cause__ or failure), full_disk(failure.__cause__)
+        values = _plain(given)
     except (Exception, SystemExit) as failure:  # any failure is recorded, and the others go on
         error, full = _text(failure), full_disk(failure)
-    seconds = time.perf_counter() - start
-    return Result(Grid.identifier(point), point, values, error, seconds, unsaved), full
+        trace = "".join(traceback.format_exception(failure, limit=-20))
+    seconds = max(time.perf_counter() - start, 0.0)
+    return Result(Grid.identifier(point), point, values, error, seconds, unsaved, trace), full
 
 
 def full_disk(error: BaseException | None) -> str | None:
@@ -99,11 +103,24 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as they will be read from the file of results."""
     if not isinstance(values, Mapping):
         raise TypeError(f"expected a dict of results, got {values!r}")
-    return dict(json.loads(encode(dict(values))))
+    plain: dict[str, Any] = json.loads(encode(dict(values)))
+    level: list[Any] = [plain]
+    for _ in range(_DEEPEST):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [value for each in inner for value in each if isinstance(value, (dict, list))]
+        if not level:
+            return plain
+    raise ValueError(f"expected results nested at most {_DEEPEST} deep")
+
+
+_DEEPEST = 100  # what writes and reads results calls itself for each level
 
 
 def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # of a class of one's own
+        return type(error).__name__
 
 
 def _by_executor(

@@ -324,6 +324,7 @@ def difference(saved: Any, now: Any, place: str = "") -> str | None:
             found = difference(saved.get(name), now.get(name), f"{place}.{name}" if place else name)
             if found is not None:
                 return found
+        return None
     return f"{place} was {_text(saved)}, now it is {_text(now)}"
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,26 +57,43 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with a message that says what was kept and how to resume."""
 
 
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """End the program in one line and with exit status 130 on Ctrl-C in this context.
+
+    The signal SIGTERM, which clusters send before the time limit, is treated as Ctrl-C. The line
+    says what was kept where `minidl.grid.run` was interrupted. Also a decorator.
+
+    Examples
+    --------
+    >>> with interruptible():
+    ...     results = run(grid, train, out="runs")
+    """
+    if threading.current_thread() is threading.main_thread():  # others cannot receive signals
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+
+
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a script; exit with 0 or the status that ``main`` returns.
 
-    The status is 2, with one line, for bad input or a lack of memory, and 130 after Ctrl-C. The
-    signal SIGTERM, which clusters send before the time limit, is treated as Ctrl-C.
+    The status is 2, with one line, for bad input or a lack of memory, and 130 after Ctrl-C (see
+    `interruptible`).
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: output is lost, and no file gets its number
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that is not UTF-8
-    if threading.current_thread() is threading.main_thread():  # others cannot receive signals
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        status = main()
+        with interruptible():
+            status = main()
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
         kind = "out of memory: " if isinstance(error, MemoryError) else ""
         print(f"error: {kind}{' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as interrupt:
-        print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
     sys.exit(status or 0)

@@ -130,7 +130,8 @@ def test_a_folder_without_a_finished_run_takes_other_settings(tmp_path):
     (tmp_path / "broken").write_text("1")
     train = functools.partial(work.sometimes, broken=tmp_path / "broken")
     out = tmp_path / "out"
-    results = run(Grid(a=[1]), train, out=out, progress=False)
+    with pytest.warns(UserWarning, match=r"run: all of 1 runs failed; the first one, a-1: Arithmetic"):  # fmt: skip
+        results = run(Grid(a=[1]), train, out=out, progress=False)
     assert exit_status(results) == 2
     results = run(Grid(a=[3], b=[1]), work.product, out=out, progress=False)
     assert [r.values["value"] for r in results] == [3]

@@ -1,12 +1,17 @@
 """Grids under attack: other processes, results of any kind, full disks, damaged files."""
 
 import functools
+import importlib.util
+import itertools
 import json
+import linecache
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +20,7 @@ import work
 
 import minidl
 from minidl.grid import folder
-from minidl.grid.points import Grid, Result, exit_status
+from minidl.grid.points import Grid, Result, exit_status, keeping
 from minidl.grid.runner import run
 from minidl.saving import describe as settings
 
@@ -63,9 +68,152 @@ def test_results_are_numbers_of_any_library(tmp_path, what, values, jobs):
 )
 def test_a_result_that_cannot_be_kept_does_not_end_the_grid(tmp_path, what, error):
     train = functools.partial(work.anything, what=what)
-    results = run(Grid(a=[1, 2]), train, out=tmp_path, progress=False)
+    all_fail = what == "exit"
+    with pytest.warns(UserWarning, match="all of 2 runs failed") if all_fail else nullcontext():
+        results = run(Grid(a=[1, 2]), train, out=tmp_path, progress=False)
     assert results[0].error == error
-    assert results[1].error == (error if what == "exit" else None)
+    assert results[1].error == (error if all_fail else None)
+
+
+def nested(depth):
+    made = {}
+    for _ in range(depth):
+        made = {"a": [made]}
+    return made
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def odd(a):
+    if a == "unsaved":
+        with keeping(nested(350)):
+            raise OSError("no")
+    if a == "mute":
+        raise Mute
+    return nested(a)
+
+
+def test_results_nested_too_deeply_are_errors_of_their_runs(tmp_path):
+    depths = [1, 40, 350, 100_000, "unsaved", "mute"]
+    results = run(Grid(a=depths), odd, out=tmp_path, progress=False)
+    errors = [r.error for r in results]
+    assert errors[:2] == [None, None]
+    assert errors[2] == errors[4] == "ValueError: expected results nested at most 100 deep"
+    assert errors[3].startswith("RecursionError: ")
+    assert errors[5] == "Mute"
+    assert "raise Mute" in results[5].traceback
+    assert [r.error for r in folder.kept(tmp_path).values()] == [None, None]
+    again = run(Grid(a=depths), odd, out=tmp_path, progress=False)
+    assert [r.error for r in again] == errors
+
+
+def fail(a):
+    raise ArithmeticError(f"{a} is broken")
+
+
+def test_a_grid_whose_runs_all_fail_says_so(tmp_path):
+    """Once with the first error; its traceback is kept, and the exit status is not 0."""
+    with pytest.warns(UserWarning, match="runs failed") as said:
+        results = run(Grid(a=[1, 2]), fail, out=tmp_path, progress=False)
+    (warning,) = said
+    assert str(warning.message) == (
+        "run: all of 2 runs failed; the first one, a-1: ArithmeticError: 1 is broken; "
+        f"{tmp_path / 'results.jsonl'} has the tracebacks"
+    )
+    assert warning.filename == __file__
+    assert exit_status(results) == 2
+    kept = [r.traceback for r in folder.read(tmp_path / "results.jsonl")]
+    assert kept == [r.traceback for r in results]
+    assert all('raise ArithmeticError(f"{a} is broken")' in text for text in kept)
+
+
+def test_a_clock_that_jumps_back(tmp_path, monkeypatch):
+    hours = itertools.count(0, -3600)
+    for name in ("time.time", "time.perf_counter", "tqdm.std.time"):
+        monkeypatch.setattr(name, lambda: float(next(hours)))
+    results = run(Grid(a=[1, 2, 3]), dict, out=tmp_path)
+    assert [(r.error, r.seconds) for r in results] == [(None, 0.0)] * 3
+
+
+def test_ctrl_c_in_a_script_of_one_s_own_is_one_line(tmp_path):
+    script = """
+import os, signal
+from minidl.grid import Grid, interruptible, run
+def train(a):
+    if a == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+    return {}
+with interruptible():
+    run(Grid(a=[1, 2, 3]), train, out="out", progress=False)
+"""
+    done = python(script, tmp_path, "-c")
+    assert done.returncode == 130
+    assert done.stderr == "\nstopped: 1 of 3 runs are kept in out/, the same command resumes\n"
+
+
+# ---------------------------------------------------------------- what a stored result is of
+
+CODE = """
+RATE, LOG = {rate}, []
+def deep(a):
+    return {factor} * a
+def helper(a):
+    return deep(a)
+def unused(a):
+    return {unused}
+def train(a):
+    LOG.append(a)  # {comment}
+    return {{"value": RATE * helper(a)}}
+"""
+
+
+def written(file, **change):
+    values = {"rate": 0.1, "factor": 2, "unused": 1, "comment": "", **change}
+    file.write_text(CODE.format(**values))
+    linecache.clearcache()
+    spec = importlib.util.spec_from_file_location("written", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.train
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"unused": 2, "comment": "x"}, None),
+        ({"rate": 0.2}, "what it uses.RATE was 0.1, now it is 0.2"),
+        ({"factor": 3}, "what it uses.deep was 'written.deep, source "),
+    ],
+)
+def test_helper_functions_and_constants_are_compared(tmp_path, change, message):
+    grid, file = Grid(a=[1, 2]), tmp_path / "written.py"
+    options = {"out": tmp_path / "out", "progress": False}
+    run(grid, written(file), **options)
+    train = written(file, **change)
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
+        run(grid, train, **options)
+    # A grid of before has the name of the function alone.
+    record = tmp_path / "out/grid.json"
+    contents = json.loads(record.read_text())
+    del contents["settings"]["what it uses"]
+    record.write_text(json.dumps(contents))
+    run(grid, train, **options)
+
+
+def test_a_log_that_the_training_function_fills_is_not_compared(tmp_path):
+    seen, lock = [], threading.Lock()
+
+    def train(a):
+        with lock:
+            seen.append(a)
+        return {}
+
+    for _ in range(2):
+        run(Grid(a=[1, 2]), train, out=tmp_path, progress=False)
+    assert seen == [1, 2]
 
 
 # ---------------------------------------------------------------- training functions
@@ -252,7 +400,8 @@ def test_a_full_disk_ends_the_grid_and_keeps_the_figures(tmp_path, jobs):
 
 
 def test_files_that_cannot_be_written_for_another_reason_do_not_end_the_grid(tmp_path):
-    results = run(Grid(a=[1, 2]), work.shut, out=tmp_path / "o", progress=False)  # fmt: skip
+    with pytest.warns(UserWarning, match="all of 2 runs failed; .*Permission denied"):
+        results = run(Grid(a=[1, 2]), work.shut, out=tmp_path / "o", progress=False)
     assert [r.values for r in results] == [{"value": 1}, {"value": 2}]
     assert all("Permission denied" in r.unsaved for r in results)
     assert exit_status(results) == 2
