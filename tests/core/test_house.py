@@ -24,7 +24,7 @@ LIMITS = {"the core": 5_200, "the package": 18_650, "a file": 600}
 
 MISSED = {
     "the core": 6_750,
-    "the package": 18_650,
+    "the package": 18_700,
     "losses.py": 830,
     "training.py": 620,
     "sklearn/network.py": 610,
