@@ -19,7 +19,7 @@ from minidl.checks import (
     type_text,
 )
 from minidl.parameter import Parameter
-from minidl.testing.subjects import accepts, argument_names, is_tensor, title
+from minidl.testing.subjects import accepts, argument_names, function_name, is_tensor, title
 
 DEPTH = 4
 """Objects within objects are searched so deep."""
@@ -405,9 +405,7 @@ class AdaptedLoss:
     ) -> None:
         self.value, self.gradient = value, gradient
         self.targets_first, self.reduce = targets_first, reduce
-        owner = getattr(value, "__self__", None)
-        name = getattr(value, "__name__", type(value).__name__)
-        self.__name__ = name if owner is None else f"{type(owner).__name__}.{name}"
+        self.__name__ = function_name(value)
 
     def __call__(self, logits: Array, y: Any) -> Any:
         arguments = (y, logits) if self.targets_first else (logits, y)

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,14 @@ def title(value: Any) -> str:
             in_place = False
     text = f"{kind.__name__}({', '.join(shown)})"
     return text if shown and len(text) <= 70 else kind.__name__
+
+
+def function_name(f: Any) -> str:
+    """Return the name of a function, with that of its object for a method."""
+    owner = getattr(f, "__self__", None)
+    name = getattr(f, "__name__", type(f).__name__).replace("<lambda>", "f")
+    bound = owner is not None and not isinstance(owner, ModuleType)
+    return f"{type(owner).__name__}.{name}" if bound else name
 
 
 def default_of(function: Callable[..., Any], name: str) -> Any:
@@ -439,7 +448,9 @@ class FunctionSubject(Subject):
         self.source, self.name, self._run = source, name, run
         self.tensors, self.fixed, self.inputs = dict(tensors), dict(fixed), list(tensors)
         self.parameters, self.expected, self.axis = {}, expected, axis
-        self.title, self.details = title(source).replace("<lambda>", "f"), described(tensors)
+        named = hasattr(source, "__name__")
+        self.title = function_name(source) if named else title(source)
+        self.details = described(tensors)
 
     def forward(self, given: dict[str, Array]) -> tuple[Any, Pull]:
         return self._run(given, self.fixed)
@@ -464,7 +475,7 @@ def function_subject(
     arguments = Arguments(owner, f, x, fixed)
     if not arguments.tensors:
         raise TypeError(f"{owner}: expected at least one input that is an array of floats")
-    name = getattr(f, "__name__", type(f).__name__).replace("<lambda>", "f")
+    name = function_name(f)
 
     def run(given: dict[str, Array], fixed: Mapping[str, Any]) -> tuple[Any, Pull]:
         values = arguments.values(given, fixed)
@@ -506,7 +517,7 @@ def loss_subject(loss: Any, logits: Any, y: Any, *, as_fit: bool) -> FunctionSub
             f"check_loss: expected a function value, dlogits = loss(logits, y), got "
             f"{type_text(loss)}; write: AdaptedLoss(loss.value, loss.gradient)"
         )
-    name = getattr(loss, "__name__", type(loss).__name__)
+    name = function_name(loss)
     expected = "the loss to return dlogits"
 
     def run(given: dict[str, Array], fixed: Mapping[str, Any]) -> tuple[Any, Pull]:

@@ -1,7 +1,6 @@
 """Gradient checks catch every planted fault and raise no false alarm."""
 
 import dataclasses
-import os
 
 import faults
 import numpy as np
@@ -55,23 +54,35 @@ def test_the_library_stays_as_it_is():
     assert not check_layer(changed(2, 2, rng=0, dtype="float64"), x)
 
 
-@pytest.mark.parametrize("seed", range(1, 6))
-def test_gradient_faults_are_caught_along_other_directions(seed, monkeypatch):
+DIRECTIONS = [f for f in FAULTS if f.by == GRADIENT and f.check is not faults.large]
+
+
+def caught_along(seed, chosen, monkeypatch):
     for name in ("check_layer", "check_loss", "check_simplex_map"):
         check = getattr(faults, name)
         monkeypatch.setattr(faults, name, lambda *a, _c=check, **k: _c(*a, rng=seed, **k))
-    for fault in FAULTS:
-        if fault.by == GRADIENT and fault.check is not faults.large:
-            assert try_fault(fault).right, fault.what
+    for fault in chosen:
+        assert try_fault(fault).right, fault.what
 
 
-def test_random_networks_raise_no_false_alarm():
+def test_gradient_faults_are_caught_along_another_direction(monkeypatch):
+    caught_along(1, DIRECTIONS[::4], monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_gradient_faults_are_caught_along_other_directions(seed, monkeypatch):
+    caught_along(seed, DIRECTIONS, monkeypatch)
+
+
+@pytest.mark.parametrize("seeds", [range(50), pytest.param(range(1000), marks=pytest.mark.slow)])
+def test_random_networks_raise_no_false_alarm(seeds):
     """``python tests/support/random_networks.py 2000`` is the same with more of them."""
-    verdicts, unsure, count = set(), 0, int(os.environ.get("MINIDL_NETWORKS", "300"))
-    for seed in range(count):
+    verdicts, unsure = set(), 0
+    for seed in seeds:
         report = check_random_network(seed)
         assert not report.failures, f"network {seed}\n{report}"
         verdicts |= {t.verdict for t in report.tensors}
         unsure += bool(report.unsure)  # gradients of 1e-12 beside outputs of 1
     assert {"ok", "ok (kink)"} <= verdicts
-    assert unsure <= 0.02 * count
+    assert unsure <= 0.02 * len(seeds)
