@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from minidl.checks import Array, Backward, as_floats, check_float, check_int
+from minidl.checks import Array, Backward, as_floats, check_choice, check_float, check_int
 from minidl.layer import Layer
 from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
 
@@ -212,9 +212,7 @@ class GELU(Layer):
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: expected approximate 'none' or 'tanh', got {approximate!r}")
-        self.approximate = approximate
+        self.approximate = check_choice("GELU", "approximate", approximate, ("none", "tanh"))
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         x = as_floats(self, "x", x)

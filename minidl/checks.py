@@ -8,7 +8,7 @@ import inspect
 import math
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from functools import wraps
 from types import ModuleType
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+T = TypeVar("T", bound=str)
 F = TypeVar("F", bound=Callable[..., Any])
 
 Backward = Callable[..., Any]
@@ -145,13 +146,7 @@ def _text(value: object) -> str:
 
 
 def no_longer(**spelling: str) -> Callable[[F], F]:
-    """Decorate a function: an argument of an earlier version is an error with the new spelling.
-
-    Parameters
-    ----------
-    **spelling : str
-        By the name of the argument: what to write now.
-    """
+    """Decorate a function: an argument of an earlier version is an error with its new spelling."""
 
     def decorate(function: F) -> F:
         @wraps(function)
@@ -218,6 +213,14 @@ def check_float(
     return number
 
 
+def check_choice(owner: str, name: str, value: T, choices: Sequence[T]) -> T:
+    """Return ``value``; ValueError unless it is one of the choices."""
+    if not isinstance(value, str) or value not in choices:
+        known = " or ".join(map(repr, choices))
+        raise ValueError(f"{owner}: expected {name} {known}, got {value!r}")
+    return value
+
+
 def as_array(owner: object, name: str, value: Any) -> Array:
     """Return what a user hands in as an array of NumPy in the byte order of this machine.
 
@@ -249,12 +252,8 @@ def as_array(owner: object, name: str, value: Any) -> Array:
             f"{name}.toarray()"
         )
     try:
-        if _is_frame(value):
-            array = _frame_values(owner, name, value)
-        elif hasattr(value, "isna"):
-            array = _column_values(owner, name, value)
-        else:
-            array = np.asarray(value)
+        convert = _frame_values if _is_frame(value) else _column_values
+        array = convert(owner, name, value)
     except (TypeError, RuntimeError) as error:  # PyTorch: a gradient, bfloat16, another device
         hint = f"; write {name}.detach().cpu().numpy()" if hasattr(value, "detach") else ""
         raise TypeError(
@@ -346,7 +345,7 @@ def _frame_values(owner: object, name: str, frame: Any) -> Array:
 
 
 def _column_values(owner: object, name: str, column: Any) -> Array:
-    """Return the values of a series, index or array of pandas, which may be nullable."""
+    """Return the values of an array_like, or of a series of pandas, which may be nullable."""
     dtype = getattr(column, "dtype", None)
     plain = getattr(dtype, "numpy_dtype", None)  # of nullable and of Arrow's dtypes
     if plain is None or _kind(dtype) not in "biuf":
@@ -388,6 +387,73 @@ def check_weight(owner: str, weight: object, n: int) -> Array:
             f"{owner}: expected finite weights that are not negative, got weight[{i}] = {array[i]}"
         )
     return array
+
+
+def check_labels(owner: str, logits: Array, y: Array) -> Array:
+    """Check ``y``: integers in ``0..K-1``, (n,), or distributions, (n, K).
+
+    Returns labels as int64, so that no arithmetic overflows; distributions in the logits' dtype.
+    """
+    y = as_array(owner, "y", y)
+    check_matrix(owner, logits)
+    n, k = logits.shape
+    if y.shape == (n, k):
+        if y.dtype.kind not in "iuf":
+            raise TypeError(f"{owner}: expected distributions of numbers, got dtype {y.dtype}")
+        sums = y.sum(axis=1, dtype=np.float64)
+        # Allow for rounded probabilities; the comparison is False for NaN.
+        slack = np.sqrt(np.finfo(y.dtype).eps) if y.dtype.kind == "f" else 0
+        wrong = ~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise ValueError(
+                f"{owner}: expected distributions, not negative and of sum 1, got y[{i}] "
+                f"with sum {sums[i]:g} and least entry {y[i].min():g}"
+            )
+        return y.astype(logits.dtype, copy=False)
+    if y.shape != (n,):
+        raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
+    if y.dtype.kind not in "iu":
+        raise TypeError(
+            f"{owner}: expected integer labels, got dtype {y.dtype}; Dataset.from_labels numbers "
+            "labels of any kind, and SquaredError is for numbers"
+        )
+    labels = y.astype(np.int64, copy=False)
+    # One pass checks both bounds: as unsigned integers, negative labels are the largest.
+    unsigned = labels.view(np.uint64)
+    if n and unsigned.max() >= k:
+        i = int(unsigned.argmax())
+        raise ValueError(
+            f"{owner}: expected labels in 0..{k - 1}, got y[{i}] = {y[i]}; "
+            "Dataset.from_labels numbers labels from 0"
+        )
+    return labels
+
+
+def check_matrix(owner: str, logits: Array) -> None:
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
+
+
+def check_shaped(
+    owner: str, logits: Array, y: Array, kinds: str, want: str, fits: Any = None, hint: str = ""
+) -> Array:
+    """Check dtype, shape and entries of ``y``, of the logits' shape, or (n,) where that is (n, 1).
+
+    Returns it in the logits' shape and dtype.
+    """
+    y = as_array(owner, "y", y)
+    if y.dtype.kind not in kinds:
+        raise TypeError(f"{owner}: expected {want}, got dtype {y.dtype}{hint}")
+    if y.shape != logits.shape and (y.shape != (len(logits),) or logits.shape[1:] != (1,)):
+        single = "; CrossEntropy takes one class of several" if y.shape == logits.shape[:1] else ""
+        raise ValueError(
+            f"{owner}: expected y of the outputs' shape {logits.shape}, got {y.shape}{single}"
+        )
+    if fits and len(wrong := np.argwhere(~fits(y))):
+        at, got = ", ".join(map(str, wrong[0])), y[tuple(wrong[0])]
+        raise ValueError(f"{owner}: expected {want}, got y[{at}] = {got}{hint}")
+    return y.reshape(logits.shape).astype(logits.dtype, copy=False)
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -509,22 +575,6 @@ def as_generator(rng: Rng) -> np.random.Generator:
     if seed or isinstance(rng, np.random.SeedSequence):
         return np.random.default_rng(rng)
     raise TypeError(f"rng: expected a seed (int >= 0) or a numpy.random.Generator, got {rng!r}")
-
-
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Limit matrix products in this context to one thread, if threadpoolctl is installed.
-
-    The products of small models are too short for several threads: two threads take twice as
-    long as one on narrow layers, and 20 to 40 times as long on one example at a time.
-    """
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(1):
-        yield
 
 
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)

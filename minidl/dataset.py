@@ -7,7 +7,7 @@ batch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -403,26 +403,14 @@ class Dataset:
         class_weight : mapping or "balanced"
             By class, or by its original label if there are ``class_names``; 1 for classes that
             are left out. ``"balanced"``: ``n / (K n_k)`` for a class with ``n_k`` of the ``n``
-            training examples, so that all classes count the same. Weights that the examples have
-            already are multiplied by it. The other parts keep theirs.
+            training examples, or of their weights, so that all classes count the same. Weights
+            that the examples have are multiplied by it. The other parts keep theirs.
         """
         train = self.train
         if train.y.ndim != 1 or not self.classes:
             raise TypeError(f"{self.name}: class weights need labels 0..K-1, got {train!r}")
-        factors = np.ones(self.classes)
-        if class_weight == "balanced":
-            counts = np.bincount(train.y, minlength=self.classes)
-            factors = len(train) / (np.maximum(counts, 1) * np.count_nonzero(counts))
-        elif isinstance(class_weight, Mapping):
-            names = range(self.classes) if self.class_names is None else self.class_names.tolist()
-            unknown = [key for key in class_weight if key not in names]
-            if unknown:
-                raise ValueError(f"{self.name}: class_weight: no class {unknown[0]!r}")
-            factors = np.array([class_weight.get(name, 1.0) for name in names], np.float64)
-        else:
-            raise ValueError(
-                f"{self.name}: expected class_weight 'balanced' or a mapping, got {class_weight!r}"
-            )
+        names = np.arange(self.classes) if self.class_names is None else self.class_names
+        factors = class_factors(self.name, class_weight, names.tolist(), train.y, train.weight)
         before = 1.0 if train.weight is None else train.weight
         weight = check_weight(f"{self.name}: class_weight", factors[train.y] * before, len(train))
         return self.with_parts({**self.splits, "train": replace(train, weight=weight)})
@@ -457,6 +445,24 @@ class Dataset:
         shape = "" if self.train.y.ndim == 1 else f" {self.train.y.shape[1:]}"
         kind = f"{self.classes} classes" if self.classes else f"y {self.train.y.dtype}{shape}"
         return f"Dataset({self.name}: {sizes}; {self.features} features, {kind})"
+
+
+def class_factors(
+    owner: str, class_weight: object, names: Sequence[Any], y: Array, weight: Array | None = None
+) -> Array:
+    """Return the factor of each class, (K,), as ``Dataset.weighted`` says; ``y`` are 0..K-1."""
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        counts = np.bincount(y, weight, len(names))
+        factors = counts.sum() / np.where(counts > 0, counts, 1)
+        return np.asarray(factors / np.count_nonzero(counts))
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(
+            f"{owner}: expected class_weight 'balanced' or a mapping, got {class_weight!r}"
+        )
+    for key in class_weight:
+        if key not in names:
+            raise ValueError(f"{owner}: class_weight: no class {key!r}")
+    return np.array([class_weight.get(name, 1.0) for name in names], np.float64)
 
 
 def _features(owner: str, x: object) -> Array:

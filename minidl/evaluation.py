@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from minidl.checks import (
     check_weight,
     did_you_mean,
     quietly,
+    returned_floats,
+    short_text,
+    takes,
     type_text,
 )
 from minidl.dataset import Part, Split, as_rows, as_split
@@ -32,11 +37,8 @@ from minidl.losses import (
     CrossEntropy,
     Loss,
     Metric,
-    as_loss,
-    checked_loss,
-    shaped_targets,
+    ReducedLoss,
 )
-from minidl.losses import probabilities as probabilities_of
 
 
 @quietly
@@ -154,26 +156,95 @@ def measure(
     return measured, finite
 
 
+def predict(loss: Loss, outputs: Array) -> Array:
+    """Return ``loss.predict(outputs)`` of any loss; TypeError, which says what to do, without."""
+    own = partial(ReducedLoss.predict, loss)  # type: ignore[arg-type]
+    found: Array = getattr(loss, "predict", own)(outputs)
+    return found
+
+
+def probabilities_of(loss: Loss, outputs: Array) -> Array:
+    """Return the probabilities of any loss, ``loss.probabilities(outputs)``; TypeError without."""
+    own = partial(ReducedLoss.probabilities, loss)  # type: ignore[arg-type]
+    found: Array = getattr(loss, "probabilities", own)(outputs)
+    return found
+
+
+def as_loss(owner: str, loss: Any) -> Loss:
+    """Return a loss; TypeError for a class, and for what is not called as ``loss(logits, y)``."""
+    called = callable(loss) and (takes(loss, None, None) or takes(loss, None, None, None))
+    if isinstance(loss, type) or not called:
+        raise TypeError(f"{owner}: expected a loss as CrossEntropy(), got {loss!r:.80}")
+    return loss  # type: ignore[no-any-return]
+
+
+def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Array]:
+    """Return ``loss(logits, *targets)``, a number and an array of the logits' shape and dtype.
+
+    TypeError or ValueError, which names the loss, if they are not.
+    """
+    if isinstance(loss, type):
+        raise TypeError(f"expected a loss, got the class {loss.__name__}; write {loss.__name__}()")
+    result: Any = loss(logits, *targets)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        want = f"{short_text(loss)}: expected loss(logits, y) to return value, dlogits"
+        raise TypeError(f"{want}, got {type_text(result)}")
+    value, dlogits = result
+    if isinstance(value, complex) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
+        want = f"{short_text(loss)}: expected its value to be a number"
+        raise TypeError(f"{want}, got {type_text(value)}")
+    fits = isinstance(dlogits, np.ndarray) and dlogits.dtype == logits.dtype
+    if not fits or dlogits.shape != logits.shape:
+        want = f"{short_text(loss)}: expected dlogits"  # a name takes longer than all checks
+        returned_floats(f"{want} to be", dlogits, logits.dtype)
+        raise ValueError(
+            f"{want} of the shape of the logits, {logits.shape}, got {type_text(dlogits)}"
+        )
+    return value, dlogits
+
+
+def check_loss(loss: Any, logits: Array, y: Array, *weight: Array) -> None:
+    """Check a loss as ``checked_loss`` does, and that it divides by the sum of the weights."""
+    value, _ = checked_loss(loss, logits, y, *weight)
+    if not weight or getattr(loss, "reduction", "mean") == "sum":
+        return
+    twice, _ = loss(logits, y, 2 * weight[0])
+    if not math.isclose(twice, value, rel_tol=1e-3) and math.isfinite(value):
+        raise ValueError(
+            f"{short_text(loss)}: expected the weighted mean, sum_i w_i l_i / sum_i w_i, which "
+            f"stays the same when all weights are doubled, got {value:g} and {twice:g}; a loss "
+            'that sums has the attribute reduction = "sum"'
+        )
+
+
+def shaped_targets(loss: object, outputs: Array, y: Array) -> Array:
+    """Return targets in the shape in which a loss and metrics see them beside the outputs.
+
+    Targets (n,) become a column (n, 1) if there is one output, unless they are class labels. The
+    loss says whether they are (``class_labels``); if not, they are a column beside several outputs
+    too, as for ``Quantile``.
+    """
+    labels = getattr(loss, "class_labels", None)
+    column = outputs.shape[1:] == (1,) if labels is None else not labels
+    return y[:, None] if column and y.ndim == 1 else y
+
+
 def metrics_of(loss: object) -> dict[str, Metric]:
     """Return the metrics of a loss by name; ValueError for a name that is not known."""
     given = getattr(loss, "metrics", ())
     named = given if isinstance(given, Mapping) else {name: name for name in given}
-    found: dict[str, Metric] = {}
-    for name, metric in named.items():
+    for metric in named.values():
         if isinstance(metric, str) and metric not in METRICS:
             raise ValueError(f"{loss!r}: no metric {metric!r}{did_you_mean(metric, METRICS)}")
-        found[name] = METRICS[metric] if isinstance(metric, str) else metric
-    return found
+    return {k: METRICS[m] if isinstance(m, str) else m for k, m in named.items()}
 
 
 def _number(name: str, value: object) -> float:
     """Return the value of a metric as a float; TypeError, which names it, for anything else."""
-    if isinstance(value, numbers.Real):
-        return float(value)
     array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "biuf":
+    if not isinstance(value, numbers.Real) and (array.size != 1 or array.dtype.kind not in "biuf"):
         raise TypeError(f"metric {name!r}: expected it to return a number, got {type_text(value)}")
-    return float(array.reshape(()))
+    return float(value if isinstance(value, numbers.Real) else array.reshape(()))
 
 
 @quietly
@@ -183,14 +254,9 @@ def accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
     Of tied outputs the first counts as the largest. ``y`` are labels (n,), or distributions (n, K),
     of which the largest entry is the label.
     """
-    outputs, y = _arrays("accuracy", outputs, y)
-    if y.shape not in ((len(outputs),), outputs.shape):
-        raise ValueError(
-            f"accuracy: expected y of shape ({len(outputs)},) or {outputs.shape}, got {y.shape}"
-        )
+    outputs, y, weight = _arrays("accuracy", outputs, y, weight, labels=True)
     labels = y if y.ndim == 1 else y.argmax(axis=1)
-    right = np.asarray(CrossEntropy().predict(outputs) == labels, np.float64)
-    return _mean("accuracy", outputs, right, weight)
+    return _mean(outputs, CrossEntropy().predict(outputs) == labels, weight)
 
 
 @quietly
@@ -199,12 +265,10 @@ def sign_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> floa
 
     An output of 0 counts as -1.
     """
-    outputs, y = _arrays("sign_accuracy", outputs, y)
+    outputs, y, weight = _arrays("sign_accuracy", outputs, y, weight)
     if outputs.shape[1] != 1:
         raise ValueError(f"sign_accuracy: expected outputs of shape (n, 1), got {outputs.shape}")
-    y = _of_shape("sign_accuracy", outputs, y)
-    right = BinaryLogistic().predict(outputs) == np.where(y > 0, 1, -1)[:, 0]
-    return _mean("sign_accuracy", outputs, right.astype(np.float64), weight)
+    return _mean(outputs, BinaryLogistic().predict(outputs) == np.where(y[:, 0] > 0, 1, -1), weight)
 
 
 @quietly
@@ -214,15 +278,15 @@ def exact_match(outputs: Array, y: Array, weight: Array | None = None) -> float:
     A label is predicted where its logit is above 0, its probability above 1/2; it is there where
     ``y`` is above 1/2. ``y`` are zeros and ones, or probabilities, (n, K), or (n,) where K = 1.
     """
-    outputs, right = _right_labels("exact_match", outputs, y)
-    return _mean("exact_match", outputs, right.min(axis=1, initial=1), weight)
+    outputs, y, weight = _arrays("exact_match", outputs, y, weight)
+    return _mean(outputs, _right_labels(outputs, y).all(axis=1), weight)
 
 
 @quietly
 def mean_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of labels that are predicted right; arguments as of ``exact_match``."""
-    outputs, right = _right_labels("mean_accuracy", outputs, y)
-    return _mean("mean_accuracy", outputs, np.asarray(right.mean(axis=1)), weight)
+    outputs, y, weight = _arrays("mean_accuracy", outputs, y, weight)
+    return _mean(outputs, _right_labels(outputs, y).mean(axis=1), weight)
 
 
 @quietly
@@ -235,15 +299,12 @@ def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
     than two examples. All this is as in ``sklearn.metrics.r2_score``. ``y`` is (n, d), as the
     outputs, or (n,) where d = 1.
     """
-    outputs, y = _arrays("r2", outputs, y)
-    y = _of_shape("r2", outputs, y).astype(np.float64)
-    outputs = outputs.astype(np.float64)
-    n = len(y)
-    weight = np.ones(n) if weight is None else check_weight("r2", weight, n)
+    outputs, y, weight = _arrays("r2", outputs, y, weight)
     used = weight > 0
     if used.sum() < 2:
         return math.nan
-    weight, y, outputs = weight[used] / weight.max(), y[used], outputs[used]
+    y, outputs = y[used].astype(np.float64), outputs[used].astype(np.float64)
+    weight = weight[used]
     mean = weight @ y / weight.sum()
     residual, total = weight @ np.square(y - outputs), weight @ np.square(y - mean)
     constant = (y == y[0]).all(axis=0)
@@ -254,43 +315,39 @@ def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
 @quietly
 def exp_r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return ``r2`` of the rates ``exp(outputs)``, which ``Poisson`` predicts."""
-    outputs, y = _arrays("exp_r2", outputs, y)
-    weight = None if weight is None else check_weight("exp_r2", weight, len(outputs))
-    return r2(np.exp(outputs), _of_shape("exp_r2", outputs, y), weight)
+    outputs, y, weight = _arrays("exp_r2", outputs, y, weight)
+    return r2(np.exp(outputs), y, weight)
 
 
-def _arrays(owner: str, outputs: Array, y: Array) -> tuple[Array, Array]:
+def _arrays(
+    owner: str, outputs: Array, y: Array, weight: Array | None, labels: bool = False
+) -> tuple[Array, Array, Array]:
+    """Return outputs (n, K), ``y`` of their shape, or ``labels`` (n,), and weights up to 1."""
     outputs, y = as_numbers(owner, "outputs", outputs), as_numbers(owner, "y", y)
     whole = outputs.dtype.kind != "f"
     outputs = outputs.astype(np.float64) if whole else as_floats(owner, "outputs", outputs)
     if outputs.ndim != 2:
         raise ValueError(f"{owner}: expected outputs of shape (n, K), got {outputs.shape}")
-    return outputs, y
-
-
-def _of_shape(owner: str, outputs: Array, y: Array) -> Array:
-    """Return ``y`` in the shape of the outputs."""
-    if y.shape != outputs.shape and (y.shape != (len(outputs),) or outputs.shape[1] != 1):
-        raise ValueError(f"{owner}: expected y of shape {outputs.shape}, got {y.shape}")
-    return y.reshape(outputs.shape)
-
-
-def _right_labels(owner: str, outputs: Array, y: Array) -> tuple[Array, Array]:
-    """Return the checked outputs, and for each whether its label is predicted right."""
-    outputs, y = _arrays(owner, outputs, y)
-    predicted = BinaryCrossEntropy().predict(outputs).reshape(outputs.shape)
-    right = predicted == (_of_shape(owner, outputs, y) > 0.5)
-    return outputs, np.asarray(right, np.float64)
-
-
-def _mean(owner: str, outputs: Array, values: Array, weight: Array | None) -> float:
-    """Return the weighted mean of a value for each example, NaN where its outputs have a NaN."""
-    n = len(values)
+    n = len(outputs)
+    column = y.shape == (n,) and (labels or outputs.shape[1] == 1)
+    if y.shape != outputs.shape and not column:
+        want = f"({n},) or {outputs.shape}" if labels else f"{outputs.shape}"
+        raise ValueError(f"{owner}: expected y of shape {want}, got {y.shape}")
     weight = np.ones(n) if weight is None else check_weight(owner, weight, n)
-    largest = weight.max(initial=0)
-    if largest == 0 or np.isnan(outputs[weight > 0]).any():
+    largest = weight.max(initial=0)  # of weights up to 1 the sum does not overflow
+    return outputs, y if labels else y.reshape(outputs.shape), weight / (largest or 1)
+
+
+def _right_labels(outputs: Array, y: Array) -> Array:
+    """Return for each output whether its label is predicted right."""
+    predicted = BinaryCrossEntropy().predict(outputs).reshape(outputs.shape)
+    return np.asarray(predicted == (y > 0.5))
+
+
+def _mean(outputs: Array, values: Any, weight: Array) -> float:
+    """Return the weighted mean of a value for each example, NaN where its outputs have a NaN."""
+    if not weight.any() or np.isnan(outputs[weight > 0]).any():
         return math.nan
-    weight = weight / largest  # the sum does not overflow
     return float(weight @ values / weight.sum())
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal
 
-from minidl.checks import Array, did_you_mean
+from minidl.checks import Array, check_choice, did_you_mean
 from minidl.files import as_path, from_json, to_json, write_text
-from minidl.layer import Layer
+from minidl.layer import Layer, html_table
 from minidl.parameter import check_state
 
 Mode = Literal["min", "max"]
@@ -107,8 +107,8 @@ class History:
     def __init__(self, *, monitor: str | None = None, mode: Mode | None = None) -> None:
         if not isinstance(monitor, (str, type(None))):
             raise ValueError(f"History: expected monitor to be a name, got {monitor!r}")
-        if mode not in (None, "min", "max"):
-            raise ValueError(f"History: expected mode 'min' or 'max', got {mode!r}")
+        if mode is not None:
+            check_choice("History", "mode", mode, ("min", "max"))
         self._monitor, self._mode = monitor, mode
         self.records: list[Epoch] = []
         self.best_state: dict[str, Array] | None = None
@@ -327,10 +327,7 @@ class History:
     def _repr_html_(self) -> str:
         """Return the records as a table for notebooks, the best epoch in bold."""
         names = ["epoch", *self.names, "seconds", "lr"]
-        best, body = self.best if self.records else None, ""
-        for record in self.records:
-            row, style = record.to_dict(), "<b>{}</b>" if record is best else "{}"
-            cells = (f"{row[name]:.4g}" if name in row else "" for name in names)
-            body += f"<tr>{''.join(f'<td>{style.format(cell)}</td>' for cell in cells)}</tr>"
-        head = "".join(f"<th>{escape(name)}</th>" for name in names)
-        return f"<table><caption>{escape(repr(self))}</caption><tr>{head}</tr>{body}</table>"
+        rows = [record.to_dict() for record in self.records]
+        cells = [[f"{row[name]:.4g}" if name in row else "" for name in names] for row in rows]
+        best = self.records.index(self.best) + 1 if self.records else None
+        return html_table([names, *cells], bold=best) + f"<p>{escape(repr(self))}</p>"

@@ -18,7 +18,7 @@ import copy
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -27,8 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl import parameter as state
-from minidl import parameter as vectors
+from minidl import parameter
 from minidl.checks import (
     Array,
     Backward,
@@ -47,16 +46,7 @@ from minidl.checks import (
     takes,
     type_text,
 )
-from minidl.parameter import (
-    Parameter,
-    check_buffers,
-    check_vectors,
-    holds,
-    infer,
-    named_layers,
-    named_parameters,
-    walk,
-)
+from minidl.parameter import Parameter, holds, infer, named_parameters, walk
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -141,7 +131,7 @@ class Layer(Configured, ABC):
     @property
     def grad(self) -> Array:
         """All gradients in one contiguous vector, in the order of ``theta``."""
-        if "_grad" not in self.__dict__:
+        if "_theta" not in self.__dict__:
             self.initialize()
         return self._grad
 
@@ -163,7 +153,7 @@ class Layer(Configured, ABC):
         if "_theta" in self.__dict__:
             return self._theta.dtype
         kinds = [p.value.dtype for _, p in self.named_parameters() if p.is_set]
-        kinds = kinds or [b.dtype for _, b in state.named_buffers(self) if b.dtype.kind == "f"]
+        kinds = kinds or [b.dtype for _, b in parameter.named_buffers(self) if b.dtype.kind == "f"]
         return np.result_type(*kinds) if kinds else np.dtype(np.float32)
 
     @quietly
@@ -185,11 +175,11 @@ class Layer(Configured, ABC):
             ``backward`` writes gradients, so the second one would overwrite the first. If a
             parameter belongs to another model that is in use.
         """
-        vectors.check_owners(self)
+        parameter.check_owners(self)
         self.draw(rng, dtype)
         kind = self.dtype if dtype is None else np.dtype(dtype)
-        vectors.gather(self, kind)
-        state.cast_buffers(self, kind)
+        parameter.gather(self, kind)
+        parameter.cast_buffers(self, kind)
         return self
 
     def draw(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> None:
@@ -197,8 +187,8 @@ class Layer(Configured, ABC):
         kind = as_dtype(type(self).__name__, self.dtype if dtype is None else dtype)
         if rng is not None:
             generator = as_generator(rng)
-            for _, parameter in self.named_parameters():
-                parameter.initialize(generator, kind)
+            for _, p in self.named_parameters():
+                p.initialize(generator, kind)
             for layer in walk(self):
                 if getattr(layer, "rng", self) is None:
                     layer.rng = generator.spawn(1)[0]
@@ -210,7 +200,6 @@ class Layer(Configured, ABC):
     def forget_vectors(self) -> None:
         """Drop ``theta`` and ``grad``; they are gathered again from the parameters on first use."""
         self.__dict__.pop("_theta", None)
-        self.__dict__.pop("_grad", None)
 
     def copy(self, dtype: DTypeLike | None = None) -> Self:
         """Return an independent copy, in another dtype if one is given."""
@@ -236,7 +225,7 @@ class Layer(Configured, ABC):
         The names are those of PyTorch, such as ``"0.weight"``; the weight of a ``Linear`` is
         transposed there, see ``minidl.saving.safetensors.torch_state``.
         """
-        return state.state_dict(self)
+        return parameter.state_dict(self)
 
     @quietly
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
@@ -254,7 +243,7 @@ class Layer(Configured, ABC):
         TypeError
             If a value is a tensor of PyTorch.
         """
-        state.load_state_dict(self, state_dict)
+        parameter.load_state_dict(self, state_dict)
 
 
 def check_input(layer: Layer, x: Array, features: int, like: Array) -> Array:
@@ -283,13 +272,7 @@ def _input(layer: Layer, x: Array) -> Array:
 def write_gradients(layer: object, backward: Backward, dy: Array) -> None:
     """Write the gradients of the parameters of ``layer``, without the input's if it can skip it.
 
-    Parameters
-    ----------
-    layer : Layer
-    backward : callable
-        From the forward pass of ``layer``.
-    dy : array
-        The gradient of the loss with respect to the output of ``layer``.
+    ``backward`` is from its forward pass, ``dy`` the gradient of the loss in its output.
     """
     if getattr(layer, "skips_input_grad", False):
         backward(dy, input_grad=False)
@@ -327,13 +310,13 @@ class Sequential(Layer):
                     "a layer is an object with forward(x, train=...) -> y, backward"
                 )
         self.layers = tuple(layers)
-        state.check_buffers(self)
+        parameter.check_buffers(self)
         dtype = None if dtype is None else as_dtype("Sequential", dtype)
         # Without the input's gradient, the backward pass ends at the first layer with parameters.
         self._first = next(
             (i for i, layer in enumerate(layers) if any(named_parameters(layer))), len(layers)
         )
-        if (dtype is None or dtype == self.dtype) and vectors.shared_parameter(self):
+        if (dtype is None or dtype == self.dtype) and parameter.shared_parameter(self):
             self.draw(rng)  # without vectors, which are those of the other model
         elif rng is not None or all(p.is_set for _, p in self.named_parameters()):
             self.initialize(rng, dtype)
@@ -377,10 +360,37 @@ class Sequential(Layer):
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and their parameter counts."""
-        return text(self)
+        rows, total = self._table()
+        w = [max(len(row[k]) for row in rows) for k in range(4)]
+        lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], total])
 
     def _repr_html_(self) -> str:
-        return html(self)
+        rows, total = self._table()
+        return html_table([*rows, (total,)])
+
+    def _table(self) -> tuple[list[tuple[str, ...]], str]:
+        """Return a header and a row for each layer, and a line about the whole model."""
+        features = next((v.in_features for v in walk(self) if hasattr(v, "in_features")), None)
+        x = None if features is None else np.zeros((0, features), self.dtype)
+        rows: list[tuple[str, ...]] = [("", "layer", "output", "parameters")]
+        for i, layer in enumerate(self.layers):
+            x = None if x is None else infer(layer, x)
+            shape = "" if x is None else f"(n, {', '.join(map(str, x.shape[1:]))})"
+            count = sum(p.size for _, p in named_parameters(layer))
+            rows.append((str(i), repr(layer), shape, f"{count:,}"))
+        total = sum(p.size for _, p in self.named_parameters())
+        size = total * self.dtype.itemsize / 1e6
+        return rows, f"{total:,} parameters, {self.dtype}, {size:.2f} MB"
+
+
+def html_table(rows: Iterable[Sequence[str]], bold: int | None = None) -> str:
+    """Return a header and rows of text as HTML, row ``bold`` in bold."""
+    lines = ""
+    for i, row in enumerate(rows):
+        cell = "<td><b>{}</b></td>" if i == bold else "<td>{}</td>" if i else "<th>{}</th>"
+        lines += f"<tr>{''.join(cell.format(escape(text)) for text in row)}</tr>"
+    return f"<table>{lines}</table>"
 
 
 def last_layer(model: object) -> object:
@@ -416,8 +426,8 @@ def check_model(owner: str, model: object) -> None:
     if not isinstance(model, Layer):
         hint = "; wrap it: Sequential(layer)" if is_layer(model) else ""
         raise TypeError(f"{owner}: expected a model, got {type_text(model)}{hint}")
-    check_buffers(model)
-    check_vectors(model)
+    parameter.check_buffers(model)
+    parameter.check_vectors(model)
 
 
 @contextmanager
@@ -440,23 +450,22 @@ def checked(model: object) -> Iterator[Forward]:
     ...     logits, backward = forward(x, train=True)
     ...     write_gradients(model, backward, dlogits)
     """
-    places: dict[int, tuple[str, Any]] = {}
-    for prefix, layer in named_layers(model):
+    places: dict[int, tuple[str, Any]] = {id(model): (short_text(model), model)}
+    for prefix, layer in parameter.named_layers(model):
         if isinstance(layer, Sequential):
             for i, inner in enumerate(layer.layers):
                 places[id(inner)] = f"layer {prefix}{i}, {short_text(inner)}", inner
-    places.setdefault(id(model), (short_text(model), model))
-    before = [(vars(layer), vars(layer).get("forward")) for _, layer in places.values()]
+    own = [vars(layer) for _, layer in places.values()]
+    hidden = [{k: v for k, v in names.items() if k == "forward"} for names in own]
     for name, layer in places.values():
         # An attribute of the object hides the method of the class.
         vars(layer)["forward"] = _checked_forward(name, layer)
     try:
         yield model.forward  # type: ignore[attr-defined]
     finally:
-        for attributes, forward in before:
-            del attributes["forward"]
-            if forward is not None:
-                attributes["forward"] = forward
+        for names, forward in zip(own, hidden, strict=True):
+            del names["forward"]
+            names.update(forward)
 
 
 def _checked_forward(name: str, layer: Any) -> Forward:
@@ -509,49 +518,3 @@ def name_probabilities(owner: str, model: object, loss: object) -> None:
             "probabilities",
             stacklevel=_outside(),
         )
-
-
-HEADER = ("", "layer", "output", "parameters")
-
-
-def table(model: Any) -> tuple[list[tuple[str, str, str, str]], str]:
-    """Return a row for each layer, under ``HEADER``, and a line about the whole model."""
-    features = next((v.in_features for v in walk(model) if hasattr(v, "in_features")), None)
-    x = None if features is None else np.zeros((0, features), model.dtype)
-    rows = []
-    for i, layer in enumerate(model.layers):
-        x = None if x is None else infer(layer, x)
-        shape = "" if x is None else f"(n, {', '.join(map(str, x.shape[1:]))})"
-        count = sum(p.size for _, p in named_parameters(layer))
-        rows.append((str(i), repr(layer), shape, f"{count:,}"))
-    total = sum(p.size for _, p in model.named_parameters())
-    size = total * model.dtype.itemsize / 1e6
-    return rows, f"{total:,} parameters, {model.dtype}, {size:.2f} MB"
-
-
-def text(model: Any) -> str:
-    """Return the table with aligned columns."""
-    rows, total = table(model)
-    rows = [HEADER, *rows]
-    w = [max(len(row[k]) for row in rows) for k in range(4)]
-    lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join([*lines, total])
-
-
-def html(model: Any) -> str:
-    """Return the table as HTML."""
-    rows, total = table(model)
-    align = ("right", "left", "left", "right")
-
-    def line(tag: str, cells: tuple[str, ...]) -> str:
-        styled = zip(align, map(escape, cells), strict=True)
-        inner = "".join(f'<{tag} style="text-align:{a}">{c}</{tag}>' for a, c in styled)
-        return f"<tr>{inner}</tr>"
-
-    body = "".join(line("td", row) for row in rows)
-    foot = f'<tr><td colspan="4" style="text-align:left">{escape(total)}</td></tr>'
-    return (
-        f"<table><thead>{line('th', HEADER)}</thead><tbody>{body}</tbody>"
-        f"<tfoot>{foot}</tfoot></table>"
-    )

@@ -3,12 +3,11 @@
 One call returns the value and its gradient, so the two always belong to the same function. A loss
 is also the one place that knows the task: the targets, ``loss.predict(outputs)``, the
 probabilities and the metrics. ``ReducedLoss`` has what all losses here share; the bases
-``ClassLoss``, ``SigmoidLoss`` and ``NumberLoss`` have the targets.
+``ClassLoss`` and ``NumberLoss`` have the targets.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
@@ -21,17 +20,19 @@ from minidl.checks import (
     Configured,
     as_array,
     as_floats,
+    check_choice,
     check_float,
+    check_labels,
+    check_matrix,
+    check_shaped,
     check_weight,
     quietly,
-    returned_floats,
     short_text,
-    takes,
-    type_text,
 )
-from minidl.maps import Entries, RegularizedMap, SimplexMap, row_sums, shift, softmax
+from minidl.maps import RegularizedMap, SimplexMap, entries_of, row_sums, shift, softmax
 
 Reduction = Literal["mean", "sum"]
+REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum")
 
 Metric = Callable[..., float]
 """``metric(outputs, y)`` or ``metric(outputs, y, weight)``: a number, larger is better or not."""
@@ -50,22 +51,13 @@ class Loss(Protocol):
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
         """Return the value, and the gradient with respect to the logits."""
-        ...
 
 
-class TwiceDifferentiable(Loss, Protocol):
-    """A loss with second derivatives, as cross-entropy or the squared error."""
-
-    def hessian_vector_product(self, logits: Array, y: Array, v: Array) -> Array:
-        """Return the Hessian in the logits times ``v``, of the logits' shape."""
-        ...
-
-
-def hessian(loss: TwiceDifferentiable, logits: Array, y: Array, *weight: Array) -> Array:
+def hessian(loss: Any, logits: Array, y: Array, *weight: Array) -> Array:
     """Return the Hessian of each example in its logits, (n, K, K), a column at a time.
 
-    For large K use ``loss.hessian_vector_product``, which takes O(K) for an example. A weight
-    (n,) of the examples, where given, is passed on.
+    For a loss with second derivatives, as cross-entropy; for large K use its
+    ``hessian_vector_product``, which takes O(K) for an example. A weight (n,) is passed on.
     """
     product, units = loss.hessian_vector_product, np.eye(logits.shape[1], dtype=logits.dtype)
     columns = [product(logits, y, np.tile(unit, (len(logits), 1)), *weight) for unit in units]
@@ -123,7 +115,7 @@ class ReducedLoss(Configured, ABC):
                 setattr(cls, name, quietly(vars(cls)[name]))
 
     def __init__(self, reduction: Reduction = "mean") -> None:
-        self.reduction = self._reduction("reduction", reduction)
+        self.reduction = check_choice(type(self).__name__, "reduction", reduction, REDUCTIONS)
 
     @quietly
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
@@ -135,25 +127,20 @@ class ReducedLoss(Configured, ABC):
         """
         logits, y = self.checked(logits, y)
         values, dlogits = self.per_example(logits, y)
-        if weight is None:
-            share = self.share(len(logits))
-            dlogits *= share
-            return float(values.sum(dtype=np.float64)) * share, dlogits
         shares = self.shares(len(logits), weight)
+        if isinstance(shares, float):
+            dlogits *= shares
+            return float(values.sum(dtype=np.float64)) * shares, dlogits
         used = shares > 0
         values = values.sum(axis=tuple(range(1, values.ndim)), dtype=np.float64)
-        return float(shares[used] @ values[used]), _scaled(dlogits, shares)
+        return float(shares[used] @ values[used]), scaled(dlogits, shares)
 
     @abstractmethod
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         """Return the values of the examples and the gradient of their sum.
 
-        Returns
-        -------
-        values : array
-            One for each example, (n,); entries along further axes are summed.
-        dlogits : array
-            A new array of the logits' shape and dtype.
+        The values are (n,); entries along further axes are summed. The gradient is a new array of
+        the logits' shape and dtype.
         """
 
     def check_targets(self, logits: Array, y: Array) -> Array:
@@ -167,15 +154,13 @@ class ReducedLoss(Configured, ABC):
         subclass of this class alone has to define it.
         """
         raise TypeError(
-            f"{getattr(self, '__name__', None) or repr(self)} does not say what it predicts; "
-            "define predict(outputs) in a loss that is a class, as a subclass of "
-            "minidl.losses.ReducedLoss, or take the outputs themselves"
+            f"{short_text(self)} does not say what it predicts; define predict(outputs) in a "
+            "subclass of minidl.losses.ReducedLoss, or take the outputs themselves"
         )
 
     def probabilities(self, outputs: Array) -> Array:
         """Return probabilities for the outputs (n, K), of their shape; TypeError without any."""
-        name = getattr(self, "__name__", None) or repr(self)
-        raise TypeError(f"probabilities: {name} has no probabilities of classes")
+        raise TypeError(f"probabilities: {short_text(self)} has no probabilities of classes")
 
     def checked(self, logits: Array, y: Array) -> tuple[Array, Array]:
         """Return checked logits and targets."""
@@ -184,12 +169,10 @@ class ReducedLoss(Configured, ABC):
             raise ValueError(f"{type(self).__name__}: expected logits with rows, got one number")
         return logits, self.check_targets(logits, y)
 
-    def share(self, n: int) -> float:
-        """Return the factor of each value in a batch of ``n`` without weights."""
-        return 1 / max(n, 1) if self.reduction == "mean" else 1.0
-
-    def shares(self, n: int, weight: Array) -> Array:
-        """Return the factors of the values, (n,) float64, for checked weights of the examples."""
+    def shares(self, n: int, weight: Array | None = None) -> float | Array:
+        """Return the factor of the values of ``n`` examples, or with weights of each, (n,)."""
+        if weight is None:
+            return 1 / max(n, 1) if self.reduction == "mean" else 1.0
         weight = check_weight(type(self).__name__, weight, n)
         largest = weight.max(initial=0)
         if self.reduction == "sum" or largest == 0:
@@ -199,165 +182,24 @@ class ReducedLoss(Configured, ABC):
 
     def reduced(self, rows: Array, weight: Array | None = None) -> Array:
         """Return rows of derivatives, one for each example, times the factors of the values."""
-        if weight is None:
-            return np.asarray(rows * rows.dtype.type(self.share(len(rows))))
-        return _scaled(rows, self.shares(len(rows), weight))
+        return scaled(rows, self.shares(len(rows), weight))
 
     def _outputs(self, outputs: Array) -> Array:
         return as_floats(type(self).__name__, "outputs", outputs)
 
-    def _reduction(self, name: str, value: Reduction) -> Reduction:
-        """Return ``value``; raise ValueError unless it is "mean" or "sum"."""
-        if not isinstance(value, str) or value not in ("mean", "sum"):
-            owner = type(self).__name__
-            raise ValueError(f"{owner}: expected {name} 'mean' or 'sum', got {value!r}")
-        return value
 
-
-def _scaled(rows: Array, shares: Array) -> Array:
+def scaled(rows: Array, shares: float | Array) -> Array:
     """Return the rows times their shares; 0 where the share is 0, whatever the row."""
+    if isinstance(shares, float):
+        return np.asarray(rows * rows.dtype.type(shares))
     column = shares.astype(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1))
-    scaled: Array = np.multiply(rows, column, where=column > 0, out=np.zeros_like(rows))
-    return scaled
-
-
-def predict(loss: Loss, outputs: Array) -> Array:
-    """Return ``loss.predict(outputs)`` of any loss; TypeError, which says what to do, without."""
-    ask: Callable[[Array], Array] | None = getattr(loss, "predict", None)
-    return ask(outputs) if ask else ReducedLoss.predict(loss, outputs)  # type: ignore[arg-type]
-
-
-def probabilities(loss: Loss, outputs: Array) -> Array:
-    """Return the probabilities of any loss, ``loss.probabilities(outputs)``; TypeError without."""
-    ask: Callable[[Array], Array] | None = getattr(loss, "probabilities", None)
-    return ask(outputs) if ask else ReducedLoss.probabilities(loss, outputs)  # type: ignore[arg-type]
-
-
-def as_loss(owner: str, loss: Any) -> Loss:
-    """Return a loss; TypeError for a class, and for what is not called as ``loss(logits, y)``."""
-    if isinstance(loss, type) or not callable(loss) or not takes(loss, None, None):
-        raise TypeError(f"{owner}: expected a loss as CrossEntropy(), got {loss!r:.80}")
-    return loss  # type: ignore[no-any-return]
-
-
-def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Array]:
-    """Return ``loss(logits, *targets)``, a number and an array of the logits' shape and dtype.
-
-    TypeError or ValueError, which names the loss, if they are not.
-    """
-    if isinstance(loss, type):
-        raise TypeError(f"expected a loss, got the class {loss.__name__}; write {loss.__name__}()")
-    result: Any = loss(logits, *targets)
-    if not (isinstance(result, tuple) and len(result) == 2):
-        want = f"{short_text(loss)}: expected loss(logits, y) to return value, dlogits"
-        raise TypeError(f"{want}, got {type_text(result)}")
-    value, dlogits = result
-    if isinstance(value, complex) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
-        want = f"{short_text(loss)}: expected its value to be a number"
-        raise TypeError(f"{want}, got {type_text(value)}")
-    fits = isinstance(dlogits, np.ndarray) and dlogits.dtype == logits.dtype
-    if not fits or dlogits.shape != logits.shape:
-        want = f"{short_text(loss)}: expected dlogits"  # a name takes longer than all checks
-        returned_floats(f"{want} to be", dlogits, logits.dtype)
-        raise ValueError(
-            f"{want} of the shape of the logits, {logits.shape}, got {type_text(dlogits)}"
-        )
-    return value, dlogits
-
-
-def check_weighted_mean(loss: Any, value: float, logits: Array, y: Array, weight: Array) -> None:
-    """Raise ValueError unless a loss, whose value is given, divides by the sum of the weights."""
-    twice, _ = loss(logits, y, 2 * weight)
-    if not math.isclose(twice, value, rel_tol=1e-3) and math.isfinite(value):
-        raise ValueError(
-            f"{short_text(loss)}: expected the weighted mean, sum_i w_i l_i / sum_i w_i, which "
-            f"stays the same when all weights are doubled, got {value:g} and {twice:g}; a loss "
-            'that sums has the attribute reduction = "sum"'
-        )
-
-
-def shaped_targets(loss: object, outputs: Array, y: Array) -> Array:
-    """Return targets in the shape in which a loss and metrics see them beside the outputs.
-
-    Targets (n,) become a column (n, 1) if there is one output, unless they are class labels. The
-    loss says whether they are (``class_labels``); if not, they are a column beside several outputs
-    too, as for ``Quantile``.
-    """
-    labels = getattr(loss, "class_labels", None)
-    column = outputs.shape[1:] == (1,) if labels is None else not labels
-    return y[:, None] if column and y.ndim == 1 else y
+    found: Array = np.multiply(rows, column, where=column > 0, out=np.zeros_like(rows))
+    return found
 
 
 def _one_value(rows: Array) -> Array:
     """Return predictions (n, K), or (n,) where K is 1."""
     return rows[:, 0] if rows.shape[1:] == (1,) else rows
-
-
-def check_labels(owner: str, logits: Array, y: Array) -> Array:
-    """Check ``y``: integers in ``0..K-1``, (n,), or distributions, (n, K).
-
-    Returns labels as int64, so that no arithmetic overflows; distributions in the logits' dtype.
-    """
-    y = as_array(owner, "y", y)
-    _check_matrix(owner, logits)
-    n, k = logits.shape
-    if y.shape == (n, k):
-        if y.dtype.kind not in "iuf":
-            raise TypeError(f"{owner}: expected distributions of numbers, got dtype {y.dtype}")
-        sums = y.sum(axis=1, dtype=np.float64)
-        # Allow for rounded probabilities; the comparison is False for NaN.
-        slack = np.sqrt(np.finfo(y.dtype).eps) if y.dtype.kind == "f" else 0
-        wrong = ~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))
-        if wrong.any():
-            i = int(wrong.argmax())
-            raise ValueError(
-                f"{owner}: expected distributions, not negative and of sum 1, got y[{i}] "
-                f"with sum {sums[i]:g} and least entry {y[i].min():g}"
-            )
-        return y.astype(logits.dtype, copy=False)
-    if y.shape != (n,):
-        raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
-    if y.dtype.kind not in "iu":
-        raise TypeError(
-            f"{owner}: expected integer labels, got dtype {y.dtype}; Dataset.from_labels numbers "
-            "labels of any kind, and SquaredError is for numbers"
-        )
-    labels = y.astype(np.int64, copy=False)
-    # One pass checks both bounds: as unsigned integers, negative labels are the largest.
-    unsigned = labels.view(np.uint64)
-    if n and unsigned.max() >= k:
-        i = int(unsigned.argmax())
-        raise ValueError(
-            f"{owner}: expected labels in 0..{k - 1}, got y[{i}] = {y[i]}; "
-            "Dataset.from_labels numbers labels from 0"
-        )
-    return labels
-
-
-def _check_matrix(owner: str, logits: Array) -> None:
-    if logits.ndim != 2 or logits.shape[1] == 0:
-        raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
-
-
-def _check_shaped(
-    owner: str, logits: Array, y: Array, kinds: str, want: str, fits: Any = None, hint: str = ""
-) -> Array:
-    """Check dtype, shape and entries of ``y``, of the logits' shape, or (n,) where that is (n, 1).
-
-    Returns it in the logits' shape and dtype.
-    """
-    y = as_array(owner, "y", y)
-    if y.dtype.kind not in kinds:
-        raise TypeError(f"{owner}: expected {want}, got dtype {y.dtype}{hint}")
-    if y.shape != logits.shape and (y.shape != (len(logits),) or logits.shape[1:] != (1,)):
-        single = "; CrossEntropy takes one class of several" if y.shape == logits.shape[:1] else ""
-        raise ValueError(
-            f"{owner}: expected y of the outputs' shape {logits.shape}, got {y.shape}{single}"
-        )
-    if fits and len(wrong := np.argwhere(~fits(y))):
-        at, got = ", ".join(map(str, wrong[0])), y[tuple(wrong[0])]
-        raise ValueError(f"{owner}: expected {want}, got y[{at}] = {got}{hint}")
-    return y.reshape(logits.shape).astype(logits.dtype, copy=False)
 
 
 class ClassLoss(ReducedLoss):
@@ -387,14 +229,6 @@ class MapLoss(ClassLoss):
     def probabilities(self, outputs: Array) -> Array:
         """Return the probabilities of the classes, (n, K): ``map(outputs)``."""
         return self.map(outputs)
-
-
-def _entries(y: Array) -> Entries:
-    """Return the nonzero entries of checked labels of either kind."""
-    if y.ndim == 1:
-        return np.arange(len(y)), y, 1.0
-    rows, columns = np.nonzero(y)
-    return rows, columns, y[rows, columns]
 
 
 class FenchelYoung(MapLoss):
@@ -431,7 +265,7 @@ class FenchelYoung(MapLoss):
         return value, dlogits
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        return self.map.fenchel_young(logits, _entries(y))
+        return self.map.fenchel_young(logits, entries_of(y))
 
     def hessian_vector_product(
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
@@ -485,7 +319,7 @@ class SmoothedNLL(MapLoss):
         self.map, self.eps = map, check_float("SmoothedNLL", "eps", eps, low=0)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        rows, columns, weight = labels = _entries(y)
+        rows, columns, weight = labels = entries_of(y)
         p = self.map.project_rows(shift(logits)[0])
         at = p[rows, columns] + p.dtype.type(self.eps)
         most = p.dtype.type(1 + p.shape[1] * self.eps)
@@ -525,64 +359,7 @@ class Perceptron(ClassLoss):
         return values, dlogits
 
 
-class SigmoidLoss(ReducedLoss):
-    """Base of the losses of logits that give a probability each, by the sigmoid.
-
-    They are computed from ``exp(-|z|)``, which cannot overflow.
-    """
-
-    class_labels = False
-    expects_logits = True
-
-    def probabilities(self, outputs: Array) -> Array:
-        """Return the probability of +1, or of each label, in the shape of the outputs (n, K)."""
-        return sigmoid(self._outputs(outputs))
-
-
-class BinaryLogistic(SigmoidLoss):
-    r"""Logistic loss of one logit, for labels -1 and +1.
-
-    value: ``mean_n log(1 + exp(-m_n))`` with the margin ``m = y z``
-
-    derivative: ``-y sigmoid(-m) / n``; second derivative: ``sigmoid(m) sigmoid(-m) / n``, never
-    negative, so the loss is convex
-
-    Softmax cross-entropy of the two logits ``(0, z)`` is the same function.
-    """
-
-    metrics: ClassVar[Mapping[str, str]] = {"accuracy": "sign_accuracy"}
-
-    def check_targets(self, logits: Array, y: Array) -> Array:
-        owner, hint = type(self).__name__, "; BinaryCrossEntropy takes 0 and 1"
-        if logits.shape[1:] != (1,):
-            raise ValueError(f"{owner}: expected logits of shape (n, 1), got {logits.shape}")
-        want = "labels -1 and +1"
-        return _check_shaped(owner, logits, y, "if", want, lambda y: np.abs(y) == 1, hint)
-
-    def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        margin = y * logits
-        e = np.exp(-np.abs(margin))
-        wrong = np.where(margin <= 0, 1, e) / (1 + e)  # sigmoid(-m), the probability of the other
-        return np.log1p(e) + np.maximum(-margin, 0), -y * wrong
-
-    def predict(self, outputs: Array) -> Array:
-        """Return the sign of each logit, -1 or +1, (n,); -1 for a logit of 0."""
-        return _one_value(np.where(self._outputs(outputs) > 0, 1, -1))
-
-    def second_derivative(self, logits: Array, y: Array, weight: Array | None = None) -> Array:
-        """Return the second derivative for each logit; it is the same for both labels."""
-        logits, y = self.checked(logits, y)
-        e = np.exp(-np.abs(y * logits))
-        return self.reduced(e / np.square(1 + e), weight)
-
-    def hessian_vector_product(
-        self, logits: Array, y: Array, v: Array, weight: Array | None = None
-    ) -> Array:
-        """Return the Hessian times ``v``: the second derivative of each logit times its ``v``."""
-        return self.second_derivative(logits, y, weight) * v
-
-
-class BinaryCrossEntropy(SigmoidLoss):
+class BinaryCrossEntropy(ReducedLoss):
     r"""Binary cross-entropy on logits, for any number of labels that do not exclude each other.
 
     value: ``mean_nk (log(1 + exp z_nk) - y_nk z_nk)``; gradient: ``(sigmoid(z) - y) / (n K)``
@@ -592,6 +369,7 @@ class BinaryCrossEntropy(SigmoidLoss):
     ``y`` is ``(n, K)``, or ``(n,)`` where ``K`` is 1: zeros and ones, booleans, or probabilities in
     [0, 1], for which the least value is their entropy. The gradient is exact for confident logits
     too. With weights of the examples PyTorch divides by their number, not by the sum of weights.
+    All is computed from ``exp(-|z|)``, which cannot overflow.
 
     Parameters
     ----------
@@ -602,23 +380,23 @@ class BinaryCrossEntropy(SigmoidLoss):
         ``K`` times the default.
     """
 
-    metrics = ("exact_match", "mean_accuracy")
-
-    label_reduction: Reduction | None = None
+    metrics: ClassVar[Sequence[str] | Mapping[str, str | Metric]] = ("exact_match", "mean_accuracy")
+    class_labels = False
+    expects_logits = True
 
     def __init__(
         self, reduction: Reduction = "mean", label_reduction: Reduction | None = None
     ) -> None:
         super().__init__(reduction)
-        self.label_reduction = label_reduction and self._reduction(
-            "label_reduction", label_reduction
-        )
+        if label_reduction is not None:
+            check_choice("BinaryCrossEntropy", "label_reduction", label_reduction, REDUCTIONS)
+        self.label_reduction = label_reduction
 
     def check_targets(self, logits: Array, y: Array) -> Array:
         owner, hint = type(self).__name__, "; BinaryLogistic takes -1 and +1"
-        _check_matrix(owner, logits)
+        check_matrix(owner, logits)
         inside = "y in [0, 1]"
-        return _check_shaped(owner, logits, y, "biuf", inside, lambda y: (y >= 0) & (y <= 1), hint)
+        return check_shaped(owner, logits, y, "biuf", inside, lambda y: (y >= 0) & (y <= 1), hint)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         e, positive = np.exp(-np.abs(logits)), logits >= 0
@@ -633,18 +411,55 @@ class BinaryCrossEntropy(SigmoidLoss):
         """Return 1 where a logit is above 0, else 0: (n, K), or (n,) for one label."""
         return _one_value(np.asarray(self._outputs(outputs) > 0, np.int64))
 
+    def probabilities(self, outputs: Array) -> Array:
+        """Return the probability of +1, or of each label, in the shape of the outputs (n, K)."""
+        return sigmoid(self._outputs(outputs))
+
+    def second_derivative(self, logits: Array, y: Array, weight: Array | None = None) -> Array:
+        """Return the second derivative for each logit; it does not depend on the labels."""
+        logits, _ = self.checked(logits, y)
+        e = np.exp(-np.abs(logits))
+        return self.reduced(e / np.square(1 + e) * self._per_label(logits), weight)
+
     def hessian_vector_product(
         self, logits: Array, y: Array, v: Array, weight: Array | None = None
     ) -> Array:
         """Return the Hessian times ``v``: the second derivative of each logit times its ``v``."""
-        logits, _ = self.checked(logits, y)
-        e = np.exp(-np.abs(logits))
-        return self.reduced(e / np.square(1 + e) * v * self._per_label(logits), weight)
+        return self.second_derivative(logits, y, weight) * v
 
     def _per_label(self, logits: Array) -> float:
         """Return the factor of each label in the value of an example."""
         reduction = self.label_reduction or self.reduction
         return 1 / logits.shape[1] if reduction == "mean" else 1.0
+
+
+class BinaryLogistic(BinaryCrossEntropy):
+    r"""Logistic loss of one logit, for labels -1 and +1.
+
+    value: ``mean_n log(1 + exp(-m_n))`` with the margin ``m = y z``
+
+    derivative: ``-y sigmoid(-m) / n``; second derivative: ``sigmoid(m) sigmoid(-m) / n``, never
+    negative, so the loss is convex
+
+    It is the binary cross-entropy of ``(y + 1) / 2``, and softmax cross-entropy of the two logits
+    ``(0, z)``.
+    """
+
+    metrics: ClassVar[Mapping[str, str]] = {"accuracy": "sign_accuracy"}
+
+    def __init__(self, reduction: Reduction = "mean") -> None:
+        super().__init__(reduction)
+
+    def check_targets(self, logits: Array, y: Array) -> Array:
+        owner, hint = type(self).__name__, "; BinaryCrossEntropy takes 0 and 1"
+        if logits.shape[1:] != (1,):
+            raise ValueError(f"{owner}: expected logits of shape (n, 1), got {logits.shape}")
+        y = check_shaped(owner, logits, y, "if", "labels -1 and +1", lambda y: abs(y) == 1, hint)
+        return np.asarray((y + 1) / 2)
+
+    def predict(self, outputs: Array) -> Array:
+        """Return the sign of each logit, -1 or +1, (n,); -1 for a logit of 0."""
+        return _one_value(np.where(self._outputs(outputs) > 0, 1, -1))
 
 
 class NumberLoss(ReducedLoss):
@@ -658,7 +473,7 @@ class NumberLoss(ReducedLoss):
     class_labels = False
 
     def check_targets(self, logits: Array, y: Array) -> Array:
-        return _check_shaped(type(self).__name__, logits, y, "biuf", "y of integers or floats")
+        return check_shaped(type(self).__name__, logits, y, "biuf", "y of integers or floats")
 
     def predict(self, outputs: Array) -> Array:
         """Return the outputs: (n, K), or (n,) for one."""
@@ -756,7 +571,7 @@ class Poisson(NumberLoss):
 
     def check_targets(self, logits: Array, y: Array) -> Array:
         fits, owner = (lambda y: y >= 0), type(self).__name__
-        return _check_shaped(owner, logits, y, "biuf", "y of numbers >= 0", fits)
+        return check_shaped(owner, logits, y, "biuf", "y of numbers >= 0", fits)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         rate = np.exp(logits)
@@ -807,14 +622,12 @@ class Quantile(NumberLoss):
         self.q = checked if np.ndim(q) else checked[0]
 
     def check_targets(self, logits: Array, y: Array) -> Array:
-        if not isinstance(self.q, tuple):
-            return super().check_targets(logits, y)
-        if logits.shape[1:] != (len(self.q),):
-            raise ValueError(
-                f"{self!r}: expected one output for each quantile, (n, {len(self.q)}), "
-                f"got {logits.shape}"
-            )
-        return super().check_targets(logits[:, :1], y)
+        if isinstance(self.q, tuple):
+            if logits.shape[1:] != (len(self.q),):
+                want = f"{self!r}: expected one output for each quantile, (n, {len(self.q)})"
+                raise ValueError(f"{want}, got {logits.shape}")
+            logits = logits[:, :1]
+        return super().check_targets(logits, y)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         q = np.array(self.q)

@@ -32,6 +32,14 @@ def shift(z: Array) -> tuple[Array, Array]:
     return z - (top + (top - top)), top  # top - top is NaN where top is not finite
 
 
+def entries_of(y: Array) -> Entries:
+    """Return the nonzero entries of checked labels, (n,), or distributions, (n, K)."""
+    if y.ndim == 1:
+        return np.arange(len(y)), y, 1.0
+    rows, columns = np.nonzero(y)
+    return rows, columns, y[rows, columns]
+
+
 def row_sums(terms: Array, labels: Entries, n: int) -> Array:
     """Sum terms, one for each entry of ``labels``, over each of the ``n`` rows."""
     rows, _, values = labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,11 @@ _THRESHOLDS = {  # by dtype: for parameters, first moments, second moments
 }
 
 
+def _blocks(vector: Array) -> Iterator[Array]:
+    """Yield a vector in pieces that stay in cache."""
+    return (vector[start : start + BLOCK] for start in range(0, vector.size, BLOCK))
+
+
 def flush_weights(theta: Array) -> None:
     """Set parameters that are about to become denormal to zero, in place."""
     _flush(theta, _THRESHOLDS[theta.dtype][0])
@@ -49,31 +54,16 @@ def flush_weights(theta: Array) -> None:
 
 def _flush(vector: Array, threshold: float) -> None:
     """Set entries below a magnitude to zero, in place."""
-    for start in range(0, vector.size, BLOCK):
-        block = vector[start : start + BLOCK]
+    for block in _blocks(vector):
         block[np.abs(block) < threshold] = 0
 
 
 def _norm(vector: Array) -> float:
     """Return the Euclidean norm, without overflow of its square."""
-    blocks = [vector[start : start + BLOCK] for start in range(0, vector.size, BLOCK)]
-    square = sum(float(np.dot(block, block)) for block in blocks)
+    square = sum(float(np.dot(block, block)) for block in _blocks(vector))
     if square != math.inf or (largest := float(np.abs(vector).max())) == math.inf:
         return math.sqrt(square)
     return largest * float(np.linalg.norm(vector.astype(np.float64) / largest))
-
-
-def _few_axes(model: Layer) -> list[tuple[int, int]]:
-    """Return where in ``theta`` the parameters with fewer than two axes are."""
-    found: list[tuple[int, int]] = []
-    end = 0
-    for _, parameter in model.named_parameters():
-        start, end = end, end + parameter.size
-        if len(parameter.shape) < 2:
-            if found and found[-1][1] == start:  # neighbours are one piece
-                start = found.pop()[0]
-            found.append((start, end))
-    return found
 
 
 class Optimizer(Configured, ABC):
@@ -119,8 +109,7 @@ class Optimizer(Configured, ABC):
         self.decay_biases = bool(decay_biases)
         self.steps = 0
         self._state = [np.zeros_like(model.theta) for _ in self.moments]
-        self._blocks: list[tuple[tuple[Array, ...], list[slice]]] = []
-        self._spared: list[slice] = []  # what decay_biases=False spares in the present block
+        self._blocks: list[tuple[tuple[Array, ...], Array]] = []
         self._theta: Array | None = None
 
     def config(self) -> dict[str, Any]:
@@ -164,8 +153,8 @@ class Optimizer(Configured, ABC):
             self._clip(self.clip_norm)
         self.steps += 1
         self._prepare(lr)
-        for block, spared in self._views():
-            self._spared = spared
+        for block, decays in self._views():
+            self._decays = decays
             self._update(*block)
         if self.steps % FLUSH_EVERY == 0:
             self.flush()
@@ -193,29 +182,27 @@ class Optimizer(Configured, ABC):
     def _decay(self, theta: Array, grad: Array, out: Array) -> Array:
         """Return the gradient of the loss with its L2 penalty, in ``out``."""
         np.multiply(theta, self.weight_decay, out=out)
+        if not self.decay_biases:
+            out *= self._decays
         out += grad
-        for part in () if self.decay_biases else self._spared:
-            out[part] = grad[part]
         return out
 
-    def _views(self) -> list[tuple[tuple[Array, ...], list[slice]]]:
-        """Return the blocks: views of parameters, gradient and moments, and two scratch arrays.
-
-        Beside each are the places in it of parameters with fewer than two axes.
-        """
+    def _views(self) -> list[tuple[tuple[Array, ...], Array]]:
+        """Return the arguments of ``_update`` for each block, and where in it weights decay."""
         theta, grad = self.model.theta, self.model.grad
         if theta is not self._theta:  # the first step, or the model has new vectors
-            if theta.size != sum(b[0].size for b, _ in self._blocks) and self._blocks:
+            if theta.size != sum(decays.size for _, decays in self._blocks) and self._blocks:
                 raise ValueError(f"{self!r}: the model has other parameters than at the start")
+            shapes = [p.shape for _, p in self.model.named_parameters()]
+            sizes = [math.prod(shape) for shape in shapes]
+            decays = np.repeat([self.decay_biases or len(shape) > 1 for shape in shapes], sizes)
             vectors = [theta, grad, *self._state]
             scratch = [np.empty(min(BLOCK, theta.size), theta.dtype) for _ in range(2)]
-            spared, self._blocks, self._theta = _few_axes(self.model), [], theta
+            self._blocks, self._theta = [], theta
             for start in range(0, theta.size, BLOCK):
                 views = [v[start : start + BLOCK] for v in vectors]
-                size = views[0].size
-                inside = [(max(a - start, 0), min(b - start, size)) for a, b in spared]
-                parts = [slice(a, b) for a, b in inside if a < b]
-                self._blocks.append(((*views, *[s[:size] for s in scratch]), parts))
+                views += [s[: len(views[0])] for s in scratch]
+                self._blocks.append((tuple(views), decays[start : start + BLOCK]))
         return self._blocks
 
     def flush(self) -> None:
@@ -252,16 +239,11 @@ class Optimizer(Configured, ABC):
         for name in known:
             if name not in state:
                 raise ValueError(f"{owner}: the state has no {name!r}")
-        theta = self.model.theta
+        theta, lr = self.model.theta, state.get("lr", self.lr)
         steps = check_int(owner, "steps", state["steps"], low=0)
-        new = [
-            check_array(owner, name, state[name], theta.shape, theta.dtype) for name in self.moments
-        ]
-        lr = state.get("lr", self.lr)
+        new = [check_array(owner, k, state[k], theta.shape, theta.dtype) for k in self.moments]
         if not callable(self.lr):
-            if isinstance(lr, (bool, str)):
-                raise ValueError(f"{owner}: expected lr to be a number, got {lr!r}")
-            self.lr = check_float(owner, "lr", lr, low=0)
+            self.lr = check_float(owner, "lr", None if lr is True else lr, low=0)
         self.steps = steps
         for vector, values in zip(self._state, new, strict=True):
             vector[:] = values
@@ -487,12 +469,8 @@ class AdamW(Adam):
         self._decay_factor = 1 - lr * self.weight_decay
 
     def _decay(self, theta: Array, grad: Array, out: Array) -> Array:
-        spared = () if self.decay_biases else self._spared
-        for part in spared:
-            out[part] = theta[part]
-        theta *= self._decay_factor
-        for part in spared:
-            theta[part] = out[part]
+        where = True if self.decay_biases else self._decays
+        np.multiply(theta, self._decay_factor, out=theta, where=where)
         return grad
 
 

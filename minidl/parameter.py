@@ -26,26 +26,27 @@ class Parameter:
         The initial value, copied. Use ``Parameter.drawn`` for a value that is drawn later.
     """
 
-    __slots__ = ("_draw", "_grad", "_root", "_value", "shape")
+    __slots__ = ("_draw", "_grad", "_value", "root", "shape")
 
     _value: Array
     _grad: Array
     _draw: Callable[[np.random.Generator], Array] | None
-    _root: weakref.ref[Any] | None
+    root: weakref.ref[Any] | None
+    """The model whose vectors hold the parameter, if there is one."""
 
     def __init__(self, value: Array) -> None:
         array = np.array(as_numbers("Parameter", "value", value))
         self.shape: tuple[int, ...] = array.shape
-        self._draw = self._root = None
-        value = array if array.dtype.kind == "f" else array.astype(np.float32)
-        self.bind(value, np.zeros_like(value))
+        self._draw = self.root = None
+        self._value = array if array.dtype.kind == "f" else array.astype(np.float32)
+        self._grad = np.zeros_like(self._value)
 
     @classmethod
     def drawn(cls, shape: tuple[int, ...], draw: Callable[[np.random.Generator], Array]) -> Self:
         """Return a parameter whose value ``initialize`` will draw, as ``draw(rng)``."""
         parameter = cls.__new__(cls)
         parameter.shape = shape
-        parameter._draw, parameter._root = draw, None
+        parameter._draw, parameter.root = draw, None
         return parameter
 
     def initialize(self, rng: np.random.Generator, dtype: np.dtype[Any]) -> None:
@@ -56,27 +57,11 @@ class Parameter:
                 raise ValueError(
                     f"a parameter: expected initial values of shape {self.shape}, got {value.shape}"
                 )
-            self.bind(value, np.zeros_like(value))
-            self._draw = None
+            self._value, self._grad, self._draw = value, np.zeros_like(value), None
 
     def bind(self, value: Array, grad: Array) -> None:
-        """Use these two arrays as storage; their contents become the value and the gradient.
-
-        Parameters
-        ----------
-        value, grad : array
-            Of the parameter's shape and of one dtype. They are not copied.
-        """
+        """Use these two arrays, of one shape and dtype, as value and gradient, without a copy."""
         self._value, self._grad = value, grad
-
-    @property
-    def root(self) -> Any:
-        """The model whose vectors hold the parameter; None if there is none, or no longer."""
-        return None if self._root is None else self._root()
-
-    @root.setter
-    def root(self, model: Any) -> None:
-        self._root = weakref.ref(model)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy belongs to no model yet.
@@ -84,7 +69,7 @@ class Parameter:
         return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._root = None
+        self.root = None
         for name, value in state.items():
             setattr(self, name, value)
 
@@ -131,6 +116,15 @@ class Parameter:
         return f"Parameter(shape={self.shape}, {self.value.dtype if self.is_set else 'not set'})"
 
 
+def _is_member(value: object) -> bool:
+    return isinstance(value, Parameter) or is_layer(value)
+
+
+def holds(value: object) -> bool:
+    """Return whether ``value`` is a parameter, a layer, or a list or tuple with one."""
+    return any(map(_is_member, value if isinstance(value, (list, tuple)) else [value]))
+
+
 def members(layer: object) -> Iterator[tuple[str, Any]]:
     """Yield the parameters and layers among the attributes of ``layer``, with their names.
 
@@ -139,13 +133,12 @@ def members(layer: object) -> Iterator[tuple[str, Any]]:
     for name, value in vars(layer).items():
         if value is None or isinstance(value, (int, np.ndarray)):
             continue  # at once, since this is asked in each epoch
-        if isinstance(value, Parameter) or is_layer(value):
+        if _is_member(value):
             yield name, value
         elif isinstance(value, (list, tuple)):
-            for i, item in enumerate(value):
-                if isinstance(item, Parameter) or is_layer(item):
-                    # The layers of a Sequential are numbered as in PyTorch: "0.weight".
-                    yield (str(i) if name == "layers" else f"{name}.{i}"), item
+            # The layers of a Sequential are numbered as in PyTorch: "0.weight".
+            place = "{}" if name == "layers" else f"{name}.{{}}"
+            yield from ((place.format(i), v) for i, v in enumerate(value) if _is_member(v))
 
 
 def infer(layer: object, x: Array) -> Array:
@@ -179,13 +172,6 @@ def named_layers(layer: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from named_layers(member, f"{prefix}{name}.")
 
 
-def holds(value: object) -> bool:
-    """Return whether ``value`` is a parameter, a layer, or a list or tuple with one."""
-    if isinstance(value, (list, tuple)):
-        return any(map(holds, value))
-    return isinstance(value, Parameter) or is_layer(value)
-
-
 def gather(model: Any, dtype: np.dtype[Any]) -> None:
     """Make all parameters views into two new vectors, which become those of the model."""
     size = sum(p.size for _, p in named_parameters(model))
@@ -198,11 +184,10 @@ def _gather(root: object, layer: Any, theta: Array, grad: Array) -> int:
     for _, member in members(layer):
         if isinstance(member, Parameter):
             piece = slice(end, end + member.size)
-            value_view = theta[piece].reshape(member.shape)
-            grad_view = grad[piece].reshape(member.shape)
-            value_view[...], grad_view[...] = member.value, member.grad
-            member.bind(value_view, grad_view)
-            member.root = root
+            value, own_grad = theta[piece].reshape(member.shape), grad[piece].reshape(member.shape)
+            value[...], own_grad[...] = member.value, member.grad
+            member.bind(value, own_grad)
+            member.root = weakref.ref(root)
             end = piece.stop
         else:
             end += _gather(root, member, theta[end:], grad[end:])
@@ -215,8 +200,9 @@ def shared_parameter(model: object) -> tuple[str, Any] | None:
     """Return a parameter that is in the vectors of another model, and that model; or None."""
     inside = {id(layer) for layer in walk(model)}
     for name, parameter in named_parameters(model):
-        if parameter.root is not None and id(parameter.root) not in inside:
-            return name, parameter.root
+        owner = parameter.root and parameter.root()
+        if owner is not None and id(owner) not in inside:
+            return name, owner
     return None
 
 
@@ -246,18 +232,17 @@ def check_vectors(model: Any) -> None:
     theta: Array = model.theta
     if theta is not vars(model).get("_theta"):
         return  # a model with vectors of its own making, as in minidl.parity
-    start = theta.ctypes.data
+    start, why = theta.ctypes.data, ""
     for name, p in named_parameters(model):
         if p.size and p.value.ctypes.data != start:
-            raise ValueError(
-                f"{type(model).__name__}: the parameter {name!r} is not at its place in theta, "
-                "since layers were changed after the model was built; build a new model"
-            )
+            why = why or f"the parameter {name!r} is not at its place in theta"
         start += p.value.nbytes
     if start != theta.ctypes.data + theta.nbytes:
+        why = why or "theta has other parameters than the layers"
+    if why:
         raise ValueError(
-            f"{type(model).__name__}: theta has other parameters than the layers, since layers "
-            "were changed after the model was built; build a new model"
+            f"{type(model).__name__}: {why}, since layers were changed after the model was built; "
+            "build a new model"
         )
 
 
@@ -292,11 +277,16 @@ def check_buffers(model: object) -> None:
                 )
 
 
-def named_buffers(model: object) -> Iterator[tuple[str, Array]]:
-    """Yield every buffer of a model with its name, as ``("1.running_mean", array)``."""
+def _buffer_places(model: object) -> Iterator[tuple[str, Any, str]]:
+    """Yield the name of every buffer in a model, its layer, and its name there."""
     for prefix, layer in named_layers(model):
         for name in declared_buffers(layer) or ():
-            yield prefix + name, _buffer(layer, name)
+            yield prefix + name, layer, name
+
+
+def named_buffers(model: object) -> Iterator[tuple[str, Array]]:
+    """Yield every buffer of a model with its name, as ``("1.running_mean", array)``."""
+    return ((path, _buffer(layer, name)) for path, layer, name in _buffer_places(model))
 
 
 def _buffer(layer: object, name: str) -> Array:
@@ -312,17 +302,15 @@ def _buffer(layer: object, name: str) -> Array:
 
 def set_buffers(model: object, values: Mapping[str, Array]) -> None:
     """Replace the buffers that are in ``values`` by these arrays."""
-    for prefix, layer in named_layers(model):
-        for name in declared_buffers(layer) or ():
-            if prefix + name in values:
-                setattr(layer, name, values[prefix + name])
+    for path, layer, name in _buffer_places(model):
+        if path in values:
+            setattr(layer, name, values[path])
 
 
 def cast_buffers(model: object, dtype: np.dtype[Any]) -> None:
     """Convert the buffers of floats to ``dtype``."""
-    buffers = named_buffers(model)
-    wrong = {k: v for k, v in buffers if v.dtype.kind == "f" and v.dtype != dtype}
-    set_buffers(model, {name: value.astype(dtype) for name, value in wrong.items()})
+    floats = {name: value for name, value in named_buffers(model) if value.dtype.kind == "f"}
+    set_buffers(model, {name: v.astype(dtype, copy=False) for name, v in floats.items()})
 
 
 def own_names(layer: object) -> list[str]:
@@ -350,15 +338,7 @@ def state_dict(model: object, prefix: str = "") -> dict[str, Array]:
 
 
 def load_state_dict(model: object, state: Mapping[str, Array]) -> None:
-    """Set all parameters and buffers to the values of ``state``, or none on an error.
-
-    Raises
-    ------
-    ValueError
-        If a name is missing or unknown, a shape differs, or a value is not a number.
-    TypeError
-        If a value is a tensor of PyTorch, whose weights of a ``Linear`` are transposed.
-    """
+    """Set all parameters and buffers, as ``Layer.load_state_dict`` says."""
     owner = type(model).__name__
     for name, value in state.items():
         if type(value).__module__.partition(".")[0] == "torch":
@@ -394,7 +374,7 @@ def finite_check(model: Any) -> Callable[[], str | None]:
 
     Those that are not finite now are left out: masks, or extremes so far, that start with infinity.
     """
-    places = [(layer, name) for layer in walk(model) for name in declared_buffers(layer) or ()]
+    places = [(layer, name) for _, layer, name in _buffer_places(model)]
 
     def not_finite() -> list[str]:
         buffers_are = all(np.isfinite(getattr(layer, name)).all() for layer, name in places)
@@ -406,30 +386,22 @@ def finite_check(model: Any) -> Callable[[], str | None]:
     return lambda: next((name for name in not_finite() if name not in known), None)
 
 
-def random_streams(model: object) -> list[np.random.Generator]:
-    """Return the random streams of the layers that have one."""
-    rngs = [getattr(layer, "rng", None) for _, layer in named_layers(model)]
-    return [rng for rng in rngs if isinstance(rng, np.random.Generator)]
-
-
 class Streams:
-    """The random streams of a model's layers, as one object with a state."""
+    """Random generators by name, such as those of a model's layers, as one object with a state."""
 
-    def __init__(self, model: object) -> None:
-        self.model = model
+    def __init__(self, rngs: Mapping[str, np.random.Generator]) -> None:
+        self.rngs = rngs
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of each stream, by its number."""
-        streams = enumerate(random_streams(self.model))
-        return {str(i): rng.bit_generator.state for i, rng in streams}
+        """Return the state of each generator."""
+        return {name: rng.bit_generator.state for name, rng in self.rngs.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set the states; ValueError if there are more or fewer streams, or of another kind."""
-        streams = random_streams(self.model)
-        if len(state) != len(streams):
-            raise ValueError(f"has {len(state)} random streams, the model {len(streams)}")
-        for i, rng in enumerate(streams):
-            set_stream(f"random stream {i}", rng, state[str(i)])
+        """Set the states; ValueError if there are more or fewer generators, or of another kind."""
+        if len(state) != len(self.rngs):
+            raise ValueError(f"has {len(state)} random streams, the model {len(self.rngs)}")
+        for name, rng in self.rngs.items():
+            set_stream(f"random stream {name}", rng, state[name])
 
 
 def with_streams(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -438,7 +410,9 @@ def with_streams(parts: Mapping[str, Any]) -> dict[str, Any]:
     for name, part in parts.items():
         found[name] = part
         if is_layer(part):
-            found[f"{name} streams"] = Streams(part)
+            rngs = (getattr(layer, "rng", None) for layer in walk(part))
+            drawn = [rng for rng in rngs if isinstance(rng, np.random.Generator)]
+            found[f"{name} streams"] = Streams({str(i): rng for i, rng in enumerate(drawn)})
     return found
 
 

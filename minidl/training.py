@@ -27,7 +27,7 @@ from minidl.checks import (
     type_text,
 )
 from minidl.dataset import Dataset
-from minidl.evaluation import measure, metrics_of, r2
+from minidl.evaluation import as_loss, check_loss, measure, metrics_of, r2, shaped_targets
 from minidl.history import Epoch, History, Mode
 from minidl.layer import (
     Layer,
@@ -37,9 +37,9 @@ from minidl.layer import (
     name_probabilities,
     write_gradients,
 )
-from minidl.losses import Loss, Metric, as_loss, check_weighted_mean, checked_loss, shaped_targets
+from minidl.losses import Loss, Metric
 from minidl.optim import Optimizer
-from minidl.parameter import finite_check, infer, set_stream, with_streams
+from minidl.parameter import Streams, finite_check, infer, with_streams
 
 
 class NonFiniteLossError(FloatingPointError, ValueError):
@@ -118,9 +118,8 @@ def fit(
         ``"valid_accuracy"``, or ``"valid_loss"`` where no accuracy is measured, or
         ``"train_loss"`` without a validation part.
     mode : {"min", "max"}, optional
-        Whether the lowest or the highest metric is the best. By default the lowest where a word
-        of the name ends in ``loss``, ``error``, ``mae``, ``mse`` or the like, the highest for
-        others.
+        Whether the lowest or the highest metric is the best; by default by its name, see
+        ``History``.
     callbacks : sequence of Callback, optional
     restore_best : bool
         Whether to leave the model with the parameters and buffers of the best epoch instead of the
@@ -243,36 +242,41 @@ class Training:
         self.callbacks, self.metrics = list(callbacks or ()), dict(metrics or {})
         self.parts, self.measures = [p for p in dataset.splits if p in parts], bool(parts)
         self.restore_best, self.survivors = restore_best, survivors
-        self.order, self.checkpoint, self.ended = _Order(rng), checkpoint, False
+        self.checkpoint, self.ended = checkpoint, False
         for run in runs:
             self._follow(run, monitor, mode)
             _go_on_from_the_last_weights(run)
-        # All objects whose state decides the rest of the runs, by name.
-        self._own: list[dict[str, Stateful]] = []
+        # All objects whose state decides the rest: those of each run, then those that they share.
+        parts_of: list[dict[str, Any]] = []
         for i, run in enumerate(runs, 1):
-            own = {"history": run.history, "model": run.model, "optimizer": run.optimizer}
             n = f" {i}" if i > 1 else ""
-            self._own.append({k + n: part for k, part in own.items() if isinstance(part, Stateful)})
+            own = {"history": run.history, "model": run.model, "optimizer": run.optimizer}
+            parts_of.append({name + n: part for name, part in own.items()})
         kinds = [type(callback).__name__ for callback in self.callbacks]
         names = [f"{kind} {kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)]
-        self._shared: dict[str, Stateful] = {"order": self.order}
-        self._shared |= dict(zip(names, self.callbacks, strict=True))
+        order = Streams({"stream": rng}) if isinstance(rng, np.random.Generator) else rng
+        parts_of.append({"order": order, **dict(zip(names, self.callbacks, strict=True))})
+        self._parts: list[dict[str, Stateful]] = [
+            {name: part for name, part in own.items() if isinstance(part, Stateful)}
+            for own in parts_of
+        ]
+        self._kept: list[list[tuple[Stateful, Mapping[str, Any]]]] = []
         self._saved = 0  # the epoch of the state in the file
         if checkpoint is not None:
             deciding = [c for c in self.callbacks if not c.only_watches]
             made = {k: p for k, p in self._states().items() if isinstance(p, (Layer, Optimizer))}
             self.settings = checkpoint.describe({
                 "function": owner, "dtype": first.model.dtype.name, "data": dataset, "loss": loss,
-                "rng": self.order.description(owner), "parts": tuple(self.parts),
+                "rng": described_rng(owner, rng), "parts": tuple(self.parts),
                 "metrics": self.metrics, "callbacks": deciding, **settings, **made,
             })  # fmt: skip
             if checkpoint.resume and checkpoint.exists():
                 checkpoint.load(settings=self.settings, **self._states())
                 self._saved = self.epoch
         self._unchecked = {id(run.model) for run in runs}
-        states = [with_streams(own).values() for own in self._own]
+        states = [with_streams(own).values() for own in self._parts]
         self._changing = [[p for p in s if not isinstance(p, History)] for s in states]
-        self._recorded, self._kept, self._kept_shared = -1, list[_States](), _States()
+        self._recorded = -1
 
     @property
     def epoch(self) -> int:
@@ -324,7 +328,7 @@ class Training:
                     if self.ended:
                         break
                     losses = train_epoch(epoch)
-                    for run, name, kept in zip(self.runs, not_finite, self._kept, strict=True):
+                    for i, (run, name) in enumerate(zip(self.runs, not_finite, strict=True)):
                         if run.error is None and (found := name()):
                             run.error = (
                                 f"epoch {epoch}: every loss is finite, but {found} is not after "
@@ -333,7 +337,7 @@ class Training:
                         if run.error is not None:
                             if not self.survivors:
                                 raise NonFiniteLossError(run.error)
-                            _set_back(kept)
+                            self._set_back(i)
                     self._record(losses)
                     going = any(run.error is None for run in self.runs)
                     stops = [callback.on_epoch(first) for callback in self.callbacks if going]
@@ -341,8 +345,8 @@ class Training:
                     self._keep()
             except BaseException:
                 if len(first.history) == self._recorded:  # the epoch has not ended
-                    for kept in (*self._kept, self._kept_shared):
-                        _set_back(kept)
+                    for i in range(len(self._kept)):
+                        self._set_back(i)
                 raise
             finally:
                 for run in self.runs:
@@ -366,19 +370,29 @@ class Training:
 
     def _states(self) -> dict[str, Stateful]:
         """Return all that a checkpoint keeps, by name."""
-        own = {name: part for parts in self._own for name, part in parts.items()}
-        return {**own, **self._shared, "training": self}
+        parts = {name: part for own in self._parts for name, part in own.items()}
+        return {**parts, "training": self}
 
     def _keep(self) -> None:
         """Keep the state before training or after an epoch, and write the file where it is due."""
         self._recorded = len(self.runs[0].history)
-        self._kept = [[(p, p.state_dict()) for p in parts] for parts in self._changing]
-        self._kept_shared = [(p, copy.deepcopy(p.state_dict())) for p in self._shared.values()]
+        self._kept = [[(p, self._copy(p)) for p in parts] for parts in self._changing]
         file, epoch = self.checkpoint, self.epoch
         is_due = self.ended or epoch == self.runs[0].epochs
         if file is not None and epoch > self._saved and (is_due or epoch % file.every == 0):
             file.save(settings=self.settings, **self._states())
             self._saved = epoch
+
+    def _copy(self, part: Stateful) -> Mapping[str, Any]:
+        """Return a copy of a state, which those of callbacks and iterators may not be."""
+        state = part.state_dict()
+        return state if isinstance(part, (Layer, Optimizer)) else copy.deepcopy(state)
+
+    def _set_back(self, i: int) -> None:
+        """Set run ``i``, or after the runs what they share, to the state that was kept."""
+        for part, state in self._kept[i]:
+            if state:
+                part.load_state_dict(state)
 
     def _follow(self, run: Run, monitor: str | None, mode: Mode | None) -> None:
         """Let the history follow a metric; ValueError if it is not measured, or cannot be."""
@@ -429,51 +443,19 @@ class Training:
         return found if train_loss is None else {**found, "train_loss": train_loss}, finite
 
 
-_States = list[tuple[Stateful, Mapping[str, Any]]]
-
-
-def _set_back(kept: _States) -> None:
-    """Set objects to the states that were kept."""
-    for part, state in kept:
-        if state:
-            part.load_state_dict(state)
-
-
-class _Order:
-    """The order of the examples: a seed, a generator or an iterator, as one object with a state."""
-
-    def __init__(self, rng: Any) -> None:
-        self.rng = rng
-
-    def description(self, owner: str) -> Any:
-        """Return what is compared with a file: no state of a generator."""
-        rng = self.rng
-        if isinstance(rng, np.random.SeedSequence):
-            return [rng.entropy, rng.spawn_key]
-        if not isinstance(rng, Iterator):
-            return rng
-        if not isinstance(rng, Stateful):
-            raise TypeError(
-                f"{owner}: expected rng with a state that checkpoint= can save (a seed, a "
-                "Generator, minidl.compounding, or an iterator with state_dict and "
-                f"load_state_dict), got {rng!r}"
-            )
-        return rng if hasattr(rng, "config") else type(rng).__qualname__
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state; empty for seeds and unknown iterators."""
-        if isinstance(self.rng, np.random.Generator):
-            return {"stream": self.rng.bit_generator.state}
-        if isinstance(self.rng, int):
-            return {}
-        return self.rng.state_dict() if isinstance(self.rng, Stateful) else {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set what ``state_dict`` returned; ValueError if it does not fit."""
-        if isinstance(self.rng, np.random.Generator):
-            set_stream("rng", self.rng, state["stream"])
-        elif isinstance(self.rng, Stateful):
-            self.rng.load_state_dict(state)
+def described_rng(owner: str, rng: Any) -> Any:
+    """Return what of ``rng`` is compared with a file: no state of a generator."""
+    if isinstance(rng, np.random.SeedSequence):
+        return [rng.entropy, rng.spawn_key]
+    if not isinstance(rng, Iterator):
+        return rng
+    if not isinstance(rng, Stateful):
+        raise TypeError(
+            f"{owner}: expected rng with a state that checkpoint= can save (a seed, a Generator, "
+            "minidl.compounding, or an iterator with state_dict and load_state_dict), got "
+            f"{rng!r}"
+        )
+    return rng if hasattr(rng, "config") else type(rng).__qualname__
 
 
 def _go_on_from_the_last_weights(run: Run) -> None:
@@ -539,10 +521,7 @@ class Objective:
         z = model(self.train.rows(index, model.dtype))
         y = shaped_targets(self.loss, z, self.train.y)
         self.train = dataclasses.replace(self.train, y=y)
-        targets = self.train.targets(index)
-        value, _ = checked_loss(self.loss, z, *targets)
-        if len(targets) > 1 and not self.is_sum:
-            check_weighted_mean(self.loss, value, z, *targets)
+        check_loss(self.loss, z, *self.train.targets(index))
 
     def __call__(self, logits: Array, y: Array, *weight: Array) -> tuple[float, Array]:
         """Return the value of a batch and its gradient with respect to the logits."""

@@ -27,9 +27,9 @@ from minidl.checks import (
     type_text,
 )
 from minidl.dataset import CHUNK, Dataset, Split, as_rows
-from minidl.evaluation import known_loss, outputs, probabilities
+from minidl.evaluation import known_loss, outputs, predict, probabilities
 from minidl.layer import Layer
-from minidl.losses import Loss, predict
+from minidl.losses import Loss
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minidl.checks import Array
+from minidl.checks import Array, check_labels
 from minidl.layers import Linear
-from minidl.losses import Perceptron, check_labels
+from minidl.losses import Perceptron
 from minidl.online.runs import OnlineRun
 from minidl.online.tails import KERNELS, make_tails
 from minidl.optim import flush_weights

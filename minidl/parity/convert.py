@@ -1,7 +1,8 @@
 """Networks from our layers to ``torch.nn`` modules and back, with their weights.
 
 A layer of the catalogue whose name and arguments are those of a class of ``torch.nn`` is known by
-itself. ``COUNTERPARTS`` has the others; a user's own layer joins by ``register``.
+itself, and so is one without parameters whose ONNX operators PyTorch has too. ``COUNTERPARTS`` has
+the others; a user's own layer joins by ``register``.
 """
 
 from __future__ import annotations
@@ -16,20 +17,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minidl.activations import Entmax15, LeakyReLU, Quadratic, Relumax, Simplex, Softmax, Sparsemax
+from minidl.activations import Entmax15, LeakyReLU, Relumax, Simplex, Softmax, Sparsemax
 from minidl.checks import Rng
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, LayerNorm, Residual
 from minidl.parity import formulas
+from minidl.saving.onnx import NODES
 from minidl.saving.safetensors import load_torch_state, torch_state
 from minidl.testing.catalogue import LAYERS
 
 
-class TorchQuadratic(nn.Module):  # type: ignore[misc]
-    """``x (1 - x)``."""
+class Operand(Tensor):  # type: ignore[misc]
+    """A tensor that takes operators by their ONNX names, as ``minidl.saving.onnx.Value`` does."""
+
+    def op(self, name: str, *others: Any) -> Any:
+        """Return the result of an operator on this tensor and others, which may be numbers."""
+        function = getattr(torch, {"Max": "maximum", "Min": "minimum"}.get(name, name.lower()))
+        return function(self, *[torch.as_tensor(other, dtype=self.dtype) for other in others])
+
+
+class Operators(nn.Module):  # type: ignore[misc]
+    """The ONNX operators of a layer without parameters, computed and differentiated by PyTorch."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * (1 - x)
+        y: Tensor = NODES[type(self.layer).forward](self.layer, x.as_subclass(Operand))
+        return y.as_subclass(Tensor)
 
 
 class TorchResidual(nn.Module):  # type: ignore[misc]
@@ -133,7 +149,6 @@ COUNTERPARTS: list[Counterpart] = [
     _namesakes(LeakyReLU, nn.LeakyReLU, slope="negative_slope"),
     _namesakes(LayerNorm, nn.LayerNorm, features="normalized_shape"),
     _namesakes(BatchNorm, nn.BatchNorm1d, features="num_features"),
-    Counterpart(Quadratic, TorchQuadratic),
     Counterpart(
         Softmax,
         nn.Softmax,
@@ -168,6 +183,17 @@ COUNTERPARTS: list[Counterpart] = [
         if hasattr(nn, ours.__name__)
     ],
     Counterpart(Dropout, SameMasks, from_torch=lambda module, _: Dropout(module.p)),
+]
+_known = {entry.ours for entry in COUNTERPARTS}
+COUNTERPARTS += [
+    Counterpart(
+        ours,
+        Operators,
+        lambda layer, _: Operators(copy.deepcopy(layer)),
+        lambda module, _: copy.deepcopy(module.layer),
+    )
+    for ours in dict.fromkeys(type(make(1, 1)) for make in LAYERS.values())
+    if ours not in _known and ours.forward in NODES
 ]
 """Entries of layer classes. The first entry with a class converts that class."""
 

@@ -42,7 +42,6 @@ from minidl.losses import (
     NumberLoss,
     Poisson,
     ReducedLoss,
-    SigmoidLoss,
 )
 from minidl.maps import entmax15, relumax, softmax, sparsemax
 from minidl.parameter import walk
@@ -447,6 +446,6 @@ NODES: dict[Any, Nodes] = {
     Poisson.predict: lambda loss, z: z.op("Exp"),
     ReducedLoss.predict: lambda loss, z: None,
     MapLoss.probabilities: _map,
-    SigmoidLoss.probabilities: lambda loss, z: z.op("Sigmoid"),
+    BinaryCrossEntropy.probabilities: lambda loss, z: z.op("Sigmoid"),
     ReducedLoss.probabilities: lambda loss, z: None,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 
 from minidl.checks import Array, as_array, check_float
-from minidl.dataset import Dataset
+from minidl.dataset import Dataset, class_factors
+from minidl.evaluation import predict, probabilities_of
 from minidl.layer import Sequential
 from minidl.layers import Linear
 from minidl.losses import (
@@ -25,8 +25,6 @@ from minidl.losses import (
     FenchelYoung,
     Loss,
     Perceptron,
-    predict,
-    probabilities,
 )
 from minidl.maps import entmax15, sparsemax
 from minidl.online.fitting import fit_online
@@ -114,19 +112,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
             return weight
         if self.multilabel_:
             raise ValueError(f"{self._name}: class_weight is not for several labels")
-        factors = np.ones(len(self.classes_))
-        if isinstance(given, str) and given == "balanced":
-            counts = np.bincount(y, weight, len(factors))
-            factors = counts.sum() / (np.maximum(counts, 1e-300) * np.count_nonzero(counts))
-        elif isinstance(given, Mapping):
-            unknown = [key for key in given if key not in self.classes_]
-            if unknown:
-                raise ValueError(f"The classes, {unknown}, are not in class_weight")
-            factors = np.array([given.get(label, 1.0) for label in self.classes_.tolist()], float)
-        else:
-            raise ValueError(
-                f"{self._name}: expected class_weight 'balanced' or a mapping, got {given!r}"
-            )
+        factors = class_factors(self._name, given, self.classes_.tolist(), y, weight)
         return np.asarray(factors[y] * (1.0 if weight is None else weight))
 
     def _predicted(self, outputs: Array) -> Array:
@@ -147,7 +133,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
         outputs = self._outputs(X)
         if isinstance(self.loss_function_, BinaryLogistic):
             outputs = np.hstack([-outputs, outputs])
-        return probabilities(self.loss_function_, outputs)
+        return probabilities_of(self.loss_function_, outputs)
 
     @available_if(has_probabilities)  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> Array:

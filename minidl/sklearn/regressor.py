@@ -14,8 +14,9 @@ from sklearn.utils.validation import column_or_1d
 from minidl.checks import Array
 from minidl.data.features import Standardize
 from minidl.dataset import Split
+from minidl.evaluation import predict
 from minidl.layers import Linear
-from minidl.losses import AbsoluteError, Huber, Loss, Poisson, Quantile, SquaredError, predict
+from minidl.losses import AbsoluteError, Huber, Loss, Poisson, Quantile, SquaredError
 from minidl.sklearn.mlp import MLP, in_batches
 from minidl.sklearn.network import choose
 

@@ -26,7 +26,7 @@ from minidl.checks import (
     takes,
     type_text,
 )
-from minidl.losses import shaped_targets
+from minidl.evaluation import shaped_targets
 from minidl.parameter import Parameter
 
 Tensors = Mapping[str, Array]

@@ -5,8 +5,8 @@ import pytest
 
 import minidl
 from minidl import Dropout, Layer, LayerNorm, Linear, Parameter, ReLU, Residual, Sequential, Tanh
+from minidl.evaluation import checked_loss
 from minidl.layer import check_model, checked, write_gradients
-from minidl.losses import checked_loss
 
 
 class Own(Layer):

@@ -25,7 +25,8 @@ from minidl import (
     softmax,
     sparsemax,
 )
-from minidl.losses import ReducedLoss, check_labels, hessian
+from minidl.checks import check_labels
+from minidl.losses import ReducedLoss, hessian
 from minidl.parity.formulas import criterion
 from minidl.testing.catalogue import LOSSES, LossEntry, classes, distributions, signs
 from minidl.testing.checks import check_loss

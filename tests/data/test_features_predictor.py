@@ -194,6 +194,7 @@ PREDICTED = {  # from the outputs z (n, K), by plain loops
     "BinaryLogistic": lambda z: [1 if row[0] > 0 else -1 for row in z],
     "BinaryCrossEntropy": lambda z: [[int(v > 0) for v in row] for row in z],
     "NumberLoss": lambda z: z.tolist(),
+    "Poisson": lambda z: np.exp(z).tolist(),
 }
 
 

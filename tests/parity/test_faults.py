@@ -145,7 +145,7 @@ def layer_norm_unbiased(self, x, *, train=False):
     return self.bias.value + (y - self.bias.value) * ratio, backward
 
 
-def mean_for_sum(self, n):
+def mean_for_sum(self, n, weight=None):
     return 1 / n
 
 
@@ -225,7 +225,7 @@ FAULTS = [
     (Sigmoid, "forward", sigmoid_derivative, "Sigmoid", "gradient of 0.bias", 1, "Tanh"),
     (Residual, "forward", residual_without_skip_backward, "Residual", "gradient of 0.bias", 1, "Tanh"),
     (LayerNorm, "forward", layer_norm_unbiased, "LayerNorm", "logits", 1, "Tanh"),
-    (losses.ReducedLoss, "share", mean_for_sum, "CrossEntropy, sum", "loss", 1, "depth"),
+    (losses.ReducedLoss, "shares", mean_for_sum, "CrossEntropy, sum", "loss", 1, "depth"),
     (losses.BinaryCrossEntropy, "_per_label", sum_over_labels, "BinaryCrossEntropy", "loss", 1, "sum"),
     (losses.Quantile, "per_example", quantile_of_the_other_side, "Quantile, several", "loss", 1, "Absolute"),
     (type(simplex.softmax), "vjp_rows", softmax_without_centring, "Softmax", "gradient of 0.bias", 1, "Sparsemax"),
