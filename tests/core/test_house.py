@@ -23,10 +23,10 @@ LIMITS = {"the core": 5_200, "the package": 18_650, "a file": 600}
 """The most lines, docstrings included."""
 
 MISSED = {
-    "the core": 6_750,
-    "the package": 18_700,
-    "losses.py": 830,
-    "training.py": 620,
+    "the core": 6_600,
+    "the package": 18_550,
+    "checks.py": 630,
+    "losses.py": 640,
     "sklearn/network.py": 610,
 }
 """The limits that are not met, and the most lines there are now."""
