@@ -78,7 +78,10 @@ def _refuse_other(
         raise ValueError(
             f"{record}: expected an object with axes and settings, and lists of values as axes"
         )
-    other = _difference(recorded, contents)
+    try:
+        other = _difference(recorded, contents)
+    except Exception as error:
+        raise ValueError(f"{record}: cannot be compared ({error!r:.200})") from error
     if other and begun():
         raise taken(record.parent, other)
     return dict(recorded)
@@ -93,7 +96,7 @@ def _difference(recorded: dict[str, Any], contents: dict[str, Any]) -> str:
     for name in old:
         texts = [to_json(v) for v in new[name]]  # by which NaN is equal to NaN
         if not found and not all(v in new[name] or to_json(v) in texts for v in old[name]):
-            found = f"{name} was {old[name]!r}, now it is {new[name]!r}"
+            found = f"{name} was {old[name]!r:.300}, now it is {new[name]!r:.300}"
     return found
 
 
@@ -140,6 +143,8 @@ def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
             if record.pop("crc32", None) != _checksum(record):
                 raise ValueError("another crc32")
             result = Result(**record)
+            if not isinstance(result.id, str) or not isinstance(result.values, dict):
+                raise TypeError("another type")
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{file}, line {number}: not a result, or changed ({error}); delete the line to "

@@ -312,11 +312,11 @@ def difference(saved: Any, now: Any, place: str = "") -> str | None:
             if not place and "layers" not in new:  # an object that is no part of a model
                 name = next(key for key in {**old, **new} if old.get(key) != new.get(key))
                 return (
-                    f"{now['class']}: {name} was {_text(old.get(name))}, "
-                    f"now it is {_text(new.get(name))}"
+                    f"{now['class']}: {name} was {_text(old.get(name)):.300}, "
+                    f"now it is {_text(new.get(name)):.300}"
                 )
         where = f"layer {place}: " if place[:1].isdigit() else f"{place}: " if place else ""
-        return f"{where}expected {_text(now)}, the file has {_text(saved)}"
+        return f"{where}expected {_text(now):.600}, the file has {_text(saved):.600}"
     if isinstance(saved, dict) and isinstance(now, dict):
         for name in {**saved, **now}:
             if name == USES and name not in saved:  # an older file
@@ -325,7 +325,7 @@ def difference(saved: Any, now: Any, place: str = "") -> str | None:
             if found is not None:
                 return found
         return None
-    return f"{place} was {_text(saved)}, now it is {_text(now)}"
+    return f"{place} was {_text(saved):.300}, now it is {_text(now):.300}"
 
 
 def _inner(description: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -5,10 +5,12 @@ that of the readers.
 """
 
 import gzip
+import io
 import json
 import random
 import subprocess
 import sys
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -24,6 +26,7 @@ from minidl.grid.points import Grid
 from minidl.grid.runner import run as run_grid
 
 LIMIT = 300_000  # kilobytes
+LONGEST = 5.0  # seconds
 
 
 def course(folder):
@@ -178,6 +181,102 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
     return raw + rng.randbytes(size)
 
 
+def deep(n: int) -> list:
+    made: list = []
+    for _ in range(n):
+        made = [made]
+    return made
+
+
+HOSTILE = (
+    None, True, -1, 0.5, 10**400, 1e308, "", "NaN", "x" * 5000, "../../x", "__class__", [], {}, [[]],
+    {"class": "Linear"}, {"class": "Linear", "arguments": {"in_features": 30000, "out_features": 30000}},
+    {"items": [], "kind": "tuple"}, {"array": [1], "dtype": "U1000000000"}, deep(300), [0] * 100_000,
+    {"class": "Sequential", "arguments": {"layers": {"items": [{"class": "Identity", "arguments": {}}] * 20_000, "kind": "tuple"}}},
+)  # fmt: skip
+"""What stands in the place of any value."""
+
+
+def places(value: object) -> list[tuple[dict | list, object]]:
+    """Return every place in plain data: a dict or list, and a key."""
+    found, rest = [], [value]
+    while rest:
+        one = rest.pop()
+        items = one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()  # fmt: skip
+        for key, inner in items:
+            found.append((one, key))
+            rest.append(inner)
+    return found
+
+
+def forge(value: object, rng: random.Random) -> object:
+    """Return plain data with one to three values dropped, exchanged or hostile."""
+    for _ in range(rng.randrange(1, 4)):
+        (holder, key), (other, name) = (rng.choice(places(value)) for _ in range(2))
+        kind = rng.randrange(4)
+        if kind == 0:
+            del holder[key]
+        elif kind == 1:
+            holder[key] = json.loads(json.dumps(other[name]))
+        else:
+            holder[key] = json.loads(json.dumps(rng.choice(HOSTILE)))
+        if not places(value):
+            break
+    return value
+
+
+def forged(raw: bytes, rng: random.Random) -> bytes:
+    """Return a file that a person forges: sums and lengths are right, and the contents hostile."""
+    if raw[:2] == b"PK":
+        with np.load(io.BytesIO(raw)) as archive:
+            arrays = dict(archive)
+        meta = forge(json.loads(str(arrays.pop("meta"))), rng)
+        if rng.randrange(3) == 0:
+            name = rng.choice(sorted(arrays))
+            bad = (np.zeros(0), np.full(3, "x"), np.full(arrays[name].shape, np.nan), np.ones((2, 3, 4)), arrays[name].astype("f8") + 1e300, np.array(1))  # fmt: skip
+            arrays[name] = rng.choice(bad)
+        out = io.BytesIO()
+        np.savez(out, meta=np.array(json.dumps(meta)), **arrays)
+        return out.getvalue()
+    if raw[:1] == b"{":
+        lines = raw.splitlines() if b"crc32" in raw else [raw]
+        at = rng.randrange(len(lines))
+        record = json.loads(lines[at])
+        crc = record.pop("crc32", None)
+        record = forge(record, rng)
+        if crc is not None and isinstance(record, dict):
+            record["crc32"] = zlib.crc32(json.dumps(record).encode())
+        lines[at] = json.dumps(record).encode()
+        return b"".join(line + b"\n" for line in lines)
+    size = int.from_bytes(raw[:8], "little")
+    head = json.dumps(forge(json.loads(raw[8 : 8 + size]), rng)).encode()
+    return len(head).to_bytes(8, "little") + head + raw[8 + size :]
+
+
+FORGED = ("results.jsonl", "grid.json", "checkpoint of a run", "minidl.save", "safetensors")
+
+
+def read_forged(folder: Path, name: str, n: int) -> list[str]:
+    """Read ``n`` forged files of a format; return what went wrong."""
+    write, read = FORMATS[name]
+    failures: list[str] = []
+    (here := folder / f"{name} forged").mkdir()
+    good = (path := write(here)).read_bytes()
+    for i in range(n):
+        path.write_bytes(forged(good, random.Random(f"{name} forged {i}")))
+        start = time.monotonic()
+        try:
+            read(path)  # whoever forges may write another right file
+        except (ValueError, TypeError, OSError) as error:
+            if str(here) not in str(error) or len(str(error)) > 3000:
+                failures.append(f"{i}: not named, or at length: {error!r:.300}")
+        except BaseException as error:
+            failures.append(f"{i}: {error!r:.300}")
+        if time.monotonic() - start > LONGEST:
+            failures.append(f"{i}: {time.monotonic() - start:.1f} s")
+    return failures
+
+
 def damage(folder: Path, n: int) -> dict[str, list]:
     """Read ``n`` damaged files of each format; return what went wrong, and the peak memory."""
     warnings.simplefilter("error")
@@ -198,6 +297,8 @@ def damage(folder: Path, n: int) -> dict[str, list]:
                 pass
             except BaseException as error:
                 found[name].append(f"{path}: {type(error).__name__}: {error}")
+    for name in FORGED:
+        found[f"{name}, forged"] = read_forged(folder, name, n)
     status = Path("/proc/self/status")
     peak = next((s for s in status.read_text().splitlines() if "VmHWM" in s), "- 0") if status.exists() else "- 0"  # fmt: skip
     return {**found, "peak": [int(peak.split()[1])]}
