@@ -25,7 +25,7 @@ import numpy as np
 
 from minidl.checks import Array, quietly
 from minidl.data import exact
-from minidl.data.cache import Generator
+from minidl.data.cache import ImageGenerator
 from minidl.dataset import Dataset
 
 CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
@@ -104,7 +104,7 @@ def _draw_block(rng: np.random.Generator, labels: Array) -> Array:
     return pixels.reshape(_BLOCK, -1)
 
 
-SCENES = Generator(
+SCENES = ImageGenerator(
     "scenes",
     version=2,
     note="not photographs",

@@ -29,7 +29,7 @@ def cache_folder() -> Path:
 
 
 @dataclass(frozen=True, eq=False)
-class Generator:
+class ImageGenerator:
     """A program that draws labelled images, a block at a time.
 
     Attributes

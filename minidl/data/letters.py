@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from minidl.checks import Array, quietly
 from minidl.data import exact
-from minidl.data.cache import Generator
+from minidl.data.cache import ImageGenerator
 from minidl.dataset import Dataset
 
 _SIDE = 28
@@ -229,7 +229,7 @@ def _draw_block(rng: np.random.Generator, labels: NDArray[np.uint8]) -> NDArray[
     return pixels.reshape(_BLOCK, _SIDE * _SIDE)
 
 
-LETTERS = Generator(
+LETTERS = ImageGenerator(
     "letters",
     version=2,
     note="not EMNIST",

@@ -83,7 +83,8 @@ def fit_online(
     metrics, monitor, mode, restore_best, parts, history, checkpoint, mean_weight
         As in ``fit``.
     callbacks : sequence of Callback, optional
-        ``on_batch`` is called after each block; ``on_gradient`` is not called.
+        ``on_batch`` is called after each block, between which the first layer of the model is out
+        of date; ``on_gradient`` is not called.
 
     Returns
     -------

@@ -907,7 +907,7 @@ def test_another_seed_draws_other_letters(tmp_path, monkeypatch):
 def test_the_default_sizes_are_those_of_the_course(monkeypatch):
     """EMNIST Letters has 4,000, 800 and 800 letters of each class; docs/homework.md."""
     asked = []
-    monkeypatch.setattr(cache.Generator, "load", lambda *args: asked.append(args))
+    monkeypatch.setattr(cache.ImageGenerator, "load", lambda *args: asked.append(args))
     load_letters()
     scenes.load_scenes()
     assert [tuple(sizes.values()) for _, sizes, _, _ in asked] == [
