@@ -200,7 +200,8 @@ def contact_sheet(
     for row, images in zip(cells, rows.values(), strict=True):
         row[:height, : len(images), :width] = images.swapaxes(0, 1)
     sheet = cells.reshape(len(rows) * (height + 1), widest * (width + 1), *colour)
-    picture = figure(0.6 + 0.45 * widest, 0.5 + 0.45 * len(rows))
+    beside = max(0.6, 0.1 * max(map(len, rows)))  # the labels
+    picture = figure(beside + 0.45 * widest, 0.5 + 0.45 * len(rows))
     axes = picture.subplots()
     axes.imshow(sheet, cmap="gray_r", interpolation="nearest")
     axes.set_yticks(
