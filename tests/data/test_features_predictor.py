@@ -193,7 +193,6 @@ PREDICTED = {  # from the outputs z (n, K), by plain loops
     "ClassLoss": lambda z: [max(range(len(row)), key=lambda k: (row[k], -k)) for row in z],
     "BinaryLogistic": lambda z: [1 if row[0] > 0 else -1 for row in z],
     "BinaryCrossEntropy": lambda z: [[int(v > 0) for v in row] for row in z],
-    "Poisson": lambda z: np.exp(z).tolist(),
     "NumberLoss": lambda z: z.tolist(),
     "Poisson": lambda z: np.exp(z).tolist(),
 }
