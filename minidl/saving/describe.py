@@ -254,14 +254,15 @@ def build(description: Mapping[str, Any], own: Iterable[type[Any]] = ()) -> Any:
             f"the file has no arguments for a layer in {_text(description):.200}, which it cannot "
             "build"
         )
-    return _build(description, {**_built_in(), **_REGISTERED, **{c.__name__: c for c in own}})
+    return build_value(description, {**_built_in(), **_REGISTERED, **{c.__name__: c for c in own}})
 
 
-def _build(value: Any, known: Mapping[str, Any]) -> Any:
+def build_value(value: Any, known: Mapping[str, Any] = {}) -> Any:  # noqa: B006
+    """Return a value from its description; objects are of the ``known`` classes."""
     if not isinstance(value, dict):
         return value
     if "items" in value:
-        items = [_build(item, known) for item in value["items"]]
+        items = [build_value(item, known) for item in value["items"]]
         return items if value["kind"] == "list" else tuple(items)
     if "array" in value:
         if np.dtype(value["dtype"]).kind not in "biuf":
@@ -278,7 +279,7 @@ def _build(value: Any, known: Mapping[str, Any]) -> Any:
     if "arguments" not in value:
         raise ValueError(f"the file has no arguments for the layer {name!r}, which it cannot build")
     parameters = inspect.signature(known[name]).parameters
-    options = {key: _build(encoded, known) for key, encoded in value["arguments"].items()}
+    options = {key: build_value(encoded, known) for key, encoded in value["arguments"].items()}
     kinds = {key: parameters[key].kind if key in parameters else None for key in options}
     several = [key for key, kind in kinds.items() if kind is inspect.Parameter.VAR_POSITIONAL]
     args = options.pop(several[0]) if several else ()

@@ -6,20 +6,22 @@ A file is an ``.npz``: arrays, and JSON about them in the array ``meta``, withou
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from minidl import losses
-from minidl.checks import FLOATS, Array, Rng, check_array, check_finite, check_float
+from minidl.checks import FLOATS, Array, Rng, check_array, check_finite, check_float, require
 from minidl.data import features
 from minidl.data.features import Feature, Predictor, predictor_of
 from minidl.files import atomic, from_json, read_npz, to_json
 from minidl.layer import Layer
 from minidl.maps import SimplexMap
-from minidl.saving.describe import architecture, build, check_size, describe
+from minidl.saving.describe import architecture, build, build_value, check_size, describe
 
 FORMAT = 2
 
@@ -36,8 +38,9 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     path : path
         Usually ``*.npz``; NumPy can read the file.
     model : Layer, Predictor or estimator of ``minidl.sklearn``
-        Of an estimator, its ``predictor_`` is written. Own layers need no extra code where each
-        argument of the constructor is plain data, a layer or a map, or kept as an attribute of the
+        Of an estimator, its ``predictor_``, settings, labels and ``history_`` are written; a
+        setting that is no plain data (a callback, a RandomState) is left out with a warning. Own
+        layers need no extra code where each argument of the constructor is plain data, a layer or a map, or kept as an attribute of the
         same name; otherwise they define ``config()``, which returns the arguments as a dict. The
         same holds for own features, maps and losses.
 
@@ -50,10 +53,13 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     sklearn.exceptions.NotFittedError
         If an estimator is not fitted.
     """
-    model = predictor_of(model)
+    given, model = model, predictor_of(model)
     if isinstance(model, Predictor):
         arrays, steps = _predictor_parts(model)
         inner = model.model
+        if given is not model:
+            more, steps["estimator"] = _estimator_parts(given)
+            arrays |= more
     elif isinstance(model, Layer):
         arrays, steps, inner = {}, {}, model
     else:
@@ -80,8 +86,8 @@ def load(
 
     Returns
     -------
-    Layer or Predictor
-        Whatever was saved.
+    Layer, Predictor or estimator
+        Whatever was saved; where scikit-learn is not installed, an estimator's ``predictor_``.
 
     Raises
     ------
@@ -110,7 +116,15 @@ def load(
         model.load_state_dict(state)
         model.input_scale = _input_scale(meta)
         _check_values("the model", model, arrays)
-        return _predictor(model, arrays, meta["predictor"], own) if "predictor" in meta else model
+        if "predictor" not in meta:
+            return model
+        predictor = _predictor(model, arrays, meta["predictor"], own)
+        if "estimator" not in meta or importlib.util.find_spec("sklearn") is None:
+            return predictor
+        wing, saved = require("minidl.sklearn", "sklearn"), meta["estimator"]
+        state = join(saved["state"], arrays, "estimator")
+        state["settings"] = {k: build_value(v) for k, v in saved["settings"].items()}
+        return wing.ESTIMATORS[saved["class"]].from_state(predictor, state)
 
 
 def _check_values(owner: str, model: Layer, arrays: Mapping[str, Array]) -> None:
@@ -163,6 +177,18 @@ def _predictor_parts(predictor: Predictor) -> tuple[dict[str, Array], dict[str, 
         "input_scale": predictor.input_scale,
     }
     return arrays, {"predictor": steps}
+
+
+def _estimator_parts(estimator: Any) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return the arrays of an estimator beside its predictor's, and what the file says of it."""
+    plain, arrays = split(estimator.state_dict(), "estimator")
+    settings: dict[str, Any] = {}
+    for name, value in plain.pop("settings").items():
+        try:
+            settings[name] = describe(value)
+        except TypeError:
+            warnings.warn(f"save: the setting {name}={value!r:.80} is left out", stacklevel=3)
+    return arrays, {"class": type(estimator).__name__, "settings": settings, "state": plain}
 
 
 def _predictor(

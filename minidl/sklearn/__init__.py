@@ -13,4 +13,7 @@ require("sklearn", "sklearn")
 from minidl.sklearn.classifier import MLPClassifier, OnlineClassifier
 from minidl.sklearn.regressor import MLPRegressor
 
+ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor, OnlineClassifier)}
+"""The classes that a file may name."""
+
 __all__ = ["MLPClassifier", "MLPRegressor", "OnlineClassifier"]

@@ -118,7 +118,7 @@ class MLP(Network):
         weight = dataset.train.weight
         if options["mean_weight"] is None:
             options["mean_weight"] = 1.0 if weight is None else float(weight[weight > 0].mean())
-        if not again:
+        if not (again and hasattr(self, "_optimizer")):
             decay = batch_size * options["mean_weight"]
             self._optimizer = self._new_optimizer(dataset, batch_size, decay)
         fit(

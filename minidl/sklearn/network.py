@@ -49,6 +49,10 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
 }
 
 
+FITTED = ("n_features_in_", "n_outputs_", "n_iter_", "t_", "multilabel_", "_shape")
+"""The plain fitted attributes that a file keeps."""
+
+
 def choose(owner: str, name: str, value: Any, known: Mapping[Any, Any]) -> Any:
     """Return the entry of a table; ValueError that names the known ones."""
     if isinstance(value, (str, type(None))) and value in known:
@@ -174,7 +178,9 @@ class Network(BaseEstimator):  # type: ignore[misc]
         train, *rest = self._parts((X, y, check_weights(weight, X)), valid, seed)
         if first:
             self._start(*train, seed)
-        parts = (*train[:2], self._weighted(*train[1:])), *rest
+        parts = [(*train[:2], self._weighted(*train[1:])), *rest]
+        if rest and valid[0] is None:  # the part that was set aside is weighted as the rest
+            parts[1] = *rest[0][:2], self._weighted(*rest[0][1:])
         done = len(self.history_)
         dataset = Checked(*map(self._scaled, parts), classes=0)
         watched = self._watched(parts[-1], len(parts) > 1)
@@ -339,6 +345,8 @@ class Network(BaseEstimator):  # type: ignore[misc]
         """Set ``validation_fraction`` of the rows aside, stratified by class."""
         X, y, weight = rows
         strata, share = self._strata(y), self.validation_fraction
+        if strata is not None and 0 < share < 1:  # at least one row of each class
+            share = max(math.ceil(share * len(y)), len(np.unique(y)))
         try:
             parts = train_test_split(
                 np.arange(len(y)), test_size=share, random_state=seed, stratify=strata
@@ -349,9 +357,8 @@ class Network(BaseEstimator):  # type: ignore[misc]
             names, counts = np.unique(self._decoded(y), return_counts=True)
             rare = f"; there is only 1 of {names[counts < 2].tolist()}" if counts.min() < 2 else ""
             raise ValueError(
-                f"{self._name}: early_stopping sets validation_fraction={share} of each class "
-                f"aside: {error} Each class needs 2 rows, and the validation part one of each; "
-                f"give more rows, a larger validation_fraction, or X_val and y_val{rare}"
+                f"{self._name}: early_stopping sets validation_fraction of each class aside, so "
+                f"each needs 2 rows, or give X_val and y_val: {error}{rare}"
             ) from error
         if len(parts[1]) < 2:
             raise ValueError(
@@ -380,8 +387,50 @@ class Network(BaseEstimator):  # type: ignore[misc]
             model.input_scale = self.model_.input_scale
             loss = CrossEntropy() if isinstance(loss, BinaryLogistic) else loss
         predictor = Predictor(model, features, loss=loss)
-        predictor.class_names = getattr(self, "classes_", None)
+        names = getattr(self, "classes_", None)
+        if names is not None and all(isinstance(name, str) for name in names):
+            names = names.astype(str)  # text in a column of objects
+        predictor.class_names = names
         return predictor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what ``minidl.save`` writes beside ``predictor_``: settings, fitted attributes."""
+        settings = self.get_params(deep=False)
+        if isinstance(weights := settings.get("class_weight"), Mapping):
+            settings["class_weight"] = [list(pair) for pair in weights.items()]
+        kept = {k: v for k, v in vars(self).items() if k in FITTED}
+        names = getattr(self, "feature_names_in_", None)
+        kept["feature_names_in_"] = None if names is None else names.tolist()
+        target = getattr(self, "target_scaler_", None)
+        kept["target"] = None if target is None else {"mean": target.mean, "std": target.std}
+        kept["labels"] = getattr(self, "classes_", np.empty(0)).dtype.kind
+        return {"settings": settings, "history": self.history_.to_dict(), "fitted": kept}
+
+    @classmethod
+    def from_state(cls, predictor: Predictor, state: Mapping[str, Any]) -> Any:
+        """Return the estimator of which ``predictor_`` and ``state_dict`` were saved."""
+        settings, fitted = dict(state["settings"]), dict(state["fitted"])
+        if isinstance(settings.get("class_weight"), list):
+            settings["class_weight"] = dict(settings["class_weight"])
+        made: Any = cls(**settings)
+        if predictor.class_names is not None:
+            object_ = fitted.pop("labels") == "O"
+            made.classes_ = np.asarray(predictor.class_names, object if object_ else None)
+        names, target = fitted.pop("feature_names_in_"), fitted.pop("target")
+        if names is not None:
+            made.feature_names_in_ = np.array(names, object)
+        vars(made).update(fitted, target_scaler_=None, history_=History.from_dict(state["history"]))
+        if target is not None:
+            made.target_scaler_ = Standardize()
+            vars(made.target_scaler_).update(target)
+        made.scaler_ = next(iter(predictor.features), None)
+        made.loss_function_, made.out_activation_ = made._loss()
+        made.model_ = predictor.model
+        if made._tail() is not None:
+            made.model_ = Sequential(*[layer.copy() for layer in predictor.model.layers[:-1]])
+            made.model_.input_scale = predictor.model.input_scale
+        made._convergence = made._new_convergence()
+        return made
 
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the model for checked rows."""

@@ -55,7 +55,7 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
             y = column_or_1d(y, warn=True)
         if first:
             self._shape = y.shape[1:]
-        elif y.shape[1:] != self._shape:
+        elif y.shape[1:] != tuple(self._shape):
             raise ValueError(
                 f"{self._name}: expected y of shape (n, ...) {self._shape} as before, got {y.shape}"
             )
