@@ -358,7 +358,7 @@ class Network(BaseEstimator):  # type: ignore[misc]
             rare = f"; there is only 1 of {names[counts < 2].tolist()}" if counts.min() < 2 else ""
             raise ValueError(
                 f"{self._name}: early_stopping sets validation_fraction of each class aside, so "
-                f"each needs 2 rows, or give X_val and y_val: {error}{rare}"
+                f"each needs 2 rows, or give X_val and y_val (n_samples={len(y)}): {error}{rare}"
             ) from error
         if len(parts[1]) < 2:
             raise ValueError(
