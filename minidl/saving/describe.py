@@ -257,7 +257,7 @@ def build(description: Mapping[str, Any], own: Iterable[type[Any]] = ()) -> Any:
     return build_value(description, {**_built_in(), **_REGISTERED, **{c.__name__: c for c in own}})
 
 
-def build_value(value: Any, known: Mapping[str, Any] = {}) -> Any:  # noqa: B006
+def build_value(value: Any, known: Mapping[str, Any] = {}) -> Any:
     """Return a value from its description; objects are of the ``known`` classes."""
     if not isinstance(value, dict):
         return value

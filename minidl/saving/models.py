@@ -40,9 +40,9 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     model : Layer, Predictor or estimator of ``minidl.sklearn``
         Of an estimator, its ``predictor_``, settings, labels and ``history_`` are written; a
         setting that is no plain data (a callback, a RandomState) is left out with a warning. Own
-        layers need no extra code where each argument of the constructor is plain data, a layer or a map, or kept as an attribute of the
-        same name; otherwise they define ``config()``, which returns the arguments as a dict. The
-        same holds for own features, maps and losses.
+        layers need no extra code where each argument of the constructor is plain data, a layer or a
+        map, or kept as an attribute of the same name; otherwise they define ``config()``, which
+        returns the arguments as a dict. The same holds for own features, maps and losses.
 
     Raises
     ------

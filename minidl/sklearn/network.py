@@ -427,7 +427,8 @@ class Network(BaseEstimator):  # type: ignore[misc]
         made.loss_function_, made.out_activation_ = made._loss()
         made.model_ = predictor.model
         if made._tail() is not None:
-            made.model_ = Sequential(*[layer.copy() for layer in predictor.model.layers[:-1]])
+            layers = predictor.model.layers[:-1]  # type: ignore[attr-defined]
+            made.model_ = Sequential(*[layer.copy() for layer in layers])
             made.model_.input_scale = predictor.model.input_scale
         made._convergence = made._new_convergence()
         return made

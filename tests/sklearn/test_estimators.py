@@ -494,6 +494,98 @@ def test_save_the_predictor(tmp_path):
     assert np.array_equal(loaded.probabilities(X), model.predict_proba(X))
 
 
+LABELS = np.array(["b", "a", "c"], dtype=object)[Y]
+
+
+@pytest.mark.parametrize(
+    ("model", "y"),
+    [
+        (MLPClassifier(**SHORT, standardize=True), LABELS),
+        (MLPClassifier(**SHORT, early_stopping=True, class_weight={"a": 1.0, "b": 3.0}), LABELS),
+        (MLPClassifier(**SHORT), Y > 0),
+        (MLPClassifier(**SHORT), (YR > 0).astype(int)),
+        (MLPRegressor(**SHORT, standardize=True, normalization="batch"), YR * [1, 1000]),
+        (MLPRegressor(**SHORT, loss="poisson"), np.abs(YR[:, 0])),
+        (MLPRegressor(**SHORT, solver="lbfgs"), YR[:, 0]),
+        (OnlineClassifier(max_iter=3, random_state=0), Y),
+    ],
+    ids=lambda v: repr(v).replace("\n", "")[:60],
+)
+@pytest.mark.parametrize("frame", [False, True])
+def test_load_gives_an_estimator_back(model, y, frame, tmp_path):
+    rows = pytest.importorskip("pandas").DataFrame(X, columns=list("abcdef")) if frame else X
+    fitted, path = clone(model).fit(rows, y), tmp_path / "model.npz"
+    minidl.save(path, fitted)
+    loaded = minidl.load(path)
+    assert type(loaded) is type(model)
+    assert loaded.get_params() == model.get_params()
+    assert loaded.predict(rows).dtype == fitted.predict(rows).dtype
+    for method in ("predict", "predict_proba"):
+        if hasattr(model, method):
+            assert np.array_equal(getattr(loaded, method)(rows), getattr(fitted, method)(rows))
+    for name in ("loss_curve_", "validation_scores_", "best_loss_", "n_iter_", "t_", "n_outputs_",
+                 "out_activation_", "n_layers_", "n_features_in_"):  # fmt: skip
+        assert getattr(loaded, name) == getattr(fitted, name), name
+    minidl.save(path, fitted.predictor_)
+    predicted = minidl.load(path).predict(X)  # the predictor has the names and scales too
+    if y.dtype.kind == "f":
+        np.testing.assert_allclose(predicted, fitted.predict(rows), rtol=1e-9, atol=1e-9)
+    else:
+        assert np.array_equal(predicted, fitted.predict(rows))
+    if getattr(model, "solver", "") != "lbfgs" and not model.early_stopping:
+        loaded.partial_fit(rows, y)
+    assert loaded.fit(rows, y).n_iter_ == fitted.n_iter_
+
+
+def test_a_setting_that_is_no_plain_data_is_left_out_of_a_file(tmp_path):
+    model = MLPClassifier(**{**SHORT, "random_state": np.random.RandomState(0)}).fit(X, Y)
+    with pytest.warns(UserWarning, match=r"save: the setting random_state=RandomState.* left out"):
+        minidl.save(tmp_path / "model.npz", model)
+    assert minidl.load(tmp_path / "model.npz").random_state is None
+
+
+# ---- scorers, and targets of other scales
+
+
+def test_any_scorer_ends_training_and_chooses_the_weights():
+    from sklearn.metrics import get_scorer, make_scorer, mean_absolute_error
+
+    own = make_scorer(mean_absolute_error, greater_is_better=False)
+    rows, y, common = slice(80, None), LABELS, {**SHORT, "early_stopping": True, "max_iter": 40}
+    cases = [
+        (MLPClassifier, "f1_macro", y, None), (MLPClassifier, "neg_log_loss", y, np.arange(40.0)),
+        (MLPClassifier, "roc_auc", Y > 1, None), (MLPRegressor, own, YR * [1, 1000], None),
+        (MLPRegressor, lambda model, x, y: -np.abs(model.predict(x) - y).max(), YR, None),
+        (OnlineClassifier, "balanced_accuracy", Y, None),
+    ]  # fmt: skip
+    for kind, monitor, target, weight in cases:
+        settings = {k: v for k, v in common.items() if kind is not OnlineClassifier or k[0] != "h"}
+        more = {"sample_weight_val": weight} if weight is not None else {}
+        model = kind(**settings, monitor=monitor, standardize=True)
+        model.fit(X[:80], target[:80], X_val=X[rows], y_val=target[rows], **more)
+        scorer = get_scorer(monitor)
+        options = {} if weight is None else {"sample_weight": weight}
+        score = scorer(model, X[rows], target[rows], **options)
+        assert score == pytest.approx(max(model.validation_scores_), rel=1e-9)
+        assert model.best_validation_score_ == max(model.validation_scores_)
+        name = monitor if isinstance(monitor, str) else getattr(monitor, "__name__", "score")
+        assert model.history_.monitor == f"valid_{name}"
+    with pytest.raises(ValueError, match="f1_makro"):
+        MLPClassifier(**SHORT, monitor="f1_makro").fit(X, Y)
+
+
+@pytest.mark.parametrize("settings", [{}, {"loss": "huber"}, {"solver": "lbfgs"}], ids=str)
+def test_scaled_targets_reach_the_score_of_one_scale(settings):
+    """Each output as if alone; further training, weights and ONNX are in the users' scale."""
+    y = np.c_[YR[:, 0], 1000 * YR[:, 1] + 5000]
+    model = MLPRegressor(**{**SHORT, "max_iter": 150}, standardize=True, **settings).fit(XR, y)
+    assert min(1 - ((model.predict(XR) - y) ** 2).sum(0) / ((y - y.mean(0)) ** 2).sum(0)) > 0.9
+    same = MLPRegressor(**{**SHORT, "max_iter": 150}, standardize=True, **settings)
+    scaled = same.fit(XR, y * 2.0**10).predict(XR)
+    np.testing.assert_allclose(scaled, model.predict(XR) * 2.0**10, rtol=1e-6)
+    np.testing.assert_allclose(model.predictor_.predict(XR), model.predict(XR), rtol=1e-9)
+
+
 # ---- one example at a time
 
 
