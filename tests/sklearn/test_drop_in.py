@@ -54,7 +54,8 @@ def test_the_tests_of_scikit_learn_pass_with_only_the_import_changed(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_readers_of_scikit_learns_networks_convert_ours(classes):
+def test_readers_of_scikit_learns_networks_convert_ours(classes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # emlearn writes its C there
     used = classes * 50
     model = ours.MLPClassifier((5,), max_iter=30, random_state=0, learning_rate_init=0.03)
     model.fit(IRIS[:used].astype(np.float32), SPECIES[:used])

@@ -80,7 +80,7 @@ def test_all_that_comes_after_uses_the_assigned_weights(estimator, kind, assign,
         assert np.array_equal(pickle.loads(pickle.dumps(twin)).predict(X), twin.predict(X))
         assert np.array_equal(copy.deepcopy(twin).coefs_[0], twin.coefs_[0])
         minidl.save(tmp_path / "model.npz", twin)
-        assert np.array_equal(minidl.load(tmp_path / "model.npz").outputs(X), z)
+        assert np.array_equal(minidl.load(tmp_path / "model.npz").predictor_.outputs(X), z)
         stored = onnx.numpy_helper.to_array
         constants = [stored(one) for one in minidl.onnx.to_onnx(twin).graph.initializer]
         assert any(c.shape == w.shape and np.allclose(c, w) for c in constants for w in coefs)
