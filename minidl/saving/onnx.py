@@ -15,35 +15,13 @@ from typing import Any, Union
 
 import numpy as np
 
-from minidl.activations import (
-    ELU,
-    GELU,
-    LeakyReLU,
-    Quadratic,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Simplex,
-    Softplus,
-    Tanh,
-    erfc_coefficients,
-)
+from minidl import activations as act
+from minidl import layers, losses, maps
 from minidl.checks import Array, require
-from minidl.data.features import PCA, AveragePool, Predictor, Standardize, predictor_of
+from minidl.data import features
+from minidl.data.features import Predictor, predictor_of
 from minidl.files import atomic
 from minidl.layer import Layer, Sequential
-from minidl.layers import BatchNorm, Dropout, Flatten, Identity, LayerNorm, Linear, Residual
-from minidl.losses import (
-    BinaryCrossEntropy,
-    BinaryLogistic,
-    ClassLoss,
-    CrossEntropy,
-    MapLoss,
-    NumberLoss,
-    Poisson,
-    ReducedLoss,
-)
-from minidl.maps import entmax15, relumax, softmax, sparsemax
 from minidl.parameter import walk
 
 OPSET, IR_VERSION = 17, 8
@@ -110,10 +88,11 @@ def to_onnx(model: Any) -> Any:
     width = next((one.in_features for one in walk(layer) if hasattr(one, "in_features")), None)
     first = next(iter(model.features), None)
     columns = width if first is None else None
-    if isinstance(first, (Standardize, PCA)):
+    if isinstance(first, (features.Standardize, features.PCA)):
         columns = len(first.mean)
-    graph = Graph()
-    x = graph.input("x", np.dtype(np.uint8) if pixels else layer.dtype, columns)
+    dtype = np.dtype(np.uint8) if pixels else layer.dtype
+    graph = Graph(dtype, columns)
+    x = Value(graph, "x", dtype)
     if scale is not None and pixels:
         x = x.cast(layer.dtype) * scale
     for feature in model.features:
@@ -155,14 +134,14 @@ Nodes = Callable[[Any, "Value"], Any]
 
 
 class Graph:
-    """Nodes, constants, inputs and outputs of a graph, with names made up as it grows."""
+    """Nodes, constants and outputs of a graph of ``x``, with names made up as it grows."""
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: np.dtype[Any], width: int | None) -> None:
         self.onnx = require("onnx", "onnx")
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self.inputs: list[Any] = []
         self.outputs: list[Any] = []
+        self.x = self.onnx.helper.make_tensor_value_info("x", self.kind(dtype), ["n", width])
 
     def kind(self, dtype: np.dtype[Any]) -> int:
         """Return ONNX's number for a dtype; object is text."""
@@ -174,12 +153,6 @@ class Graph:
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
         return Value(self, name, array.dtype)
 
-    def input(self, name: str, dtype: np.dtype[Any], width: int | None) -> Value:
-        """Declare the input, ``(n, width)``."""
-        info = self.onnx.helper.make_tensor_value_info(name, self.kind(dtype), ["n", width])
-        self.inputs.append(info)
-        return Value(self, name, dtype)
-
     def output(self, name: str, value: Value, rank: int) -> None:
         """Declare a value as an output, ``(n,)`` or ``(n, K)``."""
         helper, shape = self.onnx.helper, ["n", None][:rank]
@@ -189,13 +162,18 @@ class Graph:
     def model(self) -> Any:
         """Return the checked model."""
         helper = self.onnx.helper
-        graph = helper.make_graph(self.nodes, "minidl", self.inputs, self.outputs, self.constants)
+        graph = helper.make_graph(self.nodes, "minidl", [self.x], self.outputs, self.constants)
         opset = [helper.make_opsetid("", OPSET)]
         proto = helper.make_model(
             graph, producer_name="minidl", opset_imports=opset, ir_version=IR_VERSION
         )
         self.onnx.checker.check_model(proto, full_check=True)
         return proto
+
+
+def _binary(operator: str) -> Callable[[Value, Operand], Value]:
+    """Return the method of a binary operator."""
+    return lambda self, other: self.op(operator, other)
 
 
 class Value:
@@ -230,20 +208,11 @@ class Value:
         axes = isinstance(other, np.ndarray) and other.dtype.kind == "i"
         return self.graph.constant(np.asarray(other, None if axes else self.dtype))
 
-    def __add__(self, other: Operand) -> Value:
-        return self.op("Add", other)
-
-    def __sub__(self, other: Operand) -> Value:
-        return self.op("Sub", other)
-
     def __rsub__(self, other: Operand) -> Value:
         return self._constant(other) - self
 
-    def __mul__(self, other: Operand) -> Value:
-        return self.op("Mul", other)
-
-    def __truediv__(self, other: Operand) -> Value:
-        return self.op("Div", other)
+    __add__, __sub__ = _binary("Add"), _binary("Sub")
+    __mul__, __truediv__ = _binary("Mul"), _binary("Div")
 
 
 KINDS = {"forward": "layer", "apply": "feature", "project_rows": "map"}
@@ -266,12 +235,12 @@ def _declare(graph: Graph, predictor: Predictor, z: Value, width: int | None) ->
     without probabilities the outputs.
     """
     loss, names = predictor.loss, predictor.class_names
-    labels = CrossEntropy() if loss is None and names is not None else loss
+    labels = losses.CrossEntropy() if loss is None and names is not None else loss
     label = convert(labels, "predict", z) if hasattr(labels, "predict") else None
     if label is not None and label.dtype.kind == "f":  # numbers
         z, label = label, None
     if label is not None:
-        one = width == 1 or isinstance(labels, ClassLoss)
+        one = width == 1 or isinstance(labels, losses.ClassLoss)
         if one:
             label = label.op("Squeeze", np.array([1]))
         if one and names is not None:
@@ -310,7 +279,7 @@ def _sorted(z: Value) -> tuple[Value, Value]:
     return s, _cumulative(s * 0 + 1)
 
 
-def _relumax(map: relumax, z: Value) -> Value:
+def _relumax(map: maps.relumax, z: Value) -> Value:
     u = (z - _max(z) + map.b).op("Relu")
     return u / u.op("ReduceSum", np.array([-1]))
 
@@ -339,7 +308,7 @@ def _entmax15(map: Any, z: Value) -> Value:
     return root * root
 
 
-def _simplex(layer: Simplex, x: Value) -> Value:
+def _simplex(layer: act.Simplex, x: Value) -> Value:
     if layer.axis in (-1, 1):
         return _map(layer, x)
     if layer.axis not in (0, -2):
@@ -353,7 +322,7 @@ def _map(part: Any, z: Value) -> Value:
     return p
 
 
-def _linear(layer: Linear, x: Value) -> Value:
+def _linear(layer: layers.Linear, x: Value) -> Value:
     if layer.bias is None:
         return x.op("MatMul", layer.weight.value)
     return x.op("Gemm", layer.weight.value, layer.bias.value)
@@ -365,25 +334,26 @@ def _sequential(layer: Sequential, x: Value) -> Value:
     return x
 
 
-def _layer_norm(layer: LayerNorm, x: Value) -> Value:
+def _layer_norm(layer: layers.LayerNorm, x: Value) -> Value:
     # LayerNormalization has its epsilon in float32, which is not exact enough for float64.
     centred = x - _mean(x)
     scale = (_mean(centred * centred) + layer.eps).op("Sqrt")
     return centred / scale * layer.weight.value + layer.bias.value
 
 
-def _batch_norm(layer: BatchNorm, x: Value) -> Value:
+def _batch_norm(layer: layers.BatchNorm, x: Value) -> Value:
     scale = layer.weight.value / np.sqrt(layer.running_var + layer.eps)
     return (x - layer.running_mean) * scale + layer.bias.value
 
 
-def _gelu(layer: GELU, x: Value) -> Value:
-    if layer.approximate == "none" and x.dtype == np.float64:
-        return x * _normal_cdf(x)
+def _softplus(layer: act.Softplus, x: Value) -> Value:
+    return x.op("Max", 0) + (x.op("Abs").op("Neg").op("Exp") + 1).op("Log")
+
+
+def _gelu(layer: act.GELU, x: Value) -> Value:
     if layer.approximate == "none":
-        t = (x * math.sqrt(0.5)).op("Erf")
-    else:
-        t = ((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)).op("Tanh")
+        return x * _normal_cdf(x)
+    t = ((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)).op("Tanh")
     return x * 0.5 * (t + 1)
 
 
@@ -393,14 +363,14 @@ def _normal_cdf(x: Value) -> Value:
     z = size * math.sqrt(0.5)
     t = (z - 2.5) / (z + 2.5)
     series: Operand
-    series, *rest = erfc_coefficients(x.dtype)
+    series, *rest = act.erfc_coefficients(x.dtype)
     for coefficient in rest:
         series = t * series + coefficient
     tail = (size * size * -0.5).op("Exp") * series / (z * 4 + 2)
     return x.op("Less", 0).op("Where", tail, 1 - tail)
 
 
-def _average_pool(feature: AveragePool, x: Value) -> Value:
+def _average_pool(feature: features.AveragePool, x: Value) -> Value:
     if feature.shape is None:
         raise TypeError(f"export: {feature!r} needs its shape, as AveragePool(2, (28, 28))")
     size, (height, width) = feature.size, (side // feature.size for side in feature.shape)
@@ -411,41 +381,41 @@ def _average_pool(feature: AveragePool, x: Value) -> Value:
 
 NODES: dict[Any, Nodes] = {
     # layers
-    Linear.forward: _linear,
+    layers.Linear.forward: _linear,
     Sequential.forward: _sequential,
-    Residual.forward: lambda layer, x: x + convert(layer.inner, "forward", x),
-    Dropout.forward: lambda layer, x: x,
-    Identity.forward: lambda layer, x: x,
-    Flatten.forward: lambda layer, x: x.op("Flatten", axis=1),
-    LayerNorm.forward: _layer_norm,
-    BatchNorm.forward: _batch_norm,
-    ReLU.forward: lambda layer, x: x.op("Relu"),
-    Tanh.forward: lambda layer, x: x.op("Tanh"),
-    Sigmoid.forward: lambda layer, x: x.op("Sigmoid"),
-    LeakyReLU.forward: lambda layer, x: x.op("Max", 0) + x.op("Min", 0) * layer.slope,
-    ELU.forward: lambda layer, x: x.op("Max", 0) + (x.op("Min", 0).op("Exp") - 1) * layer.alpha,
-    Softplus.forward: lambda _, x: x.op("Max", 0) + (x.op("Abs").op("Neg").op("Exp") + 1).op("Log"),
-    SiLU.forward: lambda layer, x: x * x.op("Sigmoid"),
-    GELU.forward: _gelu,
-    Quadratic.forward: lambda layer, x: x * (1 - x),
-    Simplex.forward: _simplex,
+    layers.Residual.forward: lambda layer, x: x + convert(layer.inner, "forward", x),
+    layers.Dropout.forward: lambda layer, x: x,
+    layers.Identity.forward: lambda layer, x: x,
+    layers.Flatten.forward: lambda layer, x: x.op("Flatten", axis=1),
+    layers.LayerNorm.forward: _layer_norm,
+    layers.BatchNorm.forward: _batch_norm,
+    act.ReLU.forward: lambda layer, x: x.op("Relu"),
+    act.Tanh.forward: lambda layer, x: x.op("Tanh"),
+    act.Sigmoid.forward: lambda layer, x: x.op("Sigmoid"),
+    act.LeakyReLU.forward: lambda layer, x: x.op("Max", 0) + x.op("Min", 0) * layer.slope,
+    act.ELU.forward: lambda layer, x: x.op("Max", 0) + (x.op("Min", 0).op("Exp") - 1) * layer.alpha,
+    act.Softplus.forward: _softplus,
+    act.SiLU.forward: lambda layer, x: x * x.op("Sigmoid"),
+    act.GELU.forward: _gelu,
+    act.Quadratic.forward: lambda layer, x: x * (1 - x),
+    act.Simplex.forward: _simplex,
     # maps, whose objects are copied with a model: the class of softmax is its type
-    type(softmax).project_rows: lambda _, z: z.op("Softmax", axis=-1),
-    type(sparsemax).project_rows: _sparsemax,
-    type(entmax15).project_rows: _entmax15,
-    relumax.project_rows: _relumax,
+    type(maps.softmax).project_rows: lambda _, z: z.op("Softmax", axis=-1),
+    type(maps.sparsemax).project_rows: _sparsemax,
+    type(maps.entmax15).project_rows: _entmax15,
+    maps.relumax.project_rows: _relumax,
     # features
-    Standardize.apply: lambda feature, x: (x - feature.mean) / feature.std,
-    PCA.apply: lambda feature, x: (x - feature.mean).op("MatMul", feature.components.T),
-    AveragePool.apply: _average_pool,
+    features.Standardize.apply: lambda feature, x: (x - feature.mean) / feature.std,
+    features.PCA.apply: lambda feature, x: (x - feature.mean).op("MatMul", feature.components.T),
+    features.AveragePool.apply: _average_pool,
     # losses
-    ClassLoss.predict: lambda loss, z: z.op("ArgMax", axis=-1, dtype=np.int64),
-    BinaryLogistic.predict: lambda loss, z: z.op("Greater", 0).cast(np.int64) * 2 - 1,
-    BinaryCrossEntropy.predict: lambda loss, z: z.op("Greater", 0).cast(np.int64),
-    NumberLoss.predict: lambda loss, z: z,
-    Poisson.predict: lambda loss, z: z.op("Exp"),
-    ReducedLoss.predict: lambda loss, z: None,
-    MapLoss.probabilities: _map,
-    BinaryCrossEntropy.probabilities: lambda loss, z: z.op("Sigmoid"),
-    ReducedLoss.probabilities: lambda loss, z: None,
+    losses.ClassLoss.predict: lambda loss, z: z.op("ArgMax", axis=-1, dtype=np.int64),
+    losses.BinaryLogistic.predict: lambda loss, z: z.op("Greater", 0).cast(np.int64) * 2 - 1,
+    losses.BinaryCrossEntropy.predict: lambda loss, z: z.op("Greater", 0).cast(np.int64),
+    losses.NumberLoss.predict: lambda loss, z: z,
+    losses.Poisson.predict: lambda loss, z: z.op("Exp"),
+    losses.ReducedLoss.predict: lambda loss, z: None,
+    losses.MapLoss.probabilities: _map,
+    losses.BinaryCrossEntropy.probabilities: lambda loss, z: z.op("Sigmoid"),
+    losses.ReducedLoss.probabilities: lambda loss, z: None,
 }
