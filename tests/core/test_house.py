@@ -24,7 +24,7 @@ LIMITS = {"the core": 5_200, "the package": 18_550, "a file": 600}
 
 MISSED = {
     "the core": 6_600,
-    "the package": 18_650,
+    "the package": 18_600,
     "checks.py": 630,
     "losses.py": 640,
     "sklearn/network.py": 660,
