@@ -141,7 +141,7 @@ def _is_whole(file: Path, shape: tuple[int, int]) -> bool:
         x = np.lib.format.open_memmap(file, mode="r")
     except Exception:  # not there, or damaged; the parser of the header raises many kinds
         return False
-    return x.shape == shape and x.dtype == np.uint8
+    return x.shape == shape and x.dtype == np.uint8 and x.flags.c_contiguous
 
 
 def mapped(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:

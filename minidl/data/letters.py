@@ -36,6 +36,7 @@ from minidl.dataset import Dataset
 _SIDE = 28
 _BLOCK = 1040  # letters drawn at once: 40 of each class, about 50 MB of temporary arrays
 _GROUP = 16  # letters whose brush is in the processor's cache at once
+_POINTS = 12  # the most control points of a form
 _POSITIONS = 96  # positions of the brush in one letter, at most about one pixel apart
 
 
@@ -107,7 +108,7 @@ _FORMS = """
 
 
 class _Table(NamedTuple):
-    """All written forms, zero-padded to the same number p of control points."""
+    """All written forms, zero-padded to the same number of control points."""
 
     points: NDArray[np.float32]  # (forms, p, 2): control points x, y; the letter is centred, size 1
     place: NDArray[np.float32]  # (forms, 96, p): place @ points are the positions of the brush
@@ -124,28 +125,18 @@ def _table() -> _Table:
     n_forms = np.array([[len(case) for case in letter] for letter in cases], np.int64)
     first = np.cumsum(n_forms).reshape(n_forms.shape) - n_forms
     forms = [_read(form) for letter in cases for case in letter for form in case]
-    p = max(len(points) for points, _, _ in forms)
-    table = _Table(
-        np.zeros((len(forms), p, 2), np.float32),
-        np.zeros((len(forms), _POSITIONS, p), np.float32),
-        np.zeros((len(forms), _POSITIONS, p), np.float32),
-        first,
-        n_forms,
-    )
-    for f, (points, place, step) in enumerate(forms):
-        table.points[f, : len(points)] = points
-        table.place[f, :, : len(points)] = place
-        table.step[f, :, : len(points)] = step
-    return table
+    points, place, step = (np.array(part, np.float32) for part in zip(*forms, strict=True))
+    return _Table(points, place, step, first, n_forms)
 
 
-def _read(form: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _read(form: str) -> tuple[Array, Array, Array]:
     """Parse one form; return points (p, 2), place (96, p) and step (96, p) as in ``_Table``."""
     strokes = [[word[i : i + 2] for i in range(0, len(word), 2)] for word in form.split()]
     index = {xy: i for i, xy in enumerate(dict.fromkeys(xy for s in strokes for xy in s))}
-    points = np.array([[int(xy[0]), int(xy[1])] for xy in index], np.float64)
-    low, high = points.min(axis=0), points.max(axis=0)
-    points = (points - (low + high) / 2) / (high - low).max()
+    grid = np.array([[int(xy[0]), int(xy[1])] for xy in index], np.float64)
+    low, high = grid.min(axis=0), grid.max(axis=0)
+    points = np.zeros((_POINTS, 2))
+    points[: len(grid)] = (grid - (low + high) / 2) / (high - low).max()
 
     spans = []  # (a, b, c, d): a piece of the curve from b to c, between a before and d after
     for stroke in strokes:
@@ -159,7 +150,7 @@ def _read(form: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[
     length = np.cumsum(np.sqrt(chords[:, 0] * chords[:, 0] + chords[:, 1] * chords[:, 1]))
     free = _POSITIONS - 2 * len(spans)
     ends = np.rint(free * length / length[-1]).astype(int)
-    place = np.zeros((_POSITIONS, len(points)))
+    place = np.zeros((_POSITIONS, _POINTS))
     step = np.zeros_like(place)
     row = 0
     for (a, b, c, d), n in zip(spans, np.diff(ends, prepend=0) + 2, strict=True):
