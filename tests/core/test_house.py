@@ -19,7 +19,7 @@ MODULES = house.sources(PACKAGE, "minidl")
 ARROWS = house.graph(MODULES)
 
 ENTRIES = 24
-LIMITS = {"the core": 5_200, "the package": 18_550, "a file": 600}
+LIMITS = {"the core": 5_200, "the package": 18_600, "a file": 600}
 """The most lines, docstrings included."""
 
 MISSED = {
