@@ -44,7 +44,7 @@ OUT = Path("runs/q2_depth")
 WHY = ["sgd 0.01", "adam 0.001"]
 """Optimizers and learning rates of --why."""
 WHY_EPOCHS = 10
-SMALL, VANISH = 0.01, 1e-3
+SMALL, VANISH = 0.01, 0.01
 """For the answers: accuracies that are equal; the share of a gradient that has vanished."""
 
 
@@ -172,10 +172,9 @@ def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> dict
                 title = f"{dataset.title}: {network} networks, {optimizer}"
                 draw_signals(out / f"{name}.png", runs, title)
                 found[name] = [
-                    answers.gradients(
-                        n, v["gradients"][0][0], v["gradients"][0][-1], v["dead"][0], vanish=VANISH
-                    )
-                    for n, v in runs.items()
+                    f"{network}, {optimizer}: "
+                    + answers.gradients(v["gradients"][-1], v["dead"][-1], vanish=VANISH)
+                    for v in runs.values()
                 ]
     return found
 

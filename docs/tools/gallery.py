@@ -4,8 +4,9 @@
     python docs/tools/gallery.py q1_losses  # those whose name contains this
 
 Each command runs as a reader types it, in an empty folder. The pictures go to ``docs/pictures/``,
-in fewer colours and at most 1,000 pixels wide; the seconds and, for a script that draws nothing,
-the end of its output go to ``docs/gallery.json``; ``docs/gallery.md`` is written from that file.
+in fewer colours and at most 1,000 pixels wide; the seconds and what it prints go to
+``docs/gallery.json``. ``docs/gallery.md`` is written from that file, and a test compares
+``docs/homework.md`` with it.
 """
 
 import json
@@ -115,6 +116,12 @@ ENTRIES = {
             "q2_width.py",
             "2.2: accuracy against width, and the curves of the best of 80 networks",
             ("accuracy-by-width.png", "best-curves.png"),
+        ),
+        Entry(
+            "q2_width-wide",
+            "q2_width.py --wide --learning-rates 0.001 --dropouts 0 --l2s 0",
+            "2.2c: training accuracy up to 1,024 hidden units",
+            ("accuracy-by-width.png",),
         ),
         Entry(
             "infinite_width",
@@ -249,10 +256,9 @@ def run(entry: Entry) -> dict[str, Any]:
         if done.returncode:
             raise RuntimeError(f"{entry.command}: {done.stderr}")
         pictures = keep(entry, list(written(folder, entry)))
-    record: dict[str, Any] = {"seconds": round(seconds, 1), "pictures": pictures}
-    if not pictures:
-        record["output"] = "\n".join(done.stdout.splitlines()[-LINES:])
-    return record
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    what = {"command": entry.command, "pictures": pictures, "output": lines}
+    return {"seconds": round(seconds, 1), **what}
 
 
 def written(folder: Path, entry: Entry) -> Iterator[Path]:
@@ -303,8 +309,8 @@ def page(records: dict[str, dict[str, Any]]) -> str:
             lines += ["", f"### {entry.title}", "", command]
             for name in record["pictures"]:
                 lines += ["", f"![{alternative(entry, name)}](pictures/{name})"]
-            if "output" in record:
-                lines += ["", "```text", record["output"], "```"]
+            if not record["pictures"]:
+                lines += ["", "```text", *record["output"][-LINES:], "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -139,15 +139,15 @@ def depth(layers: Sequence[int], train: Values, valid: Values, *, small: float) 
     return f"{words}, with training accuracy {train[-1]:.4f} against {train[top]:.4f}: it overfits."
 
 
-def gradients(layers: int, first: float, last: float, dead: float, *, vanish: float) -> str:
-    """Say whether the gradient reaches the first layer; ``dead`` is the share of dead units."""
-    ratio = first / last if last else 0.0
-    verdict = (
-        "it vanishes" if ratio < vanish else "it explodes" if ratio > 1 / vanish else "it arrives"
-    )
+def gradients(norms: Values, dead: float, *, vanish: float) -> str:
+    """Say whether gradients reach all layers; ``norms`` of them, the first layer's first."""
+    ratios = [norm / norms[-1] if norms[-1] else 0.0 for norm in norms]
+    low, high = min(ratios), max(ratios)
+    ratio = low if low < vanish or 1 / vanish >= high else high
+    verdict = "vanishes" if ratio < vanish else "explodes" if ratio > 1 / vanish else "arrives"
     return (
-        f"{layers} hidden layer{'s' * (layers > 1)}, before training: the gradient of the first "
-        f"layer is {ratio:.1g} of the last one's: {verdict}; {dead:.0%} of the units are dead."
+        f"with {len(norms) - 1} hidden layer(s) the gradient of layer {ratios.index(ratio) + 1} is "
+        f"{ratio:.1g} of the last one's at the end: it {verdict}; {dead:.0%} of the units are dead."
     )
 
 

@@ -1,5 +1,6 @@
 """Every Python block in README.md and docs/ runs, page by page, and its assertions hold."""
 
+import json
 import re
 from pathlib import Path
 
@@ -68,6 +69,33 @@ def pictures_without_command(text):
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_picture_names_its_script(page):
     assert list(pictures_without_command(page.read_text(encoding="utf-8"))) == []
+
+
+def not_printed(text, records):
+    """Yield the figures and sentences of the homework's page that their command did not print."""
+    for section in re.split(r"^### ", text, flags=re.M)[1:]:
+        command = re.search(r"^`python examples/(.*)`$", section, re.M)
+        if command is None or "--data" in command[1]:
+            continue  # a proof, or a run on data that are not here
+        lines = records[command[1]]
+        flat = " ".join(" ".join(lines).split())
+        table = section.partition("| --- |\n")[2]
+        row = re.match(r"\|(?: !\[.*?\]\(.*?\) \|)? (.*?) \| .* \|$", table, re.M)
+        figures = re.findall(r"\d+\.\d{3,}|\d\.\de-\d+", row[1]) if row else []
+        sentences = [line[2:] for line in section.splitlines() if line.startswith("> ")]
+        yield from (figure for figure in figures if figure not in flat)
+        yield from (sentence for sentence in sentences if sentence not in lines)
+
+
+def test_the_figures_of_the_homework_are_those_of_its_commands():
+    record = json.loads((ROOT / "docs/gallery.json").read_text(encoding="utf-8"))
+    printed = {one["command"]: one["output"] for one in record.values()}
+    text = (ROOT / "docs/homework.md").read_text(encoding="utf-8")
+    assert list(not_printed(text, printed)) == []
+    assert text.count("\n> ") > 50
+    figure = re.search(r"valid (0\.\d+) at epoch", text)[1]
+    wrong = text.replace(figure, "0.9999", 1).replace("it has not settled", "it has settled", 1)
+    assert len(list(not_printed(wrong, printed))) == 2
 
 
 def test_the_rules_see_what_breaks_them():

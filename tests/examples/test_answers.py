@@ -69,9 +69,9 @@ CASES = {
         (([1, 3, 9], [0.8, 0.85, 0.9], [0.7, 0.75, 0.745]), {"small": 0.01}, "depth does no harm here."),
     ],
     answers.gradients: [
-        ((9, 1e-9, 1.0, 0.2), {"vanish": 1e-3}, "9 hidden layers, before training: the gradient of the first layer is 1e-09 of the last one's: it vanishes; 20% of the units are dead."),
-        ((9, 0.5, 1.0, 0.0), {"vanish": 1e-3}, "it arrives; 0% of the units are dead."),
-        ((9, 1e6, 1.0, 0.0), {"vanish": 1e-3}, "it explodes; 0% of the units are dead."),
+        (([1e-9, 1e-2, 1.0], 0.2), {"vanish": 1e-3}, "with 2 hidden layer(s) the gradient of layer 1 is 1e-09 of the last one's at the end: it vanishes; 20% of the units are dead."),
+        (([0.5, 0.2, 1.0], 0.0), {"vanish": 1e-3}, "of layer 2 is 0.2 of the last one's at the end: it arrives; 0% of the units are dead."),
+        (([1e6, 1.0, 1.0], 0.0), {"vanish": 1e-3}, "it explodes; 0% of the units are dead."),
     ],
     answers.choice: [
         (("features", {"raw": 0.7, "pca": 0.8}, 2600), {"errors": 2}, "pca is best, 0.8000, 0.1000 ahead of raw: more than 2 standard errors on 2,600 examples (0.0239)."),
