@@ -29,7 +29,7 @@ from minidl import (
 )
 from minidl.checks import Array
 from minidl.files import as_path
-from minidl.losses import Loss, hessian
+from minidl.losses import TwiceDifferentiable, hessian
 from minidl.view.cli import Parser, run_main
 from minidl.view.plots import Panel, figure, line_plot, save
 from minidl.view.tables import Table
@@ -63,7 +63,7 @@ def draw_scalar_functions(out: Path) -> None:
     line_plot(out / "sigmoid-and-logistic.png", *panels)
 
 
-def check_gradient(loss: Loss, z: Array, y: Array, eps: float = 1e-5) -> float:
+def check_gradient(loss: TwiceDifferentiable, z: Array, y: Array, eps: float = 1e-5) -> float:
     """Return the largest difference between the gradient and central differences of the value."""
     numeric = np.empty_like(z)
     for i in np.ndindex(z.shape):
@@ -73,7 +73,7 @@ def check_gradient(loss: Loss, z: Array, y: Array, eps: float = 1e-5) -> float:
     return float(np.abs(loss(z, y)[1] - numeric).max())
 
 
-def check_hessian(loss: Loss, z: Array, y: Array, eps: float = 1e-5) -> float:
+def check_hessian(loss: TwiceDifferentiable, z: Array, y: Array, eps: float = 1e-5) -> float:
     """Return the largest difference between the Hessian and central differences of the gradient."""
     steps = eps * np.eye(z.shape[1])
     columns = [(loss(z + d, y)[1] - loss(z - d, y)[1]) / (2 * eps) for d in steps]
@@ -82,7 +82,7 @@ def check_hessian(loss: Loss, z: Array, y: Array, eps: float = 1e-5) -> float:
 
 def check_derivatives(rng: np.random.Generator, samples: int) -> None:
     """Print the errors of gradients and Hessians, and the smallest eigenvalue of the Hessians."""
-    cases: dict[str, tuple[Loss, Array, Array]] = {
+    cases: dict[str, tuple[TwiceDifferentiable, Array, Array]] = {
         "binary logistic": (
             BinaryLogistic("sum"),
             5 * rng.normal(size=(samples, 1)),

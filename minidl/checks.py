@@ -81,18 +81,21 @@ class Configured:
         shown: list[str] = []
         config, in_place = self.config(), True
         for name, parameter in inspect.signature(type(self)).parameters.items():
-            value = config.get(name, parameter.default)
-            required = parameter.default is parameter.empty
+            default = parameter.default
+            value = config.get(name, default)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             first = number and name == next(iter(config), None)
+            same = value is default or (is_plain(value) and bool(value == default))
             if parameter.kind is parameter.VAR_POSITIONAL:
                 shown += map(_text, config.get(name, ()))
-            elif name not in config or (
-                # A float in first place is shown always: Dropout(0.5), Huber(1).
-                _same(value, parameter.default) and not (first and isinstance(value, float))
-            ):
+            # A float in first place is shown always: Dropout(0.5), Huber(1).
+            elif name not in config or (same and not (first and isinstance(value, float))):
                 in_place = False
-            elif in_place and (required or first) and parameter.kind is not parameter.KEYWORD_ONLY:
+            elif (
+                in_place
+                and (default is parameter.empty or first)
+                and (parameter.kind is not parameter.KEYWORD_ONLY)
+            ):
                 shown.append(_text(value))
             else:
                 shown.append(f"{name}={_text(value)}")
@@ -132,10 +135,6 @@ def is_plain(value: object) -> bool:
 def is_layer(value: object) -> bool:
     """Return whether ``value`` is an object (not a class) with a ``forward`` method."""
     return callable(getattr(value, "forward", None)) and not isinstance(value, type)
-
-
-def _same(value: object, default: object) -> bool:
-    return value is default or (is_plain(value) and bool(value == default))
 
 
 def _text(value: object) -> str:
@@ -227,21 +226,9 @@ def as_array(owner: object, name: str, value: Any) -> Array:
     Lists, tensors of PyTorch without a gradient, and frames and series of pandas and Polars are
     converted; a frame's columns of numbers and booleans, nullable ones too, to their common dtype.
 
-    Parameters
-    ----------
-    owner : object
-        Named in errors, by ``str``.
-    name : str
-        Of the argument.
-    value : array_like
-
-    Raises
-    ------
-    TypeError
-        For a masked array or a sparse matrix, of which an array of NumPy would keep a part alone;
-        for an object that does not become an array.
-    ValueError
-        For rows of unequal length; for a missing value in a nullable column, which is named.
+    TypeError for a masked array or a sparse matrix, of which an array of NumPy would keep a part
+    alone, and for an object that does not become an array. ValueError for rows of unequal length,
+    and for a missing value in a nullable column, which is named.
     """
     if type(value) is np.ndarray and value.dtype.isnative:
         return value
@@ -560,14 +547,7 @@ def short_text(value: object) -> str:
 def as_generator(rng: Rng) -> np.random.Generator:
     """Return the generator itself, or a new one from a seed.
 
-    Parameters
-    ----------
-    rng : int, SeedSequence or Generator
-
-    Raises
-    ------
-    TypeError
-        If ``rng`` is anything else. None is not allowed, since the run could not be repeated.
+    TypeError for anything else, None too, since the run could not be repeated.
     """
     if isinstance(rng, np.random.Generator):
         return rng
@@ -583,9 +563,6 @@ _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Let floating-point errors pass in this context, whatever ``np.seterr`` says."""
-    if _QUIET.get():
-        yield
-        return
     token = _QUIET.set(True)
     try:
         with np.errstate(all="ignore"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -51,17 +51,6 @@ class Loss(Protocol):
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
         """Return the value, and the gradient with respect to the logits."""
-
-
-def hessian(loss: Any, logits: Array, y: Array, *weight: Array) -> Array:
-    """Return the Hessian of each example in its logits, (n, K, K), a column at a time.
-
-    For a loss with second derivatives, as cross-entropy; for large K use its
-    ``hessian_vector_product``, which takes O(K) for an example. A weight (n,) is passed on.
-    """
-    product, units = loss.hessian_vector_product, np.eye(logits.shape[1], dtype=logits.dtype)
-    columns = [product(logits, y, np.tile(unit, (len(logits), 1)), *weight) for unit in units]
-    return np.stack(columns, axis=-1)
 
 
 class ReducedLoss(Configured, ABC):
@@ -110,7 +99,7 @@ class ReducedLoss(Configured, ABC):
     reduction: Reduction = "mean"
 
     def __init_subclass__(cls) -> None:
-        for name in ("__call__", "probabilities", "predict", "hessian_vector_product"):
+        for name in ("__call__", "probabilities", "predict"):
             if name in vars(cls):
                 setattr(cls, name, quietly(vars(cls)[name]))
 
@@ -180,10 +169,6 @@ class ReducedLoss(Configured, ABC):
         weight = weight / largest  # the sum does not overflow
         return np.asarray(weight / weight.sum())
 
-    def reduced(self, rows: Array, weight: Array | None = None) -> Array:
-        """Return rows of derivatives, one for each example, times the factors of the values."""
-        return scaled(rows, self.shares(len(rows), weight))
-
     def _outputs(self, outputs: Array) -> Array:
         return as_floats(type(self).__name__, "outputs", outputs)
 
@@ -195,6 +180,34 @@ def scaled(rows: Array, shares: float | Array) -> Array:
     column = shares.astype(rows.dtype).reshape(-1, *[1] * (rows.ndim - 1))
     found: Array = np.multiply(rows, column, where=column > 0, out=np.zeros_like(rows))
     return found
+
+
+class TwiceDifferentiable(ReducedLoss):
+    """Base of losses with second derivatives, as cross-entropy or the squared error."""
+
+    @abstractmethod
+    def curvature(self, logits: Array, y: Array, v: Array) -> Array:
+        """Return the Hessian of each example in its logits times its row of ``v``."""
+
+    @quietly
+    def hessian_vector_product(
+        self, logits: Array, y: Array, v: Array, weight: Array | None = None
+    ) -> Array:
+        """Return the Hessian of a call in the logits times ``v``, of the logits' shape."""
+        logits, y = self.checked(logits, y)
+        v = as_array(type(self).__name__, "v", v).astype(logits.dtype)
+        return scaled(self.curvature(logits, y, v), self.shares(len(logits), weight))
+
+
+def hessian(loss: TwiceDifferentiable, logits: Array, y: Array, *weight: Array) -> Array:
+    """Return the Hessian of each example in its logits, (n, K, K), a column at a time.
+
+    For large K use ``loss.hessian_vector_product``, which takes O(K) for an example. A weight
+    (n,) of the examples, where given, is passed on.
+    """
+    product, units = loss.hessian_vector_product, np.eye(logits.shape[1], dtype=logits.dtype)
+    columns = [product(logits, y, np.tile(unit, (len(logits), 1)), *weight) for unit in units]
+    return np.stack(columns, axis=-1)
 
 
 def _one_value(rows: Array) -> Array:
@@ -231,10 +244,11 @@ class MapLoss(ClassLoss):
         return self.map(outputs)
 
 
-class FenchelYoung(MapLoss):
+class FenchelYoung(MapLoss, TwiceDifferentiable):
     r"""The Fenchel-Young loss of a regularised map (Blondel, Martins and Niculae 2020).
 
-    value: ``mean_n (omega*(z_n) + omega(y_n) - <z_n, y_n>)``; gradient: ``(map(z) - y) / n``
+    value: ``mean_n (omega*(z_n) + omega(y_n) - <z_n, y_n>)``; gradient: ``(map(z) - y) / n``;
+    Hessian: ``J / n`` with the Jacobian J of the map
 
     Convex in the logits, never negative, and 0 exactly where ``map(z) = y``: for sparsemax
     where the label's logit leads by 1, for entmax-1.5 by 2, for softmax nowhere. For a label
@@ -267,12 +281,8 @@ class FenchelYoung(MapLoss):
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         return self.map.fenchel_young(logits, entries_of(y))
 
-    def hessian_vector_product(
-        self, logits: Array, y: Array, v: Array, weight: Array | None = None
-    ) -> Array:
-        """Return the Hessian times ``v``, (n, K): ``J v / n``, J the Jacobian of the map."""
-        logits, _ = self.checked(logits, y)
-        return self.reduced(self.map.jvp(self.map(logits), v), weight)
+    def curvature(self, logits: Array, y: Array, v: Array) -> Array:
+        return self.map.jvp(self.map(logits), v)
 
 
 class CrossEntropy(FenchelYoung):
@@ -359,7 +369,7 @@ class Perceptron(ClassLoss):
         return values, dlogits
 
 
-class BinaryCrossEntropy(ReducedLoss):
+class BinaryCrossEntropy(TwiceDifferentiable):
     r"""Binary cross-entropy on logits, for any number of labels that do not exclude each other.
 
     value: ``mean_nk (log(1 + exp z_nk) - y_nk z_nk)``; gradient: ``(sigmoid(z) - y) / (n K)``
@@ -417,15 +427,11 @@ class BinaryCrossEntropy(ReducedLoss):
 
     def second_derivative(self, logits: Array, y: Array, weight: Array | None = None) -> Array:
         """Return the second derivative for each logit; it does not depend on the labels."""
-        logits, _ = self.checked(logits, y)
-        e = np.exp(-np.abs(logits))
-        return self.reduced(e / np.square(1 + e) * self._per_label(logits), weight)
+        return self.hessian_vector_product(logits, y, np.ones(np.shape(logits)), weight)
 
-    def hessian_vector_product(
-        self, logits: Array, y: Array, v: Array, weight: Array | None = None
-    ) -> Array:
-        """Return the Hessian times ``v``: the second derivative of each logit times its ``v``."""
-        return self.second_derivative(logits, y, weight) * v
+    def curvature(self, logits: Array, y: Array, v: Array) -> Array:
+        e = np.exp(-np.abs(logits))
+        return np.asarray(e / np.square(1 + e) * self._per_label(logits) * v)
 
     def _per_label(self, logits: Array) -> float:
         """Return the factor of each label in the value of an example."""
@@ -480,10 +486,10 @@ class NumberLoss(ReducedLoss):
         return _one_value(self._outputs(outputs))
 
 
-class SquaredError(NumberLoss):
+class SquaredError(NumberLoss, TwiceDifferentiable):
     r"""Half the squared distance, for regression.
 
-    value: ``mean_n 1/2 ||z_n - y_n||^2``; gradient: ``(z - y) / n``
+    value: ``mean_n 1/2 ||z_n - y_n||^2``; gradient: ``(z - y) / n``; Hessian: ``I / n``
 
     ``z`` and ``y`` are ``(n, d)``. ``torch.nn.MSELoss`` also averages over the outputs and has no
     factor 1/2: it is ``2/d`` times this. Squares are taken in the logits' dtype: where one
@@ -496,12 +502,8 @@ class SquaredError(NumberLoss):
         values *= 0.5
         return values, error
 
-    def hessian_vector_product(
-        self, logits: Array, y: Array, v: Array, weight: Array | None = None
-    ) -> Array:
-        """Return the Hessian times ``v``: ``v / n``, since the Hessian of an example is I."""
-        logits, _ = self.checked(logits, y)
-        return self.reduced(as_array(type(self).__name__, "v", v).astype(logits.dtype), weight)
+    def curvature(self, logits: Array, y: Array, v: Array) -> Array:
+        return v
 
 
 class AbsoluteError(NumberLoss):
@@ -518,7 +520,7 @@ class AbsoluteError(NumberLoss):
         return np.abs(error), np.sign(error)
 
 
-class Huber(NumberLoss):
+class Huber(NumberLoss, TwiceDifferentiable):
     r"""Squared for small errors, linear for large ones, so that outliers count less (Huber 1964).
 
     value: ``mean_n sum_k c (|e| - c / 2)`` with ``e = z - y`` and ``c = min(|e|, delta)``, which is
@@ -546,15 +548,11 @@ class Huber(NumberLoss):
         c = np.minimum(size, self.delta)
         return c * (size - c / 2), np.clip(error, -self.delta, self.delta)
 
-    def hessian_vector_product(
-        self, logits: Array, y: Array, v: Array, weight: Array | None = None
-    ) -> Array:
-        """Return the Hessian times ``v``: ``v / n`` where the error is at most ``delta``."""
-        logits, y = self.checked(logits, y)
-        return self.reduced(np.where(np.abs(logits - y) <= self.delta, v, 0), weight)
+    def curvature(self, logits: Array, y: Array, v: Array) -> Array:
+        return np.where(np.abs(logits - y) <= self.delta, v, 0)
 
 
-class Poisson(NumberLoss):
+class Poisson(NumberLoss, TwiceDifferentiable):
     r"""Half the deviance of counts from a Poisson distribution whose rate is ``exp(z)``.
 
     value: ``mean_n sum_k (exp(z_nk) - y_nk - y_nk (z_nk - log y_nk))``, where ``0 log 0`` is 0
@@ -583,12 +581,8 @@ class Poisson(NumberLoss):
         """Return the rates ``exp(outputs)``: (n, K), or (n,) for one."""
         return _one_value(np.exp(self._outputs(outputs)))
 
-    def hessian_vector_product(
-        self, logits: Array, y: Array, v: Array, weight: Array | None = None
-    ) -> Array:
-        """Return the Hessian times ``v``: ``exp(z) v / n``."""
-        logits, _ = self.checked(logits, y)
-        return self.reduced(np.exp(logits) * v, weight)
+    def curvature(self, logits: Array, y: Array, v: Array) -> Array:
+        return np.asarray(np.exp(logits) * v)
 
 
 class Quantile(NumberLoss):
