@@ -23,9 +23,9 @@ LIMITS = {"the core": 5_200, "the package": 18_600, "a file": 600}
 """The most lines, docstrings included."""
 
 MISSED = {
-    "the core": 6_600,
+    "the core": 6_550,
     "the package": 18_600,
-    "checks.py": 630,
+    "checks.py": 610,
     "losses.py": 640,
     "sklearn/network.py": 660,
 }
