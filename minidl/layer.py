@@ -395,14 +395,14 @@ def html_table(rows: Iterable[Sequence[str]], bold: int | None = None) -> str:
 
 def last_layer(model: object) -> object:
     """Return the layer that gives the outputs of a model: the last one, at any depth."""
-    return [model, *_in_order(model)][-1]
+    return [model, *in_order(model)][-1]
 
 
-def _in_order(model: object) -> Iterator[object]:
+def in_order(model: Any) -> Iterator[Any]:
     """Yield the layers of nested ``Sequential`` one after another."""
     if isinstance(model, Sequential) and type(model).forward is Sequential.forward:
         for layer in model.layers:
-            yield from _in_order(layer)
+            yield from in_order(layer)
     else:
         yield model
 

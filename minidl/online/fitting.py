@@ -62,9 +62,9 @@ def fit_online(
     Parameters
     ----------
     model : Layer
-        A ``Linear``, or a ``Sequential`` that begins with one. Any layers may follow, including
-        dropout, whose masks are those of the plain loop. No other layers, or ReLU and Linear in
-        turn, are the fastest, with ``CrossEntropy`` and ``Perceptron``.
+        A ``Linear``, or a ``Sequential``, nested or not, that begins with one. Any layers may
+        follow, including dropout, whose masks are those of the plain loop. No other layers, or
+        ReLU and Linear in turn, are the fastest, with ``CrossEntropy`` and ``Perceptron``.
     dataset : Dataset
     loss : Loss
     lr, weight_decay : float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -12,7 +12,7 @@ import numpy as np
 from minidl.checks import Array, Rng, check_array, check_float, check_int
 from minidl.dataset import Split
 from minidl.history import History
-from minidl.layer import Layer, Sequential
+from minidl.layer import Layer, in_order
 from minidl.layers import Linear
 from minidl.parameter import set_stream
 from minidl.training import epoch_rng
@@ -41,7 +41,7 @@ class OnlineRun:
     Parameters
     ----------
     model : Layer
-        A ``Linear``, or a ``Sequential`` that begins with one.
+        A ``Linear``, or a ``Sequential``, nested or not, that begins with one.
     lr, weight_decay : float
         Each step is ``w -= lr (grad + weight_decay w)``, on all parameters.
     l1 : float
@@ -63,6 +63,7 @@ class OnlineRun:
         self.lr = check_float("fit_online", "lr", self.lr, low=0, open_low=True)
         self.weight_decay = check_float("fit_online", "weight_decay", self.weight_decay, low=0)
         self.l1 = check_float("fit_online", "l1", self.l1, low=0)
+        self.layers = tuple(in_order(self.model))
         layer = self.layers[0] if self.layers else self.model
         custom = isinstance(layer, Linear) and type(layer).forward is not Linear.forward
         if custom or not isinstance(layer, Linear):
@@ -70,13 +71,6 @@ class OnlineRun:
                 f"fit_online: expected a model whose first layer is Linear, got {layer!r}"
                 f"{', whose forward pass is its own' if custom else ''}"
             )
-
-    @property
-    def layers(self) -> Sequence[Layer]:
-        """The layers of the model, or the model itself if it is no plain ``Sequential``."""
-        if isinstance(self.model, Sequential) and type(self.model).forward is Sequential.forward:
-            return self.model.layers
-        return (self.model,)
 
     @property
     def first(self) -> Linear:

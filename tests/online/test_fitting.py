@@ -312,6 +312,20 @@ def test_a_run_does_not_depend_on_its_neighbours(settings, block):
         same_history(run.history, expected, 1e-9)
 
 
+@pytest.mark.parametrize("between", [minidl.ReLU, minidl.Tanh])
+def test_nested_layers_give_the_same_bits(between):
+    dataset, loss, thetas = data(130), minidl.CrossEntropy(), []
+    for nested in (False, True):
+        layers = [minidl.Linear(20, 8), between(), minidl.Linear(8, 5)]
+        layers = (
+            [minidl.Sequential(minidl.Sequential(*layers[:2]), layers[2])] if nested else layers
+        )
+        model = minidl.Sequential(*layers, rng=0)
+        fit_online(model, dataset, loss, lr=0.05, weight_decay=1e-3, epochs=2, rng=0)
+        thetas.append(model.theta)
+    np.testing.assert_array_equal(*thetas)
+
+
 def test_layers_are_checked_in_the_first_blocks_only(monkeypatch):
     """Not in each epoch; a weight that a callback changes between two epochs counts."""
     checks = []
