@@ -26,7 +26,7 @@ from minidl.grid.points import Grid
 from minidl.grid.runner import run as run_grid
 
 LIMIT = 300_000  # kilobytes
-LONGEST = 5.0  # seconds
+LONGEST = 5.0  # seconds of the processor
 
 
 def course(folder):
@@ -264,7 +264,7 @@ def read_forged(folder: Path, name: str, n: int) -> list[str]:
     good = (path := write(here)).read_bytes()
     for i in range(n):
         path.write_bytes(forged(good, random.Random(f"{name} forged {i}")))
-        start = time.monotonic()
+        start = time.process_time()
         try:
             read(path)  # whoever forges may write another right file
         except (ValueError, TypeError, OSError) as error:
@@ -272,8 +272,8 @@ def read_forged(folder: Path, name: str, n: int) -> list[str]:
                 failures.append(f"{i}: not named, or at length: {error!r:.300}")
         except BaseException as error:
             failures.append(f"{i}: {error!r:.300}")
-        if time.monotonic() - start > LONGEST:
-            failures.append(f"{i}: {time.monotonic() - start:.1f} s")
+        if time.process_time() - start > LONGEST:
+            failures.append(f"{i}: {time.process_time() - start:.1f} s")
     return failures
 
 

@@ -54,7 +54,8 @@ def main():
     count = Count()
     options = {"epochs": 60, "rng": ORDERS[args.rng](), "callbacks": [count], "checkpoint": minidl.Checkpoint(args.out / "run.npz", resume=True)}  # fmt: skip
     if args.function == "fit":
-        history = minidl.fit(model, data, CrossEntropy(), minidl.Adam(model), **options)
+        schedule = minidl.WarmUp(minidl.Cosine(1e-2, 240), 20)
+        history = minidl.fit(model, data, CrossEntropy(), minidl.Adam(model, schedule), **options)
     else:
         history = minidl.fit_online(model, data, CrossEntropy(), lr=1e-3, **options)
     records = [{k: v for k, v in r.to_dict().items() if k != "seconds"} for r in history]
