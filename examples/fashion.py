@@ -6,14 +6,13 @@ model is that of the last epoch.
 """
 
 import argparse
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 from homework import answers
-from homework.fashion import OneChange, load_fashion, published
+from homework.fashion import Curves, OneChange, curves_of, draw, load_fashion, published, tabulate
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
 from homework.grids import run_points, shared
@@ -41,7 +40,6 @@ from minidl.grid.points import Grid, Point, Result, exit_status
 from minidl.losses import Loss
 from minidl.saving.runs import Checkpoint
 from minidl.view.cli import run_main
-from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
 QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
@@ -51,22 +49,19 @@ EPOCHS, QUICK_FFN_EPOCHS = 20, 10
 SETTLED, GAP, RISE, FITS, ERRORS = 0.01, 0.03, 0.02, 0.9, 2.0
 
 
-# The plain models of Question 3, with the course's initial values and order.
-
-
 def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
     """Train one model of Question 3; print validation and test accuracy of each epoch."""
     random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
     settings: tuple[object, ...] = (args.model,)
     loss: Loss = CrossEntropy()
-    model: Layer
+    model: Layer = linear(dataset, args.dtype)
+    lr = 1e-3
     if args.model == "perceptron":
-        model, loss, lr = linear(dataset, args.dtype), Perceptron(), 1.0
+        loss, lr = Perceptron(), 1.0
     elif args.model == "logistic":
-        model, lr = linear(dataset, args.dtype), 1e-3
         settings = (args.model, "zeros", lr)
     else:
-        model, lr = mlp(dataset, args.width, random, args.dtype), 1e-3
+        model = mlp(dataset, args.width, random, args.dtype)
         settings = (args.model, args.width)
     history, test = History(), TestAccuracy(dataset, loss)
     with single_run(args, dataset) as (resumable,):
@@ -88,16 +83,13 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
         table.show()
         table.write(args.out / "table")
         print("* the best epoch on the validation part; the tested model is that of the last epoch")
-        print(f"{args.model}: test accuracy {test.values[-1]:.4f}")
+        print(f"{args.model}: test accuracy, last epoch {test.values[-1]:.4f}")
         figure = published(dataset, args.epochs, *settings)
         if figure is not None:
             print(f"published: {figure}")
-        figures = {
-            "valid": history[-1].valid_accuracy,
-            "test": test.values[-1],
-            "data": dataset.name,
-        }
-        write_text(args.out / "scores.json", to_json(figures, indent=1) + "\n")
+        figures = {"valid": history[-1].valid_accuracy, "test": test.values[-1]}
+        scores = {**figures, "data": dataset.name}
+        write_text(args.out / "scores.json", to_json(scores, indent=1) + "\n")
         Checkpoint(args.out / "last.npz").save(model=model, history=history)
         draw(args, f"{args.model}, {dataset.title}", {"": (history, test.values)})
         valid = history.column("valid_accuracy")
@@ -108,56 +100,13 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
         answers.write(args.out, {"curves": sentences})
 
 
-# Question 4.1: logistic regression from PyTorch's initial values.
-
-
-def train_logistic(
-    learning_rate: float, *, dataset: Dataset, epochs: int, seed: int, dtype: str
-) -> dict[str, Any]:
-    """Train one logistic regression whose weights and order PyTorch would draw."""
-    model = Linear(dataset.features, dataset.classes, rng=TorchRandom(seed), dtype=dtype)
-    loss = CrossEntropy()
-    test = TestAccuracy(dataset, loss)
-    history = fit_online(
-        model,
-        dataset,
-        loss,
-        lr=learning_rate,
-        epochs=epochs,
-        rng=TorchRandom(seed),
-        callbacks=[test],
-    )
-    return {"history": history.to_dict(), "test": test.values}
-
-
-def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
-    """Train the plain logistic regression, and those from PyTorch's initial values."""
-    run_plain(dataset, args)
-    args.out = args.out / "pytorch"
-    print("from PyTorch's initial values (4.1):")
-    results = run_grid(Grid(learning_rate=args.learning_rates), train_logistic, dataset, args)
-    tabulate(dataset, results, args, start="pytorch")
-    curves = {f"lr {r.point['learning_rate']:g}": curves_of(r) for r in results if not r.error}
-    title = f"logistic regression from PyTorch's initial values, {dataset.title}"
-    draw(args, title, curves)
-    if curves:
-        rates = {k: float(history[-1].valid_accuracy) for k, (history, _) in curves.items()}
-        n = len(dataset.splits["valid"])
-        sentences = [answers.choice("Learning rates", rates, n, errors=ERRORS)]
-        answers.write(args.out, {"curves": sentences})
-    return exit_status(results)
-
-
-# Questions 4.2 and 4.3: networks with dropout.
-
-
-def train_network(
+def train(
     learning_rate: float,
-    width: int,
-    dropout: float,
-    activation: str,
-    optimizer: str,
-    layers: int,
+    width: int = 0,
+    dropout: float = 0.0,
+    activation: str = "relu",
+    optimizer: str = "sgd",
+    layers: int = 0,
     *,
     dataset: Dataset,
     epochs: int,
@@ -165,12 +114,17 @@ def train_network(
     dtype: str,
     batch_size: int,
 ) -> dict[str, Any]:
-    """Train the network of one point of the grid."""
+    """Train one model of Question 4, with the weights and the order that PyTorch would draw.
+
+    Linear, activation, Dropout for each hidden layer, and Linear; without hidden layers it is a
+    logistic regression.
+    """
     hidden: list[Layer] = []
-    for i in range(layers):
-        size = width if i else dataset.features
+    size = dataset.features
+    for _ in range(layers):
         hidden += [Linear(size, width), ACTIVATIONS[activation](), Dropout(dropout)]
-    output = Linear(width, dataset.classes)
+        size = width
+    output = Linear(size, dataset.classes)
     model = Sequential(*hidden, output, rng=TorchRandom(seed), dtype=dtype)
     loss = CrossEntropy()
     test = TestAccuracy(dataset, loss)
@@ -183,8 +137,40 @@ def train_network(
     return {"history": history.to_dict(), "test": test.values}
 
 
+def run_grid(grid: Grid, dataset: Dataset, args: argparse.Namespace) -> list[Result]:
+    """Train every point of the grid; finished runs are kept in the folder ``--out``."""
+
+    def cost(point: Point) -> float:  # from measured steps
+        slow = 6 if point.get("optimizer") == "adam" else 1
+        return slow * (2 + 3 * float(point.get("layers", 0)))
+
+    options = {"epochs": args.epochs, "seed": args.seed, "dtype": args.dtype}
+    with shared(dataset, args) as mapped:
+        task = partial(train, dataset=mapped, batch_size=args.batch_size, **options)
+        return run_points(grid, task, args, dataset=dataset, cost=cost)
+
+
+def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
+    """Train the plain logistic regression, and those from PyTorch's initial values (4.1)."""
+    run_plain(dataset, args)
+    args.out, args.batch_size = args.out / "pytorch", 1
+    print("from PyTorch's initial values (4.1):")
+    results = run_grid(Grid(learning_rate=args.learning_rates), dataset, args)
+    tabulate(dataset, results, args, start="pytorch")
+    curves: dict[str, Curves] = {
+        f"lr {r.point['learning_rate']:g}": curves_of(r) for r in results if not r.error
+    }
+    if curves:
+        draw(args, f"logistic regression from PyTorch's initial values, {dataset.title}", curves)
+        rates = {k: float(history[-1].valid_accuracy) for k, (history, _) in curves.items()}
+        n = len(dataset.splits["valid"])
+        sentences = [answers.choice("Learning rates", rates, n, errors=ERRORS)]
+        answers.write(args.out, {"curves": sentences})
+    return exit_status(results)
+
+
 def run_networks(dataset: Dataset, args: argparse.Namespace) -> int:
-    """Train the networks of the grid; print their table and draw the curves of two of them."""
+    """Train the networks of the grid; print their table and draw the best one (4.2, 4.3)."""
     grid = OneChange(
         args.all,
         args.deep_learning_rate,
@@ -196,8 +182,7 @@ def run_networks(dataset: Dataset, args: argparse.Namespace) -> int:
         layers=args.layers,
     )
     print(f"{len(grid)} networks: " + ("all settings" if args.all else "one change at a time"))
-    train = partial(train_network, batch_size=args.batch_size)
-    results = run_grid(grid, train, dataset, args, cost=cost)
+    results = run_grid(grid, dataset, args)
     best = tabulate(dataset, results, args)
     if best is not None:
         name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
@@ -218,117 +203,9 @@ def compared(dataset: Dataset, results: Sequence[Result]) -> list[str]:
             if r.error is None and all(r.point[k] == first[k] for k in others)
         }
         if len(accuracies) > 1:
-            name = axis.replace("_", " ")
-            found.append(answers.choice(name.capitalize(), accuracies, n, errors=ERRORS))
+            name = axis.replace("_", " ").capitalize()
+            found.append(answers.choice(name, accuracies, n, errors=ERRORS))
     return found
-
-
-def cost(point: Point) -> float:
-    """Return the relative duration of a training, from measured steps."""
-    return (6 if point["optimizer"] == "adam" else 1) * (2 + 3 * int(point["layers"]))
-
-
-# Tables and pictures.
-
-Curves = tuple[History, Sequence[float]]
-"""A history, and the test accuracies of its epochs."""
-
-
-def run_grid(
-    grid: Grid,
-    train: Callable[..., dict[str, Any]],
-    dataset: Dataset,
-    args: argparse.Namespace,
-    *,
-    cost: Callable[[Point], float] = lambda point: 1.0,
-) -> list[Result]:
-    """Train every point of the grid; finished runs are kept in the folder ``--out``."""
-    options = {"epochs": args.epochs, "seed": args.seed, "dtype": args.dtype}
-    with shared(dataset, args) as mapped:
-        task = partial(train, dataset=mapped, **options)
-        return run_points(grid, task, args, dataset=dataset, cost=cost)
-
-
-def curves_of(result: Result) -> Curves:
-    """Return the history of a finished run and its test accuracies."""
-    return History.from_dict(result.values["history"]), result.values["test"]
-
-
-def tabulate(
-    dataset: Dataset, results: Sequence[Result], args: argparse.Namespace, **before: str
-) -> Result | None:
-    """Print and write the table of the runs; return the one with the best validation accuracy.
-
-    ``before`` holds settings that all runs share, for the published figures.
-    """
-
-    def valid(result: Result) -> float:
-        return float(curves_of(result)[0][-1].valid_accuracy or 0)
-
-    finished = [r for r in results if r.error is None]
-    best = max(finished, key=valid, default=None)
-    notes = [
-        published(dataset, args.epochs, args.model, *before.values(), *r.point.values())
-        for r in results
-    ]
-    columns = [*results[0].point, "training loss", "valid", "test", "seconds"]
-    table = Table([*columns, "published"] if any(notes) else columns, dataset.title)
-    for r, note in zip(results, notes, strict=True):
-        setting = [f"{v:g}" if isinstance(v, (int, float)) else v for v in r.point.values()]
-        if r.error is None:
-            history, test = curves_of(r)
-            cells: list[object] = [history[-1].train_loss, valid(r), test[-1]]
-        else:
-            cells = [r.error, None, None]
-        cells = [*setting, *cells, f"{r.seconds:.1f}"]
-        table.add(*cells, *([note] if any(notes) else []), marked=r is best)
-    table.show()
-    table.write(args.out / "table-of-runs")
-    print("* the highest validation accuracy of the last epoch, which is the one that is tested")
-    return best
-
-
-def running_means(history: History) -> list[float]:
-    """Return for each epoch the mean loss of all batches so far, as the course's script draws it.
-
-    The script never empties its list of losses, so its curve falls more slowly than the loss.
-    """
-    losses = history.column("train_loss")[1:]
-    means: list[float] = (np.cumsum(losses) / np.arange(1, len(losses) + 1)).tolist()
-    return means
-
-
-def draw(args: argparse.Namespace, title: str, curves: dict[str, Curves]) -> None:
-    """Draw the training loss, computed in two ways, and the accuracies over the epochs."""
-    losses: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
-    accuracies: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
-    dashed: list[str] = []
-    best = None
-    for name, (history, test) in curves.items():
-        label = f"{name}, " if name else ""
-        epochs = history.column("epoch")
-        losses[f"{label}this epoch"] = epochs[1:], history.column("train_loss")[1:]
-        losses[f"{label}all batches so far"] = epochs[1:], running_means(history)
-        accuracies[f"{label}validation"] = epochs[1:], history.column("valid_accuracy")[1:]
-        accuracies[f"{label}test"] = epochs[1:], test[1 : len(epochs)]
-        dashed += [f"{label}all batches so far", f"{label}test"]
-        best = history.best.epoch if len(curves) == 1 else None
-    unit = "logits" if args.model == "perceptron" else "nats"
-    panels = [
-        Panel(
-            losses, "epoch", f"mean training loss ({unit})", dashed=dashed, pairs=len(curves) > 1
-        ),
-        Panel(
-            accuracies,
-            "epoch",
-            "accuracy (share of examples)",
-            dashed=dashed,
-            pairs=len(curves) > 1,
-            mark=best,
-        ),
-    ]
-    line_plot(args.out / "curves.png", *panels, title=title)
-    print(f"wrote curves.png and tables to {args.out}{os.sep}")
 
 
 def main() -> int:
@@ -352,12 +229,6 @@ def main() -> int:
     args.epochs = args.epochs or (QUICK_FFN_EPOCHS if quick else EPOCHS)
     dataset = load_fashion(args.data, full=args.full, sizes=QUICK_FFN if quick else QUICK)
     print(f"{dataset}; {args.epochs} epochs", flush=True)
-    if dataset.generated:
-        print(
-            "These are generated letters, not Fashion-MNIST; the real thing: --full --data PATH, "
-            "where PATH is a folder with its four IDX files or the course's .npz.",
-            flush=True,
-        )
     if args.model == "ffn":
         return run_networks(dataset, args)
     if args.model == "logistic":

@@ -6,46 +6,42 @@ experiment; flags change them, or --from takes them from a finished run of q2_wi
 gradients and the dead units of SGD and Adam, without and with remedies.
 """
 
-import argparse
 import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from homework import answers
 from homework.backends import fit_with
 from homework.depth import (
     PLAIN,
-    TAKEN,
     Signals,
     add_skip,
-    best_setting,
-    draw_signals,
+    draw_depths,
+    draw_flatness,
+    draw_reasons,
     initial_values,
     norm_layers,
     remedy_name,
+    take_setting,
 )
 from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
 from homework.report import best_of_each, plot_by_axis, show_best, show_published, tabulate
-from infinite_width import kernels, pixels
 
-from minidl import Callback, CrossEntropy, Dataset, Dropout, Layer, Linear, Sequential
-from minidl.checks import Array
+from minidl import Callback, CrossEntropy, Dropout, Layer, Linear, Sequential
 from minidl.files import as_path
 from minidl.grid.points import Grid, Result, exit_status
 from minidl.view.cli import run_main
-from minidl.view.plots import Panel, line_plot
 
 OUT = Path("runs/q2_depth")
 WHY = ["sgd 0.01", "adam 0.001"]
 """Optimizers and learning rates of --why."""
 WHY_EPOCHS = 10
-SMALL, VANISH = 0.01, 0.01
-"""For the answers: accuracies that are equal; the share of a gradient that has vanished."""
+SMALL = 0.01
+"""For the answers: accuracies that are equal."""
 
 
 def train(
@@ -105,40 +101,6 @@ def train(
     return model, history, figures
 
 
-def take_setting(args: argparse.Namespace) -> None:
-    """Take the best setting of the first width from the folder ``--from`` and print it."""
-    point, settings = best_setting(args.source, args.widths[0])
-    args.learning_rates, args.dropouts = [point["learning_rate"]], [point["dropout"]]
-    args.l2s = [point["l2"]]
-    for name in TAKEN:
-        setattr(args, name, settings[name])
-    words = {**point, **{k: settings[k] for k in ("optimizer", "activation", "epochs")}}
-    print(f"from {args.source}: " + ", ".join(f"{k} {v}" for k, v in words.items()))
-    if settings["data"] != args.data:
-        print(f"  (trained there on {settings['data']})")
-
-
-def draw_depths(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
-    """Draw training and validation accuracy against depth, for each kind of network."""
-    kinds: dict[str, list[Result]] = {}
-    for r in results:
-        if r.error is None:
-            words = [str(r.point[k]) for k in ("network", "optimizer") if k in r.point]
-            kinds.setdefault(", ".join(words), []).append(r)
-    curves: dict[str, Any] = {}
-    for name, runs in kinds.items():
-        depths = [r.point["layers"] for r in runs]
-        curves[f"{name}: validation"] = depths, [r.values["best_valid_accuracy"] for r in runs]
-        training = [r.values["final_train_accuracy"] for r in runs]
-        curves[f"{name}: training, last epoch"] = depths, training
-    ticks = sorted({r.point["layers"] for r in results})
-    dashed = [label for label in curves if label.endswith("last epoch")]
-    label = "accuracy (share of examples)"
-    title = dataset.title
-    panel = Panel(curves, "depth (hidden layers)", label, xticks=ticks, dashed=dashed, pairs=True)
-    line_plot(out / "accuracy-by-layers", panel, title=title)
-
-
 def sentences(results: Sequence[Result]) -> list[str]:
     """Return for each kind of network which depth is best, and what fails in the deeper ones."""
     kinds: dict[tuple[str, ...], list[Result]] = {}
@@ -154,55 +116,6 @@ def sentences(results: Sequence[Result]) -> list[str]:
         name = f"{', '.join(words)}: " if words else ""
         found.append(name + answers.depth(x, train, valid, small=SMALL))
     return found
-
-
-def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> dict[str, list[str]]:
-    """Draw the records of --why, a picture for each kind of network and optimizer, and say them."""
-    found = {}
-    for network in dict.fromkeys(r.point["network"] for r in results):
-        for optimizer in dict.fromkeys(r.point["optimizer"] for r in results):
-            kind = network, optimizer
-            runs = {
-                r.point["layers"]: r.values
-                for r in results
-                if r.error is None and (r.point["network"], r.point["optimizer"]) == kind
-            }
-            name = f"why-{network}-{optimizer}".replace(" ", "-")
-            if runs:
-                title = f"{dataset.title}: {network} networks, {optimizer}"
-                draw_signals(out / f"{name}.png", runs, title)
-                found[name] = [
-                    f"{network}, {optimizer}: "
-                    + answers.gradients(v["gradients"][-1], v["dead"][-1], vanish=VANISH)
-                    for v in runs.values()
-                ]
-    return found
-
-
-def flatness(x: Array, layers: int, sw2: float, sb2: float | Sequence[float]) -> float:
-    """Return the mean of 1 - cos t over pairs of rows, t the angle in the last hidden layer."""
-    k = kernels(x, x, layers, sw2, sb2)[0]
-    length = np.sqrt(np.maximum(k.diagonal(), 1e-300))  # 0 for a blank row without biases
-    return float(np.mean((1 - k / np.outer(length, length))[np.triu_indices(len(x), 1)]))
-
-
-def draw_flatness(dataset: Dataset, layers: Sequence[int], width: int, out: Path) -> None:
-    """Print and draw how much of the difference of two examples the initial values keep."""
-    x = pixels(dataset.sample(train=500).train)
-    first, rest = 1 / (3 * dataset.features), 1 / (3 * width)
-    starts: dict[str, list[float]] = {
-        "PyTorch's initial values": [
-            flatness(x, n, 1 / 3, [first] + [rest] * (n - 1)) for n in layers
-        ],
-        "He's": [flatness(x, n, 2, 0) for n in layers],
-    }
-    ylabel = "mean of 1 - cos t of two examples, in the kernel of infinite width"
-    for name, values in starts.items():
-        print(f"{ylabel}, {name}: " + ", ".join(f"{value:.2g}" for value in values))
-    curves = {name: (layers, values) for name, values in starts.items()}
-    title = f"{dataset.title}\nhow much of a difference the last layer sees"
-    panel = Panel(curves, "depth (hidden layers)", "mean of 1 - cos t", title, layers, ylog=True)
-    line_plot(out / "flatness", panel)
 
 
 def main() -> int:

@@ -36,11 +36,17 @@ def about(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def note_generated(dataset: Dataset, flags: str = "--full --data PATH") -> None:
+def note_generated(
+    dataset: Dataset,
+    flags: str = "--full --data PATH",
+    *,
+    name: str = "EMNIST",
+    path: str = "the course's emnist-letters.npz or a folder with NIST's IDX files",
+) -> None:
     """Print that generated letters are not real data, and how to use real data."""
     if dataset.generated:
         print(
-            f"These are generated letters, not EMNIST; the real thing: {flags}, where "
-            "PATH is the course's emnist-letters.npz or a folder with NIST's IDX files.",
+            f"These are generated letters, not {name}; the real thing: {flags}, "
+            f"where PATH is {path}.",
             flush=True,
         )

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from infinite_width import kernels, pixels
 
+from homework import answers
 from minidl.activations import ReLU
 from minidl.callbacks import Callback, Run
 from minidl.checks import Array
 from minidl.dataset import Dataset
 from minidl.grid.folder import kept
+from minidl.grid.points import Result
 from minidl.init import Init, he, uniform_fan_in, zeros
 from minidl.layer import Layer, Sequential, write_gradients
 from minidl.layers import BatchNorm, LayerNorm, Linear, Residual
 from minidl.losses import Loss
 from minidl.parameter import walk
-from minidl.view.plots import figure, save
+from minidl.view.plots import Panel, figure, line_plot, save
 
 PLAIN = "plain"
+VANISH = 0.01
+"""For the answers: a gradient that is this share of the last layer's has vanished."""
 
 
 def remedy_name(init: str, norm: str, residual: bool) -> str:
@@ -152,3 +158,86 @@ def best_setting(folder: Path, width: int) -> tuple[dict[str, Any], dict[str, An
         raise ValueError(f"{folder}: no finished run of width {width}")
     best = max(runs, key=lambda r: float(r.values["best_valid_accuracy"]))
     return best.point, settings
+
+
+def take_setting(args: argparse.Namespace) -> None:
+    """Take the best setting of the first width from the folder ``--from`` and print it."""
+    point, settings = best_setting(args.source, args.widths[0])
+    args.learning_rates, args.dropouts = [point["learning_rate"]], [point["dropout"]]
+    args.l2s = [point["l2"]]
+    for name in TAKEN:
+        setattr(args, name, settings[name])
+    words = {**point, **{k: settings[k] for k in ("optimizer", "activation", "epochs")}}
+    print(f"from {args.source}: " + ", ".join(f"{k} {v}" for k, v in words.items()))
+    if settings["data"] != args.data:
+        print(f"  (trained there on {settings['data']})")
+
+
+def draw_depths(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
+    """Draw training and validation accuracy against depth, for each kind of network."""
+    kinds: dict[str, list[Result]] = {}
+    for r in results:
+        if r.error is None:
+            words = [str(r.point[k]) for k in ("network", "optimizer") if k in r.point]
+            kinds.setdefault(", ".join(words), []).append(r)
+    curves: dict[str, Any] = {}
+    for name, runs in kinds.items():
+        depths = [r.point["layers"] for r in runs]
+        curves[f"{name}: validation"] = depths, [r.values["best_valid_accuracy"] for r in runs]
+        training = [r.values["final_train_accuracy"] for r in runs]
+        curves[f"{name}: training, last epoch"] = depths, training
+    ticks = sorted({r.point["layers"] for r in results})
+    dashed = [label for label in curves if label.endswith("last epoch")]
+    label = "accuracy (share of examples)"
+    title = dataset.title
+    panel = Panel(curves, "depth (hidden layers)", label, xticks=ticks, dashed=dashed, pairs=True)
+    line_plot(out / "accuracy-by-layers", panel, title=title)
+
+
+def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> dict[str, list[str]]:
+    """Draw the records of --why, a picture for each kind of network and optimizer, and say them."""
+    found = {}
+    for network in dict.fromkeys(r.point["network"] for r in results):
+        for optimizer in dict.fromkeys(r.point["optimizer"] for r in results):
+            kind = network, optimizer
+            runs = {
+                r.point["layers"]: r.values
+                for r in results
+                if r.error is None and (r.point["network"], r.point["optimizer"]) == kind
+            }
+            name = f"why-{network}-{optimizer}".replace(" ", "-")
+            if runs:
+                title = f"{dataset.title}: {network} networks, {optimizer}"
+                draw_signals(out / f"{name}.png", runs, title)
+                found[name] = [
+                    f"{network}, {optimizer}: "
+                    + answers.gradients(v["gradients"][-1], v["dead"][-1], vanish=VANISH)
+                    for v in runs.values()
+                ]
+    return found
+
+
+def flatness(x: Array, layers: int, sw2: float, sb2: float | Sequence[float]) -> float:
+    """Return the mean of 1 - cos t over pairs of rows, t the angle in the last hidden layer."""
+    k = kernels(x, x, layers, sw2, sb2)[0]
+    length = np.sqrt(np.maximum(k.diagonal(), 1e-300))  # 0 for a blank row without biases
+    return float(np.mean((1 - k / np.outer(length, length))[np.triu_indices(len(x), 1)]))
+
+
+def draw_flatness(dataset: Dataset, layers: Sequence[int], width: int, out: Path) -> None:
+    """Print and draw how much of the difference of two examples the initial values keep."""
+    x = pixels(dataset.sample(train=500).train)
+    first, rest = 1 / (3 * dataset.features), 1 / (3 * width)
+    starts: dict[str, list[float]] = {
+        "PyTorch's initial values": [
+            flatness(x, n, 1 / 3, [first] + [rest] * (n - 1)) for n in layers
+        ],
+        "He's": [flatness(x, n, 2, 0) for n in layers],
+    }
+    ylabel = "mean of 1 - cos t of two examples, in the kernel of infinite width"
+    for name, values in starts.items():
+        print(f"{ylabel}, {name}: " + ", ".join(f"{value:.2g}" for value in values))
+    curves = {name: (layers, values) for name, values in starts.items()}
+    title = f"{dataset.title}\nhow much of a difference the last layer sees"
+    panel = Panel(curves, "depth (hidden layers)", "mean of 1 - cos t", title, layers, ylog=True)
+    line_plot(out / "flatness", panel)

@@ -1,7 +1,9 @@
-"""Data, published figures and the grid of Fashion-MNIST in 2021-22."""
+"""Data, published figures, grid, table and pictures of Fashion-MNIST in 2021-22."""
 
 from __future__ import annotations
 
+import argparse
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from homework.data import load_data
+from homework.data import load_data, note_generated
 from minidl.data.letters import load_letters
 from minidl.dataset import Dataset, Split
-from minidl.grid.points import Grid, Point
+from minidl.grid.points import Grid, Point, Result
+from minidl.history import History
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
 
 CHECKSUM = "4a1c3cbe9e9a0660dc03acf48040e57b7cc92eb49e11ff9c2bbba846179ce1fe"
 """``Dataset.checksum()`` of Fashion-MNIST in the course's split."""
@@ -36,8 +41,12 @@ def load_fashion(source: str, *, full: bool, sizes: Mapping[str, int]) -> Datase
     ``RandomState(42)`` the first sixth is for validation. Without ``full`` it is a sample.
     """
     if source == "letters" and not full:
-        return load_letters(**sizes, progress=True)
-    dataset = load_data(source, full=True)
+        dataset = load_letters(**sizes, progress=True)
+    else:
+        dataset = load_data(source, full=True)
+    note_generated(dataset, name="Fashion-MNIST", path="a folder of IDX files or the course's .npz")
+    if dataset.generated:
+        return dataset
     if Path(source).is_dir():
         x, y = (
             np.concatenate([getattr(dataset.splits[part], name) for part in ("train", "valid")])
@@ -83,3 +92,79 @@ class OneChange(Grid):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+Curves = tuple[History, Sequence[float]]
+"""A history, and the test accuracies of its epochs."""
+
+
+def curves_of(result: Result) -> Curves:
+    """Return the history of a finished run and its test accuracies."""
+    return History.from_dict(result.values["history"]), result.values["test"]
+
+
+def tabulate(
+    dataset: Dataset, results: Sequence[Result], args: argparse.Namespace, **before: str
+) -> Result | None:
+    """Print and write the table of the runs; return the one with the best validation accuracy.
+
+    ``before`` holds settings that all runs share, for the published figures.
+    """
+
+    def valid(result: Result) -> float:
+        return float(curves_of(result)[0][-1].valid_accuracy or 0)
+
+    finished = [r for r in results if r.error is None]
+    best = max(finished, key=valid, default=None)
+    notes = [
+        published(dataset, args.epochs, args.model, *before.values(), *r.point.values())
+        for r in results
+    ]
+    columns = [*results[0].point, "training loss", "valid", "test", "seconds"]
+    table = Table([*columns, "published"] if any(notes) else columns, dataset.title)
+    for r, note in zip(results, notes, strict=True):
+        cells: list[object] = [r.error, None, None]
+        if r.error is None:
+            history, test = curves_of(r)
+            cells = [history[-1].train_loss, valid(r), test[-1]]
+        setting = [f"{v:g}" if isinstance(v, (int, float)) else v for v in r.point.values()]
+        last = [f"{r.seconds:.1f}", *([note] if any(notes) else [])]
+        table.add(*setting, *cells, *last, marked=r is best)
+    table.show()
+    table.write(args.out / "table-of-runs")
+    print("* the highest validation accuracy of the last epoch, which is the one that is tested")
+    return best
+
+
+def running_means(history: History) -> list[float]:
+    """Return for each epoch the mean loss of all batches so far, as the course's script draws it.
+
+    The script never empties its list of losses, so its curve falls more slowly than the loss.
+    """
+    losses = history.column("train_loss")[1:]
+    means: list[float] = (np.cumsum(losses) / np.arange(1, len(losses) + 1)).tolist()
+    return means
+
+
+def draw(args: argparse.Namespace, title: str, curves: Mapping[str, Curves]) -> None:
+    """Draw the training loss, computed in two ways, and the accuracies over the epochs."""
+    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {"loss": {}, "rate": {}}
+    for name, (history, test) in curves.items():
+        label, epochs = f"{name}, " if name else "", history.column("epoch")[1:]
+        panels["loss"] |= {
+            f"{label}this epoch": (epochs, history.column("train_loss")[1:]),
+            f"{label}all batches so far": (epochs, running_means(history)),
+        }
+        panels["rate"] |= {
+            f"{label}validation": (epochs, history.column("valid_accuracy")[1:]),
+            f"{label}test": (epochs, test[1 : len(epochs) + 1]),
+        }
+    unit = "logits" if args.model == "perceptron" else "nats"
+    labels = f"mean training loss ({unit})", "accuracy (share of examples)"
+    best = history.best.epoch if len(curves) == 1 else None
+    drawn = [
+        Panel(lines, "epoch", label, dashed=list(lines)[1::2], pairs=len(curves) > 1, mark=mark)
+        for lines, label, mark in zip(panels.values(), labels, (None, best), strict=True)
+    ]
+    line_plot(args.out / "curves.png", *drawn, title=title)
+    print(f"wrote curves.png and tables to {args.out}{os.sep}")
