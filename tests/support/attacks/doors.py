@@ -25,6 +25,8 @@ import numpy as np
 import minidl
 from minidl import init, metrics
 from minidl.checks import require
+from minidl.view import plots
+from minidl.view.tables import Table
 
 PACKAGE = str(Path(minidl.__file__).parent)
 
@@ -136,11 +138,46 @@ def subjects():
     yield _fit, {"model": model, "dataset": data, "loss": loss, "optimizer": minidl.SGD, "epochs": 1, "batch_size": 4, "rng": 0, "metrics": {}, "monitor": "valid_loss", "mode": "min", "callbacks": ()}  # fmt: skip
     yield minidl.fit_online, {"model": model, "dataset": data, "loss": loss, "lr": 0.1, "weight_decay": 0.0, "epochs": 1, "block_size": 4, "rng": 0, "metrics": {}}  # fmt: skip
     yield minidl.fit_side_by_side, {"runs": (), "dataset": data, "loss": loss, "epochs": 1, "block_size": 4, "rng": 0}  # fmt: skip
+    yield from _wings(model, data, loss, x, y)
     if _has("sklearn"):
         for kind in (minidl.sklearn.MLPClassifier, minidl.sklearn.MLPRegressor):
             yield kind(max_iter=1).fit, {"X": x, "y": y}
         for name, value in {"hidden_layer_sizes": (3,), "activation": "relu", "max_iter": 1, "tol": 1e-4, "learning_rate_init": 0.1, "alpha": 0.1, "batch_size": 4}.items():  # fmt: skip
             yield _classify, {name: value}
+
+
+def _wings(model, data, loss, x, y):
+    """Yield what parity, the ONNX export, plots and tables have."""
+    made = model()
+    optimizer = minidl.SGD(made, 0.1)
+    if _has("torch"):
+        parity, torch = minidl.parity, require("torch", "parity")
+        module = torch.nn.Sequential(torch.nn.Linear(4, 3))
+        parts = {"model": made, "loss": loss, "optimizer": optimizer}
+        yield parity.compare, {**parts, "batches": [(x, y)], "dtype": "float64", "tolerance": lambda step: 1.0, "title": "t"}  # fmt: skip
+        yield parity.torch_counterparts, parts
+        yield parity.fit, {**parts, "dataset": data, "epochs": 1, "batch_size": 4, "rng": 0}
+        yield parity.to_torch, {"model": model, "same_masks": False}
+        yield parity.from_torch, {"module": module, "rng": 0}
+        yield parity.compare(**parts, batches=[(x, y)]).plot, {"path": "parity.png"}
+    if _has("onnx"):
+        yield minidl.onnx.export, {"path": "m.onnx", "model": model}
+        yield minidl.onnx.to_onnx, {"model": model}
+    if _has("matplotlib"):
+        history = minidl.fit(made, data(), loss, optimizer, epochs=1, rng=0)
+        panel = {"curves": {"a": ([0, 1], [1, 2])}, "xlabel": "x", "ylabel": "y"}
+        yield history.plot, {"path": "h.png", "title": "t", "loss_unit": "nats"}
+        yield history.to_csv, {"path": "h.csv"}
+        yield history.column, {"name": "train_loss"}
+        yield _line_plot, {"path": "l.png", **panel, "title": "t", "ylog": False, "dashed": ()}
+        yield plots.contact_sheet, {"path": "c.png", "rows": {"a": np.zeros((1, 2, 2), np.uint8)}, "title": "t"}  # fmt: skip
+        yield Table(["a", "b"]).write, {"stem": "table"}
+    yield minidl.safetensors.save, {"path": "m.safetensors", "model": model}
+    yield minidl.safetensors.load, {"path": "m.safetensors", "model": model}
+
+
+def _line_plot(path, **panel):
+    plots.line_plot(path, plots.Panel(**panel))
 
 
 def _fit(model, optimizer, **options):
@@ -195,10 +232,11 @@ def outcome(owner, name, wrong, call):
         last = traceback.extract_tb(error.__traceback__)[-1].filename
         words = {*owner.split("."), str(name), "expected"}
         named = any(word.lower() in text.lower() for word in words if len(word) > 0)
-        kinds = (ValueError, TypeError, FileNotFoundError, ImportError)
-        good = (
-            isinstance(error, kinds) and (last.startswith(PACKAGE) or "/sklearn/" in last) and named
-        )
+        kinds = (ValueError, TypeError, OSError, ImportError)
+        wrong = args[name] if isinstance(name, int) else options[name]
+        named = named or (isinstance(wrong, (str, Path)) and str(wrong) in text)  # of a file
+        inside = last.startswith(PACKAGE) or "/sklearn/" in last or isinstance(error, OSError)
+        good = isinstance(error, kinds) and inside and named
         return ("clear" if good else "obscure"), text
     finally:
         signal.alarm(0)
