@@ -125,7 +125,7 @@ Part = Split | tuple[Array, Array] | tuple[Array, Array, Array]
 """A part of a data set: a split, ``(x, y)`` or ``(x, y, weight)``."""
 
 
-def as_split(owner: str, part: Part, scale: float | None = None) -> Split:
+def as_split(owner: str, part: Part | None, scale: float | None = None) -> Split:
     """Return one part of a data set, with its arrays checked and converted."""
     if not isinstance(part, Split):
         if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
@@ -241,7 +241,9 @@ class Dataset:
         transposed: bool = False,
     ) -> None:
         for key, part in (("train", train), ("valid", valid), ("test", test)):
-            split = None if part is None else as_split(f"{name}: {key}", part, scale)
+            split = (
+                None if part is None and key != "train" else as_split(f"{name}: {key}", part, scale)
+            )
             vars(self)[key] = split  # assignment is refused, since a data set is frozen
         given = classes is not None
         if classes is None:

@@ -57,7 +57,7 @@ def outputs(model: Layer, x: Array | Split) -> Array:
     ValueError
         If the model was trained on uint8 pixels and ``x`` has floats that are larger than these.
     """
-    if not callable(model) or not hasattr(model, "dtype"):
+    if isinstance(model, type) or not callable(model) or not hasattr(model, "dtype"):
         raise TypeError(f"outputs: expected a model, got {type_text(model)}")
     rows = as_rows("outputs", x, getattr(model, "input_scale", None))
     parts = [model(chunk) for chunk in rows.chunks(model.dtype)]
@@ -128,9 +128,17 @@ def evaluate(
     TypeError
         If a metric returns no number; names it.
     """
-    if metrics is not None and not isinstance(metrics, Mapping):
-        raise TypeError(f"evaluate: expected metrics by name, got {type_text(metrics)}")
-    return measure(model, data, as_loss("evaluate", loss), metrics)[0]
+    return measure(model, data, as_loss("evaluate", loss), as_metrics("evaluate", metrics))[0]
+
+
+def as_metrics(owner: str, metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
+    """Return a user's metrics by name; TypeError for anything but functions by name."""
+    named = isinstance(metrics, (Mapping, type(None)))
+    if not named or not all(map(callable, (metrics or {}).values())):
+        raise TypeError(
+            f"{owner}: expected metrics by name, as {{'f1': function}}, got {type_text(metrics)}"
+        )
+    return dict(metrics or {})
 
 
 def measure(

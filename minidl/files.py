@@ -36,6 +36,8 @@ def as_path(path: str | os.PathLike[str]) -> Path:
         If there is no home folder, or no user of that name.
     """
     try:
+        if isinstance(path, str) and not path:
+            raise TypeError
         return Path(path).expanduser()
     except TypeError:
         raise TypeError(f"expected a path, got {path!r}") from None

@@ -246,8 +246,9 @@ class History:
         """
         rows = [record.to_dict() for record in self.records]
         known = {key for row in rows for key in row}
-        if rows and name not in known:
-            raise ValueError(f"History: no metric {name!r}{did_you_mean(name, sorted(known))}")
+        if rows and (not isinstance(name, str) or name not in known):
+            why = f"no metric {name!r:.80}{did_you_mean(str(name), sorted(known))}"
+            raise ValueError(f"History: {why}")
         return [row.get(name) for row in rows]
 
     @property

@@ -66,6 +66,14 @@ def _norm(vector: Array) -> float:
     return largest * float(np.linalg.norm(vector.astype(np.float64) / largest))
 
 
+def check_optimizer(owner: str, optimizer: Any, model: Layer) -> None:
+    """Raise TypeError for what is no optimizer, ValueError for that of another model."""
+    if isinstance(optimizer, type) or not hasattr(optimizer, "model"):
+        raise TypeError(f"{owner}: expected an optimizer as Adam(model), got {optimizer!r:.80}")
+    if optimizer.model is not model:
+        raise ValueError(f"{owner}: the optimizer was made for another model")
+
+
 class Optimizer(Configured, ABC):
     """Base class: updates ``model.theta`` from ``model.grad``.
 

@@ -24,10 +24,17 @@ from minidl.checks import (
     no_longer,
     quiet,
     quietly,
-    type_text,
 )
 from minidl.dataset import Dataset
-from minidl.evaluation import as_loss, check_loss, measure, metrics_of, r2, shaped_targets
+from minidl.evaluation import (
+    as_loss,
+    as_metrics,
+    check_loss,
+    measure,
+    metrics_of,
+    r2,
+    shaped_targets,
+)
 from minidl.history import Epoch, History, Mode
 from minidl.layer import (
     Layer,
@@ -38,7 +45,7 @@ from minidl.layer import (
     write_gradients,
 )
 from minidl.losses import Loss, Metric
-from minidl.optim import Optimizer
+from minidl.optim import Optimizer, check_optimizer
 from minidl.parameter import Streams, finite_check, infer, with_streams
 
 
@@ -230,16 +237,10 @@ class Training:
         dataset, loss, first = objective.dataset, objective.loss, runs[0]
         for run in runs:
             check_model(owner, run.model)
-            if isinstance(run.optimizer, type) or not hasattr(run.optimizer, "model"):
-                want = f"{owner}: expected an optimizer as Adam(model)"
-                raise TypeError(f"{want}, got {run.optimizer!r:.80}")
-            if run.optimizer.model is not run.model:
-                raise ValueError(f"{owner}: the optimizer was made for another model")
+            check_optimizer(owner, run.optimizer, run.model)
             name_probabilities(owner, run.model, loss)
         check_options(owner, dataset, parts, callbacks, checkpoint)
-        if not isinstance(metrics, (Mapping, type(None))):
-            raise TypeError(f"{owner}: expected metrics by name, got {type_text(metrics)}")
-        self.callbacks, self.metrics = list(callbacks or ()), dict(metrics or {})
+        self.callbacks, self.metrics = list(callbacks or ()), as_metrics(owner, metrics)
         self.parts, self.measures = [p for p in dataset.splits if p in parts], bool(parts)
         self.restore_best, self.survivors = restore_best, survivors
         self.checkpoint, self.ended = checkpoint, False
@@ -254,6 +255,8 @@ class Training:
             parts_of.append({name + n: part for name, part in own.items()})
         kinds = [type(callback).__name__ for callback in self.callbacks]
         names = [f"{kind} {kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)]
+        if isinstance(rng, (int, np.integer, type)):
+            as_generator(rng)  # type: ignore[arg-type] # an error for a negative seed or a class
         order = Streams({"stream": rng}) if isinstance(rng, np.random.Generator) else rng
         parts_of.append({"order": order, **dict(zip(names, self.callbacks, strict=True))})
         self._parts: list[dict[str, Stateful]] = [

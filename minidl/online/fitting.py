@@ -143,8 +143,8 @@ def fit_side_by_side(
         the reason in its ``error``; the others continue. The error of a run whose monitored metric
         is never finite says so. The seconds of an epoch are those of all runs together.
     """
-    if not runs:
-        raise ValueError("fit_side_by_side: expected at least one run")
+    if not isinstance(runs, (list, tuple)) or not runs:
+        raise ValueError(f"fit_side_by_side: expected at least one run in a list, got {runs!r:.80}")
     for run in runs:
         if not isinstance(run, OnlineRun):
             raise TypeError(

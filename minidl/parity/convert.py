@@ -291,6 +291,8 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
         If a module has no counterpart, or only with other options; if the parameters are of
         another dtype, or of several. The message names the module and its position.
     """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"from_torch: expected a module of PyTorch, got {module!r:.80}")
     values = [value for _, value in module.named_parameters(remove_duplicate=False)]
     dtypes = {value.dtype for value in values} or {torch.float32}
     if len(dtypes) > 1 or not dtypes <= _DTYPES.keys():

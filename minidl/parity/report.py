@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from minidl.checks import Array
 from minidl.layer import Layer, write_gradients
 from minidl.losses import Loss
-from minidl.optim import Optimizer
+from minidl.optim import Optimizer, check_optimizer
 from minidl.parameter import named_buffers
 from minidl.parity.torch_model import torch_counterparts
 
@@ -144,13 +144,18 @@ def compare(
     TypeError, ValueError
         If a part has no counterpart in PyTorch, or a batch does not fit the model.
     """
-    if optimizer.model is not model:
-        raise ValueError("compare: the optimizer was made for another model")
+    check_optimizer("compare", optimizer, model)
     model = model.copy(dtype)
     ours = model, loss, optimizer.copy(model)
     theirs = torch_counterparts(*ours)
-    arrays = ((np.asarray(x, model.dtype), np.asarray(y)) for x, y in batches)
-    results = ((_step(*ours, x, y), _step(*theirs, x, y)) for x, y in arrays)
+
+    def arrays(batch: Any) -> tuple[Array, Array]:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise TypeError(f"compare: expected batches as [(x, y)], got {batch!r:.80}")
+        return np.asarray(batch[0], model.dtype), np.asarray(batch[1])
+
+    pairs = map(arrays, batches if isinstance(batches, Iterable) else [batches])
+    results = ((_step(*ours, x, y), _step(*theirs, x, y)) for x, y in pairs)
     return report(model, results, title, tolerance)
 
 

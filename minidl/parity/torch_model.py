@@ -23,7 +23,18 @@ from minidl.dataset import Dataset
 from minidl.history import History
 from minidl.layer import Layer, name_probabilities
 from minidl.losses import Loss
-from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, Schedule, StepDecay, WarmUp
+from minidl.optim import (
+    SGD,
+    Adam,
+    AdamW,
+    Cosine,
+    OneCycle,
+    Optimizer,
+    Schedule,
+    StepDecay,
+    WarmUp,
+    check_optimizer,
+)
 from minidl.parameter import named_buffers, set_buffers
 from minidl.parity.convert import to_torch
 from minidl.parity.formulas import criterion
@@ -52,8 +63,7 @@ def torch_counterparts(
     ValueError
         If the optimizer was made for another model.
     """
-    if optimizer.model is not model:
-        raise ValueError("torch_counterparts: the optimizer was made for another model")
+    check_optimizer("torch_counterparts", optimizer, model)
     theirs = TorchModel(model)
     return theirs, TorchLoss(loss), TorchOptimizer(theirs, optimizer)
 

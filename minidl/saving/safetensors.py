@@ -30,6 +30,8 @@ _DTYPES = {
 
 def transposed(model: Layer) -> set[str]:
     """Return the names of the parameters that are transposed in PyTorch."""
+    if not isinstance(model, Layer):
+        raise TypeError(f"safetensors: expected a Layer as model, got {model!r:.80}")
     weights = {id(layer.weight) for layer in walk(model) if isinstance(layer, Linear)}
     return {name for name, p in model.named_parameters() if id(p) in weights}
 
@@ -87,6 +89,7 @@ def load(
         (integers for weights), a parameter that is not finite, or belongs to another model; then
         nothing is changed. bfloat16 is read as float32.
     """
+    transposed(model)  # an error for what is no model
     library = require("safetensors", "safetensors")
     try:
         with open_to_read(path) as file:

@@ -44,6 +44,14 @@ class Panel:
     pairs: bool = False
     """Whether each curve and the next one share a colour."""
 
+    def __post_init__(self) -> None:
+        for name in ("xlabel", "ylabel", "title"):
+            _check_text("Panel", name, getattr(self, name))
+        _check_mapping("Panel", "curves", "label: (x, y)", self.curves)
+        for label, curve in self.curves.items():
+            if not isinstance(curve, (tuple, list)) or len(curve) != 2:
+                raise TypeError(f"Panel: expected x and y of curve {label!r}, got {curve!r:.80}")
+
     def __str__(self) -> str:
         """Return in words what the panel shows: each curve with its ends, or with all its points.
 
@@ -79,7 +87,9 @@ def save(picture: Any, path: str | os.PathLike[str], description: str) -> None:
         ``Description`` (in a PDF as ``Subject``).
     """
     rc_context = require("matplotlib", "examples").rc_context
-    path = as_path(path)
+    path, known = as_path(path), picture.canvas.get_supported_filetypes()
+    if path.suffix and path.suffix[1:].lower() not in known:
+        raise ValueError(f"{path}: expected a picture's suffix, as .png, got {path.suffix}")
     for text in picture.findobj(require("matplotlib.text", "examples").Text):
         text.set_text(_plain(text.get_text()))  # ticks, which may be powers, get theirs when drawn
     for suffix in [path.suffix] if path.suffix else [".png", ".svg"]:
@@ -103,6 +113,7 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
     """
     labels = {(*panel.curves, panel.xlabel, panel.mark) for panel in panels}
     once = len(panels) > 1 and len(labels) == 1
+    _check_text("line_plot", "title", title)
     beside = [len(panel.curves) > 4 and not once for panel in panels]
     width = 5.2 * len(panels) + 3.2 * sum(beside)
     picture = figure(width, 4.1)
@@ -194,6 +205,8 @@ def contact_sheet(
 
     In grey images, larger values are darker.
     """
+    _check_text("contact_sheet", "title", title)
+    _check_mapping("contact_sheet", "rows", "label: images", rows)
     widest = max(len(images) for images in rows.values())
     height, width, *colour = next(iter(rows.values())).shape[1:]
     cells = np.zeros((len(rows), height + 1, widest, width + 1, *colour), np.uint8)
@@ -210,6 +223,16 @@ def contact_sheet(
     axes.set_xticks([])
     axes.set_title(title, fontsize=9)
     save(picture, path, described(title, f"Rows of images: {', '.join(rows)}."))
+
+
+def _check_text(owner: str, name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: expected {name} to be a text, got {value!r:.80}")
+
+
+def _check_mapping(owner: str, name: str, kind: str, value: object) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{owner}: expected {name} as {{{kind}}}, got {value!r:.80}")
 
 
 def _plain(text: str) -> str:

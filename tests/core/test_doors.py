@@ -5,6 +5,7 @@ import pytest
 
 import minidl
 from minidl import Adam, Dataset, Linear, Sequential, init, metrics
+from minidl.view import plots
 
 X, Y = np.random.default_rng(0).normal(size=(12, 4)), np.arange(12) % 3
 MODEL = Sequential(Linear(4, 3), rng=0, dtype="float64")
@@ -20,9 +21,27 @@ PIXELS = np.zeros((3, 2), np.uint8)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: minidl.evaluate(MODEL, (X, Y), minidl.CrossEntropy(), [metrics.accuracy]), "evaluate: expected metrics by name, got list"),
+        (lambda: minidl.evaluate(MODEL, (X, Y), minidl.CrossEntropy(), [metrics.accuracy]), "evaluate: expected metrics by name, as .*, got list"),
         (lambda: minidl.evaluate(MODEL, (X, Y), "mse"), r"evaluate: expected a loss as CrossEntropy\(\), got 'mse'"),
-        (lambda: fit(metrics=[metrics.accuracy]), "fit: expected metrics by name, got list"),
+        (lambda: fit(metrics=[metrics.accuracy]), "fit: expected metrics by name, as .*, got list"),
+        (lambda: fit(metrics={"a": 1}), "fit: expected metrics by name, as .*, got dict"),
+        (lambda: minidl.fit_online(MODEL, (X, Y), minidl.CrossEntropy(), lr=0.1, epochs=1, rng=0), r"fit_online: expected a Dataset, got a tuple; use Dataset\(\(x, y\)\)"),
+        (lambda: minidl.fit_side_by_side(MODEL, Dataset((X, Y)), minidl.CrossEntropy(), epochs=1, rng=0), "fit_side_by_side: expected at least one run in a list, got Sequential"),
+        (lambda: minidl.fit(MODEL, Dataset((X, Y)), minidl.CrossEntropy(), Adam(MODEL), epochs=1, rng=-1), r"rng: expected a seed \(int >= 0\)"),
+        (lambda: minidl.Cosine("0.1", 10), "Cosine: expected lr to be a finite number >= 0, got '0.1'"),
+        (lambda: init.normal("0"), "normal: expected mean to be a finite number, got '0'"),
+        (lambda: Linear(4, 3, weight_init=None), "Linear: expected weight_init to be a function, got None"),
+        (lambda: metrics.r2(np.array([["a"]]), np.array([["b"]])), "r2: expected outputs of real numbers, got dtype <U1"),
+        (lambda: minidl.CrossEntropy()([["a"]], [0]), "CrossEntropy: expected logits of dtype float32 or float64, got <U1"),
+        (lambda: Dataset(None), r"data: train: expected \(x, y\), \(x, y, weight\) or a Split, got None"),
+        (lambda: minidl.evaluate(Linear, (X, Y), minidl.CrossEntropy()), "outputs: expected a model, got ABCMeta Linear"),
+        (lambda: minidl.save("", MODEL), "expected a path, got ''"),
+        (lambda: minidl.safetensors.save("x", 3), "safetensors: expected a Layer as model, got 3"),
+        (lambda: plots.Panel({"a": 1}, "x", "y"), "Panel: expected x and y of curve 'a', got 1"),
+        (lambda: plots.Panel([1], "x", "y"), r"Panel: expected curves as {label: \(x, y\)}, got \[1\]"),
+        (lambda: plots.line_plot("x.png", title=3), "line_plot: expected title to be a text, got 3"),
+        (lambda: plots.contact_sheet("x.png", 3), "contact_sheet: expected rows as {label: images}, got 3"),
+        (lambda: plots.line_plot("x.abc", plots.Panel({"a": ([1], [1])}, "x", "y")), "x.abc: expected a picture's suffix, as .png, got .abc"),
         (lambda: fit(monitor=-1), "fit: expected monitor to be a name, got -1"),
         (lambda: fit(callbacks=-1), "fit: expected a list of callbacks, got -1"),
         (lambda: minidl.fit_side_by_side([MODEL], Dataset((X, Y)), minidl.CrossEntropy(), epochs=1, rng=0), r"fit_side_by_side: expected runs as OnlineRun\(model, lr\), got Sequential"),
@@ -39,9 +58,6 @@ PIXELS = np.zeros((3, 2), np.uint8)
         (lambda: minidl.SGD(MODEL, 0.1, weight_decay="3"), "SGD: expected weight_decay to be a finite number >= 0, got '3'"),
         (lambda: minidl.SGD(MODEL, 10**400), "SGD: expected lr to be a finite number"),
         (lambda: Adam(MODEL, betas=0.9), "Adam: expected two betas, got 0.9"),
-        (lambda: minidl.Cosine("0.1", 10), "Cosine: expected lr to be a finite number >= 0, got '0.1'"),
-        (lambda: init.normal("0"), "normal: expected mean to be a finite number, got '0'"),
-        (lambda: Linear(4, 3, weight_init=None), "Linear: expected weight_init to be a function, got None"),
         (lambda: Linear(4, 3, bias_init=0.0), "Linear: expected bias_init to be a function, got 0.0"),
         (lambda: Dataset((PIXELS, Y[:3]), scale=0), "data: train: expected scale to be other than 0, got 0"),
         (lambda: minidl.Simplex(2.5), "Simplex: expected map to be a SimplexMap, got 2.5"),
@@ -124,3 +140,14 @@ def test_what_is_no_loss(loss):
 
 def test_a_name_that_is_not_utf_8():
     assert Dataset((X, Y), name="a\udcff").title == "a?"
+
+
+def test_doors_of_parity():
+    pytest.importorskip("torch")
+    compare, loss = minidl.parity.compare, minidl.CrossEntropy()
+    with pytest.raises(TypeError, match=r"compare: expected an optimizer as Adam\(model\), got 3"):
+        compare(MODEL, loss, 3, [])
+    with pytest.raises(TypeError, match=r"compare: expected batches as \[\(x, y\)\], got 3"):
+        compare(MODEL, loss, Adam(MODEL), 3)
+    with pytest.raises(TypeError, match=r"from_torch: expected a module of PyTorch, got 3"):
+        minidl.parity.from_torch(3)

@@ -223,7 +223,7 @@ def _is_whole(run: Run) -> bool:
 def read_table(file: Path) -> Table:
     """Read a file that ``Table.write`` wrote; LeftOutError for a CSV file of another kind."""
     try:
-        header, *rows = list(csv.reader(read_text(file).splitlines(keepends=True))) or [[]]
+        header, *rows = list(csv.reader(text_of(file).splitlines(keepends=True))) or [[]]
     except csv.Error as error:
         raise ValueError(f"{file}: cannot be read as a table ({error})") from error
     if header[-1:] != [BEST] or len(header) < 2:
@@ -231,7 +231,7 @@ def read_table(file: Path) -> Table:
     if len(header) * (1 + len(rows)) > CELLS:
         raise LeftOutError(TOO_MANY)
     beside = file.with_suffix(".md")
-    first = read_text(beside).partition("\n")[0] if beside.is_file() else ""
+    first = text_of(beside).partition("\n")[0] if beside.is_file() else ""
     table = Table(header[:-1], first.removeprefix("# ") if first.startswith("# ") else file.stem)
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
@@ -240,7 +240,7 @@ def read_table(file: Path) -> Table:
     return table
 
 
-def read_text(file: Path) -> str:
+def text_of(file: Path) -> str:
     """Return the text of a file of at most ``LARGEST`` bytes; ValueError names it."""
     with open_to_read(file) as stream:
         content = stream.read(LARGEST + 1)
@@ -266,7 +266,7 @@ def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 def _object(file: Path) -> dict[str, Any]:
     try:
-        content = from_json(read_text(file))
+        content = from_json(text_of(file))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: cannot be read ({error})") from error
     if not isinstance(content, dict):
