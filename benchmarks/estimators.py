@@ -37,7 +37,7 @@ def cases(full: bool) -> list[Case]:
         {"data": name, "dtype": dtype, "width": w, "batch": b}
         for name, dtype in names for w, b in points
     ]  # fmt: skip
-    return [{**case, "what": what} for case in dense + sparse for what in ("fit", "predict")]
+    return [{**case, "what": what} for case in dense + sparse for what in ("fit", "predict", "one row")]
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Table:
         def result() -> float:
             return float(np.mean(fit().predict(self.new_x) == self.new_y))
 
-        predict = fit if self.case["what"] == "fit" else lambda: made.predict(self.new_x)
-        return Task(predict, result)
+        rows = self.new_x[:1] if self.case["what"] == "one row" else self.new_x
+        return Task(fit if self.case["what"] == "fit" else lambda: made.predict(rows), result)
 
     def disagreement(self, accuracy: float) -> str | None:
         """Refuse an accuracy that is far below scikit-learn's."""
