@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal
 
-from minidl.checks import Array, check_choice, did_you_mean
+from minidl.checks import Array, Stateful, check_choice, did_you_mean
 from minidl.files import as_path, from_json, to_json, write_text
 from minidl.layer import Layer, html_table
 from minidl.parameter import check_state
@@ -200,7 +200,7 @@ class History:
             return -math.inf
         return -value if self.mode == "min" else value
 
-    def append(self, record: Epoch, model: Layer) -> None:
+    def append(self, record: Epoch, model: Stateful) -> None:
         """Add a record; keep a copy of the state of ``model`` if the record is the best so far."""
         best = self._best or self._find_best()
         highest = -math.inf if best is None else self.score(best)

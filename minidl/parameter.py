@@ -386,6 +386,24 @@ def finite_check(model: Any) -> Callable[[], str | None]:
     return lambda: next((name for name in not_finite() if name not in known), None)
 
 
+class Values:
+    """The parameters and buffers of a model, found once, so that a copy of them takes little."""
+
+    def __init__(self, model: Any) -> None:
+        found: dict[str, tuple[Any, str]] = {n: (p, "value") for n, p in named_parameters(model)}
+        for prefix, layer in named_layers(model):
+            found |= {prefix + name: (layer, name) for name in declared_buffers(layer) or ()}
+        self.model, self._places = model, [(n, *found[n]) for n in state_dict(model)]
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return what ``state_dict`` of the model does."""
+        return {name: np.array(getattr(owner, at)) for name, owner, at in self._places}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the parameters and buffers of the model."""
+        self.model.load_state_dict(state)
+
+
 class Streams:
     """Random generators by name, such as those of a model's layers, as one object with a state."""
 

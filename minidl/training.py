@@ -46,7 +46,7 @@ from minidl.layer import (
 )
 from minidl.losses import Loss, Metric
 from minidl.optim import Optimizer, check_optimizer
-from minidl.parameter import Streams, finite_check, infer, with_streams
+from minidl.parameter import Streams, Values, finite_check, infer, with_streams
 
 
 class NonFiniteLossError(FloatingPointError, ValueError):
@@ -278,7 +278,14 @@ class Training:
                 self._saved = self.epoch
         self._unchecked = {id(run.model) for run in runs}
         states = [with_streams(own).values() for own in self._parts]
-        self._changing = [[p for p in s if not isinstance(p, History)] for s in states]
+        models = [run.model for run in runs]
+        plain = [type(model).state_dict is Layer.state_dict for model in models]
+        values = [Values(m) if is_plain else m for m, is_plain in zip(models, plain, strict=True)]
+        self._values = dict(zip(map(id, models), values, strict=True))
+        self._changing = [
+            [self._values.get(id(p), p) for p in parts if not isinstance(p, History)]
+            for parts in states
+        ]
         self._recorded = -1
 
     @property
@@ -389,7 +396,7 @@ class Training:
     def _copy(self, part: Stateful) -> Mapping[str, Any]:
         """Return a copy of a state, which those of callbacks and iterators may not be."""
         state = part.state_dict()
-        return state if isinstance(part, (Layer, Optimizer)) else copy.deepcopy(state)
+        return state if isinstance(part, (Values, Layer, Optimizer)) else copy.deepcopy(state)
 
     def _set_back(self, i: int) -> None:
         """Set run ``i``, or after the runs what they share, to the state that was kept."""
@@ -424,7 +431,8 @@ class Training:
         seconds, self._since = now - self._since, now
         for (run, _), found in zip(going, measured, strict=True):
             lr = run.optimizer.lr_at(max(run.optimizer.steps - 1, 0))
-            run.history.append(Epoch(len(run.history), seconds, lr, *found), run.model)
+            record = Epoch(len(run.history), seconds, lr, *found)
+            run.history.append(record, self._values[id(run.model)])
 
     def _measure(self, model: Layer, train_loss: float | None) -> tuple[dict[str, float], bool]:
         """Return the metrics of the parts, and whether all outputs and losses are finite."""

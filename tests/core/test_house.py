@@ -19,12 +19,12 @@ MODULES = house.sources(PACKAGE, "minidl")
 ARROWS = house.graph(MODULES)
 
 ENTRIES = 24
-LIMITS = {"the core": 5_200, "the package": 18_550, "a file": 600}
+LIMITS = {"the core": 5_200, "the package": 18_650, "a file": 600}
 """The most lines, docstrings included."""
 
 MISSED = {
-    "the core": 6_550,
-    "the package": 18_550,
+    "the core": 6_600,
+    "the package": 18_650,
     "checks.py": 610,
     "losses.py": 640,
     "sklearn/network.py": 660,
