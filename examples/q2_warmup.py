@@ -34,8 +34,8 @@ from minidl import (
     Sequential,
     evaluate,
 )
+from minidl.checks import one_blas_thread
 from minidl.files import as_path, to_json, write_text
-from minidl.online.runs import one_blas_thread
 from minidl.view.cli import Parser, float_argument, int_argument, run_main
 from minidl.view.plots import Panel, line_plot
 

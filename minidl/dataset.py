@@ -159,13 +159,8 @@ def as_rows(owner: str, x: object, input_scale: float | None = None) -> Split:
     """Return rows without targets, (n, features), scaled as the rows of the training were.
 
     uint8 is multiplied by ``input_scale``, by default 1/256 as in a data set. Floats are taken as
-    scaled already.
-
-    Raises
-    ------
-    ValueError
-        If ``x`` has NaN or infinity; if the model was trained on scaled pixels and ``x`` has
-        floats that are larger than these.
+    scaled already. ValueError for NaN and infinity, and for floats that are larger than the scaled
+    pixels on which a model was trained.
     """
     if isinstance(x, Split):
         return x
@@ -447,6 +442,73 @@ class Dataset:
         shape = "" if self.train.y.ndim == 1 else f" {self.train.y.shape[1:]}"
         kind = f"{self.classes} classes" if self.classes else f"y {self.train.y.dtype}{shape}"
         return f"Dataset({self.name}: {sizes}; {self.features} features, {kind})"
+
+
+def check_labels(owner: str, logits: Array, y: Array) -> Array:
+    """Check ``y``: integers in ``0..K-1``, (n,), or distributions, (n, K).
+
+    Returns labels as int64, so that no arithmetic overflows; distributions in the logits' dtype.
+    """
+    y = as_array(owner, "y", y)
+    check_matrix(owner, logits)
+    n, k = logits.shape
+    if y.shape == (n, k):
+        if y.dtype.kind not in "iuf":
+            raise TypeError(f"{owner}: expected distributions of numbers, got dtype {y.dtype}")
+        sums = y.sum(axis=1, dtype=np.float64)
+        # Allow for rounded probabilities; the comparison is False for NaN.
+        slack = np.sqrt(np.finfo(y.dtype).eps) if y.dtype.kind == "f" else 0
+        wrong = ~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise ValueError(
+                f"{owner}: expected distributions, not negative and of sum 1, got y[{i}] "
+                f"with sum {sums[i]:g} and least entry {y[i].min():g}"
+            )
+        return y.astype(logits.dtype, copy=False)
+    if y.shape != (n,):
+        raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
+    if y.dtype.kind not in "iu":
+        raise TypeError(
+            f"{owner}: expected integer labels, got dtype {y.dtype}; Dataset.from_labels numbers "
+            "labels of any kind, and SquaredError is for numbers"
+        )
+    labels = y.astype(np.int64, copy=False)
+    # One pass checks both bounds: as unsigned integers, negative labels are the largest.
+    unsigned = labels.view(np.uint64)
+    if n and unsigned.max() >= k:
+        i = int(unsigned.argmax())
+        raise ValueError(
+            f"{owner}: expected labels in 0..{k - 1}, got y[{i}] = {y[i]}; "
+            "Dataset.from_labels numbers labels from 0"
+        )
+    return labels
+
+
+def check_matrix(owner: str, logits: Array) -> None:
+    if logits.ndim != 2 or logits.shape[1] == 0:
+        raise ValueError(f"{owner}: expected logits of shape (n, K), K > 0, got {logits.shape}")
+
+
+def check_shaped(
+    owner: str, logits: Array, y: Array, kinds: str, want: str, fits: Any = None, hint: str = ""
+) -> Array:
+    """Check dtype, shape and entries of ``y``, of the logits' shape, or (n,) where that is (n, 1).
+
+    Returns it in the logits' shape and dtype.
+    """
+    y = as_array(owner, "y", y)
+    if y.dtype.kind not in kinds:
+        raise TypeError(f"{owner}: expected {want}, got dtype {y.dtype}{hint}")
+    if y.shape != logits.shape and (y.shape != (len(logits),) or logits.shape[1:] != (1,)):
+        single = "; CrossEntropy takes one class of several" if y.shape == logits.shape[:1] else ""
+        raise ValueError(
+            f"{owner}: expected y of the outputs' shape {logits.shape}, got {y.shape}{single}"
+        )
+    if fits and len(wrong := np.argwhere(~fits(y))):
+        at, got = ", ".join(map(str, wrong[0])), y[tuple(wrong[0])]
+        raise ValueError(f"{owner}: expected {want}, got y[{at}] = {got}{hint}")
+    return y.reshape(logits.shape).astype(logits.dtype, copy=False)
 
 
 def class_factors(

@@ -25,6 +25,7 @@ from minidl.checks import (
     did_you_mean,
     quietly,
     returned_floats,
+    shaped_targets,
     short_text,
     takes,
     type_text,
@@ -223,18 +224,6 @@ def check_loss(loss: Any, logits: Array, y: Array, *weight: Array) -> None:
             f"stays the same when all weights are doubled, got {value:g} and {twice:g}; a loss "
             'that sums has the attribute reduction = "sum"'
         )
-
-
-def shaped_targets(loss: object, outputs: Array, y: Array) -> Array:
-    """Return targets in the shape in which a loss and metrics see them beside the outputs.
-
-    Targets (n,) become a column (n, 1) if there is one output, unless they are class labels. The
-    loss says whether they are (``class_labels``); if not, they are a column beside several outputs
-    too, as for ``Quantile``.
-    """
-    labels = getattr(loss, "class_labels", None)
-    column = outputs.shape[1:] == (1,) if labels is None else not labels
-    return y[:, None] if column and y.ndim == 1 else y
 
 
 def metrics_of(loss: object) -> dict[str, Metric]:

@@ -28,13 +28,7 @@ _SWEPT: set[Path] = set()  # folders whose leftovers this process has removed
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a user gave; a leading ``~`` is the home folder.
-
-    Raises
-    ------
-    ValueError
-        If there is no home folder, or no user of that name.
-    """
+    """Return a path that a user gave; ``~`` is the home folder, ValueError if there is none."""
     try:
         if isinstance(path, str) and not path:
             raise TypeError
@@ -53,12 +47,8 @@ def to_json(
     JSON has no NaN and no infinity: they are written as the strings ``"NaN"``, ``"Infinity"`` and
     ``"-Infinity"``, from which ``from_json`` makes numbers again. A string with these words gets a
     backslash before it, which ``from_json`` removes. NumPy's scalars and arrays are written as
-    numbers and lists. ``indent`` and ``default`` are those of ``json.dumps``.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If JSON cannot hold the value.
+    numbers and lists. ``indent`` and ``default`` are those of ``json.dumps``. TypeError or
+    ValueError if JSON cannot hold the value.
     """
     return json.dumps(_each(_escaped, value), indent=indent, default=default, allow_nan=False)
 
@@ -160,12 +150,8 @@ def remove_leftovers(folder: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file or folder in this context; it ends with the process, too.
 
-    Raises
-    ------
-    BlockingIOError
-        If another process holds the lock.
-    OSError
-        If there is no such file, or the file system has no locks; names it.
+    BlockingIOError if another process holds it; OSError, which names the file, if there is none,
+    or the file system has no locks.
     """
     handle = _open(path)
     try:

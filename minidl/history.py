@@ -143,10 +143,7 @@ class History:
     def follow(self, model: Layer, monitor: str | None, mode: Mode | None) -> None:
         """Record a run of ``model`` from now on; set what is monitored, where it is given.
 
-        Raises
-        ------
-        ValueError
-            If the records are those of another model, or were judged by another metric.
+        ValueError if the records are those of another model, or were judged by another metric.
         """
         owner = None if self._model is None else self._model()
         if self.records and owner is not None and owner is not model:
@@ -174,11 +171,8 @@ class History:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the records and the best state of a saved history of the same run.
 
-        Raises
-        ------
-        ValueError
-            If it is no such state, if its records were judged by another metric, or if the best
-            state does not fit the model that this history follows.
+        ValueError if it is no such state, if its records were judged by another metric, or if the
+        best state does not fit the model that this history follows.
         """
         saved = History.from_dict(state)
         model = None if self._model is None else self._model()

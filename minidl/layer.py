@@ -413,13 +413,7 @@ Forward = Callable[..., tuple[Array, Backward]]
 def check_model(owner: str, model: object) -> None:
     """Raise an error, in the name of ``owner``, unless ``model`` can be trained.
 
-    Raises
-    ------
-    TypeError
-        If it is no ``Layer``.
-    ValueError
-        If it has undeclared arrays, shares parameters with another model, or layers were changed
-        after it was built.
+    It is a ``Layer`` without undeclared arrays or parameters of another model, and as it was built.
     """
     if isinstance(model, type):
         raise TypeError(f"{owner}: expected a model, got the class {model.__name__}")
@@ -437,18 +431,8 @@ def checked(model: object) -> Iterator[Forward]:
     Checked are the model and the layers of each ``Sequential`` in it: ``forward`` returns an
     output of floats of the input's dtype, with a row for each of the input's, and a function;
     this returns an array of the input's shape and dtype. Call the backward pass within the context
-    too. The arithmetic is the same as without it.
-
-    Raises
-    ------
-    TypeError, ValueError
-        In the pass, for the first layer that breaks the contract; the message names it.
-
-    Examples
-    --------
-    >>> with checked(model) as forward:
-    ...     logits, backward = forward(x, train=True)
-    ...     write_gradients(model, backward, dlogits)
+    too. The arithmetic is the same as without it. TypeError or ValueError in the pass names the
+    first layer that breaks the contract.
     """
     places: dict[int, tuple[str, Any]] = {id(model): (short_text(model), model)}
     for prefix, layer in parameter.named_layers(model):

@@ -24,17 +24,10 @@ from minidl.checks import (
     no_longer,
     quiet,
     quietly,
-)
-from minidl.dataset import Dataset
-from minidl.evaluation import (
-    as_loss,
-    as_metrics,
-    check_loss,
-    measure,
-    metrics_of,
-    r2,
     shaped_targets,
 )
+from minidl.dataset import Dataset
+from minidl.evaluation import as_loss, as_metrics, check_loss, measure, metrics_of, r2
 from minidl.history import Epoch, History, Mode
 from minidl.layer import (
     Layer,

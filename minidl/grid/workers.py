@@ -26,8 +26,8 @@ from concurrent.futures import (
 from pathlib import Path
 from typing import Any
 
+from minidl.checks import one_blas_thread
 from minidl.grid.points import Grid, Point, Result, UnsavedError, encode
-from minidl.online.runs import one_blas_thread
 
 Train = Callable[..., Mapping[str, Any]]
 """Trains one point, given as keyword arguments; returns values that JSON can hold.

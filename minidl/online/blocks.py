@@ -23,7 +23,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minidl.checks import Array, check_labels
+from minidl.checks import Array
+from minidl.dataset import check_labels
 from minidl.layers import Linear
 from minidl.losses import Perceptron
 from minidl.online.runs import OnlineRun

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from minidl.callbacks import Callback, Run
-from minidl.checks import Array, check_int, no_longer
+from minidl.checks import Array, check_int, no_longer, one_blas_thread
 from minidl.dataset import Dataset
 from minidl.history import History, Mode
 from minidl.layer import Layer
 from minidl.losses import Loss, Metric
 from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
-from minidl.online.runs import OnlineRun, Order, epoch_order, one_blas_thread
+from minidl.online.runs import OnlineRun, Order, epoch_order
 from minidl.optim import SGD
 from minidl.training import (
     EARLIER,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,22 +15,6 @@ from minidl.layer import Layer, in_order
 from minidl.layers import Linear
 from minidl.parameter import set_stream
 from minidl.training import epoch_rng
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Limit matrix products in this context to one thread, if threadpoolctl is installed.
-
-    The products of small models are too short for several threads: two threads take twice as
-    long as one on narrow layers, and 20 to 40 times as long on one example at a time.
-    """
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        yield
-        return
-    with threadpool_limits(1):
-        yield
 
 
 @dataclass

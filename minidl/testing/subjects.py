@@ -22,11 +22,11 @@ from minidl.checks import (
     ContractError,
     returned_floats,
     returned_gradient,
+    shaped_targets,
     short_text,
     takes,
     type_text,
 )
-from minidl.evaluation import shaped_targets
 from minidl.parameter import Parameter
 
 Tensors = Mapping[str, Array]

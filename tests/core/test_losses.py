@@ -25,7 +25,7 @@ from minidl import (
     softmax,
     sparsemax,
 )
-from minidl.checks import check_labels
+from minidl.dataset import check_labels
 from minidl.losses import ReducedLoss, hessian
 from minidl.parity.formulas import criterion
 from minidl.testing.catalogue import LOSSES, LossEntry, classes, distributions, signs
