@@ -101,13 +101,13 @@ def describe(value: object, *, strict: bool = True, owner: str = "") -> Any:
         return _generator(value)
     if callable(value) and hasattr(value, "__qualname__"):
         return _function(value, inner)
+    if inspect.ismodule(value):
+        return value.__name__
     name = type(value).__qualname__
     if hasattr(value, "checksum"):
         return f"{type(value).__name__}, sha256 {value.checksum()}"
     if hasattr(value, "config"):
         return {"class": name, "arguments": inner(value.config())}
-    if hasattr(value, "__array__"):
-        return {"class": name, "arguments": {"values": inner(np.asarray(value))}}
     if dataclasses.is_dataclass(value):
         fields = {f.name: inner(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"class": name, "arguments": fields} if callable(value) else fields  # or settings
@@ -115,7 +115,8 @@ def describe(value: object, *, strict: bool = True, owner: str = "") -> Any:
         return {str(name): inner(item) for name, item in value.items()}
     if isinstance(value, (set, frozenset)):
         return sorted(str(inner(item)) for item in value)
-    if " at 0x" not in (text := repr(value)) and not hasattr(value, "__dict__"):
+    plain = not (hasattr(value, "__dict__") or hasattr(value, "__array__"))
+    if plain and " at 0x" not in (text := repr(value)):
         return text
     return _parts(value, inner)
 
@@ -141,7 +142,7 @@ def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
     """Describe an object that knows its arguments by its class name and these."""
     kind = type(value)
     name = getattr(value, "_name", "") or kind.__name__
-    if _built_in().get(name, kind) not in (kind, value):
+    if strict and _built_in().get(name, kind) not in (kind, value):
         raise ValueError(
             f"{kind.__module__}.{kind.__qualname__}: minidl has another class of this name, so a "
             "file could not tell them apart; rename it"
@@ -366,6 +367,8 @@ def _parts(value: Any, inner: Callable[[Any], Any]) -> Any:
     """Describe any other object by its class, and by what a copy of it would be made with."""
     kind = type(value)
     try:
+        if hasattr(value, "__array__"):  # of another library
+            return {"class": kind.__qualname__, "arguments": {"values": inner(np.asarray(value))}}
         made = value.__reduce_ex__(2)
     except Exception as error:  # pickle raises many kinds
         raise TypeError(
@@ -418,7 +421,7 @@ def _function(function: Any, inner: Callable[[Any], Any], *, strict: bool = True
                 rest += {value} - seen
                 seen.add(value)
             elif strict or not isinstance(value, (list, dict, set)):
-                with contextlib.suppress(*(() if strict else (TypeError,))):
+                with contextlib.suppress(*(() if strict else (TypeError, RecursionError))):
                     used[name if one is function else f"{one.__qualname__}.{name}"] = inner(value)
     used.pop(function.__qualname__, None)
     return {"function": _named(function), USES: used} if used else _named(function)

@@ -128,10 +128,16 @@ class Checkpoint:
         TypeError
             If one of them cannot be compared with that of another run; says how it can be.
         """
-        try:
-            return {name: describe(v, strict=False) for name, v in (settings or {}).items()}
-        except RecursionError as error:
-            raise TypeError("Checkpoint: expected settings that do not hold themselves") from error
+        described = {}
+        for name, value in (settings or {}).items():
+            try:
+                described[name] = describe(value, strict=False)
+            except TypeError as error:
+                raise TypeError(f"Checkpoint: {name}: {error}") from error
+            except RecursionError as error:
+                text = "what holds itself cannot be compared with that of another run"
+                raise TypeError(f"Checkpoint: {name}: {text}; define config()") from error
+        return described
 
     def exists(self) -> bool:
         """Return whether there is a file."""

@@ -67,15 +67,18 @@ def interruptible() -> Iterator[None]:
     Examples
     --------
     >>> with interruptible():
-    ...     results = run(grid, train, out="runs")
+    ...     run(grid, train)
     """
-    if threading.current_thread() is threading.main_thread():  # others cannot receive signals
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    is_main = threading.current_thread() is threading.main_thread()  # others get no signals
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if is_main else None
     try:
         yield
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:

@@ -134,6 +134,7 @@ GIVEN = {
     "layer.Sequential": lambda: {"x": np.zeros((2, 784), np.float32)},
     "losses.ReducedLoss": lambda: {"y": rng.uniform(1, 2, (10, 5))},
     "saving.onnx.export": estimator,
+    "view.cli.interruptible": lambda: {"run": print, "grid": 1, "train": 2},
     "saving.onnx.register": lambda: {"Scale": Scale},
     "parity.convert.register": modules_of_torch,
     "data.features.Predictor": training,
