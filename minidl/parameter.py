@@ -404,6 +404,11 @@ class Values:
         self.model.load_state_dict(state)
 
 
+def values_of(model: Any) -> Any:
+    """Return the ``Values`` of a model, or itself if it has a ``state_dict`` of its own."""
+    return Values(model) if type(model).state_dict.__module__ == "minidl.layer" else model
+
+
 class Streams:
     """Random generators by name, such as those of a model's layers, as one object with a state."""
 

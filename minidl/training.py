@@ -39,7 +39,7 @@ from minidl.layer import (
 )
 from minidl.losses import Loss, Metric
 from minidl.optim import Optimizer, check_optimizer
-from minidl.parameter import Streams, Values, finite_check, infer, with_streams
+from minidl.parameter import Streams, Values, finite_check, infer, values_of, with_streams
 
 
 class NonFiniteLossError(FloatingPointError, ValueError):
@@ -271,10 +271,7 @@ class Training:
                 self._saved = self.epoch
         self._unchecked = {id(run.model) for run in runs}
         states = [with_streams(own).values() for own in self._parts]
-        models = [run.model for run in runs]
-        plain = [type(model).state_dict is Layer.state_dict for model in models]
-        values = [Values(m) if is_plain else m for m, is_plain in zip(models, plain, strict=True)]
-        self._values = dict(zip(map(id, models), values, strict=True))
+        self._values = {id(run.model): values_of(run.model) for run in runs}
         self._changing = [
             [self._values.get(id(p), p) for p in parts if not isinstance(p, History)]
             for parts in states
