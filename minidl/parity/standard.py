@@ -117,18 +117,17 @@ class ParityCase:
 class _Record(Callback):
     """Keeps the loss and the parameters of each epoch.
 
-    With a ``block``, as of ``fit_online``, and an L1 penalty, soft thresholds the parameters after
-    each block of steps.
+    With ``shrink``, each block of steps ends with PyTorch's soft thresholding of the parameters.
     """
 
-    def __init__(self, tick: Tick, block: int = 0, shrink: float = 0.0) -> None:
-        self.tick, self.block, self.shrink = tick, block, shrink
+    def __init__(self, tick: Tick = lambda: None, shrink: float = 0.0) -> None:
+        self.tick, self.shrink = tick, shrink
         self.results: list[Results] = []
 
     def on_batch(self, run: Run) -> None:
         done = (run.optimizer.steps - 1) % ONLINE_EXAMPLES + 1  # in this epoch
-        if self.shrink and (done % self.block == 0 or done == ONLINE_EXAMPLES):
-            steps = (done - 1) % self.block + 1
+        if self.shrink and (done % ONLINE_BLOCK == 0 or done == ONLINE_EXAMPLES):
+            steps = (done - 1) % ONLINE_BLOCK + 1
             theta = torch.from_numpy(run.model.theta)
             theta.copy_(F.softshrink(theta, steps * self.shrink))
 
@@ -156,8 +155,7 @@ class OnlineCase(ParityCase):
         data = Dataset((x.astype(dtype), y))
         both: dict[str, Any] = {"epochs": steps, "rng": 0, "parts": ()}
         theirs = self.model(dtype)
-        here = _Record(tick)
-        there = _Record(lambda: None, ONLINE_BLOCK, options["lr"] * self.l1)
+        here, there = _Record(tick), _Record(shrink=options["lr"] * self.l1)
         fit_online(
             model, data, self.loss, **options, l1=self.l1, block_size=ONLINE_BLOCK,
             callbacks=[here], **both,
