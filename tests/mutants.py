@@ -316,7 +316,10 @@ class Survey(Plugin):
         code = frame.f_code
         if code.co_filename.startswith(self.package):
             self.calls.add(f"{code.co_filename[len(self.package) + 1 :]}:{code.co_firstlineno}")
-        elif code.co_name in ("_execute_child", "spawnv_passfds"):
+        elif (
+            code.co_name in ("_execute_child", "spawnv_passfds")
+            or "support/scripts" in code.co_filename
+        ):
             self.calls.add(PROCESS)
 
     def pytest_collection_finish(self) -> None:

@@ -3,13 +3,12 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import ames_regression
 import numpy as np
 import pytest
+import scripts
 from homework.fashion import OneChange, load_fashion, published, running_means
 
 import minidl
@@ -20,8 +19,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def run(folder, script, *args):
-    command = [sys.executable, str(EXAMPLES / script), *map(str, args)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return scripts.run(EXAMPLES / script, *args, cwd=folder)
 
 
 def pictures(folder):

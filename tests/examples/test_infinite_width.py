@@ -2,14 +2,13 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import infinite_convergence as convergence
 import infinite_width as infinite
 import numpy as np
 import pytest
+import scripts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -228,8 +227,7 @@ def test_the_distance_to_infinite_width_falls_as_one_over_the_root():
 
 
 def run(folder, *args, script="infinite_width.py"):
-    command = [sys.executable, str(EXAMPLES / script), *map(str, args)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return scripts.run(EXAMPLES / script, *args, cwd=folder)
 
 
 @pytest.fixture

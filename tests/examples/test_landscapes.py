@@ -12,6 +12,7 @@ from pathlib import Path
 import landscapes
 import numpy as np
 import pytest
+import scripts
 from homework import scenes
 
 import minidl
@@ -48,7 +49,7 @@ def command(*args):
 
 
 def run(folder, *args):
-    return subprocess.run(command(*args), cwd=folder, capture_output=True, text=True, check=False)
+    return scripts.run(SCRIPT, *args, cwd=folder)
 
 
 def table(folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 from homework import online, published
 
 import minidl
@@ -32,8 +33,7 @@ def folder(tmp_path):
 
 
 def run(folder, script, *args):
-    command = [sys.executable, str(EXAMPLES / script), "--data", "set.npz", *map(str, args)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return scripts.run(EXAMPLES / script, "--data", "set.npz", *args, cwd=folder)
 
 
 def plain_perceptron(file, epochs, seed, ties):

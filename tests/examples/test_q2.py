@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SMALL = ["--widths", "4", "8", "--learning-rates", "0.01", "0.1", "--dropouts", "0", "0.3", "--l2s", "0", "--epochs", "3"]  # fmt: skip
@@ -35,7 +36,7 @@ def command(*args, script="q2_width.py"):
 
 
 def run(folder, *args, script="q2_width.py"):
-    return subprocess.run(command(*args, script=script), cwd=folder, capture_output=True, text=True, check=False)  # fmt: skip
+    return scripts.run(EXAMPLES / script, *args, cwd=folder)
 
 
 def records(folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import plain_ffn
 import pytest
+import scripts
 import torch
 
 import minidl
@@ -23,9 +24,9 @@ SMALL = ["--widths", 4, "--learning-rates", 0.01, "--l2s", 0, "--epochs", 2, "--
 
 
 def run(folder, script, *args, torch=True):
-    before = (
-        [] if torch else ["-c", WITHOUT_TORCH + "runpy.run_path(sys.argv[0], run_name='__main__')"]
-    )
+    if torch:
+        return scripts.run(ROOT / "examples" / script, *args, cwd=folder)
+    before = ["-c", WITHOUT_TORCH + "runpy.run_path(sys.argv[0], run_name='__main__')"]
     command = [sys.executable, *before, str(ROOT / "examples" / script), *map(str, args)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 

@@ -2,20 +2,18 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 from homework.sparse import calibration_error, map_and_loss, relumax_loss
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def run(folder, script, *args):
-    command = [sys.executable, str(EXAMPLES / script), *map(str, args)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return scripts.run(EXAMPLES / script, *args, cwd=folder)
 
 
 def rows(file):

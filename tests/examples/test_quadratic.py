@@ -1,13 +1,12 @@
 """Networks with quadratic activation: parameters to c and back, bounds, and the script."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import quadratic_network
+import scripts
 from homework.quadratic import (
     coefficients,
     decompose,
@@ -170,8 +169,7 @@ def test_least_squares_is_never_above_gradient_descent(target):
 
 
 def run(folder, *args):
-    command = [sys.executable, str(SCRIPT), *map(str, args)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return scripts.run(SCRIPT, *args, cwd=folder)
 
 
 def test_the_script(tmp_path):

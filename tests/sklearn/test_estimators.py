@@ -83,17 +83,17 @@ def test_a_weight_of_two_is_an_example_twice(settings):
     np.testing.assert_allclose(one, two, rtol=0, atol=2e-5 if "dtype" in settings else 1e-9)
 
 
-@pytest.mark.parametrize("size", [1, 3, 50])
+@pytest.mark.parametrize(("size", "rate"), [(1, 0.003), (3, 0.006), (50, 0.03)])
 @pytest.mark.parametrize("online", [False, True])
-def test_class_weights_have_their_full_effect_in_small_batches(size, online):
+def test_class_weights_have_their_full_effect_in_small_batches(size, rate, online):
     """The weighted loss of constant rows has its minimum at equal probabilities."""
     rows, y = np.ones((300, 1)), (np.arange(300) % 10 == 0).astype(int)
     common = {"class_weight": "balanced", "random_state": 0, "tol": 0, "n_iter_no_change": np.inf}
     if online:
         model = OnlineClassifier(**common, max_iter=30, learning_rate_init=0.003, block_size=size)
     else:
-        model = MLPClassifier((), **common, solver="sgd", momentum=0, alpha=0, max_iter=30 * size,
-                              learning_rate_init=0.003, batch_size=size)  # fmt: skip
+        model = MLPClassifier((), **common, solver="sgd", momentum=0, alpha=0, batch_size=size,
+                              learning_rate_init=rate, max_iter=round(0.09 * size / rate))  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         assert model.fit(rows, y).predict_proba(rows[:1])[0, 1] == pytest.approx(0.5, abs=0.03)
