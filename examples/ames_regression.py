@@ -133,7 +133,7 @@ def report(name: str, errors: Errors, dataset: Dataset, args: argparse.Namespace
     epochs = range(1, last + 1)
     curves = {"training": (epochs, train[1:]), "test": (epochs, test[1:])}
     panel = Panel(curves, "epoch", "RMSE (log price)", mark=max(best, 1))
-    title = f"{name}, {dataset.name}\nthe best epoch is chosen on the test part: there is no other"
+    title = f"{name}, {dataset.name}\nbest epoch chosen on the test part"
     line_plot(args.out / "errors.png", panel, title=title)
     settled = answers.convergence("Training error", train, last=20, small=SETTLED)
     return [settled, answers.excess(train, test, rise=RISE)]

@@ -192,15 +192,15 @@ def run_networks(dataset: Dataset, args: argparse.Namespace) -> int:
 
 
 def compared(dataset: Dataset, results: Sequence[Result]) -> list[str]:
-    """Return for each axis which value is best, the others as in the first network."""
+    """Return for each axis which value is best, where the other settings are the same."""
     first, n = results[0].point, len(dataset.splits["valid"])
     found = []
     for axis in first:
-        others = [k for k in first if k != axis and not (axis == "layers" and k == "learning_rate")]
+        same = results[-1].point if axis == "layers" else first  # deeper ones have another rate
         accuracies = {
             str(r.point[axis]): float(curves_of(r)[0][-1].valid_accuracy)
             for r in results
-            if r.error is None and all(r.point[k] == first[k] for k in others)
+            if r.error is None and all(r.point[k] == same[k] for k in first if k != axis)
         }
         if len(accuracies) > 1:
             name = axis.replace("_", " ").capitalize()

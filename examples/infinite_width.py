@@ -197,7 +197,7 @@ def main() -> None:
             for layers in args.layers
             for i, name in enumerate(KERNELS)
         ]
-        title = f"{dataset.title}\ninfinite width, {n:,} training examples"
+        title = f"{dataset.title}\ninfinite width, {n:,} examples"
         table = Table(list(results[0]), title.replace("\n", ", "))
         for r in results:
             table.add(*(f"{v:.2g}" if k in ("jitter", "seconds") else v for k, v in r.items()))

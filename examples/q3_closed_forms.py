@@ -67,7 +67,7 @@ def draw(bs: Sequence[float], out: Path) -> None:
             axes.grid(alpha=0.3)
         column[0].set(title=f"b = {b:g}: breaks of relumax at -{b:g}, 0, {b:g}")
         column[1].set(xlabel="t, with z = (0, t)")
-        column[0].legend(fontsize=7)
+    rows[0, 0].legend(fontsize=7)
     rows[0, 0].set(ylabel="probability of the second class")
     rows[1, 0].set(ylabel="its derivative by t")
     description = (

@@ -139,7 +139,7 @@ ENTRIES = {
             "q2_depth",
             "q2_depth.py",
             "2.3: accuracy against depth",
-            ("accuracy-by-layers.png", "flatness.png"),
+            ("accuracy-by-layers.png", "best-curves.png", "flatness.png"),
         ),
         Entry(
             "q2_depth-why",

@@ -148,7 +148,9 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1), **look)
         elif len(panel.curves) > 1 or panel.mark is not None:
             columns = 2 if max(map(len, panel.curves)) < 32 else 1
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=columns, **look)
+            # a distance in sizes of type, so that it is below the label of a low panel too
+            below = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 4.2}
+            axes.legend(loc="upper center", ncols=columns, **below, **look)
     handles, texts = axes.get_legend_handles_labels()
     if once and len(texts) > 1:
         columns = max(1, min(len(texts), int(10 * width / (8 + max(map(len, texts))))))
