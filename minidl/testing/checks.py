@@ -27,7 +27,7 @@ from minidl.testing.differences import Point, taylor_slope
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
 from minidl.testing.options import FLOAT32, FLOAT64, Options, Precision, Settings
-from minidl.testing.report import FAILED, KINKS, OK, Condition, GradientReport
+from minidl.testing.report import FAILED, KINKS, OK, Condition, GradientReport, users_frames
 from minidl.testing.subjects import Subject, function_subject, loss_subject, map_subject
 
 Inputs = Array | Sequence[Any] | Mapping[str, Any]
@@ -229,6 +229,17 @@ def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport
 
 
 def _check(
+    owner: str, subject: Subject, kinds: tuple[str, ...], keywords: Mapping[str, Any]
+) -> GradientReport:
+    """Check a subject; an exception in its code shows that code, and not the way through ours."""
+    try:
+        return _checked(owner, subject, kinds, keywords)
+    except Exception as error:
+        trace = users_frames(error.__traceback__) or error.__traceback__
+        raise error.with_traceback(trace)  # noqa: B904 - the same error
+
+
+def _checked(
     owner: str, subject: Subject, kinds: tuple[str, ...], keywords: Mapping[str, Any]
 ) -> GradientReport:
     """Check the gradients of a subject, then the conditions of these kinds."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,22 @@ def relative_error(analytic: float, numeric: float) -> float:
     return abs(analytic - numeric) / scale if scale else 0.0
 
 
+OURS = str(Path(__file__).parents[1]), str(Path(np.__file__).parent), "<"
+"""Files that hold no code of others."""
+
+
+def users_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return a traceback from the first frame in the code that is checked, if there is one."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OURS):
+        trace = trace.tb_next
+    return trace
+
+
 def raised(error: BaseException) -> str:
     """Return an exception as one line, with its place in the code that is checked."""
     text = " ".join(str(error).split())
-    ours = str(Path(__file__).parents[1]), str(Path(np.__file__).parent), "<"
     frames = traceback.extract_tb(error.__traceback__)
-    places = [frame for frame in frames if not frame.filename.startswith(ours)]
+    places = [frame for frame in frames if not frame.filename.startswith(OURS)]
     if not places:
         return text
     last = places[-1]
@@ -259,23 +270,15 @@ class GradientReport:
             "passed": bool(self),
             "verdict": self.verdict,
             "tensors": [
-                {
-                    **_fields(t, "name", "shape", "analytic", "numeric"),
-                    "relative_error": _plain(t.error),
-                    **_fields(t, "verdict", "failure"),
-                    "worst": t.worst
-                    and _fields(
-                        t.worst, "index", "analytic", "numeric", "wrong", "searched", "size"
-                    ),
-                }
+                _plain({**asdict(t), "relative_error": t.error, "failure": t.failure})
                 for t in self.tensors
             ],
-            "conditions": [
-                {"name": c.name, "passed": c.problem is None, **_fields(c, "problem", "skipped")}
-                for c in self.conditions
-            ],
+            "conditions": [_plain({**asdict(c), "passed": not c.problem}) for c in self.conditions],
             "taylor_slope": _plain(self.slope),
-            **_fields(self, "notes", "unchecked", "failures", "unsure"),
+            "notes": list(self.notes),
+            "unchecked": list(self.unchecked),
+            "failures": list(self.failures),
+            "unsure": list(self.unsure),
         }
 
     def score(self, points: float = 1.0) -> float:
@@ -299,12 +302,9 @@ class GradientReport:
         return "<pre>" + "\n".join(lines) + "</pre>"
 
 
-def _fields(value: object, *names: str) -> dict[str, Any]:
-    """Return fields of a dataclass as JSON takes them."""
-    return {name: _plain(getattr(value, name)) for name in names}
-
-
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items()}
     if isinstance(value, tuple):
         return list(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

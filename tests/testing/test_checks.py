@@ -163,8 +163,15 @@ def test_everything_is_restored_after_an_exception():
 
     layer = Fails(5, 2, rng=0)
     before = layer.weight.value
-    with pytest.raises(RuntimeError, match="no numbers"):
+    with pytest.raises(RuntimeError, match="no numbers") as caught:
         check_layer(layer, X.astype(np.float32))
+    # The test, check_layer, the line that raises, and then the layer's own code.
+    assert [frame.name for frame in caught.traceback] == [
+        "test_everything_is_restored_after_an_exception",
+        "check_layer",
+        "_check",
+        "forward",
+    ]
     assert layer.weight.value is before
     assert before.dtype == np.float32
 

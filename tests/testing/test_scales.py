@@ -33,7 +33,11 @@ def softmax_vjp(x, dy):
 
 def elementwise(f, slope):
     """Return a function, its vjp, and one that is wrong: a tenth too large."""
-    return f, lambda x, dy: slope(x) * dy, lambda x, dy: 1.1 * slope(x) * dy
+
+    def vjp(x, dy):
+        return np.asarray(slope(x) * dy, x.dtype)
+
+    return f, vjp, lambda x, dy: x.dtype.type(1.1) * vjp(x, dy)
 
 
 def centred(x):
@@ -110,7 +114,8 @@ def verdicts(name, dtype, exponent, where):
     y = f(*arrays)
     dy = np.asarray(np.random.default_rng(1).standard_normal(y.shape), y.dtype)
     right, wrong = (np.concatenate([np.ravel(g) for g in gradients(v, arrays, dy)]) for v in vjps)
-    if not np.isfinite(right).all() or np.allclose(right, wrong, rtol=1e-2, atol=0):
+    finite = np.isfinite(right).all() and np.isfinite(outer * y).all()
+    if not finite or np.allclose(right, wrong, rtol=1e-2, atol=0):
         return None
     return [
         check_function(
@@ -130,25 +135,24 @@ def gradients(vjp, arrays, dy):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("where", ["input", "output", "parameters"])
 @pytest.mark.parametrize("exponents", [FEW, pytest.param(ALL, marks=pytest.mark.slow)])
-def test_verdicts_at_all_scales(where, dtype, exponents):
-    """30 right and 30 wrong functions; sines of 2^30 change from one number to the next."""
+def test_verdicts_at_all_scales(dtype, exponents):
+    """30 right and 30 wrong functions; sines of 2^20 change from one number to the next."""
     unsure, count = [], 0
-    names = SHAPES if where == "parameters" else list(FUNCTIONS)[:: 1 if exponents is ALL else 3]
-    for name in names:
-        for exponent in exponents:
-            if where == "input" and name in OSCILLATING and exponent > 10:
-                continue
-            found = verdicts(name, dtype, exponent, where)
-            if found is None:
-                continue
-            right, wrong = found
-            assert right != "FAILED", (name, exponent)
-            assert wrong != "passed", (name, exponent)
-            count += 1
-            unsure += [(name, exponent)] if right != "passed" else []
-    print(where, dtype.__name__, count, "cannot tell:", len(unsure))
+    for where in ("input", "output", "parameters"):
+        names = SHAPES if where == "parameters" else FUNCTIONS
+        for k, name in enumerate(names):
+            for exponent in exponents if exponents is ALL else exponents[k % 2 :: 2]:
+                if where == "input" and name in OSCILLATING and exponent > 10:
+                    continue
+                found = verdicts(name, dtype, exponent, where)
+                if found is None:
+                    continue
+                right, wrong = found
+                assert right != "FAILED", (name, exponent, where)
+                assert wrong != "passed", (name, exponent, where)
+                count += 1
+                unsure += [(name, exponent, where)] if right != "passed" else []
     assert len(unsure) <= (0.05 if dtype is np.float64 else 0.15) * count, unsure
 
 
