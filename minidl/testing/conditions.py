@@ -204,7 +204,9 @@ def linear(factor: float, why: str) -> Check:
 
 
 condition("zero cotangent", LINEAR)(linear(0, "for a cotangent of zeros"))
-condition("twice the cotangent", LINEAR)(linear(2, "for twice the cotangent"))
+condition("twice the cotangent", LINEAR)(
+    linear(2, "for twice the cotangent (if it clips gradients, give cotangent=1e-3)")
+)
 
 
 @condition("written, not added", LAYER)

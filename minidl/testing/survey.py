@@ -25,8 +25,17 @@ from typing import Any
 import numpy as np
 
 from minidl.checks import Array
+from minidl.layer import Layer
+from minidl.losses import ReducedLoss
+from minidl.maps import SimplexMap
 from minidl.testing.cached import AdaptedLoss, Cached, float_arrays
-from minidl.testing.checks import check_function, check_layer, check_loss, check_pair
+from minidl.testing.checks import (
+    check_function,
+    check_layer,
+    check_loss,
+    check_pair,
+    check_simplex_map,
+)
 from minidl.testing.report import GradientReport, raised
 from minidl.testing.subjects import accepts, argument_names, default_of, is_tensor
 
@@ -37,17 +46,24 @@ BACKWARDS = {
 }
 """The words of names: ``forward_pass``, ``sigmoid_derivative``."""
 
+OURS = {Layer, ReducedLoss, SimplexMap}
+"""Their subclasses keep the contracts of minidl."""
+
 TARGETS = re.compile(r"true|target|label|gold|actual|^y$|^t$", re.IGNORECASE)
 GRADIENT = re.compile(r"^(d_?|delta_?|g_|nabla_?)|_?grad(ient)?s?_?", re.IGNORECASE)
 PARAMETERS = re.compile(r"_?param(eter)?s?", re.IGNORECASE)
+
+LONG = 200
+"""The most characters of a reason."""
 
 FEATURES, SHAPES = 5, ((4, 5), (5, 4), (5,), (3, 6, 5), (3, 5, 6), (2, 6, 6, 5), (2, 5, 6, 6))
 SIZES = {
     r"kernel|pool|filter_size|kern|^size$|heads|stride": 2,
     r"prob|rate|ratio|^p$|keep|drop|slope|alpha|momentum": 0.5,
     r"shape": (FEATURES,),
+    r"^out|_out|unit|hidden|filters": 4,
     r"^in|_in|input|feature|channel|embed|model": FEATURES,
-    r"out|unit|hidden|filter|num_|size|dim|d_ff|^n_|^n$": 4,
+    r"out|filter|num_|size|dim|d_ff|^n_|^n$": 4,
 }
 """What an argument is given, by its name: the first that fits."""
 
@@ -151,16 +167,18 @@ def _subjects(module: ModuleType) -> Iterator[tuple[str, Callable[[], Iterator[T
     for name, value in own.items():
         if getattr(value, "__name__", name) != name and value.__name__ in own:
             continue  # another name of the same
-        if inspect.isclass(value) and not inspect.isabstract(value):
-            passes = _passes(dir(value))
-            if passes:
-                yield name, functools.partial(_of_object, value, *passes)
+        if inspect.isabstract(value):
+            continue
+        if isinstance(value, SimplexMap) or OURS & set(getattr(value, "__mro__", ())):
+            yield name, functools.partial(_of_ours, value)
+        elif inspect.isclass(value) and (passes := _passes(dir(value))):
+            yield name, functools.partial(_of_object, value, *passes)
+        elif inspect.isfunction(value) and "loss" in _words(name):
+            yield name, functools.partial(_of_loss, value, None)
     functions = [name for name, value in own.items() if inspect.isfunction(value)]
     for forward, backward in _pairs(functions):
-        yield (
-            f"{forward}, {backward}",
-            functools.partial(_of_functions, own[forward], own[backward]),
-        )
+        trials = functools.partial(_of_functions, own[forward], own[backward])
+        yield f"{forward}, {backward}", trials
 
 
 def _words(name: str) -> frozenset[str]:
@@ -197,7 +215,7 @@ def _first(name: str, trials: Callable[[], Iterator[Trial]], options: dict[str, 
             try:
                 report = trial(options)
             except Exception as error:
-                reasons.append(raised(error))
+                reasons.append(raised(error)[:LONG])
                 continue
             now = _finding(name, report)
             if now.verdict == WRONG and "precision" not in options:
@@ -208,7 +226,7 @@ def _first(name: str, trials: Callable[[], Iterator[Trial]], options: dict[str, 
             if now.verdict == RIGHT:
                 return now
     except Exception as error:  # it cannot be made
-        reasons.append(raised(error))
+        reasons.append(raised(error)[:LONG])
     # Of the first and of the last shape of an input.
     why = tuple(dict.fromkeys([*reasons[:1], *reasons[-1:]])) or ("no way to run it",)
     return outcome or Finding(name, NOT, why)
@@ -249,6 +267,19 @@ def _made(kind: type) -> Any:
                     method(*arguments)
                     break
     return made
+
+
+def _of_ours(value: Any) -> Iterator[Trial]:
+    """Yield the ways to check a layer, a map or a loss with the contracts of minidl."""
+    made = _made(value) if isinstance(value, type) else value
+    if isinstance(made, ReducedLoss):
+        yield from _of_loss(made, None)
+        return
+    if isinstance(made, Layer):
+        made.initialize(0, "float64")
+    check = check_layer if isinstance(made, Layer) else check_simplex_map
+    for shape in SHAPES:
+        yield _with(check, made, np.random.default_rng(0).standard_normal(shape))
 
 
 def _of_object(kind: type, forward: str, backward: str) -> Iterator[Trial]:
@@ -341,7 +372,7 @@ def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Iter
             yield _with(check_function, f, lambda x, dy: elementwise(f(x), dy), x)
 
 
-def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any]) -> Iterator[Trial]:
+def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None) -> Iterator[Trial]:
     """Yield the ways to check a loss: at probabilities, with one-hot targets and with classes."""
     rng = np.random.default_rng(0)
     z = rng.random((4, FEATURES)) + 0.1
@@ -349,9 +380,9 @@ def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any]) -> Iterato
     classes = np.arange(4) % FEATURES
     first, second = [*_required(value), "", ""][:2]
     order = bool(TARGETS.search(first)) and not TARGETS.search(second)
-    for y in (np.eye(FEATURES)[classes], classes):
+    for y in (np.eye(FEATURES)[classes], classes, np.where(classes > 1, 1, -1)):
         for logits in (z, z[:, :1]):
-            targets = y if logits is z else y[..., :1]
+            targets = y[:, : logits.shape[1]] if y.ndim == 2 else y
             for reduce in (None, np.sum):
                 loss = AdaptedLoss(value, gradient, targets_first=order, reduce=reduce)
                 yield _with(check_loss, loss, logits, targets)

@@ -251,6 +251,19 @@ def test_the_table_of_faults():
 LAYERS = """
 import numpy as np
 
+import minidl
+from minidl import softmax
+
+class Doubled(minidl.Layer):
+    def forward(self, x, *, train=False):
+        return 2 * x, lambda dy: dy
+
+def softmax_loss(x, y):
+    p = softmax(x)
+    dx = p.copy()
+    dx[np.arange(len(x)), y] -= 1
+    return -np.log(p[np.arange(len(x)), y]).mean(), dx / len(x)
+
 class Base:
     def forward(self, x):
         raise NotImplementedError
@@ -301,9 +314,11 @@ def test_a_whole_package(run, tmp_path):
     done = run("toys", "--all")
     assert (done.returncode, done.stderr) == (1, "")
     head, *rest = done.stdout.splitlines()
-    assert head == "toys: 6 found: 2 right, 0 side condition only, 2 wrong, 0 cannot tell, 2 not checked"  # fmt: skip
+    assert head == "toys: 8 found: 3 right, 0 side condition only, 3 wrong, 0 cannot tell, 2 not checked"  # fmt: skip
     wrong, missing, right = (part.splitlines() for part in "\n".join(rest).strip().split("\n\n"))
     assert (wrong[0], missing[0], right[0]) == ("wrong", "not checked", "right")
+    assert wrong[1].startswith("  toys.layers:Doubled as Doubled(), x (4, 5) float64")
+    del wrong[1:3]
     assert wrong[1].startswith("  toys.layers:Dense as Cached(Dense), x (4, 5) float64")
     assert "all 4 are 0.25 times" in wrong[2]  # the bias; the weights are right and added to
     assert wrong[3].startswith("  toys.layers:Error as Error.loss")
@@ -314,9 +329,10 @@ def test_a_whole_package(run, tmp_path):
         "needs an argument name",
     ]
     assert [line.split()[0] for line in right[1:]] == [
+        "toys.layers:softmax_loss",
         "toys.layers:Tanh",
         "toys.layers:sigmoid,",
     ]
     found = json.loads(run("toys", "--all", "--json").stdout)
-    assert (found["passed"], len(found["findings"])) == (False, 6)
+    assert (found["passed"], len(found["findings"])) == (False, 8)
     assert run("no_package", "--all").stderr.startswith("error: no_package cannot be imported")
