@@ -25,14 +25,7 @@ from minidl.checks import ContractError, did_you_mean, is_layer
 from minidl.files import to_json
 from minidl.layer import Layer
 from minidl.parameter import named_parameters
-from minidl.testing import catalogue
-from minidl.testing.checks import (
-    check_function,
-    check_layer,
-    check_loss,
-    check_pair,
-    check_simplex_map,
-)
+from minidl.testing import catalogue, checks
 from minidl.testing.report import GradientReport, raised
 from minidl.testing.subjects import title
 from minidl.testing.survey import survey
@@ -110,17 +103,17 @@ def check_named(args: argparse.Namespace, options: dict[str, Any]) -> GradientRe
     inputs = tuple(np.asarray(rng.standard_normal(shape), dtype) for shape in args.input)
     options = {"rng": rng, **options}
     if function:
-        check = check_function if args.vjp else check_pair
+        check = checks.check_function if args.vjp else checks.check_pair
         other = load(function, make=False)
         return check(found, other, inputs, fixed=args.fixed, **options)
     if args.targets:
-        return check_loss(found, inputs[0], TARGETS[args.targets](rng, inputs[0]), **options)
+        return checks.check_loss(found, inputs[0], TARGETS[args.targets](rng, inputs[0]), **options)
     if callable(getattr(found, "vjp", None)):
-        return check_simplex_map(found, inputs[0], **options)
+        return checks.check_simplex_map(found, inputs[0], **options)
     call = args.name.partition(":")[2]
     if "(" in call and "(" not in title(found):
         options["name"] = call
-    return check_layer(found, inputs, fixed=args.fixed, train=not args.inference, **options)
+    return checks.check_layer(found, inputs, fixed=args.fixed, train=not args.inference, **options)
 
 
 def load(text: str, *, make: bool, function: bool = False) -> Any:

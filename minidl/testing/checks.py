@@ -253,7 +253,7 @@ def _checked(
     rng = options.generator()
     with subject.preserved(rng):
         tensors, precision, why = _precision(subject, options)
-        settings = options.settings(rng, precision, next(iter(tensors.values())).dtype)
+        settings = Settings(options, rng, precision, next(iter(tensors.values())).dtype)
         notes = list(subject.notes)
         if why:
             numbers = f"step {settings.eps:g}, relative tolerance {settings.rtol:g}"

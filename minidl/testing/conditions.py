@@ -17,13 +17,7 @@ from minidl.testing.differences import Point
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
 from minidl.testing.report import FAILED, Condition, raised
-from minidl.testing.subjects import (
-    Layout,
-    Tensors,
-    copy_with_strides,
-    fortran,
-    reversed_strides,
-)
+from minidl.testing.subjects import Layout, Tensors, copy_with_strides, fortran, reversed_strides
 
 Check = Callable[[Point], None]
 

@@ -43,16 +43,7 @@ from minidl.testing.differences import (
     relative_direction,
 )
 from minidl.testing.layers import LayerSubject
-from minidl.testing.report import (
-    FAILED,
-    KINK,
-    KINKS,
-    OK,
-    ROUNDING,
-    UNSURE,
-    Entry,
-    TensorCheck,
-)
+from minidl.testing.report import FAILED, KINK, KINKS, OK, ROUNDING, UNSURE, Entry, TensorCheck
 
 DIRECTIONS = 2
 

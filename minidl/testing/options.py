@@ -46,17 +46,19 @@ FLOAT32_TOLERANCE = 2e-3
 """Relative, where the numeric side is float32 too."""
 
 
-@dataclass
 class Settings:
-    """The generator and the numbers of one check."""
+    """The generator and the numbers of one check, whose analytic side has this dtype."""
 
-    rng: np.random.Generator
-    precision: Precision
-    eps: float
-    rtol: float
-    atol: float
-    cotangent: float
-    seconds_left: float  # CPU time for the search for wrong entries, of all tensors together
+    def __init__(
+        self, options: Options, rng: np.random.Generator, precision: Precision, dtype: np.dtype[Any]
+    ) -> None:
+        rtol = TOLERANCES[dtype] if precision is FLOAT64 else FLOAT32_TOLERANCE
+        self.rng, self.precision = rng, precision
+        self.eps = precision.eps if options.eps is None else float(options.eps)
+        self.rtol = rtol if options.rtol is None else float(options.rtol)
+        self.atol = 0.0 if options.atol is None else float(options.atol)
+        self.cotangent = float(options.cotangent)
+        self.seconds_left = float(options.locate_seconds)  # of the CPU, for all tensors together
 
     @property
     def clear(self) -> float:
@@ -158,18 +160,3 @@ class Options:
     def generator(self) -> np.random.Generator:
         """Return the generator of a check: a stream of its own, since x may have the same seed."""
         return as_generator(self.rng).spawn(1)[0]
-
-    def settings(
-        self, rng: np.random.Generator, precision: Precision, dtype: np.dtype[Any]
-    ) -> Settings:
-        """Return the numbers of a check whose analytic side has this dtype."""
-        rtol = TOLERANCES[dtype] if precision is FLOAT64 else FLOAT32_TOLERANCE
-        return Settings(
-            rng,
-            precision,
-            precision.eps if self.eps is None else float(self.eps),
-            rtol if self.rtol is None else float(self.rtol),
-            0.0 if self.atol is None else float(self.atol),
-            float(self.cotangent),
-            float(self.locate_seconds),
-        )

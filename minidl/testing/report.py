@@ -231,12 +231,6 @@ class GradientReport:
         but = f", but not checked: {', '.join(self.unchecked)}" if self.unchecked else ""
         return f"{self.subject}: {self.verdict}{but}"
 
-    @property
-    def all_notes(self) -> tuple[str, ...]:
-        """The notes, with one about the arrays that were not checked."""
-        unchecked = (f"{', '.join(self.unchecked)}: {UNCHECKED}",) if self.unchecked else ()
-        return self.notes + unchecked
-
     def _lines(self) -> Iterator[tuple[str, bool]]:
         """Yield the lines of the report, and whether each says that something is wrong."""
         yield self.heading, not self
@@ -255,7 +249,8 @@ class GradientReport:
             conditions.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
         for line, (_, verdict) in zip(aligned(conditions), conditions, strict=True):
             yield line, verdict.startswith(FAILED)
-        yield from ((f"note: {note}", False) for note in self.all_notes)
+        unchecked = [f"{', '.join(self.unchecked)}: {UNCHECKED}"] if self.unchecked else []
+        yield from ((f"note: {note}", False) for note in (*self.notes, *unchecked))
         if not self:
             yield "", False
             yield from ((sentence, True) for sentence in (*self.failures, *self.unsure))

@@ -28,14 +28,8 @@ from minidl.checks import Array
 from minidl.layer import Layer
 from minidl.losses import ReducedLoss
 from minidl.maps import SimplexMap
+from minidl.testing import checks
 from minidl.testing.cached import AdaptedLoss, Cached, float_arrays
-from minidl.testing.checks import (
-    check_function,
-    check_layer,
-    check_loss,
-    check_pair,
-    check_simplex_map,
-)
 from minidl.testing.report import GradientReport, raised
 from minidl.testing.subjects import accepts, argument_names, default_of, is_tensor
 
@@ -53,9 +47,6 @@ TARGETS = re.compile(r"true|target|label|gold|actual|^y$|^t$", re.IGNORECASE)
 GRADIENT = re.compile(r"^(d_?|delta_?|g_|nabla_?)|_?grad(ient)?s?_?", re.IGNORECASE)
 PARAMETERS = re.compile(r"_?param(eter)?s?", re.IGNORECASE)
 
-LONG = 200
-"""The most characters of a reason."""
-
 FEATURES, SHAPES = 5, ((4, 5), (5, 4), (5,), (3, 6, 5), (3, 5, 6), (2, 6, 6, 5), (2, 5, 6, 6))
 SIZES = {
     r"kernel|pool|filter_size|kern|^size$|heads|stride": 2,
@@ -67,13 +58,8 @@ SIZES = {
 }
 """What an argument is given, by its name: the first that fits."""
 
-RIGHT, SIDE, WRONG, UNSURE, NOT = (
-    "right",
-    "side condition only",
-    "wrong",
-    "cannot tell",
-    "not checked",
-)
+RIGHT, WRONG, UNSURE = "right", "wrong", "cannot tell"
+SIDE, NOT = "side condition only", "not checked"
 
 
 @dataclass(frozen=True)
@@ -215,7 +201,7 @@ def _first(name: str, trials: Callable[[], Iterator[Trial]], options: dict[str, 
             try:
                 report = trial(options)
             except Exception as error:
-                reasons.append(raised(error)[:LONG])
+                reasons.append(raised(error)[:200])
                 continue
             now = _finding(name, report)
             if now.verdict == WRONG and "precision" not in options:
@@ -226,7 +212,7 @@ def _first(name: str, trials: Callable[[], Iterator[Trial]], options: dict[str, 
             if now.verdict == RIGHT:
                 return now
     except Exception as error:  # it cannot be made
-        reasons.append(raised(error)[:LONG])
+        reasons.append(raised(error)[:200])
     # Of the first and of the last shape of an input.
     why = tuple(dict.fromkeys([*reasons[:1], *reasons[-1:]])) or ("no way to run it",)
     return outcome or Finding(name, NOT, why)
@@ -277,7 +263,7 @@ def _of_ours(value: Any) -> Iterator[Trial]:
         return
     if isinstance(made, Layer):
         made.initialize(0, "float64")
-    check = check_layer if isinstance(made, Layer) else check_simplex_map
+    check = checks.check_layer if isinstance(made, Layer) else checks.check_simplex_map
     for shape in SHAPES:
         yield _with(check, made, np.random.default_rng(0).standard_normal(shape))
 
@@ -291,7 +277,9 @@ def _of_object(kind: type, forward: str, backward: str) -> Iterator[Trial]:
     else:
         for shape in SHAPES:
             x = rng.standard_normal(shape)
-            yield functools.partial(_check_layer, made, forward, backward, x)
+            yield _with(
+                lambda x, **o: checks.check_layer(_adapted(made, forward, backward, x), x, **o), x
+            )
 
 
 def _with(check: Callable[..., GradientReport], *args: Any) -> Trial:
@@ -302,12 +290,6 @@ def _required(function: Callable[..., Any]) -> list[str]:
     return [
         n for n in argument_names(function) if default_of(function, n) is inspect.Parameter.empty
     ]
-
-
-def _check_layer(
-    made: Any, forward: str, backward: str, x: Array, options: dict[str, Any]
-) -> GradientReport:
-    return check_layer(_adapted(made, forward, backward, x), x, **options)
 
 
 def _adapted(made: Any, forward: str, backward: str, x: Array) -> Cached:
@@ -363,13 +345,13 @@ def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Iter
     for shape in SHAPES[:4]:
         x = rng.standard_normal(shape)
         if len(_required(derivative)) >= 2:
-            yield _with(check_pair, f, derivative, x)
-            yield _with(check_function, f, derivative, x)
-            yield _with(check_function, f, lambda x, dy: derivative(dy, x), x)
+            yield _with(checks.check_pair, f, derivative, x)
+            yield _with(checks.check_function, f, derivative, x)
+            yield _with(checks.check_function, f, lambda x, dy: derivative(dy, x), x)
         else:
-            yield _with(check_function, f, elementwise, x)
+            yield _with(checks.check_function, f, elementwise, x)
             # The derivative may be a function of the output.
-            yield _with(check_function, f, lambda x, dy: elementwise(f(x), dy), x)
+            yield _with(checks.check_function, f, lambda x, dy: elementwise(f(x), dy), x)
 
 
 def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None) -> Iterator[Trial]:
@@ -385,4 +367,4 @@ def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None) -> 
             targets = y[:, : logits.shape[1]] if y.ndim == 2 else y
             for reduce in (None, np.sum):
                 loss = AdaptedLoss(value, gradient, targets_first=order, reduce=reduce)
-                yield _with(check_loss, loss, logits, targets)
+                yield _with(checks.check_loss, loss, logits, targets)

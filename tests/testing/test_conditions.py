@@ -163,7 +163,7 @@ def test_options_of_the_command_reach_the_check(monkeypatch, capsys):
         seen.update(options, shape=x[0].shape, train=train)
         return check_layer(layer, x, train=train, **options)
 
-    monkeypatch.setattr("minidl.testing.__main__.check_layer", note)
+    monkeypatch.setattr("minidl.testing.checks.check_layer", note)
     numbers = {"eps": 1e-4, "rtol": 1e-5, "atol": 1e-8, "cotangent": 0.5, "numpy-seed": 3}
     given = [str(x) for name, value in numbers.items() for x in (f"--{name}", value)]
     command = ["minidl.testing", "minidl:Tanh", "--input", "2x3"]
