@@ -19,7 +19,7 @@ MODULES = house.sources(PACKAGE, "minidl")
 ARROWS = house.graph(MODULES)
 
 ENTRIES = 24
-LIMITS = {"the core": 5_200, "the package": 18_650, "a file": 600}
+LIMITS = {"the core": 5_200, "the package": 14_000, "a file": 600}
 """The most lines, docstrings included."""
 
 MISSED = {"the core": 6_600, "the package": 18_650, "losses.py": 640, "sklearn/network.py": 660}
@@ -60,7 +60,7 @@ def test_no_core_file_imports_a_wing():
 @pytest.mark.parametrize(("folder", "prefix"), [("minidl", "minidl"), ("examples", ""), ("benchmarks", "")])  # fmt: skip
 def test_no_circle(folder, prefix):
     arrows = ARROWS if prefix else house.graph(house.sources(ROOT / folder))
-    assert sum(map(len, arrows.values())) > 50
+    assert sum(map(len, arrows.values())) > 20
     assert house.circles(arrows) == []
 
 
