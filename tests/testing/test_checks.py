@@ -294,7 +294,7 @@ def test_many_kinks_at_once():
             p.value = 0
     x = X.copy()
     x[:3] = 0
-    for seed in range(10):
+    for seed in range(4):
         report = check_layer(model, x, rng=seed)
         report.raise_if_failed()
         assert report["input"].verdict == "ok (kink)"

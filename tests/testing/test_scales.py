@@ -122,9 +122,9 @@ def verdicts(name, dtype, exponent, where):
             lambda *a: outer * f(*a),
             lambda *a, v=v: v(*a[:-1], outer * a[-1]),
             tuple(arrays),
-            locate_seconds=0.2,
+            locate_seconds=seconds,
         ).verdict
-        for v in vjps
+        for v, seconds in zip(vjps, (5, 0), strict=True)
     ]
 
 
@@ -142,7 +142,7 @@ def test_verdicts_at_all_scales(dtype, exponents):
     for where in ("input", "output", "parameters"):
         names = SHAPES if where == "parameters" else FUNCTIONS
         for k, name in enumerate(names):
-            for exponent in exponents if exponents is ALL else exponents[k % 2 :: 2]:
+            for exponent in exponents if exponents is ALL else exponents[k % 5 :: 5]:
                 if where == "input" and name in OSCILLATING and exponent > 10:
                     continue
                 found = verdicts(name, dtype, exponent, where)
