@@ -103,7 +103,7 @@ def sessions(folder: Path) -> list[dict[str, Any]]:
         try:
             found.append(_checked(from_json(line)))
         except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-            raise ValueError(f"{file}, line {number}: not a session ({error!r})") from error
+            raise ValueError(f"{file}, line {number}: not a session ({error!r:.200})") from error
     return found
 
 

@@ -93,6 +93,11 @@ def single_outcome(out: Path) -> object:
     return found
 
 
+def homework_outcome(out: Path) -> object:
+    """Return the results of every question of a homework."""
+    return {folder.name: single_outcome(folder) for folder in out.glob("q*")}
+
+
 def plain_outcome(out: Path) -> object:
     """Return the outcome of ``training.py``."""
     return (out / "outcome.json").read_text()

@@ -7,16 +7,22 @@ that of the readers.
 import gzip
 import io
 import json
+import os
 import random
 import subprocess
 import sys
 import time
 import warnings
+import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from attacks.common import ENVIRONMENT, Tally, write_data
+from homework.page.reading import read_run
+from homework.page.writing import write_report
+from homework.sessions import session
 
 import minidl
 from minidl.data import cache
@@ -24,6 +30,8 @@ from minidl.data.readers import read_idx
 from minidl.grid import folder as store
 from minidl.grid.points import Grid
 from minidl.grid.runner import run as run_grid
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
 
 LIMIT = 300_000  # kilobytes
 LONGEST = 5.0  # seconds of the processor
@@ -148,7 +156,33 @@ def read_tensors(path):
     return True
 
 
+def report_file(name):
+    """Return the writer of a folder of a run, of which one file is damaged."""
+
+    def write(folder):
+        (folder / "run.json").write_text('{"axes": {}, "settings": {"lr": 0.1}}')
+        (folder / "scores.json").write_text('{"train": 0.5, "test": 0.25}')
+        table = Table(["a", "b"], "title")
+        table.add(1, 0.5)
+        table.write(folder / "table")
+        with session(folder, note={"data": {"name": "d", "examples": {"train": 3}}}):
+            pass
+        if name == "a.png":  # which takes a second
+            line_plot(folder / name, Panel({"a": ([0, 1], [1, 2])}, "x", "y"))
+        return folder / name
+
+    return write
+
+
+def read_report(path):
+    """A report has no checksums; what is read is shown, or refused."""
+    write_report([read_run(path.parent)], path.parent / "out")
+    return True
+
+
+REPORT = ("sessions.jsonl", "scores.json", "run.json", "table.csv", "a.png")
 FORMATS = {
+    **{f"report, {name}": (report_file(name), read_report) for name in REPORT},
     "course npz": (course, read_course),
     "IDX, gzip": (idx, read_images),
     "results.jsonl": (lines, read_lines),
@@ -253,7 +287,79 @@ def forged(raw: bytes, rng: random.Random) -> bytes:
     return len(head).to_bytes(8, "little") + head + raw[8 + size :]
 
 
-FORGED = ("results.jsonl", "grid.json", "checkpoint of a run", "minidl.save", "safetensors")
+def bombs(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]]:
+    """Write small files that declare or unpack to very large ones, and files that never end."""
+
+    def file(name, *pieces):
+        (here := folder / name.replace(".", "-")).mkdir()
+        (here / "run.json").write_text("{}")
+        with (gzip.open if name.endswith("gz") else open)(here / name, "wb") as made:
+            for piece in pieces:
+                made.write(piece)
+        return here / name
+
+    def npz(name, member):
+        with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            for key in ("X_train", "y_train"):
+                with archive.open(f"{key}.npy", "w") as inside:
+                    member(inside)
+        return folder / name
+
+    def zeros(inside):
+        np.lib.format.write_array_header_1_0(inside, {"descr": "|u1", "fortran_order": False, "shape": (10**8,)})  # fmt: skip
+        for _ in range(100):
+            inside.write(bytes(10**6))
+
+    def declared(inside):
+        np.lib.format.write_array_header_1_0(inside, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})  # fmt: skip
+
+    head = bytes([0, 0, 8, 3]) + np.array([2500, 200, 200], ">u4").tobytes()
+    model = json.dumps({"version": 99, "layers": deep(400)})
+    found = {
+        "npz of zeros": (npz("zeros.npz", zeros), minidl.load_dataset),
+        "npz that declares 8 TB": (npz("declared.npz", declared), minidl.load_dataset),
+        "gzip of zeros": (file("x.gz", head, *[bytes(10**6)] * 100), read_images),
+        "IDX that declares 4e28 bytes": (file("y.gz", bytes([0, 0, 8, 3]) + b"\xff" * 12), read_images),
+        "safetensors with a header of 2^62 bytes": (file("a.safetensors", (2**62).to_bytes(8, "little") + b"{}"), read_tensors),
+        "a model, deep": (file("m.npz", model.encode()), minidl.load),
+        "a CSV of one line": (file("t.csv", b"," * 10**7 + b"best\n"), read_report),
+        "results of one line": (file("results.jsonl", b"[" + b"[]," * 10**7), read_report),
+    }  # fmt: skip
+    if os.name != "nt":
+        os.mkfifo(folder / "pipe")
+        for kind, path in (("a pipe", folder / "pipe"), ("/dev/zero", Path("/dev/zero"))):
+            for name, read in (("data", minidl.load_dataset), ("model", minidl.load), ("weights", read_tensors), ("IDX", read_images)):  # fmt: skip
+                found[f"{kind} as {name}"] = path, read
+    return found
+
+
+def read_bombs(folder: Path) -> list[str]:
+    """Read all of them; return those that were not refused in a line that names the file."""
+    failures = []
+    (here := folder / "bombs").mkdir()
+    for name, (path, read) in bombs(here).items():
+        start = time.process_time()
+        try:
+            read(path)
+            failures.append(f"{name}: read")
+        except (ValueError, TypeError, OSError) as error:
+            if path.name not in str(error) or len(str(error)) > 3000:
+                failures.append(f"{name}: not named, or at length: {error!r:.300}")
+        except BaseException as error:
+            failures.append(f"{name}: {error!r:.300}")
+        if time.process_time() - start > LONGEST:
+            failures.append(f"{name}: {time.process_time() - start:.1f} s")
+    return failures
+
+
+FORGED = (
+    *(f"report, {name}" for name in REPORT if name.endswith((".json", ".jsonl"))),
+    "results.jsonl",
+    "grid.json",
+    "checkpoint of a run",
+    "minidl.save",
+    "safetensors",
+)
 
 
 def read_forged(folder: Path, name: str, n: int) -> list[str]:
@@ -299,6 +405,7 @@ def damage(folder: Path, n: int) -> dict[str, list]:
                 found[name].append(f"{path}: {type(error).__name__}: {error}")
     for name in FORGED:
         found[f"{name}, forged"] = read_forged(folder, name, n)
+    found["bombs"] = read_bombs(folder)
     status = Path("/proc/self/status")
     peak = next((s for s in status.read_text().splitlines() if "VmHWM" in s), "- 0") if status.exists() else "- 0"  # fmt: skip
     return {**found, "peak": [int(peak.split()[1])]}

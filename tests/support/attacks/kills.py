@@ -7,7 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from attacks.common import Tally, explained, grid_outcome, plain_outcome, run, single_outcome, start
+from attacks.common import (
+    Tally,
+    explained,
+    grid_outcome,
+    homework_outcome,
+    plain_outcome,
+    run,
+    single_outcome,
+    start,
+)
 from attacks.training import ORDERS
 
 
@@ -41,6 +50,12 @@ SUBJECTS = {
         "q2_warmup.py",
         ("--data", "set.npz", "-epochs", 120, "-dropout", 0.3, "-optimizer", "adam"),
         single_outcome,
+    ),
+    "homework": Subject(
+        "homework_2025.py",
+        ("--data", "set.npz", "--full", "--epochs", 40, "--only", "1.1", "1.3"),
+        homework_outcome,
+        ("SIGKILL", "SIGINT"),
     ),
     **{
         f"{function}, {kind}": Subject(
