@@ -162,17 +162,17 @@ def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
     return {"class": name, "arguments": arguments}
 
 
-_NO_SETTINGS = (
-    "_given", "_theta", "_grad", "_training", "_state", "_blocks", "input_scale", "rng", "dtype",
-    "model",
-)  # fmt: skip
+_OF_LAYERS = {"_theta", "_grad", "_training", "input_scale", "rng", "dtype"}
+_OF_OPTIMIZERS = {"_theta", "_state", "_blocks", "model"}
 
 
 def _attributes(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an object holds beside its arguments, its parameters and its buffers."""
-    left_out = {*config, *_NO_SETTINGS, *(own_names(value) if is_layer(value) else ())}
-    if _has_state(type(value)):
-        left_out |= value.state_dict().keys()
+    """Return what an object holds beside its arguments and what a checkpoint has of it."""
+    left_out = {"_given", *config}
+    if is_layer(value):
+        left_out |= {*_OF_LAYERS, *own_names(value)}
+    elif _has_state(type(value)):
+        left_out |= {*_OF_OPTIMIZERS, *value.state_dict()}
     return {
         name: held
         for name, held in vars(value).items()
@@ -382,7 +382,6 @@ def _parts(value: Any, inner: Callable[[Any], Any]) -> Any:
     held = {**held, **({"made": args} if args else {}), **({"items": items} if items else {})}
     if callable(value):
         held["()"] = kind.__call__
-    held = {name: part for name, part in held.items() if name not in _NO_SETTINGS}
     return {"class": kind.__qualname__, "arguments": inner(held)} if held else kind.__qualname__
 
 

@@ -339,6 +339,11 @@ class Part(Callback):
         return {"values": self.values}
 
 
+class Noise(Callback):
+    def __init__(self, rng):
+        self.rng = np.random.default_rng(rng)
+
+
 class Watches(Act):
     only_watches = True
 
@@ -436,6 +441,7 @@ CALLBACKS = {
     "array": lambda value: Act(np.full(3, value)),
     "function": lambda value: Act(lambda run: value),
     "attribute": lambda value: with_attribute(Act(), value),
+    "generator": Noise,
     "with a state": Counts,
     "with a state and a part of its argument": lambda value: Part(Dataset((X[value:], Y[value:]))),
     "missing": lambda value: Act() if value == 1 else None,
