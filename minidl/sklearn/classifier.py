@@ -161,13 +161,16 @@ class MLPClassifier(Labels, MLP):
         ``"identity"``, ``"logistic"``, ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"elu"``,
         ``"gelu"``, ``"silu"`` or ``"softplus"``.
     loss : {"log_loss", "sparsemax", "entmax15"}
-        Softmax cross-entropy, or the Fenchel-Young loss of a sparse map, whose probabilities may
-        be exactly 0. For several labels ``"log_loss"``, the binary cross-entropy, summed over the
-        labels.
+        Softmax cross-entropy (of two classes the logistic loss of one output), or the Fenchel-Young
+        loss of a sparse map, whose probabilities may be exactly 0. For several labels
+        ``"log_loss"``, the binary cross-entropy, summed over the labels.
     class_weight : mapping or "balanced", optional
         As in scikit-learn; multiplies ``sample_weight``. It has its full effect at every
         ``batch_size``.
-    solver : {"adam", "adamw", "sgd"}
+    solver : {"adam", "adamw", "sgd", "lbfgs"}
+        ``"lbfgs"`` is SciPy's L-BFGS-B on all rows at once, in float64, with ``max_iter``
+        iterations and ``max_fun`` calls of the loss; ``tol`` bounds the gradient. It has no
+        ``partial_fit``, dropout or batch normalization.
     alpha : float
         L2 penalty, divided by the weight of a batch. With ``"adamw"`` the decoupled weight decay,
         not divided. It spares biases, and the gains and offsets of normalization.
@@ -181,16 +184,19 @@ class MLPClassifier(Labels, MLP):
         returns the rate as a function of the step, as ``minidl.Cosine`` does.
     max_iter : int
         The largest number of epochs.
+    shuffle : bool
+        Whether the order of the rows changes in each epoch.
     random_state : int, RandomState, Generator or None
     tol, n_iter_no_change : float, int
         Training ends when the monitored metric has not improved by ``tol`` for more than
         ``n_iter_no_change`` epochs.
-    monitor : str, optional
+    monitor : str or callable, optional
         By default ``"train_loss"``; with early stopping the accuracy (of several labels: of all)
-        on the validation part. Any metric of ``minidl.fit``, as ``"valid_loss"``.
+        on the validation part. Any metric of ``minidl.fit``, as ``"valid_loss"``, or scorer of
+        scikit-learn, a name as ``"f1_macro"`` or a function, of which the highest is the best.
     early_stopping : bool
         Whether to set ``validation_fraction`` of the examples aside (unless ``X_val`` is given),
-        monitor them, and keep the weights of the best epoch.
+        of each class its share, monitor them, and keep the weights of the best epoch.
     warm_start : bool
         Whether ``fit`` goes on from the last weights.
     dropout : float in [0, 1)
@@ -216,7 +222,9 @@ class MLPClassifier(Labels, MLP):
     model_ : Sequential
     history_ : History
         All metrics of all epochs.
-    loss_curve_, validation_scores_, best_loss_, best_validation_score_, n_iter_
+    loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_, \
+n_layers_, n_outputs_, out_activation_
+        As in scikit-learn.
     coefs_, intercepts_ : list of array
         Views of the model's parameters. Arrays that are assigned to an item, or a list of them
         to the attribute, are written into the model.

@@ -9,13 +9,13 @@ import copy
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
-from sklearn.base import BaseEstimator, is_regressor
+from sklearn.base import is_regressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
@@ -24,15 +24,14 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from minidl.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from minidl.callbacks import Callback, Run
-from minidl.checks import Array, check_array, check_float, check_int, did_you_mean, refuse_mask
-from minidl.data.features import Predictor, Standardize
+from minidl.checks import Array, check_float, check_int, did_you_mean, refuse_mask
+from minidl.data.features import Standardize
 from minidl.dataset import Dataset, Split
 from minidl.history import Epoch, History
 from minidl.init import glorot
 from minidl.layer import Layer, Sequential
 from minidl.layers import Identity, Linear
-from minidl.losses import BinaryLogistic, CrossEntropy, Loss
-from minidl.parameter import Parameter
+from minidl.sklearn.fitted import Fitted
 from minidl.sklearn.rows import Checked, Examples, answers, sparse_first
 from minidl.training import NonFiniteLossError
 
@@ -47,10 +46,6 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
     "silu": SiLU,
     "softplus": Softplus,
 }
-
-
-FITTED = ("n_features_in_", "n_outputs_", "n_iter_", "t_", "multilabel_", "_shape")
-"""The plain fitted attributes that a file keeps."""
 
 
 def choose(owner: str, name: str, value: Any, known: Mapping[Any, Any]) -> Any:
@@ -73,7 +68,7 @@ Valid = tuple[Any, Any, Any]
 
 
 @dataclass(eq=False, repr=False)
-class Network(BaseEstimator):  # type: ignore[misc]
+class Network(Fitted):
     """A network as an estimator. A subclass says which targets, layers, loss and training.
 
     The fields of a dataclass are its constructor's arguments, so each is written once.
@@ -97,10 +92,6 @@ class Network(BaseEstimator):  # type: ignore[misc]
 
     _sparse = False
 
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
-
     @abstractmethod
     def _encode(
         self, y: Array, classes: Any = None, *, first: bool = False, again: bool = False
@@ -109,10 +100,6 @@ class Network(BaseEstimator):  # type: ignore[misc]
 
         With ``first``, learn the classes; with ``again``, check that all of them are there.
         """
-
-    @abstractmethod
-    def _loss(self) -> tuple[Loss, str]:
-        """Return the loss and the name of what follows the outputs; ValueError for others."""
 
     def _targets(self, y: Array) -> Array:
         """Return encoded targets as the loss takes them."""
@@ -125,10 +112,6 @@ class Network(BaseEstimator):  # type: ignore[misc]
     def _decoded(self, y: Array) -> Array:
         """Return encoded targets as the user wrote them."""
         return y
-
-    def _tail(self) -> Linear | None:
-        """Return a last layer after which the outputs are those of a ``Predictor``, or None."""
-        return None
 
     def _hidden(self) -> Callable[[int], list[Layer]]:
         """Return the function from the width of a hidden ``Linear`` to the layers after it."""
@@ -311,12 +294,6 @@ class Network(BaseEstimator):  # type: ignore[misc]
         """Return whether the learning rate falls where training would stop."""
         return False
 
-    def _validation_metric(self, monitor: str = "") -> str:
-        """Return ``monitor`` if it is of the validation part, or else accuracy, R2 or the loss."""
-        if monitor.startswith("valid_"):
-            return monitor
-        return f"valid_{next(iter(getattr(self.loss_function_, 'metrics', {})), 'loss')}"
-
     def _parts(self, train: Rows, valid: Valid, seed: int) -> list[Rows]:
         """Return the training part and any validation part, without the rows of weight 0."""
         parts = [train]
@@ -373,66 +350,6 @@ class Network(BaseEstimator):  # type: ignore[misc]
         X = X if self.scaler_ is None else self.scaler_.apply(X)
         return Examples(X, self._targets(y), 1.0, None, weight, getattr(self, "shuffle", True))
 
-    @property
-    def predictor_(self) -> Predictor:
-        """The model with its standardisation, loss and classes, for ``minidl.save`` and ONNX.
-
-        Two classes have two outputs there, and scaled targets their own scale.
-        """
-        check_is_fitted(self)
-        features = [] if self.scaler_ is None else [self.scaler_]
-        model, loss, tail = self.model_, self.loss_function_, self._tail()
-        if tail is not None:
-            model = Sequential(*model.layers, tail)
-            model.input_scale = self.model_.input_scale
-            loss = CrossEntropy() if isinstance(loss, BinaryLogistic) else loss
-        predictor = Predictor(model, features, loss=loss)
-        names = getattr(self, "classes_", None)
-        if names is not None and all(isinstance(name, str) for name in names):
-            names = names.astype(str)  # text in a column of objects
-        predictor.class_names = names
-        return predictor
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what ``minidl.save`` writes beside ``predictor_``: settings, fitted attributes."""
-        settings = self.get_params(deep=False)
-        if isinstance(weights := settings.get("class_weight"), Mapping):
-            settings["class_weight"] = [list(pair) for pair in weights.items()]
-        kept = {k: v for k, v in vars(self).items() if k in FITTED}
-        names = getattr(self, "feature_names_in_", None)
-        kept["feature_names_in_"] = None if names is None else names.tolist()
-        target = getattr(self, "target_scaler_", None)
-        kept["target"] = None if target is None else {"mean": target.mean, "std": target.std}
-        kept["labels"] = getattr(self, "classes_", np.empty(0)).dtype.kind
-        return {"settings": settings, "history": self.history_.to_dict(), "fitted": kept}
-
-    @classmethod
-    def from_state(cls, predictor: Predictor, state: Mapping[str, Any]) -> Any:
-        """Return the estimator of which ``predictor_`` and ``state_dict`` were saved."""
-        settings, fitted = dict(state["settings"]), dict(state["fitted"])
-        if isinstance(settings.get("class_weight"), list):
-            settings["class_weight"] = dict(settings["class_weight"])
-        made: Any = cls(**settings)
-        if predictor.class_names is not None:
-            object_ = fitted.pop("labels") == "O"
-            made.classes_ = np.asarray(predictor.class_names, object if object_ else None)
-        names, target = fitted.pop("feature_names_in_"), fitted.pop("target")
-        if names is not None:
-            made.feature_names_in_ = np.array(names, object)
-        vars(made).update(fitted, target_scaler_=None, history_=History.from_dict(state["history"]))
-        if target is not None:
-            made.target_scaler_ = Standardize()
-            vars(made.target_scaler_).update(target)
-        made.scaler_ = next(iter(predictor.features), None)
-        made.loss_function_, made.out_activation_ = made._loss()
-        made.model_ = predictor.model
-        if made._tail() is not None:
-            layers = predictor.model.layers[:-1]  # type: ignore[attr-defined]
-            made.model_ = Sequential(*[layer.copy() for layer in layers])
-            made.model_.input_scale = predictor.model.input_scale
-        made._convergence = made._new_convergence()
-        return made
-
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the model for checked rows."""
         check_is_fitted(self)
@@ -451,85 +368,6 @@ class Network(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = self._sparse and not self.standardize
         return tags
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
-
-    @property
-    def coefs_(self) -> list[Array]:
-        """The weights of the ``Linear`` layers, (in, out), as views of the model's parameters.
-
-        Arrays assigned to an item or to the whole list are written into the model.
-        """
-        layers = self._linear()
-        return Weights(self._name, "coefs_", [(one, one.weight) for one in layers])
-
-    @coefs_.setter
-    def coefs_(self, new: Any) -> None:
-        self.coefs_[:] = new
-
-    @property
-    def intercepts_(self) -> list[Array]:
-        """The biases of the ``Linear`` layers, as views; they can be assigned as ``coefs_``."""
-        found = [(one, one.bias) for one in self._linear() if one.bias is not None]
-        return Weights(self._name, "intercepts_", found)
-
-    @intercepts_.setter
-    def intercepts_(self, new: Any) -> None:
-        self.intercepts_[:] = new
-
-    def _linear(self) -> list[Linear]:
-        """Return the ``Linear`` layers of the model."""
-        check_is_fitted(self)
-        _ = self.model_.theta  # a copy or a pickle makes its vectors on first use
-        return [layer for layer in self.model_ if isinstance(layer, Linear)]
-
-    @property
-    def n_layers_(self) -> int:
-        """The number of layers of units, those of input and output included."""
-        return len(self.coefs_) + 1
-
-    @property
-    def loss_curve_(self) -> list[float]:
-        """The training loss of each epoch."""
-        check_is_fitted(self)
-        return [record.metrics["train_loss"] for record in self.history_.records[1:]]
-
-    @property
-    def loss_(self) -> float:
-        """The training loss of the last epoch."""
-        check_is_fitted(self)
-        return self.history_[-1].train_loss
-
-    @property
-    def best_loss_(self) -> float | None:
-        """The lowest training loss of an epoch; None with early stopping."""
-        curve = self.loss_curve_
-        return None if self.early_stopping else min(curve)
-
-    @property
-    def validation_scores_(self) -> list[float] | None:
-        """The metric of each epoch on the validation part; None without one.
-
-        It is the monitored metric if that is one of the validation part, or else the accuracy or R2
-        (the loss where neither is defined).
-        """
-        check_is_fitted(self)
-        name = self._validation_metric(self.history_.monitor)
-        if not any(name in record.metrics for record in self.history_):
-            return None
-        return [record.metrics.get(name, np.nan) for record in self.history_.records[1:]]
-
-    @property
-    def best_validation_score_(self) -> float | None:
-        """The best of ``validation_scores_``, the lowest for a loss."""
-        scores = self.validation_scores_
-        if scores is None:
-            return None
-        monitor = self.history_.monitor
-        name = self._validation_metric(monitor)
-        lowest = self.history_.mode == "min" if name == monitor else name.endswith("loss")
-        return float((np.nanmin if lowest else np.nanmax)(scores))
 
 
 def check_seed(random_state: Any) -> int:
@@ -555,21 +393,9 @@ class Convergence(Callback):
 
     An epoch without an improvement is one whose score is not better by ``tol`` than the best score
     of all epochs before it, as in ``sklearn.neural_network``. (``minidl.EarlyStopping`` compares
-    with the last epoch that was such an improvement.)
-
-    Parameters
-    ----------
-    tol : float
-    patience : int or inf
-    adaptive : bool
-        Whether to divide the learning rate by 5 in place of stopping, until it is 1e-6.
-    verbose : bool
-        Whether to print a line for each epoch.
-
-    Attributes
-    ----------
-    converged : bool
-        Whether this rule ended the training.
+    with the last epoch that was such an improvement.) With ``adaptive`` the learning rate is
+    divided by 5 in place of stopping, until it is 1e-6; ``verbose`` prints a line for each epoch.
+    ``converged`` says whether this rule ended the training.
     """
 
     def __init__(self, tol: float, patience: float, *, adaptive: bool, verbose: bool) -> None:
@@ -594,66 +420,3 @@ class Convergence(Callback):
             return False
         self.converged = True
         return True
-
-
-class Weights(list[Array]):
-    """The weights or the biases of the ``Linear`` layers of a model, as views of its parameters.
-
-    An array that is assigned to an item or a slice is written into the model. The list keeps its
-    length. A copy or a pickle of it is a plain list, whose arrays are the caller's.
-
-    Parameters
-    ----------
-    owner : str
-        The estimator.
-    name : str
-        ``"coefs_"`` or ``"intercepts_"``.
-    parameters : sequence of (Linear, Parameter)
-    """
-
-    def __init__(
-        self, owner: str, name: str, parameters: Sequence[tuple[Linear, Parameter]]
-    ) -> None:
-        super().__init__(parameter.value for _, parameter in parameters)
-        self._owner, self._name, self._parameters = owner, name, parameters
-
-    def __setitem__(self, index: Any, new: Any) -> None:
-        """Write one array, or those of a slice, into the model: all or, on an error, none.
-
-        Raises
-        ------
-        ValueError
-            If the number of arrays or a shape differs, or an array has no finite real numbers.
-        """
-        places = range(len(self))[index]
-        if isinstance(places, int):
-            places, new = range(places, places + 1), [new]
-        arrays = list(new) if isinstance(new, Iterable) else [new]
-        if len(arrays) != len(places):
-            raise ValueError(
-                f"{self._owner}: expected {self._name} to be {len(places)} arrays, one for each "
-                f"layer, got {len(arrays)}"
-            )
-        checked = [self._checked(i, array) for i, array in zip(places, arrays, strict=True)]
-        for i, array in zip(places, checked, strict=True):
-            self._parameters[i][1].value = array
-
-    def _checked(self, i: int, array: Any) -> Array:
-        layer, parameter = self._parameters[i]
-        name = f"{self._name}[{i}], of layer {i + 1}, {layer!r},"
-        new = check_array(self._owner, name, array, parameter.shape, parameter.value.dtype)
-        if not np.isfinite(new).all():
-            raise ValueError(f"{self._owner}: expected {name} to be finite")
-        return new
-
-    def _fixed(self, *args: Any, **options: Any) -> NoReturn:
-        raise TypeError(
-            f"{self._owner}: the length of {self._name} is fixed by hidden_layer_sizes; assign "
-            f"arrays to its items, or a list of {len(self)} arrays"
-        )
-
-    append = clear = extend = insert = pop = remove = reverse = sort = _fixed
-    __delitem__ = __iadd__ = __imul__ = _fixed
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[type[list[Array]], tuple[list[Array]]]:
-        return list, ([*self],)
