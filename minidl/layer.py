@@ -433,6 +433,12 @@ def checked(model: object) -> Iterator[Forward]:
     this returns an array of the input's shape and dtype. Call the backward pass within the context
     too. The arithmetic is the same as without it. TypeError or ValueError in the pass names the
     first layer that breaks the contract.
+
+    Examples
+    --------
+    >>> with checked(model) as forward:
+    ...     logits, backward = forward(x, train=True)
+    ...     write_gradients(model, backward, dlogits)
     """
     places: dict[int, tuple[str, Any]] = {id(model): (short_text(model), model)}
     for prefix, layer in parameter.named_layers(model):
