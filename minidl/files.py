@@ -275,6 +275,20 @@ def open_to_read(path: str | os.PathLike[str]) -> IO[bytes]:
 _PIECE = 1 << 18  # bytes that are read at a time
 
 
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Turn what the parsers of files raise, of many kinds, into a ValueError. Also a decorator."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError):
+        raise
+    except MemoryError as error:
+        raise ValueError(f"does not fit into memory ({error})") from error
+    except Exception as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+@reading()
 def read_npz(
     path: str | os.PathLike[str], wanted: Callable[[str], bool] = lambda name: True
 ) -> tuple[dict[str, Array], list[str]]:
@@ -303,31 +317,24 @@ def read_npz(
     """
     import zipfile  # takes as long as a tenth of NumPy, so not on `import minidl`
 
-    try:
-        with open_to_read(path) as file:
-            start = file.read(6)
-            if start == np.lib.format.MAGIC_PREFIX:
-                raise ValueError("a single array, not an archive of arrays")
-            if start[:3] == bytes([0, 0, 8]):
-                raise ValueError(
-                    "an IDX file of another name; give its folder, with files named as "
-                    "train-images-idx3-ubyte"
-                )
-            size = os.fstat(file.fileno()).st_size
-            with zipfile.ZipFile(file) as archive:
-                members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
-                arrays: dict[str, Array] = {}
-                for name, member in members.items():
-                    if wanted(name):
-                        done = sum(array.nbytes for array in arrays.values())
-                        arrays[name] = _read_member(archive, member, size, done)
-        return arrays, list(members)
-    except (FileNotFoundError, ValueError):
-        raise
-    except MemoryError as error:
-        raise ValueError(f"does not fit into memory ({error})") from error
-    except Exception as error:  # the parsers of zip and npy raise many kinds
-        raise ValueError(str(error) or type(error).__name__) from error
+    with open_to_read(path) as file:
+        start = file.read(6)
+        if start == np.lib.format.MAGIC_PREFIX:
+            raise ValueError("a single array, not an archive of arrays")
+        if start[:3] == bytes([0, 0, 8]):
+            raise ValueError(
+                "an IDX file of another name; give its folder, with files named as "
+                "train-images-idx3-ubyte"
+            )
+        size = os.fstat(file.fileno()).st_size
+        with zipfile.ZipFile(file) as archive:
+            members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+            arrays: dict[str, Array] = {}
+            for name, member in members.items():
+                if wanted(name):
+                    done = sum(array.nbytes for array in arrays.values())
+                    arrays[name] = _read_member(archive, member, size, done)
+    return arrays, list(members)
 
 
 def _read_member(archive: Any, member: Any, size: int, done: int) -> Array:

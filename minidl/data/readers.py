@@ -14,7 +14,7 @@ import numpy as np
 from minidl.checks import Array, did_you_mean
 from minidl.data.letters import load_letters
 from minidl.dataset import Dataset
-from minidl.files import as_path, fill, largest_content, open_to_read, read_npz
+from minidl.files import as_path, fill, largest_content, open_to_read, read_npz, reading
 
 # The keys of the course's files, by year, and of Keras: x and y of train, valid and test.
 _SCHEMES: dict[str, tuple[str, ...]] = {
@@ -252,7 +252,7 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
     """
     path = as_path(path)
     try:
-        with open_to_read(path) as file:
+        with reading(), open_to_read(path) as file:
             largest = os.fstat(file.fileno()).st_size
             zipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
@@ -274,11 +274,5 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
             if got < count or content.read(1):
                 raise ValueError(f"{wanted}, got {got if got < count else 'more'}")
             return array
-    except FileNotFoundError:
-        raise
-    except MemoryError as error:
-        raise ValueError(f"{path}: does not fit into memory ({error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    except Exception as error:  # gzip and zlib raise many kinds
-        raise ValueError(f"{path}: cannot be read ({error})") from error

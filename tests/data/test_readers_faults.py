@@ -260,10 +260,10 @@ def test_arrays_of_every_kind_are_read_as_numpy_reads_them(tmp_path):
         (idx((2**32 - 1,) * 3) + bytes(50), r"expected \d{29} values .*, got at most 66"),
         (gzip.compress(idx((2**32 - 1,) * 3), mtime=0), r"expected \d{29} values .*, got at most \d{5}"),
         (gzip.compress(idx((4, 2, 2)) + bytes(15), mtime=0), r"expected 16 values for shape \(4, 2, 2\), got 15"),
-        (gzip.compress(idx((4, 2, 2)) + bytes(16), mtime=0)[:-5], "cannot be read"),
-        (gzip.compress(idx((4, 2, 2)) + bytes(16), mtime=0)[:-8] + bytes(8), "cannot be read .*CRC"),
-        (b"\x1f\x8b", "cannot be read"),
-        (b"\x1f\x8b\x07" + bytes(40), "cannot be read"),
+        (gzip.compress(idx((4, 2, 2)) + bytes(16), mtime=0)[:-5], "Compressed file ended before"),
+        (gzip.compress(idx((4, 2, 2)) + bytes(16), mtime=0)[:-8] + bytes(8), "CRC check failed"),
+        (b"\x1f\x8b", "Compressed file ended before"),
+        (b"\x1f\x8b\x07" + bytes(40), "Unknown compression method"),
     ],
 )  # fmt: skip
 def test_idx_files_that_lie(tmp_path, content, message):
