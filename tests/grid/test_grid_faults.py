@@ -19,6 +19,7 @@ import pytest
 import work
 
 import minidl
+from minidl import files
 from minidl.grid import folder
 from minidl.grid.points import Grid, Result, exit_status, keeping
 from minidl.grid.runner import run
@@ -365,6 +366,28 @@ run(Grid(a=list(range(100))), work.slow, out={str(tmp_path)!r}, progress=False)
     contents = json.loads((tmp_path / "grid.json").read_text())
     with folder.claimed(tmp_path / "grid.json", **contents, begun=lambda: True):
         pass  # a dead process holds no lock
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(37, "No locks available"), r"cannot be locked \(No locks available\): '.*\.grid\.lock'"),
+        (BlockingIOError(11, "held"), r"is being written by another process: .* \(its lock is \.grid\.lock\)"),
+    ],
+)  # fmt: skip
+def test_a_lock_that_fails_or_is_never_free_is_named_at_once(tmp_path, monkeypatch, error, message):
+    fcntl = pytest.importorskip("fcntl")
+
+    def fail(handle, how):
+        raise error
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    left = tmp_path / f".a.{files._machine()}-0123456789abcdef.tmp"
+    left.write_text("")  # of another process, perhaps
+    with pytest.raises(OSError, match=message):
+        run(Grid(a=[1]), work.slow, out=tmp_path, progress=False)
+    assert left.exists()
+    assert not (tmp_path / "results.jsonl").exists()
 
 
 def test_files_of_shards_of_earlier_versions_are_read(tmp_path):
