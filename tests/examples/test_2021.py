@@ -57,7 +57,7 @@ def test_ames_linear_without_a_file(tmp_path):
     done = run(tmp_path, "ames_regression.py", "linear", "--epochs", 3)
     assert done.returncode == 0, done.stderr
     assert "These are generated houses" in done.stdout
-    assert "falls every epoch" in done.stdout
+    assert "falling at every step" in done.stdout
     null = re.search(r"null space, over all epochs: (\S+)", done.stdout)[1]
     assert float(null) < 1e-12
     out = tmp_path / "runs/ames/linear"
@@ -91,7 +91,7 @@ def test_the_figures_on_the_ames_data(shared, tmp_path):
     assert re.search(r"least squares of minimum norm +RMSE train 0.0964, test 0.3310", done.stdout)
     assert "epoch 150  train 0.1105  test 0.2382" in done.stdout
     assert "epoch 71   train 0.1279  test 0.1946" in done.stdout
-    assert "falls every epoch" in done.stdout
+    assert "falling at every step" in done.stdout
 
 
 @pytest.mark.parametrize("model", ["perceptron", "mlp"])
