@@ -116,14 +116,11 @@ class Checked(Dataset):
 @quietly
 def answers(model: Sequential, x: Any) -> Array:
     """Return the outputs of a model for checked rows, dense or sparse."""
-    split = Examples(x, np.empty((x.shape[0], 0)), 1.0)
     if not issparse(x):
-        return outputs(model, split)
+        return outputs(model, Examples(x, np.empty((len(x), 0)), 1.0))
     first, *rest = model.layers
-    parts = []
-    for rows in split.chunks(model.dtype):
-        z = SparseLinear.forward(first, rows)[0]  # type: ignore[arg-type]
-        for layer in rest:
-            z = layer(z)
-        parts.append(z)
-    return np.concatenate(parts)
+    rows: Any = SparseRows(x.astype(model.dtype, copy=False))
+    z = SparseLinear.forward(first, rows)[0]  # type: ignore[arg-type]
+    for layer in rest:
+        z = layer(z)
+    return z
