@@ -48,6 +48,9 @@ GRADIENT = re.compile(r"^(d_?|delta_?|g_|nabla_?)|_?grad(ient)?s?_?", re.IGNOREC
 PARAMETERS = re.compile(r"_?param(eter)?s?", re.IGNORECASE)
 
 FEATURES, SHAPES = 5, ((4, 5), (5, 4), (5,), (3, 6, 5), (3, 5, 6), (2, 6, 6, 5), (2, 5, 6, 6))
+SEVERAL = ((4, 5), (5, 3)), ((4, 5), (5,)), ((4, 5), (5, 3), (3,)), ((4, 5), (5,), (5,))
+"""Shapes of several inputs: weights and biases, or a scale for each feature."""
+
 SIZES = {
     r"kernel|pool|filter_size|kern|^size$|heads|stride": 2,
     r"prob|rate|ratio|^p$|keep|drop|slope|alpha|momentum": 0.5,
@@ -331,6 +334,11 @@ def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Iter
     """Yield the ways to check a function and its derivative: elementwise, or with a cotangent."""
     rng = np.random.default_rng(0)
     needed = len(_required(f))
+    for shapes in SEVERAL:
+        if len(shapes) == needed:
+            inputs = tuple(rng.standard_normal(shape) for shape in shapes)
+            yield _with(checks.check_pair, f, derivative, inputs)
+            yield _with(checks.check_function, f, derivative, inputs)
     if needed >= 2:
         yield from _of_loss(f, derivative)
         return

@@ -263,6 +263,12 @@ def softmax_loss(x, y):
     dx[np.arange(len(x)), y] -= 1
     return -np.log(p[np.arange(len(x)), y]).mean(), dx / len(x)
 
+def affine_forward(x, w, b):
+    return x @ w + b, (x, w)
+def affine_backward(dout, cache):
+    x, w = cache
+    return dout @ w.T, x.T @ dout, dout.sum(axis=0)
+
 class Base:
     def forward(self, x):
         raise NotImplementedError
@@ -313,7 +319,7 @@ def test_a_whole_package(run, tmp_path):
     done = run("toys", "--all")
     assert (done.returncode, done.stderr) == (1, "")
     head, *rest = done.stdout.splitlines()
-    assert head == "toys: 8 found: 3 right, 0 side condition only, 3 wrong, 0 cannot tell, 2 not checked"  # fmt: skip
+    assert head == "toys: 9 found: 4 right, 0 side condition only, 3 wrong, 0 cannot tell, 2 not checked"  # fmt: skip
     wrong, missing, right = (part.splitlines() for part in "\n".join(rest).strip().split("\n\n"))
     assert (wrong[0], missing[0], right[0]) == ("wrong", "not checked", "right")
     assert wrong[1].startswith("  toys.layers:Doubled as Doubled(), x (4, 5) float64")
@@ -330,8 +336,9 @@ def test_a_whole_package(run, tmp_path):
     assert [line.split()[0] for line in right[1:]] == [
         "toys.layers:softmax_loss",
         "toys.layers:Tanh",
+        "toys.layers:affine_forward,",
         "toys.layers:sigmoid,",
     ]
     found = json.loads(run("toys", "--all", "--json").stdout)
-    assert (found["passed"], len(found["findings"])) == (False, 8)
+    assert (found["passed"], len(found["findings"])) == (False, 9)
     assert run("no_package", "--all").stderr.startswith("error: no_package cannot be imported")
