@@ -307,7 +307,7 @@ def test_unfinished_runs_are_listed(done, tmp_path):
 
 
 def test_a_folder_of_runs_is_read(done, tmp_path):
-    names = ["q1_logistic-grid", "q1_perceptron", "q2_warmup", "q3_properties"]
+    names = ["q1_grid", "q1_perceptron", "q2_warmup", "q3_properties"]
     assert [folder.name for folder in run_folders([done / "hw"])] == names
     shown = report(done, "hw", "--out", tmp_path, "--title", "All of it")
     assert re.fullmatch(r"wrote .*report.html \(\d\.\d MB\) and the same as Markdown\nleft out \(the page says why\): 1 files with pictures or tables\n", shown.stdout)  # fmt: skip
@@ -580,7 +580,7 @@ def test_the_report_of_a_grid_with_failed_runs(tmp_path):
     shown = run(tmp_path, *homework("--epochs", 1, "--jobs", 1, "--out", "hw", "--only", "1.2c"), status=1)  # fmt: skip
     assert "expected n_components to be at most 16" in shown.stdout
     assert (tmp_path / "hw/report/report.html").is_file()
-    assert not (tmp_path / "hw/q1_logistic-grid/finished.json").exists()
+    assert not (tmp_path / "hw/q1_grid/finished.json").exists()
 
 
 def test_homework_errors(done):
