@@ -37,6 +37,12 @@ def has_probabilities(estimator: Any) -> bool:
     return bool(estimator.loss != "perceptron")
 
 
+def as_text(labels: Array) -> Array:
+    """Return objects that are all text as an array of text, as scikit-learn does."""
+    text = labels.dtype == object and all(isinstance(label, str) for label in labels.flat)
+    return labels.astype(str) if text else labels
+
+
 class Labels(ClassifierMixin, Network):  # type: ignore[misc]
     """Maps labels to the classes ``0..K-1`` and back; several labels (0 and 1) are kept."""
 
@@ -50,7 +56,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
         """Return classes (n,) or labels (n, K); with ``first``, learn the classes."""
         if hasattr(y, "toarray"):
             y = y.toarray()
-        y = as_array(self._name, "y", y)  # in native byte order, as the classes
+        y = as_text(as_array(self._name, "y", y))  # in native byte order, as the classes
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         check_classification_targets(y)
@@ -63,7 +69,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
                 self.classes_ = np.arange(y.shape[1])
             else:
                 self.classes_ = np.unique(
-                    y if classes is None else as_array(self._name, "classes", classes)
+                    y if classes is None else as_text(as_array(self._name, "classes", classes))
                 )
         if multilabel != self.multilabel_ or (multilabel and y.shape[1] != len(self.classes_)):
             raise ValueError(f"{self._name}: expected y as in the first call, got shape {y.shape}")

@@ -63,10 +63,7 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
             model.input_scale = self.model_.input_scale
             loss = CrossEntropy() if isinstance(loss, BinaryLogistic) else loss
         predictor = Predictor(model, features, loss=loss)
-        names = getattr(self, "classes_", None)
-        if names is not None and all(isinstance(name, str) for name in names):
-            names = names.astype(str)  # text in a column of objects
-        predictor.class_names = names
+        predictor.class_names = getattr(self, "classes_", None)
         return predictor
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,7 +76,6 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         kept["feature_names_in_"] = None if names is None else names.tolist()
         target = getattr(self, "target_scaler_", None)
         kept["target"] = None if target is None else {"mean": target.mean, "std": target.std}
-        kept["labels"] = getattr(self, "classes_", np.empty(0)).dtype.kind
         return {"settings": settings, "history": self.history_.to_dict(), "fitted": kept}
 
     @classmethod
@@ -90,8 +86,7 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
             settings["class_weight"] = dict(settings["class_weight"])
         made: Any = cls(**settings)
         if predictor.class_names is not None:
-            object_ = fitted.pop("labels") == "O"
-            made.classes_ = np.asarray(predictor.class_names, object if object_ else None)
+            made.classes_ = predictor.class_names
         names, target = fitted.pop("feature_names_in_"), fitted.pop("target")
         if names is not None:
             made.feature_names_in_ = np.array(names, object)

@@ -152,6 +152,14 @@ def _():
         ours.OnlineClassifier().fit(x, SPECIES)
 
 
+@row("sparse labels")
+def _():
+    y = sparse.csr_matrix(np.eye(3, dtype=int)[SPECIES])
+    reference, model = (one.fit(IRIS, y) for one in both("MLPClassifier"))
+    assert sparse.issparse(reference.predict(IRIS))
+    assert isinstance(model.predict(IRIS), np.ndarray)
+
+
 @row("loss of several numbers")
 def _():
     y = IRIS[:, :2]

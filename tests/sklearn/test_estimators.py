@@ -241,6 +241,9 @@ def test_labels_of_any_kind(labels):
     assert np.array_equal(model.classes_, np.unique(y))
     assert model.predict(X).dtype == y.dtype
     assert model.score(X, y) > 0.5
+    if y.dtype.kind == "U":  # text in objects is text, as in scikit-learn
+        twin = MLPClassifier(**SHORT).fit(X, y.astype(object))
+        assert twin.predict(X).dtype == twin.classes_.dtype == y.dtype
 
 
 def test_views_and_curves():

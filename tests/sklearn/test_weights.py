@@ -142,6 +142,34 @@ def test_from_the_same_weights_the_training_is_that_of_scikit_learn(kind, settin
     assert model.n_iter_ == (len(model.loss_curve_) - 1 if settings.get("tol") else 1)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", [*Y, "two", "counts"])
+def test_lbfgs_takes_the_steps_of_scikit_learn(kind, weighted):
+    """From the same weights the two are equal to rounding: SciPy's L-BFGS on the same function."""
+    y = {**Y, "two": X[:, 0] > 0, "counts": RANDOM.poisson(np.exp(X[:, 0]))}[kind]
+    name = "MLPRegressor" if kind in ("numbers", "counts") else "MLPClassifier"
+    options = {"solver": "lbfgs", "hidden_layer_sizes": (5,), "activation": "tanh", "alpha": 0.1,
+               "warm_start": True, "max_iter": 1, "random_state": 0, "tol": 1e-9}  # fmt: skip
+    options |= {"loss": "poisson"} if kind == "counts" else {}
+    weight = RANDOM.uniform(0.5, 2, len(X)) if weighted else None
+    reference, model = (
+        getattr(module, name)(**options).fit(X, y, weight) for module in (theirs, minidl.sklearn)
+    )
+    model.coefs_, model.intercepts_ = reference.coefs_, reference.intercepts_
+    for one in (reference, model):
+        one.set_params(max_iter=12).fit(X, y, weight)
+    for have, want in zip(
+        [*model.coefs_, *model.intercepts_],
+        [*reference.coefs_, *reference.intercepts_],
+        strict=True,
+    ):
+        np.testing.assert_allclose(have, want, rtol=1e-9, atol=1e-11)
+    assert model.n_iter_ == reference.n_iter_ == 12
+    assert len(model.loss_curve_) == 13
+    assert not hasattr(model, "partial_fit")
+
+
 def test_a_large_penalty_leaves_the_share_of_each_class():
     """scikit-learn spares intercepts: with weights of 0 they give the shares of the classes."""
     y = (np.random.default_rng(0).random(400) < 0.9).astype(int)
