@@ -277,11 +277,22 @@ def check_buffers(model: object) -> None:
                 )
 
 
+def _places(model: object, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield the name of each parameter's value and each buffer, its owner, and its name there.
+
+    The names and their order are PyTorch's: the parameters of a layer, its buffers, then those of
+    the layers in it.
+    """
+    found = list(members(model))
+    yield from ((prefix + n, p, "value") for n, p in found if isinstance(p, Parameter))
+    yield from ((prefix + n, model, n) for n in declared_buffers(model) or ())
+    for name, member in found:
+        if not isinstance(member, Parameter):
+            yield from _places(member, f"{prefix}{name}.")
+
+
 def _buffer_places(model: object) -> Iterator[tuple[str, Any, str]]:
-    """Yield the name of every buffer in a model, its layer, and its name there."""
-    for prefix, layer in named_layers(model):
-        for name in declared_buffers(layer) or ():
-            yield prefix + name, layer, name
+    return (place for place in _places(model) if not isinstance(place[1], Parameter))
 
 
 def named_buffers(model: object) -> Iterator[tuple[str, Array]]:
@@ -319,22 +330,9 @@ def own_names(layer: object) -> list[str]:
     return [*parameters, *(declared_buffers(layer) or ())]
 
 
-def state_dict(model: object, prefix: str = "") -> dict[str, Array]:
-    """Return a copy of every parameter's value and every buffer by its name.
-
-    The names and their order are PyTorch's: the parameters of a layer, its buffers, then those of
-    the layers in it.
-    """
-    state: dict[str, Array] = {}
-    inner: dict[str, Array] = {}
-    for name, member in members(model):
-        if isinstance(member, Parameter):
-            state[prefix + name] = member.value.copy()
-        else:
-            inner |= state_dict(member, f"{prefix}{name}.")
-    for name in declared_buffers(model) or ():
-        state[prefix + name] = _buffer(model, name).copy()
-    return state | inner
+def state_dict(model: object) -> dict[str, Array]:
+    """Return a copy of every parameter's value and every buffer by its name, as in PyTorch."""
+    return {name: np.array(_buffer(owner, at)) for name, owner, at in _places(model)}
 
 
 def load_state_dict(model: object, state: Mapping[str, Array]) -> None:
@@ -390,10 +388,7 @@ class Values:
     """The parameters and buffers of a model, found once, so that a copy of them takes little."""
 
     def __init__(self, model: Any) -> None:
-        found: dict[str, tuple[Any, str]] = {n: (p, "value") for n, p in named_parameters(model)}
-        for prefix, layer in named_layers(model):
-            found |= {prefix + name: (layer, name) for name in declared_buffers(layer) or ()}
-        self.model, self._places = model, [(n, *found[n]) for n in state_dict(model)]
+        self.model, self._places = model, list(_places(model))
 
     def state_dict(self) -> dict[str, Array]:
         """Return what ``state_dict`` of the model does."""
