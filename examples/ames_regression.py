@@ -17,7 +17,7 @@ import numpy as np
 from homework import answers
 from homework.figures import Trace
 from homework.flags import add_number
-from homework.online import linear, mlp
+from homework.models import linear, mlp
 from homework.ridge import ridge
 from homework.runs import single_run
 

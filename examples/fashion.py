@@ -16,8 +16,8 @@ from homework.fashion import Curves, OneChange, curves_of, draw, load_fashion, p
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
 from homework.grids import run_points, shared
+from homework.models import linear, mlp
 from homework.networks import ACTIVATIONS, OPTIMIZERS
-from homework.online import linear, mlp
 from homework.runs import single_run
 
 from minidl import (

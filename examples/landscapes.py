@@ -18,7 +18,7 @@ from homework.figures import Trace
 from homework.flags import base_parser
 from homework.grids import run_points, shared
 from homework.landscapes import draw_examples, draw_networks, draw_online, draw_rates, tabulate
-from homework.online import linear, mlp
+from homework.models import linear, mlp
 from homework.scenes import load_scenes
 
 from minidl import (

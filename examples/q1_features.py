@@ -18,7 +18,8 @@ from homework import answers
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number
 from homework.grids import run_points, shared
-from homework.online import COMPONENTS, linear, load, make_feature, make_parser, scores
+from homework.models import COMPONENTS, linear, make_feature
+from homework.online import load, make_parser, scores
 from homework.published import is_course_file
 
 from minidl import PCA, AveragePool, CrossEntropy, Dataset, History, compounding, fit_online

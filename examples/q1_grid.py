@@ -15,7 +15,8 @@ import numpy as np
 from homework import answers
 from homework.flags import add_axis, add_number
 from homework.grids import run_points, shared
-from homework.online import COMPONENTS, linear, load, make_feature, make_parser, scores
+from homework.models import COMPONENTS, linear, make_feature
+from homework.online import load, make_parser, scores
 from homework.published import tabulate_published
 
 from minidl import PCA, CrossEntropy, Dataset, History, OnlineRun, compounding, evaluate

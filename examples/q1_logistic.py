@@ -11,7 +11,8 @@ import numpy as np
 from homework import answers
 from homework.figures import TestAccuracy, Trace
 from homework.flags import add_number
-from homework.online import COMPONENTS, FEATURES, linear, load, make_feature, make_parser, report
+from homework.models import COMPONENTS, FEATURES, linear, make_feature
+from homework.online import load, make_parser, report
 from homework.runs import single_run
 
 from minidl import PCA, CrossEntropy, History, Layer, Progress, compounding, fit_online

@@ -4,7 +4,8 @@ import numpy as np
 from homework import answers
 from homework.figures import TestAccuracy
 from homework.flags import add_number
-from homework.online import load, make_parser, mlp, report
+from homework.models import mlp
+from homework.online import load, make_parser, report
 from homework.runs import single_run
 
 from minidl import CrossEntropy, History, Progress, compounding, fit_online

@@ -6,7 +6,8 @@ In float64, sums of multiples of 1/256 are exact, so the digits are those of the
 import numpy as np
 from homework import answers
 from homework.figures import TestAccuracy
-from homework.online import linear, load, make_parser, report
+from homework.models import linear
+from homework.online import load, make_parser, report
 from homework.runs import single_run
 
 from minidl import History, Perceptron, Progress, compounding, fit_online

@@ -72,7 +72,7 @@ class Signals(Callback):
     def on_epoch(self, run: Run) -> None:
         model = run.model
         if not isinstance(model, Sequential):
-            raise ValueError("--why needs --backend numpy")
+            raise ValueError("--why takes no --parity")
         x = self.x.astype(model.dtype)
         logits, backward = model.forward(x)
         write_gradients(model, backward, self.loss(logits, self.y)[1])

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from homework.checksums import COURSE_FILE
 from minidl.dataset import Dataset
 from minidl.view.tables import Table
+
+COURSE_FILE = "4f3b704981b3eb4ec7042fdf18400eeed27af74d"
+"""The git blob SHA-1 of the course's ``emnist-letters.npz``, which was not available to us."""
 
 
 @dataclass(frozen=True)

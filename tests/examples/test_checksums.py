@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from homework.checksums import checksums
+from homework.checksums import KNOWN, checksums
+from homework.published import COURSE_FILE
 
 SCRIPT = Path(__file__).parents[2] / "examples/homework/checksums.py"
 
@@ -36,3 +37,7 @@ def test_a_changed_pixel_is_seen(tmp_path):
     command = [sys.executable, str(SCRIPT), str(tmp_path), str(SCRIPT)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [*after, *checksums(SCRIPT)]
+
+
+def test_the_course_s_file_is_among_the_published_ones():
+    assert KNOWN[COURSE_FILE] == "EMNIST Letters, the course's file"

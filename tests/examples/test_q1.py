@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scripts
-from homework import online, published
+from homework import models, published
 
 import minidl
 from minidl.grid.folder import claimed
@@ -146,7 +146,7 @@ def test_bad_input_is_one_line(folder, script, args, message):
 
 def test_the_initial_weights_of_the_mlp_come_from_the_course_s_stream():
     data = minidl.load_letters(50, 20, 20)
-    model = online.mlp(data, 100, np.random.RandomState(42), "float64")
+    model = models.mlp(data, 100, np.random.RandomState(42), "float64")
     legacy = np.random.RandomState(42)
     assert (model[0].weight.value == legacy.normal(0.1, 0.1, (100, 784)).T).all()
     assert (model[2].weight.value == legacy.normal(0.1, 0.1, (26, 100)).T).all()

@@ -1,0 +1,40 @@
+"""The models and features of Question 1, with the course's initial values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minidl.activations import ReLU
+from minidl.data.features import PCA, AveragePool, Feature
+from minidl.dataset import Dataset
+from minidl.init import zeros
+from minidl.layer import Sequential
+from minidl.layers import Linear
+
+COMPONENTS = 90
+"""As in a published report, where they hold 0.9315 of the variance."""
+FEATURES = ("raw", "pca", "pool")
+
+
+def make_feature(name: str, components: int) -> Feature | None:
+    """Return the map from pixels to the features of this name, None for raw pixels."""
+    return {"raw": None, "pca": PCA(components), "pool": AveragePool(2)}[name]
+
+
+def linear(dataset: Dataset, dtype: str) -> Linear:
+    """Return a linear model with all weights zero: the loss makes it a classifier or regression."""
+    outputs = dataset.classes or 1
+    return Linear(dataset.features, outputs, weight_init=zeros, bias_init=zeros, rng=0, dtype=dtype)
+
+
+def mlp(dataset: Dataset, width: int, random: np.random.RandomState, dtype: str) -> Sequential:
+    """Return a network with one hidden ReLU layer and the course's initial values.
+
+    Weights are from N(0.1, 0.1^2), drawn in the course's layout (out, in); biases are zero.
+    """
+    hidden = Linear(dataset.features, width, weight_init=zeros, bias_init=zeros)
+    output = Linear(width, dataset.classes or 1, weight_init=zeros, bias_init=zeros)
+    model = Sequential(hidden, ReLU(), output, rng=0, dtype=dtype)
+    for layer in (hidden, output):
+        layer.weight.value = random.normal(0.1, 0.1, layer.weight.shape[::-1]).T
+    return model
