@@ -8,9 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl
-from minidl import CrossEntropy, FenchelYoung, Perceptron, SmoothedNLL, relumax, sparsemax
+from minidl import (
+    CrossEntropy,
+    FenchelYoung,
+    Perceptron,
+    SmoothedNLL,
+    SquaredError,
+    relumax,
+    sparsemax,
+)
 from minidl.evaluation import (
     accuracy,
+    check_loss,
+    checked_loss,
     exact_match,
     exp_r2,
     mean_accuracy,
@@ -198,3 +208,32 @@ def test_a_metric_returns_any_number(value):
     data = np.ones((3, 2)), np.ones(3)
     figures = minidl.evaluate(model, data, minidl.SquaredError(), {"mine": lambda z, y: value})
     assert figures["mine"] == float(np.ravel(value)[0])
+
+
+def test_what_a_loss_returns_is_checked():
+    z, y = np.ones((3, 2), np.float32), np.zeros(3, int)
+    assert checked_loss(CrossEntropy(), z, y)[0] == CrossEntropy()(z, y)[0]
+    for loss, error, message in (
+        (CrossEntropy, TypeError, "got the class CrossEntropy; write CrossEntropy()"),
+        (lambda z, y: 1.0, TypeError, "to return value, dlogits"),
+        (lambda z, y: (1.0, z, z), TypeError, "to return value, dlogits"),
+        (lambda z, y: [1.0, z], TypeError, "to return value, dlogits"),
+        (lambda z, y: (1j, z), TypeError, "its value to be a number"),
+        (lambda z, y: (np.ones(1), z), TypeError, "its value to be a number"),
+        (lambda z, y: (None, z), TypeError, "its value to be a number"),
+        (lambda z, y: (1.0, z.tolist()), (TypeError, ValueError), "expected dlogits"),
+        (lambda z, y: (1.0, z.astype(float)), (TypeError, ValueError), "expected dlogits"),
+        (lambda z, y: (1.0, z[:2]), ValueError, r"the shape of the logits, \(3, 2\)"),
+    ):
+        with pytest.raises(error, match=message):
+            checked_loss(loss, z, y)
+
+
+def test_a_weighted_loss_divides_by_the_sum_of_the_weights():
+    z, y, weight = np.ones((3, 1)), np.zeros(3), np.array([1.0, 2, 3])
+    check_loss(SquaredError(), z, y)
+    check_loss(SquaredError(), z, y, weight)
+    check_loss(SquaredError("sum"), z, y, weight)  # it says so
+    check_loss(lambda z, y, w: (math.inf, z), z, y, weight)  # nothing to compare
+    with pytest.raises(ValueError, match="expected the weighted mean"):
+        check_loss(lambda z, y, w: SquaredError("sum")(z, y, w), z, y, weight)

@@ -10,22 +10,28 @@ import torch
 from torch.nn import functional
 
 from minidl import (
+    SGD,
     AbsoluteError,
     BinaryCrossEntropy,
     BinaryLogistic,
     CrossEntropy,
+    Dataset,
     FenchelYoung,
     Huber,
+    Linear,
     Perceptron,
     Quantile,
+    Sequential,
     SmoothedNLL,
     SquaredError,
     entmax15,
+    fit,
     relumax,
     softmax,
     sparsemax,
 )
-from minidl.dataset import check_labels
+from minidl.checks import shaped_targets
+from minidl.dataset import Split, check_labels
 from minidl.losses import ReducedLoss, hessian
 from minidl.parity.formulas import criterion
 from minidl.testing.catalogue import LOSSES, LossEntry, classes, distributions, signs
@@ -354,5 +360,38 @@ def test_other_errors():
     message = "SquaredError: expected logits of dtype float32 or float64, got int64"
     with pytest.raises(TypeError, match=message):
         SquaredError()(np.zeros((2, 2), int), np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="expected logits with rows, got one number"):
+        SquaredError()(np.float64(1), np.float64(1))
     with pytest.raises(ValueError, match=r"labels in 0..3"):
         CrossEntropy().hessian_vector_product(np.zeros((1, 4)), np.array([4]), np.ones((1, 4)))
+
+
+def test_what_losses_predict_and_the_targets_that_they_see():
+    z = np.array([[-1.0], [0], [2]])
+    np.testing.assert_array_equal(BinaryLogistic().predict(z), [-1, -1, 1])
+    np.testing.assert_array_equal(BinaryCrossEntropy().predict(z), [0, 0, 1])
+    np.testing.assert_array_equal(BinaryCrossEntropy().predict(np.hstack([z, -z])), [[0, 1], [0, 0], [1, 0]])  # fmt: skip
+    np.testing.assert_array_equal(SquaredError().predict(z), [-1, 0, 2])
+    assert SquaredError().predict(np.hstack([z, z])).shape == (3, 2)
+    np.testing.assert_array_equal(CrossEntropy().predict(np.array([[1, 3, 3.0]])), [1])
+    y, wide = np.zeros(3), np.hstack([z, z])
+    for loss, outputs, shape in (
+        (SquaredError(), z, (3, 1)), (len, z, (3, 1)), (len, wide, (3,)),
+        (CrossEntropy(), z, (3,)), (CrossEntropy(), wide, (3,)),
+    ):  # fmt: skip
+        assert shaped_targets(loss, outputs, y).shape == shape
+
+
+def test_fit_takes_labels_of_every_dtype():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 5)), np.arange(300) % 26
+
+    def trained(labels):
+        data = Dataset(Split(x, labels, 1.0), classes=26 if labels.dtype.kind == "i" else None)
+        model = Sequential(Linear(5, 26), rng=0, dtype="float64")
+        fit(model, data, CrossEntropy(), SGD(model, lr=0.1), epochs=1, batch_size=300, rng=0)
+        return model.theta
+
+    expected = trained(y)
+    for dtype in DTYPES:
+        np.testing.assert_array_equal(trained(y.astype(dtype)), expected)

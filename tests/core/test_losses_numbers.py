@@ -132,7 +132,7 @@ def test_the_value_of_an_example_is_the_mean_or_sum_of_its_labels():
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
-        ([[0, 1, 2], [0, 0, 0]], ValueError, r"y in \[0, 1\], got y\[0, 2\] = 2; BinaryLogistic takes -1 and \+1$"),
+        ([[0, 1, 2], [3, 0, 0]], ValueError, r"y in \[0, 1\], got y\[0, 2\] = 2; BinaryLogistic takes -1 and \+1$"),
         ([[0, 1, 1], [0, -1, 0]], ValueError, r"got y\[1, 1\] = -1; BinaryLogistic takes -1 and \+1$"),
         ([[0, 1, 1], [0, math.nan, 0]], ValueError, r"got y\[1, 1\] = nan; BinaryLogistic takes -1 and \+1$"),
         ([0, 1], ValueError, r"outputs' shape \(2, 3\), got \(2,\); CrossEntropy takes one class of"),
