@@ -37,7 +37,9 @@ def cases(full: bool) -> list[Case]:
         {"data": name, "dtype": dtype, "width": w, "batch": b}
         for name, dtype in names for w, b in points
     ]  # fmt: skip
-    return [{**case, "what": what} for case in dense + sparse for what in ("fit", "predict", "one row")]
+    return [
+        {**case, "what": what} for case in dense + sparse for what in ("fit", "predict", "one row")
+    ]
 
 
 @dataclass(frozen=True)

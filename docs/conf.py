@@ -5,27 +5,53 @@ Pages are Markdown (MyST), the API reference comes from the docstrings, formulas
 """
 
 import inspect
+import logging
+import re
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "tools"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import notebooks
+
 import minidl
 import minidl.checks
+
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # each page that is executed
 
 project = "minidl"
 version = release = minidl.__version__
 html_title = f"minidl {version}"
 language = "en"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "mathml",
+]
 exclude_patterns = ["tools"]
 root_doc = "index"
 
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["attrs_inline", "dollarmath", "deflist"]
 myst_heading_anchors = 3
+
+# The code of the guide is executed when the site is built, and a block that fails fails the build.
+nb_custom_formats = {".md": ["notebooks.read_page", {}, False]}
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_merge_streams = True
+nb_execution_excludepatterns = [
+    path.name for path in Path(__file__).parent.glob("*.md") if path.stem not in notebooks.GUIDE
+]
 
 html_theme = "furo"
 html_math_renderer = "mathml"
@@ -68,7 +94,30 @@ def plain(
         lines[:0] = ["..", ""]
 
 
+def summarised(app: object, name: str, source: list[str]) -> None:
+    """Begin a page of the reference with a line for each of its entries; link the notebooks."""
+    if name in notebooks.GUIDE:
+        source[0] += f'\n\n<a href="notebooks/{name}.ipynb" download>This page as a notebook</a>\n'
+    entries = re.findall(r"^\.\. auto(?:class|function|exception):: (\S+)", source[0], re.M)
+    if name.startswith("api/") and entries:
+        title, line, rest = source[0].split("\n", 2)
+        rows = "\n".join(f"   ~{entry}" for entry in entries)
+        source[0] = f"{title}\n{line}\n\n.. autosummary::\n   :nosignatures:\n\n{rows}\n\n{rest}"
+
+
+def written(app: Any, error: Exception | None) -> None:
+    """Write the notebooks, and the package for the page that runs it in the browser."""
+    if error is None:
+        notebooks.write_all(Path(app.outdir, "notebooks"))
+        root = Path(minidl.__file__).parents[1]
+        with zipfile.ZipFile(Path(app.outdir, "_static", "minidl.zip"), "w") as archive:
+            for path in sorted((root / "minidl").rglob("*.py")):
+                archive.write(path, path.relative_to(root))
+
+
 def setup(app: Any) -> None:
-    """Connect both."""
+    """Connect all of them."""
+    app.connect("source-read", summarised)
+    app.connect("build-finished", written)
     app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-process-docstring", plain, priority=400)

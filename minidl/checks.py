@@ -402,12 +402,14 @@ def require(module: str, extra: str) -> ModuleType:
 def progress_bar(**options: Any) -> Any:
     """Return a bar of tqdm on the standard error, where a terminal is; else a line once a minute.
 
-    ``options`` are those of tqdm. Nothing is shown where there is no standard error.
+    In a notebook with ipywidgets it is tqdm's notebook bar. ``options`` are those of tqdm. Nothing
+    is shown where there is no standard error.
     """
     file = sys.stderr
-    live = file is not None and file.isatty()
+    notebook = "ipykernel" in sys.modules and "ipywidgets" in sys.modules
+    live = file is not None and (file.isatty() or notebook)
     lines = {"file": _Lines(file), "mininterval": 60, "maxinterval": 60, "miniters": 1}
-    return require("tqdm", "examples").tqdm(
+    return require("tqdm.notebook" if notebook else "tqdm", "examples").tqdm(
         disable=file is None, **({} if live else lines), **options
     )
 

@@ -97,6 +97,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     names ``path``. The first call in a folder removes what dead processes left there.
     """
     target = as_path(path)
+    if target.exists() and not target.is_file():  # a file would take the place of a device
+        kind = "a folder" if target.is_dir() else "a device or pipe"
+        raise OSError(errno.EINVAL, f"expected a file to write, got {kind}", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.parent not in _SWEPT:
         _SWEPT.add(target.parent)
@@ -161,8 +164,10 @@ def locked(path: Path) -> Iterator[None]:
 
                 msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
             else:
-                import fcntl
-
+                try:
+                    import fcntl
+                except ImportError:  # WebAssembly
+                    raise OSError(errno.ENOLCK, "no locks on this platform") from None
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             held = isinstance(error, (BlockingIOError, PermissionError))
@@ -233,10 +238,13 @@ def _open(path: Path) -> int:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
+    """Wait until a file or folder is on the disk; some systems have no such wait for folders."""
     handle = _open(path)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in (errno.EBADF, errno.EINVAL)):
+            raise
     finally:
         os.close(handle)
 

@@ -294,14 +294,19 @@ class History:
         write_text(path, text.getvalue())
 
     def plot(
-        self, path: str | os.PathLike[str], *, title: str = "", loss_unit: str | None = None
-    ) -> None:
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        title: str = "",
+        loss_unit: str | None = None,
+    ) -> Any:
         """Draw the metrics over the epochs, with the best epoch marked (needs matplotlib).
 
         Parameters
         ----------
         path : path
-            The suffix names the format, as ``.png``; without one, PNG and SVG are written.
+            The suffix names the format, as ``.png``; without one, PNG and SVG are written. Without
+            a path the picture is returned, and a notebook shows it.
         title : str
         loss_unit : str, optional
             Shown on the axis of the loss. By default nats for a classification, none for a
@@ -309,7 +314,7 @@ class History:
         """
         from minidl.view.plots import plot_history
 
-        plot_history(self, path, title=title, loss_unit=loss_unit)
+        return plot_history(self, path, title=title, loss_unit=loss_unit)
 
     def __repr__(self) -> str:
         if not self.records:

@@ -11,6 +11,7 @@ in fewer colours and at most 1,000 pixels wide; the seconds and what it prints g
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -232,7 +233,7 @@ ENTRIES = {
     ],
 }
 
-LEFT_OUT = {"homework_2025.py", "report.py", "cluster.py"}
+LEFT_OUT = {"homework_2025.py", "report.py", "cluster.py", "grade_question1.py"}
 """Scripts that run the others, or that show their results."""
 
 RECORD = DOCS / "gallery.json"
@@ -295,7 +296,12 @@ def page(records: dict[str, dict[str, Any]]) -> str:
         "generated data and quick settings. The seconds are of one run each on two cores of a",
         "shared virtual machine that had other work at the same time: a quiet one takes less.",
         "`python docs/tools/gallery.py` runs the examples, measures them and writes this page.",
+        "",
     ]
+    for entry in (entry for group in ENTRIES.values() for entry in group):
+        for name in records[entry.name]["pictures"][:1]:
+            link = f"[![{alternative(entry, name)}](pictures/{name}){{.thumbnail}}]"
+            lines.append(f"{link}(#{slug(entry.title)})")
     for section, entries in ENTRIES.items():
         lines += ["", f"## {section}"]
         for entry in entries:
@@ -305,13 +311,20 @@ def page(records: dict[str, dict[str, Any]]) -> str:
                 if record["seconds"] < 100
                 else f"{record['seconds']:.0f}"
             )
-            command = f"`python examples/{entry.command}`: {seconds} seconds"
+            stem = entry.command.partition(".py")[0]
+            link = f'<a href="notebooks/{stem}.ipynb" download>as a notebook</a>'
+            command = f"`python examples/{entry.command}`: {seconds} seconds; {link}"
             lines += ["", f"### {entry.title}", "", command]
             for name in record["pictures"]:
                 lines += ["", f"![{alternative(entry, name)}](pictures/{name})"]
             if not record["pictures"]:
                 lines += ["", "```text", *record["output"][-LINES:], "```"]
     return "\n".join(lines) + "\n"
+
+
+def slug(title: str) -> str:
+    """Return the anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def alternative(entry: Entry, picture: str) -> str:

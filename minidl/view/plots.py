@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -104,12 +105,30 @@ def save(picture: Any, path: str | os.PathLike[str], description: str) -> None:
             picture.savefig(file, format=suffix[1:], dpi=DPI, metadata=metadata)
 
 
-def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> None:
+@dataclass(frozen=True)
+class Picture:
+    """A figure that is not written to a file, with its description; a notebook shows it."""
+
+    figure: Any
+    description: str
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", dpi=DPI)
+        return file.getvalue()
+
+    def __repr__(self) -> str:
+        return self.description
+
+
+def line_plot(
+    path: str | os.PathLike[str] | None, *panels: Panel, title: str = ""
+) -> Picture | None:
     """Draw panels side by side, with a legend below each, or beside it for more than four curves.
 
-    The path is that of `save`. Panels with equal labels have one legend, below all. A legend never
-    covers a curve. The label of an axis of accuracies says where the axis begins, if less than
-    half of the height from 0 is shown.
+    The path is that of `save`; without one the picture is returned. Panels with equal labels have
+    one legend, below all. A legend never covers a curve. The label of an axis of accuracies says
+    where the axis begins, if less than half of the height from 0 is shown.
     """
     labels = {(*panel.curves, panel.xlabel, panel.mark) for panel in panels}
     once = len(panels) > 1 and len(labels) == 1
@@ -157,7 +176,11 @@ def line_plot(path: str | os.PathLike[str], *panels: Panel, title: str = "") -> 
         picture.legend(handles, texts, loc="outside lower center", ncols=columns, **look)
     if title:
         picture.suptitle(_wrapped(title, width))
-    save(picture, path, described(title, *map(str, panels)))
+    description = described(title, *map(str, panels))
+    if path is None:
+        return Picture(picture, description)
+    save(picture, path, description)
+    return None
 
 
 def _wrapped(title: str, inches: float) -> str:
@@ -166,8 +189,8 @@ def _wrapped(title: str, inches: float) -> str:
 
 
 def plot_history(
-    history: History, path: str | os.PathLike[str], *, title: str, loss_unit: str | None
-) -> None:
+    history: History, path: str | os.PathLike[str] | None, *, title: str, loss_unit: str | None
+) -> Picture | None:
     """Draw the metrics of a history over the epochs; the arguments are those of ``History.plot``.
 
     A metric that an epoch did not measure is left out.
@@ -197,7 +220,7 @@ def plot_history(
         Panel(drawn, "epoch", ylabels.get(metric, metric.replace("_", " ")), mark=mark)
         for metric, drawn in curves.items()
     ]
-    line_plot(path, *panels, title=title)
+    return line_plot(path, *panels, title=title)
 
 
 def contact_sheet(

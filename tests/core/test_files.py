@@ -1,9 +1,11 @@
 """Atomic writing: errors, leftovers of dead processes, syncing."""
 
 import ast
+import errno
 import json
 import math
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -373,3 +375,53 @@ def test_lines_end_alike_on_all_systems(tmp_path, monkeypatch):
         assert path.with_suffix(".txt").read_bytes() == b"a\nb\n"
     assert pictures["\r\n"] == pictures[None]
     assert b"\r" not in pictures[None]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file_is_never_replaced(kind, tmp_path):
+    """As ``/dev/null``, which a rename would turn into a file."""
+    target = tmp_path / "target"
+    target.mkdir() if kind == "folder" else os.mkfifo(target)
+    with pytest.raises(OSError, match=f"expected a file to write, got a .*{kind}.*target"):
+        files.write_text(target, "x")
+    assert not target.is_file()
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
+    """As under WebAssembly, where ``fsync`` of a folder is a bad file descriptor."""
+    sound = os.fsync
+
+    def fsync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        sound(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_text(tmp_path / "x", "whole")
+    assert (tmp_path / "x").read_text() == "whole"
+
+
+def test_without_locks_files_are_written(tmp_path, monkeypatch):
+    """As under WebAssembly, which has no ``fcntl``; two runs in one folder are refused a lock."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    files.write_text(tmp_path / "x", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    with pytest.raises(OSError, match="no locks on this platform"), files.locked(tmp_path / "x"):
+        pass
+
+
+def test_windows_by_reading(tmp_path, monkeypatch):
+    """There ``os.replace`` of an open file is a PermissionError: it names the target, which stays."""
+    target = tmp_path / "x"
+    files.write_text(target, "before\n")
+    assert target.read_bytes() == b"before\n"  # no carriage return, on any system
+
+    def replace(self, other):
+        raise PermissionError(13, "The process cannot access the file", str(self))
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(PermissionError, match=r"cannot access the file.*x'"):
+        files.write_text(target, "after")
+    assert target.read_bytes() == b"before\n"
+    assert list(tmp_path.iterdir()) == [target]
