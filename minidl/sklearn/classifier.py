@@ -129,7 +129,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
 
     @property
     def _label_binarizer(self) -> LabelBinarizer:
-        """What readers of scikit-learn's networks ask for the kind of the targets."""
+        """The kind of the targets, for readers of scikit-learn's networks."""
         several = np.eye(len(self.classes_), dtype=int)
         return LabelBinarizer().fit(several if self.multilabel_ else self.classes_)
 

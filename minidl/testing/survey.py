@@ -59,7 +59,7 @@ SIZES = {
     r"^in|_in|input|feature|channel|embed|model": FEATURES,
     r"out|filter|num_|size|dim|d_ff|^n_|^n$": 4,
 }
-"""What an argument is given, by its name: the first that fits."""
+"""The values of arguments, by their names: the first that fits."""
 
 RIGHT, WRONG, UNSURE = "right", "wrong", "cannot tell"
 SIDE, NOT = "side condition only", "not checked"
