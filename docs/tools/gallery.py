@@ -234,7 +234,7 @@ ENTRIES = {
 }
 
 LEFT_OUT = {"homework_2025.py", "report.py", "cluster.py", "grade_question1.py"}
-"""Scripts that run the others, or that show their results."""
+"""Scripts that run the others, show their results, or write a notebook."""
 
 RECORD = DOCS / "gallery.json"
 

@@ -81,13 +81,16 @@ def test_an_unknown_command_in_a_formula_is_a_warning(tmp_path):
     assert "nosuchcommand" in done.stderr
 
 
+PICTURES = "gallery.html", "homework.html"
+
+
 def test_pages_are_light(site):
-    """A page with all that it loads; the gallery has every picture."""
+    """A page with all that it loads; the gallery and the homework have the pictures."""
     for path in site.rglob("*.html"):
         name = str(path.relative_to(site))
         size, requests = weight(site, name)
         pictures = sum(url.endswith(".png") for url in Page(path).loaded)
-        assert size < (2_000_000 if name == "gallery.html" else 600_000), name
+        assert size < (2_000_000 if name in PICTURES else 600_000), name
         assert requests - pictures <= 12, name
 
 
