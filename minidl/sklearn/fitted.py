@@ -1,4 +1,4 @@
-"""What a fitted estimator has: views of its weights, its curves, its predictor, its file."""
+"""The attributes of a fitted estimator: views of its weights, its curves, its predictor, its file."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ SIDE, NOT = "side condition only", "not checked"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one object, and a sentence for each thing that is wrong or missing."""
+    """The findings on one object, and a sentence for each thing that is wrong or missing."""
 
     name: str
     verdict: str
