@@ -1,4 +1,4 @@
-"""The attributes of a fitted estimator: views of its weights, its curves, its predictor, its file."""
+"""Attributes of a fitted estimator: views of its weights, its curves, its predictor, its file."""
 
 from __future__ import annotations
 
