@@ -359,11 +359,14 @@ class Sequential(Layer):
         return iter(self.layers)
 
     def summary(self) -> str:
-        """Return a table of the layers, their output shapes and their parameter counts."""
+        """Return a table of the layers, their output shapes and their parameter counts.
+
+        A prompt shows it as ``print`` does.
+        """
         rows, total = self._table()
         w = [max(len(row[k]) for row in rows) for k in range(4)]
         lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
-        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], total])
+        return _Shown("\n".join([lines[0], "-" * len(lines[0]), *lines[1:], total]))
 
     def _repr_html_(self) -> str:
         rows, total = self._table()
@@ -382,6 +385,15 @@ class Sequential(Layer):
         total = sum(p.size for _, p in self.named_parameters())
         size = total * self.dtype.itemsize / 1e6
         return rows, f"{total:,} parameters, {self.dtype}, {size:.2f} MB"
+
+
+class _Shown(str):
+    """A text that a prompt shows as it is printed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def html_table(rows: Iterable[Sequence[str]], bold: int | None = None) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from minidl.view.tables import Table
+
 Point = dict[str, Any]
 """One value on every axis."""
 
@@ -141,6 +143,24 @@ class Result:
     def complete(self) -> bool:
         """Whether the run ended and its files were written."""
         return self.error is None and self.unsaved is None
+
+
+class Results(list[Result]):
+    """The results of a grid, in its order; a notebook shows them as a table."""
+
+    def _repr_html_(self) -> str:
+        axes = list(dict.fromkeys(name for r in self for name in r.point))
+        plain = (str, int, float, type(None))
+        shown = {n: None for r in self for n, v in r.values.items() if isinstance(v, plain)}
+        table = Table([*axes, *shown, "seconds", "error"])
+        for r in self:
+            point = (r.point.get(name) for name in axes)
+            table.add(*map(_number, point), *map(r.values.get, shown), r.seconds, r.error)
+        return table._repr_html_()
+
+
+def _number(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def exit_status(results: list[Result]) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 from minidl.checks import check_int, progress_bar, require
 from minidl.files import as_path
 from minidl.grid.folder import RECORD, RESULTS, append, claimed, kept
-from minidl.grid.points import Grid, Point, Result, exit_status
+from minidl.grid.points import Grid, Point, Results, exit_status
 from minidl.grid.workers import (
     EndedError,
     Train,
@@ -38,7 +38,7 @@ def run(
     settings: Mapping[str, Any] | None = None,
     cost: Callable[[Point], float] = lambda point: 1.0,
     progress: bool = True,
-) -> list[Result]:
+) -> Results:
     """Train every point of a grid, except those that ``out`` already has results of.
 
     Each finished run becomes one line of ``out/results.jsonl`` at once. A run that raises is
@@ -71,7 +71,8 @@ def run(
 
     Returns
     -------
-    list of Result
+    Results
+        A list of ``Result``, which a notebook shows as a table.
         In the order of the grid.
 
     Warns
@@ -132,7 +133,7 @@ def run(
             f"no space left to write {missing}; {_count(points, out, shown)}: free some space, "
             "then the same command resumes"
         ) from error
-    found = [replace(results[grid.identifier(p)], point=p) for p in grid]
+    found = Results(replace(results[grid.identifier(p)], point=p) for p in grid)
     if exit_status(found) == 2:
         why = found[0].error or found[0].unsaved
         warnings.warn(

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 
 from minidl.checks import require
 from minidl.files import write_text
@@ -49,6 +50,14 @@ class Table:
         # In a file or a pipe, long rows are not wrapped at the width of a terminal.
         width = None if sys.stdout.isatty() else 200
         require("rich.console", "examples").Console(width=width).print(table)
+
+    def _repr_html_(self) -> str:
+        rows = [("th", self.columns), *(("td", row) for row in self.rows)]
+        lines = (
+            f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in row)}</tr>"
+            for tag, row in rows
+        )
+        return f"<table><caption>{escape(self.title)}</caption>{''.join(lines)}</table>"
 
     def write(self, stem: str | os.PathLike[str]) -> None:
         """Write ``stem.csv`` and ``stem.md``.
