@@ -105,6 +105,18 @@ def summarised(app: object, name: str, source: list[str]) -> None:
         source[0] = f"{title}\n{line}\n\n.. autosummary::\n   :nosignatures:\n\n{rows}\n\n{rest}"
 
 
+def without_way_back(
+    app: object, page: str, template: str, context: dict[str, Any], tree: object
+) -> None:
+    """Leave out the links from the sources to the reference, which has other names for some."""
+    if page.startswith("_modules/"):
+        context["body"] = re.sub(
+            r'<a class="viewcode-back".*?</a>|<li><a href="builtins.html">.*?</li>',
+            "",
+            context["body"],
+        )
+
+
 def written(app: Any, error: Exception | None) -> None:
     """Write the notebooks, and the package for the page that runs it in the browser."""
     if error is None:
@@ -118,6 +130,7 @@ def written(app: Any, error: Exception | None) -> None:
 def setup(app: Any) -> None:
     """Connect all of them."""
     app.connect("source-read", summarised)
+    app.connect("html-page-context", without_way_back)
     app.connect("build-finished", written)
     app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-process-docstring", plain, priority=400)

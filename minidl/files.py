@@ -98,8 +98,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = as_path(path)
     if target.exists() and not target.is_file():  # a file would take the place of a device
-        kind = "a folder" if target.is_dir() else "a device or pipe"
-        raise OSError(errno.EINVAL, f"expected a file to write, got {kind}", str(target))
+        number, kind = (errno.EISDIR, "folder") if target.is_dir() else (errno.EINVAL, "device")
+        raise OSError(number, f"expected a file to write, got a {kind}", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.parent not in _SWEPT:
         _SWEPT.add(target.parent)

@@ -57,6 +57,7 @@ def read_script(text: str, name: str) -> Any:
     ]
     bounds = [tree.body[0].end_lineno or 1, *starts, len(lines)]
     code = ["\n".join(lines[a:b]).strip("\n") for a, b in itertools.pairwise(bounds)]
+    code[-1] = "main()"  # in place of the lines that only a command needs
     argv = [name, *(["--jobs", "1"] if '"--jobs"' in text else [])]
     folder = "sys.path.append('examples')  # the folder of the scripts, for what they share"
     code[0] = f"import sys\n\nsys.argv = {argv}\n{folder}\n\n{code[0]}"

@@ -28,6 +28,8 @@ def test_all_are_valid_and_complete(tmp_path):
         assert [ast.parse(cell) for cell in cells]
         if path.stem in scripts - set(notebooks.GUIDE):
             source = (ROOT / "examples" / f"{path.stem}.py").read_text(encoding="utf-8")
+            assert cells[-1] == "main()"
+            source = source.partition('\nif __name__ == "__main__":')[0]
             lost = set(source.splitlines()) - set(code.splitlines())
             about = ast.get_docstring(ast.parse(source)) or ""
             assert {line.strip('"') for line in lost} <= {*about.splitlines(), ""}

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -243,9 +244,9 @@ def test_a_stopped_run_goes_on(folder, script, how):
     command = [sys.executable, str(EXAMPLES / script), "--data", "set.npz", *SINGLE[script], "--epochs", "100000", "--out", "out"]  # fmt: skip
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # fmt: skip
         try:
-            for line in process.stderr:  # the bar shows an accuracy once an epoch has ended
-                if "valid_accuracy=" in line:
-                    break
+            while not list((folder / "out").glob("checkpoint*.npz")):  # the first epoch has ended
+                assert process.poll() is None, process.stderr.read()
+                time.sleep(0.01)
             process.send_signal(getattr(signal, how))
             out, err = process.communicate(timeout=60)
         finally:
@@ -271,8 +272,10 @@ def test_a_finished_run_is_not_replaced_by_another(folder):
     other = run(folder, "q1_logistic.py", "--epochs", 3, "--lr", 0.01, "--out", "p")
     assert other.returncode == 2
     assert "p holds other results: lr was 0.0001, now it is 0.01; choose another folder" in other.stderr  # fmt: skip
-    assert run(folder, "q1_logistic.py", "--epochs", 1, "--out", "p").returncode == 0
-    assert results(folder / "p") == before  # it is not shortened
+    shorter = run(folder, "q1_logistic.py", "--epochs", 1, "--out", "p")
+    assert shorter.returncode == 2
+    assert "holds 3 epochs, and epochs=1 asks for fewer" in shorter.stderr
+    assert results(folder / "p") == before
     assert run(folder, "q1_logistic.py", "--epochs", 4, "--out", "p").returncode == 0
     assert len(results(folder / "p")[1]) == 6
 
