@@ -211,13 +211,16 @@ def _predictor(
 
 @contextlib.contextmanager
 def damaged(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turn any error about the contents of a file into a ValueError that names the file."""
+    """Turn any error about the contents of a file into a ValueError that names the file.
+
+    Its text is cut, since it may have a value of the file, of any length.
+    """
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {error!s:.2000}") from error
     except Exception as error:  # own classes may raise any kind
-        raise ValueError(f"{path}: cannot be read as a {what} ({error!r})") from error
+        raise ValueError(f"{path}: cannot be read as a {what} ({error!r:.2000})") from error
 
 
 def split(state: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Array]]:
