@@ -96,7 +96,7 @@ def paid(results: Results) -> str:
     for row in results.rows:
         ours = row["contestants"].get("minidl")
         for name, theirs in row["contestants"].items():
-            if ours and (theirs["compilation"] or 0) > 0.5 and name not in ("minidl", BOUND):
+            if ours and name in ("JAX", "torch.compile"):
                 steps = steps_to_pay(theirs["compilation"], ours["median"], theirs["median"])
                 case = f"{label(row['case'])}, {row['threads']} thread(s)"
                 rows.append([case, name, f"{theirs['compilation']:.1f}", steps])
