@@ -47,7 +47,7 @@ def takes_part(name: str, case: Case, full: bool) -> bool:
 
 @dataclass(frozen=True)
 class Processes:
-    """What is measured, and a folder for the images of the run."""
+    """A figure to measure, with a folder for the images of the run."""
 
     case: Case
     folder: Any = field(default_factory=tempfile.TemporaryDirectory)

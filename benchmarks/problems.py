@@ -112,7 +112,7 @@ class Step:
     optimizer: str = "Adam"
     l2: float = 0.0
     scale: float = 1 / 256
-    """What a pixel is worth."""
+    """The factor that turns a pixel into a number."""
     checked_steps: int = 20
 
     @classmethod

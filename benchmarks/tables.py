@@ -15,7 +15,7 @@ from minidl.view.cli import Parser
 from minidl.view.plots import Panel, line_plot
 
 BOUND = "matrix products"
-"""What no library that uses the same BLAS can be faster than."""
+"""The name of the bound: no library that uses the same BLAS is faster than its products."""
 
 
 def main(workload: str) -> int:
