@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from minidl.callbacks import Callback, Run
 from minidl.dataset import Dataset
 from minidl.evaluation import evaluate
@@ -14,11 +16,14 @@ from minidl.losses import Loss
 
 
 class Trace(Callback):
-    """Records what a function of the model returns, before training and after each epoch."""
+    """Records what a function of the model returns, before training and after each epoch.
 
-    def __init__(self, measure: Callable[[Layer], Mapping[str, float]]) -> None:
+    Numbers, or arrays of one shape, by name; ``columns`` has one entry an epoch for each name.
+    """
+
+    def __init__(self, measure: Callable[[Layer], Mapping[str, Any]]) -> None:
         self.measure = measure
-        self.columns: dict[str, list[float]] = {}
+        self.columns: dict[str, list[Any]] = {}
 
     def on_start(self, run: Run) -> None:
         if not run.history.records:
@@ -30,11 +35,11 @@ class Trace(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the records so far."""
-        return self.columns
+        return {name: np.array(column) for name, column in self.columns.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set what ``state_dict`` returned."""
-        self.columns = {name: list(map(float, column)) for name, column in state.items()}
+        self.columns = {name: list(column) for name, column in state.items()}
 
 
 class TestAccuracy(Trace):

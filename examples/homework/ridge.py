@@ -1,39 +1,36 @@
-"""Linear least squares and ridge regression in closed form."""
+"""Least squares and ridge regression in closed form, and the way of SGD to them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from homework import answers
 from minidl.checks import Array, as_floats, as_numbers, check_float
+from minidl.dataset import Dataset
+from minidl.view.plots import Panel, line_plot
+from minidl.view.tables import Table
 
 
 def ridge(x: Array, y: Array, l2: float) -> Array:
     r"""Return the weights ``w`` with the least ``||x w - y||^2 + l2 ||w||^2``.
 
     With the singular value decomposition ``x = U diag(s) V^T`` the solution is
-
-        ``w = V diag(s / (s^2 + l2)) U^T y``
-
-    Singular values below ``max(x.shape) * eps * max(s)`` count as 0, and the weights have no
-    component along their directions. So ``l2=0`` gives the solution of least squares with the
-    smallest norm, for a singular problem too. ``x^T x`` is never formed, since its condition number
-    is the square of that of ``x``.
+    ``w = V diag(s / (s^2 + l2)) U^T y``. Singular values below ``max(x.shape) * eps * max(s)``
+    count as 0, so ``l2=0`` gives the solution of least squares with the smallest norm. ``x^T x``,
+    whose condition number is the square of that of ``x``, is never formed. There is no intercept:
+    append a column of ones for one, whose weight is penalised too.
 
     Parameters
     ----------
     x : array, shape (n, features), float32 or float64
-        There is no intercept; append a column of ones for one, whose weight is penalised too.
     y : array, shape (n,) or (n, outputs)
     l2 : float >= 0
-        0 is least squares.
 
     Returns
     -------
     array, shape (features,) or (features, outputs), of the dtype of ``x``
-
-    Examples
-    --------
-    >>> w = ridge(np.column_stack([x, np.ones(len(x))]), y, l2=1e-4)
     """
     l2 = check_float("ridge", "l2", l2, low=0)
     x, y = as_floats("ridge", "x", x), as_numbers("ridge", "y", y, "numbers")
@@ -52,3 +49,58 @@ def ridge(x: Array, y: Array, l2: float) -> Array:
     projections = u.T @ y.astype(x.dtype, copy=False)
     weights: Array = vt.T @ (projections.T * factors).T
     return weights
+
+
+class Directions:
+    """The training part with a column of ones, by its singular directions, and the closed forms."""
+
+    def __init__(self, dataset: Dataset, l2: float) -> None:
+        pairs = {}
+        for part in ("train", "test"):
+            x = dataset.splits[part].rows(slice(None), np.float64)
+            pairs[part] = np.column_stack([x, np.ones(len(x))]), dataset.splits[part].y
+        x, y = pairs["train"]
+        _, s, self.vt = np.linalg.svd(x)
+        self.rank = int(np.sum(s > max(x.shape) * np.finfo(x.dtype).eps * s[0]))
+        self.s = s[: self.rank]
+        columns = f"{x.shape[1]} columns with the column of ones"
+        print(f"closed forms: X has {columns}, rank {self.rank}")
+        forms = {"least squares of minimum norm": 0, f"ridge, lambda {l2:g}": l2}
+        for name, penalty in forms.items():
+            self.ridge = ridge(x, y, penalty)
+            errors = {p: np.sqrt(np.mean((a @ self.ridge - b) ** 2)) for p, (a, b) in pairs.items()}
+            words = ", ".join(f"{part} {error:.4f}" for part, error in errors.items())
+            norm = np.linalg.norm(self.ridge)
+            print(f"  {name:<30}RMSE {words}; norm of the weights {norm:.4f}")
+
+    def distances(self, weights: Array, title: str, out: Path, *, near: float) -> list[str]:
+        """Print and draw the distance of the weights of each epoch to the ridge solution.
+
+        SGD's updates are multiples of rows of X, so from w = 0 the component in the null space
+        stays 0, and so is that of the ridge solution: the solutions of least squares differ only
+        there.
+        """
+        rank, distance = self.rank, np.linalg.norm(weights - self.ridge, axis=1)
+        gaps = np.abs((weights - self.ridge) @ self.vt.T)[:, :rank]  # (epochs, directions)
+        null = float(np.abs(weights @ self.vt[rank:].T).max(initial=0))
+        slow = int(np.sum(gaps[-1] > 0.5 * gaps[0]))
+        share = float(np.square(gaps[-1, rank // 2 :]).sum() / np.square(distance[-1]))
+        print(f"  {slow} of {rank} directions have kept more than half of their distance")
+        epochs, curves = range(len(weights)), {}
+        for i in np.array_split(np.arange(rank), min(5, rank)):
+            label = f"{i[0] + 1} to {i[-1] + 1}, s {self.s[i[0]]:.3g} to {self.s[i[-1]]:.3g}"
+            curves[label] = epochs, np.linalg.norm(gaps[:, i], axis=1)
+        axes = "epoch", "distance (norm)"
+        all_of_them = Panel({"SGD": (epochs, distance)}, *axes, "all directions")
+        by_direction = Panel(curves, *axes, "by singular directions", ylog=True)
+        line_plot(out / "distance.png", all_of_them, by_direction, title=title)
+        table = Table(["direction", "singular value", "before", "at the end"], title)
+        for i, row in enumerate(zip(self.s, gaps[0], gaps[-1], strict=True)):
+            table.add(i + 1, *(f"{value:.4g}" for value in row))
+        table.write(out / "directions")
+        reached = answers.approach("The distance to the ridge solution", list(distance), near=near)
+        inside = f"{null:.1e} in the null space, where alone the solutions of least squares differ"
+        slowly = (
+            f"the half of the directions with the smaller singular values has {share:.2%} of it"
+        )
+        return [reached, f"SGD has at most {inside}; {slowly}."]
