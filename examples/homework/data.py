@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from minidl.data.letters import load_letters
@@ -12,16 +13,26 @@ QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
 """Sizes of a run without --full: 80 networks in about a minute on two cores."""
 
 
-def load_data(source: str, *, full: bool) -> Dataset:
-    """Load a data set with classes and all three parts; a quick run takes a sample of it."""
-    if source == "letters" and not full:
-        return load_letters(**QUICK, progress=True)
+def load_data(
+    source: str,
+    *,
+    full: bool,
+    sizes: Mapping[str, int] = QUICK,
+    generated: tuple[str, Callable[..., Dataset]] = ("letters", load_letters),
+) -> Dataset:
+    """Load a data set with classes and all three parts; a quick run takes a sample of it.
+
+    The source may be the name of ``generated``, whose function draws examples.
+    """
+    name, draw = generated
+    if source == name:
+        return draw(**({} if full else sizes), progress=True)
     dataset = load_dataset(source, progress=True)
     if not dataset.classes or dataset.valid is None or dataset.test is None:
         raise ValueError(
             f"{source}: expected classes and training, validation and test parts, got {dataset}"
         )
-    return dataset if full else dataset.sample(**QUICK)
+    return dataset if full else dataset.sample(**sizes)
 
 
 def about(dataset: Dataset) -> dict[str, Any]:
@@ -43,10 +54,10 @@ def note_generated(
     name: str = "EMNIST",
     path: str = "the course's emnist-letters.npz or a folder with NIST's IDX files",
 ) -> None:
-    """Print that generated letters are not real data, and how to use real data."""
+    """Print that generated images are not real data, and how to use real data."""
     if dataset.generated:
         print(
-            f"These are generated letters, not {name}; the real thing: {flags}, "
+            f"These are generated {dataset.name}, not {name}; the real thing: {flags}, "
             f"where PATH is {path}.",
             flush=True,
         )

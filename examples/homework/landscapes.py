@@ -1,8 +1,9 @@
-"""The tables and the pictures of the experiments on landscapes."""
+"""The runs on landscapes with their published figures, tables and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,112 +18,156 @@ from minidl.view.plots import Panel, contact_sheet, figure, line_plot, save
 from minidl.view.tables import Table
 
 
+@dataclass(frozen=True)
+class Setting:
+    """The settings of one run; ``batch_size`` 0 means one example at a time, in blocks."""
+
+    epochs: int
+    lr: float = 1.0
+    l2: float = 0.0
+    l1: float = 0.0
+    hidden: tuple[int, ...] = ()
+    batch_size: int = 0
+    dropout: float = 0.0
+    momentum: float = 0.0
+    loss: str = "cross-entropy"
+    published: Mapping[str, str] = field(default_factory=dict)
+    """Figures of a report on the course's photographs, by the heading of their column."""
+
+    def but(self, test: str = "", valid: str = "", time: str = "", **changes: float) -> Setting:
+        """Return this setting with changes, and with its published figures."""
+        figures = {"test": test, "valid": valid, "time": time}
+        return replace(self, published=figures, **changes)
+
+
+LOGISTIC = Setting(100, lr=1e-3)
+BATCHES = Setting(100, batch_size=32, l2=0.01)
+NETWORK = Setting(200, lr=0.002, hidden=(200, 200), batch_size=64, dropout=0.3)
+
+QUESTIONS: dict[str, dict[str, Setting]] = {
+    "q1": {
+        "perceptron": Setting(100, loss="perceptron").but("0.3743"),
+        "logistic": LOGISTIC.but("0.4597"),
+        "logistic L2 0.01": LOGISTIC.but("0.5053", l2=0.01),
+        "logistic L1 0.01": LOGISTIC.but(l1=0.01),
+        "MLP": Setting(20, lr=1e-3, hidden=(100,)).but("0.5443"),
+    },
+    "q2.1": {
+        "lr 1e-5": BATCHES.but(valid="0.45", lr=1e-5),
+        "lr 1e-3": BATCHES.but(valid="0.52", lr=1e-3),
+        "lr 1e-1": BATCHES.but(valid="0.2 to 0.5", lr=1e-1),
+    },
+    "q2.2": {
+        "batch 64": NETWORK.but("0.6080", "0.6090", "2:45"),
+        "batch 512": NETWORK.but("0.5190", "0.5028", "1:26", batch_size=512),
+        "dropout 0.01": NETWORK.but("0.5763", "0.5762", dropout=0.01),
+        "dropout 0.25": NETWORK.but("0.6063", "0.6068", dropout=0.25),
+        "dropout 0.5": NETWORK.but("0.5950", "0.5990", dropout=0.5),
+        "momentum 0": NETWORK.but("0.4887", "0.4701", batch_size=1024),
+        "momentum 0.9": NETWORK.but("0.6010", "0.5997", batch_size=1024, momentum=0.9),
+    },
+}
+TITLES = {
+    "q1": "one example at a time",
+    "q2.1": "logistic regression, batches of 32, L2 0.01",
+    "q2.2": "networks with two hidden layers of 200 units",
+}
+COMPARED = (
+    ("accuracy", "logistic", "logistic L2 0.01"),
+    ("accuracy", "logistic", "logistic L1 0.01"),
+    ("batch", "batch 64", "batch 512"),
+    ("dropout", "dropout 0.01", "dropout 0.25"),
+    ("dropout", "dropout 0.01", "dropout 0.5"),
+    ("momentum", "momentum 0", "momentum 0.9"),
+)
+"""Pictures, and runs whose test accuracies are compared below them."""
+ACCURACY = "validation accuracy (share of examples)"
+
+
+def model_file(models: Path, run: str) -> Path:
+    """Return the file of a run's model."""
+    return models / f"{run.replace(' ', '-')}.npz"
+
+
 def tabulate(
     title: str,
     results: Sequence[Result],
     epochs: Mapping[str, int],
-    published: Mapping[str, Mapping[str, str]],
+    settings: Mapping[str, Setting],
     out: Path,
+    *,
+    published: bool,
 ) -> None:
-    """Print and write the table of one question, with published figures where there are any."""
+    """Print and write the table of one question, with the published figures or without."""
     columns = ["run", "epochs", "test", "valid", "best_valid", "norm", "zeros", "time"]
     if published:
         columns += ["published_test", "published_valid", "published_time"]
     table = Table(columns, title)
     for r in results:
-        name = r.point["run"]
-        values = r.values
-        cells = [r.error or values["test_accuracy"]]
-        if r.error is None:
-            cells += [values["valid_accuracy"], values["best_valid_accuracy"]]
-            cells += [f"{values['norms'][-1]:.2f}", values["exact_zeros"]]
-        else:
-            cells += [None] * 4
+        run, values = r.point["run"], r.values
+        keys = "test_accuracy", "valid_accuracy", "best_valid_accuracy"
+        cells = [values[key] for key in keys] if r.error is None else [r.error, None, None]
+        cells += [f"{values['norms'][-1]:.2f}", values["exact_zeros"]] if values else [None, None]
         cells.append(f"{int(r.seconds) // 60}:{r.seconds % 60:04.1f}")
-        if published:
-            cells += [published[name].get(key) for key in ("test", "valid", "time")]
-        table.add(name, epochs[name], *cells)
+        theirs = list(settings[run].published.values()) if published else []
+        table.add(run, epochs[run], *cells, *theirs)
     table.show()
     table.write(out / "table")
     if published:
         print("The published figures are of the course's photographs.")
 
 
-def draw_curves(path: Path, runs: Mapping[str, Result], title: str, *, ylog: bool = False) -> None:
-    """Draw the losses and the validation accuracy of some runs over the epochs."""
+def draw(runs: Mapping[str, Result], title: str, out: Path) -> None:
+    """Draw the pictures of the question that the runs belong to."""
     histories = {name: History.from_dict(r.values["history"]) for name, r in runs.items()}
-    panels = [
-        Panel(
-            {name: (h.column("epoch"), h.column(key)) for name, h in histories.items()},
-            "epoch",
-            label,
-            ylog=ylog and key.endswith("loss"),
-        )
-        for key, label in (
-            ("train_loss", "training loss (nats)"),
-            ("valid_loss", "validation loss (nats)"),
-            ("valid_accuracy", "validation accuracy (share of examples)"),
-        )
-    ]
-    line_plot(path, *panels, title=title)
-
-
-def draw_networks(runs: Mapping[str, Result], dataset: Dataset, title: str, out: Path) -> None:
-    """Draw the curves of Question 2.2: batch sizes with their times, dropout, momentum."""
-    for kind in ("batch", "dropout", "momentum"):
-        some = {name: r for name, r in runs.items() if name.startswith(kind)}
+    for kind in ("lr", "batch", "dropout", "momentum"):
+        some = {name: h for name, h in histories.items() if name.split()[0] == kind}
         if kind == "batch":
-            some = {f"{name}, {r.seconds:.0f} s": r for name, r in some.items()}
+            some = {f"{name}, {runs[name].seconds:.0f} s": h for name, h in some.items()}
+        columns = {
+            "train_loss": "training loss (nats)",
+            "valid_loss": "validation loss (nats)",
+            "valid_accuracy": ACCURACY,
+        }
+        panels = [
+            Panel(
+                {name: (h.column("epoch"), h.column(key)) for name, h in some.items()},
+                "epoch",
+                label,
+                # The loss of the largest learning rate is far above the others.
+                ylog=kind == "lr" and key.endswith("loss"),
+            )
+            for key, label in columns.items()
+        ]
         if some:
-            draw_curves(out / f"{kind}.png", some, title)
-
-
-def draw_rates(runs: Mapping[str, Result], dataset: Dataset, title: str, out: Path) -> None:
-    """Draw the curves of Question 2.1, on a logarithmic scale: the largest rate is unstable."""
-    draw_curves(out / "curves.png", runs, title, ylog=True)
-
-
-def draw_online(runs: Mapping[str, Result], dataset: Dataset, title: str, out: Path) -> None:
-    """Draw the curves of Question 1 and compare the penalties by norms, zeros and a histogram."""
-    histories = {name: History.from_dict(r.values["history"]) for name, r in runs.items()}
-    accuracies = {k: (h.column("epoch"), h.column("valid_accuracy")) for k, h in histories.items()}
-    label = "validation accuracy (share of examples)"
-    line_plot(out / "accuracy.png", Panel(accuracies, "epoch", label), title=title)
+            line_plot(out / f"{'curves' if kind == 'lr' else kind}.png", *panels, title=title)
+    if "logistic" in runs or "MLP" in runs:
+        curves = {k: (h.column("epoch"), h.column("valid_accuracy")) for k, h in histories.items()}
+        line_plot(out / "accuracy.png", Panel(curves, "epoch", ACCURACY), title=title)
     penalties = {name: r for name, r in runs.items() if name.startswith("logistic")}
-    if len(penalties) < 3:
-        return
-    norms = {k: (range(len(r.values["norms"])), r.values["norms"]) for k, r in penalties.items()}
+    if len(penalties) == 3:
+        draw_penalties(penalties, title, out)
+
+
+def draw_penalties(runs: Mapping[str, Result], title: str, out: Path) -> None:
+    """Compare the penalties by the norms of the parameters and by a histogram of the weights."""
+    norms = {k: (range(len(r.values["norms"])), r.values["norms"]) for k, r in runs.items()}
     line_plot(out / "norms.png", Panel(norms, "epoch", "l2 norm of the parameters"), title=title)
-    weights = {}
-    for name in penalties:
-        model = load(out / "models" / f"{name.replace(' ', '-')}.npz")
-        weights[name] = model.weight.value.ravel()
+    weights = {name: load(model_file(out / "models", name)).weight.value.ravel() for name in runs}
     limit = float(np.quantile(np.abs(np.concatenate(list(weights.values()))), 0.999))
     picture = figure(7.2, 4.2)
     axes = picture.subplots()
     for name, values in weights.items():
-        zeros_share = penalties[name].values["exact_zeros"]
-        text = f"{name}: {zeros_share:.1%} exactly 0"
+        label = f"{name}: {runs[name].values['exact_zeros']:.1%} exactly 0"
         shown = np.clip(values, -limit, limit)
-        axes.hist(shown, bins=121, range=(-limit, limit), label=text, histtype="step")
-    axes.set(
-        xlabel="weight (those beyond the ends are drawn there)",
-        ylabel="number of weights",
-        yscale="log",
-        title=title,
-    )
+        axes.hist(shown, bins=121, range=(-limit, limit), label=label, histtype="step")
+    xlabel = "weight (those beyond the ends are drawn there)"
+    axes.set(xlabel=xlabel, ylabel="number of weights", yscale="log", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    description = f"{title}. Histograms of the weights of {', '.join(weights)}."
-    save(picture, out / "weights.png", description)
-    print(PENALTIES)
-
-
-PENALTIES = """\
-L2 pulls each weight towards 0 by a share of itself: small weights stay small, none becomes 0. L1
-pulls all weights by the same amount and stops them at 0: a weight whose gradient is smaller than
-the penalty on average ends at exactly 0, and the others are biased towards 0. So L1 selects
-features, and L2 spreads weight over correlated ones, as neighbouring pixels are."""
+    save(
+        picture, out / "weights.png", f"{title}. Histograms of the weights of {', '.join(weights)}."
+    )
 
 
 def draw_examples(dataset: Dataset, out: Path) -> None:

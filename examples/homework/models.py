@@ -1,15 +1,18 @@
-"""The models and features of Question 1, with the course's initial values."""
+"""The models of the course, and the features of Question 1."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from minidl.activations import ReLU
+from minidl.checks import Rng
 from minidl.data.features import PCA, AveragePool, Feature
 from minidl.dataset import Dataset
 from minidl.init import zeros
-from minidl.layer import Sequential
-from minidl.layers import Linear
+from minidl.layer import Layer, Sequential
+from minidl.layers import Dropout, Linear
 
 COMPONENTS = 90
 """As in a published report, where they hold 0.9315 of the variance."""
@@ -38,3 +41,24 @@ def mlp(dataset: Dataset, width: int, random: np.random.RandomState, dtype: str)
     for layer in (hidden, output):
         layer.weight.value = random.normal(0.1, 0.1, layer.weight.shape[::-1]).T
     return model
+
+
+def feed_forward(
+    dataset: Dataset,
+    widths: Iterable[int],
+    activation: type[Layer] = ReLU,
+    *,
+    dropout: float,
+    rng: Rng,
+    dtype: str,
+) -> Sequential:
+    """Return a network with PyTorch's initial values: Linear, activation, Dropout for each width.
+
+    The last layer is linear: its outputs are logits.
+    """
+    layers: list[Layer] = []
+    features = dataset.features
+    for width in widths:
+        layers += [Linear(features, width), activation(), Dropout(dropout)]
+        features = width
+    return Sequential(*layers, Linear(features, dataset.classes or 1), rng=rng, dtype=dtype)

@@ -1,6 +1,5 @@
 """The experiments on landscapes: generated scenes, the course's file format, tables, resumption."""
 
-import argparse
 import csv
 import json
 import signal
@@ -175,17 +174,14 @@ def test_published_figures_stand_beside_complete_runs_alone(tmp_path, capsys):
     results = [Result(name, {"run": name}, values, None, 165.0) for name in settings]
     results[1] = Result("batch 512", {"run": "batch 512"}, {}, "NonFiniteLossError: nan", 3.0)
     epochs = dict.fromkeys(settings, 200)
-    published = {name: s.published for name, s in settings.items()}
-    landscapes.tabulate("networks", results, epochs, published, tmp_path)
+    landscapes.tabulate("networks", results, epochs, settings, tmp_path, published=True)
     row = table(tmp_path)["batch 64"]
     assert (row["time"], row["published_time"]) == ("2:45.0", "2:45")
     assert (row["published_test"], row["published_valid"]) == ("0.6080", "0.6090")
     assert table(tmp_path)["batch 512"]["test"] == "NonFiniteLossError: nan"
     assert "of the course's photographs" in capsys.readouterr().out
-    landscapes.tabulate("networks", results, epochs, {}, tmp_path)
+    landscapes.tabulate("networks", results, epochs, settings, tmp_path, published=False)
     assert "published_test" not in table(tmp_path)["batch 64"]
-    for full, chosen, want in ((True, None, True), (True, 5, False), (False, None, False)):
-        assert landscapes.complete(argparse.Namespace(full=full, epochs=chosen)) is want
 
 
 # ---------------------------------------------------------------- generated scenes
