@@ -30,7 +30,6 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +43,7 @@ from problems import Case
 import minidl
 from minidl.checks import did_you_mean, require
 from minidl.files import as_path, from_json, to_json, write_text
+from minidl.grid.workers import exit_with_parent
 from minidl.view.cli import Interrupted, Parser, float_argument, int_argument
 
 HERE = Path(__file__).resolve().parent
@@ -188,14 +188,7 @@ def _begin() -> None:
     """Leave Ctrl-C to the parent, and end when it has died."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module="torch")  # on the caches that are switched off
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    exit_with_parent()
 
 
 @functools.lru_cache(maxsize=1)

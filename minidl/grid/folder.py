@@ -39,75 +39,59 @@ def claimed(
     OSError
         If another process holds the lock, or none can; names it.
     """
-    record.parent.mkdir(parents=True, exist_ok=True)
-    contents = from_json(to_json({"axes": axes, "settings": settings}))
+    folder, contents = record.parent, from_json(to_json({"axes": axes, "settings": settings}))
+    folder.mkdir(parents=True, exist_ok=True)
     lock, owner = (record.with_name(f".{record.stem}.{name}") for name in ("lock", "owner"))
-    _refuse_other(record, contents, begun)  # other settings are worth more than who writes
     lock.touch()
     with contextlib.ExitStack() as held:
-        try:
+        free = False
+        with contextlib.suppress(BlockingIOError):
             held.enter_context(locked(lock))
-        except BlockingIOError:
+            free = True
+        other = _other(record, contents)  # other settings are worth more than who writes
+        if other and begun():
+            raise taken(folder, other)
+        if not free:
             by = "another process"
             with contextlib.suppress(OSError):
                 by = owner.read_text(encoding="utf-8") or by
-            text = f"{record.parent} is being written by {by}: wait, or choose another folder"
-            raise OSError(f"{text} (its lock is {lock.name})") from None
-        remove_leftovers(record.parent)
+            text = f"{folder} is being written by {by}: wait, or choose another folder"
+            raise OSError(f"{text} (its lock is {lock.name})")
+        remove_leftovers(folder)
         with contextlib.suppress(OSError):  # the text is for people; the lock does not need it
             text = f"process {os.getpid()} on {platform.node()}"
             owner.write_text(text, encoding="utf-8", newline="\n")
-        if _refuse_other(record, contents, begun) != contents:
-            write_text(record, to_json(contents, indent=1) + "\n")
+        content = to_json(contents, indent=1) + "\n"
+        if not record.exists() or record.read_bytes() != content.encode():
+            write_text(record, content)
         yield
 
 
-def _refuse_other(
-    record: Path, contents: dict[str, Any], begun: Callable[[], bool]
-) -> dict[str, Any] | None:
-    """Return what is recorded, None without a record; ValueError if it excludes ``contents``."""
+def _other(record: Path, contents: Mapping[str, Any]) -> str:
+    """Return a recorded setting that differs, or an axis that lacks a value; empty without one."""
+    if not record.exists():
+        return ""
+    new = contents["axes"]
     try:
         recorded = from_json(record.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{record}: cannot be read ({error})") from error
-    right = isinstance(recorded, dict) and set(recorded) == {"axes", "settings"}
-    right = right and all(isinstance(part, dict) for part in recorded.values())
-    if not right or not all(isinstance(values, list) for values in recorded["axes"].values()):
-        raise ValueError(
-            f"{record}: expected an object with axes and settings, and lists of values as axes"
-        )
-    try:
-        other = _difference(recorded, contents)
-    except Exception as error:
-        raise ValueError(f"{record}: cannot be compared ({error!r:.200})") from error
-    if other and begun():
-        raise taken(record.parent, other)
-    return dict(recorded)
-
-
-def _difference(recorded: dict[str, Any], contents: dict[str, Any]) -> str:
-    """Return a setting that differs, or an axis that lacks a value; empty if there is none."""
-    old, new = recorded["axes"], contents["axes"]
-    found = difference(recorded["settings"], contents["settings"]) or ""
+        old = {name: list(values) for name, values in recorded["axes"].items()}
+        if other := difference(dict(recorded["settings"]), contents["settings"]):
+            return other
+    except Exception as error:  # whatever the file holds
+        raise ValueError(f"{record}: expected axes and settings ({error!r:.200})") from error
     if list(old) != list(new):
-        found = found or f"the axes were {', '.join(old)}, now they are {', '.join(new)}"
-    for name in old:
-        texts = [to_json(v) for v in new[name]]  # by which NaN is equal to NaN
-        if not found and not all(v in new[name] or to_json(v) in texts for v in old[name]):
-            found = f"{name} was {old[name]!r:.300}, now it is {new[name]!r:.300}"
-    return found
+        return f"the axes were {', '.join(old)}, now they are {', '.join(new)}"
+    for name, values in old.items():
+        texts = set(map(repr, new[name]))  # by which NaN is equal to NaN
+        if not all(value in new[name] or repr(value) in texts for value in values):
+            return f"{name} was {values!r:.300}, now it is {new[name]!r:.300}"
+    return ""
 
 
 def taken(folder: Path, other: str) -> ValueError:
     """Return the error about a folder that holds results of something else."""
-    return ValueError(
-        f"{folder} holds other results: {other}; choose another folder or delete this one"
-    )
-
-
-# The results.
+    text = f"{folder} holds other results: {other}"
+    return ValueError(f"{text}; choose another folder or delete this one")
 
 
 def kept(folder: Path, *, repair: bool = False) -> dict[str, Result]:
@@ -131,9 +115,7 @@ def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
     others may see a line that is being written. ValueError names a line that is not a result, or
     was changed after it was written.
     """
-    if not file.exists():
-        return
-    text = file.read_bytes()
+    text = file.read_bytes() if file.exists() else b""
     complete = text[: text.rfind(b"\n") + 1]
     if repair and complete != text:
         os.truncate(file, len(complete))
@@ -157,18 +139,15 @@ def append(file: Path, result: Result) -> None:
     """Write one result as a line at the end of the file and sync it; all of the line or nothing."""
     record = from_json(to_json(asdict(result)))
     left = (to_json({**record, "crc32": _checksum(record)}) + "\n").encode()
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        end = os.fstat(handle).st_size
+    with file.open("ab", buffering=0) as handle:
+        end = handle.tell()
         try:
             while left:
-                left = left[os.write(handle, left) :]
+                left = left[handle.write(left) :]
             os.fsync(handle)
         except OSError as error:
-            os.ftruncate(handle, end)
+            handle.truncate(end)
             raise OSError(error.errno, error.strerror, str(file)) from error
-    finally:
-        os.close(handle)
 
 
 def _checksum(record: dict[str, Any]) -> int:

@@ -48,18 +48,15 @@ class Grid:
             values = [v.tolist() if isinstance(v, (np.generic, np.ndarray)) else v for v in given]
             if not values:
                 raise ValueError(f"Grid: axis {name} is empty")
-            texts: list[str] = []
+            try:
+                texts = list(map(encode, values))
+            except (TypeError, ValueError, RecursionError) as error:
+                raise ValueError(
+                    f"Grid: axis {name}: expected numbers, strings, None or lists of them ({error})"
+                ) from None
             for i, value in enumerate(values):
-                try:
-                    text = encode(value)
-                except (TypeError, ValueError, RecursionError):
-                    raise ValueError(
-                        f"Grid: expected numbers, strings, None or lists of them on axis {name}, "
-                        f"got {value!r}"
-                    ) from None
-                if value in values[:i] or text in texts:
+                if value in values[:i] or texts[i] in texts[:i]:
                     raise ValueError(f"Grid: axis {name} names {value!r} twice")
-                texts.append(text)
             self.axes[name] = values
 
     def __iter__(self) -> Iterator[Point]:
@@ -77,20 +74,15 @@ class Grid:
         are written as ``%2F``.
         """
         name = ",".join(f"{_name(axis)}-{_name(value)}" for axis, value in point.items())
-        if len(name) <= _LONGEST:
-            return name
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-        return f"{name[: _LONGEST - 17]}-{digest}"
+        return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 17]}-{digest}"
 
     def __repr__(self) -> str:
         return f"Grid({', '.join(f'{name}={values}' for name, values in self.axes.items())})"
 
 
 def encode(value: object) -> str:
-    """Return the JSON text of a value; NumPy's scalars and arrays become numbers and lists.
-
-    TypeError or ValueError if JSON cannot hold the value.
-    """
+    """Return the JSON text of a value; NumPy's scalars and arrays become numbers and lists."""
     return json.dumps(value, default=_plain)
 
 
@@ -154,13 +146,10 @@ class Results(list[Result]):
         shown = {n: None for r in self for n, v in r.values.items() if isinstance(v, plain)}
         table = Table([*axes, *shown, "seconds", "error"])
         for r in self:
-            point = (r.point.get(name) for name in axes)
-            table.add(*map(_number, point), *map(r.values.get, shown), r.seconds, r.error)
+            point = map(r.point.get, axes)
+            texts = [f"{v:g}" if isinstance(v, float) else v for v in point]
+            table.add(*texts, *map(r.values.get, shown), r.seconds, r.error)
         return table._repr_html_()
-
-
-def _number(value: object) -> object:
-    return f"{value:g}" if isinstance(value, float) else value
 
 
 def exit_status(results: list[Result]) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +16,7 @@ from minidl.checks import check_int, progress_bar, require
 from minidl.files import as_path
 from minidl.grid.folder import RECORD, RESULTS, append, claimed, kept
 from minidl.grid.points import Grid, Point, Results, exit_status
-from minidl.grid.workers import (
-    EndedError,
-    Train,
-    full_disk,
-    leave_if_imported_by_a_worker,
-    outcomes,
-    pickled,
-)
+from minidl.grid.workers import EndedError, Train, full_disk, outcomes, task_of
 from minidl.saving.describe import describe_task
 from minidl.view.cli import Interrupted
 
@@ -72,8 +65,7 @@ def run(
     Returns
     -------
     Results
-        A list of ``Result``, which a notebook shows as a table.
-        In the order of the grid.
+        A list of ``Result`` in the order of the grid, which a notebook shows as a table.
 
     Warns
     -----
@@ -94,45 +86,39 @@ def run(
         raise TypeError(f"run: expected a Grid and a function, got {grid!r} and {train!r}")
     if settings is not None and not isinstance(settings, Mapping):
         raise TypeError(f"run: expected settings by name, got {settings!r}")
-    leave_if_imported_by_a_worker()
     shown, jobs = as_path(out), check_int("run", "jobs", jobs)
     out = shown.absolute()  # a training function may change the working folder
-    if jobs > 1 and executor is None:
-        pickled(train)  # an error here comes before anything is written
+    # An error here comes before anything is written.
+    task = task_of(train, in_processes=jobs > 1 and executor is None)
     require("threadpoolctl", "examples")
     points = sorted(grid, key=cost, reverse=True)
     described = {**describe_task(train), **(settings or {})}
-    file = out / RESULTS
     try:
         with claimed(out / RECORD, described, grid.axes, lambda: bool(kept(out))):
             results = kept(out, repair=True)
             done = {name for name, result in results.items() if result.complete}
             waiting = [p for p in points if grid.identifier(p) not in done]
-            with (
-                _progress_bar(points, waiting, cost, progress) as advance,
-                contextlib.closing(outcomes(waiting, train, jobs, executor)) as ready,
-            ):
+            ended = len(points) - len(waiting)
+            bar: Any = _bar(points, waiting, cost) if progress else contextlib.nullcontext()
+            with bar, contextlib.closing(outcomes(waiting, task, jobs, executor)) as ready:
                 for result, full in ready:
-                    append(file, result)
+                    append(out / RESULTS, result)
                     if result.error is None or result.id not in results:
                         results[result.id] = result
-                    advance(result.point)
+                    ended += 1
+                    if progress:
+                        bar.set_description_str(f"{ended}/{len(points)} runs", refresh=False)
+                        bar.update(cost(result.point))
                     if full:
                         raise OSError(errno.ENOSPC, "no space left", full)
     except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"stopped: {_count(points, out, shown)}, the same command resumes"
-        ) from error
-    except EndedError as error:
-        raise OSError(f"{error}; {_count(points, out, shown)}, the same command resumes") from error
+        raise Interrupted(f"stopped: {_count(points, out, shown)}") from error
     except OSError as error:
         missing = full_disk(error)
-        if missing is None:
+        if missing is None and not isinstance(error, EndedError):
             raise
-        raise OSError(
-            f"no space left to write {missing}; {_count(points, out, shown)}: free some space, "
-            "then the same command resumes"
-        ) from error
+        why = error if missing is None else f"no space left to write {missing}"
+        raise OSError(f"{why}; {_count(points, out, shown)}") from error
     found = Results(replace(results[grid.identifier(p)], point=p) for p in grid)
     if exit_status(found) == 2:
         why = found[0].error or found[0].unsaved
@@ -148,31 +134,16 @@ def _count(points: Sequence[Point], out: Path, shown: Path) -> str:
     """Return how many of the runs are on disk, and where."""
     done = kept(out)
     ended = sum(Grid.identifier(point) in done for point in points)
-    return f"{ended} of {len(points)} runs are kept in {shown}{os.sep}"
+    return f"{ended} of {len(points)} runs are kept in {shown}{os.sep}, the same command resumes"
 
 
-@contextlib.contextmanager
-def _progress_bar(
-    points: Sequence[Point], waiting: Sequence[Point], cost: Callable[[Point], float], show: bool
-) -> Iterator[Callable[[Point], None]]:
-    """Show a bar that moves by cost and counts runs; gives the function that advances it."""
-    if not show:
-        yield lambda point: None
-        return
-    total, ended = sum(map(cost, points)), len(points) - len(waiting)
-    bar = progress_bar(
+def _bar(points: Sequence[Point], waiting: Sequence[Point], cost: Callable[[Point], float]) -> Any:
+    """Return a bar that moves by cost and counts runs."""
+    total = sum(map(cost, points))
+    return progress_bar(
         total=total,
         initial=total - sum(map(cost, waiting)),
         smoothing=0,
         bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left",
-        desc=f"{ended}/{len(points)} runs",
+        desc=f"{len(points) - len(waiting)}/{len(points)} runs",
     )
-
-    def advance(point: Point) -> None:
-        nonlocal ended
-        ended += 1
-        bar.set_description_str(f"{ended}/{len(points)} runs", refresh=False)
-        bar.update(cost(point))
-
-    with bar:
-        yield advance

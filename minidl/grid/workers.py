@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import json
@@ -28,6 +27,7 @@ from typing import Any
 
 from minidl.checks import one_blas_thread
 from minidl.grid.points import Grid, Point, Result, UnsavedError, encode
+from minidl.view.cli import handling
 
 Train = Callable[..., Mapping[str, Any]]
 """Trains one point, given as keyword arguments; returns values that JSON can hold.
@@ -37,6 +37,8 @@ Worker processes import it, so it is a function of a module, or a ``functools.pa
 
 Outcome = tuple[Result, str | None]
 """The result of a run, and the file for which there was no space, if that ended it."""
+
+Task = Callable[[Point], Outcome]
 
 UNGUARDED = 78
 """Exit code of a worker process that runs the script again."""
@@ -56,8 +58,19 @@ class NotImportableError(TypeError):
         )
 
 
+def task_of(train: Train, *, in_processes: bool) -> Task:
+    """Return what trains a point; worker processes unpickle the function themselves.
+
+    NotImportableError if they cannot import it. A worker process that is still importing the script
+    ends here: the script lacks a main guard.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(UNGUARDED)
+    return functools.partial(_train_one, _pickled(train) if in_processes else train)
+
+
 def outcomes(
-    points: list[Point], train: Train, jobs: int, executor: Executor | None
+    points: list[Point], task: Task, jobs: int, executor: Executor | None
 ) -> Generator[Outcome, None, None]:
     """Yield the outcomes of all points as they are ready.
 
@@ -65,15 +78,15 @@ def outcomes(
     cannot import the training function.
     """
     if executor is not None:
-        yield from _by_executor(points, functools.partial(_train_one, train), executor)
-    elif jobs == 1:
-        for point in points:
-            yield _train_one(train, point)
+        yield from _by_executor(points, task, executor)
+    elif jobs > 1:
+        yield from _in_processes(points, task, jobs)
     else:
-        yield from _in_processes(points, train, jobs)
+        yield from map(task, points)
 
 
-def _train_one(train: Train, point: Point) -> Outcome:
+def _train_one(train: Train | bytes, point: Point) -> Outcome:
+    train = _unpickled(train) if isinstance(train, bytes) else train
     start = time.perf_counter()
     values: dict[str, Any] = {}
     error = unsaved = full = trace = None
@@ -123,13 +136,11 @@ def _text(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _by_executor(
-    points: list[Point], task: Callable[[Point], Outcome], executor: Executor
-) -> Iterator[Outcome]:
+def _by_executor(points: list[Point], task: Task, executor: Executor) -> Iterator[Outcome]:
     """Yield the outcomes of an executor's futures; cancel the others if one raises."""
     futures: dict[Future[Outcome], Point] = {}
     try:
-        with _interrupts_ignored():
+        with handling(signal.SIGINT, signal.SIG_IGN):  # in processes; their parent handles it
             for point in points:
                 futures[executor.submit(task, point)] = point
         for future in as_completed(futures):
@@ -147,34 +158,17 @@ def _by_executor(
             future.cancel()
 
 
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Start processes in this context to let them ignore Ctrl-C; their parent handles it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-# Worker processes.
-
-
-def _in_processes(points: list[Point], train: Train, jobs: int) -> Iterator[Outcome]:
+def _in_processes(points: list[Point], task: Task, jobs: int) -> Iterator[Outcome]:
     """Yield the outcomes of worker processes; end the workers when this process is interrupted."""
-    task = pickled(train)
     # A spawned worker starts afresh: it gets no threads or locks of this process.
     pool = ProcessPoolExecutor(
         min(jobs, max(len(points), 1)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_exit_with_parent,
+        initializer=exit_with_parent,
     )
     processes = pool._processes if pool._processes is not None else {}  # filled by submit
     try:
-        yield from _by_executor(points, functools.partial(_train_pickled, task), pool)
+        yield from _by_executor(points, task, pool)
     except EndedError as error:
         pool.shutdown()
         codes = [process.exitcode for process in processes.values()]
@@ -191,7 +185,7 @@ def _in_processes(points: list[Point], train: Train, jobs: int) -> Iterator[Outc
         pool.shutdown(cancel_futures=True)
 
 
-def pickled(train: Train) -> bytes:
+def _pickled(train: Train) -> bytes:
     """Return a training function as worker processes get it.
 
     NotImportableError if it cannot be pickled, or if the program is not in a file that workers can
@@ -212,10 +206,6 @@ def pickled(train: Train) -> bytes:
     return content
 
 
-def _train_pickled(task: bytes, point: Point) -> Outcome:
-    return _train_one(_unpickled(task), point)
-
-
 @functools.lru_cache(maxsize=1)
 def _unpickled(task: bytes) -> Train:
     try:
@@ -225,13 +215,7 @@ def _unpickled(task: bytes) -> Train:
     return train
 
 
-def leave_if_imported_by_a_worker() -> None:
-    """End a worker process that is still importing the script: the script lacks a main guard."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        sys.exit(UNGUARDED)
-
-
-def _exit_with_parent() -> None:
+def exit_with_parent() -> None:
     """Make a worker exit when its parent was killed; otherwise it waits for work forever."""
     parent = multiprocessing.parent_process()
 

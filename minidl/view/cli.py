@@ -58,6 +58,19 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
+def handling(number: int, handler: Any) -> Iterator[None]:
+    """Handle a signal in this context; only the main thread can, others get no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """End the program in one line and with exit status 130 on Ctrl-C in this context.
 
@@ -69,16 +82,12 @@ def interruptible() -> Iterator[None]:
     >>> with interruptible():
     ...     run(grid, train)
     """
-    is_main = threading.current_thread() is threading.main_thread()  # others get no signals
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if is_main else None
     try:
-        yield
+        with handling(signal.SIGTERM, signal.default_int_handler):
+            yield
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
-    finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def run_main(main: Callable[[], int | None]) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import io
 import itertools
 import json
 import linecache
@@ -410,7 +411,7 @@ def test_a_full_disk_ends_the_grid_and_keeps_the_figures(tmp_path, jobs):
     grid = Grid(a=list(range(1, 60)))
     train = functools.partial(work.full, at=2, marks=tmp_path)
     out = tmp_path / "out"
-    with pytest.raises(OSError, match=r"no space left to write models/it.npz; \d+ of 59 runs are kept in .*: free some space, then the same command resumes"):  # fmt: skip
+    with pytest.raises(OSError, match=r"no space left to write models/it.npz; \d+ of 59 runs are kept in .*, the same command resumes"):  # fmt: skip
         run(grid, train, out=out, jobs=jobs, progress=False)
     recorded = {r.id: r for r in folder.read(out / "results.jsonl")}
     unsaved = recorded["a-2"]
@@ -434,14 +435,14 @@ def test_a_line_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "results.jsonl"
     folder.append(file, Result("a-1", {"a": 1}))
     before = file.read_bytes()
-    write = os.write
 
-    def short(handle, content):
-        if len(content) < 100:
-            raise OSError(28, "No space left on device")
-        return write(handle, content[:60])
+    class Full(io.FileIO):
+        def write(self, content):
+            if len(content) < 100:
+                raise OSError(28, "No space left on device")
+            return super().write(content[:60])
 
-    monkeypatch.setattr(folder.os, "write", short)
+    monkeypatch.setattr(Path, "open", lambda path, mode, **options: Full(path, mode))
     with pytest.raises(OSError, match=r"No space left on device: '.*results.jsonl'"):
         folder.append(file, Result("a-2", {"a": 2}))
     assert file.read_bytes() == before
@@ -453,13 +454,13 @@ def test_a_line_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("grid.json", b"{}", "expected an object with axes and settings"),
-        ("grid.json", b"[]", "expected an object with axes and settings"),
-        ("grid.json", b"", "cannot be read"),
-        ("grid.json", b"\xff\xfe", "cannot be read"),
-        ("grid.json", b"[" * 100_000, "cannot be read"),
-        ("grid.json", b'{"axes": {"a": 3}, "settings": {}}', "lists of values as axes"),
-        ("grid.json", b'{"axes": [], "settings": {}}', "expected an object with axes"),
+        ("grid.json", b"{}", "expected axes and settings"),
+        ("grid.json", b"[]", "expected axes and settings"),
+        ("grid.json", b"", "expected axes and settings"),
+        ("grid.json", b"\xff\xfe", "expected axes and settings"),
+        ("grid.json", b"[" * 100_000, "expected axes and settings"),
+        ("grid.json", b'{"axes": {"a": 3}, "settings": {}}', "expected axes and settings"),
+        ("grid.json", b'{"axes": [], "settings": {}}', "expected axes and settings"),
         ("results.jsonl", b"{}\n", "line 1: not a result, or changed"),
         ("results.jsonl", b"\n", "line 1: not a result"),
         ("results.jsonl", b"3\n", "line 1: not a result"),
