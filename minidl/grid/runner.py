@@ -117,8 +117,8 @@ def run(
         missing = full_disk(error)
         if missing is None and not isinstance(error, EndedError):
             raise
-        why = error if missing is None else f"no space left to write {missing}"
-        raise OSError(f"{why}; {_count(points, out, shown)}") from error
+        reason = error if missing is None else f"no space left to write {missing}"
+        raise OSError(f"{reason}; {_count(points, out, shown)}") from error
     found = Results(replace(results[grid.identifier(p)], point=p) for p in grid)
     if exit_status(found) == 2:
         why = found[0].error or found[0].unsaved

@@ -23,13 +23,13 @@ import numpy as np
 
 from minidl import activations, layer, layers, maps
 from minidl.checks import Array, Configured, arguments_of, is_layer
-from minidl.files import to_json
 from minidl.layer import Layer
 from minidl.parameter import Parameter, own_names
 
 _REGISTERED: dict[str, type[Any]] = {}
 
 
+@functools.cache
 def _built_in() -> dict[str, Any]:
     """Return minidl's layer classes and maps by name."""
     found = [v for m in (layer, layers, activations) for v in vars(m).values()]
@@ -92,7 +92,7 @@ def describe(value: object, *, strict: bool = True, owner: str = "") -> Any:
     if isinstance(value, PurePath):
         return "(path)"
     if isinstance(value, functools.partial):
-        return {**_as_dict(inner(value.func)), **inner(_bound_arguments(value))}
+        return describe_task(value, strict=True)
     if isinstance(value, np.ndarray) and value.dtype.kind != "O":
         return f"array {value.shape} {value.dtype}, sha256 {_digest(value.tobytes())}"
     if isinstance(value, np.ndarray):
@@ -100,7 +100,7 @@ def describe(value: object, *, strict: bool = True, owner: str = "") -> Any:
     if isinstance(value, np.random.Generator):
         return _generator(value)
     if callable(value) and hasattr(value, "__qualname__"):
-        return _function(value, inner)
+        return _function(value)
     if inspect.ismodule(value):
         return value.__name__
     name = type(value).__qualname__
@@ -118,24 +118,23 @@ def describe(value: object, *, strict: bool = True, owner: str = "") -> Any:
     plain = not (hasattr(value, "__dict__") or hasattr(value, "__array__"))
     if plain and " at 0x" not in (text := repr(value)):
         return text
-    return _parts(value, inner)
+    return _parts(value)
 
 
-def describe_task(train: Callable[..., Any]) -> dict[str, Any]:
-    """Return the name of a training function and the arguments of a ``functools.partial``.
+def describe_task(task: Callable[..., Any], *, strict: bool = False) -> dict[str, Any]:
+    """Return the name of a function and the arguments of a ``functools.partial``, to compare.
 
-    Lists and dicts that a function uses are left out: it may keep its log there.
+    Without ``strict``, lists and dicts that it uses are left out: it may keep its log there.
     """
-    inner = functools.partial(describe, strict=False)
-    if isinstance(train, functools.partial):
-        return {**describe_task(train.func), **inner(_bound_arguments(train))}
-    return _as_dict(
-        _function(train, inner, strict=False) if inspect.isfunction(train) else inner(train)
-    )
-
-
-def _as_dict(description: Any) -> dict[str, Any]:
-    return description if isinstance(description, dict) else {"function": description}
+    if isinstance(task, functools.partial):
+        try:
+            bound = inspect.signature(task.func).bind_partial(*task.args, **task.keywords).arguments
+        except ValueError:  # built in, without a signature
+            bound = {**{str(i): value for i, value in enumerate(task.args)}, **task.keywords}
+        return {**describe_task(task.func, strict=strict), **describe(bound, strict=False)}
+    own = inspect.isfunction(task)
+    described = _function(task, strict=strict) if own else describe(task, strict=False)
+    return described if isinstance(described, dict) else {"function": described}
 
 
 def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
@@ -182,29 +181,15 @@ def _attributes(value: Any, config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_own(kind: type[Any]) -> bool:
     """Return whether a class is not minidl's and has no ``config`` of its own."""
-    config = getattr(kind, "config", None)
-    inherited = config is None or config.__module__.startswith("minidl.")
-    return inherited and not kind.__module__.startswith("minidl.")
+    modules = kind.__module__, getattr(getattr(kind, "config", None), "__module__", "minidl.")
+    return not modules[0].startswith("minidl.") and modules[1].startswith("minidl.")
 
 
 def _has_state(kind: type[Any]) -> bool:
     """Return whether objects of a class, but for layers, keep what changes in a state."""
+    base = "minidl.callbacks"  # whose Callback has a method without a state
     method = getattr(kind, "state_dict", None)
-    return not issubclass(kind, Layer) and getattr(method, "__module__", "minidl.callbacks") != (
-        "minidl.callbacks"  # those of the base class Callback have none
-    )
-
-
-def architecture(model: Layer) -> dict[str, Any]:
-    """Return a description of a model from which ``build`` makes it again.
-
-    Where an argument of a layer cannot be described, it is one to compare with, marked as such.
-    """
-    try:
-        described: dict[str, Any] = describe(model)
-    except TypeError:
-        described = {**describe(model, strict=False), "compared": True}
-    return described
+    return not issubclass(kind, Layer) and getattr(method, "__module__", base) != base
 
 
 MAX_LAYERS = 10_000
@@ -236,12 +221,12 @@ def check_size(description: Any, arrays: Mapping[str, Array]) -> None:
         raise ValueError(f"expected layers for {values} saved values, got widths of {widths:.3g}")
 
 
-def build(description: Mapping[str, Any], own: Iterable[type[Any]] = ()) -> Any:
+def build(description: Any, own: Iterable[type[Any]] = ()) -> Any:
     """Return a new object from what ``describe`` returned; its parameters have no values yet.
 
     Parameters
     ----------
-    description : mapping
+    description : plain data
     own : iterable of classes
         Classes that are not minidl's, beside the registered ones.
 
@@ -250,20 +235,14 @@ def build(description: Mapping[str, Any], own: Iterable[type[Any]] = ()) -> Any:
     ValueError
         If a class is not known, or does not take its arguments.
     """
-    if description.get("compared"):
-        raise ValueError(
-            f"the file has no arguments for a layer in {_text(description):.200}, which it cannot "
-            "build"
-        )
-    return build_value(description, {**_built_in(), **_REGISTERED, **{c.__name__: c for c in own}})
+    return _build(description, {**_built_in(), **_REGISTERED, **{c.__name__: c for c in own}})
 
 
-def build_value(value: Any, known: Mapping[str, Any] = {}) -> Any:
-    """Return a value from its description; objects are of the ``known`` classes."""
+def _build(value: Any, known: Mapping[str, Any]) -> Any:
     if not isinstance(value, dict):
         return value
     if "items" in value:
-        items = [build_value(item, known) for item in value["items"]]
+        items = [_build(item, known) for item in value["items"]]
         return items if value["kind"] == "list" else tuple(items)
     if "array" in value:
         if np.dtype(value["dtype"]).kind not in "biuf":
@@ -277,21 +256,18 @@ def build_value(value: Any, known: Mapping[str, Any] = {}) -> Any:
         )
     if not isinstance(known[name], type):  # one of the maps
         return known[name]
-    if "arguments" not in value:
-        raise ValueError(f"the file has no arguments for the layer {name!r}, which it cannot build")
-    parameters = inspect.signature(known[name]).parameters
-    options = {key: build_value(encoded, known) for key, encoded in value["arguments"].items()}
-    kinds = {key: parameters[key].kind if key in parameters else None for key in options}
-    several = [key for key, kind in kinds.items() if kind is inspect.Parameter.VAR_POSITIONAL]
-    args = options.pop(several[0]) if several else ()
-    if "rng" in parameters and parameters["rng"].default is inspect.Parameter.empty:
+    if "arguments" not in value or "compared" in value:
+        raise ValueError(f"the file has no arguments to build {_text(value):.200}")
+    signature = inspect.signature(known[name])
+    options = {key: _build(encoded, known) for key, encoded in value["arguments"].items()}
+    rng = signature.parameters.get("rng")
+    if rng is not None and rng.default is rng.empty:
         options["rng"] = np.random.default_rng(0)
-    # Parameters in front of *args are given by position.
-    first = [
-        k for k, p in parameters.items() if k in options and args and p.kind is not p.KEYWORD_ONLY
-    ]
+    given = inspect.BoundArguments(signature, options)
     try:
-        return known[name](*(options.pop(key) for key in first), *args, **options)
+        if unknown := options.keys() - signature.parameters.keys():
+            raise TypeError(f"no argument {min(unknown)!r}")
+        return known[name](*given.args, **given.kwargs)
     except TypeError as error:
         raise ValueError(f"the layer class {name!r} has another constructor ({error})") from error
 
@@ -299,49 +275,32 @@ def build_value(value: Any, known: Mapping[str, Any] = {}) -> Any:
 def difference(saved: Any, now: Any, place: str = "") -> str | None:
     """Return a sentence about the first difference of two descriptions, or None.
 
-    Objects are named with their position in the model, other values with their name.
+    It is named by its path, in which the layers of a model are numbered: "model.2.bias".
     """
-    if saved == now or to_json(saved) == to_json(now):  # NaN is equal to NaN here
+    if saved == now or repr(saved) == repr(now):  # NaN is equal to NaN here
         return None
-    objects = [isinstance(d, dict) and "class" in d for d in (saved, now)]
-    if any(objects):
-        if all(objects) and saved["class"] == now["class"]:
-            for (name, a), (_, b) in zip(_inner(saved), _inner(now), strict=False):
-                found = difference(a, b, f"{place}.{name}" if place else name)
-                if found is not None:
-                    return found
-            old, new = saved["arguments"], now["arguments"]
-            if not place and "layers" not in new:  # an object that is no part of a model
-                name = next(key for key in {**old, **new} if old.get(key) != new.get(key))
-                return (
-                    f"{now['class']}: {name} was {_text(old.get(name)):.300}, "
-                    f"now it is {_text(new.get(name)):.300}"
-                )
-        where = f"layer {place}: " if place[:1].isdigit() else f"{place}: " if place else ""
-        return f"{where}expected {_text(now):.600}, the file has {_text(saved):.600}"
-    if isinstance(saved, dict) and isinstance(now, dict):
-        for name in {**saved, **now}:
-            if name == USES and name not in saved:  # an older file
-                continue
-            found = difference(saved.get(name), now.get(name), f"{place}.{name}" if place else name)
-            if found is not None:
-                return found
-        return None
-    return f"{place} was {_text(saved):.300}, now it is {_text(now):.300}"
+    (kind, old), (other, new) = _parts_of(saved), _parts_of(now)
+    if kind is None or kind != other:
+        return f"{place} was {_text(saved):.300}, now it is {_text(now):.300}"
+    for name in {**old, **new}:
+        if name == USES and name not in old:  # an older file
+            continue
+        found = difference(old.get(name), new.get(name), f"{place}.{name}".removeprefix("."))
+        if found is not None:
+            return found
+    return None
 
 
-def _inner(description: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the descriptions of objects among the arguments, with their positions."""
-    found = []
-    for name, value in description.get("arguments", {}).items():
-        items = value.get("items", ()) if isinstance(value, dict) else value
-        if isinstance(value, dict) and "class" in value:
-            found.append((name, value))
-        elif isinstance(items, (list, tuple)):
-            for i, item in enumerate(items):
-                if isinstance(item, dict) and "class" in item:
-                    found.append((str(i) if name == "layers" else f"{name}.{i}", item))
-    return found
+def _parts_of(description: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the kind of a description, None for a value, and what is in it by name."""
+    if isinstance(description, dict) and "class" in description:
+        arguments = dict(description.get("arguments", {}))
+        return description["class"], {**_parts_of(arguments.pop("layers", None))[1], **arguments}
+    if isinstance(description, dict) and "items" in description:
+        description = description["items"]
+    if isinstance(description, list) and any(isinstance(item, dict) for item in description):
+        return len(description), {str(i): item for i, item in enumerate(description)}
+    return (dict, description) if isinstance(description, dict) else (None, {})
 
 
 def _text(value: Any) -> str:
@@ -355,20 +314,13 @@ def _text(value: Any) -> str:
     return f"[{', '.join(map(_text, value))}]" if isinstance(value, list) else repr(value)
 
 
-def _bound_arguments(task: functools.partial[Any]) -> dict[str, Any]:
-    """Return the arguments of a partial by name; positional ones of a builtin by position."""
-    try:
-        return inspect.signature(task.func).bind_partial(*task.args, **task.keywords).arguments
-    except ValueError:  # no signature
-        return {**{str(i): value for i, value in enumerate(task.args)}, **task.keywords}
-
-
-def _parts(value: Any, inner: Callable[[Any], Any]) -> Any:
+def _parts(value: Any) -> Any:
     """Describe any other object by its class, and by what a copy of it would be made with."""
     kind = type(value)
     try:
         if hasattr(value, "__array__"):  # of another library
-            return {"class": kind.__qualname__, "arguments": {"values": inner(np.asarray(value))}}
+            values = describe(np.asarray(value), strict=False)
+            return {"class": kind.__qualname__, "arguments": {"values": values}}
         made = value.__reduce_ex__(2)
     except Exception as error:  # pickle raises many kinds
         raise TypeError(
@@ -382,7 +334,8 @@ def _parts(value: Any, inner: Callable[[Any], Any]) -> Any:
     held = {**held, **({"made": args} if args else {}), **({"items": items} if items else {})}
     if callable(value):
         held["()"] = kind.__call__
-    return {"class": kind.__qualname__, "arguments": inner(held)} if held else kind.__qualname__
+    arguments = describe(held, strict=False)
+    return {"class": kind.__qualname__, "arguments": arguments} if held else kind.__qualname__
 
 
 def _generator(rng: np.random.Generator) -> str:
@@ -398,30 +351,33 @@ def _generator(rng: np.random.Generator) -> str:
 USES = "what it uses"
 
 
-def _function(function: Any, inner: Callable[[Any], Any], *, strict: bool = True) -> Any:
+def _function(function: Any, *, strict: bool = True) -> Any:
     """Return the name of a function or class with a digest of its source, and what it uses.
 
     These are the values of its closure and of its defaults, the functions of its module and all
     that they use, and constants of its module: numbers, text and tuples. Without ``strict``, lists
     and dicts and what cannot be described are left out.
     """
-    of, has_code = getattr(function, "__self__", None), hasattr(function, "__code__")
+    of = getattr(function, "__self__", None)
     if of is not None and not inspect.ismodule(of):  # a method
-        return {**_as_dict(inner(getattr(function, "__func__", _named(function)))), "of": inner(of)}
-    if not has_code:  # a class, or built in, or as those of functools.cache
-        return inner(function.__wrapped__) if hasattr(function, "__wrapped__") else _named(function)
+        method: Any = getattr(function, "__func__", _named(function))
+        return {**describe_task(method, strict=True), "of": describe(of, strict=False)}
+    if not hasattr(function, "__code__"):  # a class, or built in, or as those of functools.cache
+        wrapped = getattr(function, "__wrapped__", None)
+        return _named(function) if wrapped is None else describe(wrapped, strict=False)
     used: dict[str, Any] = {}
     seen, rest = {function}, [function]
     while rest:
         one = rest.pop()
         for name, value in _used(one):
+            path = name if one is function else f"{one.__qualname__}.{name}"
             if inspect.isfunction(value):
                 used[value.__qualname__] = _named(value)
                 rest += {value} - seen
                 seen.add(value)
             elif strict or not isinstance(value, (list, dict, set)):
                 with contextlib.suppress(*(() if strict else (TypeError, RecursionError))):
-                    used[name if one is function else f"{one.__qualname__}.{name}"] = inner(value)
+                    used[path] = describe(value, strict=False)
     used.pop(function.__qualname__, None)
     return {"function": _named(function), USES: used} if used else _named(function)
 

@@ -21,7 +21,7 @@ from minidl.data.features import Feature, Predictor, predictor_of
 from minidl.files import atomic, from_json, read_npz, to_json
 from minidl.layer import Layer
 from minidl.maps import SimplexMap
-from minidl.saving.describe import architecture, build, build_value, check_size, describe
+from minidl.saving.describe import build, check_size, describe
 
 FORMAT = 2
 
@@ -53,21 +53,18 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     sklearn.exceptions.NotFittedError
         If an estimator is not fitted.
     """
-    given, model = model, predictor_of(model)
-    if isinstance(model, Predictor):
-        arrays, steps = _predictor_parts(model)
-        inner = model.model
-        if given is not model:
-            more, steps["estimator"] = _estimator_parts(given)
-            arrays |= more
-    elif isinstance(model, Layer):
-        arrays, steps, inner = {}, {}, model
-    else:
+    predictor = predictor_of(model)
+    inner = predictor.model if isinstance(predictor, Predictor) else predictor
+    if not isinstance(inner, Layer):
         raise TypeError(f"save: expected a model or a Predictor, got {model!r}")
-    describe(inner)  # what load could not build is an error here
-    arrays = {**split(inner.state_dict(), "model")[1], **arrays}
+    meta, state = model_meta(inner, describe(inner)), {"model": inner.state_dict()}
+    if inner is not predictor:
+        meta["predictor"] = _describe_steps(predictor, state)
+    if predictor is not model:
+        meta["estimator"] = _describe_estimator(model, state)
+    arrays = split(state)[1]
     _check_values("save", inner, arrays)
-    write_archive(path, arrays, model_meta(inner) | steps)
+    write_archive(path, arrays, meta)
 
 
 def load(
@@ -106,25 +103,25 @@ def load(
             raise ValueError(f"expected a model, got {model!r}")
         if dtype not in FLOATS:
             raise ValueError(f"expected dtype float32 or float64, got {dtype}")
-        state = join({}, arrays, "model")
+        state = join({"model": {}, "estimator": meta.get("estimator", {}).get("state")}, arrays)
         for name, parameter in model.named_parameters():
-            if name not in state:
+            if name not in state["model"]:
                 raise ValueError(f"the state has no value for {name!r}")
-            check_array("the model", name, state[name], parameter.shape, dtype)
+            check_array("the model", name, state["model"][name], parameter.shape, dtype)
             parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced
         model.initialize(rng, dtype)
-        model.load_state_dict(state)
+        model.load_state_dict(state["model"])
         model.input_scale = _input_scale(meta)
         _check_values("the model", model, arrays)
         if "predictor" not in meta:
             return model
-        predictor = _predictor(model, arrays, meta["predictor"], own)
+        predictor = _predictor(model, meta["predictor"], state, own)
         if "estimator" not in meta or importlib.util.find_spec("sklearn") is None:
             return predictor
         wing, saved = require("minidl.sklearn", "sklearn"), meta["estimator"]
-        state = join(saved["state"], arrays, "estimator")
-        state["settings"] = {k: build_value(v) for k, v in saved["settings"].items()}
-        return wing.ESTIMATORS[saved["class"]].from_state(predictor, state)
+        settings = {k: build(v) for k, v in saved["settings"].items()}
+        estimator = wing.ESTIMATORS[saved["class"]]
+        return estimator.from_state(predictor, {**state["estimator"], "settings": settings})
 
 
 def _check_values(owner: str, model: Layer, arrays: Mapping[str, Array]) -> None:
@@ -136,13 +133,10 @@ def _check_values(owner: str, model: Layer, arrays: Mapping[str, Array]) -> None
             raise ValueError(f"{owner}: expected numbers in {name}, got NaN")
 
 
-def model_meta(model: Layer) -> dict[str, Any]:
+def model_meta(model: Layer, architecture: Any) -> dict[str, Any]:
     """Return what a file says of a model beside its arrays."""
-    return {
-        "architecture": architecture(model),
-        "dtype": model.dtype.name,
-        "input_scale": model.input_scale,
-    }
+    dtype, scale = model.dtype.name, model.input_scale
+    return {"architecture": architecture, "dtype": dtype, "input_scale": scale}
 
 
 def _input_scale(meta: Mapping[str, Any]) -> float | None:
@@ -150,8 +144,8 @@ def _input_scale(meta: Mapping[str, Any]) -> float | None:
 
     Files of before have ``trained_on``: whether the rows were uint8, and their factor.
     """
-    saved = meta.get("input_scale")
-    if (before := meta.get("trained_on")) is not None:
+    saved, before = meta.get("input_scale"), meta.get("trained_on")
+    if before is not None:
         pixels, saved = before if isinstance(before, list) and len(before) == 2 else (True, before)
         if not pixels and saved != 1:
             raise ValueError(
@@ -160,52 +154,50 @@ def _input_scale(meta: Mapping[str, Any]) -> float | None:
     return None if saved is None else check_float("load", "input_scale", saved)
 
 
-def _predictor_parts(predictor: Predictor) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the arrays of a predictor beside its model's, and what the file says of it."""
-    arrays: dict[str, Array] = {}
-    for i, feature in enumerate(predictor.features):
-        learned = {k: v for k, v in vars(feature).items() if isinstance(v, np.ndarray)}
-        arrays |= split(learned, f"features/{i}")[1]
+def _describe_steps(predictor: Predictor, state: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file says of a predictor's steps; add what they learned to the state."""
     names = predictor.class_names
     if names is not None:
-        if np.asarray(names).dtype.hasobject:
+        state["class_names"] = np.asarray(names)
+        if state["class_names"].dtype.hasobject:
             raise TypeError(f"save: expected class names of text or numbers, got {names!r}")
-        arrays["class_names"] = np.asarray(names)
-    steps = {
+    learned = [vars(feature) for feature in predictor.features]
+    state["features"] = {str(i): split(held)[1] for i, held in enumerate(learned)}
+    return {
         "features": [describe(feature) for feature in predictor.features],
-        "loss": None if predictor.loss is None else describe(predictor.loss),
+        "loss": describe(predictor.loss),
         "input_scale": predictor.input_scale,
     }
-    return arrays, {"predictor": steps}
 
 
-def _estimator_parts(estimator: Any) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the arrays of an estimator beside its predictor's, and what the file says of it."""
-    plain, arrays = split(estimator.state_dict(), "estimator")
+def _describe_estimator(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file says of an estimator; add its arrays to the state."""
+    state["estimator"] = estimator.state_dict()
     settings: dict[str, Any] = {}
-    for name, value in plain.pop("settings").items():
+    for name, value in state["estimator"].pop("settings").items():
         try:
             settings[name] = describe(value)
         except TypeError:
             warnings.warn(f"save: the setting {name}={value!r:.80} is left out", stacklevel=3)
-    return arrays, {"class": type(estimator).__name__, "settings": settings, "state": plain}
+    plain = split(state["estimator"])[0]
+    return {"class": type(estimator).__name__, "settings": settings, "state": plain}
 
 
 def _predictor(
-    model: Layer, arrays: Mapping[str, Array], steps: Mapping[str, Any], own: list[type[Any]]
+    model: Layer, steps: Mapping[str, Any], state: Mapping[str, Any], own: list[type[Any]]
 ) -> Predictor:
     """Return the predictor of a file around its model."""
     classes = [c for m in (features, losses) for c in vars(m).values() if isinstance(c, type)]
     known = [c for c in classes if c.__module__.startswith("minidl.")] + own
     made: list[Feature] = [build(description, known) for description in steps["features"]]
     for i, feature in enumerate(made):
-        vars(feature).update(join({}, arrays, f"features/{i}"))
-    loss = None if steps["loss"] is None else build(steps["loss"], known)
+        vars(feature).update(state.get("features", {}).get(str(i), {}))
+    loss = build(steps["loss"], known)
     if loss is not None and (not callable(loss) or isinstance(loss, (Layer, SimplexMap))):
         raise ValueError(f"expected a loss, got {loss!r}")
     predictor = Predictor(model, made, loss=loss)
     predictor.input_scale = _input_scale(steps)
-    predictor.class_names = arrays.get("class_names")
+    predictor.class_names = state.get("class_names")
     return predictor
 
 
@@ -217,34 +209,38 @@ def damaged(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """
     try:
         yield
+    except FileNotFoundError:
+        raise
     except ValueError as error:
         raise ValueError(f"{path}: {error!s:.2000}") from error
     except Exception as error:  # own classes may raise any kind
         raise ValueError(f"{path}: cannot be read as a {what} ({error!r:.2000})") from error
 
 
-def split(state: Mapping[str, Any], prefix: str) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return the plain values of a state, and its arrays by their path below ``prefix``."""
+def split(state: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the plain values of a state, and its arrays by their paths, ``"model/0.weight"``."""
     plain: dict[str, Any] = {}
     arrays: dict[str, Array] = {}
     for name, value in state.items():
         if isinstance(value, np.ndarray):
-            arrays[f"{prefix}/{name}"] = value
+            arrays[f"{prefix}{name}"] = value
         elif isinstance(value, Mapping):
-            plain[name], found = split(value, f"{prefix}/{name}")
+            plain[name], found = split(value, f"{prefix}{name}/")
             arrays |= found
         else:
             plain[name] = value
     return plain, arrays
 
 
-def join(plain: Mapping[str, Any], arrays: Mapping[str, Array], prefix: str) -> dict[str, Any]:
+def join(plain: dict[str, Any], arrays: Mapping[str, Array]) -> dict[str, Any]:
     """Return the state that ``split`` took apart."""
-    inner = {k: join(v, arrays, f"{prefix}/{k}") for k, v in plain.items() if isinstance(v, dict)}
-    start = f"{prefix}/"
-    paths = [path.removeprefix(start) for path in arrays if path.startswith(start)]
-    own = {name: arrays[start + name] for name in paths if "/" not in name}
-    return {**plain, **inner, **own}
+    for path, array in arrays.items():
+        *above, name = path.split("/")
+        inner = plain
+        for key in above:
+            inner = inner.setdefault(key, {})
+        inner[name] = array
+    return plain
 
 
 def write_archive(
@@ -264,14 +260,9 @@ def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[s
     ValueError
         If it cannot be read, or is of another format.
     """
-    try:
+    with damaged(path, "model or checkpoint"):
         arrays, _ = read_npz(path)
         meta = from_json(str(arrays.pop("meta")))
-        saved = meta.get("format")
-    except OSError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path}: cannot be read as a model or checkpoint ({error})") from error
-    if saved != FORMAT:
-        raise ValueError(f"{path}: expected format {FORMAT}, got {saved}")
+        if meta["format"] != FORMAT:
+            raise ValueError(f"expected format {FORMAT}, got {meta['format']}")
     return arrays, meta

@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from minidl.checks import Array, Stateful, check_int
+from minidl.checks import Stateful, check_int
 from minidl.files import as_path
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
 from minidl.parameter import with_streams
-from minidl.saving.describe import architecture, describe, difference
+from minidl.saving.describe import describe, difference
 from minidl.saving.models import damaged, join, model_meta, read_archive, split, write_archive
 
 
@@ -61,18 +61,12 @@ class Checkpoint:
             Objects with ``state_dict`` and ``load_state_dict``, such as ``model``,
             ``optimizer`` and ``history``.
         """
-        meta: dict[str, Any] = {}
-        arrays: dict[str, Any] = {}
-        states: dict[str, Any] = {}
-        for name, part in with_streams(parts).items():
-            states[name], found = split(part.state_dict(), name)
-            arrays |= found
-        if isinstance(model := parts.get("model"), Layer):
-            meta |= model_meta(model)
+        states, arrays = split({k: part.state_dict() for k, part in with_streams(parts).items()})
         given = self.describe(settings)
-        others = parts.keys() - given.keys() - {"model"}
-        made = {name: _made(parts[name]) for name in sorted(others)}
-        meta |= {"parts": states, "made": made, "settings": given}
+        made = {k: _made(part) for k, part in parts.items() if k == "model" or k not in given}
+        meta = {"parts": states, "made": made, "settings": given}
+        if isinstance(model := parts.get("model"), Layer):
+            meta |= model_meta(model, made.pop("model"))
         write_archive(self.path, arrays, meta)
 
     def load(self, *, settings: Mapping[str, Any] | None = None, **parts: Stateful) -> None:
@@ -82,7 +76,7 @@ class Checkpoint:
         ------
         ValueError
             If the file is damaged, or holds other settings, or the state of an object that was
-            made otherwise: a layer is named with its position.
+            made otherwise: names the first difference, in a model by the layer's position.
         FileNotFoundError
             If there is no file.
         """
@@ -94,25 +88,22 @@ class Checkpoint:
                     "was written by an older version, whose runs cannot be resumed; "
                     "minidl.load(path) reads its model"
                 )
-            old, own = meta["settings"], now.keys() & parts.keys()
-            shared = {k: v for k, v in old.items() if k not in own}
-            if other := difference(shared, {k: v for k, v in now.items() if k not in own}):
+            made = {"model": meta.get("architecture"), **meta["made"]}
+            old = {name: made[name] for name in made if name in parts} | meta["settings"]
+            now = {name: _made(part) for name, part in parts.items() if name in made} | now
+            if other := difference(old, now):
                 raise ValueError(f"holds another run: {other}")
             history, model = parts.get("history"), parts.get("model")
             if isinstance(history, History) and isinstance(model, Layer):
                 history.follow(model, None, None)
-            whole = with_streams(parts)
-            states = {
-                name: _state(name, part, meta["parts"], arrays) for name, part in whole.items()
-            }
-            made = {"model": meta.get("architecture"), **meta["made"], **{k: old[k] for k in own}}
-            for name, part in parts.items():
-                if other := difference(made.get(name), now[name] if name in own else _made(part)):
-                    raise ValueError(other)
+            states, whole = join(meta["parts"], arrays), with_streams(parts)
             before = {name: part.state_dict() for name, part in whole.items()}
+            for name in before:
+                if before[name] and not states.get(name):
+                    raise ValueError(f"has no state of {name!r}")
             try:
                 for name, part in whole.items():
-                    if states[name]:
+                    if states.get(name):
                         part.load_state_dict(states[name])
             except BaseException:
                 for name, part in whole.items():
@@ -121,13 +112,7 @@ class Checkpoint:
                 raise
 
     def describe(self, settings: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return settings as plain data, as a file keeps them.
-
-        Raises
-        ------
-        TypeError
-            If one of them cannot be compared with that of another run; says how it can be.
-        """
+        """Return settings as plain data; TypeError for one that cannot be compared, says why."""
         described = {}
         for name, value in (settings or {}).items():
             try:
@@ -148,17 +133,13 @@ class Checkpoint:
 
 
 def _made(part: object) -> Any:
-    """Return what a model or an optimizer was made with, for comparing; None for other objects."""
-    if isinstance(part, Layer):
-        return architecture(part)
-    return describe(part, strict=False) if isinstance(part, Optimizer) else None
+    """Return what a model or an optimizer was made with; None for other objects.
 
-
-def _state(
-    name: str, part: Stateful, plain: Mapping[str, Any], arrays: Mapping[str, Array]
-) -> dict[str, Any]:
-    """Return the state of a part; ValueError if the file has none and the part needs one."""
-    state = join(plain[name], arrays, name) if name in plain else {}
-    if not state and part.state_dict():
-        raise ValueError(f"has no state of {name!r}")
-    return state
+    A model with an argument that cannot be saved is marked as one that is only compared.
+    """
+    if not isinstance(part, (Layer, Optimizer)):
+        return None
+    try:
+        return describe(part, strict=isinstance(part, Layer))
+    except TypeError:
+        return {**describe(part, strict=False), "compared": True}
