@@ -94,15 +94,25 @@ def plain(
         lines[:0] = ["..", ""]
 
 
+def summary(text: str) -> str:
+    """Return a table with a line for each entry of a page of the reference."""
+    entries = re.findall(r"^\.\. auto(?:class|function|exception):: (\S+)", text, re.M)
+    rows = "\n".join(f"   ~{entry}" for entry in entries)
+    return f".. autosummary::\n   :nosignatures:\n\n{rows}\n" if entries else ""
+
+
 def summarised(app: object, name: str, source: list[str]) -> None:
-    """Begin a page of the reference with a line for each of its entries; link the notebooks."""
+    """Begin a page of the reference with its summary, its index with all; link the notebooks."""
     if name in notebooks.GUIDE:
         source[0] += f'\n\n<a href="notebooks/{name}.ipynb" download>This page as a notebook</a>\n'
-    entries = re.findall(r"^\.\. auto(?:class|function|exception):: (\S+)", source[0], re.M)
-    if name.startswith("api/") and entries:
+    if name == "api/index":
+        for page in re.findall(r"^[a-z]+$", source[0], re.M):
+            text = Path(__file__).parent.joinpath("api", f"{page}.rst").read_text(encoding="utf-8")
+            title = text.split("\n", 1)[0]
+            source[0] += f"\n## [{title}]({page})\n\n```{{eval-rst}}\n{summary(text)}```\n"
+    elif name.startswith("api/"):
         title, line, rest = source[0].split("\n", 2)
-        rows = "\n".join(f"   ~{entry}" for entry in entries)
-        source[0] = f"{title}\n{line}\n\n.. autosummary::\n   :nosignatures:\n\n{rows}\n\n{rest}"
+        source[0] = f"{title}\n{line}\n\n{summary(source[0])}\n{rest}"
 
 
 def without_way_back(

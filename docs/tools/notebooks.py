@@ -25,6 +25,9 @@ GUIDE = (
 )  # fmt: skip
 """The pages whose output is shown, and that can be downloaded as notebooks."""
 
+ARGUMENTS = {"ames_regression": ["linear"], "fashion": ["perceptron"], "report": ["runs"]}
+"""What a script must be given; the others run without arguments."""
+
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 BLOCK = re.compile(r"^```python\n(.*?)^```\n?", re.M | re.S)
 
@@ -44,10 +47,10 @@ def read_page(text: str) -> Any:
     return notebook([new[i % 2](part.strip("\n")) for i, part in enumerate(parts)])
 
 
-def read_script(text: str, name: str) -> Any:
+def read_script(text: str, name: str, *arguments: str) -> Any:
     """Return a script as a notebook: its docstring is the text, each definition a cell.
 
-    The last cell calls ``main`` with the defaults of the command, in one process.
+    The last cell calls ``main`` as the command with ``ARGUMENTS``, and more, in one process.
     """
     tree, lines = ast.parse(text), text.splitlines()
     starts = [
@@ -58,7 +61,8 @@ def read_script(text: str, name: str) -> Any:
     bounds = [tree.body[0].end_lineno or 1, *starts, len(lines)]
     code = ["\n".join(lines[a:b]).strip("\n") for a, b in itertools.pairwise(bounds)]
     code[-1] = "main()"  # in place of the lines that only a command needs
-    argv = [name, *(["--jobs", "1"] if '"--jobs"' in text else [])]
+    jobs = ["--jobs", "1"] if '"--jobs"' in text else []
+    argv = [f"{name}.py", *ARGUMENTS.get(name, []), *jobs, *arguments]
     folder = "sys.path.append('examples')  # the folder of the scripts, for what they share"
     code[0] = f"import sys\n\nsys.argv = {argv}\n{folder}\n\n{code[0]}"
     about = nbformat.v4.new_markdown_cell(ast.get_docstring(tree) or "")
@@ -70,7 +74,7 @@ def write_all(out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     found = {name: read_page((DOCS / f"{name}.md").read_text(encoding="utf-8")) for name in GUIDE}
     for path in sorted(EXAMPLES.glob("*.py")):
-        found[path.stem] = read_script(path.read_text(encoding="utf-8"), path.name)
+        found[path.stem] = read_script(path.read_text(encoding="utf-8"), path.stem)
     for name, made in found.items():
         nbformat.write(made, out / f"{name}.ipynb")
     return [out / f"{name}.ipynb" for name in found]

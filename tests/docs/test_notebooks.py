@@ -4,6 +4,7 @@ import ast
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed (extra docs)")
@@ -12,8 +13,37 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs" / "tools"))
 notebooks = pytest.importorskip("notebooks")
 
-EXECUTED = ("own_layer", "quickstart", "regression", "q3_properties", "resume")
-"""Examples that take seconds; the pages of the guide are executed when the site is built."""
+GRID = "--data set.npz --widths 4 --learning-rates 0.01 --dropouts 0 --l2s 0 --epochs 1"
+QUICK = {
+    "ames_regression": "--epochs 2",
+    "cluster": f"{GRID} --out runs/cluster",
+    "fashion": "--data set.npz --epochs 1",
+    "grade_question1": "",
+    "homework_2025": "--data set.npz --epochs 1 --jobs 1 --only 3.2",
+    "infinite_convergence": "--data set.npz --rows 50 --widths 16 32 --steps 1 --networks 1 2 --seeds 1",
+    "infinite_width": "--data set.npz --rows 100",
+    "landscapes": "q2.1 --epochs 1",
+    "own_layer": "",
+    "q1_features": "--data set.npz --component-counts 3 --epochs 1",
+    "q1_grid": "--data set.npz --epochs 1",
+    "q1_logistic": "--data set.npz --epochs 1",
+    "q1_losses": "--samples 50 --segments 50 --epochs 2",
+    "q1_mlp": "--data set.npz --epochs 1 --width 8",
+    "q1_perceptron": "--data set.npz --epochs 1",
+    "q2_depth": "--data set.npz --layers 1 2 --widths 4 --epochs 1",
+    "q2_warmup": "-data_path set.npz -epochs 1",
+    "q2_width": GRID,
+    "q3_closed_forms": "",
+    "q3_properties": "",
+    "q3_train": "--data set.npz --widths 8 --learning-rates 0.01 --dropouts 0 --epochs 1",
+    "quadratic_network": "--starts 1 --steps 50",
+    "quickstart": "",
+    "regression": "",
+    "report": "",
+    "resume": "",
+    "sklearn_pipeline": "",
+}  # fmt: skip
+"""Arguments of an example that make it short; ``report`` comes after those that it reports."""
 
 
 def test_all_are_valid_and_complete(tmp_path):
@@ -42,13 +72,26 @@ def test_blocks_of_python_are_cells_and_no_other():
     ]  # fmt: skip
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXECUTED)
-def test_an_example_runs_as_a_notebook(name, tmp_path, monkeypatch):
+@pytest.mark.slow(seconds=30)
+@pytest.mark.parametrize("half", [0, 1])
+def test_every_example_runs_as_a_notebook(half, tmp_path, monkeypatch):
+    """In one kernel, which forgets all names before each; the pages are executed by the site."""
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed (extra docs)")
+    assert set(QUICK) == {path.stem for path in (ROOT / "examples").glob("*.py")}
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'examples'}")
-    source = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
-    made = notebooks.read_script(source, f"{name}.py")
-    where = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(made, timeout=300, resources=where).execute()
-    assert any(cell.get("outputs") for cell in made.cells)
+    rng, content = np.random.default_rng(0), {}
+    for part, n in (("train", 200), ("valid", 40), ("test", 40)):
+        content[f"X_{part}"] = rng.integers(0, 256, (n, 784)).astype(np.uint8)
+        content[f"y_{part}"] = np.resize(np.arange(10), n)
+    np.savez(tmp_path / "set.npz", **content)
+    cells, silent = [], []
+    for name in sorted(QUICK)[half::2]:
+        source = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
+        made = notebooks.read_script(source, name, *QUICK[name].split())
+        first = len(cells)
+        cells += [nbformat.v4.new_code_cell("%reset -f"), *made.cells]
+        silent.append((name, first, len(cells)))
+    book = notebooks.notebook(cells)
+    nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()  # fmt: skip
+    for name, first, end in silent:
+        assert any(cell.get("outputs") for cell in book.cells[first:end]), name

@@ -124,6 +124,42 @@ def test_the_guide_shows_its_output_and_can_be_downloaded(site):
     assert len(plotted) >= 3
 
 
+TYPED = {
+    "class imbalance": "imbalance", "unbalanced": "imbalance", "oversampling": "glossary", "overfitting": "glossary",
+    "regularization": "glossary", "regularisation": "glossary", "xavier": "glossary", "kaiming initialization": "glossary",
+    "missing values": "tables", "pandas": "tables", "learning rate scheduler": "schedules", "warmup": "schedules",
+    "early stopping": "progress", "callback": "progress", "custom loss": "glossary", "custom layer": "glossary",
+    "binary classification": "glossary", "multi-output": "regression", "deterministic": "reproducibility",
+    "random state": "glossary", "deploy": "glossary", "jupyter notebook": "glossary", "raspberry pi": "anywhere",
+    "wasm": "anywhere", "gpu": "glossary", "cnn": "glossary", "vanishing gradient": "glossary", "backprop": "glossary",
+    "confusion matrix": "glossary", "cross validation": "sklearn", "hyperparameter search": "glossary",
+    "multiprocessing": "scaling", "finite differences": "gradient-checks", "save model": "training",
+}  # fmt: skip
+"""What users type, and a page that the search must find."""
+
+
+def test_the_search_finds_the_words_that_users_type(site):
+    """As the page of the search does: all words of the query, stemmed, in one page."""
+    from sphinx.search.en import SearchEnglish
+
+    text = (site / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text.removeprefix("Search.setIndex(").rstrip(")"))
+    language = SearchEnglish({})
+
+    def pages(word):
+        stem = language.stem(word.lower())
+        found = [index[kind].get(stem, []) for kind in ("terms", "titleterms")]
+        return {i for one in found for i in ([one] if isinstance(one, int) else one)}
+
+    missed = {
+        query: page
+        for query, page in TYPED.items()
+        if index["docnames"].index(page) not in set.intersection(*map(pages, query.replace("-", " ").split()))
+    }  # fmt: skip
+    assert missed == {}
+    assert pages("nosuchword") == set()
+
+
 PLANTED = {
     "a page": '<a href="missing.html">x</a>',
     "an anchor": '<a href="#missing">x</a>',
