@@ -61,9 +61,11 @@ def read_script(text: str, name: str, *arguments: str) -> Any:
     bounds = [tree.body[0].end_lineno or 1, *starts, len(lines)]
     code = ["\n".join(lines[a:b]).strip("\n") for a, b in itertools.pairwise(bounds)]
     code[-1] = "main()"  # in place of the lines that only a command needs
-    jobs = ["--jobs", "1"] if '"--jobs"' in text else []
+    jobs = ["--jobs", "1"] if re.search(r'"--jobs"|_parser\(', text) else []
     argv = [f"{name}.py", *ARGUMENTS.get(name, []), *jobs, *arguments]
     folder = "sys.path.append('examples')  # the folder of the scripts, for what they share"
+    if "__file__" in text:  # which a notebook does not have
+        folder += f"\nimport homework\n__file__ = homework.__path__[0] + '/../{name}.py'"
     code[0] = f"import sys\n\nsys.argv = {argv}\n{folder}\n\n{code[0]}"
     about = nbformat.v4.new_markdown_cell(ast.get_docstring(tree) or "")
     return notebook([about, *map(nbformat.v4.new_code_cell, code)])

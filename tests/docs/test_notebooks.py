@@ -19,7 +19,7 @@ QUICK = {
     "cluster": f"{GRID} --out runs/cluster",
     "fashion": "--data set.npz --epochs 1",
     "grade_question1": "",
-    "homework_2025": "--data set.npz --epochs 1 --jobs 1 --only 3.2",
+    "homework_2025": "--data set.npz --epochs 1 --only 3.2",
     "infinite_convergence": "--data set.npz --rows 50 --widths 16 32 --steps 1 --networks 1 2 --seeds 1",
     "infinite_width": "--data set.npz --rows 100",
     "landscapes": "q2.1 --epochs 1",
@@ -72,6 +72,13 @@ def test_blocks_of_python_are_cells_and_no_other():
     ]  # fmt: skip
 
 
+FORGET = """\
+kept = {"In", "Out", "exit", "quit", "open", "get_ipython"}
+for name in [name for name in globals() if name[0] != "_" and name not in kept]:
+    del globals()[name]
+"""
+
+
 @pytest.mark.slow(seconds=30)
 @pytest.mark.parametrize("half", [0, 1])
 def test_every_example_runs_as_a_notebook(half, tmp_path, monkeypatch):
@@ -89,7 +96,7 @@ def test_every_example_runs_as_a_notebook(half, tmp_path, monkeypatch):
         source = (ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")
         made = notebooks.read_script(source, name, *QUICK[name].split())
         first = len(cells)
-        cells += [nbformat.v4.new_code_cell("%reset -f"), *made.cells]
+        cells += [nbformat.v4.new_code_cell(FORGET), *made.cells]
         silent.append((name, first, len(cells)))
     book = notebooks.notebook(cells)
     nbclient.NotebookClient(book, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()  # fmt: skip
