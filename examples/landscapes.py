@@ -64,7 +64,8 @@ def train(
         options |= {"batch_size": s.batch_size, "rng": seed}
         history = minidl.fit(model, dataset, loss, optimizer, **options)
     else:  # the weights and the order of the course's script
-        model = mlp(dataset, *s.hidden, random, dtype) if s.hidden else linear(dataset, dtype)
+        hidden = s.hidden
+        model = mlp(dataset, hidden[0], random, dtype) if hidden else linear(dataset, dtype)
         order = minidl.compounding(len(dataset.train), random)
         options |= {"lr": s.lr, "weight_decay": s.l2, "l1": s.l1, "rng": order}
         history = minidl.fit_online(model, dataset, loss, **options)

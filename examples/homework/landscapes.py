@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Setting:
     published: Mapping[str, str] = field(default_factory=dict)
     """Figures of a report on the course's photographs, by the heading of their column."""
 
-    def but(self, test: str = "", valid: str = "", time: str = "", **changes: float) -> Setting:
+    def but(self, test: str = "", valid: str = "", time: str = "", **changes: Any) -> Setting:
         """Return this setting with changes, and with its published figures."""
         figures = {"test": test, "valid": valid, "time": time}
         return replace(self, published=figures, **changes)

@@ -87,9 +87,10 @@ class Directions:
         share = float(np.square(gaps[-1, rank // 2 :]).sum() / np.square(distance[-1]))
         print(f"  {slow} of {rank} directions have kept more than half of their distance")
         epochs, curves = range(len(weights)), {}
-        for i in np.array_split(np.arange(rank), min(5, rank)):
-            label = f"{i[0] + 1} to {i[-1] + 1}, s {self.s[i[0]]:.3g} to {self.s[i[-1]]:.3g}"
-            curves[label] = epochs, np.linalg.norm(gaps[:, i], axis=1)
+        for group in np.array_split(np.arange(rank), min(5, rank)):
+            low, high = group[0], group[-1]
+            label = f"{low + 1} to {high + 1}, s {self.s[low]:.3g} to {self.s[high]:.3g}"
+            curves[label] = epochs, np.linalg.norm(gaps[:, group], axis=1)
         axes = "epoch", "distance (norm)"
         all_of_them = Panel({"SGD": (epochs, distance)}, *axes, "all directions")
         by_direction = Panel(curves, *axes, "by singular directions", ylog=True)

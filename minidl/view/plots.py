@@ -240,6 +240,7 @@ def contact_sheet(
     sheet = cells.reshape(len(rows) * (height + 1), widest * (width + 1), *colour)
     beside = max(0.6, 0.1 * max(map(len, rows)))  # the labels
     picture = figure(beside + 0.45 * widest, 0.5 + 0.45 * len(rows))
+    picture.set_layout_engine("compressed")  # room for the labels of axes with a fixed aspect
     axes = picture.subplots()
     axes.imshow(sheet, cmap="gray_r", interpolation="nearest")
     axes.set_yticks(

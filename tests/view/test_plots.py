@@ -4,6 +4,7 @@ import struct
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from matplotlib.text import Text
 
 import minidl
@@ -206,6 +207,17 @@ def test_a_contact_sheet_has_a_row_for_each_label(tmp_path, drawn):
     assert image.get_interpolation() == "nearest"
     width, height = drawn[0].get_size_inches()
     assert (width, height) == pytest.approx((0.6 + 3 * 0.45, 0.5 + 2 * 0.45))
+
+
+@pytest.mark.parametrize("label", ["a", "200 components, 0.983", 4 * "a long name "])
+def test_the_labels_of_a_contact_sheet_are_whole(tmp_path, label):
+    """Cut labels touch the left edge of the picture."""
+    contact_sheet(
+        tmp_path / "sheet.png", {f"{label} {i}": np.zeros((12, 28, 28)) for i in range(6)}
+    )
+    pixels = imread(tmp_path / "sheet.png")[:, :, :3]
+    assert (pixels[:, :2] == 1).all()
+    assert (pixels < 1).any()
 
 
 def test_a_contact_sheet_of_colour_images_keeps_their_colours(tmp_path, drawn):
