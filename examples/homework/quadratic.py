@@ -162,6 +162,17 @@ def least_squares(x: Array, y: Array) -> Array:
     return c
 
 
+def random_c(features: int, rank: int, inside: bool, rng: np.random.Generator) -> Array:
+    """Return a c whose quadratic part has this rank, and its range the linear part, or not."""
+    q, _ = np.linalg.qr(rng.normal(size=(features, features)))
+    e = np.zeros(features)
+    e[:rank] = rng.choice([-1, 1], rank) * rng.uniform(0.5, 2, rank)
+    linear = rng.normal(size=features)
+    if inside:
+        linear = q[:, :rank] @ (q[:, :rank].T @ linear)
+    return coefficients(rng.normal(), linear, q * e @ q.T)
+
+
 # The distance from c to all networks of some size.
 
 

@@ -18,6 +18,7 @@ from homework.quadratic import (
     parameters,
     phi,
     polynomial,
+    random_c,
     unfold,
     units_needed,
 )
@@ -64,7 +65,7 @@ def test_phi_and_c_have_the_same_order():
 def test_c_of_every_rank_comes_back(d, rank, inside):
     rng = np.random.default_rng([d, rank, inside])
     for _ in range(5):
-        c = quadratic_network.random_c(d, rank, inside, rng)
+        c = random_c(d, rank, inside, rng)
         need = rank if inside else rank + 2
         assert units_needed(c) == need <= d + 1
         for units in range(max(need, 1), d + 2):  # units that are not needed do no harm
@@ -80,7 +81,7 @@ def test_c_of_every_rank_comes_back(d, rank, inside):
 def test_no_network_below_the_rank(rank):
     """The bound of Eckart and Young holds at the best of 200 starts; enough units reach 0."""
     for seed in range(2):
-        c = quadratic_network.random_c(3, rank, True, np.random.default_rng([rank, seed]))
+        c = random_c(3, rank, True, np.random.default_rng([rank, seed]))
         smallest = np.abs(decompose(c)[1]).min()
         assert distances(c, rank - 1, 200, 40, seed)[0].min() >= smallest > 0.4
         assert distances(c, rank, 200, 40, seed)[0].min() < 1e-9
@@ -89,7 +90,7 @@ def test_no_network_below_the_rank(rank):
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_a_linear_part_outside_the_range_needs_two_more(rank):
     for seed in range(2):
-        c = quadratic_network.random_c(3, rank, False, np.random.default_rng([rank, seed]))
+        c = random_c(3, rank, False, np.random.default_rng([rank, seed]))
         far = [distances(c, rank, 200, steps, seed)[0].min() for steps in (40, 80)]
         assert far[1] == pytest.approx(far[0], rel=0.01)  # a minimum, and not 0
         assert far[1] > 1e-3
@@ -138,16 +139,21 @@ def test_starts_side_by_side_are_networks_trained_alone():
     x, y = rng.normal(size=(30, 3)), rng.normal(size=30)
     model = quadratic_network.Starts(3, 2, 4, rng)
     check_layer(model, x[:5]).raise_if_failed()
-    alone = [model.network(i) for i in range(4)]
+
+    def network(start):
+        w, b, v, v0 = (p.value[start] for p in (model.w, model.b, model.v, model.v0))
+        return make_network(w.T, b[0], v[:, 0], float(v0[0, 0]))
+
+    alone = [network(i) for i in range(4)]
     losses = quadratic_network.descend(x, y, model, steps=50, lr=0.01)
-    for i, network in enumerate(alone):
-        loss, optimizer = minidl.SquaredError(), minidl.SGD(network, 0.01, momentum=0.9)
+    for i, one in enumerate(alone):
+        loss, optimizer = minidl.SquaredError(), minidl.SGD(one, 0.01, momentum=0.9)
         for _ in range(50):
-            out, backward = network.forward(x, train=True)
-            write_gradients(network, backward, loss(out, y)[1])
+            out, backward = one.forward(x, train=True)
+            write_gradients(one, backward, loss(out, y)[1])
             optimizer.step()
-        assert losses[i] == pytest.approx(loss(network(x), y)[0], rel=1e-9)
-        np.testing.assert_allclose(fold(model.network(i)), fold(network), rtol=1e-8, atol=1e-10)
+        assert losses[i] == pytest.approx(loss(one(x), y)[0], rel=1e-9)
+        np.testing.assert_allclose(fold(network(i)), fold(one), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("target", quadratic_network.TARGETS)
