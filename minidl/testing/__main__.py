@@ -2,7 +2,9 @@
 
 Layers and simplex maps need the shape of an input, losses their targets too (``--targets
 classes``), functions the name of the other one (``--vjp my_module:f_vjp``, ``--backward
-my_module:f_backward``). ``python -m minidl.testing package --all`` tries all that a package has.
+my_module:f_backward``). What follows the colon is an expression of Python, with the names of the
+module and of the adapters: ``"my_module:Cached(Affine(12, 5), W='dW')"``. ``python -m
+minidl.testing package --all`` tries all that a package has.
 
 Exits 0 if everything is right, 1 if something is wrong or rounding hides the answer, 2 if it could
 not be checked.
@@ -21,28 +23,20 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import ContractError, did_you_mean, is_layer
+from minidl.checks import ContractError, did_you_mean, is_layer, takes
 from minidl.files import to_json
 from minidl.layer import Layer
 from minidl.parameter import named_parameters
-from minidl.testing import catalogue, checks
+from minidl.testing import checks
+from minidl.testing.cached import AdaptedLoss, Cached, Step
+from minidl.testing.catalogue import TARGETS
 from minidl.testing.report import GradientReport, raised
 from minidl.testing.subjects import title
 from minidl.testing.survey import survey
 from minidl.view.cli import Parser, int_argument, run_main
 
-TARGETS = {
-    name: getattr(catalogue, name)
-    for name in (
-        "classes",
-        "distributions",
-        "signs",
-        "several_labels",
-        "probabilities",
-        "counts",
-        "numbers",
-    )
-}
+OPTIONS = ("eps", "rtol", "atol", "precision", "cotangent", "numpy_seed", "skip", "sweep")
+"""Those of the Python functions, which are not passed on unless they are given."""
 
 
 def main() -> None:
@@ -52,11 +46,7 @@ def main() -> None:
     add("--input", type=_shape, action="append", help="the shape of an input, as 8x12")
     add("--targets", choices=TARGETS, help="check a loss, with random targets of this kind")
     add("--vjp", metavar="NAME", help='check a function; this is "module:f_vjp": dx = f_vjp(x, dy)')
-    add(
-        "--backward",
-        metavar="NAME",
-        help="check a pair: y, cache = f(x), dx = f_backward(dy, cache)",
-    )
+    add("--backward", metavar="NAME", help="check a pair: y, cache = f(x), dx = b(dy, cache)")
     add("--fixed", type=_literal, help="arguments that have no gradient, as \"{'p': 0.5}\"")
     add("--all", action="store_true", help="check all that a package has, and say what cannot be")
     add("--dtype", choices=("float32", "float64"), help="default: the layer's own")
@@ -64,21 +54,22 @@ def main() -> None:
     add("--seed", type=seed, default=0, help="draws the batch and the directions")
     add("--eps", type=float, help="step of the differences (1e-5)")
     add("--rtol", type=float, help="relative tolerance (by dtype)")
-    add("--atol", type=float, help="absolute tolerance (by dtype)")
+    add("--atol", type=float, help="absolute tolerance (0)")
     add("--precision", choices=("float32", "float64"), help="of the numeric side")
     add("--cotangent", type=float, help="the size of the cotangent: small for clipped gradients")
     add("--numpy-seed", type=seed, help="seeds NumPy's and Python's generators before every pass")
     add("--skip", action="append", metavar="CONDITION", help="leave a side condition out, by name")
-    add("--sweep", action="store_true", help="also other inputs: larger, one row, no rows")
+    add("--sweep", action="store_true", default=None, help="also other inputs: larger, fewer rows")
     add("--json", action="store_true", help="print the report as JSON")
     add("--traceback", action="store_true", help="show where the code raised an exception")
     args = parser.parse_args()
     if args.all == (args.input is not None):
         parser.error("--input: expected the shape of the batch, as 8x12, or --all for a package")
-    given = ("eps", "rtol", "atol", "precision", "cotangent", "numpy_seed", "skip", "sweep")
-    options = {key: v for key in given if (v := getattr(args, key)) is not None and v is not False}
+    options = {key: v for key in OPTIONS if (v := getattr(args, key)) is not None}
+    if str(Path.cwd()) not in (str(Path(entry or ".").resolve()) for entry in sys.path):
+        sys.path.insert(0, str(Path.cwd()))
     try:
-        report = survey(_at_hand(args.name), **options) if args.all else check_named(args, options)
+        report = survey(args.name, **options) if args.all else check_named(args, options)
     except ContractError as error:
         print(to_json({"passed": False, "failures": [str(error)]}) if args.json else error)
         sys.exit(1)
@@ -94,18 +85,19 @@ def main() -> None:
 def check_named(args: argparse.Namespace, options: dict[str, Any]) -> GradientReport:
     """Check what the command line names."""
     rng = np.random.default_rng(args.seed)
-    function = args.vjp or args.backward
-    found = load(args.name, make=not function, function=bool(args.targets))
+    options = {"rng": rng, "traceback": True, **options}
+    found, other = load(args.name), args.vjp or args.backward
+    made = is_layer(found) or hasattr(found, "vjp") or args.targets or other
+    if isinstance(found, type) or not made:
+        found = _called(args.name, found)
     if isinstance(found, Layer):
         found.initialize(rng, args.dtype)
     own = [p.value.dtype for _, p in named_parameters(found)] if is_layer(found) else []
     dtype = args.dtype or (np.result_type(*own) if own else np.float64)
     inputs = tuple(np.asarray(rng.standard_normal(shape), dtype) for shape in args.input)
-    options = {"rng": rng, **options}
-    if function:
+    if other:
         check = checks.check_function if args.vjp else checks.check_pair
-        other = load(function, make=False)
-        return check(found, other, inputs, fixed=args.fixed, **options)
+        return check(found, load(other), inputs, fixed=args.fixed, **options)
     if args.targets:
         return checks.check_loss(found, inputs[0], TARGETS[args.targets](rng, inputs[0]), **options)
     if callable(getattr(found, "vjp", None)):
@@ -116,54 +108,34 @@ def check_named(args: argparse.Namespace, options: dict[str, Any]) -> GradientRe
     return checks.check_layer(found, inputs, fixed=args.fixed, train=not args.inference, **options)
 
 
-def load(text: str, *, make: bool, function: bool = False) -> Any:
-    """Return the object that ``"module:name"`` or ``"module:name(1, key=2)"`` stands for.
-
-    With ``make``, a class is called, and unless ``function``, a function that makes a layer;
-    arguments are literals.
-    """
-    module_name, colon, expression = text.partition(":")
-    if not colon or not module_name:
-        raise ValueError(f"expected module:Layer, got {text!r}")
+def load(text: str) -> Any:
+    """Return the value of an expression in a module, as ``"module:name(1, key=2)"``."""
+    module_name, _, expression = text.partition(":")
+    first = re.match(r"\w+", expression)
+    if not module_name or first is None:
+        raise ValueError(f"expected module:Layer or module:Layer(12, 5), got {text!r}")
     try:
-        body = ast.parse(expression, mode="eval").body
-        call = body if isinstance(body, ast.Call) else ast.Call(body, [], [])
-        if not isinstance(call.func, ast.Name):
-            raise SyntaxError("no name")
-        args = [ast.literal_eval(a) for a in call.args]
-        options = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-    except (SyntaxError, ValueError):
-        raise ValueError(f"expected module:Layer or module:Layer(12, 5), got {text!r}") from None
-    try:
-        module, name = importlib.import_module(_at_hand(module_name)), call.func.id
+        module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # not 0 or 1, the statuses of a verdict
         raise ImportError(f"{module_name} cannot be imported: {error!r}") from error
-    found = getattr(module, name, None)
-    if found is None:
-        names = [n for n in vars(module) if not n.startswith("_")]
-        raise ValueError(f"{module_name} has no {name!r}{did_you_mean(name, names)}")
-    ready = is_layer(found) or hasattr(found, "vjp") or function
-    if call is not body and (not make or (ready and not isinstance(found, type))):
-        return found
-    if not callable(found):
-        raise TypeError(f"{text}: expected a layer, or a function that makes one, got {found!r}")
+    names = {**{kind.__name__: kind for kind in (AdaptedLoss, Cached, Step)}, **vars(module)}
+    if first[0] not in names:
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise ValueError(f"{module_name} has no {first[0]!r}{did_you_mean(first[0], public)}")
     try:
-        inspect.signature(found).bind(*args, **options)
-    except TypeError as error:  # a function without a signature is called as it is
-        raise TypeError(
-            f"{text}: {error}; write the arguments of {name}{inspect.signature(found)}, as "
-            f'"{module_name}:{name}(12, 5)"'
-        ) from None
-    except ValueError:
-        pass
-    return found(*args, **options)
+        return eval(expression, names)  # noqa: S307 - of the one who runs the command
+    except SyntaxError:
+        raise ValueError(f"expected module:Layer or module:Layer(12, 5), got {text!r}") from None
 
 
-def _at_hand(module: str) -> str:
-    """Return the name of a module, which may lie in the current folder."""
-    if not any(Path(entry or ".").resolve() == Path.cwd() for entry in sys.path):
-        sys.path.insert(0, str(Path.cwd()))
-    return module
+def _called(text: str, maker: Any) -> Any:
+    """Return what a class, or a function that makes a layer, returns without arguments."""
+    if not callable(maker):
+        raise TypeError(f"{text}: expected a layer, or a function that makes one, got {maker!r}")
+    if not takes(maker):
+        signature = inspect.signature(maker)
+        raise TypeError(f'{text}: expected its arguments {signature}; write: "{text}(12, 5)"')
+    return maker()
 
 
 def _shape(text: str) -> tuple[int, ...]:

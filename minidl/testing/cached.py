@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,31 +16,34 @@ from minidl.checks import (
     ContractError,
     returned_gradient,
     returned_pass,
+    takes,
     type_text,
 )
 from minidl.parameter import Parameter
-from minidl.testing.subjects import accepts, argument_names, function_name, is_tensor, title
+from minidl.testing.subjects import argument_names, function_name, is_tensor, title
 
 DEPTH = 4
 """Objects within objects are searched so deep."""
 
 
+def items_of(holder: Any) -> dict[Any, Any] | None:
+    """Return what a dictionary, list or tuple holds, None for anything else."""
+    if isinstance(holder, Mapping):
+        return dict(holder)
+    return dict(enumerate(holder)) if isinstance(holder, (list, tuple)) else None
+
+
 def look_up(found: Any, path: str) -> Any:
     """Return what a path leads to: attributes, items of dictionaries, lists and tuples.
 
-    Raises
-    ------
-    LookupError
-        With the part of the path that does not exist.
+    LookupError, with the part of the path that does not exist.
     """
     for part in path.split("."):
         try:
-            if isinstance(found, Mapping):
-                found = found[part]
-            elif isinstance(found, (list, tuple)):
+            if isinstance(found, (list, tuple)):
                 found = found[int(part)]
             else:
-                found = getattr(found, part)
+                found = found[part] if isinstance(found, Mapping) else getattr(found, part)
         except (AttributeError, LookupError, ValueError):
             raise LookupError(part) from None
     return found
@@ -54,39 +57,29 @@ def put(owner: Any, path: str, value: Any) -> None:
         holder[last] = value
     elif isinstance(holder, list):
         holder[int(last)] = value
-    elif isinstance(holder, tuple):
-        k = int(last)
-        put(owner, parent, (*holder[:k], value, *holder[k + 1 :]))
     else:
         setattr(holder, last, value)
 
 
-def float_arrays(owner: Any) -> Iterator[tuple[str, Array]]:
+def float_arrays(
+    owner: Any, prefix: str = "", depth: int = DEPTH, seen: set[int] | None = None
+) -> Iterator[tuple[str, Array]]:
     """Yield the arrays of floats in an object and in what it holds, each once, with their paths.
 
     Functions, classes and modules are not entered.
     """
-    seen: set[int] = set()
-
-    def members(owner: Any, prefix: str, depth: int) -> Iterator[tuple[str, Array]]:
-        if id(owner) in seen or depth == 0:
-            return
-        seen.add(id(owner))
-        if isinstance(owner, Mapping):
-            found = list(owner.items())
-        elif isinstance(owner, (list, tuple)):
-            found = list(enumerate(owner))
-        else:
-            found = list(getattr(owner, "__dict__", {}).items())
-        for name, value in found:
-            if isinstance(value, np.ndarray):
-                if value.dtype.kind == "f" and value.size and id(value) not in seen:
-                    seen.add(id(value))
-                    yield f"{prefix}{name}", value
-            elif not isinstance(value, (type, FunctionType, MethodType, ModuleType)):
-                yield from members(value, f"{prefix}{name}.", depth - 1)
-
-    return members(owner, "", DEPTH)
+    seen = set() if seen is None else seen
+    if id(owner) in seen or depth == 0 or isinstance(owner, (type, FunctionType, ModuleType)):
+        return
+    seen.add(id(owner))
+    if isinstance(owner, np.ndarray):
+        if owner.dtype.kind == "f" and owner.size:
+            yield prefix, owner
+        return
+    held = items_of(owner)
+    for name, value in (dict(getattr(owner, "__dict__", {})) if held is None else held).items():
+        deeper = depth if isinstance(value, np.ndarray) else depth - 1
+        yield from float_arrays(value, f"{prefix}.{name}".lstrip("."), deeper, seen)
 
 
 class Step:
@@ -135,8 +128,9 @@ USUAL_FLAGS = {**dict.fromkeys(TRAINING, False), **dict.fromkeys(EVALUATION, Tru
 def find_flag(layer: Any, forward: Callable[..., Any], told: str | None) -> tuple[str, str, bool]:
     """Return the kind of the training flag, its name, and whether it says the opposite."""
     names = {told.removeprefix("not "): told.startswith("not ")} if told else USUAL_FLAGS
+    arguments = argument_names(forward)
     for name, opposite in names.items():
-        if name in argument_names(forward):
+        if name in arguments:
             return "argument", name, opposite
     for name, opposite in names.items():
         with suppress(LookupError):
@@ -146,15 +140,6 @@ def find_flag(layer: Any, forward: Callable[..., Any], told: str | None) -> tupl
         raise ValueError(f"Cached: {type(layer).__name__} has no flag {told!r}")
     methods = all(callable(getattr(layer, method, None)) for method in ("train", "eval"))
     return "methods" if methods else "", "", False
-
-
-def keys_at(layer: Any, path: str) -> list[Any] | None:
-    """Return the keys of a dictionary, or the indices of a list; None if there is neither."""
-    try:
-        found = look_up(layer, path)
-        return list(found) if isinstance(found, Mapping) else list(range(len(found)))
-    except (LookupError, TypeError):
-        return None
 
 
 class Cached:
@@ -179,8 +164,8 @@ class Cached:
         The training flag: an argument of ``forward``, or an attribute, or ``"not NAME"`` for a
         flag of the opposite sense. Without it the usual names are tried: ``train``,
         ``training``, ``eval``, ... as arguments, attributes or methods.
-    before_forward, before_backward : str, optional
-        Methods to call first, as ``"flush_gradients"``.
+    before_forward : str, optional
+        A method to call first, as ``"flush_gradients"``.
     adds : bool
         ``backward`` adds to the gradients; what it has added is checked.
     steps : bool
@@ -206,27 +191,26 @@ class Cached:
         backward: str | None = "backward",
         train: str | None = None,
         before_forward: str | None = None,
-        before_backward: str | None = None,
         adds: bool = False,
         steps: bool = False,
         buffers: Sequence[str] = (),
         **gradients: Any,
     ) -> None:
-        for method in (forward, backward, before_forward, before_backward):
+        for method in (forward, backward, before_forward):
             if method is not None and not callable(getattr(layer, method, None)):
                 raise TypeError(
                     f"Cached: expected an object with y = forward(x) and dx = backward(dy), "
                     f"got {layer!r}, which has no {method}"
                 )
         self.layer, self.method = layer, getattr(layer, forward)
-        self._names = forward, backward, before_forward, before_backward
+        self._names = forward, backward, before_forward
         self._params, self._grads = params, grads
-        self._adds, self._steps, self.not_learned = adds, steps, tuple(buffers)
+        self._adds, self.not_learned = adds, tuple(buffers)
         self._flag = find_flag(layer, self.method, train)
-        self._object: Any = None
+        self._object: Any = None  # the copy of all passes, if it is kept
         self._keeps_object = False
         self._gradients: dict[str, Any] = self._paths(layer) | gradients
-        self._changes_values = steps or any(isinstance(g, Step) for g in self._gradients.values())
+        self._steps = steps or any(isinstance(g, Step) for g in self._gradients.values())
         for path in self._gradients:
             value = np.asarray(self._value(layer, path))
             if value.dtype.kind not in "fiu":
@@ -245,15 +229,18 @@ class Cached:
             return {path: path for path in params(layer)}
         if not (isinstance(params, str) and isinstance(grads, str)):
             raise TypeError("Cached: expected grads= with params=, two names or two functions")
-        keys, known = keys_at(layer, params), keys_at(layer, grads)
-        if keys is None:
+        found = {}
+        for path in (params, grads):
+            with suppress(LookupError):
+                found[path] = items_of(look_up(layer, path))
+        values, known = found.get(params), found.get(grads)
+        if values is None:
             raise ValueError(f"Cached: {type(layer).__name__} has no dictionary or list {params!r}")
         # A value without a gradient, among others that have one, is a buffer; a setting too.
         return {
             f"{params}.{k}": f"{grads}.{k}"
-            for k in keys
-            if (not known or k in known)
-            and (is_tensor(v := look_up(layer, f"{params}.{k}")) or (known and type(v) is float))
+            for k, v in values.items()
+            if (k in known and (is_tensor(v) or type(v) is float) if known else is_tensor(v))
         }
 
     def _value(self, layer: Any, path: str) -> Any:
@@ -264,9 +251,9 @@ class Cached:
 
     def forward(self, *x: Any, train: bool = False, **fixed: Any) -> tuple[Any, Backward]:
         """Run one pass of a copy of the layer, with the present values of the parameters."""
-        forward_name, backward_name, before_forward, before_backward = self._names
+        forward_name, backward_name, before_forward = self._names
         values = {path: getattr(self, path).value for path in self._gradients}
-        if self._changes_values:
+        if self._steps:
             values = {path: value.copy() for path, value in values.items()}
         layer = self._copy(values)
         kind, flag, opposite = self._flag
@@ -284,16 +271,14 @@ class Cached:
             y, pull = returned_pass(type(layer).__name__, forward_name, y)
 
         def backward(dy: Any) -> Any:
-            if before_backward:
-                getattr(layer, before_backward)()
             before = {p: self._present_gradient(layer, p) for p in values if self._adds}
             dx = pull(*dy) if isinstance(dy, tuple) and backward_name else pull(dy)
             for path, value in values.items():
-                parameter = getattr(self, path)
-                got = self._gradient(layer, path, parameter.value)
+                got = self._gradient(layer, path)
                 expected = f"{type(layer).__name__}: expected the gradient of {path}"
-                parameter.grad = returned_gradient(expected, value, got) - before.get(path, 0)
-            if self._changes_values:
+                gradient = returned_gradient(expected, value, got) - before.get(path, 0)
+                getattr(self, path).grad = gradient
+            if self._steps:
                 self._put(layer, {path: getattr(self, path).value.copy() for path in values})
             return dx
 
@@ -311,30 +296,31 @@ class Cached:
                 f"train=False had no effect: {name} has no training flag among the usual names; "
                 "name it with Cached(..., train=)",
             )
-        if kind == "attribute" and bool(look_up(self.layer, flag)) != (train != opposite):
-            found = look_up(self.layer, flag)
+        found = look_up(self.layer, flag) if kind == "attribute" else train != opposite
+        if bool(found) != (train != opposite):
             return (
                 f"{name}.{flag} was {found!r} and is {train != opposite} in this check; as it was: "
                 f"train={not train}",
             )
         return ()
 
-    def _gradient(self, layer: Any, path: str, value: Array) -> Any:
-        gradient = self._gradients[path]
+    def _gradient(self, layer: Any, path: str) -> Any:
+        """Return the gradient that the pass of a copy has left for a parameter."""
+        where = self._gradients[path]
         try:
-            if isinstance(gradient, Step):
-                return gradient.gradient(layer, path, value)
-            return look_up(self._grads(layer) if callable(self._grads) else layer, gradient)
+            if isinstance(where, Step):
+                return where.gradient(layer, path, getattr(self, path).value)
+            return look_up(self._grads(layer) if callable(self._grads) else layer, where)
         except LookupError:
             raise ContractError(
                 f"{type(layer).__name__}: expected backward to write the gradient of {path} to "
-                f"{gradient!r}, which does not exist"
+                f"{where!r}, which does not exist"
             ) from None
 
     def _present_gradient(self, layer: Any, path: str) -> Any:
         """Return a copy of the gradient as it is now, 0 if there is none yet."""
         try:
-            gradient = self._gradient(layer, path, getattr(self, path).value)
+            gradient = self._gradient(layer, path)
         except (ContractError, AttributeError):
             return 0
         return 0 if gradient is None else np.array(gradient)
@@ -354,8 +340,7 @@ class Cached:
         for gradient in self._gradients.values():
             if isinstance(gradient, Step) and gradient.optimizer:
                 put(layer, gradient.optimizer, Recorder())
-        if self._keeps_object:
-            self._object = layer
+        self._object = layer if self._keeps_object else None
         return layer
 
     def _put(self, layer: Any, values: Mapping[str, Array]) -> None:
@@ -364,12 +349,12 @@ class Cached:
             found = self._value(layer, path)
             if found is value:
                 continue
-            if callable(self._params):
-                if not isinstance(found, np.ndarray) or found.dtype != value.dtype:
-                    raise TypeError("Cached: expected params= to return the layer's own arrays")
+            if not callable(self._params):
+                put(layer, path, value if isinstance(found, np.ndarray) else value[()])
+            elif isinstance(found, np.ndarray) and found.dtype == value.dtype:
                 found[...] = value
             else:
-                put(layer, path, value if isinstance(found, np.ndarray) else value[()])
+                raise TypeError("Cached: expected params= to return the layer's own arrays")
 
     def __repr__(self) -> str:
         return f"Cached({title(self.layer)})"
@@ -411,7 +396,7 @@ class AdaptedLoss:
         arguments = (y, logits) if self.targets_first else (logits, y)
         result = self.value(*arguments)
         if self.gradient is not None:
-            fits = accepts(self.gradient, *arguments)
+            fits = takes(self.gradient, *arguments)
             result = result, self.gradient(*arguments) if fits else self.gradient()
         if self.reduce is not None and isinstance(result, tuple) and len(result) == 2:
             result = self.reduce(result[0]), result[1]

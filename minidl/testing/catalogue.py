@@ -106,6 +106,10 @@ def numbers(rng: np.random.Generator, logits: Array) -> Array:
     return np.asarray(rng.standard_normal(logits.shape), logits.dtype)
 
 
+DRAWN = (classes, distributions, signs, several_labels, probabilities, counts, number, numbers)
+TARGETS: dict[str, Targets] = {draw.__name__: draw for draw in DRAWN}
+
+
 @dataclass(frozen=True)
 class LossEntry:
     """A loss, and logits and targets that fit it."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, is_layer
+from minidl.checks import Array, as_generator, did_you_mean, is_layer
 from minidl.testing.cached import AdaptedLoss
 from minidl.testing.conditions import (
     ALWAYS,
@@ -18,8 +18,8 @@ from minidl.testing.conditions import (
     LOSS,
     MAP,
     SWEEP,
+    Check,
     check_condition,
-    conditions_of,
     repeatable,
     unchecked_arrays,
 )
@@ -27,7 +27,7 @@ from minidl.testing.differences import Point, taylor_slope
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
 from minidl.testing.options import FLOAT32, FLOAT64, Options, Precision, Settings
-from minidl.testing.report import FAILED, KINKS, OK, Condition, GradientReport, users_frames
+from minidl.testing.report import FAILED, KINKS, OK, Condition, GradientReport, places, raised
 from minidl.testing.subjects import Subject, function_subject, loss_subject, map_subject
 
 Inputs = Array | Sequence[Any] | Mapping[str, Any]
@@ -41,7 +41,6 @@ SEVERAL_KINKS = (
     "several kinks meet here, and no difference can tell the right value; nearby it is right. "
     "Check elsewhere too, as at x + 1e-3 * normal numbers"
 )
-
 SLOPE = (
     "Taylor slope: each tensor passes, but together the remainder falls as for a wrong gradient, "
     "so the check cannot tell; check at other inputs"
@@ -66,23 +65,21 @@ def check_layer(
     Parameters
     ----------
     layer : object
-        With ``forward(x, train=...) -> y, backward``. Parameters (``minidl.Parameter``) are
-        found as ``Sequential`` finds them: among its attributes and those of its inner layers.
-        Its values, gradients, attributes and random state are restored after the check. For
-        other styles there is ``Cached``.
+        With ``forward(x, train=...) -> y, backward``; for other styles there is ``Cached``.
+        Parameters (``minidl.Parameter``) are found as ``Sequential`` finds them. Values,
+        gradients, attributes and random state are restored after the check.
     x : array of float32 or float64, or tuple, list or dict of arrays
-        A batch, in any memory layout; not modified. The analytic side has its dtype. With
-        several inputs ``backward`` returns a gradient for each, or all stacked in one array;
-        with several outputs it takes a tuple. An input may be a list or a dictionary of arrays:
-        a list is one argument, ``forward([q, k, v])``, unless ``forward`` needs as many
-        arguments. Entries that are no arrays of floats are passed as they are.
+        A batch, not modified. The analytic side has its dtype. With several inputs ``backward``
+        returns a gradient for each, or all stacked in one array; with several outputs it takes a
+        tuple. An input may be a list or a dictionary of arrays: a list is one argument,
+        ``forward([q, k, v])``, unless ``forward`` needs as many arguments. Entries that are no
+        arrays of floats are passed as they are.
     fixed : dict, optional
         Further inputs of ``forward`` that have no gradient, by name: indices, masks, settings.
     train : bool
         Passed to ``forward``.
     **options
-        See ``Options``: ``rng``, ``eps``, ``rtol``, ``atol``, ``precision``, ``cotangent``,
-        ``locate_seconds``, ``numpy_seed``, ``skip``, ``sweep``, ``name``.
+        See ``Options``.
 
     Returns
     -------
@@ -101,44 +98,27 @@ def check_layer(
     >>> print(check_layer(minidl.Linear(3, 2, rng=0), np.ones((4, 3), np.float32)))
     """
     subject = LayerSubject(layer, x, train=train, fixed=fixed)
-    return _check("check_layer", subject, (ALWAYS, LINEAR, LAYER), options)
+    return _check("check_layer", subject, ALWAYS | LINEAR | LAYER, options)
 
 
 def check_loss(loss: Any, logits: Array, y: Any, **options: Any) -> GradientReport:
     """Check the gradient that ``value, dlogits = loss(logits, y)`` returns.
 
-    Parameters
-    ----------
-    loss : callable
-        For other styles there is ``AdaptedLoss``.
-    logits : array of float32 or float64
-    y : array
-        Labels or targets, in the shape in which ``fit`` passes them: for one output (n,) becomes
-        (n, 1), unless the loss has class labels. ``AdaptedLoss`` gets them unchanged.
-    **options
-        As in ``check_layer``.
+    For losses of another style there is ``AdaptedLoss``, which gets the targets unchanged. Others
+    get them in the shape in which ``fit`` passes them: for one output (n,) becomes (n, 1), unless
+    the loss has class labels. ``options`` as in ``check_layer``.
     """
     subject = loss_subject(loss, logits, y, as_fit=not isinstance(loss, AdaptedLoss))
-    return _check("check_loss", subject, (ALWAYS, LOSS), options)
+    return _check("check_loss", subject, ALWAYS | LOSS, options)
 
 
 def check_simplex_map(map: Any, z: Array, *, axis: int = -1, **options: Any) -> GradientReport:
     """Check ``map.vjp(p, dp, axis)`` against ``p = map(z, axis)``, and that p is on the simplex.
 
-    If the map has ``jvp(p, dz, axis)`` or ``jacobian(z)``, they must agree with the vjp.
-
-    Parameters
-    ----------
-    map : object
-        A simplex map as in ``minidl.maps``.
-    z : array of float32 or float64
-        Logits; entries of ``-inf`` are not moved.
-    axis : int
-    **options
-        As in ``check_layer``.
+    If the map has ``jvp(p, dz, axis)`` or ``jacobian(z)``, they must agree with the vjp. Logits
+    ``z`` of ``-inf`` are not moved. ``options`` as in ``check_layer``.
     """
-    subject = map_subject(map, z, axis)
-    return _check("check_simplex_map", subject, (ALWAYS, LINEAR, MAP), options)
+    return _check("check_simplex_map", map_subject(map, z, axis), ALWAYS | LINEAR | MAP, options)
 
 
 def check_function(
@@ -151,21 +131,13 @@ def check_function(
 ) -> GradientReport:
     """Check a pair of functions: ``y = f(x)`` and ``dx = vjp(x, dy)``.
 
-    Parameters
-    ----------
-    f, vjp : callable
-        With several inputs, ``y = f(x, w)`` and ``dx, dw = vjp(x, w, dy)``. With several
-        outputs, ``dy`` is a tuple.
-    x : array, or tuple or dict of arrays
-        The inputs, in the order of ``f``; the report names them by ``f``'s argument names, or
-        by the keys of the dict.
-    fixed : dict, optional
-        Further arguments of both that have no gradient, by name.
-    **options
-        As in ``check_layer``.
+    With several inputs, a tuple or a dict of arrays ``x``, they are ``y = f(x, w)`` and
+    ``dx, dw = vjp(x, w, dy)``; with several outputs, ``dy`` is a tuple. The report names the
+    inputs by ``f``'s argument names, or by the keys of the dict. ``fixed`` are further arguments of
+    both that have no gradient, by name. ``options`` as in ``check_layer``.
     """
     subject = function_subject("check_function", f, vjp, x, fixed, cache=False)
-    return _check("check_function", subject, (ALWAYS, LINEAR), options)
+    return _check("check_function", subject, ALWAYS | LINEAR, options)
 
 
 def check_pair(
@@ -178,40 +150,27 @@ def check_pair(
 ) -> GradientReport:
     """Check a pair with a cache: ``y, cache = forward(x)`` and ``dx = backward(dy, cache)``.
 
-    Parameters
-    ----------
-    forward, backward : callable
-        With several inputs, ``backward`` returns a gradient for each, as a tuple in the order
-        of ``forward``'s arguments or as a dict (``"x"`` or ``"dx"``). With several outputs,
-        ``y1, y2, cache = forward(x)`` and ``backward(dy1, dy2, cache)``.
-    x : array, or tuple or dict of arrays
-        The inputs, in the order of ``forward``, or by name.
-    fixed : dict, optional
-        Further arguments of ``forward`` that have no gradient, by name: indices, masks,
-        dictionaries of settings.
-    **options
-        As in ``check_layer``.
+    With several inputs, in the order of ``forward``'s arguments or by name, ``backward`` returns a
+    gradient for each, as a tuple in this order or as a dict (``"x"`` or ``"dx"``). With several
+    outputs, ``y1, y2, cache = forward(x)`` and ``backward(dy1, dy2, cache)``. ``fixed`` are
+    further arguments of ``forward`` that have no gradient, by name: indices, masks, dictionaries
+    of settings. ``options`` as in ``check_layer``.
 
     Examples
     --------
     >>> print(check_pair(conv_forward, conv_backward, (x, w, b), fixed={"conv_param": settings}))
     """
     subject = function_subject("check_pair", forward, backward, x, fixed, cache=True)
-    return _check("check_pair", subject, (ALWAYS, LINEAR), options)
+    return _check("check_pair", subject, ALWAYS | LINEAR, options)
 
 
 def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport:
     """Check a layer, loss, map or function in a test; on failure, raise with the whole table.
 
     ``assert_gradients(layer, x)``, ``assert_gradients(loss, logits, y)``,
-    ``assert_gradients(map, z)`` or ``assert_gradients(f, vjp, x)``, with the options of
-    ``check_layer``, ``check_loss``, ``check_simplex_map`` or ``check_function``. For
-    ``check_pair`` write ``check_pair(...).raise_if_failed()``.
-
-    Raises
-    ------
-    GradientError
-        An ``AssertionError`` whose text is the report.
+    ``assert_gradients(map, z)`` or ``assert_gradients(f, vjp, x)``, with the options of the check.
+    For ``check_pair`` write ``check_pair(...).raise_if_failed()``. ``GradientError`` is an
+    ``AssertionError`` whose text is the report.
     """
     __tracebackhide__ = True  # pytest shows the line of the test
     check: Callable[..., GradientReport]
@@ -229,76 +188,85 @@ def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport
 
 
 def _check(
-    owner: str, subject: Subject, kinds: tuple[str, ...], keywords: Mapping[str, Any]
+    owner: str, subject: Subject, conditions: Mapping[str, Check], keywords: Mapping[str, Any]
 ) -> GradientReport:
-    """Check a subject; an exception in its code shows that code, and not the way through ours."""
-    try:
-        return _checked(owner, subject, kinds, keywords)
-    except Exception as error:
-        trace = users_frames(error.__traceback__) or error.__traceback__
-        raise error.with_traceback(trace)  # noqa: B904 - the same error
-
-
-def _checked(
-    owner: str, subject: Subject, kinds: tuple[str, ...], keywords: Mapping[str, Any]
-) -> GradientReport:
-    """Check the gradients of a subject, then the conditions of these kinds."""
+    """Check a subject; an exception in its code is a report of one line, or raised on request."""
     options = Options.of(owner, keywords)
-    kinds = (*kinds, SWEEP) if options.sweep else kinds
-    checks = conditions_of(kinds, owner, options.skip)
+    conditions = {**conditions, **SWEEP} if options.sweep else conditions
+    for name in options.skip:
+        if name not in conditions:
+            hint = did_you_mean(name, conditions)
+            raise ValueError(f"{owner}: no condition {name!r} to skip{hint}")
     if options.name:
         subject.name = subject.title = options.name
     subject.numpy_seed = options.numpy_seed
     heading = ", ".join(filter(None, [subject.title, subject.details]))
-    rng = options.generator()
-    with subject.preserved(rng):
-        tensors, precision, why = _precision(subject, options)
-        settings = Settings(options, rng, precision, next(iter(tensors.values())).dtype)
-        notes = list(subject.notes)
-        if why:
-            numbers = f"step {settings.eps:g}, relative tolerance {settings.rtol:g}"
-            notes.append(f"both sides in float32 ({why}): {numbers}")
-        if next(iter(tensors.values())).dtype != np.float64:
-            notes.append(_sharpness(tensors, settings))
-        point = Point(subject, tensors, settings)
-        first = check_condition(point, "repeatable", repeatable)
-        if first.problem and first.tensor == "output":
-            broken = replace(first, problem=f"{first.problem}; {NOT_REPEATABLE}")
-            return GradientReport(heading, (), (broken,), math.nan, notes=tuple(notes))
-        checked = tuple(check_tensor(point, name) for name in tensors)
-        point.failed = {t.name for t in checked if t.verdict == FAILED}
-        conditions = tuple(
-            Condition(name, skipped="left out")
-            if name in options.skip
-            else check_condition(point, name, check)
-            for name, check in checks.items()
-        )
-        (slope, remainder), unchecked = taylor_slope(point), unchecked_arrays(point)
+    rng = as_generator(options.rng).spawn(1)[0]  # x may be drawn from the same seed
+    try:
+        with subject.preserved(rng):
+            return _report(heading, subject, conditions, options, rng)
+    except Exception as error:
+        if options.traceback or not places(error):
+            raise
+        problem = f"raised {raised(error)}; traceback=True shows the way there"
+        return GradientReport(heading, (), (Condition("runs", problem),), math.nan)
+
+
+def _report(
+    heading: str,
+    subject: Subject,
+    conditions: Mapping[str, Check],
+    options: Options,
+    rng: np.random.Generator,
+) -> GradientReport:
+    """Check the gradients of a subject, then the conditions."""
+    tensors, precision, why = _precision(subject, options)
+    dtype = next(iter(tensors.values())).dtype
+    settings = Settings(options, rng, precision, dtype)
+    notes = list(subject.notes)
+    if why:
+        numbers = f"step {settings.eps:g}, relative tolerance {settings.rtol:g}"
+        notes.append(f"both sides in float32 ({why}): {numbers}")
+    if dtype != np.float64:
+        name, n = max(((k, v.size) for k, v in tensors.items()), key=lambda pair: pair[1])
+        # Entries have 0.5 to 1.5 parts in a direction, and the tolerance is that of a sum of n.
+        error = 100 * settings.rtol * max(n, 1) ** 0.5 / 0.5
+        shows = f"{dtype} shows an error of {error:.2g} % in one of {n:,} entries of {name}"
+        notes.append(f"{shows}; check in float64 too")
+    point = Point(subject, tensors, settings)
+    first = check_condition(point, "repeatable", repeatable)
+    if first.problem and first.tensor == "output":
+        broken = replace(first, problem=f"{first.problem}; {NOT_REPEATABLE}")
+        return GradientReport(heading, (), (broken,), math.nan, notes=tuple(notes))
+    checked = tuple(check_tensor(point, name) for name in tensors)
+    point.failed = {t.name for t in checked if t.verdict == FAILED}
+    outcomes = tuple(
+        Condition(name, skipped="left out")
+        if name in options.skip
+        else check_condition(point, name, check)
+        for name, check in conditions.items()
+    )
+    slope, remainder = taylor_slope(point)
     notes += [f"{t.name}: {SEVERAL_KINKS}" for t in checked if t.verdict == KINKS]
     # Next to a kink the slope is 1 at steps that reach it.
     doubtful = slope < 1.5 and remainder > settings.clear
     doubts = (SLOPE,) if doubtful and all(t.verdict == OK for t in checked) else ()
-    return GradientReport(heading, checked, conditions, slope, doubts, tuple(notes), unchecked)
-
-
-def _sharpness(tensors: Mapping[str, Array], settings: Settings) -> str:
-    """Return which error of one entry shows, and the advice to check in float64."""
-    name, n = max(((k, v.size) for k, v in tensors.items()), key=lambda pair: pair[1])
-    # Entries have 0.5 to 1.5 parts in a direction, and the tolerance is that of a sum of n.
-    error = 100 * settings.rtol * max(n, 1) ** 0.5 / 0.5
-    shows = f"{tensors[name].dtype} shows an error of {error:.2g} %"
-    return f"{shows} in one of {n:,} entries of {name}; check in float64 too"
+    unchecked = tuple(dict.fromkeys(unchecked_arrays(point)))
+    return GradientReport(heading, checked, outcomes, slope, doubts, tuple(notes), unchecked)
 
 
 def _precision(subject: Subject, options: Options) -> tuple[dict[str, Array], Precision, str]:
     """Return the tensors, the precision of the numeric side, and the reason if it is float32."""
-    tensors, narrow = subject.tensors, _cast(subject.tensors, np.float32)
-    if options.precision == "float64":
-        return tensors, FLOAT64, ""
-    if options.precision == "float32":
-        return narrow, FLOAT32, "as asked"
+    tensors = subject.tensors
+    narrow, wide = (
+        {k: v if v.dtype == dtype else v.astype(dtype) for k, v in tensors.items()}
+        for dtype in (np.float32, np.float64)
+    )
+    if options.precision:
+        asked = options.precision == "float32"
+        return (narrow, FLOAT32, "as asked") if asked else (tensors, FLOAT64, "")
     try:
-        y = subject.run(_cast(tensors, np.float64)).y
+        y = subject.run(wide).y
     except Exception as error:
         try:
             subject.run(narrow)
@@ -308,7 +276,3 @@ def _precision(subject: Subject, options: Options) -> tuple[dict[str, Array], Pr
     if y.dtype == np.float32:
         return narrow, FLOAT32, "float32 output for a float64 input"
     return tensors, FLOAT64, ""
-
-
-def _cast(tensors: Mapping[str, Array], dtype: type[np.floating[Any]]) -> dict[str, Array]:
-    return {k: v if v.dtype == dtype else v.astype(dtype) for k, v in tensors.items()}

@@ -6,37 +6,21 @@ equal are compared entry by entry, within the tolerance of their dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
-from minidl.checks import Array, did_you_mean
+from minidl.checks import Array
 from minidl.parameter import Parameter, declared_buffers
 from minidl.testing.cached import Cached, float_arrays
 from minidl.testing.differences import Point
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
 from minidl.testing.report import FAILED, Condition, raised
-from minidl.testing.subjects import Layout, Tensors, copy_with_strides, fortran, reversed_strides
+from minidl.testing.subjects import Layout, Tensors, fortran, reversed_strides, strided
 
 Check = Callable[[Point], None]
-
-ALWAYS, LINEAR, LAYER, LOSS, MAP, SWEEP = "always", "linear", "layer", "loss", "map", "sweep"
-"""Kinds of conditions: those that belong to every check, to a backward pass, and so on."""
-
-CONDITIONS: dict[str, dict[str, Check]] = {
-    kind: {} for kind in (ALWAYS, LINEAR, LAYER, LOSS, MAP, SWEEP)
-}
-
-
-def condition(name: str, kind: str) -> Callable[[Check], Check]:
-    """Register a function as the condition ``name``."""
-
-    def register(check: Check) -> Check:
-        CONDITIONS[kind][name] = check
-        return check
-
-    return register
 
 
 class Broken(Exception):  # noqa: N818 - never leaves this module
@@ -45,15 +29,6 @@ class Broken(Exception):  # noqa: N818 - never leaves this module
 
 class NothingToCheck(Exception):  # noqa: N818 - never leaves this module
     """The object of the condition does not exist; the text says which."""
-
-
-def conditions_of(kinds: Iterable[str], owner: str, skip: Sequence[str]) -> dict[str, Check]:
-    """Return the conditions of these kinds; ValueError for a name to skip that none has."""
-    checks = {name: check for kind in kinds for name, check in CONDITIONS[kind].items()}
-    for name in skip:
-        if name not in checks:
-            raise ValueError(f"{owner}: no condition {name!r} to skip{did_you_mean(name, checks)}")
-    return checks
 
 
 def check_condition(at: Point, name: str, check: Check) -> Condition:
@@ -114,15 +89,13 @@ def _same(a: Array, b: Array) -> Array:
     return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
-@condition("shape", ALWAYS)
 def shape(at: Point) -> None:
     """Every gradient has the shape of its tensor: otherwise the pass has raised ContractError."""
 
 
-@condition("dtype", ALWAYS)
 def dtype(at: Point) -> None:
     """The output has the dtype of the input, and each gradient that of its tensor."""
-    first, run = next(iter(at.tensors.values())).dtype, at.run()
+    first, run = at.dtype, at.run()
     if run.y.dtype != first and run.y.ndim:
         raise Broken(f"{at.subject.name}: output {run.y.dtype} for an input of {first}", "output")
     for name, gradient in run.pull(at.dy).items():
@@ -132,14 +105,12 @@ def dtype(at: Point) -> None:
             raise Broken(f"{label}: gradient {gradient.dtype} for a tensor of {want}", name)
 
 
-@condition("finite", ALWAYS)
 def finite(at: Point) -> None:
     """Output and gradients are finite."""
     for name, v in {"output": at.output, **at.gradients}.items():
         expect_all(at, np.isfinite(v), name, v, "is {}")
 
 
-@condition("repeatable", ALWAYS)
 def repeatable(at: Point) -> None:
     """The same pass gives the same output, and a second call of backward the same gradients."""
     again = at.run()
@@ -148,9 +119,8 @@ def repeatable(at: Point) -> None:
     expect_same(at, again.pull(at.dy), at.gradients, "when backward is called again")
 
 
-@condition("not modified", ALWAYS)
 def not_modified(at: Point) -> None:
-    """Tensors, cotangent and NumPy's global random state are not modified."""
+    """Tensors, output, cotangent and NumPy's global random state are not modified."""
     before = np.random.get_state()  # noqa: NPY002 - only read
     run = at.run()
     run.pull(at.dy)
@@ -162,9 +132,8 @@ def not_modified(at: Point) -> None:
         raise Broken("numpy.random's global state was used; keep a Generator", "output")
 
 
-@condition("any layout", ALWAYS)
 def any_layout(at: Point) -> None:
-    """Fortran order and negative strides of input and cotangent give the same gradients.
+    """Other memory layouts of input and cotangent give the same gradients.
 
     Another layout is another order of summation, which decides at a kink or a near tie: the
     condition is broken only if it is at all of a few points nearby, and by more than rounding.
@@ -172,38 +141,27 @@ def any_layout(at: Point) -> None:
     name = next(iter(at.tensors))
 
     def broken(layout: Layout, point: Point, rounded: Sequence[Tensors]) -> Broken | None:
-        run = at.subject.run({**point.tensors, name: layout(point.tensors[name])})
-        got, why = run.pull(layout(at.dy)), "in another memory layout"
+        run = at.subject.run(point.tensors, {name: layout, "cotangent": layout})
+        got, why = run.pull(at.dy), "in another memory layout"
         try:
             expect_same(at, got, point.gradients, why, rounded)
         except Broken as error:
             return error
         return None
 
-    for layout in (fortran, reversed_strides):
+    for layout in (fortran, strided, reversed_strides):
         error = broken(layout, at, ())
         nearby = (at.nearby(distance) for distance in (0, 1e-4, 1e-3, 1e-2))
         if error and all(broken(layout, point, point.rounded_gradients) for point in nearby):
             raise error
 
 
-def linear(factor: float, why: str) -> Check:
-    """Return the condition that a multiple of the cotangent gives that of the gradient."""
-
-    def linear(at: Point) -> None:
-        wanted = {name: factor * g for name, g in at.gradients.items()}
-        expect_same(at, at.run().pull(factor * at.dy), wanted, why)
-
-    return linear
+def multiple(at: Point, factor: float, why: str) -> None:
+    """A multiple of the cotangent gives that of the gradient."""
+    wanted = {name: factor * g for name, g in at.gradients.items()}
+    expect_same(at, at.run().pull(factor * at.dy), wanted, why)
 
 
-condition("zero cotangent", LINEAR)(linear(0, "for a cotangent of zeros"))
-condition("twice the cotangent", LINEAR)(
-    linear(2, "for twice the cotangent (if it clips gradients, give cotangent=1e-3)")
-)
-
-
-@condition("written, not added", LAYER)
 def written(at: Point) -> None:
     """Backward overwrites the gradients of the parameters."""
     run = at.run()
@@ -212,7 +170,6 @@ def written(at: Point) -> None:
     expect_same(at, run.pull(at.dy), at.gradients, "added to what was there, not written")
 
 
-@condition("passes in flight", LAYER)
 def in_flight(at: Point) -> None:
     """A second pass on another input changes nothing for the first."""
     first, name = at.run(), next(iter(at.tensors))
@@ -223,40 +180,35 @@ def in_flight(at: Point) -> None:
     expect_same(at, first.pull(at.dy), at.gradients, why)
 
 
-@condition("after a step", LAYER)
 def after_a_step(at: Point) -> None:
     """The gradients are right at other values of the parameters too: nothing is stale."""
     moved = {k: at.moved(k, 0.01) for k in _parameters(at)}
-    other = Point(at.subject, {**at.tensors, **moved}, at.settings, at.dy, at)
-    expect_right(at, other, directions=1)
+    expect_right(at, at.moved_to({**at.tensors, **moved}), directions=1)
 
 
-@condition("input_grad=False", LAYER)
 def input_grad(at: Point) -> None:
     """``backward(dy, input_grad=False)`` gives the same gradients, and None for the input's.
 
     A layer with ``skips_input_grad`` must accept the argument, others may.
     """
     try:
-        dx, *_ = at.run().raw_pull(at.dy, input_grad=False)
+        found = at.run().raw_pull(at.dy, input_grad=False)
     except TypeError as error:
         if getattr(at.subject.source, "skips_input_grad", False):
             raise Broken(f"declared by skips_input_grad, but {error}", "input") from None
         raise NothingToCheck("not offered") from None
-    if dx is not None:
+    if (dx := found.pop("input", None)) is not None:
         raise Broken(f"backward(dy, input_grad=False) returned {type(dx).__name__}, not None")
-    got = {key: p.grad for key, p in at.subject.parameters.items()}
+    got = {key: found[key] for key in at.subject.parameters}
     expect_same(at, got, {key: at.gradients[key] for key in got}, "with input_grad=False")
 
 
-@condition("same value in float64", LOSS)
 def both_precisions(at: Point) -> None:
     """The value in the tensors' own dtype is that in float64."""
     want = at.subject.run(at.wide).y
     expect_same(at, {"value": at.run().y}, {"value": want}, "against float64")
 
 
-@condition("on the simplex", MAP)
 def on_simplex(at: Point) -> None:
     """The output is never negative and sums to one."""
     p = at.run().y
@@ -265,14 +217,12 @@ def on_simplex(at: Point) -> None:
     expect_same(at, {"output": sums}, {"output": np.ones_like(sums)}, "summed along the axis")
 
 
-@condition("shift-invariant", MAP)
 def shift_invariant(at: Point) -> None:
     """A constant added to the logits changes nothing, so each gradient sums to zero."""
     sums = at.gradients["z"].sum(axis=at.subject.axis)
     expect_same(at, {"z": sums}, {"z": np.zeros_like(sums)}, "gradient summed along the axis")
 
 
-@condition("jvp", MAP)
 def jvp_agrees(at: Point) -> None:
     """``<dp, jvp(p, dz)> = <vjp(p, dp), dz>`` for a random ``dz``."""
     jvp = _offered(at, "jvp")
@@ -282,67 +232,48 @@ def jvp_agrees(at: Point) -> None:
     expect_same(at, {"z": forward}, {"z": backward}, "<dp, jvp(p, dz)> against <vjp(p, dp), dz>")
 
 
-@condition("jacobian", MAP)
 def jacobian_agrees(at: Point) -> None:
     """The rows of ``jacobian(z)``, contracted with the cotangent, are the vjp."""
     axis, jacobian = at.subject.axis, _offered(at, "jacobian")
     dp, z = (np.moveaxis(a, axis, -1) for a in (at.dy, at.tensors["z"]))
-    dz = np.einsum("...i,...ij->...j", dp, jacobian(copy_with_strides(z)))
+    dz = np.einsum("...i,...ij->...j", dp, jacobian(np.copy(z)))
     want = np.moveaxis(at.gradients["z"], axis, -1)
     expect_same(at, {"z": dz}, {"z": want}, "by jacobian(z) against the vjp")
 
 
-def larger(factor: float) -> Check:
-    """Return the condition that the gradients are right at larger inputs."""
-
-    def larger(at: Point) -> None:
-        moved = {k: np.asarray(factor * at.tensors[k], at.tensors[k].dtype) for k in _inputs(at)}
-        other = Point(at.subject, {**at.tensors, **moved}, at.settings)
-        if not np.isfinite(other.output).all() and np.isfinite(at.output).all():
-            raise NothingToCheck("the output is not finite there")
-        expect_right(at, other)
-
-    return larger
+def larger(at: Point, factor: float) -> None:
+    """The gradients are right at larger inputs."""
+    moved = {k: np.asarray(factor * at.tensors[k], at.tensors[k].dtype) for k in _inputs(at)}
+    other = Point(at.subject, {**at.tensors, **moved}, at.settings)
+    if not np.isfinite(other.output).all() and np.isfinite(at.output).all():
+        raise NothingToCheck("the output is not finite there")
+    expect_right(at, other)
 
 
-def rows(k: int) -> Check:
-    """Return the condition that the gradients are right on the first k rows."""
-
-    def rows(at: Point) -> None:
-        arrays = {**at.tensors, **at.subject.fixed}
-        lengths = {n: len(v) for n, v in arrays.items() if isinstance(v, np.ndarray) and v.ndim}
-        first = next(iter(_inputs(at)), None)
-        if not at.subject.batch or first is None:
-            raise NothingToCheck("not a batch of rows")
-        if lengths[first] < k:
-            raise NothingToCheck("too few rows")
-        examples = {n for n in lengths if lengths[n] == lengths[first]} - {*at.subject.parameters}
+def rows(at: Point, k: int) -> None:
+    """The gradients are right on the first k rows."""
+    arrays = {**at.tensors, **at.subject.fixed}
+    lengths = {n: len(v) for n, v in arrays.items() if isinstance(v, np.ndarray) and v.ndim}
+    first = next(iter(_inputs(at)), None)
+    if not at.subject.batch or first is None:
+        raise NothingToCheck("not a batch of rows")
+    if lengths[first] < k:
+        raise NothingToCheck("too few rows")
+    examples = {n for n in lengths if lengths[n] == lengths[first]} - {*at.subject.parameters}
+    for names in (examples, {first}):  # a weight may have as many rows by chance
+        subject = at.subject.first_rows(k, names)
+        tensors = {n: v[:k] if n in names else v for n, v in at.tensors.items()}
         try:
-            _expect_right_on_rows(at, k, examples)
+            with subject.preserved(at.settings.rng):
+                expect_right(at, Point(subject, tensors, at.settings))
+            return
         except Broken:
             raise
-        except Exception:  # a weight has as many rows by chance
-            if len(examples) == 1:
+        except Exception:
+            if names == {first}:
                 raise
-            _expect_right_on_rows(at, k, {first})
-
-    return rows
 
 
-def _expect_right_on_rows(at: Point, k: int, names: set[str]) -> None:
-    subject = at.subject.first_rows(k, names)
-    tensors = {n: v[:k] if n in names else v for n, v in at.tensors.items()}
-    with subject.preserved(at.settings.rng):
-        expect_right(at, Point(subject, tensors, at.settings))
-
-
-for _factor in (4, 16):
-    condition(f"{_factor} times the input", SWEEP)(larger(_factor))
-condition("one row", SWEEP)(rows(1))
-condition("no rows", SWEEP)(rows(0))
-
-
-@condition("used twice", SWEEP)
 def used_twice(at: Point) -> None:
     """A pass at another input, before, changes nothing: no cache is stale."""
     subject = at.subject
@@ -360,6 +291,41 @@ def used_twice(at: Point) -> None:
         expect_same(at, used.pull(at.dy), gradients, "on an object that was used")
 
 
+CLIPS = "for twice the cotangent (if it clips gradients, give cotangent=1e-3)"
+ALWAYS: dict[str, Check] = {
+    "shape": shape,
+    "dtype": dtype,
+    "finite": finite,
+    "repeatable": repeatable,
+    "not modified": not_modified,
+    "any layout": any_layout,
+}
+LINEAR: dict[str, Check] = {
+    "zero cotangent": partial(multiple, factor=0, why="for a cotangent of zeros"),
+    "twice the cotangent": partial(multiple, factor=2, why=CLIPS),
+}
+LAYER: dict[str, Check] = {
+    "written, not added": written,
+    "passes in flight": in_flight,
+    "after a step": after_a_step,
+    "input_grad=False": input_grad,
+}
+LOSS: dict[str, Check] = {"same value in float64": both_precisions}
+MAP: dict[str, Check] = {
+    "on the simplex": on_simplex,
+    "shift-invariant": shift_invariant,
+    "jvp": jvp_agrees,
+    "jacobian": jacobian_agrees,
+}
+SWEEP: dict[str, Check] = {
+    "4 times the input": partial(larger, factor=4),
+    "16 times the input": partial(larger, factor=16),
+    "one row": partial(rows, k=1),
+    "no rows": partial(rows, k=0),
+    "used twice": used_twice,
+}
+
+
 def _inputs(at: Point) -> list[str]:
     """Return the names of the inputs that can be scaled or cut."""
     return [name for name in at.subject.inputs if at.tensors[name].ndim]
@@ -368,7 +334,7 @@ def _inputs(at: Point) -> list[str]:
 def _parameters(at: Point) -> dict[str, Parameter]:
     if not at.subject.parameters:
         raise NothingToCheck("no parameters")
-    return at.subject.parameters
+    return dict(at.subject.parameters)
 
 
 def _offered(at: Point, method: str) -> Callable[..., Array]:
@@ -379,18 +345,16 @@ def _offered(at: Point, method: str) -> Callable[..., Array]:
     return found
 
 
-def unchecked_arrays(at: Point) -> tuple[str, ...]:
-    """Return the names of plain arrays in the layers whose values change the output.
+def unchecked_arrays(at: Point) -> Iterator[str]:
+    """Yield the names of plain arrays in the layers whose values change the output.
 
     Each is changed, and put back. Buffers that a layer declares do not count.
     """
-    subject = at.subject
+    subject, seen = at.subject, set[int]()
     if not isinstance(subject, LayerSubject):
-        return ()
+        return
     pairs = [*subject.arrays.values(), *((p.value, p.grad) for p in subject.parameters.values())]
     known = [array for pair in pairs for array in pair]
-    seen: set[int] = set()
-    names: list[str] = []
     for layer in subject.layers:
         adapted = isinstance(layer, Cached)
         owner = layer.layer if adapted else layer
@@ -400,12 +364,11 @@ def unchecked_arrays(at: Point) -> tuple[str, ...]:
             if shared or id(array) in seen or not array.flags.writeable:
                 continue
             seen.add(id(array))
-            if path not in buffers and path not in names and changes_output(at, array):
-                names.append(path)
-    return tuple(names)
+            if path not in buffers and _changes_output(at, array):
+                yield path
 
 
-def changes_output(at: Point, array: Array) -> bool:
+def _changes_output(at: Point, array: Array) -> bool:
     """Return whether the output is another one with other values in the array."""
     content = array.copy()
     array[...] = 1.1 * content + 0.1

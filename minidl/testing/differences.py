@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidl.checks import Array
 from minidl.testing.options import FLOAT64, Settings
@@ -28,28 +29,12 @@ TRIALS = 28
 FAR = 2**8
 """A step of so many times a tensor's size leads to another region of the function."""
 
-Direction = Array | int
-"""A direction in a tensor, or the flat index of a single entry."""
-
 
 class Point:
     """A subject at one point, with its gradients for one cotangent.
 
-    Attributes
-    ----------
-    output : array
-    gradients : dict of array
-        The analytic side, as float64.
-    wide : dict of array
-        The tensors in the precision of the numeric side.
-    sizes : dict of float
-        The root mean square of each tensor; for one of zeros, a size that changes the output.
-    reach : dict of float
-        The sizes to which steps are relative: larger ones where rounding hides small steps.
-    failed : set of str
-        The tensors whose gradients turned out to be wrong here.
-    inner_layers_pass : bool, optional
-        Whether all gradients of each inner layer are right here, once that is known.
+    ``sizes`` are the root mean squares of the tensors; for one of zeros, a size that changes the
+    output. Steps are relative to ``reach``: larger sizes where rounding hides small steps.
     """
 
     def __init__(
@@ -58,27 +43,33 @@ class Point:
         tensors: Tensors,
         settings: Settings,
         dy: Array | None = None,
-        like: Point | None = None,
+        sizes: dict[str, float] | None = None,
     ) -> None:
         self.subject, self.tensors, self.settings = subject, tensors, settings
+        self.dtype = next(iter(tensors.values())).dtype
         first = self.run()
         self.output = first.y
         self.dy = random_cotangent(settings, first.y) if dy is None else dy
-        self.gradients = as_float64(first.pull(self.dy))
+        self.gradients = as_float64(first.pull(self.dy))  # the analytic side
+        # The tensors in the precision of the numeric side.
         self.wide = {k: np.asarray(v, settings.precision.dtype) for k, v in tensors.items()}
-        self.sizes: dict[str, float] = like.sizes if like else {k: self._size(k) for k in tensors}
+        self.sizes = sizes or {name: self._size(name) for name in tensors}
         self.reach = dict(self.sizes)
-        self.failed: set[str] = set()
-        self.inner_layers_pass: bool | None = None
+        self.failed: set[str] = set()  # the tensors whose gradients turned out to be wrong here
+        self.inner_layers_pass: bool | None = None  # not known yet
 
     def run(self) -> Pass:
         """Run one pass at this point, in the subject's own dtypes."""
         return self.subject.run(self.tensors)
 
+    def moved_to(self, tensors: Tensors, dtype: DTypeLike | None = None) -> Point:
+        """Return the point at these values, with this cotangent and these sizes."""
+        dy = self.dy if dtype is None else self.dy.astype(dtype)
+        return Point(self.subject, tensors, self.settings, dy, self.sizes)
+
     def nearby(self, distance: float) -> Point:
         """Return a random point nearby: every tensor moved, relative to its size and entries."""
-        moved = {k: self.moved(k, distance) for k in self.tensors}
-        return Point(self.subject, moved, self.settings, self.dy, self)
+        return self.moved_to({name: self.moved(name, distance) for name in self.tensors})
 
     def moved(self, name: str, distance: float) -> Array:
         """Return a tensor moved at random, relative to its size and entries."""
@@ -89,7 +80,7 @@ class Point:
     @cached_property
     def in_float64(self) -> Point:
         """The same point with the analytic side in float64 too."""
-        return Point(self.subject, self.wide, self.settings, self.dy.astype(np.float64), self)
+        return self.moved_to(self.wide, np.float64)
 
     def _size(self, name: str) -> float:
         x = self.wide[name]
@@ -97,48 +88,46 @@ class Point:
             return size
         here = rms(finite(self.wide_output))
         u, size = self.settings.rng.choice([-1.0, 1.0], x.shape), 1.0
-        g, used = self.dy.astype(np.float64), np.isfinite(self.wide_output)
         with np.errstate(all="ignore"):
             for _ in range(TRIALS if here and x.size else 0):
-                moved = (self.moved_output(name, u, size) - self.wide_output)[used]
-                if 2**-20 * here <= rms(moved) <= here:
+                moved = self.output_at(self.stepped(name, u, size))
+                change = rms((moved - self.wide_output)[np.isfinite(self.wide_output)])
+                if 2**-20 * here <= change <= here:
                     # Large numbers may change nothing but the rounding of others.
-                    noise = 0.0 if size <= 1 else self.noise_far(name, u, size)
-                    return size if 4 * noise <= abs(float(g[used] @ moved)) else 1.0
-                size *= 2**16 if rms(moved) < here else 2**-8
+                    noise = 0.0 if size <= 1 else self.noise_at(self.stepped(name, u, size))
+                    return size if 4 * noise <= abs(self.phi(moved)) else 1.0
+                size *= 2**16 if change < here else 2**-8
         return 1.0
 
     # The numeric side
 
+    def output_at(self, tensors: Tensors) -> Array:
+        """Return the output at these values, in float64."""
+        return self.subject.run(tensors).y.astype(np.float64)
+
     @cached_property
     def wide_output(self) -> Array:
         """The output in the precision of the numeric side."""
-        return self.subject.run(self.wide).y.astype(np.float64)
+        return self.output_at(self.wide)
 
-    def steps(self, name: str, u: Direction) -> list[float]:
+    def phi(self, y: Array) -> float:
+        """Return the change of ``<dy, f>`` from here to an output, where this one is finite."""
+        used = np.isfinite(self.wide_output)
+        return float(self.dy.astype(np.float64)[used] @ (y[used] - self.wide_output[used]))
+
+    def steps(self, name: str, u: Array) -> list[float]:
         """Return the steps along a direction, from the largest to the smallest."""
         return [self.reach[name] * h for h in self.settings.steps(u)]
 
-    def moved_output(self, name: str, u: Direction, h: float) -> Array:
-        """Return the output at a step of ``h`` along ``u``."""
+    def stepped(self, name: str, u: Array, h: float) -> Tensors:
+        """Return the tensors after a step of ``h`` along ``u`` in one of them."""
         x = self.wide[name]
-        if isinstance(u, int):
-            moved = x.copy()
-            moved.flat[u] += h
-        else:
-            moved = np.asarray(x + h * u, x.dtype)
-        return self.subject.run({**self.wide, name: moved}).y.astype(np.float64)
+        return {**self.wide, name: np.asarray(x + h * u, x.dtype)}
 
-    def slopes(self, name: str, u: Direction, h: float) -> tuple[float, float, float]:
+    def slopes(self, name: str, u: Array, h: float) -> tuple[float, float, float]:
         """Return the central and the two one-sided derivatives of ``<dy, f>`` along ``u``."""
-        used = np.isfinite(self.wide_output)
-        g, y = self.dy.astype(np.float64)[used], self.wide_output[used]
-        above, below = (self.moved_output(name, u, step)[used] for step in (h, -h))
-        return (
-            float(g @ (above - below)) / (2 * h),
-            float(g @ (y - below)) / h,
-            float(g @ (above - y)) / h,
-        )
+        ahead, back = (self.phi(self.output_at(self.stepped(name, u, s))) for s in (h, -h))
+        return (ahead - back) / (2 * h), -back / h, ahead / h
 
     # The size to which errors are compared
 
@@ -147,15 +136,13 @@ class Point:
         """The root mean square of each gradient; entries that are not finite are left out."""
         return {name: rms(finite(gradient)) for name, gradient in self.gradients.items()}
 
-    def size(self, name: str, u: Direction) -> float:
+    def size(self, name: str, u: Array) -> float:
         """Return the size of the derivative along a direction: that of a sum of random signs.
 
         The derivative itself may cancel by chance.
         """
-        g = self.gradients[name]
-        own = abs(float(g.flat[u])) if isinstance(u, int) else float(np.linalg.norm(finite(g * u)))
-        floor = self.settings.floor * self.typical[name]
-        return max(own if np.isfinite(own) else 0.0, floor)
+        own = float(np.linalg.norm(finite(self.gradients[name] * u)))
+        return max(own, self.settings.floor * self.typical[name])
 
     # Noise
 
@@ -178,25 +165,13 @@ class Point:
     @cached_property
     def measured_noise(self) -> float:
         """The range of ``phi`` under random rounding of the tensors and of all between layers."""
-        return self._range_of_phi(self.wide)
+        return self.noise_at(self.wide)
 
-    def noise_far(self, name: str, u: Direction, h: float) -> float:
-        """Return this range at a step of ``h`` along ``u``, where numbers may be larger."""
-        x = self.wide[name].copy()
-        if isinstance(u, int):
-            x.flat[u] += h
-        else:
-            x += h * u
-        return self._range_of_phi({**self.wide, name: x})
-
-    def _range_of_phi(self, tensors: Tensors) -> float:
-        g, used = self.dy.astype(np.float64), np.isfinite(self.wide_output)
+    def noise_at(self, tensors: Tensors) -> float:
+        """Return this range at other values, where numbers may be larger."""
         with self.subject.tapped(lambda _, x: (self._rounded(x), lambda dy: dy)):
-            runs = [
-                self.subject.run({k: self._rounded(v) for k, v in tensors.items()}).y
-                for _ in range(NEARBY)
-            ]
-        return float(np.ptp([g[used] @ (y - self.wide_output)[used] for y in runs]))
+            rounded = [{k: self._rounded(v) for k, v in tensors.items()} for _ in range(NEARBY)]
+            return float(np.ptp([self.phi(self.output_at(values)) for values in rounded]))
 
     @cached_property
     def rounded_gradients(self) -> list[dict[str, Array]]:
@@ -209,9 +184,10 @@ class Point:
                 gradients.append(as_float64(run.pull(dy)))
         return gradients
 
-    def gradient_noise(self, name: str, u: Direction) -> float:
+    def gradient_noise(self, name: str, u: Array) -> float:
         """Return the range of the analytic derivative under these."""
-        return float(np.ptp([along(g[name], u) for g in (self.gradients, *self.rounded_gradients)]))
+        found = (self.gradients, *self.rounded_gradients)
+        return float(np.ptp([along(g[name], u) for g in found]))
 
     def _rounded(self, v: Array) -> Array:
         """Return ``v`` with each entry changed by -1, 0 or 1 unit in the last place."""
@@ -244,7 +220,7 @@ class Comparison:
         return abs(self.analytic - self.numeric)
 
 
-def compare(point: Point, name: str, u: Direction) -> Comparison:
+def compare(point: Point, name: str, u: Array) -> Comparison:
     """Compare both derivatives along a direction, at smaller steps as long as they disagree."""
     analytic, settings, size = along(point.gradients[name], u), point.settings, point.size(name, u)
     allowed = settings.atol + settings.rtol * size
@@ -274,7 +250,7 @@ def compare(point: Point, name: str, u: Direction) -> Comparison:
     return replace(found, verdict=KINK if between else FAILED)
 
 
-def climb(point: Point, name: str, u: Direction, base: Comparison) -> Comparison:
+def climb(point: Point, name: str, u: Array, base: Comparison) -> Comparison:
     """Compare both derivatives at larger steps, where rounding hides the small ones.
 
     The derivative is the first value that two steps share. It proves an error if all smaller
@@ -302,12 +278,15 @@ def climb(point: Point, name: str, u: Direction, base: Comparison) -> Comparison
             if level >= 0 and not same:
                 break
             if same and rough <= 0.03 * abs(n):
-                if not 4 * point.noise_far(name, u, h) / h <= settings.clear * abs(n):
+                far = point.noise_at(point.stepped(name, u, h)) / h
+                if not 4 * far <= settings.clear * abs(n):
                     break  # the numbers are so large that their rounding is all that is seen
                 level = k
             if level >= 0 and noise <= settings.rtol * max(size, abs(n)):
                 break
-    zero = base.verdict == UNSURE and _is_zero(point, name, u, base)
+    zero = base.verdict == UNSURE and (
+        not base.analytic or abs(base.analytic) <= 4 * point.gradient_noise(name, u)
+    )
     if level < 0:
         hidden = seen and abs(seen[0][1]) <= 2 * seen[0][2]
         if zero and hidden and point.difference_noise[name] <= settings.clear * point.phi_size:
@@ -329,7 +308,7 @@ def climb(point: Point, name: str, u: Direction, base: Comparison) -> Comparison
     return replace(base, verdict=ROUNDING) if zero and near else _measured(point, name, u, base)
 
 
-def _measured(point: Point, name: str, u: Direction, base: Comparison) -> Comparison:
+def _measured(point: Point, name: str, u: Array, base: Comparison) -> Comparison:
     """Return OK if the noise that is measured at the small step lets an error show."""
     clear = point.settings.clear * point.size(name, u)
     noise = 4 * point.measured_noise / base.step
@@ -338,21 +317,20 @@ def _measured(point: Point, name: str, u: Direction, base: Comparison) -> Compar
     return replace(base, verdict=OK if base.error <= clear else UNSURE)
 
 
-def _is_zero(point: Point, name: str, u: Direction, base: Comparison) -> bool:
-    return not base.analytic or abs(base.analytic) <= 4 * point.gradient_noise(name, u)
-
-
-def judge(point: Point, name: str, u: Direction) -> Comparison:
-    """As ``compare``, or what rounding explains."""
+def measure(point: Point, name: str, u: Array) -> Comparison:
+    """Compare both derivatives, at larger steps where rounding hides the small ones."""
     compared = compare(point, name, u)
-    if compared.verdict == UNSURE and not isinstance(u, int):
-        compared = climb(point, name, u, compared)
-    if compared.verdict == FAILED:
-        return replace(compared, verdict=explain_by_rounding(point, name, u, compared))
-    return compared
+    return climb(point, name, u, compared) if compared.verdict == UNSURE else compared
 
 
-def explain_by_rounding(point: Point, name: str, u: Direction, compared: Comparison) -> str:
+def judge(point: Point, name: str, u: Array, compared: Comparison) -> Comparison:
+    """Return a comparison with the verdict that rounding explains, if it is FAILED."""
+    if compared.verdict != FAILED:
+        return compared
+    return replace(compared, verdict=explain_by_rounding(point, name, u, compared))
+
+
+def explain_by_rounding(point: Point, name: str, u: Array, compared: Comparison) -> str:
     """Return ROUNDING or UNSURE if rounding explains a difference, else FAILED.
 
     A narrow dtype is checked in float64 first: there the formula must be right. Elsewhere both
@@ -362,11 +340,8 @@ def explain_by_rounding(point: Point, name: str, u: Direction, compared: Compari
     if not np.isfinite(error):
         return FAILED
     clear = error <= settings.clear * max(point.size(name, u), abs(compared.numeric))
-    own = next(iter(point.tensors.values())).dtype
-    if own != settings.precision.dtype:
-        there = compare(point.in_float64, name, u)
-        if there.verdict == UNSURE:
-            there = climb(point.in_float64, name, u, there)
+    if point.dtype != settings.precision.dtype:
+        there = measure(point.in_float64, name, u)
         if there.verdict in (FAILED, KINK):
             return _unless_unstable(point.in_float64, name, u, there)
         if there.verdict == UNSURE:
@@ -388,7 +363,7 @@ def explain_by_rounding(point: Point, name: str, u: Direction, compared: Compari
     return _unless_unstable(point, name, u, compared)
 
 
-def _unless_unstable(point: Point, name: str, u: Direction, compared: Comparison) -> str:
+def _unless_unstable(point: Point, name: str, u: Array, compared: Comparison) -> str:
     """Return FAILED if another step gives the same numeric value, else UNSURE.
 
     UNSURE too where a unit in the last place of the tensors changes the output itself.
@@ -400,18 +375,13 @@ def _unless_unstable(point: Point, name: str, u: Direction, compared: Comparison
     for factor in (8, 1 / 8):
         h = factor * compared.step
         n, noise = point.slopes(name, u, h)[0], compared.noise * (1 + 1 / factor)
-        if _same(n, compared.numeric, noise, compared.error):
+        change, size = abs(n - compared.numeric), max(abs(n), abs(compared.numeric))
+        if change <= 0.1 * size + noise and change + noise < 0.5 * compared.error:
             return FAILED
     return UNSURE
 
 
-def _same(a: float, b: float, noise: float, error: float) -> bool:
-    """Return whether two steps gave the same derivative, beside the error that it proves."""
-    change = abs(a - b)
-    return change <= 0.1 * max(abs(a), abs(b)) + noise and change + noise < 0.5 * error
-
-
-def error_along(point: Point, name: str, u: Direction) -> float:
+def error_along(point: Point, name: str, u: Array) -> float:
     """Return the error along a direction at the largest step, 0 if within the tolerance."""
     h = point.steps(name, u)[0]
     analytic, numeric = along(point.gradients[name], u), point.slopes(name, u, h)[0]
@@ -431,34 +401,29 @@ def taylor_slope(point: Point) -> tuple[float, float]:
     if point.settings.precision is not FLOAT64:
         return math.nan, math.nan
     point = point.in_float64
-    g, y = point.dy.ravel(), point.wide_output.ravel()
     u = {k: point.sizes[k] * random_direction(point.settings.rng, x) for k, x in point.wide.items()}
-    slopes = {name: float(np.vdot(point.gradients[name], u[name])) for name in u}
-    slope, size = sum(slopes.values()), float(np.linalg.norm([*slopes.values()]))
-    used = np.isfinite(y)
-    floor = 2**-44 * float(np.linalg.norm(g * np.where(used, y, 0)) + abs(slope))
-    points: list[tuple[float, float]] = []
-    for h in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6):
-        moved = point.subject.run({name: x + h * u[name] for name, x in point.wide.items()}).y
-        remainder = abs(float(g[used] @ (moved.ravel() - y)[used]) - h * slope)
-        if remainder > floor:
-            points.append((h, remainder))
+    slopes = [along(point.gradients[name], u[name]) for name in u]
+    slope, size = sum(slopes), float(np.linalg.norm(slopes))
+
+    def change(h: float) -> float:
+        return point.phi(point.output_at({k: x + h * u[k] for k, x in point.wide.items()}))
+
+    remainders = [(h, abs(change(h) - h * slope)) for h in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)]
+    floor = 2**-44 * (point.phi_size + abs(slope))
+    points = [(h, remainder) for h, remainder in remainders if remainder > floor]
     if len(points) < 2:
         return math.inf, 0.0
     h, remainder = points[-1]
-    sides = [
-        point.subject.run({name: x + s * h * u[name] for name, x in point.wide.items()}).y.ravel()
-        for s in (1, -1)
-    ]
-    if abs(float(g[used] @ (sides[0] + sides[1] - 2 * y)[used])) > remainder / 2:
+    if abs(change(h) + change(-h)) > remainder / 2:
         remainder = 0.0
     steps: Array = np.diff(np.log(points), axis=0)
     return float(np.median(steps[-3:, 1] / steps[-3:, 0])), remainder / max(h * size, 1e-300)
 
 
-def along(gradient: Array, u: Direction) -> float:
-    """Return the derivative along a direction."""
-    return float(gradient.flat[u] if isinstance(u, int) else np.vdot(gradient, u))
+def along(gradient: Array, u: Array) -> float:
+    """Return the derivative along a direction; where that is 0 the gradient may be anything."""
+    used = u != 0
+    return float(gradient[used] @ u[used])
 
 
 def rms(x: Array) -> float:

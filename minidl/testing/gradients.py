@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,13 +30,13 @@ from minidl.checks import Array
 from minidl.testing.differences import (
     NEARBY,
     Comparison,
-    Direction,
     Point,
     climb,
     compare,
     error_along,
     explain_by_rounding,
     judge,
+    measure,
     normalized,
     random_direction,
     relative_direction,
@@ -45,10 +44,8 @@ from minidl.testing.differences import (
 from minidl.testing.layers import LayerSubject
 from minidl.testing.report import FAILED, KINK, KINKS, OK, ROUNDING, UNSURE, Entry, TensorCheck
 
-DIRECTIONS = 2
 
-
-def check_tensor(point: Point, name: str, directions: int = DIRECTIONS) -> TensorCheck:
+def check_tensor(point: Point, name: str, directions: int = 2) -> TensorCheck:
     """Check the gradient of one tensor along random directions, until one disagrees."""
     checks: list[TensorCheck] = []
     around: Array | None = None
@@ -70,32 +67,28 @@ def _badness(check: TensorCheck) -> tuple[bool, bool, bool, float]:
 def _check_along(
     point: Point, name: str, u: Array, around: Array | None
 ) -> tuple[TensorCheck, Array | None]:
-    compared = compare(point, name, u)
-    verdict, worst = compared.verdict, None
+    """Check along one direction; ``around`` are gradients nearby, if they are right there."""
+    compared, worst = compare(point, name, u), None
+    verdict = compared.verdict
     if verdict == UNSURE:
         compared = climb(point, name, u, compared)
-        if compared.verdict in (OK, FAILED):
-            point.reach[name] *= compared.step / point.steps(name, u)[0]
         verdict = compared.verdict
-        if verdict == FAILED:
-            verdict = explain_by_rounding(point, name, u, compared)
-    elif compared.verdict != OK and np.isfinite(compared.analytic):
+        if verdict in (OK, FAILED):
+            point.reach[name] *= compared.step / point.steps(name, u)[0]
+    elif verdict != OK and np.isfinite(compared.analytic):
         verdict, seen = explain_by_kinks(point, name, u, compared)
         around = around if seen is None else seen
-        if verdict == FAILED:
-            verdict = explain_by_rounding(point, name, u, compared)
     if verdict == FAILED:
-        found = search(point, name, around)
-        worst = found.worst
-        if found.complete and worst is None:
-            right_nearby = around is not None and not compared.smooth
-            verdict = KINKS if found.kinks else KINK if right_nearby else FAILED
+        verdict = explain_by_rounding(point, name, u, compared)
+    if verdict == FAILED:
+        right_nearby = around is not None and not compared.smooth
+        verdict, worst = search(point, name, around, KINK if right_nearby else FAILED)
     sides = compared.analytic, compared.numeric
     return TensorCheck(name, point.wide[name].shape, *sides, verdict, worst), around
 
 
 def explain_by_kinks(
-    point: Point, name: str, u: Direction, compared: Comparison
+    point: Point, name: str, u: Array, compared: Comparison
 ) -> tuple[str, Array | None]:
     """Return KINK, ROUNDING or UNSURE if kinks explain a difference, else FAILED.
 
@@ -124,14 +117,14 @@ def explain_by_kinks(
 
 
 def _look_around(
-    point: Point, name: str, u: Direction, distance: float
+    point: Point, name: str, u: Array, distance: float
 ) -> tuple[bool, list[Point], list[Comparison]]:
     """Compare both sides at random points nearby, and return whether they agree at most."""
     points: list[Point] = []
     seen: list[Comparison] = []
     while len(seen) < NEARBY:
         points.append(point.nearby(distance))
-        seen.append(judge(points[-1], name, u))
+        seen.append(judge(points[-1], name, u, measure(points[-1], name, u)))
         verdicts = [c.verdict for c in seen]
         if verdicts.count(FAILED) > NEARBY // 4 or verdicts.count(KINK) > NEARBY // 2:
             return False, points, seen
@@ -141,28 +134,21 @@ def _look_around(
 def inner_layers_pass(point: Point) -> bool:
     """Return whether there are inner layers, and all gradients of each are right here."""
     if point.inner_layers_pass is None:
-        point.inner_layers_pass = _inner_layers_pass(point)
+        subject = point.subject
+        point.inner_layers_pass = isinstance(subject, LayerSubject) and _all_pass(point, subject)
     return point.inner_layers_pass
 
 
-def _inner_layers_pass(point: Point) -> bool:
-    subject, settings = point.subject, point.settings
-    if not isinstance(subject, LayerSubject):
-        return False
+def _all_pass(point: Point, subject: LayerSubject) -> bool:
     calls = subject.inner_calls(point.tensors, point.dy)
-    known = {id(layer) for layer, _, _ in calls}
-    if not calls or any(id(layer) not in known for layer in subject.innermost()):
-        return False
     for layer, x, dy in calls:
         inner = LayerSubject(layer, x, train=subject.train)
-        with inner.preserved(settings.rng):
-            at = Point(inner, inner.tensors, settings, dy)
+        with inner.preserved(point.settings.rng):
+            at = Point(inner, inner.tensors, point.settings, dy)
             if any(check_tensor(at, name).verdict == FAILED for name in inner.tensors):
                 return False
-    return True
+    return bool(calls)
 
-
-# The search for the wrong entries of a tensor, by halving the set of its entries
 
 ENOUGH = 100
 """The search ends with so many wrong entries."""
@@ -171,81 +157,56 @@ FEW = 3
 """Smaller sets are measured entry by entry."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The result of a search.
-
-    ``worst`` is the worst entry, if one is wrong. ``complete`` if no set was left. ``kinks`` if
-    several kinks meet at an entry.
-    """
-
-    worst: Entry | None
-    complete: bool
-    kinks: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Suspects:
-    """A set of entries in which the two sides disagree, by ``error`` along a direction."""
-
-    entries: Array
-    error: float
-
-
-def search(point: Point, name: str, around: Array | None) -> Outcome:
-    """Return the worst entry among the wrong ones of a tensor.
+def search(
+    point: Point, name: str, around: Array | None, otherwise: str
+) -> tuple[str, Entry | None]:
+    """Return the verdict and the worst entry, by halving sets of entries.
 
     First the smallest set is halved, until one wrong entry is known; then the one with the
     largest error. ``around`` are gradients at points nearby, if the tensor's are right there.
+    ``otherwise`` is the verdict if no set is left and no entry explains the error.
     """
     x, settings, start = point.wide[name], point.settings, time.thread_time()
-    sets = [Suspects(np.flatnonzero(np.isfinite(x)), math.inf)]
+    sets = [(np.flatnonzero(np.isfinite(x)), math.inf)]  # entries, and the error along a direction
     wrong: list[tuple[int, float, float]] = []
-    kinks = False
     while sets and len(wrong) < ENOUGH:
         limit = settings.seconds_left / 2 if wrong else settings.seconds_left
         if time.thread_time() - start > limit:
             break
-        chosen = _next(sets, largest_error=bool(wrong))
-        sets.remove(chosen)
-        if len(chosen.entries) > FEW:
-            sets += _wrong_halves(point, name, chosen)
+        ranks = [(0 if wrong else -len(entries), error) for entries, error in sets]
+        entries, _ = sets.pop(ranks.index(max(ranks)))
+        if len(entries) > FEW:
+            sets += _wrong_halves(point, name, entries)
             continue
-        for j in map(int, chosen.entries):
-            compared = judge(point, name, j)
+        for j in map(int, entries):
+            u = np.zeros(x.shape)
+            u.flat[j] = 1
+            compared = judge(point, name, u, compare(point, name, u))
             if compared.verdict != FAILED:
                 continue
             if around is not None and on_several_kinks(compared.analytic, around, j):
-                kinks = True
+                otherwise = KINKS
             else:
                 wrong.append((j, compared.analytic, compared.numeric))
     settings.seconds_left -= time.thread_time() - start
     if not wrong:
-        return Outcome(None, not sets, kinks)
-    searched = x.size - sum(len(s.entries) for s in sets)
+        return FAILED if sets else otherwise, None
     j, analytic, numeric = max(wrong, key=_error)
     index = tuple(int(i) for i in np.unravel_index(j, x.shape))
-    label, ratio = point.subject.label(name), common_ratio(wrong)
-    sizes = len(wrong), searched, x.size
-    entry = Entry(label, index, analytic, numeric, *sizes, around is not None, ratio)
-    return Outcome(entry, not sets, kinks)
+    sizes = len(wrong), x.size - sum(len(entries) for entries, _ in sets), x.size
+    nearby, ratio = around is not None, common_ratio(wrong)
+    label = point.subject.label(name)
+    return FAILED, Entry(label, index, analytic, numeric, *sizes, nearby, ratio)
 
 
-def _next(sets: list[Suspects], *, largest_error: bool) -> Suspects:
-    if largest_error:
-        return max(sets, key=lambda s: s.error)
-    return min(sets, key=lambda s: (len(s.entries), -s.error))
-
-
-def _wrong_halves(point: Point, name: str, whole: Suspects) -> list[Suspects]:
+def _wrong_halves(point: Point, name: str, whole: Array) -> list[tuple[Array, float]]:
     """Return the halves of a set in which the two sides disagree along a random direction."""
     found, shape = [], point.wide[name].shape
-    for half in np.array_split(whole.entries, 2):
+    for half in np.array_split(whole, 2):
         u = np.zeros(shape)
         u.flat[half] = relative_direction(point, name).flat[half]
-        error = error_along(point, name, normalized(u))
-        if error:
-            found.append(Suspects(half, error))
+        if error := error_along(point, name, normalized(u)):
+            found.append((half, error))
     return found
 
 

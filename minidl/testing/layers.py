@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import re
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, is_layer, returned_pass, type_text
+from minidl.checks import Array, Backward, is_layer, returned_pass, takes, type_text
 from minidl.layer import Layer
 from minidl.parameter import Parameter, declared_buffers, named_parameters, walk
 from minidl.testing.cached import Cached
-from minidl.testing.subjects import (
-    Arguments,
-    Pull,
-    Subject,
-    Tap,
-    Tensors,
-    accepts,
-    copy_with_strides,
-    described,
-    joined,
-    title,
-)
+from minidl.testing.subjects import Arguments, Subject, Tap, Tensors, title
 
 CONTRACT = "write: def forward(self, x, *, train=False): ...; return y, backward"
 ADAPTERS = 'or adapt it: Cached(layer, W="dW"), AdaptedLoss(loss.value, loss.gradient)'
 
 
 class Snapshot:
-    """The attributes of objects, and the contents of arrays among them."""
+    """The attributes of objects, and the contents of arrays among them; put back after ``with``."""
 
     def __init__(self, objects: Sequence[Any]) -> None:
         self._attributes = [(vars(o), dict(vars(o))) for o in objects]
@@ -47,94 +36,77 @@ class Snapshot:
             if array.flags.writeable:
                 array[...] = content
 
-    @contextmanager
-    def restored(self) -> Iterator[None]:
-        """Put everything back after this context."""
-        try:
-            yield
-        finally:
-            self.put_back()
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.put_back()
 
 
 class LayerSubject(Subject):
     """A layer at its inputs and the values of its parameters.
 
     The layer itself is run, not a deep copy: a copy of an object that holds closures would share
-    their variables. So its passes must be made within ``preserved``.
-
-    Attributes
-    ----------
-    layers : list
-        The layer and those inside it.
-    arrays : dict
-        The parameters' own values and gradients, within ``preserved``.
+    their variables. So its passes must be made within ``preserved``. ``layers`` are the layer and
+    those inside it, ``arrays`` the parameters' own values and gradients.
     """
 
     def __init__(
         self, layer: Any, x: Any = (), *, train: bool = True, fixed: Mapping[str, Any] | None = None
     ) -> None:
-        self.source, self.train = layer, train
+        if isinstance(layer, type):
+            raise TypeError(
+                f"expected a layer, got the class {layer.__name__}: make one of it first"
+            )
+        if not is_layer(layer) or not hasattr(layer, "__dict__"):
+            raise TypeError(
+                f"{type(layer).__name__}: expected an object with forward(x, train=...) -> y, "
+                f"backward, got {type_text(layer)}; {CONTRACT}; {ADAPTERS}"
+            )
+        forward: Callable[..., Any] = layer.forward
         adapted = isinstance(layer, Cached)
+        arguments = Arguments(
+            "check_layer", layer.method if adapted else forward, x, fixed, only="input"
+        )
+        super().__init__(layer, arguments, ("forward", "backward(dy)"), forward)
+        self.train = train
         self.name = type(layer.layer if adapted else layer).__name__
-        forward = checked_layer(layer)
-        signature = layer.method if adapted else forward
-        self._arguments = Arguments("check_layer", signature, x, fixed, only="input")
-        inputs, self.fixed = self._arguments.tensors, self._arguments.fixed
-        names = self._arguments.names
-        if not names and accepts(forward, None) and not accepts(forward):
+        if not arguments.names and takes(forward, None) and not takes(forward):
             raise TypeError(
                 f"check_layer: expected x, a batch of inputs of {title(layer)}; write: "
                 "check_layer(layer, np.random.default_rng(0).standard_normal((8, features)))"
             )
-        if not accepts(forward, *names, train=True):
-            takes = ", ".join(["x" if n == "input" else n for n in names])
+        if not takes(forward, *arguments.names, train=True):
+            names = ", ".join(["x" if n == "input" else n for n in arguments.names])
             raise TypeError(
-                f"{self.name}: expected forward to take {takes} and train=; {CONTRACT}; {ADAPTERS}"
+                f"{self.name}: expected forward to take {names} and train=; {CONTRACT}; {ADAPTERS}"
             )
-        self.inputs = list(inputs)
-        self._forward = forward
         self.parameters: dict[str, Parameter] = {}
         for key, p in named_parameters(layer):
             if all(p is not q for q in self.parameters.values()):
                 self.parameters[key] = p
-        self.tensors = {**inputs, **{key: p.value.copy() for key, p in self.parameters.items()}}
+        self.tensors |= {key: p.value.copy() for key, p in self.parameters.items()}
         if not self.tensors:
             raise TypeError(f"{self.name}: nothing to check, neither inputs nor parameters")
         self.layers = list(walk(layer))
-        shapes = described({re.sub(r"^input\b", "x", key): v for key, v in inputs.items()})
-        self.title = title(layer)
-        self.details = f"{shapes}, train={train}".removeprefix(", ")
-        self.expected = (
-            "forward's output",
-            f"backward(dy) to return {'dx' if len(inputs) == 1 else 'd{}'}",
-        )
+        self.details = f"{self.details}, train={train}".removeprefix(", ")
         adapters = [m for m in self.layers if isinstance(m, Cached)]
-        self.notes = (*self._arguments.notes, *(note for m in adapters for note in m.notes(train)))
+        self.notes = (*self.notes, *(note for m in adapters for note in m.notes(train)))
 
-    def forward(self, given: dict[str, Array]) -> tuple[Any, Pull]:
+    def forward(self, given: dict[str, Array]) -> tuple[Any, Backward]:
         self._put_parameters(given)
         self._before_pass()
-        values = self._arguments.values(given, self.fixed)
-        result = self._arguments.call(self._forward, values, train=self.train)
-        output, backward = returned_pass(self.name, "forward(x, train=...)", result)
-        y, apart = joined(f"{self.name}: expected forward's output to be", output)
+        values = self.arguments.values(given, self.fixed)
+        result = self.arguments.call(self._call, values, train=self.train)
         given.update((key, p.value) for key, p in self.parameters.items())
-
-        def pull(dy: Array, **options: Any) -> list[Any]:
-            expected = f"{self.name}: expected backward(dy) to return"
-            got = backward(apart(dy), **options)
-            gradients = self._arguments.gradients(expected, got)
-            return [*gradients, *(p.grad for p in self.parameters.values())]
-
-        return y, pull
+        return returned_pass(self.name, "forward(x, train=...)", result)
 
     def _put_parameters(self, values: Tensors) -> None:
         """Give the parameters these values and gradients of 0, in the dtype of the values."""
         for key, p in self.parameters.items():
             dtype = values[key].dtype
             if p.value.dtype != dtype:
-                own = self.arrays[key]
-                p.bind(*(a if a.dtype == dtype else a.astype(dtype) for a in own))
+                p.bind(*(np.asarray(array, dtype) for array in self.arrays[key]))
                 for layer in self.layers:
                     if isinstance(layer, Layer):
                         layer.forget_vectors()
@@ -142,30 +114,20 @@ class LayerSubject(Subject):
 
     def _before_pass(self) -> None:
         """Put back the random generators, and the buffers that a layer declares."""
-        for bits, state in self._generators:
-            bits.state = state
-        for layer, name, content in self._buffers:
-            setattr(layer, name, content.copy())
+        for owner, name, value in self._before:
+            setattr(owner, name, copy.copy(value))
 
     @contextmanager
     def preserved(self, rng: np.random.Generator) -> Iterator[None]:
         """Restore the attributes, the parameters, the arrays and the random states too."""
         self.arrays = {key: (p.value, p.grad) for key, p in self.parameters.items()}
         contents = [(a, a.copy()) for pair in self.arrays.values() for a in pair]
-        with super().preserved(rng), Snapshot(self.layers).restored():
+        with super().preserved(rng), Snapshot(self.layers):
             for layer in self.layers:
                 if getattr(layer, "rng", layer) is None:
                     layer.rng = rng.spawn(1)[0]
             self._as_new = Snapshot(self.layers)
-            attributes = [v for layer in self.layers for v in vars(layer).values()]
-            bits = [v.bit_generator for v in attributes if isinstance(v, np.random.Generator)]
-            self._generators = [(b, b.state) for b in bits]
-            self._buffers = [
-                (layer, name, getattr(layer, name).copy())
-                for layer in self.layers
-                for name in declared_buffers(layer) or ()
-                if isinstance(getattr(layer, name, None), np.ndarray)
-            ]
+            self._before = list(self._random_states_and_buffers())
             try:
                 yield
             finally:
@@ -175,11 +137,21 @@ class LayerSubject(Subject):
                 for array, content in contents:
                     array[...] = content
 
+    def _random_states_and_buffers(self) -> Iterator[tuple[Any, str, Any]]:
+        """Yield the objects that hold them, the names of the attributes, and their values."""
+        for layer in self.layers:
+            for value in vars(layer).values():
+                if isinstance(value, np.random.Generator):
+                    yield value.bit_generator, "state", value.bit_generator.state
+            for name in declared_buffers(layer) or ():
+                if isinstance(array := getattr(layer, name, None), np.ndarray):
+                    yield layer, name, array.copy()
+
     @contextmanager
     def one_object(self) -> Iterator[None]:
         """Run all passes of this context on the same objects, from new ones on."""
         self._as_new.put_back()
-        with self._as_new.restored():
+        with self._as_new:
             for layer in self.layers:
                 if isinstance(layer, Cached):
                     layer.keep_object()
@@ -206,7 +178,7 @@ class LayerSubject(Subject):
             return through_tap
 
         innermost = self.innermost()
-        with Snapshot(innermost).restored():
+        with Snapshot(innermost):
             for layer in innermost:
                 layer.forward = redirected(layer, layer.forward)
             yield
@@ -221,12 +193,15 @@ class LayerSubject(Subject):
         ]
 
     def inner_calls(self, tensors: Tensors, dy: Array) -> list[tuple[Any, Array, Array]]:
-        """Return the innermost layers, each with its input in this pass and its cotangent."""
+        """Return the innermost layers, each with its input in this pass and its cotangent.
+
+        None of them unless all have been called.
+        """
         calls: list[tuple[Any, Array, Array]] = []
 
         def tap(layer: Any, x: Array) -> tuple[Array, Callable[[Array], Array]]:
             def tap_cotangent(dy: Array) -> Array:
-                calls.append((layer, copy_with_strides(x), copy_with_strides(dy)))
+                calls.append((layer, np.copy(x), np.copy(dy)))
                 return dy
 
             return x, tap_cotangent
@@ -234,17 +209,5 @@ class LayerSubject(Subject):
         with self.tapped(tap):
             self.run(tensors).pull(dy)
         self._before_pass()
-        return calls
-
-
-def checked_layer(layer: Any) -> Callable[..., Any]:
-    """Return the ``forward`` of a layer; TypeError if it has none."""
-    if isinstance(layer, type):
-        raise TypeError(f"expected a layer, got the class {layer.__name__}: make one of it first")
-    if not is_layer(layer) or not hasattr(layer, "__dict__"):
-        raise TypeError(
-            f"{type(layer).__name__}: expected an object with forward(x, train=...) -> y, "
-            f"backward, got {type_text(layer)}; {CONTRACT}; {ADAPTERS}"
-        )
-    forward: Callable[..., Any] = layer.forward
-    return forward
+        called = {id(layer) for layer, _, _ in calls}
+        return calls if all(id(m) in called for m in self.innermost()) else []

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minidl.checks import Array, Rng, as_generator, check_float, check_int, did_you_mean
+from minidl.checks import Array, Rng, check_choice, check_float, check_int, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,8 @@ FLOAT32 = Precision(
     np.dtype(np.float32), 2e-2, 4, 3, 1, 2**-21, (1e-1, 1e-2, 1e-3), True, 2**4, 0.1
 )
 
-TOLERANCES = {
-    np.dtype(np.float64): 1e-6,
-    np.dtype(np.float32): 1e-4,
-    np.dtype(np.float16): 1e-2,
-}
-"""Relative, by the dtype of the analytic side."""
-
-FLOAT32_TOLERANCE = 2e-3
-"""Relative, where the numeric side is float32 too."""
+TOLERANCES = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4, np.dtype(np.float16): 1e-2}
+"""Relative, by the dtype of the analytic side; 2e-3 where the numeric side is float32 too."""
 
 
 class Settings:
@@ -52,28 +45,21 @@ class Settings:
     def __init__(
         self, options: Options, rng: np.random.Generator, precision: Precision, dtype: np.dtype[Any]
     ) -> None:
-        rtol = TOLERANCES[dtype] if precision is FLOAT64 else FLOAT32_TOLERANCE
+        rtol = TOLERANCES[dtype] if precision is FLOAT64 else 2e-3
         self.rng, self.precision = rng, precision
         self.eps = precision.eps if options.eps is None else float(options.eps)
         self.rtol = rtol if options.rtol is None else float(options.rtol)
-        self.atol = 0.0 if options.atol is None else float(options.atol)
-        self.cotangent = float(options.cotangent)
+        self.atol, self.cotangent = float(options.atol or 0), float(options.cotangent)
         self.seconds_left = float(options.locate_seconds)  # of the CPU, for all tensors together
+        # The error, relative to the derivative, that must show beside the noise.
+        self.clear = math.sqrt(self.rtol)
+        # The size, relative to the typical entry, that all entries are taken to have.
+        self.floor = max(precision.floor, self.rtol)
 
-    @property
-    def clear(self) -> float:
-        """The error, relative to the derivative, that must show beside the noise."""
-        return math.sqrt(self.rtol)
-
-    @property
-    def floor(self) -> float:
-        """The size, relative to the typical entry, that all entries are taken to have."""
-        return max(self.precision.floor, self.rtol)
-
-    def steps(self, u: Array | int) -> list[float]:
+    def steps(self, u: Array) -> list[float]:
         """Return the steps of differences along a direction, from the largest to the smallest."""
         p = self.precision
-        entries = 1 if isinstance(u, int) or not p.by_entry else max(int(np.count_nonzero(u)), 1)
+        entries = max(int(np.count_nonzero(u)), 1) if p.by_entry else 1
         return [self.eps * math.sqrt(entries) / p.shrink**k for k in range(p.steps)]
 
 
@@ -111,6 +97,9 @@ class Options:
         the same object twice.
     name : str
         The name of the subject in the report.
+    traceback : bool
+        Raise an exception in the code that is checked as it is; by default the report is one line
+        with its place.
     """
 
     rng: Rng = 0
@@ -124,39 +113,28 @@ class Options:
     skip: Sequence[str] = ()
     sweep: bool = False
     name: str | None = None
+    traceback: bool = False
 
     @classmethod
     def of(cls, owner: str, given: Mapping[str, Any]) -> Options:
         """Return the options given to the function ``owner``; an error for one that is wrong.
 
-        Raises
-        ------
-        TypeError
-            For an unknown option.
-        ValueError
-            For a value that an option cannot have.
+        TypeError for an unknown option, ValueError for a value that an option cannot have.
         """
         known = [field.name for field in fields(cls)]
         for key in given:
             if key not in known:
                 raise TypeError(f"{owner}: unknown option {key!r}{did_you_mean(key, known)}")
         options = cls(**given)
-        if options.precision not in (None, "float64", "float32"):
-            raise ValueError(
-                f"{owner}: expected precision 'float64' or 'float32', got {options.precision!r}"
-            )
+        if options.precision is not None:
+            check_choice(owner, "precision", options.precision, ("float64", "float32"))
         if isinstance(options.skip, str):
             raise TypeError(
                 f"{owner}: expected skip to be a sequence of names, as ({options.skip!r},)"
             )
         for key in ("eps", "rtol", "atol", "cotangent", "locate_seconds"):
-            if getattr(options, key) is not None:
-                positive = key in ("eps", "cotangent")
-                check_float(owner, key, getattr(options, key), low=0, open_low=positive)
+            if (value := getattr(options, key)) is not None:
+                check_float(owner, key, value, low=0, open_low=key in ("eps", "cotangent"))
         if options.numpy_seed is not None:
             check_int(owner, "numpy_seed", options.numpy_seed, low=0)
         return options
-
-    def generator(self) -> np.random.Generator:
-        """Return the generator of a check: a stream of its own, since x may have the same seed."""
-        return as_generator(self.rng).spawn(1)[0]

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,10 @@ HIDDEN = (
     "rounding hides the derivative, so the check cannot tell; give other inputs (numbers of size "
     "1), arrays of float64, or outputs without a large constant"
 )
-
+NO_ENTRY = (
+    "the derivative along a direction is wrong; no entry was found whose error alone exceeds the "
+    "tolerance (or not within locate_seconds)"
+)
 UNCHECKED = (
     "plain arrays, not checked as parameters, on which the output depends; make them "
     "minidl.Parameter, or name them in minidl.testing.Cached"
@@ -42,21 +44,18 @@ OURS = str(Path(__file__).parents[1]), str(Path(np.__file__).parent), "<"
 """Files that hold no code of others."""
 
 
-def users_frames(trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from the first frame in the code that is checked, if there is one."""
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OURS):
-        trace = trace.tb_next
-    return trace
+def places(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the lines of the code that is checked on the way to an exception."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame for frame in frames if not frame.filename.startswith(OURS)]
 
 
 def raised(error: BaseException) -> str:
     """Return an exception as one line, with its place in the code that is checked."""
     text = " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [frame for frame in frames if not frame.filename.startswith(OURS)]
-    if not places:
+    if not (frames := places(error)):
         return text
-    last = places[-1]
+    last = frames[-1]
     place = f"{Path(last.filename).name}, line {last.lineno}, in {last.name}"
     return f"{type(error).__name__}: {text} ({place})"
 
@@ -115,11 +114,7 @@ class TensorCheck:
         """The sentence that says what is wrong, empty if nothing is."""
         if self.verdict != FAILED:
             return ""
-        return str(
-            self.worst
-            or f"{self.name}: the derivative along a direction is wrong; no entry was found whose "
-            "error alone exceeds the tolerance (or not within locate_seconds)"
-        )
+        return str(self.worst) if self.worst else f"{self.name}: {NO_ENTRY}"
 
     @property
     def doubt(self) -> str:
@@ -153,11 +148,9 @@ def aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> lis
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        cells = [
-            cell.rjust(width) if k in right else cell.ljust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+        cells = zip(row, widths, strict=True)
+        padded = [f"{c:>{w}}" if k in right else f"{c:<{w}}" for k, (c, w) in enumerate(cells)]
+        lines.append("  ".join(padded).rstrip())
     return lines
 
 
@@ -225,15 +218,10 @@ class GradientReport:
         if not self:
             raise GradientError(f"\n{self}")
 
-    @property
-    def heading(self) -> str:
-        """The first line: the subject, the verdict and the arrays that were not checked."""
-        but = f", but not checked: {', '.join(self.unchecked)}" if self.unchecked else ""
-        return f"{self.subject}: {self.verdict}{but}"
-
     def _lines(self) -> Iterator[tuple[str, bool]]:
         """Yield the lines of the report, and whether each says that something is wrong."""
-        yield self.heading, not self
+        but = f", but not checked: {', '.join(self.unchecked)}" if self.unchecked else ""
+        yield f"{self.subject}: {self.verdict}{but}", not self
         yield "", False
         table = [("tensor", "shape", "analytic", "numeric", "relative error", "verdict")]
         for t in self.tensors:
@@ -258,23 +246,24 @@ class GradientReport:
     def __str__(self) -> str:
         return "\n".join(line for line, _ in self._lines())
 
+    def _repr_html_(self) -> str:
+        """Return the printed report, with what is wrong in red."""
+        lines = [
+            f'<span style="color:{RED}">{escape(line)}</span>' if wrong else escape(line)
+            for line, wrong in self._lines()
+        ]
+        return "<pre>" + "\n".join(lines) + "</pre>"
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as a dictionary for ``json.dump``; NaN and infinity are None."""
-        return {
-            "subject": self.subject,
-            "passed": bool(self),
-            "verdict": self.verdict,
-            "tensors": [
-                _plain({**asdict(t), "relative_error": t.error, "failure": t.failure})
-                for t in self.tensors
-            ],
-            "conditions": [_plain({**asdict(c), "passed": not c.problem}) for c in self.conditions],
-            "taylor_slope": _plain(self.slope),
-            "notes": list(self.notes),
-            "unchecked": list(self.unchecked),
-            "failures": list(self.failures),
-            "unsure": list(self.unsure),
-        }
+        names = "subject", "verdict", "notes", "unchecked", "failures", "unsure"
+        found: dict[str, Any] = {name: getattr(self, name) for name in names}
+        found["passed"], found["taylor_slope"] = bool(self), self.slope
+        found["conditions"] = [asdict(c) | {"passed": not c.problem} for c in self.conditions]
+        found["tensors"] = [
+            asdict(t) | {"relative_error": t.error, "failure": t.failure} for t in self.tensors
+        ]
+        return {name: _plain(value) for name, value in found.items()}
 
     def score(self, points: float = 1.0) -> float:
         """Return the points that are earned; print the report if these are not all.
@@ -288,18 +277,10 @@ class GradientReport:
             print(self)
         return points * sum(right) / len(right)
 
-    def _repr_html_(self) -> str:
-        """Return the printed report, with what is wrong in red."""
-        lines = [
-            f'<span style="color:{RED}">{escape(line)}</span>' if wrong else escape(line)
-            for line, wrong in self._lines()
-        ]
-        return "<pre>" + "\n".join(lines) + "</pre>"
-
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, tuple):
-        return list(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

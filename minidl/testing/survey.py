@@ -8,7 +8,6 @@ What needs more is listed with the reason: check it by a line of its own.
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
 import inspect
 import pkgutil
@@ -17,21 +16,22 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from io import StringIO
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array
+from minidl.checks import Array, takes
 from minidl.layer import Layer
 from minidl.losses import ReducedLoss
 from minidl.maps import SimplexMap
 from minidl.testing import checks
 from minidl.testing.cached import AdaptedLoss, Cached, float_arrays
 from minidl.testing.report import GradientReport, raised
-from minidl.testing.subjects import accepts, argument_names, default_of, is_tensor
+from minidl.testing.subjects import argument_names, default_of, is_tensor, needed_arguments
 
 FORWARDS = {"forward", "pass", "propagate", "fprop", "feed", "activate", "call", "loss", "value"}
 BACKWARDS = {
@@ -89,20 +89,15 @@ class Survey:
         numbers = ", ".join(f"{counts[v]} {v}" for v in (RIGHT, SIDE, WRONG, UNSURE, NOT))
         lines = [f"{self.package}: {len(self.findings)} found: {numbers}"]
         for verdict in (WRONG, SIDE, UNSURE, NOT, RIGHT):
-            chosen = [f for f in self.findings if f.verdict == verdict]
-            lines += ["", verdict] if chosen else []
-            for finding in chosen:
-                lines.append(f"  {finding.name}")
-                lines += [f"      {sentence}" for sentence in finding.why]
+            lines += ["", verdict] if counts[verdict] else []
+            for finding in self.findings:
+                if finding.verdict == verdict:
+                    lines += [f"  {finding.name}", *(f"      {why}" for why in finding.why)]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as a dictionary for ``json.dump``."""
-        return {
-            "package": self.package,
-            "passed": bool(self),
-            "findings": [vars(f) for f in self.findings],
-        }
+        return {"passed": bool(self), **asdict(self)}
 
 
 def survey(package: str, **options: Any) -> Survey:
@@ -112,7 +107,7 @@ def survey(package: str, **options: Any) -> Survey:
     draws from global generators is seeded.
     """
     found = Survey(package)
-    options = {"numpy_seed": 0, "locate_seconds": 1, **options}
+    options = {"numpy_seed": 0, "locate_seconds": 1, "traceback": True, **options}
     for name, module in _modules(package):
         if isinstance(module, BaseException):
             found.findings.append(Finding(name, NOT, (f"cannot be imported: {module!r}",)))
@@ -142,7 +137,7 @@ def _modules(package: str) -> Iterator[tuple[str, ModuleType | BaseException]]:
             yield found.name, error
 
 
-Trial = Callable[[dict[str, Any]], GradientReport]
+Trial = Callable[..., GradientReport]
 """A way to check an object, with options; it raises where the object does not run so."""
 
 
@@ -159,14 +154,14 @@ def _subjects(module: ModuleType) -> Iterator[tuple[str, Callable[[], Iterator[T
         if inspect.isabstract(value):
             continue
         if isinstance(value, SimplexMap) or OURS & set(getattr(value, "__mro__", ())):
-            yield name, functools.partial(_of_ours, value)
+            yield name, partial(_of_ours, value)
         elif inspect.isclass(value) and (passes := _passes(dir(value))):
-            yield name, functools.partial(_of_object, value, *passes)
+            yield name, partial(_of_object, value, *passes)
         elif inspect.isfunction(value) and "loss" in _words(name):
-            yield name, functools.partial(_of_loss, value, None)
+            yield name, partial(_of_loss, value, None)
     functions = [name for name, value in own.items() if inspect.isfunction(value)]
     for forward, backward in _pairs(functions):
-        trials = functools.partial(_of_functions, own[forward], own[backward])
+        trials = partial(_of_functions, own[forward], own[backward])
         yield f"{forward}, {backward}", trials
 
 
@@ -202,18 +197,17 @@ def _first(name: str, trials: Callable[[], Iterator[Trial]], options: dict[str, 
     try:
         for trial in trials():
             try:
-                report = trial(options)
+                now = _finding(name, trial(**options))
             except Exception as error:
                 reasons.append(raised(error)[:200])
                 continue
-            now = _finding(name, report)
             if now.verdict == WRONG and "precision" not in options:
                 # Code that computes in float32 inside and returns float64 cannot be seen to do so.
-                narrow = _finding(name, trial({**options, "precision": "float32"}))
+                narrow = _finding(name, trial(**options, precision="float32"))
                 now = narrow if narrow.verdict == RIGHT else now
-            outcome = outcome or now
             if now.verdict == RIGHT:
                 return now
+            outcome = outcome or now
     except Exception as error:  # it cannot be made
         reasons.append(raised(error)[:200])
     # Of the first and of the last shape of an input.
@@ -222,12 +216,11 @@ def _first(name: str, trials: Callable[[], Iterator[Trial]], options: dict[str, 
 
 
 def _finding(name: str, report: GradientReport) -> Finding:
-    tensors = [t.failure for t in report.tensors if t.failure]
-    sentences = tuple(tensors) or report.failures or report.unsure or report.notes
+    tensors = tuple(t.failure for t in report.tensors if t.failure)
+    sentences = tensors or report.failures or report.unsure or report.notes
     unchecked = (f"not checked: {', '.join(report.unchecked)}",) if report.unchecked else ()
     verdict = WRONG if tensors else SIDE if report.failures else UNSURE if report.unsure else RIGHT
-    if not report.tensors:
-        verdict = NOT
+    verdict = verdict if report.tensors else NOT
     return Finding(f"{name} as {report.subject}", verdict, (*sentences, *unchecked))
 
 
@@ -238,20 +231,18 @@ def _made(kind: type) -> Any:
     """Return an object with small sizes; TypeError for an argument that is no size."""
     given: dict[str, Any] = {}
     for name in argument_names(kind):
-        size = next(
-            (v for pattern, v in SIZES.items() if re.search(pattern, name, re.IGNORECASE)), None
-        )
+        sizes = [v for words, v in SIZES.items() if re.search(words, name, re.IGNORECASE)]
         default = default_of(kind, name)
-        sized = default is None and re.search(r"^(n_|num_)?in(put)?(_|s$|$)", name)
-        if default is inspect.Parameter.empty and size is None:
+        needed = default is inspect.Parameter.empty
+        if needed and not sizes:
             raise TypeError(f"needs an argument {name}")
-        if default is inspect.Parameter.empty or sized:
-            given[name] = size
+        if needed or (default is None and re.search(r"^(n_|num_)?in(put)?(_|s$|$)", name)):
+            given[name] = sizes[0]
     made = kind(**given)
     for setup in ("connect_to", "build", "initialize", "init_weights"):
         method = getattr(made, setup, None)
         for arguments in ((), ((FEATURES,),), (FEATURES,), ((FEATURES, 6, 6),)):
-            if callable(method) and accepts(method, *arguments):
+            if callable(method) and takes(method, *arguments):
                 with suppress(Exception):
                     method(*arguments)
                     break
@@ -268,63 +259,46 @@ def _of_ours(value: Any) -> Iterator[Trial]:
         made.initialize(0, "float64")
     check = checks.check_layer if isinstance(made, Layer) else checks.check_simplex_map
     for shape in SHAPES:
-        yield _with(check, made, np.random.default_rng(0).standard_normal(shape))
+        yield partial(check, made, np.random.default_rng(0).standard_normal(shape))
 
 
 def _of_object(kind: type, forward: str, backward: str) -> Iterator[Trial]:
     made, rng = _made(kind), np.random.default_rng(0)
-    if len(_required(getattr(made, forward))) >= 2:
+    if len(needed_arguments(getattr(made, forward))) >= 2:
         yield from _of_loss(getattr(made, forward), getattr(made, backward))
     elif "back" not in backward and "prop" not in backward:
         yield from _of_functions(getattr(made, forward), getattr(made, backward))
     else:
         for shape in SHAPES:
             x = rng.standard_normal(shape)
-            yield _with(
-                lambda x, **o: checks.check_layer(_adapted(made, forward, backward, x), x, **o), x
-            )
+            for adds in (False, True):
+                yield partial(_check_object, made, forward, backward, adds, x)
 
 
-def _with(check: Callable[..., GradientReport], *args: Any) -> Trial:
-    return lambda options: check(*args, **options)
-
-
-def _required(function: Callable[..., Any]) -> list[str]:
-    return [
-        n for n in argument_names(function) if default_of(function, n) is inspect.Parameter.empty
-    ]
-
-
-def _adapted(made: Any, forward: str, backward: str, x: Array) -> Cached:
-    """Return the layer of an object, with the parameters whose gradients it holds after a pass."""
+def _check_object(
+    made: Any, forward: str, backward: str, adds: bool, x: Array, **options: Any
+) -> GradientReport:
+    """Check an object, with the parameters whose gradients it holds after a pass."""
     tried = copy.deepcopy(made)
     y = getattr(tried, forward)(x.copy())
     if not is_tensor(y):
         raise TypeError(f"{forward} returns {type(y).__name__}, no array of floats")
     ready = copy.deepcopy(tried)
     getattr(tried, backward)(np.ones_like(y))
-    arrays = dict(float_arrays(tried))
-    stems = {
-        PARAMETERS.sub("", path).strip("_").lower(): path for path in dict(float_arrays(ready))
-    }
-    params: dict[str, str] = {}
+    arrays, params = dict(float_arrays(tried)), dict[str, str]()
+    stems = {_stem(path): path for path, _ in float_arrays(ready)}
     for path, array in arrays.items():
-        *above, last = path.split(".")
-        for name in (
-            ".".join([*above, GRADIENT.sub("", last)]),
-            GRADIENT.sub("", path, 1) if above else "",
-        ):
-            owner = stems.get(PARAMETERS.sub("", name).strip("_").lower())
+        above, _, last = path.rpartition(".")
+        for name in (f"{above}.{GRADIENT.sub('', last)}", GRADIENT.sub("", path, 1)):
+            owner = stems.get(_stem(name))
             if owner and owner != path and arrays[owner].shape == array.shape:
                 params[owner] = path
-    once = {path: arrays[path].copy() for path in params.values()}
-    getattr(tried, forward)(x.copy())
-    getattr(tried, backward)(np.ones_like(y))
-    now = dict(float_arrays(tried))
-    adds = bool(once) and all(
-        np.allclose(now[p], 2 * v) and v.any() for p, v in once.items() if p in now
-    )
-    return Cached(ready, params=params, forward=forward, backward=backward, adds=adds)
+    layer = Cached(ready, params=params, forward=forward, backward=backward, adds=adds)
+    return checks.check_layer(layer, x, **options)
+
+
+def _stem(path: str) -> str:
+    return PARAMETERS.sub("", path).strip("._").lower()
 
 
 # Functions
@@ -333,18 +307,18 @@ def _adapted(made: Any, forward: str, backward: str, x: Array) -> Cached:
 def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Iterator[Trial]:
     """Yield the ways to check a function and its derivative: elementwise, or with a cotangent."""
     rng = np.random.default_rng(0)
-    needed = len(_required(f))
+    needed = len(needed_arguments(f))
     for shapes in SEVERAL:
         if len(shapes) == needed:
             inputs = tuple(rng.standard_normal(shape) for shape in shapes)
-            yield _with(checks.check_pair, f, derivative, inputs)
-            yield _with(checks.check_function, f, derivative, inputs)
+            yield partial(checks.check_pair, f, derivative, inputs)
+            yield partial(checks.check_function, f, derivative, inputs)
     if needed >= 2:
         yield from _of_loss(f, derivative)
         return
 
     def elementwise(x: Array, dy: Array) -> Any:
-        needs_none = not _required(derivative) and f(x) is not None
+        needs_none = not needed_arguments(derivative) and f(x) is not None
         slope = derivative() if needs_none else derivative(x)  # of the last input
         if np.ndim(slope) == x.ndim + 1:  # a Jacobian for each row
             return np.einsum("...i,...ij->...j", dy, slope)
@@ -352,14 +326,14 @@ def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Iter
 
     for shape in SHAPES[:4]:
         x = rng.standard_normal(shape)
-        if len(_required(derivative)) >= 2:
-            yield _with(checks.check_pair, f, derivative, x)
-            yield _with(checks.check_function, f, derivative, x)
-            yield _with(checks.check_function, f, lambda x, dy: derivative(dy, x), x)
+        if len(needed_arguments(derivative)) >= 2:
+            yield partial(checks.check_pair, f, derivative, x)
+            yield partial(checks.check_function, f, derivative, x)
+            yield partial(checks.check_function, f, lambda x, dy: derivative(dy, x), x)
         else:
-            yield _with(checks.check_function, f, elementwise, x)
+            yield partial(checks.check_function, f, elementwise, x)
             # The derivative may be a function of the output.
-            yield _with(checks.check_function, f, lambda x, dy: elementwise(f(x), dy), x)
+            yield partial(checks.check_function, f, lambda x, dy: elementwise(f(x), dy), x)
 
 
 def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None) -> Iterator[Trial]:
@@ -368,11 +342,11 @@ def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None) -> 
     z = rng.random((4, FEATURES)) + 0.1
     z /= z.sum(axis=1, keepdims=True)
     classes = np.arange(4) % FEATURES
-    first, second = [*_required(value), "", ""][:2]
+    first, second = [*needed_arguments(value), "", ""][:2]
     order = bool(TARGETS.search(first)) and not TARGETS.search(second)
     for y in (np.eye(FEATURES)[classes], classes, np.where(classes > 1, 1, -1)):
         for logits in (z, z[:, :1]):
             targets = y[:, : logits.shape[1]] if y.ndim == 2 else y
             for reduce in (None, np.sum):
                 loss = AdaptedLoss(value, gradient, targets_first=order, reduce=reduce)
-                yield _with(checks.check_loss, loss, logits, targets)
+                yield partial(checks.check_loss, loss, logits, targets)

@@ -16,6 +16,7 @@ from minidl.testing.checks import (
     check_function,
     check_layer,
     check_loss,
+    check_pair,
     check_simplex_map,
 )
 from minidl.testing.report import GradientError
@@ -163,17 +164,52 @@ def test_everything_is_restored_after_an_exception():
 
     layer = Fails(5, 2, rng=0)
     before = layer.weight.value
-    with pytest.raises(RuntimeError, match="no numbers") as caught:
-        check_layer(layer, X.astype(np.float32))
-    # The test, check_layer, the line that raises, and then the layer's own code.
-    assert [frame.name for frame in caught.traceback] == [
-        "test_everything_is_restored_after_an_exception",
-        "check_layer",
-        "_check",
-        "forward",
-    ]
+    report = check_layer(layer, X.astype(np.float32))
+    (failure,) = report.failures
+    assert re.fullmatch(
+        r"runs: raised RuntimeError: no numbers here \(test_checks.py, line \d+, in forward\); "
+        "traceback=True shows the way there",
+        failure,
+    )
+    assert str(report).splitlines()[0].endswith("train=True: FAILED")
+    with pytest.raises(RuntimeError, match="no numbers"):
+        check_layer(layer, X.astype(np.float32), traceback=True)
     assert layer.weight.value is before
     assert before.dtype == np.float32
+
+
+def fails(*args, **options):
+    return {}["nothing"]
+
+
+class FailingMap:
+    def __call__(self, z, axis=-1):
+        return minidl.softmax(z, axis)
+
+    vjp = fails
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda **o: check_layer(Elementwise(np.sin, fails), X, **o),
+        lambda **o: check_layer(Sequential(Elementwise(fails, np.cos), Tanh()), X, **o),
+        lambda **o: check_loss(fails, X, X, **o),
+        lambda **o: check_simplex_map(FailingMap(), X, **o),
+        lambda **o: check_function(np.sin, fails, X, **o),
+        lambda **o: check_pair(lambda x: (x, x), fails, X, **o),
+    ],
+    ids=["backward", "inner layer", "loss", "vjp of a map", "vjp", "backward of a pair"],
+)
+def test_an_exception_in_the_code_is_one_line_with_its_place(check, capsys):
+    report = check()
+    (failure,) = report.failures
+    line = r"runs: raised KeyError: 'nothing' \(test_checks.py, line \d+, in fails\); .*"
+    assert re.fullmatch(line, failure)
+    assert str(report).splitlines()[-1] == failure
+    assert (report.score(3), bool(report), report.tensors) == (0, False, ())
+    with pytest.raises(KeyError, match="nothing"):
+        check(traceback=True)
 
 
 def test_a_read_only_input_is_accepted():

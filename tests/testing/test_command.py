@@ -203,6 +203,9 @@ def test_an_adapted_class(run):
     done = run("my_module:adapted", "--input", "8x12")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Cached(Plain), x (8, 12) float64, train=True: passed")
+    here = run("my_module:Cached(Plain(4), W='dW')", "--input", "8x4")
+    assert (here.returncode, here.stderr) == (0, "")
+    assert here.stdout.startswith("Cached(Plain), x (8, 4) float64, train=True: passed")
 
 
 def test_a_wrong_shape(run):
@@ -222,12 +225,12 @@ def test_a_wrong_shape(run):
         (["my_module:Scale", "--input", "8by12"], "expected a shape as 8x12, got '8by12'"),
         (["my_module:Scale", "--input", "0x4"], "expected a shape as 8x12, got '0x4'"),
         (["my_module:Scale", "--input", "4x0"], "expected a shape as 8x12, got '4x0'"),
-        (["my_module:Affine", "--input", "8x12"], "my_module:Affine: missing a required argument"),
-        (["my_module:Affine", "--input", "8x12"], 'as "my_module:Affine(12, 5)"'),
-        (["my_module:Scale(1, 2, 3)", "--input", "8x12"], "too many positional arguments"),
-        (["my_module", "--input", "8x12"], "expected module:Layer, got 'my_module'"),
+        (["my_module:Affine", "--input", "8x12"], "my_module:Affine: expected its arguments (in_f"),
+        (["my_module:Affine", "--input", "8x12"], 'write: "my_module:Affine(12, 5)"'),
+        (["my_module:Scale(1, 2, 3)", "--input", "8x12"], "from 1 to 3 positional arguments"),
+        (["my_module", "--input", "8x12"], "Layer(12, 5), got 'my_module'"),
         (["my_module:Scale(", "--input", "8x12"], "expected module:Layer or module:Layer(12, 5)"),
-        (["my_module:Scale(open(1))", "--input", "8x12"], "expected module:Layer or"),
+        (["my_module:Scale(nothing)", "--input", "8x12"], "name 'nothing' is not defined"),
         (["my_module:Scail", "--input", "8x12"], "my_module has no 'Scail', did you mean 'Scale'?"),
         (["my_module:Plain", "--input", "8x12"], '; or adapt it: Cached(layer, W="dW")'),
         (["my_modul:Scale", "--input", "8x12"], "No module named 'my_modul'"),
