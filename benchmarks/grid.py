@@ -66,7 +66,7 @@ def ours(problem: Grid) -> Task:
     def accuracies(folder: str) -> list[float]:
         run_python("examples/q2_width.py", *flags, "--out", folder)
         lines = (Path(folder) / "results.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line)["values"]["best_valid_accuracy"] for line in lines]
+        return [json.loads(line)["values"]["best_valid"] for line in lines]
 
     return timed(accuracies)
 

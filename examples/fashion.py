@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from homework import answers
+from homework.data import QUICK
 from homework.fashion import Curves, OneChange, curves_of, draw, load_fashion, published, tabulate
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
@@ -42,11 +43,11 @@ from minidl.saving.runs import Checkpoint
 from minidl.view.cli import run_main
 from minidl.view.tables import Table
 
-QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
 QUICK_FFN = {"train": 3_900, "valid": 1_300, "test": 1_300}
 EPOCHS, QUICK_FFN_EPOCHS = 20, 10
-# For the answers: accuracies that have settled, differ or fit; standard errors that are chance.
-SETTLED, GAP, RISE, FITS, ERRORS = 0.01, 0.03, 0.02, 0.9, 2.0
+THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
+"""Of the answers in words, see ``homework.answers``."""
+ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
 def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
@@ -87,17 +88,12 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
         figure = published(dataset, args.epochs, *settings)
         if figure is not None:
             print(f"published: {figure}")
-        figures = {"valid": history[-1].valid_accuracy, "test": test.values[-1]}
-        scores = {**figures, "data": dataset.name}
+        scores: dict[str, Any] = {"valid": history[-1].valid_accuracy, "test": test.values[-1]}
+        scores["data"] = dataset.name
         write_text(args.out / "scores.json", to_json(scores, indent=1) + "\n")
         Checkpoint(args.out / "last.npz").save(model=model, history=history)
         draw(args, f"{args.model}, {dataset.title}", {"": (history, test.values)})
-        valid = history.column("valid_accuracy")
-        sentences = [
-            answers.convergence("Validation accuracy", valid, last=5, small=SETTLED),
-            answers.overfitting(history, gap=GAP, rise=RISE, fits=FITS),
-        ]
-        answers.write(args.out, {"curves": sentences})
+        answers.write(args.out, {"curves": answers.of_run(history, **THRESHOLDS)})
 
 
 def train(

@@ -4,7 +4,7 @@ Quick by default, on generated letters: 7 minutes of processor time, most of it 
 Ctrl-C the same command goes on where it stopped.
 """
 
-import subprocess
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,18 +79,13 @@ def run_once(title: str, command: Sequence[str], out: Path, data: str | None) ->
         print(f"{title}: finished before", flush=True)
         return 0
     print(f"\n{title}: {' '.join(command)}", flush=True)
-    script, child = (Path(__file__).with_name(name) for name in (command[0], "homework"))
-    line = [str(child / "child.py"), str(script), *command[1:], "--out", str(out)]
-    # In a session of its own, so that Ctrl-C comes to it once: as the SIGTERM that is sent below.
-    with subprocess.Popen(  # noqa: S603
-        [sys.executable, *line], stdin=subprocess.PIPE, start_new_session=True
-    ) as process:
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise Interrupted(f"stopped in {title}; the same command goes on") from None
+    sys.argv = [str(Path(__file__).with_name(command[0])), *command[1:], "--out", str(out)]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        status = int(end.code or 0)
+    if status == 130:
+        raise Interrupted(f"stopped in {title}; the same command goes on")
     if status > 1:
         sys.exit(status)  # the script has said why
     if status == 0:

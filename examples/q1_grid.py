@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from homework import answers
+from homework.figures import HEADINGS, WORDS
 from homework.flags import add_axis, add_number
 from homework.grids import run_points, shared
 from homework.models import COMPONENTS, linear, make_feature
@@ -28,14 +29,6 @@ from minidl.view.cli import run_main
 from minidl.view.tables import Table
 
 AXES = ("features", "learning_rate", "l2")
-FIGURES = {
-    "valid": "best_valid",
-    "epoch": "selected_epoch",
-    "train at best": "train",
-    "test at best": "test",
-    "train at last": "last_train",
-    "test at last": "last_test",
-}
 ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
@@ -112,10 +105,10 @@ def main() -> int:
 def report(rows: Sequence[dict[str, Any]], dataset: Dataset, args: argparse.Namespace) -> None:
     """Print and write the table of all runs, the best one's figures, and the answers."""
     best, out = max(rows, key=lambda row: float(row["best_valid"])), args.out
-    columns = [*AXES, *FIGURES, "norm", "share of seconds"]
+    columns = [*AXES, *HEADINGS, "norm", "share of seconds"]
     table = Table(columns, f"logistic regression, {dataset.title}")
     for row in rows:
-        cells = [row[key] for key in FIGURES.values()]
+        cells = [row[key] for key in WORDS]
         setting = (row["features"], f"{row['learning_rate']:g}", f"{row['l2']:g}")
         last = f"{row['norm']:.2f}", f"{row['share_of_seconds']:.1f}"
         table.add(*setting, row["error"] or cells[0], *cells[1:], *last, marked=row is best)

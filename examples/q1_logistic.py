@@ -19,8 +19,8 @@ from minidl import PCA, CrossEntropy, History, Layer, Progress, compounding, fit
 from minidl.view.cli import run_main
 from minidl.view.plots import Panel, line_plot
 
-# For the answers: a curve has settled, or two accuracies are equal, within this much.
-SETTLED, GAP, RISE, FITS = 0.01, 0.03, 0.02, 0.9
+THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
+"""Of the answers in words, see ``homework.answers``."""
 
 
 def size(model: Layer) -> Mapping[str, float]:
@@ -81,16 +81,10 @@ def main() -> None:
             norm, zero = (trace.columns[key][-1] for key in ("norm", "zero"))
             print(f"{l1}: norm {norm:.4f}, exactly zero {zero:.4f}")
         norms = trace.columns["norm"]
-        sentences = [
-            answers.convergence(
-                "Validation accuracy", history.column("valid_accuracy"), last=5, small=SETTLED
-            ),
-            answers.overfitting(history, gap=GAP, rise=RISE, fits=FITS),
-        ]
-        grows = answers.convergence(
-            "The norm of the weights", norms, last=5, small=0.02 * norms[-1]
-        )
-        answers.write(args.out, {"curves": sentences, "norm": [grows]})
+        name, small = "The norm of the weights", 0.02 * norms[-1]
+        grows = answers.convergence(name, norms, last=5, small=small)
+        found = {"curves": answers.of_run(history, **THRESHOLDS), "norm": [grows]}
+        answers.write(args.out, found)
 
 
 if __name__ == "__main__":

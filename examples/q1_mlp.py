@@ -11,8 +11,8 @@ from homework.runs import single_run
 from minidl import CrossEntropy, History, Progress, compounding, fit_online
 from minidl.view.cli import run_main
 
-# For the answers: a curve has settled, or two accuracies are equal, within this much.
-SETTLED, GAP, RISE, FITS = 0.01, 0.03, 0.02, 0.9
+THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
+"""Of the answers in words, see ``homework.answers``."""
 
 
 def main() -> None:
@@ -42,12 +42,7 @@ def main() -> None:
         history.restore_best(model)
         settings = {"width": args.width, "lr": args.lr, "l2": args.l2}
         report("MLP", model, dataset, history, test.values, args, settings=settings)
-        valid = history.column("valid_accuracy")
-        sentences = [
-            answers.convergence("Validation accuracy", valid, last=5, small=SETTLED),
-            answers.overfitting(history, gap=GAP, rise=RISE, fits=FITS),
-        ]
-        answers.write(args.out, {"curves": sentences})
+        answers.write(args.out, {"curves": answers.of_run(history, **THRESHOLDS)})
 
 
 if __name__ == "__main__":

@@ -15,28 +15,36 @@ from typing import Any
 from homework import answers
 from homework.backends import fit_with
 from homework.depth import (
-    PLAIN,
     Signals,
-    add_skip,
+    by_kind,
     draw_depths,
     draw_flatness,
     draw_reasons,
-    initial_values,
-    norm_layers,
-    remedy_name,
     take_setting,
 )
 from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
-from homework.report import best_of_each, plot_by_axis, show_best, show_published, tabulate
+from homework.report import best_of_each, plot_by_axis, show_best, tabulate
 
-from minidl import Callback, CrossEntropy, Dropout, Layer, Linear, Sequential
+from minidl import (
+    BatchNorm,
+    Callback,
+    CrossEntropy,
+    Dropout,
+    Layer,
+    LayerNorm,
+    Linear,
+    Residual,
+    Sequential,
+)
 from minidl.files import as_path
 from minidl.grid.points import Grid, Result, exit_status
+from minidl.init import he, zeros
 from minidl.view.cli import run_main
 
 OUT = Path("runs/q2_depth")
+PLAIN = "plain"
 WHY = ["sgd 0.01", "adam 0.001"]
 """Optimizers and learning rates of --why."""
 WHY_EPOCHS = 10
@@ -61,17 +69,15 @@ def train(
     ``optimizer`` is empty, or as ``"sgd 0.01"`` an optimizer with its learning rate. ``network``
     names the remedies for depth.
     """
-    dataset = settings.dataset
-    weight, bias = initial_values(network)
+    dataset, remedies = settings.dataset, network.split("+")
+    start: dict[str, Any] = {"weight_init": he, "bias_init": zeros} if "he" in remedies else {}
+    norms = {"layer": LayerNorm, "batch": BatchNorm}
     hidden: list[Layer] = []
     for i in range(layers):
-        block = [
-            Linear(width if i else dataset.features, width, weight_init=weight, bias_init=bias),
-            *norm_layers(network, width),
-            ACTIVATIONS[settings.activation](),
-            Dropout(dropout),
-        ]
-        hidden += add_skip(block, network) if i else block
+        block: list[Layer] = [Linear(width if i else dataset.features, width, **start)]
+        block += [norm(width) for name, norm in norms.items() if name in remedies]
+        block += [ACTIVATIONS[settings.activation](), Dropout(dropout)]
+        hidden += [Residual(*block)] if i and "residual" in remedies else block
     output = Linear(width, dataset.classes)
     model = Sequential(*hidden, output, rng=settings.rng(), dtype=settings.dtype)
     loss = CrossEntropy()
@@ -103,17 +109,14 @@ def train(
 
 def sentences(results: Sequence[Result]) -> list[str]:
     """Return for each kind of network which depth is best, and what fails in the deeper ones."""
-    kinds: dict[tuple[str, ...], list[Result]] = {}
-    for r in (r for r in results if r.error is None):
-        words = tuple(str(r.point[k]) for k in ("network", "optimizer") if k in r.point)
-        kinds.setdefault(words, []).append(r)
     found = []
-    for words, runs in kinds.items():
-        runs = best_of_each("layers", runs)
+    for words, of_kind in by_kind(results).items():
+        runs = best_of_each("layers", of_kind)
         x = [r.point["layers"] for r in runs]
-        keys = "final_train_accuracy", "best_valid_accuracy"
-        train, valid = ([float(r.values[key]) for r in runs] for key in keys)
-        name = f"{', '.join(words)}: " if words else ""
+        train, valid = (
+            [float(r.values[key]) for r in runs] for key in ("last_train", "best_valid")
+        )
+        name = f"{words}: " if words else ""
         found.append(name + answers.depth(x, train, valid, small=SMALL))
     return found
 
@@ -134,7 +137,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.source:
         take_setting(args)
-    remedies = remedy_name(args.init, args.norm, args.residual)
+    words = [args.init] * (args.init != "pytorch") + [args.norm] * (args.norm != "none")
+    remedies = "+".join(words + ["residual"] * args.residual) or PLAIN
     if args.why:
         if args.backend != "numpy":
             raise ValueError("--why takes no --parity")
@@ -153,9 +157,8 @@ def main() -> int:
         args.out = Path(f"{OUT}-why" if args.why else f"{OUT}-{remedies}")
     dataset, results = run_grid(Grid(**axes), partial(train, why=args.why), args)
 
-    tabulate(dataset, results, axis="layers", out=args.out)
+    tabulate(dataset, results, args, axis="layers")
     show_best(dataset, results, args.out)
-    show_published(dataset, results, args)
     found: dict[str, list[str]] = {"accuracy-by-layers": sentences(results)}
     if remedies != PLAIN:
         draw_depths(dataset, results, args.out)

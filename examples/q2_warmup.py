@@ -5,14 +5,12 @@ With --seed-like torch:42 it starts from the weights and sees the batches of the
 """
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from homework import answers
 from homework.backends import (
     add_parity_flags,
-    check_backend,
     fit_with,
     new_rng,
     plot_parity,
@@ -23,7 +21,6 @@ from homework.networks import ACTIVATIONS, OPTIMIZERS
 from homework.runs import single_run
 
 from minidl import (
-    Callback,
     CrossEntropy,
     Dataset,
     Dropout,
@@ -34,23 +31,17 @@ from minidl import (
     Sequential,
     evaluate,
 )
-from minidl.checks import one_blas_thread
+from minidl.checks import one_blas_thread, require
 from minidl.files import as_path, to_json, write_text
 from minidl.view.cli import Parser, float_argument, int_argument, run_main
 from minidl.view.plots import Panel, line_plot
 
 DATA = "emnist-letters.npz"
-# For the answers: accuracies that have settled, differ or fit; a loss that rises.
-SETTLED, GAP, RISE, FITS = 0.01, 0.03, 0.02, 0.9
+THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
+"""Of the answers in words, see ``homework.answers``."""
 
 
-def train(
-    dataset: Dataset,
-    args: Namespace,
-    backend: str,
-    callbacks: Sequence[Callback] = (),
-    options: Mapping[str, Any] | None = None,
-) -> tuple[History, float | None]:
+def train(dataset: Dataset, args: Namespace, backend: str, **options: Any) -> tuple[History, float]:
     """Train the network that the flags describe; return its history and test accuracy."""
     hidden: list[Layer] = []
     for i in range(args.layers):
@@ -64,18 +55,16 @@ def train(
     loss = CrossEntropy()
     optimizer = OPTIMIZERS[args.optimizer](model, args.learning_rate, weight_decay=args.l2_decay)
     fit = fit_with(backend)  # minidl.fit, or the same computed by PyTorch
-    with one_blas_thread():
-        history = fit(
-            model,
-            dataset,
-            loss,
-            optimizer,
-            epochs=args.epochs,
-            batch_size=args.batch_size,
-            rng=new_rng(args.seed),
-            callbacks=callbacks,
-            **(options or {}),
-        )
+    history = fit(
+        model,
+        dataset,
+        loss,
+        optimizer,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        rng=new_rng(args.seed),
+        **options,
+    )
     return history, evaluate(model, dataset.splits["test"], loss)["accuracy"]
 
 
@@ -99,7 +88,8 @@ def main() -> None:
     add("--dtype", choices=("float32", "float64"), default="float32")
     add_parity_flags(parser)
     args = parser.parse_args()
-    check_backend(args.backend)
+    if args.backend == "both":
+        require("torch", "parity")
 
     generated = args.data == DATA and not Path(DATA).exists()
     args.data = "letters" if generated else args.data
@@ -112,10 +102,10 @@ def main() -> None:
         f"hidden-{args.hidden_size}-dropout-{args.dropout}-l2-{args.l2_decay}-"
         f"layers-{args.layers}-act-{args.activation}-opt-{args.optimizer}"
     )
-    checkpoint, record = (f"{args.model}-{word}-{settings}" for word in ("checkpoint", "run"))
-    names = [f"{checkpoint}.npz"]
-    with single_run(args, dataset, names=names, record=f"{record}.json") as (resumable,):
-        history, test = train(dataset, args, "numpy", [Progress()], resumable)
+    names = [f"{args.model}-checkpoint-{settings}.npz"]
+    record = f"{args.model}-run-{settings}.json"
+    with single_run(args, dataset, names=names, record=record) as (resumable,), one_blas_thread():
+        history, test = train(dataset, args, "numpy", callbacks=[Progress()], **resumable)
         beside = train(dataset, args, "torch")[0] if args.backend == "both" else None
         report(dataset, history, test, beside, settings, args)
 
@@ -123,48 +113,42 @@ def main() -> None:
 def report(
     dataset: Dataset,
     history: History,
-    test: float | None,
+    test: float,
     beside: History | None,
     settings: str,
     args: Namespace,
 ) -> None:
     """Print the figures, and write the history and the curves; ``beside`` is PyTorch's run."""
-    history.to_json(args.out / f"{args.model}-history-{settings}.json")
+
+    def path(word: str, suffix: str = "") -> Path:
+        return Path(args.out / f"{args.model}-{word}-{settings}{suffix}")
+
+    history.to_json(path("history", ".json"))
     figures = {
         "final_train": history[-1].train_accuracy,
         "best_valid": history.best.valid_accuracy,
         "best_epoch": history.best.epoch,
         "final_test": test,
     }
-    scores = args.out / f"{args.model}-scores-{settings}.json"
-    write_text(scores, to_json(figures, indent=1) + "\n")
-    title = dataset.title
-    print(f"{title}, initial training loss {history[0].train_loss:.6f}")
+    write_text(path("scores", ".json"), to_json(figures, indent=1) + "\n")
+    print(f"{dataset.title}, initial training loss {history[0].train_loss:.6f}")
     print(f"Final Training Accuracy   {history[-1].train_accuracy:.4f}")
     print(f"Best Validation Accuracy  {history.best.valid_accuracy:.4f}")
     print(f"Final Test Accuracy       {test:.4f}")
-    parts = {"training": "train", "validation": "valid"}
-    for name, metric, label in (
-        ("training-loss", "loss", "loss (nats)"),
-        ("validation-accuracy", "accuracy", "accuracy (share of examples)"),
-    ):
+    labels = {"loss": "loss (nats)", "accuracy": "accuracy (share of examples)"}
+    for name, metric in (("training-loss", "loss"), ("validation-accuracy", "accuracy")):
         curves = {
             words: (history.column("epoch"), history.column(f"{part}_{metric}"))
-            for words, part in parts.items()
+            for words, part in (("training", "train"), ("validation", "valid"))
         }
-        for suffix in ("pdf", "png"):
-            file = args.out / f"{args.model}-{name}-{settings}.{suffix}"
-            line_plot(file, Panel(curves, "epoch", label, title))
+        for suffix in (".pdf", ".png"):
+            panel = Panel(curves, "epoch", labels[metric], dataset.title)
+            line_plot(path(name, suffix), panel)
     if beside is not None:
-        plot_parity(args.out / f"{args.model}-parity-{settings}.png", history, beside, title)
+        plot_parity(path("parity", ".png"), history, beside, dataset.title)
         print_parity([(history, beside)])
-    sentences = [
-        answers.convergence(
-            "Validation accuracy", history.column("valid_accuracy"), last=5, small=SETTLED
-        ),
-        answers.overfitting(history, gap=GAP, rise=RISE, fits=FITS),
-    ]
-    answers.write(args.out, {f"{args.model}-validation-accuracy-{settings}": sentences})
+    sentences = answers.of_run(history, **THRESHOLDS)
+    answers.write(args.out, {path("validation-accuracy").name: sentences})
     print(f"wrote the history and the pictures to {args.out}/")
 
 

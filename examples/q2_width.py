@@ -14,7 +14,7 @@ from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.grids import add_executor
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
-from homework.report import best_of_each, plot_by_axis, show_best, show_published, tabulate
+from homework.report import best_of_each, plot_by_axis, show_best, tabulate
 
 from minidl import CrossEntropy, Dataset, Dropout, History, Linear, Sequential
 from minidl.files import as_path
@@ -89,8 +89,7 @@ def main() -> int:
     axes = {"learning_rate": args.learning_rates, "dropout": args.dropouts, "l2": args.l2s}
     dataset, results = run_grid(Grid(width=widths, **axes), train, args)
 
-    tabulate(dataset, results, axis="width", out=args.out)
-    show_published(dataset, results, args)
+    tabulate(dataset, results, args, axis="width")
     levels = infinite_width(dataset, args.infinite)
     label = "width (hidden units)"
     plot_by_axis(dataset, results, axis="width", xlabel=label, out=args.out, levels=levels)
@@ -99,11 +98,10 @@ def main() -> int:
         each = best_of_each("width", results)
         x = [r.point["width"] for r in each]
         train_accuracy, valid = (
-            [float(r.values[key]) for r in each]
-            for key in ("final_train_accuracy", "best_valid_accuracy")
+            [float(r.values[key]) for r in each] for key in ("last_train", "best_valid")
         )
         last, n = each[-1].values, len(dataset.train)
-        limit = answers.capacity(x[-1], train_accuracy[-1], last["test_accuracy"], n, fits=FITS)
+        limit = answers.capacity(x[-1], train_accuracy[-1], last["last_test"], n, fits=FITS)
         by_width = [
             answers.growth("Training accuracy", "width", x, train_accuracy, small=SMALL),
             answers.growth("Validation accuracy", "width", x, valid, small=SMALL),

@@ -1,7 +1,6 @@
 """Answers in words, computed from figures: each sentence states its figures and its condition.
 
-The thresholds are arguments: the scripts choose them. Where the figures call for the opposite
-sentence, the functions return that one.
+The scripts choose the thresholds. Where figures call for the opposite sentence, it is returned.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from minidl.files import to_json, write_text
 from minidl.history import History
 
 Values = Sequence[float]
-FILE = "answers.json"
-"""The answers of a run: a list of sentences by the name of the picture that they stand below."""
+FILE = "answers.json"  # lists of sentences by the name of the picture that they stand below
 
 
 def write(out: Path, answers: Mapping[str, Sequence[str]]) -> None:
@@ -56,14 +54,11 @@ def overfitting(history: History, *, gap: float, rise: float, fits: float) -> st
     low = min(range(min(1, last.epoch), len(loss)), key=loss.__getitem__)  # of trained epochs
     train, valid = last.train_accuracy, last.valid_accuracy
     rising, apart = loss[-1] > (1 + rise) * loss[low], train - valid > gap
+    end = f"{loss[low]:.3f}, and {loss[-1]:.3f} at the last" if low < last.epoch else "the last"
     words = (
-        f"The best epoch is {best} of {last.epoch}. The validation loss is lowest at epoch {low}"
-    )
-    words += (
-        f", {loss[low]:.3f}, and {loss[-1]:.3f} at the last" if low < last.epoch else ", the last"
-    )
-    words += (
-        f"; training accuracy ends {train - valid:+.4f} from validation ({train:.4f}, {valid:.4f})"
+        f"The best epoch is {best} of {last.epoch}. The validation loss is lowest at epoch {low}, "
+        f"{end}; training accuracy ends {train - valid:+.4f} from validation "
+        f"({train:.4f}, {valid:.4f})"
     )
     if rising and apart:
         return f"{words}: it overfits."
@@ -71,9 +66,17 @@ def overfitting(history: History, *, gap: float, rise: float, fits: float) -> st
         return f"{words}: the loss rises on new examples, their accuracy does not show it yet."
     if apart:
         return f"{words}: it fits better than it generalises, but more epochs have not done harm."
-    if train < fits:
-        return f"{words}: it does not overfit, it underfits."
-    return f"{words}: neither overfitting nor underfitting."
+    underfits = "it does not overfit, it underfits" if train < fits else ""
+    return f"{words}: {underfits or 'neither overfitting nor underfitting'}."
+
+
+def of_run(history: History, *, settled: float, **thresholds: float) -> list[str]:
+    """Return what the curves of a classifier say: ``convergence`` and ``overfitting``."""
+    valid = history.column("valid_accuracy")
+    return [
+        convergence("Validation accuracy", valid, last=5, small=settled),
+        overfitting(history, **thresholds),
+    ]
 
 
 def excess(train: Values, test: Values, *, rise: float) -> str:
@@ -81,8 +84,8 @@ def excess(train: Values, test: Values, *, rise: float) -> str:
     low, last = min(range(len(test)), key=test.__getitem__), len(test) - 1
     words = (
         f"The test error is lowest at epoch {low} of {last}, {test[low]:.4f}, and {test[-1]:.4f} at"
+        f" the last; the training error goes from {train[low]:.4f} to {train[-1]:.4f}"
     )
-    words += f" the last; the training error goes from {train[low]:.4f} to {train[-1]:.4f}"
     if test[-1] <= (1 + rise) * test[low]:
         return f"{words}: no overfitting."
     return f"{words}: " + ("it overfits." if train[-1] < train[low] else "the run has not settled.")
@@ -93,10 +96,9 @@ def growth(what: str, axis: str, x: Sequence[int], y: Values, *, small: float) -
     top = max(range(len(y)), key=y.__getitem__)
     if len(y) < 2:
         return f"{what} is {y[0]:.4f} at {axis} {x[0]}, the only one."
-    if max(y) - min(y) <= small:
-        return (
-            f"{what} stays within {max(y) - min(y):.4f} from {axis} {x[0]} to {x[-1]}: no effect."
-        )
+    spread = max(y) - min(y)
+    if spread <= small:
+        return f"{what} stays within {spread:.4f} from {axis} {x[0]} to {x[-1]}: no effect."
     if y[top] - y[-1] > small:
         side = f"is highest at {axis} {x[top]}, {y[top]:.4f}, and" if top else "falls"
         verb = " falls" if top else f" from {y[0]:.4f} at {axis} {x[0]}"
@@ -115,16 +117,15 @@ def growth(what: str, axis: str, x: Sequence[int], y: Values, *, small: float) -
 def capacity(width: int, train: float, test: float, n: int, *, fits: float) -> str:
     """Say what a training accuracy has to do with universal approximation."""
     wrong, gap = round((1 - train) * n), train - test
-    words = f"At width {width} {wrong:,} of {n:,} training examples are wrong"
+    reason = "universal approximation promises a width that fits all, not that training finds it"
     if train >= fits:
-        words += (
-            ": the network is nearly wide enough to fit them all, as universal approximation says"
+        reason = (
+            "the network is nearly wide enough to fit them all, as universal approximation says"
         )
-    else:
-        words += (
-            ": universal approximation promises a width that fits all, not that training finds it"
-        )
-    return f"{words}. It says nothing of new examples: test accuracy is {gap:.4f} lower."
+    return (
+        f"At width {width} {wrong:,} of {n:,} training examples are wrong: {reason}. "
+        f"It says nothing of new examples: test accuracy is {gap:.4f} lower."
+    )
 
 
 def depth(layers: Sequence[int], train: Values, valid: Values, *, small: float) -> str:
@@ -135,7 +136,8 @@ def depth(layers: Sequence[int], train: Values, valid: Values, *, small: float) 
         return f"Depth {last} is as good as any ({valid[-1]:.4f}): depth does no harm here."
     words = f"Depth {best} is best, {valid[top]:.4f}; depth {last} has {valid[-1]:.4f}"
     if train[top] - train[-1] > small:
-        return f"{words}. Training accuracy falls too, from {train[top]:.4f} to {train[-1]:.4f}: the deep network is not trained well, it does not overfit."  # fmt: skip  # noqa: E501
+        words += f". Training accuracy falls too, from {train[top]:.4f} to {train[-1]:.4f}"
+        return f"{words}: the deep network is not trained well, it does not overfit."
     return f"{words}, with training accuracy {train[-1]:.4f} against {train[top]:.4f}: it overfits."
 
 
@@ -152,10 +154,7 @@ def gradients(norms: Values, dead: float, *, vanish: float) -> str:
 
 
 def choice(what: str, accuracies: Mapping[str, float], n: int, *, errors: float) -> str:
-    """Say which is best, and whether its lead is more than chance on ``n`` examples.
-
-    Chance is ``errors`` standard errors of the difference of two shares.
-    """
+    """Say which is best, and whether it leads by ``errors`` standard errors on ``n`` examples."""
     if len(accuracies) < 2:
         return f"{what}: {', '.join(f'{k} alone, {a:.4f}' for k, a in accuracies.items())}."
     (first, a), (second, b), *_ = sorted(accuracies.items(), key=lambda item: -item[1])
@@ -186,15 +185,16 @@ def stability(what: str, values: Values, *, drop: float) -> str:
 def shrinkage(what: str, without: float, with_: float, *, factor: float) -> str:
     """Say how a penalty changes the norm of the weights; it matters from ``factor`` on."""
     ratio = without / with_ if with_ else math.inf
-    verdict = f"{ratio:.1f} times smaller" if ratio >= factor else "hardly smaller"
-    return f"{what}: the norm of the weights is {with_:.2f} instead of {without:.2f}, {verdict}."
+    smaller = f"{ratio:.1f} times" if ratio >= factor else "hardly"
+    words = f"the norm of the weights is {with_:.2f} instead of {without:.2f}"
+    return f"{what}: {words}, {smaller} smaller."
 
 
 def approach(what: str, distances: Values, *, near: float) -> str:
     """Say whether distances fall at every step, and whether less than ``near`` of it is left."""
-    falls = all(b < a for a, b in pairwise(distances))
     left = distances[-1] / distances[0] if distances[0] else 0.0
-    words = f"{what} goes from {distances[0]:.4f} to {distances[-1]:.4f}, "
-    words += "falling at every step" if falls else "not falling at every step"
+    falls = all(b < a for a, b in pairwise(distances))
+    steps = "falling at every step" if falls else "not falling at every step"
     end = "it arrives" if left < near else "it does not arrive"
+    words = f"{what} goes from {distances[0]:.4f} to {distances[-1]:.4f}, {steps}"
     return f"{words}; {left:.1%} is left: {end}."

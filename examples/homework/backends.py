@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 
-from minidl.checks import Rng, require
+from minidl.checks import Rng
 from minidl.history import History
 from minidl.parity.torch_random import TorchRandom
 from minidl.training import fit
@@ -35,12 +35,6 @@ def add_parity_flags(parser: Parser) -> None:
         default="numpy",
         help="train with PyTorch too and draw the two over each other",
     )
-
-
-def check_backend(backend: str) -> None:
-    """Raise at the start, not in every run, if PyTorch is needed and missing."""
-    if backend != "numpy":
-        require("torch", "parity")
 
 
 def fit_with(backend: str) -> Callable[..., History]:

@@ -1,4 +1,4 @@
-"""Deep networks: remedies for depth, and records of why plain ones do not train."""
+"""Deep networks: records of why plain ones do not train, and settings taken from Question 2.2."""
 
 from __future__ import annotations
 
@@ -11,46 +11,22 @@ import numpy as np
 from infinite_width import kernels, pixels
 
 from homework import answers
+from homework.report import best_of
 from minidl.activations import ReLU
 from minidl.callbacks import Callback, Run
 from minidl.checks import Array
 from minidl.dataset import Dataset
+from minidl.files import from_json
 from minidl.grid.folder import kept
 from minidl.grid.points import Result
-from minidl.init import Init, he, uniform_fan_in, zeros
 from minidl.layer import Layer, Sequential, write_gradients
-from minidl.layers import BatchNorm, LayerNorm, Linear, Residual
+from minidl.layers import Linear, Residual
 from minidl.losses import Loss
 from minidl.parameter import walk
 from minidl.view.plots import Panel, figure, line_plot, save
 
-PLAIN = "plain"
 VANISH = 0.01
 """For the answers: a gradient that is this share of the last layer's has vanished."""
-
-
-def remedy_name(init: str, norm: str, residual: bool) -> str:
-    """Return the name of a network with these remedies, as ``he+layer+residual``."""
-    words = [init] * (init != "pytorch") + [norm] * (norm != "none") + ["residual"] * residual
-    return "+".join(words) or PLAIN
-
-
-def initial_values(remedies: str) -> tuple[Init, Init]:
-    """Return the initialisers of weight and bias: He's and zeros, or PyTorch's."""
-    if "he" in remedies.split("+"):
-        return he, zeros
-    return uniform_fan_in, uniform_fan_in
-
-
-def norm_layers(remedies: str, width: int) -> list[Layer]:
-    """Return the normalisation between a linear layer and its activation, if there is one."""
-    words = remedies.split("+")
-    return [LayerNorm(width)] * ("layer" in words) + [BatchNorm(width)] * ("batch" in words)
-
-
-def add_skip(layers: Sequence[Layer], remedies: str) -> list[Layer]:
-    """Return the layers with a skip connection around them, if that is one of the remedies."""
-    return [Residual(*layers)] if "residual" in remedies.split("+") else list(layers)
 
 
 class Signals(Callback):
@@ -110,7 +86,7 @@ def draw_signals(path: Path, runs: Mapping[int, Mapping[str, Any]], title: str) 
             grid[0, column].plot(np.maximum(curve, 1e-12), color=colour)
         grid[0, column].set(yscale="log", title=f"{layers} hidden layer{'s' * (layers > 1)}")
         grid[1, column].plot(values["dead"], color="black")
-        accuracy = values["best_valid_accuracy"]
+        accuracy = values["best_valid"]
         grid[1, column].set(xlabel="epoch", ylim=(-0.05, 1.05))
         grid[1, column].set_title(f"best validation accuracy {accuracy:.3f}", fontsize=9)
         for axes in grid[:, column]:
@@ -132,88 +108,66 @@ def draw_signals(path: Path, runs: Mapping[int, Mapping[str, Any]], title: str) 
     save(picture, path, description)
 
 
-TAKEN = ("optimizer", "activation", "epochs", "batch_size")
-"""The settings that a run takes from a finished one."""
-
-
-def best_setting(folder: Path, width: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the best finished run of a width in the folder of ``q2_width.py``, and its settings.
-
-    The best one has the highest validation accuracy, the first of equals.
-    """
-    import json
-
+def take_setting(args: argparse.Namespace) -> None:
+    """Take the setting of the best run of the first width in the folder ``--from``; print it."""
+    folder, width = args.source, args.widths[0]
     try:
-        record = json.loads((folder / "grid.json").read_text(encoding="utf-8"))["settings"]
-        settings = {**record["settings"], "data": record["data"]}
-        missing = [name for name in TAKEN if name not in settings]
+        record = from_json((folder / "grid.json").read_bytes())["settings"]
+        data, settings = record["data"], record["settings"]
+        taken = {name: settings[name] for name in ("optimizer", "activation", "epochs")}
+        args.batch_size = settings["batch_size"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(
             f"{folder}: expected the folder of a run of q2_width.py ({error!r})"
         ) from error
-    if missing:
-        raise ValueError(f"{folder / 'grid.json'}: lacks {', '.join(missing)}")
-    runs = [r for r in kept(folder).values() if r.point.get("width") == width]
-    if not runs:
+    best = best_of([r for r in kept(folder).values() if r.point.get("width") == width])
+    if best is None:
         raise ValueError(f"{folder}: no finished run of width {width}")
-    best = max(runs, key=lambda r: float(r.values["best_valid_accuracy"]))
-    return best.point, settings
+    for axis in ("learning_rate", "dropout", "l2"):
+        setattr(args, f"{axis}s", [best.point[axis]])
+    vars(args).update(taken)
+    words = {**best.point, **taken}
+    print(f"from {folder}: " + ", ".join(f"{k} {v}" for k, v in words.items()))
+    if data != args.data:
+        print(f"  (trained there on {data})")
 
 
-def take_setting(args: argparse.Namespace) -> None:
-    """Take the best setting of the first width from the folder ``--from`` and print it."""
-    point, settings = best_setting(args.source, args.widths[0])
-    args.learning_rates, args.dropouts = [point["learning_rate"]], [point["dropout"]]
-    args.l2s = [point["l2"]]
-    for name in TAKEN:
-        setattr(args, name, settings[name])
-    words = {**point, **{k: settings[k] for k in ("optimizer", "activation", "epochs")}}
-    print(f"from {args.source}: " + ", ".join(f"{k} {v}" for k, v in words.items()))
-    if settings["data"] != args.data:
-        print(f"  (trained there on {settings['data']})")
-
-
-def draw_depths(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
-    """Draw training and validation accuracy against depth, for each kind of network."""
+def by_kind(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Return the finished runs of each kind of network and optimizer, in words."""
     kinds: dict[str, list[Result]] = {}
     for r in results:
         if r.error is None:
             words = [str(r.point[k]) for k in ("network", "optimizer") if k in r.point]
             kinds.setdefault(", ".join(words), []).append(r)
+    return kinds
+
+
+def draw_depths(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
+    """Draw training and validation accuracy against depth, for each kind of network."""
     curves: dict[str, Any] = {}
-    for name, runs in kinds.items():
+    for name, runs in by_kind(results).items():
         depths = [r.point["layers"] for r in runs]
-        curves[f"{name}: validation"] = depths, [r.values["best_valid_accuracy"] for r in runs]
-        training = [r.values["final_train_accuracy"] for r in runs]
-        curves[f"{name}: training, last epoch"] = depths, training
+        curves[f"{name}: validation"] = depths, [r.values["best_valid"] for r in runs]
+        curves[f"{name}: training, last epoch"] = depths, [r.values["last_train"] for r in runs]
     ticks = sorted({r.point["layers"] for r in results})
     dashed = [label for label in curves if label.endswith("last epoch")]
     label = "accuracy (share of examples)"
-    title = dataset.title
     panel = Panel(curves, "depth (hidden layers)", label, xticks=ticks, dashed=dashed, pairs=True)
-    line_plot(out / "accuracy-by-layers", panel, title=title)
+    line_plot(out / "accuracy-by-layers", panel, title=dataset.title)
 
 
 def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> dict[str, list[str]]:
     """Draw the records of --why, a picture for each kind of network and optimizer, and say them."""
     found = {}
-    for network in dict.fromkeys(r.point["network"] for r in results):
-        for optimizer in dict.fromkeys(r.point["optimizer"] for r in results):
-            kind = network, optimizer
-            runs = {
-                r.point["layers"]: r.values
-                for r in results
-                if r.error is None and (r.point["network"], r.point["optimizer"]) == kind
-            }
-            name = f"why-{network}-{optimizer}".replace(" ", "-")
-            if runs:
-                title = f"{dataset.title}: {network} networks, {optimizer}"
-                draw_signals(out / f"{name}.png", runs, title)
-                found[name] = [
-                    f"{network}, {optimizer}: "
-                    + answers.gradients(v["gradients"][-1], v["dead"][-1], vanish=VANISH)
-                    for v in runs.values()
-                ]
+    for kind, of_kind in by_kind(results).items():
+        network, _, optimizer = kind.partition(", ")
+        name = f"why-{network}-{optimizer}".replace(" ", "-")
+        runs = {r.point["layers"]: r.values for r in of_kind}
+        draw_signals(out / f"{name}.png", runs, f"{dataset.title}: {network} networks, {optimizer}")
+        found[name] = [
+            f"{kind}: " + answers.gradients(v["gradients"][-1], v["dead"][-1], vanish=VANISH)
+            for v in runs.values()
+        ]
     return found
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from homework.data import load_data, note_generated
-from minidl.data.letters import load_letters
 from minidl.dataset import Dataset, Split
 from minidl.grid.points import Grid, Point, Result
 from minidl.history import History
@@ -40,25 +39,16 @@ def load_fashion(source: str, *, full: bool, sizes: Mapping[str, int]) -> Datase
     That is ``train_test_split(train_size=50_000, random_state=42)``: of a permutation by
     ``RandomState(42)`` the first sixth is for validation. Without ``full`` it is a sample.
     """
-    if source == "letters" and not full:
-        dataset = load_letters(**sizes, progress=True)
-    else:
-        dataset = load_data(source, full=True)
+    folder = Path(source).is_dir()
+    dataset = load_data(source, full=full or folder, sizes=sizes)
     note_generated(dataset, name="Fashion-MNIST", path="a folder of IDX files or the course's .npz")
-    if dataset.generated:
+    if not folder:
         return dataset
-    if Path(source).is_dir():
-        x, y = (
-            np.concatenate([getattr(dataset.splits[part], name) for part in ("train", "valid")])
-            for name in ("x", "y")
-        )
-        order, n = np.random.RandomState(42).permutation(len(y)), len(y) // 6
-        scale = dataset.train.scale
-        dataset = replace(
-            dataset,
-            train=Split(x[order[n:]], y[order[n:]], scale),
-            valid=Split(x[order[:n]], y[order[:n]], scale),
-        )
+    parts = dataset.train, dataset.splits["valid"]
+    x, y = (np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y"))
+    order, n = np.random.RandomState(42).permutation(len(y)), len(y) // 6
+    train, valid = (Split(x[i], y[i], dataset.train.scale) for i in (order[n:], order[:n]))
+    dataset = replace(dataset, train=train, valid=valid)
     return dataset if full else dataset.sample(**sizes)
 
 
@@ -114,21 +104,18 @@ def tabulate(
     def valid(result: Result) -> float:
         return float(curves_of(result)[0][-1].valid_accuracy or 0)
 
-    finished = [r for r in results if r.error is None]
-    best = max(finished, key=valid, default=None)
-    notes = [
-        published(dataset, args.epochs, args.model, *before.values(), *r.point.values())
-        for r in results
-    ]
+    best = max((r for r in results if r.error is None), key=valid, default=None)
+    known = (args.model, *before.values())
+    notes = [published(dataset, args.epochs, *known, *r.point.values()) for r in results]
     columns = [*results[0].point, "training loss", "valid", "test", "seconds"]
-    table = Table([*columns, "published"] if any(notes) else columns, dataset.title)
+    table = Table(columns + ["published"] * any(notes), dataset.title)
     for r, note in zip(results, notes, strict=True):
         cells: list[object] = [r.error, None, None]
         if r.error is None:
             history, test = curves_of(r)
             cells = [history[-1].train_loss, valid(r), test[-1]]
         setting = [f"{v:g}" if isinstance(v, (int, float)) else v for v in r.point.values()]
-        last = [f"{r.seconds:.1f}", *([note] if any(notes) else [])]
+        last = [f"{r.seconds:.1f}"] + [note] * any(notes)
         table.add(*setting, *cells, *last, marked=r is best)
     table.show()
     table.write(args.out / "table-of-runs")
@@ -148,23 +135,21 @@ def running_means(history: History) -> list[float]:
 
 def draw(args: argparse.Namespace, title: str, curves: Mapping[str, Curves]) -> None:
     """Draw the training loss, computed in two ways, and the accuracies over the epochs."""
-    panels: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]] = {"loss": {}, "rate": {}}
+    losses: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+    accuracies: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     for name, (history, test) in curves.items():
         label, epochs = f"{name}, " if name else "", history.column("epoch")[1:]
-        panels["loss"] |= {
-            f"{label}this epoch": (epochs, history.column("train_loss")[1:]),
-            f"{label}all batches so far": (epochs, running_means(history)),
-        }
-        panels["rate"] |= {
-            f"{label}validation": (epochs, history.column("valid_accuracy")[1:]),
-            f"{label}test": (epochs, test[1 : len(epochs) + 1]),
-        }
+        losses[f"{label}this epoch"] = epochs, history.column("train_loss")[1:]
+        losses[f"{label}all batches so far"] = epochs, running_means(history)
+        accuracies[f"{label}validation"] = epochs, history.column("valid_accuracy")[1:]
+        accuracies[f"{label}test"] = epochs, test[1 : len(epochs) + 1]
     unit = "logits" if args.model == "perceptron" else "nats"
     labels = f"mean training loss ({unit})", "accuracy (share of examples)"
     best = history.best.epoch if len(curves) == 1 else None
+    pairs = len(curves) > 1
     drawn = [
-        Panel(lines, "epoch", label, dashed=list(lines)[1::2], pairs=len(curves) > 1, mark=mark)
-        for lines, label, mark in zip(panels.values(), labels, (None, best), strict=True)
+        Panel(lines, "epoch", label, dashed=list(lines)[1::2], pairs=pairs, mark=mark)
+        for lines, label, mark in zip((losses, accuracies), labels, (None, best), strict=True)
     ]
     line_plot(args.out / "curves.png", *drawn, title=title)
     print(f"wrote curves.png and tables to {args.out}{os.sep}")

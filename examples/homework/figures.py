@@ -14,6 +14,18 @@ from minidl.history import History
 from minidl.layer import Layer
 from minidl.losses import Loss
 
+WORDS = {
+    "best_valid": "validation accuracy, best epoch",
+    "selected_epoch": "best epoch",
+    "train": "training accuracy, best epoch",
+    "test": "test accuracy, best epoch",
+    "last_train": "training accuracy, last epoch",
+    "last_test": "test accuracy, last epoch",
+}
+"""The figures of a run by their names, the first of which are those of the course."""
+HEADINGS = ["valid", "epoch", "train at best", "test at best", "train at last", "test at last"]
+"""Of the columns with these figures."""
+
 
 class Trace(Callback):
     """Records what a function of the model returns, before training and after each epoch.
@@ -62,21 +74,10 @@ def both_epochs(history: History, test: Sequence[float]) -> dict[str, Any]:
     """
     best, last = history.best, history[-1]
     return {
-        "best_valid_accuracy": best.valid_accuracy,
-        "best_epoch": best.epoch,
-        "best_train_accuracy": best.train_accuracy,
-        "best_test_accuracy": test[best.epoch],
-        "final_train_accuracy": last.train_accuracy,
-        "test_accuracy": test[last.epoch],
+        "best_valid": best.valid_accuracy,
+        "selected_epoch": best.epoch,
+        "train": best.train_accuracy,
+        "test": test[best.epoch],
+        "last_train": last.train_accuracy,
+        "last_test": test[last.epoch],
     }
-
-
-COLUMNS = {
-    "valid": "best_valid_accuracy",
-    "epoch": "best_epoch",
-    "train at best": "best_train_accuracy",
-    "test at best": "best_test_accuracy",
-    "train at last": "final_train_accuracy",
-    "test at last": "test_accuracy",
-}
-"""The columns of a table by their heading, each with the figure that it shows."""

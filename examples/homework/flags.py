@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
+from homework.sessions import cores
 from minidl.files import as_path
 from minidl.view.cli import Parser, float_argument, int_argument
 
@@ -22,7 +22,7 @@ def base_parser(doc: str, out: str, *, epochs: str, seed: bool = True) -> Parser
         add_number(parser, "--seed", 42, "of weights and order", low=0)
     add("--full", action="store_true", help="all examples and epochs")
     add("--epochs", type=int_argument("epochs"), help=epochs)
-    add("--jobs", type=int_argument("jobs"), default=_cores(), help="default: one a core")
+    add("--jobs", type=int_argument("jobs"), default=cores(), help="default: one a core")
     add("--out", type=as_path, default=Path(out), help=f"folder of the results (default {out})")
     add("--dtype", choices=("float32", "float64"), default="float32")
     return parser
@@ -44,9 +44,3 @@ def add_axis(
     kind = int_argument if isinstance(default[0], int) else float_argument
     name = name or flag.strip("-").removesuffix("s").replace("-", " ")
     parser.add_argument(flag, nargs="+", type=kind(name, **bounds), default=default, metavar="X")
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from homework.backends import add_parity_flags, check_backend, new_rng
+from homework.backends import add_parity_flags, new_rng
 from homework.data import load_data, note_generated
 from homework.flags import base_parser
 from homework.grids import run_points, shared
 from minidl.activations import ReLU, Tanh
-from minidl.checks import Rng
+from minidl.checks import Rng, require
 from minidl.dataset import Dataset
 from minidl.grid.points import Grid, Point, Result, keeping
 from minidl.history import History
@@ -70,23 +70,17 @@ def run_grid(
 
     ``train`` gets the values of a point and ``settings``, both as keyword arguments.
     """
-    check_backend(args.backend)
+    if args.backend != "numpy":
+        require("torch", "parity")
     dataset = load_data(args.data, full=args.full)
     epochs = args.epochs or (FULL_EPOCHS if args.full else QUICK_EPOCHS)
     print(f"{dataset}; {len(grid)} networks, {epochs} epochs each", flush=True)
     note_generated(dataset)
-    options = {
-        "epochs": epochs,
-        "batch_size": args.batch_size,
-        "optimizer": args.optimizer,
-        "activation": args.activation,
-        "seed": args.seed,
-        "dtype": args.dtype,
-        "backend": args.backend,
-    }
     with shared(dataset, args) as mapped:
         models = (args.out / "models").absolute()  # workers may have another working folder
-        task = partial(train_point, train, Settings(mapped, **options), models)
+        flags = ("batch_size", "optimizer", "activation", "seed", "dtype", "backend")
+        settings = Settings(mapped, epochs, **{name: getattr(args, name) for name in flags})
+        task = partial(train_point, train, settings, models)
         results = run_points(grid, task, args, dataset=dataset, cost=cost)
     return dataset, results
 

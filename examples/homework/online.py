@@ -54,18 +54,8 @@ def scores(
 
     ``test`` holds the test accuracies of all epochs.
     """
-    figures = both_epochs(history, test)
-    return {
-        "best_valid": figures["best_valid_accuracy"],
-        "selected_epoch": figures["best_epoch"],
-        "train": figures["best_train_accuracy"],
-        "test": figures["best_test_accuracy"],
-        "last_train": figures["final_train_accuracy"],
-        "last_test": figures["test_accuracy"],
-        **seconds,
-        "data": dataset.name,
-        "generated": dataset.generated,
-    }
+    data = {"data": dataset.name, "generated": dataset.generated}
+    return {**both_epochs(history, test), **seconds, **data}
 
 
 def report(

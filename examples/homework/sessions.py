@@ -23,20 +23,22 @@ from minidl.files import from_json, to_json
 SESSIONS = "sessions.jsonl"
 LARGEST = 4_000_000
 """The size of a file of sessions, in bytes, at most."""
-_OBJECTS = ("environment", "data", "settings")
-_TEXTS = ("started", "command", "program", "record")
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("environment", "data", "settings"), dict),
+    **dict.fromkeys(("started", "command", "program", "record"), str),
+}
 
 
 def environment() -> dict[str, str | int]:
     """Return the processor, its cores, the system, and the versions that figures depend on.
 
     ``BLAS`` names the library of the matrix products and its kernels, ``BLAS threads`` the number
-    of threads that it takes by default (both need threadpoolctl to be exact).
+    of threads that it takes by default (both need threadpoolctl).
     """
     blas, threads = _blas()
     return {
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": cores(),
         "system": platform.platform(),
         "Python": platform.python_version(),
         "NumPy": np.__version__,
@@ -73,16 +75,18 @@ def session(folder: Path, *files: Path, note: Mapping[str, Any] | None = None) -
             known = sessions(folder)
             late = ended and not (known and known[-1]["ended"])  # stopped when all was computed
             if not files or _states(files) != before or late:
+                program = sys.modules["__main__"].__doc__ or ""
                 line = {
                     "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
                     "seconds": round(time.time() - start, 3),
                     "ended": ended,
                     "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-                    "program": _program(),
+                    "program": program.strip().partition("\n")[0],
                     "environment": environment(),
                     **(note or {}),
                 }
-                _append(folder / SESSIONS, to_json(line) + "\n")
+                with (folder / SESSIONS).open("ab", buffering=0) as file:  # in one piece
+                    file.write(f"{to_json(line)}\n".encode())
 
 
 def sessions(folder: Path) -> list[dict[str, Any]]:
@@ -102,23 +106,17 @@ def sessions(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
         try:
             found.append(_checked(from_json(line)))
-        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
+        except Exception as error:
             raise ValueError(f"{file}, line {number}: not a session ({error!r:.200})") from error
     return found
 
 
 def _checked(one: Any) -> dict[str, Any]:
     """Return a session; an error if a reader could not rely on it."""
-    if not isinstance(one, dict):
-        raise TypeError(f"expected an object, got {type(one).__name__}")
-    for name in _OBJECTS:
-        if not isinstance(one.get(name, {}), dict):
-            raise TypeError(f"expected {name} as an object")
-    for name in _TEXTS:
-        if not isinstance(one.get(name, ""), str):
-            raise TypeError(f"expected {name} as a text")
-    examples = one.get("data", {}).get("examples", {})
-    if not isinstance(examples, dict) or not all(isinstance(n, int) for n in examples.values()):
+    for name, kind in _KINDS.items():
+        if not isinstance(one.get(name, kind()), kind):
+            raise TypeError(f"expected {name} as {kind.__name__}")
+    if not all(isinstance(n, int) for n in one.get("data", {}).get("examples", {}).values()):
         raise TypeError("expected the examples of each part as whole numbers")
     seconds = float(one["seconds"])
     if not 0 <= seconds < 1e12:
@@ -126,25 +124,10 @@ def _checked(one: Any) -> dict[str, Any]:
     return {**one, "ended": bool(one["ended"]), "seconds": seconds}
 
 
-def _append(file: Path, line: str) -> None:
-    """Write a line at the end of a file in one call: runs that share a folder may end together."""
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        os.write(handle, line.encode())
-    finally:
-        os.close(handle)
-
-
 def _states(files: tuple[Path, ...]) -> list[tuple[int, int] | None]:
     """Return the size and the time of the last change of each file, None where there is none."""
     stats = [file.stat() if file.exists() else None for file in files]
     return [(s.st_size, s.st_mtime_ns) if s else None for s in stats]
-
-
-def _program() -> str:
-    """Return the first line of the docstring of the script that runs; empty without one."""
-    text = getattr(sys.modules.get("__main__"), "__doc__", None) or ""
-    return text.strip().partition("\n")[0]
 
 
 def _processor() -> str:
@@ -156,7 +139,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -164,13 +148,11 @@ def _cores() -> int:
 
 def _blas() -> tuple[str, int | str]:
     """Return the library of the matrix products with its kernels, and its number of threads."""
-    try:
+    pools: list[dict[str, Any]] = []
+    with contextlib.suppress(ImportError):
         from threadpoolctl import threadpool_info
-    except ImportError:
-        build: Any = np.show_config(mode="dicts")
-        blas = build["Build Dependencies"]["blas"]
-        return f"{blas.get('name', '')} {blas.get('version', '')}".strip(), "not known"
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     if not pools:
         return "not known", "not known"
     pool = next((p for p in pools if "numpy" in p["filepath"]), pools[0])  # SciPy has its own

@@ -191,7 +191,7 @@ def test_an_example_s_networks_on_a_dask_cluster(tmp_path):
             task = functools.partial(train_point, q2_width.train, settings, out / "models")
             results = run(grid, task, out=out, executor=executor, progress=False)
             assert [r.error for r in results] == [None, None]
-            keys = ("best_valid_accuracy", "final_train_accuracy", "test_accuracy")
+            keys = ("best_valid", "last_train", "last_test")
             figures[name] = [[r.values[key] for key in keys] for r in results]
             assert len(list((out / "models").glob("*.npz"))) == 2
     assert figures["here"] == figures["dask"]

@@ -23,7 +23,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,6 @@ LARGEST_RESULTS = 8 * LARGEST
 CELLS = 100_000
 """Of a table, at most."""
 TOO_MANY = f"more than {CELLS:,} cells"
-FOLDERS = 10_000
-"""Below the paths that are given, at most."""
 
 
 @dataclass
@@ -93,43 +90,36 @@ class Run:
         return found[-1] if found else default
 
 
-def run_folders(paths: Iterable[Path]) -> dict[Path, str]:
-    """Return the folders of runs, and titles for them: the paths, and all folders below that are.
+def run_folders(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the folders of runs at or below the paths, and titles for them.
 
-    A title is the path of a folder from the one that was given, with as many parents as tell it
-    from the others.
+    A title is the path of a folder from the one that was given, or all of it if others share that.
 
     Raises
     ------
     ValueError
         If there is no run at or below a path; names it.
     """
-    found: dict[tuple[str, ...], tuple[Path, int]] = {}
-    visited = 0
+    found: dict[Path, tuple[Path, str]] = {}
     for path in paths:
-        any_run = False
+        below: list[Path] = []
         for name, folders, _ in os.walk(path):
-            visited += 1
-            if visited > FOLDERS:
-                raise ValueError(f"{path}: expected at most {FOLDERS:,} folders below")
             folders[:] = sorted(f for f in folders if not f.startswith("."))
-            folder = Path(name)
-            if is_run(folder):
-                any_run = True
-                parents = 1 + len(folder.parts) - len(path.parts)
-                found.setdefault(folder.resolve().parts, (folder, parents))
-        if not any_run:
+            below += [Path(name)] if is_run(Path(name)) else []
+        if not below:
             raise ValueError(
                 f"{path}: expected the folder of a run, with run.json, grid.json or "
                 "sessions.jsonl, or a folder of those"
             )
-    ends = Counter(parts[-n:] for parts in found for n in range(1, len(parts) + 1))
-    titles = {}
-    for parts, (folder, n) in found.items():
-        while ends[parts[-n:]] > 1:
-            n += 1
-        titles[folder] = "/".join(parts[-n:])
-    return titles
+        for folder in below:
+            full = folder.resolve()
+            title = full.relative_to(path.resolve().parent).as_posix()
+            found.setdefault(full, (folder, title))
+    count = Counter(title for _, title in found.values())
+    return {
+        folder: title if count[title] == 1 else folder.as_posix()
+        for folder, title in found.values()
+    }
 
 
 def is_run(folder: Path) -> bool:
@@ -152,10 +142,10 @@ def read_run(folder: Path, title: str = "") -> Run:
         noted = run.last("settings", {}, record=file.name)
         settings = _flat({**_object(file), "session": noted})
         run.settings.append(
-            _pairs(settings, "setting", _named(f"Settings of {run.title}", file, records))
+            pairs(settings, "setting", _named(f"Settings of {run.title}", file, records))
         )
     for file in scores:
-        table = _pairs(_object(file), "figure", _named(f"Figures of {run.title}", file, scores))
+        table = pairs(_object(file), "figure", _named(f"Figures of {run.title}", file, scores))
         run.scores.append(table)
         run.values[_named(run.title, file, scores)] = _object(file)
     for file in _listed(folder, (".csv", ".png", ".svg")):
@@ -193,11 +183,10 @@ class LeftOutError(Exception):
 def _results(folder: Path) -> list[dict[str, Any]]:
     """Return points, metrics and seconds of the runs of a grid that ended."""
     for file in _files(folder, ["results*.jsonl"]):
+        too_large = file.stat().st_size > LARGEST_RESULTS
         with open_to_read(file) as lines:
-            wrong = file.stat().st_size > LARGEST_RESULTS
-            pieces = iter(partial(lines.readline, LARGEST + 1), b"")
-            wrong = wrong or any(len(piece) > LARGEST for piece in pieces)
-        if wrong:
+            too_large = too_large or any(len(line) > LARGEST for line in lines)
+        if too_large:
             raise ValueError(
                 f"{file}: expected at most {LARGEST_RESULTS:,} bytes, and {LARGEST:,} in a line"
             )
@@ -293,7 +282,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _pairs(values: Mapping[str, Any], what: str, title: str) -> Table:
+def pairs(values: Mapping[str, Any], what: str, title: str) -> Table:
     """Return a table with one row for each value that is not an object."""
     table = Table([what, "value"], title)
     for name, value in values.items():

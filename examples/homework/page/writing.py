@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from homework.page.pictures import Picture
-from homework.page.reading import Run, text
+from homework.page.reading import Run, pairs, text
 from minidl.checks import require
 from minidl.files import write_text
 from minidl.view.tables import Table
@@ -50,7 +50,7 @@ def write_report(
         "scores": _scores(runs),
         "links": [f"#run-{i}" for i, _ in enumerate(runs, start=1)],
         "data": _data_sets(data, runs),
-        "machines": [_machine(i, machine) for i, machine in enumerate(machines, start=1)],
+        "machines": [pairs(m, "property", f"Machine {i}") for i, m in enumerate(machines, start=1)],
         "generated": _generated(runs),
         "short": lambda tables: [t for t in tables if len(t.rows) <= SHORT],
         "long": lambda tables: [t for t in tables if len(t.rows) > SHORT],
@@ -193,11 +193,4 @@ def _data_sets(data: Sequence[dict[str, Any]], runs: Sequence[Run]) -> Table:
             one.get("sha256"),
             "all" if len(users) == len(runs) else ", ".join(users),
         )
-    return table
-
-
-def _machine(number: int, machine: dict[str, Any]) -> Table:
-    table = Table(["property", "value"], f"Machine {number}")
-    for name, value in machine.items():
-        table.add(name, str(value))
     return table
