@@ -33,7 +33,13 @@ def _of(model: str, group: str, settings: Figures, **figures: str) -> Published:
 PLAIN = {"epochs": 20}
 LOGISTIC = {"epochs": 20, "features": "raw", "lr": 1e-4, "l2": 1e-5, "l1": 0.0}
 MLP = {"epochs": 20, "width": 100, "lr": 1e-3, "l2": 0.0}
-NETWORK: dict[str, Any] = {"layers": 1, "width": 32, "epochs": 30, "learning_rate": 1e-3, "dropout": 0.0}
+NETWORK: dict[str, Any] = {
+    "layers": 1,
+    "width": 32,
+    "epochs": 30,
+    "learning_rate": 1e-3,
+    "dropout": 0.0,
+}
 NETWORK |= {"l2": 1e-4, "optimizer": "adam", "batch_size": 64}
 PUBLISHED = (
     _of("perceptron", "a", PLAIN, test="0.6110"),
