@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,80 +30,69 @@ def cache_folder() -> Path:
     return as_path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "minidl"
 
 
+MOST = 10**9
+"""The largest number of examples of a part: 784 GB of letters."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageGenerator:
-    """A program that draws labelled images, a block at a time.
-
-    Attributes
-    ----------
-    name : str
-    version : int
-        Increased when the pixels change; it is part of the names of the cached files.
-    note : str
-        Says what the images are not.
-    features : int
-    labels : (m,) uint8 array
-        Of the examples of each block, before they are permuted.
-    draw : callable
-        ``draw(rng, labels)`` returns the pixels of a block, (m, features) uint8.
-    """
+    """A program that draws labelled images, a block at a time."""
 
     name: str
     version: int
+    """Increased when the pixels change; it is part of the names of the cached files."""
     note: str
+    """Says what the images are not."""
     features: int
     labels: NDArray[np.uint8]
+    """Of the examples of each block, (m,), before they are permuted."""
     draw: Callable[[np.random.Generator, NDArray[np.uint8]], NDArray[np.uint8]]
+    """``draw(rng, labels)`` returns the pixels of a block, (m, features) uint8."""
 
-    def blocks(
-        self, n: int, *, seed: int = 0, split: int = 0
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    def blocks(self, n: int, *, seed: int = 0, split: int = 0) -> Iterator[tuple[Array, Array]]:
         """Draw n examples block by block, to save memory; fewer are the beginning of more.
 
         ``split`` is the number of an independent stream of the seed: 0 for training, 1 for
         validation, 2 for testing. A block is pixels (m, features) and labels (m,). ValueError, by
         the call, if a number is out of its range.
         """
-        streams, size = self._streams(n, seed, split), len(self.labels)
-        return (
-            (self.draw(rng, labels)[: n - i * size], labels[: n - i * size])
-            for i, (rng, labels) in enumerate(streams)
-        )
+        streams = self._streams("n", n, seed, split)
+        return ((self.draw(rng, y)[:size], y[:size]) for rng, y, size in streams)
 
     def _streams(
-        self, n: int, seed: int, split: int
-    ) -> Iterator[tuple[np.random.Generator, NDArray[np.uint8]]]:
-        """Return the random stream and the labels of each block, which has a stream of its own."""
-        n = check_int(self.name, "n", n)
-        key = [check_int(self.name, *given, low=0) for given in (("seed", seed), ("split", split))]
-        seeds = (
-            np.random.SeedSequence(key[0], spawn_key=(key[1], i))
-            for i in range(-(-n // len(self.labels)))
-        )
-        return ((rng, rng.permutation(self.labels)) for rng in map(np.random.default_rng, seeds))
+        self, key: str, n: int, seed: int, split: int
+    ) -> Iterator[tuple[np.random.Generator, NDArray[np.uint8], int]]:
+        """Return the random stream, the labels and the part that counts of each block."""
+        n = check_int(self.name, key, n)
+        if n > MOST:
+            got = f"10^{math.log10(n):.1f}"
+            raise ValueError(f"{self.name}: expected {key} to be at most {MOST}, got {got}")
+        seed, split = (check_int(self.name, *x, low=0) for x in (("seed", seed), ("split", split)))
+        size = len(self.labels)
+
+        def stream(i: int) -> tuple[np.random.Generator, NDArray[np.uint8], int]:
+            rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, i)))
+            return rng, rng.permutation(self.labels), min(size, n - i * size)
+
+        return map(stream, range(-(-n // size)))
 
     def load(self, sizes: dict[str, int], seed: int, progress: bool) -> Dataset:
         """Return parts of these sizes, from the folder of the cache if they are there.
 
         Where the folder cannot be written, they are drawn into memory, with a warning.
         """
-        for key, n in sizes.items():
-            check_int(self.name, key, n)
-
-        def labels(i: int, n: int) -> Array:
-            drawn = [y for _, y in self._streams(n, seed, i)]
-            return np.concatenate(drawn)[:n].astype(np.int64)
+        ys = []
+        for i, (key, n) in enumerate(sizes.items()):
+            drawn = [y[:size] for _, y, size in self._streams(key, n, seed, i)]
+            ys.append(np.concatenate(drawn).astype(np.int64))
 
         def pixels(i: int, key: str, n: int) -> Iterator[Array]:
-            blocks = (x for x, _ in self.blocks(n, seed=seed, split=i))
-            if not progress:
-                yield from blocks
-                return
-            title = f"drawing {key} {self.name}"
-            with progress_bar(total=n, desc=title) as bar:
-                for x in blocks:
+            bar = progress_bar(total=n, desc=f"drawing {key} {self.name}") if progress else None
+            with bar or nullcontext():
+                for x, _ in self.blocks(n, seed=seed, split=i):
                     yield x
-                    bar.update(len(x))
+                    if bar is not None:
+                        bar.update(len(x))
 
         def file(i: int, key: str, n: int) -> Path:
             """Return the smallest file that has enough rows; write it if there is none."""
@@ -115,8 +106,7 @@ class ImageGenerator:
             write_rows(path, (n, self.features), pixels(i, key, n))
             return path
 
-        parts = [(i, key, n) for i, (key, n) in enumerate(sizes.items())]
-        ys = [labels(i, n) for i, _, n in parts]
+        parts = [(i, *item) for i, item in enumerate(sizes.items())]
         try:
             folder = cache_folder()
             remove_leftovers(folder)
@@ -137,9 +127,8 @@ class ImageGenerator:
 def _is_whole(file: Path, shape: tuple[int, int]) -> bool:
     """Return whether a file has an array of uint8 of this shape."""
     try:
-        # Mapping compares the declared size with that of the file, before anything is read.
-        x = np.lib.format.open_memmap(file, mode="r")
-    except Exception:  # not there, or damaged; the parser of the header raises many kinds
+        x = np.lib.format.open_memmap(file, mode="r")  # compares the declared size with the file's
+    except Exception:  # damaged; the parser of the header raises many kinds
         return False
     return x.shape == shape and x.dtype == np.uint8 and x.flags.c_contiguous
 

@@ -1,9 +1,8 @@
 """Arithmetic that gives the same bits on every processor, for the generated examples.
 
-IEEE 754 rounds ``+``, ``-``, ``*``, ``/``, ``sqrt`` and comparisons correctly, so they have one
-result everywhere. ``np.exp``, ``np.sin``, ``standard_normal``, Fourier transforms and the order of
-the terms of a sum or a matrix product differ between processors and versions of their libraries.
-The functions here do without the first and make the sums exact, so that their order has no effect.
+IEEE 754 rounds ``+``, ``-``, ``*``, ``/`` and ``sqrt`` correctly. ``np.exp``, ``np.sin``,
+``standard_normal`` and the order of the terms of a sum or a matrix product differ between
+processors. The functions here do without the former and make the sums exact in any order.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,10 +96,7 @@ class Standardize(Feature):
     def learn(self, train: Split) -> None:
         weight = np.ones(len(train)) if train.weight is None else train.weight / train.weight.max()
         self.mean = _mean(train, weight)
-        squares = sum(
-            weight[start : start + CHUNK] @ np.square(x - self.mean)
-            for start, x in zip(range(0, len(train), CHUNK), train.chunks(np.float64), strict=True)
-        )
+        squares = sum(w @ np.square(x - self.mean) for w, x in _weighted(train, weight))
         variance = squares / weight.sum()
         rounding = len(train) * np.finfo(np.float64).eps
         with np.errstate(over="ignore", under="ignore"):
@@ -124,24 +121,19 @@ class AveragePool(Feature):
     """
 
     def __init__(self, size: int = 2, shape: tuple[int, int] | None = None) -> None:
-        self.size = check_int("AveragePool", "size", size)
+        self.size, self.shape = check_int("AveragePool", "size", size), shape
         if shape is not None and np.shape(shape) != (2,):
             raise ValueError(f"AveragePool: expected shape to be (height, width), got {shape!r}")
         for side in shape or ():
             check_int("AveragePool", "shape", side)
-        self.shape = shape
 
     def apply(self, x: Array) -> Array:
-        x = _rows(self, x)
-        side = math.isqrt(x.shape[1])
-        height, width = self.shape or (side, side)
-        size = self.size
+        x, size = _rows(self, x), self.size
+        height, width = self.shape or [math.isqrt(x.shape[1])] * 2
         if height * width != x.shape[1] or height % size or width % size:
             want = f"{height}x{width}" if self.shape else "square"
-            raise ValueError(
-                f"{self!r}: expected {want} images with sides that are multiples of {size}, "
-                f"got {x.shape[1]} features"
-            )
+            want = f"{want} images with sides that are multiples of {size}"
+            raise ValueError(f"{self!r}: expected {want}, got {x.shape[1]} features")
         squares = x.reshape(len(x), height // size, size, width // size, size)
         means: Array = squares.mean(axis=(2, 4)).reshape(len(x), -1)
         return means
@@ -179,20 +171,18 @@ class PCA(Feature):
     def __init__(self, n_components: int | float | None = None) -> None:
         self.n_components = n_components
         if isinstance(n_components, float):
-            check_float(
-                "PCA", "a fractional n_components", n_components, low=0, high=1, open_low=True
-            )
+            name = "a fractional n_components"
+            check_float("PCA", name, n_components, low=0, high=1, open_low=True)
         elif n_components is not None:
             check_int("PCA", "n_components", n_components)
 
     def learn(self, train: Split) -> None:
         features = train.x.shape[1]
         k = features if self.n_components is None else self.n_components
-        if isinstance(k, int) and k > features:
-            raise ValueError(
-                f"{self!r}: expected n_components to be at most {features}, the number of features"
-            )
-        self.mean = _mean(train)
+        if k > features:
+            most = f"at most {features}, the number of features"
+            raise ValueError(f"{self!r}: expected n_components to be {most}")
+        self.mean = _mean(train, np.ones(len(train)))
         covariance = np.zeros((features, features))
         for x in train.chunks(np.float64):
             x -= self.mean
@@ -221,16 +211,21 @@ class PCA(Feature):
         return rows
 
 
-def _mean(split: Split, weight: Array | None = None) -> Array:
+def _weighted(split: Split, weight: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield the weights and the rows of all examples, some at a time, in float64."""
+    return zip(
+        np.split(weight, range(CHUNK, len(weight), CHUNK)), split.chunks(np.float64), strict=True
+    )
+
+
+def _mean(split: Split, weight: Array) -> Array:
     """Return the mean of each feature, in float64; without rounding where a feature is constant."""
-    weight = np.ones(len(split)) if weight is None else weight
     first = split.rows(slice(0, 1), np.float64)[0]
     total, constant = np.zeros_like(first), np.ones(first.shape, bool)
-    for start, x in zip(range(0, len(split), CHUNK), split.chunks(np.float64), strict=True):
-        total += weight[start : start + CHUNK] @ x
+    for w, x in _weighted(split, weight):
+        total += w @ x
         constant &= (x == first).all(axis=0)
-    mean: Array = np.where(constant, first, total / weight.sum())
-    return mean
+    return np.asarray(np.where(constant, first, total / weight.sum()))
 
 
 def _fitted(feature: Feature, x: Array, *names: str) -> list[Array]:
@@ -245,10 +240,9 @@ def _fitted(feature: Feature, x: Array, *names: str) -> list[Array]:
 def _rows(feature: Feature, x: Array, features: int | None = None) -> Array:
     """Return rows of floats as an array (n, features)."""
     x = as_floats(feature, "x", x)
-    if x.ndim != 2 or (features is not None and x.shape[1] != features):
-        raise ValueError(
-            f"{feature!r}: expected x of shape (n, {features or 'features'}), got {x.shape}"
-        )
+    if x.ndim != 2 or features not in (None, x.shape[1]):
+        want = f"x of shape (n, {features or 'features'})"
+        raise ValueError(f"{feature!r}: expected {want}, got {x.shape}")
     return x
 
 
@@ -305,8 +299,7 @@ class Predictor:
         self.class_names: Array | None = None
         self._of_classes = dataset is None or _as_dataset(self, dataset).classes > 0
         if dataset is not None:
-            self.input_scale = dataset.train.scale
-            self.class_names = dataset.class_names
+            self.input_scale, self.class_names = dataset.train.scale, dataset.class_names
 
     @quietly
     def rows(self, x: Array) -> Array:
@@ -351,10 +344,8 @@ class Predictor:
         """
         z = self.outputs(x)
         if self.loss is None and not self._of_classes:
-            raise TypeError(
-                "Predictor: the data set has no classes; expected the loss of the training, as "
-                "loss=SquaredError()"
-            )
+            expected = "expected the loss of the training, as loss=SquaredError()"
+            raise TypeError(f"Predictor: the data set has no classes; {expected}")
         predicted = predict(known_loss("Predictor", self.loss, z), z)
         if self.class_names is None or predicted.ndim != 1 or predicted.dtype.kind not in "iu":
             return predicted

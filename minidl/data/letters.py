@@ -6,24 +6,17 @@ epoch: perceptron 0.61 (20 epochs, between 0.50 and 0.61), logistic regression b
 epochs), one hidden layer of 16 / 32 / 64 / 128 / 256 ReLUs by Adam 0.798 / 0.858 / 0.890 / 0.903 /
 0.911 (30 epochs).
 
-A letter is drawn in three steps, each a few array operations for a whole block of letters:
-
-1. Take the control points of one written form, jitter them, then bend, slant and rotate the letter.
-2. Draw smooth curves (Catmull-Rom splines) through them. A position on such a curve is a linear
-   combination of the control points, so all positions are a matrix product; the matrix depends
-   only on the form.
-3. Move a Gaussian brush along the curves. The brush is separable, ``exp(-dx^2) exp(-dy^2)``, so the
-   sum over its positions is a matrix product too: (28, positions) @ (positions, 28).
-
-The same arguments give the same bytes on every processor, for any number of threads; see
-``minidl.data.exact``.
+A letter is the control points of one written form, jittered, bent, slanted and rotated; smooth
+curves (Catmull-Rom splines) through them; and a Gaussian brush that moves along the curves. A
+position on a curve is a linear combination of the control points, and the brush is separable,
+``exp(-dx^2) exp(-dy^2)``, so both are matrix products for a whole block of letters. The same
+arguments give the same bytes on every processor; see ``minidl.data.exact``.
 """
 
 from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +50,7 @@ def load_letters(
     Parameters
     ----------
     train, valid, test : int
-        The number of examples of each part.
+        The number of examples of each part, at most 10^9.
     seed : int
     progress : bool
         Show a progress bar while letters are drawn (needs tqdm).
@@ -107,30 +100,28 @@ _FORMS = """
 """
 
 
-class _Table(NamedTuple):
-    """All written forms, zero-padded to the same number of control points."""
-
-    points: NDArray[np.float32]  # (forms, p, 2): control points x, y; the letter is centred, size 1
-    place: NDArray[np.float32]  # (forms, 96, p): place @ points are the positions of the brush
-    step: NDArray[np.float32]  # (forms, 96, p): step @ points are its movements at each position
-    first: NDArray[np.int64]  # (26, 2): index of the first form of a class, capital and small
-    n_forms: NDArray[np.int64]  # (26, 2): the number of forms of that class, one after another
-
-
 @cache
-def _table() -> _Table:
-    """Parse ``_FORMS``, on first use."""
+def _table() -> tuple[list[Array], Array, Array]:
+    """Parse ``_FORMS``, on first use.
+
+    Return points, place and step of all forms, as ``_read`` gives them; and of each class, capital
+    and small, (26, 2): the index of its first form and the number of its forms.
+    """
     letters = _FORMS.strip().replace("\n    |", "|").split("\n")
     cases = [[case.split(",") for case in letter.split("|")] for letter in letters]
     n_forms = np.array([[len(case) for case in letter] for letter in cases], np.int64)
     first = np.cumsum(n_forms).reshape(n_forms.shape) - n_forms
     forms = [_read(form) for letter in cases for case in letter for form in case]
-    points, place, step = (np.array(part, np.float32) for part in zip(*forms, strict=True))
-    return _Table(points, place, step, first, n_forms)
+    return [np.array(part, np.float32) for part in zip(*forms, strict=True)], first, n_forms
 
 
 def _read(form: str) -> tuple[Array, Array, Array]:
-    """Parse one form; return points (p, 2), place (96, p) and step (96, p) as in ``_Table``."""
+    """Parse one form.
+
+    Return the control points x, y of the centred letter of size 1, (12, 2), padded with zeros; the
+    matrix whose product with them is the positions of the brush, (96, 12); and the one that gives
+    its movements at each position, (96, 12).
+    """
     strokes = [[word[i : i + 2] for i in range(0, len(word), 2)] for word in form.split()]
     index = {xy: i for i, xy in enumerate(dict.fromkeys(xy for s in strokes for xy in s))}
     grid = np.array([[int(xy[0]), int(xy[1])] for xy in index], np.float64)
@@ -178,16 +169,16 @@ def _draw_block(rng: np.random.Generator, labels: NDArray[np.uint8]) -> NDArray[
     def normal(spread: float, *shape: int) -> Array:
         return spread * exact.normal(rng, _BLOCK, *shape)
 
-    table = _table()
+    (points, place, step), first, n_forms = _table()
     case = rng.integers(2, size=_BLOCK)
-    form = table.first[labels, case] + rng.integers(table.n_forms[labels, case])
+    form = first[labels, case] + rng.integers(n_forms[labels, case])
 
     # The handwriting. Every control point is displaced by up to about 12 % of the letter's size;
     # the limit varies between letters. The distribution is uniform, since one point far off makes a
     # letter unreadable. Then change proportions, bend, slant and angle of the whole letter.
     jitter = 0.12 * exact.exp(normal(0.38, 1, 1))
-    off = 2 * rng.random((_BLOCK, *table.points.shape[1:]), dtype=np.float32) - 1
-    points = table.points[form] + jitter * off
+    off = 2 * rng.random((_BLOCK, *points.shape[1:]), dtype=np.float32) - 1
+    points = points[form] + jitter * off
     x, y = exact.exp(normal(0.12, 1)) * points[..., 0], points[..., 1]
     x, y = x + normal(0.15, 1) * (y * y) - normal(0.2, 1) * y, y + normal(0.15, 1) * (x * x)
     half = normal(0.06, 1)  # the tangent of half the angle, about 0.12 radians
@@ -195,8 +186,8 @@ def _draw_block(rng: np.random.Generator, labels: NDArray[np.uint8]) -> NDArray[
     points = np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
     # Fit the letter into a box of about 20 pixels near the middle of the image.
-    where = exact.matmul(table.place[form], points).astype(np.float32)
-    step = exact.matmul(table.step[form], points).astype(np.float32)
+    where = exact.matmul(place[form], points).astype(np.float32)
+    step = exact.matmul(step[form], points).astype(np.float32)
     low, high = where.min(axis=1, keepdims=True), where.max(axis=1, keepdims=True)
     size = 20 * exact.exp(normal(0.08, 1, 1)) / (high - low).max(axis=2, keepdims=True)
     where = size * (where - (low + high) / 2) + (_SIDE - 1) / 2 + normal(0.85, 1, 2)

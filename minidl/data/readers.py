@@ -90,9 +90,13 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     return _load_npz(path)
 
 
+Pair = tuple[Array, Array]
+
+
 def _load_npz(path: Path) -> Dataset:
+    known = {key for keys in _SCHEMES.values() for key in keys}
     try:
-        arrays, found = read_npz(path, _KNOWN_KEYS.__contains__)
+        arrays, found = read_npz(path, known.__contains__)
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read as an .npz file ({error})") from error
     year, keys = max(_SCHEMES.items(), key=lambda item: len(set(item[1]) & set(found)))
@@ -100,38 +104,27 @@ def _load_npz(path: Path) -> Dataset:
     if year == "2021-22" and missing == ["Xdev", "ydev"]:  # the Ames file has no validation part
         missing, keys = [], (*keys[:2], *keys[4:])
     if missing:
-        raise ValueError(
-            f"{path}: missing {', '.join(missing)} (the keys of {year}); found {_listed(found)}"
-        )
-    ys = {key: arrays[key] for key in keys[1::2]}
+        scheme = f"{', '.join(missing)} (the keys of {year})"
+        raise ValueError(f"{path}: missing {scheme}; found {_listed(found)}")
+    ys, classes = {key: arrays[key] for key in keys[1::2]}, None
     # The only regression among the course's data sets, Ames house prices, has these keys.
-    regression = year == "2021-22" and bool(_no_label(ys[keys[1]]))
-    classes = None
-    if not regression:
+    if year != "2021-22" or not _no_label(ys[keys[1]]):
         ys, classes = _labels(path, ys)
-    parts = [(arrays[x], ys[y]) for x, y in zip(keys[::2], keys[1::2], strict=True)]
+    train, *valid, test = [(arrays[x], ys[y]) for x, y in zip(keys[::2], keys[1::2], strict=True)]
     if year == "Keras":
-        parts = _with_validation(path, parts[0], parts[1], len(parts[0][0]) // 6)
-    if len(parts) == 2:
-        return Dataset(parts[0], None, parts[1], name=path.stem, classes=classes)
-    return Dataset(*parts, name=path.stem, classes=classes)
+        train, *valid = _with_validation(path, train, len(train[0]) // 6)
+    valid_part = valid[0] if valid else None
+    return Dataset(train, valid_part, test, name=path.stem, classes=classes)
 
 
-_KNOWN_KEYS = {key for keys in _SCHEMES.values() for key in keys}
-
-Pair = tuple[Array, Array]
-
-
-def _with_validation(path: Path, train: Pair, test: Pair, valid: int) -> list[Pair]:
-    """Return three parts; the validation part is the last ``valid`` of the training examples."""
+def _with_validation(path: Path, train: Pair, valid: int) -> tuple[Pair, Pair]:
+    """Return two parts; the validation part is the last ``valid`` of the training examples."""
     x, y = train
     cut = len(x) - valid
     if cut < 1:
-        raise ValueError(
-            f"{path}: expected more than {valid} training images, since the last {valid} become "
-            f"the validation part; got {len(x)}"
-        )
-    return [(x[:cut], y[:cut]), (x[cut:], y[cut:]), test]
+        expected = f"expected more than {valid} training images, the validation part"
+        raise ValueError(f"{path}: {expected}; got {len(x)}")
+    return (x[:cut], y[:cut]), (x[cut:], y[cut:])
 
 
 def _no_label(y: Array) -> str:
@@ -199,42 +192,33 @@ def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
     files: dict[str, dict[str, str]] = {}
     for found in filter(None, map(_IDX_NAME.fullmatch, names)):
         files.setdefault(found[1], {}).setdefault(f"{found[2]}-{found[3]}", found[0])
-    if prefix is None and not files:
-        raise FileNotFoundError(
-            f"{folder}: no IDX files: expected [emnist-SPLIT-]train-images-idx3-ubyte[.gz] "
-            f"and the other three files; found {_listed(names)}"
-        )
     if prefix is None:
-        prefix = "emnist-letters-" if "emnist-letters-" in files else next(iter(files))
-        if len(files) > 1 and prefix != "emnist-letters-":
-            raise ValueError(
-                f"{folder}: several data sets: {', '.join(p.strip('-') or 'MNIST' for p in files)}"
-                "; give the path of one of the files to say which"
-            )
+        prefix = "emnist-letters-" if len(files) != 1 else next(iter(files))
+        if len(files) > 1 and prefix not in files:
+            several = ", ".join(p.strip("-") or "MNIST" for p in files)
+            which = "give the path of one of the files to say which"
+            raise ValueError(f"{folder}: several data sets: {several}; {which}")
     split = prefix.removeprefix("emnist-").strip("-")
     test = "test" if split else "t10k"
     arrays = []
     for stem in ("train-images", "train-labels", f"{test}-images", f"{test}-labels"):
         dimensions = 3 if stem.endswith("images") else 1
         if stem not in files.get(prefix, {}):
-            raise FileNotFoundError(
-                f"{folder}: missing {prefix}{stem}-idx{dimensions}-ubyte[.gz]; found in this "
-                f"folder: {_listed(names)}"
-            )
+            wanted = f"{prefix if files else '[emnist-SPLIT-]'}{stem}-idx{dimensions}-ubyte[.gz]"
+            what = f"missing {wanted}" if files else f"no IDX files, as {wanted}"
+            raise FileNotFoundError(f"{folder}: {what}; found {_listed(names)}")
         arrays.append(read_idx(folder / files[prefix][stem], dimensions))
     x, y, x_test, y_test = arrays
     if len(x) != len(y):
         raise ValueError(f"{folder}: {len(x)} training images but {len(y)} labels")
-    classes = _EMNIST.get(split)
-    keys = ("training labels", "test labels")
-    labels, classes = _labels(folder, dict(zip(keys, (y, y_test), strict=True)), classes)
-    valid = EMNIST_VALID if split == "letters" else len(x_test) if split else len(x) // 6
+    ys, classes = _labels(folder, {"training labels": y, "test labels": y_test}, _EMNIST.get(split))
+    y, y_test = ys.values()
+    n_valid = EMNIST_VALID if split == "letters" else len(x_test) if split else len(x) // 6
+    train, valid = _with_validation(folder, (x, y), n_valid)
     return Dataset(
-        *_with_validation(folder, (x, labels[keys[0]]), (x_test, labels[keys[1]]), valid),
-        name=prefix.strip("-") or folder.resolve().name,
-        classes=classes,
-        transposed=bool(prefix),
-    )
+        train, valid, (x_test, y_test), name=prefix.strip("-") or folder.resolve().name,
+        classes=classes, transposed=bool(prefix),
+    )  # fmt: skip
 
 
 def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:

@@ -28,7 +28,7 @@ from minidl.dataset import check_labels
 from minidl.layers import Linear
 from minidl.losses import Perceptron
 from minidl.online.runs import OnlineRun
-from minidl.online.tails import KERNELS, make_tails
+from minidl.online.tails import KERNELS, make_tails, scaled
 from minidl.optim import flush_weights
 from minidl.training import Objective
 
@@ -51,8 +51,8 @@ def soft_threshold(weights: Array, by: Array | float) -> None:
     weights -= np.clip(weights, -by, by)
 
 
-def make_steps(runs: Sequence[OnlineRun], objective: Objective) -> Steps:
-    """Return the fastest implementation for these runs."""
+def make_steps(runs: Sequence[OnlineRun], objective: Objective, size: int) -> Steps:
+    """Return the fastest implementation for these runs and blocks of at most ``size`` examples."""
     first, loss, y = runs[0], objective.loss, objective.train.y
     if type(loss) in KERNELS and y.ndim == 1:  # the kernels index with the labels
         for last in (run.layers[-1] for run in runs):
@@ -61,7 +61,7 @@ def make_steps(runs: Sequence[OnlineRun], objective: Objective) -> Steps:
                 check_labels(type(loss).__name__, logits, y)
     alone = len(runs) == len(first.layers) == 1
     if alone and type(loss) is Perceptron and first.weight_decay == first.l1 == 0:
-        return PerceptronSteps(first, objective)
+        return PerceptronSteps(first, objective, size)
     return BlockSteps(runs, objective)
 
 
@@ -72,7 +72,7 @@ class PerceptronSteps:
     than the products of a block.
     """
 
-    def __init__(self, run: OnlineRun, objective: Objective) -> None:
+    def __init__(self, run: OnlineRun, objective: Objective, size: int) -> None:
         self.run, self.split, self.factors = run, objective.train, objective.factors
         self.lr = np.array(run.lr, run.model.dtype)
         used, classes = run.first_weights.shape
@@ -80,18 +80,16 @@ class PerceptronSteps:
         self.w = np.zeros((classes, -(-used // ALIGNED) * ALIGNED), run.model.dtype)
         self.used = self.w[:, :used]
         self.rows, self.before = list(self.w), np.empty_like(self.used)
+        self.x = np.zeros((size, self.w.shape[1]), self.w.dtype)
+        self.x[:, :used] = 1  # the bias is the last column that is used
         self.read()
-        self._x = self.w[:0]
 
     def read(self) -> None:
         self.used[:] = self.run.first_weights.T
 
     def step(self, index: Array) -> list[float]:
         n, labels = len(index), self.split.y[index]
-        if n > len(self._x):
-            self._x = np.zeros((n, self.w.shape[1]), self.w.dtype)
-            self._x[:, : self.used.shape[1]] = 1  # the bias is the last column that is used
-        x = self._x[:n]
+        x = self.x[:n]
         self.split.rows(index, out=x[:, : self.run.first.in_features])
         z = np.empty((n, len(self.w)), self.w.dtype)
         w, rows, add, subtract = self.w, self.rows, np.add, np.subtract
@@ -128,8 +126,6 @@ class BlockSteps:
         ends = np.cumsum(widths).tolist()
         self.columns = [slice(end - w, end) for end, w in zip(ends, widths, strict=True)]
         self.v = np.empty((len(runs[0].first_weights), ends[-1]), self.dtype)
-        self.has_weight_decay = any(run.weight_decay for run in runs)
-        self.has_l1 = any(run.l1 for run in runs)
         # For each column of V: a, c, and the L1 threshold of one example.
         self.a = np.repeat([run.decay_factor for run in runs], widths)
         self.l1 = np.repeat([run.lr * run.l1 for run in runs], widths)
@@ -141,6 +137,15 @@ class BlockSteps:
         """Take the models' first layers, which may have changed since ``write_back``."""
         for run, columns in zip(self.runs, self.columns, strict=True):
             self.v[:, columns] = run.first_weights
+            flush_weights(run.tail_theta)
+        self.c[:] = 1
+        flush_weights(self.v)
+
+    def write_back(self) -> None:
+        """Bring the models' first layers up to date."""
+        weights = self.v * self.c.astype(self.dtype)
+        for run, columns in zip(self.runs, self.columns, strict=True):
+            run.first_weights[:] = weights[:, columns]
 
     def step(self, index: Array) -> list[float]:
         """Take one step for each of these examples; return the sum of the losses of each run.
@@ -148,6 +153,9 @@ class BlockSteps:
         If a sum is not finite, the weights of that run's model are restored to those before the
         block. That run must not continue; the other runs are not affected.
         """
+        if self.c.min() < 0.5:
+            self.write_back()
+            self.read()
         n = len(index)
         if n not in self._blocks:
             self._blocks[n] = _Block(n, self)
@@ -159,26 +167,11 @@ class BlockSteps:
                 self.runs[r].tail_theta[:] = tails[r]
         self._blocks[n].update()
         self.c *= self.a**n
-        if self.has_l1:
+        if self.l1.any():
             soft_threshold(self.v, (n * self.l1 / self.c).astype(self.dtype))
             for run in self.runs:
                 soft_threshold(run.tail_theta, n * run.lr * run.l1)
-        if self.c.min() < 0.5:
-            self._rescale()
         return losses
-
-    def _rescale(self) -> None:
-        """Multiply V by c, so that c is 1 and V = W."""
-        self.v *= self.c.astype(self.dtype)
-        self.c[:] = 1
-        flush_weights(self.v)
-
-    def write_back(self) -> None:
-        """Bring the models' first layers up to date."""
-        self._rescale()
-        for run, columns in zip(self.runs, self.columns, strict=True):
-            run.first_weights[:] = self.v[:, columns]
-            flush_weights(run.tail_theta)
 
 
 Steps = PerceptronSteps | BlockSteps
@@ -197,36 +190,40 @@ class _Block:
         self.diagonal = self.gram.reshape(-1)[:: n + 1]
         # Row t of g holds x_t V until step t, then -lr times the gradient. With 1 on the Gram
         # matrix's diagonal, z_t is one product: row t of that times the first t + 1 rows of g.
-        self.z, self.g = (np.empty((n, width), owner.dtype) for _ in range(2))
-        self.rows = [
-            (self.gram[t, : t + 1], self.g[: t + 1], self.z[t], self.g[t]) for t in range(n)
-        ]
+        self.z, self.g, self.scales, self.inverses = np.empty((4, n, width), owner.dtype)
+        self.rows = [(self.gram[t, : t + 1], self.g[: t + 1], self.z[t]) for t in range(n)]
         self.change = np.empty_like(owner.v)
-        factors = owner.objective.factors
-        self.factors = None if factors is None else np.ones(n, owner.dtype)
-        self.weight = None if owner.objective.train.weight is None else np.ones(n)
+        objective = owner.objective
+        self.factors = None if objective.factors is None else np.ones(n, owner.dtype)
+        self.targets: list[Array] = []
         self.tails = make_tails(
-            owner.runs, owner.objective, owner.columns, self.z, self.g, self.factors, self.weight
+            owner.runs, objective, owner.columns, self.z, self.g, self.factors, self.targets
         )
+        self.steps = [tail.step for tail in self.tails]
         self.powers = owner.a ** np.arange(n)[:, None]
+        self.decays = (owner.a != 1).any()
+        if self.decays:  # outputs times c a^t, gradients over c a^(t+1)
+            before, after = scaled(self.z, self.scales), scaled(self.g, self.inverses)
+            self.steps = [before, *self.steps, after]
 
     def gradients(self, index: Array) -> list[float]:
         """Take the steps of all layers but the first, whose gradients are stored in G."""
-        owner, x = self.owner, self.x
-        split, factors = owner.objective.train, owner.objective.factors
-        y, *weight = split.targets(index)
-        split.rows(index, out=self.pixels)
+        owner, x, objective = self.owner, self.x, self.owner.objective
+        self.targets[:] = objective.train.targets(index)
+        objective.train.rows(index, out=self.pixels)
         np.dot(x, owner.v, out=self.g)
         np.dot(x, x.T, out=self.gram)
         self.diagonal[:] = 1
-        if self.factors is not None and factors is not None:
-            self.factors[:] = factors[index]
-        if self.weight is not None:
-            self.weight[:] = weight[0]
-        if owner.has_weight_decay:
-            self._decaying_steps(y.tolist())
-        else:
-            self._steps(y.tolist())
+        if self.factors is not None and objective.factors is not None:
+            self.factors[:] = objective.factors[index]
+        if self.decays:
+            self.scales[:] = owner.c * self.powers
+            self.inverses[:] = 1 / (owner.c * owner.a * self.powers)
+        y, steps = self.targets[0], self.steps
+        for t, (label, (k, past, z)) in enumerate(zip(y.tolist(), self.rows, strict=True)):
+            k.dot(past, z)
+            for step in steps:
+                step(t, label)
         sums = [np.atleast_1d(tail.losses(y).sum(axis=0)) for tail in self.tails]
         return [float(loss) for losses in sums for loss in losses]
 
@@ -234,24 +231,3 @@ class _Block:
         """Update the first layer: ``V += X^T G``."""
         np.dot(self.x.T, self.g, out=self.change)
         np.add(self.owner.v, self.change, out=self.owner.v)
-
-    def _steps(self, labels: list[float]) -> None:
-        steps = [tail.step for tail in self.tails]
-        for t, (label, (k, past, z, _)) in enumerate(zip(labels, self.rows, strict=True)):
-            k.dot(past, z)
-            for step in steps:
-                step(t, label)
-
-    def _decaying_steps(self, labels: list[float]) -> None:
-        """The same with weight decay: outputs times ``c a^t``, gradients over ``c a^(t+1)``."""
-        multiply, steps = np.multiply, [tail.step for tail in self.tails]
-        c, a = self.owner.c, self.owner.a
-        scales = (c * self.powers).astype(self.z.dtype)
-        inverses = (1 / (c * a * self.powers)).astype(self.z.dtype)
-        rows = zip(labels, self.rows, list(scales), list(inverses), strict=True)
-        for t, (label, (k, past, z, g), scale, inverse) in enumerate(rows):
-            k.dot(past, z)
-            multiply(z, scale, z)
-            for step in steps:
-                step(t, label)
-            multiply(g, inverse, g)

@@ -8,25 +8,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from minidl.callbacks import Callback, Run
+from minidl.callbacks import Callback
 from minidl.checks import Array, check_int, no_longer, one_blas_thread
 from minidl.dataset import Dataset
 from minidl.history import History, Mode
 from minidl.layer import Layer
 from minidl.losses import Loss, Metric
-from minidl.online.blocks import Steps, make_steps, max_block_size, soft_threshold
+from minidl.online.blocks import make_steps, max_block_size, soft_threshold
 from minidl.online.runs import OnlineRun, Order, epoch_order
 from minidl.optim import SGD
-from minidl.training import (
-    EARLIER,
-    CheckpointFile,
-    NonFiniteLossError,
-    Objective,
-    Training,
-)
+from minidl.training import EARLIER, CheckpointFile, NonFiniteLossError, Objective, Training
 
 
 @no_longer(**EARLIER)
@@ -83,8 +76,7 @@ def fit_online(
     metrics, monitor, mode, restore_best, parts, history, checkpoint, mean_weight
         As in ``fit``.
     callbacks : sequence of Callback, optional
-        ``on_batch`` is called after each block, between which the first layer of the model is out
-        of date; ``on_gradient`` is not called.
+        ``on_batch`` is called after each block; ``on_gradient`` is not called.
 
     Returns
     -------
@@ -147,15 +139,12 @@ def fit_side_by_side(
         raise ValueError(f"fit_side_by_side: expected at least one run in a list, got {runs!r:.80}")
     for run in runs:
         if not isinstance(run, OnlineRun):
-            raise TypeError(
-                f"fit_side_by_side: expected runs as OnlineRun(model, lr), got {run!r:.80}"
-            )
-    shapes = {(r.first.in_features, r.first.bias is not None, r.model.dtype) for r in runs}
-    if len(shapes) > 1:
-        raise ValueError(
-            "fit_side_by_side: expected first layers alike in inputs, bias and dtype, got "
-            + ", ".join(f"{run.first!r} in {run.model.dtype}" for run in runs)
-        )
+            expected = "expected runs as OnlineRun(model, lr)"
+            raise TypeError(f"fit_side_by_side: {expected}, got {run!r:.80}")
+    if len({(len(run.first_weights), run.first.bias is None, run.model.dtype) for run in runs}) > 1:
+        found = ", ".join(f"{run.first!r} in {run.model.dtype}" for run in runs)
+        expected = "expected first layers alike in inputs, bias and dtype"
+        raise ValueError(f"fit_side_by_side: {expected}, got {found}")
     if len({id(run.model) for run in runs}) < len(runs):
         raise ValueError("fit_side_by_side: expected a model of its own for each run")
     if len({len(run.history) for run in runs}) > 1:
@@ -172,63 +161,62 @@ def fit_side_by_side(
     return [run.history for run in runs]
 
 
-@dataclass(eq=False)
-class _Trainer:
-    """One run during training, and its loss in the epoch so far."""
-
-    online: OnlineRun
-    run: Run
-    total: float = 0.0
-
-    def plain_steps(self, training: Training, index: Array, epoch: int, start: int) -> None:
-        """Take one step for each example; a loss that is not finite ends the run."""
-        run, split = self.run, training.objective.train
-        for i in range(len(index)):
-            row = index[i : i + 1]
-            x, y = split.rows(row, run.model.dtype), split.targets(row)
-            try:
-                self.total += training.write_gradients(run.model, epoch, start + i, x, *y)
-            except NonFiniteLossError as error:
-                run.error = str(error)
-                return
-            run.optimizer.step()
-            if self.online.l1:
-                soft_threshold(run.model.theta, self.online.lr * self.online.l1)
+def _plain_steps(run: OnlineRun, training: Training, index: Array, epoch: int, start: int) -> None:
+    """Take one step for each example; a loss that is not finite ends the run."""
+    split = training.objective.train
+    for i in range(len(index)):
+        row = index[i : i + 1]
+        x, y = split.rows(row, run.model.dtype), split.targets(row)
+        try:
+            run.total += training.write_gradients(run.model, epoch, start + i, x, *y)
+        except NonFiniteLossError as error:
+            run.error = str(error)
+            return
+        run.optimizer.step()
+        if run.l1:
+            soft_threshold(run.model.theta, run.lr * run.l1)
 
 
 class _Group:
     """Runs with blocks of the same length, which are computed together."""
 
     def __init__(self) -> None:
-        self.trainers: list[_Trainer] = []
-        self.active: list[_Trainer] = []  # those of ``steps``
+        self.runs: list[OnlineRun] = []
+        self.active: list[OnlineRun] = []  # those of ``steps``
 
-    def train(self, training: Training, size: int, order: Array, epoch: int) -> Iterator[None]:
-        """Train the runs that have no error for one epoch; yield after each block."""
+    def train(
+        self, training: Training, size: int, order: Array, epoch: int, watched: bool
+    ) -> Iterator[None]:
+        """Train the runs that have no error for one epoch; yield after each block.
+
+        If it is ``watched``, the models are up to date then, and may be changed.
+        """
         for start in range(0, len(order), size):
             index = order[start : start + size]
-            active = [trainer for trainer in self.trainers if trainer.run.error is None]
+            active = [run for run in self.runs if run.error is None]
             if not active:
                 return
             if size == 1:
-                for trainer in active:
-                    trainer.plain_steps(training, index, epoch, start)
+                for run in active:
+                    _plain_steps(run, training, index, epoch, start)
                 yield
                 continue
-            if active != self.active:
-                self.active, online = active, [trainer.online for trainer in active]
-                self.steps: Steps = make_steps(online, training.objective)
+            if len(active) != len(self.active):
+                self.active, self.steps = active, make_steps(active, training.objective, size)
             elif start == 0:
                 self.steps.read()
-            for trainer, total in zip(active, self.steps.step(index), strict=True):
-                trainer.total += total
+            for run, total in zip(active, self.steps.step(index), strict=True):
+                run.total += total
                 if not math.isfinite(total):  # the plain loop says where, if it finds it too
-                    trainer.plain_steps(training, index, epoch, start)
+                    _plain_steps(run, training, index, epoch, start)
                     where = f"epoch {epoch}, steps {start} to {start + len(index)}"
-                    trainer.run.error = trainer.run.error or f"{where}: the loss is not finite"
-            if start + size >= len(order) or any(trainer.run.error for trainer in active):
+                    run.error = run.error or f"{where}: the loss is not finite"
+            if watched or start + size >= len(order) or any(run.error for run in active):
                 self.steps.write_back()
+            shown = [run.first_weights.copy() for run in active if watched]
             yield
+            if any((run.first_weights != w).any() for run, w in zip(active, shown, strict=False)):
+                self.steps.read()
 
 
 def _train(
@@ -246,34 +234,27 @@ def _train(
     epochs = check_int("fit_online", "epochs", epochs, low=0)
     block_size = check_int("fit_online", "block_size", block_size)
     objective = Objective("fit_online", loss, dataset, mean_weight)
-    trainers: list[_Trainer] = []
     groups: defaultdict[int, _Group] = defaultdict(_Group)
     for run in runs:
         size = min(max_block_size(run, block_size), objective.examples)
-        optimizer = SGD(run.model, run.lr, weight_decay=run.weight_decay)
-        blocks = -(-objective.examples // size)
-        seen = Run(run.model, optimizer, run.history, epochs, blocks, run.error)
-        trainers.append(_Trainer(run, seen))
-        groups[size].trainers.append(trainers[-1])
+        run.optimizer = SGD(run.model, run.lr, weight_decay=run.weight_decay)
+        run.epochs, run.batches = epochs, -(-objective.examples // size)
+        groups[size].runs.append(run)
     training = Training(
-        "fit_online", [trainer.run for trainer in trainers], objective, rng=rng,
-        block_size=block_size, l1=[run.l1 for run in runs], mean_weight=mean_weight, **options,
+        "fit_online", runs, objective, rng=rng, block_size=block_size,
+        l1=[run.l1 for run in runs], mean_weight=mean_weight, **options,
     )  # fmt: skip
     on_batch = training.called("on_batch")
 
     def train_epoch(epoch: int) -> list[float]:
         order = epoch_order(rng, epoch, objective.train)
-        for trainer in trainers:
-            trainer.total = 0.0
+        for run in runs:
+            run.total = 0.0
         for size, group in groups.items():
-            for _ in group.train(training, size, order, epoch):
+            for _ in group.train(training, size, order, epoch, bool(on_batch)):
                 for callback in on_batch:
-                    callback.on_batch(trainers[0].run)
-        return [trainer.total / objective.size for trainer in trainers]
+                    callback.on_batch(runs[0])
+        return [run.total / objective.size for run in runs]
 
-    try:
-        with one_blas_thread():
-            training.run_epochs(train_epoch)
-    finally:
-        for trainer in trainers:
-            trainer.online.error = trainer.run.error
+    with one_blas_thread():
+        training.run_epochs(train_epoch)

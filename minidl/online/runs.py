@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
+from minidl.callbacks import Run
 from minidl.checks import Array, Rng, check_array, check_float, check_int
 from minidl.dataset import Split
 from minidl.history import History
@@ -17,43 +17,48 @@ from minidl.parameter import set_stream
 from minidl.training import epoch_rng
 
 
-@dataclass
-class OnlineRun:
+class OnlineRun(Run):
     """A model, its update rule and its results.
 
     Parameters
     ----------
     model : Layer
         A ``Linear``, or a ``Sequential``, nested or not, that begins with one.
-    lr, weight_decay : float
-        Each step is ``w -= lr (grad + weight_decay w)``, on all parameters.
-    l1 : float
-        L1 penalty: after each block of n examples every parameter moves towards 0 by
-        ``n lr l1``, but not past it (a proximal step).
-    history : History
+    lr, weight_decay, l1 : float
+        As in ``fit_online``.
+    history : History, optional
+
+    Attributes
+    ----------
     error : str or None
         Why the run ended early: its loss was not finite.
     """
 
-    model: Layer
-    lr: float
-    weight_decay: float = 0.0
-    l1: float = 0.0
-    history: History = field(default_factory=History)
-    error: str | None = None
-
-    def __post_init__(self) -> None:
-        self.lr = check_float("fit_online", "lr", self.lr, low=0, open_low=True)
-        self.weight_decay = check_float("fit_online", "weight_decay", self.weight_decay, low=0)
-        self.l1 = check_float("fit_online", "l1", self.l1, low=0)
-        self.layers = tuple(in_order(self.model))
-        layer = self.layers[0] if self.layers else self.model
+    def __init__(
+        self,
+        model: Layer,
+        lr: float,
+        weight_decay: float = 0.0,
+        l1: float = 0.0,
+        history: History | None = None,
+    ) -> None:
+        self.lr = check_float("fit_online", "lr", lr, low=0, open_low=True)
+        self.weight_decay = check_float("fit_online", "weight_decay", weight_decay, low=0)
+        self.l1 = check_float("fit_online", "l1", l1, low=0)
+        self.layers = tuple(in_order(model))
+        layer = self.layers[0] if self.layers else model
         custom = isinstance(layer, Linear) and type(layer).forward is not Linear.forward
         if custom or not isinstance(layer, Linear):
             raise ValueError(
                 f"fit_online: expected a model whose first layer is Linear, got {layer!r}"
                 f"{', whose forward pass is its own' if custom else ''}"
             )
+        self.model, self.history = model, History() if history is None else history
+        self.total = 0.0  # the loss of the epoch so far
+
+    def __repr__(self) -> str:
+        rule = f"lr={self.lr:g}, weight_decay={self.weight_decay:g}, l1={self.l1:g}"
+        return f"OnlineRun({self.model!r}, {rule})"
 
     @property
     def first(self) -> Linear:
@@ -69,11 +74,6 @@ class OnlineRun:
     def tail_theta(self) -> Array:
         """A view of the parameters of the layers after the first."""
         return self.model.theta[self.first.theta.size :]
-
-    @property
-    def tail_grad(self) -> Array:
-        """A view of the gradients of the layers after the first."""
-        return self.model.grad[self.first.theta.size :]
 
     @property
     def decay_factor(self) -> float:

@@ -1,9 +1,8 @@
 """The layers and the loss after the first layer, with their updates.
 
-``_any_tail`` calls the ``forward`` and ``backward`` of any layers and any loss. On one example
-that takes ten times as long as the arithmetic itself. So the common models have kernels of their
-own, which compute the same numbers: no, one or more hidden ReLU layers (``_relu_tail``), and
-several linear models side by side (``stacked_softmax``).
+Calls of ``forward`` and ``backward`` (``_any_tail``) take ten times as long as the arithmetic on
+one example. So the common models have kernels, which compute the same numbers: hidden ReLU layers
+(``_relu_tail``), and several linear models side by side (``stacked_softmax``).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 
 from minidl.activations import ReLU
 from minidl.checks import Array
-from minidl.layer import Layer, checked
+from minidl.layer import checked
 from minidl.layers import Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron
 from minidl.online.runs import OnlineRun
@@ -33,16 +32,26 @@ class Tail:
     """``losses(labels)`` returns the losses of the block's first examples, (n,) or (n, runs)."""
 
 
+def scaled(rows: Array, factors: Array) -> Callable[[int, float], None]:
+    """Return a step that multiplies row t by row t of ``factors``."""
+    pairs, multiply = list(zip(rows, factors, strict=True)), np.multiply
+
+    def step(t: int, label: float) -> None:
+        row, factor = pairs[t]
+        multiply(row, factor, row)
+
+    return step
+
+
 def weighted(tail: Tail, g: Array, factors: Array) -> Tail:
     """Multiply row t of ``g`` and the loss of example t by ``factors[t]``."""
-    rows, multiply = list(g), np.multiply
-    scales = [factors[t : t + 1] for t in range(len(g))]
+    scale = scaled(g, factors[:, None])
 
     def step(t: int, label: float) -> None:
         tail.step(t, label)
-        multiply(rows[t], scales[t], rows[t])
+        scale(t, label)
 
-    return Tail(step, lambda y: (tail.losses(y).T * factors[: len(y)]).T)
+    return Tail(step, lambda y: (tail.losses(y).T * factors).T)
 
 
 def relu_linear(
@@ -155,12 +164,11 @@ def make_tails(
     z: Array,
     g: Array,
     factors: Array | None,
-    weight: Array | None,
+    targets: list[Array],
 ) -> list[Tail]:
     """Return the fastest tails for these runs, each on its ``columns`` of ``z`` and ``g``.
 
-    ``factors`` and ``weight`` are those of the examples in the block. The kernels take no targets
-    but classes.
+    ``factors`` and ``targets`` are those of the block's examples. Kernels take class labels alone.
     """
     loss, labels = objective.loss, objective.train.y.ndim == 1
     widths = {c.stop - c.start for c in columns}
@@ -168,28 +176,22 @@ def make_tails(
     if type(loss) is CrossEntropy and linear and len(widths) == 1 < len(runs):
         tail = stacked_softmax(z, g, [run.lr for run in runs])
         return [tail if factors is None else weighted(tail, g, factors)]
-    return [
-        _relu_tail(run, loss, z[:, c], g[:, c], factors)
-        if labels and _has_kernels(run.layers[1:], loss)
-        else _any_tail(run, objective, z[:, c], g[:, c], weight)
-        for run, c in zip(runs, columns, strict=True)
-    ]
-
-
-def _has_kernels(layers: Sequence[Layer], loss: Loss) -> bool:
-    """Return whether ``layers`` are (ReLU, Linear) any number of times, and the loss has a kernel.
-
-    A subclass does not count: it may compute something else.
-    """
-    types = [type(layer) for layer in layers]
-    return types == [ReLU, Linear] * (len(types) // 2) and type(loss) in KERNELS
+    tails = []
+    for run, c in zip(runs, columns, strict=True):
+        types = [type(layer) for layer in run.layers[1:]]  # a subclass may compute anything
+        if labels and type(loss) in KERNELS and types == [ReLU, Linear] * (len(types) // 2):
+            tails.append(_relu_tail(run, loss, z[:, c], g[:, c], factors))
+        else:
+            tails.append(_any_tail(run, objective, z[:, c], g[:, c], targets))
+    return tails
 
 
 def _any_tail(
-    run: OnlineRun, objective: Objective, z: Array, g: Array, weight: Array | None
+    run: OnlineRun, objective: Objective, z: Array, g: Array, targets: list[Array]
 ) -> Tail:
     """Any layers and any loss, by their own forward and backward passes."""
-    layers, theta, grad = run.layers[1:], run.tail_theta, run.tail_grad
+    layers, theta = run.layers[1:], run.tail_theta
+    grad = run.model.grad[run.first.theta.size :]
     values = [0.0] * len(z)
     is_checked = False
 
@@ -204,8 +206,7 @@ def _any_tail(
         for layer in layers:
             x, backward = layer.forward(x, train=True)
             tape.append(backward)
-        y = np.array([label])
-        values[t], dy = objective(x, y) if weight is None else objective(x, y, weight[t : t + 1])
+        values[t], dy = objective(x, *(part[t : t + 1] for part in targets))
         for backward in reversed(tape):
             dy = backward(dy)
         np.multiply(dy[0], -run.lr, out=g[t])
@@ -213,7 +214,7 @@ def _any_tail(
         np.multiply(grad, run.lr, out=grad)
         np.subtract(theta, grad, out=theta)
 
-    return Tail(step, lambda y: np.array(values[: len(y)], np.float64))
+    return Tail(step, lambda y: np.array(values, np.float64))
 
 
 def _relu_tail(run: OnlineRun, loss: Loss, z: Array, g: Array, factors: Array | None) -> Tail:

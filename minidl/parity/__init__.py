@@ -20,14 +20,8 @@ if TYPE_CHECKING:
     from minidl.parity.torch_model import fit, torch_counterparts
 
 __all__ = [
-    "ParityReport",
-    "compare",
-    "fit",
-    "from_torch",
-    "register",
-    "to_torch",
-    "torch_counterparts",
-]
+    "ParityReport", "compare", "fit", "from_torch", "register", "to_torch", "torch_counterparts",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

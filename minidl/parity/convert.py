@@ -11,7 +11,7 @@ import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -83,28 +83,27 @@ class Convert:
     """``convert(child, name)`` converts a layer or module that is inside another one."""
 
     part: Callable[[Any, Convert], Any]
-    path: tuple[str, ...] = ()
+    path: str = ""
 
     def __call__(self, child: Any, name: str) -> Any:
-        return self.part(child, Convert(self.part, (*self.path, name)))
+        return self.part(child, Convert(self.part, f"{self.path}.{name}".lstrip(".")))
 
     def __str__(self) -> str:
         """The position in the whole network, for messages."""
-        return f"module {'.'.join(self.path)}, " if self.path else ""
+        return f"module {self.path}, " if self.path else ""
 
 
 ToTorch = Callable[[Any, Convert], nn.Module]
 FromTorch = Callable[[Any, Convert], Layer]
 
 
-@dataclass(frozen=True)
-class Counterpart:
+class Counterpart(NamedTuple):
     """A layer class and the module class that computes the same; see ``register``."""
 
     ours: type[Any]
     theirs: type[Any]
-    to_torch: ToTorch | None = None
-    from_torch: FromTorch | None = None
+    to_torch: ToTorch
+    from_torch: FromTorch
 
 
 def _options(module: nn.Module) -> dict[str, Any]:
@@ -129,22 +128,20 @@ def _namesakes(ours: type[Any], theirs: type[Any], **names: str) -> Counterpart:
 
     def from_torch(module: Any, convert: Convert) -> Layer:
         given, known = _options(module), inspect.signature(ours).parameters
+        refused = f"from_torch: no counterpart of {convert}{module!r}"
         try:
             layer = ours(**{n: given[names.get(n, n)] for n in known if names.get(n, n) in given})
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"from_torch: no counterpart of {convert}{module!r} ({error})"
-            ) from error
+            raise ValueError(f"{refused} ({error})") from error
         nearest = to_torch(layer, convert)
         if _options(nearest) != given:
-            raise ValueError(
-                f"from_torch: no counterpart of {convert}{module!r}, only of {nearest!r}"
-            )
+            raise ValueError(f"{refused}, only of {nearest!r}")
         return cast(Layer, layer)
 
     return Counterpart(ours, theirs, to_torch, from_torch)
 
 
+_CLASSES = list(dict.fromkeys(type(make(1, 1)) for make in LAYERS.values()))
 COUNTERPARTS: list[Counterpart] = [
     _namesakes(LeakyReLU, nn.LeakyReLU, slope="negative_slope"),
     _namesakes(LayerNorm, nn.LayerNorm, features="normalized_shape"),
@@ -179,21 +176,25 @@ COUNTERPARTS: list[Counterpart] = [
     ),
     *[
         _namesakes(ours, getattr(nn, ours.__name__))
-        for ours in dict.fromkeys(type(make(1, 1)) for make in LAYERS.values())
+        for ours in _CLASSES
         if hasattr(nn, ours.__name__)
     ],
-    Counterpart(Dropout, SameMasks, from_torch=lambda module, _: Dropout(module.p)),
-]
-_known = {entry.ours for entry in COUNTERPARTS}
-COUNTERPARTS += [
     Counterpart(
-        ours,
-        Operators,
-        lambda layer, _: Operators(copy.deepcopy(layer)),
-        lambda module, _: copy.deepcopy(module.layer),
-    )
-    for ours in dict.fromkeys(type(make(1, 1)) for make in LAYERS.values())
-    if ours not in _known and ours.forward in NODES
+        Dropout,
+        SameMasks,
+        lambda layer, _: SameMasks(layer.p, layer.rng),
+        lambda module, _: Dropout(module.p),
+    ),
+    *[
+        Counterpart(
+            ours,
+            Operators,
+            lambda layer, _: Operators(copy.deepcopy(layer)),
+            lambda module, _: copy.deepcopy(module.layer),
+        )
+        for ours in _CLASSES
+        if ours.forward in NODES
+    ],
 ]
 """Entries of layer classes. The first entry with a class converts that class."""
 
@@ -220,8 +221,7 @@ def register(
         converts a layer inside it, which becomes the module's attribute ``name``. By default
         ``theirs()``.
     from_torch : callable, optional
-        ``from_torch(module, convert)``: the reverse. The layer's parameters have values, of any
-        kind. By default ``ours()``.
+        ``from_torch(module, convert)``: the reverse. By default ``ours()``.
 
     Examples
     --------
@@ -233,7 +233,9 @@ def register(
     ...     from_torch=lambda module, convert: Scale(module.features),
     ... )
     """
-    COUNTERPARTS.insert(0, Counterpart(ours, theirs, to_torch, from_torch))
+    there = to_torch or (lambda layer, convert: theirs())
+    back = from_torch or (lambda module, convert: ours())
+    COUNTERPARTS.insert(0, Counterpart(ours, theirs, there, back))
 
 
 def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
@@ -260,7 +262,7 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
             return SameMasks(layer.p, copy.deepcopy(layer.rng, streams))
         for entry in COUNTERPARTS:
             if entry.ours is type(layer):
-                return entry.to_torch(layer, convert) if entry.to_torch else entry.theirs()
+                return entry.to_torch(layer, convert)
         raise TypeError(f"to_torch: no PyTorch counterpart of {convert}{layer!r}")
 
     with torch.device("meta"):  # draws no random numbers and allocates no memory
@@ -268,9 +270,6 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
     state = {name: torch.from_numpy(value) for name, value in torch_state(model).items()}
     module.load_state_dict(state, assign=True)
     return module
-
-
-_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
@@ -295,7 +294,7 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
         raise TypeError(f"from_torch: expected a module of PyTorch, got {module!r:.80}")
     values = [value for _, value in module.named_parameters(remove_duplicate=False)]
     dtypes = {value.dtype for value in values} or {torch.float32}
-    if len(dtypes) > 1 or not dtypes <= _DTYPES.keys():
+    if dtypes not in ({torch.float32}, {torch.float64}):
         raise ValueError(
             "from_torch: expected parameters of dtype float32 or float64, the same for all, "
             f"got {', '.join(sorted(map(str, dtypes)))}"
@@ -314,12 +313,12 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
                 f"from_torch: no counterpart of {convert}{what}; build the network as a "
                 "nn.Sequential, or give the class a counterpart by minidl.parity.register"
             )
-        entry = entries[kind]
-        return entry.from_torch(module, convert) if entry.from_torch else entry.ours()
+        layer: Layer = entries[kind].from_torch(module, convert)
+        return layer
 
     with torch.device("meta"):
         model = part(module, Convert(part))
-    dtype = np.dtype(_DTYPES[dtypes.pop()])
+    dtype = np.dtype(str(dtypes.pop()).removeprefix("torch."))
     for _, parameter in model.named_parameters():
         parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced
     model.initialize(dtype=dtype)

@@ -8,8 +8,7 @@ it gives the support, and the support gives the exact threshold in closed form.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own name for it
@@ -19,16 +18,13 @@ from minidl import losses
 from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
 
 
-@dataclass(frozen=True)
-class Formula:
-    """A class of maps in PyTorch.
-
-    ``project(map, z, dim)`` gives the probabilities of the logits ``z`` along ``dim``;
-    ``omega(map, p)`` the terms of the regulariser, which is their sum over the last axis.
-    """
+class Formula(NamedTuple):
+    """A class of maps in PyTorch."""
 
     project: Callable[[Any, Tensor, int], Tensor]
+    """``project(map, z, dim)``: the probabilities of the logits ``z`` along ``dim``."""
     omega: Callable[[Any, Tensor], Tensor] | None = None
+    """``omega(map, p)``: the terms of the regulariser, which is their sum over the last axis."""
 
 
 class Simplex(nn.Module):  # type: ignore[misc]
@@ -137,6 +133,10 @@ def _quantile(loss: losses.Quantile, z: Tensor, y: Tensor) -> Tensor:
     return torch.maximum(q * error, (q - 1) * error).sum(dim=-1)
 
 
+def _huber(loss: losses.Huber, z: Tensor, y: Tensor) -> Tensor:
+    return F.huber_loss(z, _like(y, z), reduction="none", delta=loss.delta).sum(dim=-1)
+
+
 def _poisson(loss: losses.Poisson, z: Tensor, y: Tensor) -> Tensor:
     y = _like(y, z)
     values = F.poisson_nll_loss(z, y, log_input=True, full=False, reduction="none")
@@ -147,16 +147,6 @@ def _binary_cross_entropy(loss: losses.BinaryCrossEntropy, z: Tensor, y: Tensor)
     entropy = F.binary_cross_entropy_with_logits(z, _like(y, z), reduction="none")
     mean = (loss.label_reduction or loss.reduction) == "mean"
     return entropy.mean(dim=-1) if mean else entropy.sum(dim=-1)
-
-
-def _elementwise(function: Callable[..., Tensor], *names: str) -> Callable[..., Tensor]:
-    """Return a criterion: the row sums of a function of PyTorch with options named like ours."""
-
-    def values(loss: Any, z: Tensor, y: Tensor) -> Tensor:
-        options = {name: getattr(loss, name) for name in names}
-        return function(z, _like(y, z), reduction="none", **options).sum(dim=-1)
-
-    return values
 
 
 def _like(y: Tensor, z: Tensor) -> Tensor:
@@ -170,19 +160,16 @@ def _distributions(y: Tensor, z: Tensor) -> Tensor:
 
 
 CRITERIA: dict[type[Any], Callable[[Any, Tensor, Tensor], Tensor]] = {
-    losses.AbsoluteError: _elementwise(F.l1_loss),
+    losses.AbsoluteError: lambda _, z, y: (z - _like(y, z)).abs().sum(dim=-1),
     losses.BinaryCrossEntropy: _binary_cross_entropy,
     losses.BinaryLogistic: lambda _, z, y: F.softplus(-_like(y, z) * z).sum(dim=-1),
     losses.CrossEntropy: _cross_entropy,
     losses.FenchelYoung: _fenchel_young,
-    losses.Huber: _elementwise(F.huber_loss, "delta"),
+    losses.Huber: _huber,
     losses.Perceptron: lambda _, z, y: z.max(dim=-1).values - z.gather(-1, y[:, None])[:, 0],
     losses.Poisson: _poisson,
     losses.Quantile: _quantile,
     losses.SmoothedNLL: _smoothed_nll,
     losses.SquaredError: lambda _, z, y: (z - _like(y, z)).square().sum(dim=-1) / 2,
 }
-"""For each class of losses, ``values(loss, z, y)``: one for each row.
-
-Their mean or sum is the loss.
-"""
+"""For each class of losses, ``values(loss, z, y)``: one for each row, (n,)."""

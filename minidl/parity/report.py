@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,7 @@ def default_tolerance(dtype: str) -> Tolerance:
     1e-10 in float64. In float32, 1e-5 at the first step and ten times as much every 50 steps:
     the first rounding differences of two runs grow exponentially where the loss is curved.
     """
-    if dtype == "float64":
-        return lambda step: 1e-10
-    return lambda step: 1e-5 * 10 ** ((step - 1) / 50)
+    return lambda step: 1e-10 if dtype == "float64" else 1e-5 * 10 ** ((step - 1) / 50)
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,11 +57,9 @@ class ParityReport:
     @property
     def first(self) -> tuple[int, str] | None:
         """The first step with a difference above its tolerance, and the first such quantity."""
-        for step, differences in enumerate(self.relative, start=1):
-            for name, difference in zip(self.quantities, differences, strict=True):
-                if difference > self.tolerance(step):
-                    return step, name
-        return None
+        allowed = [[self.tolerance(step)] for step in range(1, len(self.relative) + 1)]
+        beyond = np.argwhere(self.relative > allowed)
+        return (int(beyond[0, 0]) + 1, self.quantities[beyond[0, 1]]) if len(beyond) else None
 
     def __bool__(self) -> bool:
         return self.first is None
@@ -89,25 +85,17 @@ class ParityReport:
         return f"ParityReport({', '.join(filter(None, [self.title, self.dtype, self.verdict()]))})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report in a form for JSON (``minidl.files.to_json``).
-
-        ``"worst"`` has the largest differences of each quantity, and the first steps with them;
-        ``"relative"`` the largest relative differences of each kind at each step.
-        """
+        """Return the report for JSON, with the largest differences of each quantity."""
         worst: dict[str, dict[str, float]] = {name: {} for name in self.quantities}
         for kind, differences in (("relative", self.relative), ("absolute", self.absolute)):
             for name, column in zip(self.quantities, differences.T, strict=True):
                 step = int(column.argmax())
                 worst[name] |= {kind: float(column[step]), f"{kind}_step": step + 1}
         return {
-            "title": self.title,
-            "dtype": self.dtype,
-            "steps": len(self.relative),
-            "passed": bool(self),
-            "verdict": self.verdict(),
-            "worst": worst,
+            "title": self.title, "dtype": self.dtype, "steps": len(self.relative),
+            "passed": bool(self), "verdict": self.verdict(), "worst": worst,
             "relative": {kind: column.tolist() for kind, column in self.by_kind.items()},
-        }
+        }  # fmt: skip
 
 
 def compare(
@@ -146,21 +134,34 @@ def compare(
     """
     check_optimizer("compare", optimizer, model)
     model = model.copy(dtype)
-    ours = model, loss, optimizer.copy(model)
-    theirs = torch_counterparts(*ours)
+    batches = batches if isinstance(batches, Iterable) else [batches]
+    return report(model, lockstep(model, loss, optimizer.copy(model), batches), title, tolerance)
 
-    def arrays(batch: Any) -> tuple[Array, Array]:
+
+Results = dict[str, Array]
+"""The results of one step by kind, in the order of computation.
+
+A kind that is not in ``WHOLE`` has one entry for each entry of ``theta`` of the model.
+"""
+
+WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
+"""The kinds of results that do not consist of one piece for each parameter."""
+
+
+def lockstep(
+    model: Layer, loss: Loss, optimizer: Optimizer, batches: Iterable[Any]
+) -> Iterator[tuple[Results, Results]]:
+    """Train a model and its counterpart on the same batches; yield the results of each step."""
+    theirs = torch_counterparts(model, loss, optimizer)
+    for batch in batches:
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise TypeError(f"compare: expected batches as [(x, y)], got {batch!r:.80}")
-        return np.asarray(batch[0], model.dtype), np.asarray(batch[1])
-
-    pairs = map(arrays, batches if isinstance(batches, Iterable) else [batches])
-    results = ((_step(*ours, x, y), _step(*theirs, x, y)) for x, y in pairs)
-    return report(model, results, title, tolerance)
+        x, y = np.asarray(batch[0], model.dtype), np.asarray(batch[1])
+        yield _step(model, loss, optimizer, x, y), _step(*theirs, x, y)
 
 
-def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str, Array]:
-    """Run one training step of either library; return all results in the order of computation."""
+def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> Results:
+    """Run one training step of either library."""
     logits, backward = model.forward(x, train=True)
     buffers = [np.ravel(value.copy()) for _, value in named_buffers(model)]
     value, dlogits = loss(logits, y)
@@ -177,17 +178,6 @@ def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> dict[str
     }
 
 
-WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
-"""The kinds of results that do not consist of one piece for each parameter."""
-
-
-Results = dict[str, Array]
-"""The results of one step by kind, in the order of computation.
-
-A kind that is not in ``WHOLE`` has one entry for each entry of ``theta`` of the model.
-"""
-
-
 def report(
     model: Layer,
     results: Iterable[tuple[Results, Results]],
@@ -202,12 +192,10 @@ def report(
     for here, there in results:
         quantities, columns = [], []
         for kind, value in here.items():
-            if kind in WHOLE:
-                quantities.append(kind)
-                columns.append(_differences(value, there[kind], np.array([0])))
-            else:
-                quantities += [f"{kind} of {name}" for name in names]
-                columns.append(_differences(value, there[kind], starts)[:, ::-1])
+            whole = kind in WHOLE
+            quantities += [kind] if whole else [f"{kind} of {name}" for name in names]
+            found = _differences(value, there[kind], np.array([0]) if whole else starts)
+            columns.append(found[:, ::-1])  # the last layer first
         steps.append(np.hstack(columns))
     if not steps:
         raise ValueError("compare: expected at least one batch")

@@ -25,9 +25,9 @@ from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron, SquaredError
 from minidl.online.fitting import fit_online
-from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, StepDecay, WarmUp
+from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, StepDecay, WarmUp
 from minidl.parity.convert import from_torch, to_torch
-from minidl.parity.report import ParityReport, Results, compare, report
+from minidl.parity.report import ParityReport, Results, Tolerance, lockstep, report
 from minidl.parity.torch_model import fit
 from minidl.parity.torch_random import TorchRandom
 from minidl.testing.catalogue import LAYERS, LOSSES, MakeLayer, Targets
@@ -64,7 +64,8 @@ OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (AdamW, {"lr": OneCycle(1e-2, steps=100, pct_start=0.2), "clip_norm": 0.05}),
 ]
 
-Tick = Callable[[], object]
+Pairs = Iterator[tuple[Results, Results]]
+"""The results of both libraries, step by step."""
 
 
 def learnable_classes(rng: np.random.Generator, logits: Array) -> Array:
@@ -85,14 +86,27 @@ class ParityCase:
     loss: Loss = field(default_factory=CrossEntropy)
     targets: Targets = learnable_classes
     optimizer: tuple[type[Any], dict[str, Any]] = (SGD, {"lr": 0.02, "momentum": 0.9})
+    tolerance: Tolerance | None = None
 
-    def run(self, steps: int, dtype: str, tick: Tick = lambda: None) -> ParityReport:
+    def run(
+        self, steps: int, dtype: str, tick: Callable[[], object] = lambda: None
+    ) -> ParityReport:
         """Compare both libraries for a number of steps; ``tick`` is called at each."""
+
+        def results() -> Pairs:
+            for pair in self.results(steps, dtype):
+                yield pair
+                tick()
+
+        return report(self.model(dtype), results(), self.name, self.tolerance)
+
+    def results(self, steps: int, dtype: str) -> Pairs:
+        """Train in both libraries on batches of random examples."""
         kind, options = self.optimizer
-        model = self.model(dtype)
-        optimizer: Optimizer = kind(model, **options)
-        batches = self.batches(steps, tick)
-        return compare(model, self.loss, optimizer, batches, dtype=dtype, title=self.name)
+        model, rng = self.model(dtype), np.random.default_rng(1)
+        x, y = self.examples(rng)
+        rows = rng.integers(EXAMPLES, size=(steps, BATCH))
+        return lockstep(model, self.loss, kind(model, **options), [(x[i], y[i]) for i in rows])
 
     def model(self, dtype: str, rng: Rng = 0) -> Sequential:
         """Return the network with new weights."""
@@ -101,17 +115,7 @@ class ParityCase:
     def examples(self, rng: np.random.Generator) -> tuple[Array, Array]:
         """Draw examples with their targets."""
         x = rng.uniform(size=(EXAMPLES, FEATURES))
-        linear = (x - 0.5) @ rng.normal(size=(FEATURES, CLASSES))
-        return x, self.targets(rng, linear)
-
-    def batches(self, steps: int, tick: Tick) -> Iterator[tuple[Array, Array]]:
-        """Yield batches of random examples with their targets."""
-        rng = np.random.default_rng(1)
-        x, y = self.examples(rng)
-        for _ in range(steps):
-            rows = rng.integers(EXAMPLES, size=BATCH)
-            yield x[rows], y[rows]
-            tick()
+        return x, self.targets(rng, (x - 0.5) @ rng.normal(size=(FEATURES, CLASSES)))
 
 
 class _Record(Callback):
@@ -120,9 +124,8 @@ class _Record(Callback):
     With ``shrink``, each block of steps ends with PyTorch's soft thresholding of the parameters.
     """
 
-    def __init__(self, tick: Tick = lambda: None, shrink: float = 0.0) -> None:
-        self.tick, self.shrink = tick, shrink
-        self.results: list[Results] = []
+    def __init__(self, shrink: float = 0.0) -> None:
+        self.shrink, self.results = shrink, list[Results]()
 
     def on_batch(self, run: Run) -> None:
         done = (run.optimizer.steps - 1) % ONLINE_EXAMPLES + 1  # in this epoch
@@ -134,7 +137,6 @@ class _Record(Callback):
     def on_epoch(self, run: Run) -> None:
         loss = np.array(run.history.column("train_loss")[-1])
         self.results.append({"loss": loss, "parameter": run.model.theta.copy()})
-        self.tick()
 
 
 @dataclass(frozen=True)
@@ -148,21 +150,20 @@ class OnlineCase(ParityCase):
 
     l1: float = 0.0
 
-    def run(self, steps: int, dtype: str, tick: Tick = lambda: None) -> ParityReport:
-        """Compare both libraries for a number of epochs; ``tick`` is called at each."""
-        model, options = self.model(dtype), self.optimizer[1]
-        x, y = (part[:ONLINE_EXAMPLES] for part in self.examples(np.random.default_rng(1)))
-        data = Dataset((x.astype(dtype), y))
+    def results(self, steps: int, dtype: str) -> Pairs:
+        """Train in both libraries for a number of epochs."""
+        ours, theirs, options = self.model(dtype), self.model(dtype), self.optimizer[1]
+        x, y = self.examples(np.random.default_rng(1))
+        data = Dataset((x[:ONLINE_EXAMPLES].astype(dtype), y[:ONLINE_EXAMPLES]))
         both: dict[str, Any] = {"epochs": steps, "rng": 0, "parts": ()}
-        theirs = self.model(dtype)
-        here, there = _Record(tick), _Record(shrink=options["lr"] * self.l1)
+        here, there = _Record(), _Record(shrink=options["lr"] * self.l1)
         fit_online(
-            model, data, self.loss, **options, l1=self.l1, block_size=ONLINE_BLOCK,
+            ours, data, self.loss, **options, l1=self.l1, block_size=ONLINE_BLOCK,
             callbacks=[here], **both,
         )  # fmt: skip
         optimizer = SGD(theirs, **options)
         fit(theirs, data, self.loss, optimizer, batch_size=1, callbacks=[there], **both)
-        return report(model, zip(here.results, there.results, strict=True), self.name)
+        return zip(here.results, there.results, strict=True)
 
 
 @dataclass(frozen=True)
@@ -173,20 +174,17 @@ class RandomCase(ParityCase):
     tolerance. PyTorch's weights are drawn in float32 and converted, as by ``module.double()``.
     """
 
-    def run(self, steps: int, dtype: str, tick: Tick = lambda: None) -> ParityReport:
-        """Compare both generators for a number of seeds; ``tick`` is called at each."""
+    tolerance: Tolerance | None = lambda step: 0.0
+
+    def results(self, steps: int, dtype: str) -> Pairs:
+        """Draw with a number of seeds."""
         seeds = np.random.default_rng(0).integers(-(2**63), 2**63, size=steps)
         seeds[: len(SEEDS)] = SEEDS[:steps]
-
-        def results() -> Iterator[tuple[Results, Results]]:
-            for seed in seeds.tolist():
-                model, rng = self.model(dtype, TorchRandom(seed)), TorchRandom(seed)
-                ours = np.concatenate([rng.permutation(EXAMPLES) for _ in range(2)])
-                theirs = {"order": _orders(seed), "parameter": _weights(model, seed)}
-                yield {"order": ours, "parameter": model.theta}, theirs
-                tick()
-
-        return report(self.model(dtype), results(), self.name, lambda step: 0.0)
+        for seed in seeds.tolist():
+            model, rng = self.model(dtype, TorchRandom(seed)), TorchRandom(seed)
+            ours = np.concatenate([rng.permutation(EXAMPLES) for _ in range(2)])
+            theirs = {"order": _orders(seed), "parameter": _weights(model, seed)}
+            yield {"order": ours, "parameter": model.theta}, theirs
 
 
 def _orders(seed: int) -> Array:
@@ -228,7 +226,7 @@ def standard_set() -> list[ParityCase]:
     return [*depths, *layers, *losses, *_online_cases(), RandomCase("TorchRandom", _deep(2))]
 
 
-def _online_cases() -> list[ParityCase]:
+def _online_cases() -> list[OnlineCase]:
     """Return cases of ``fit_online``: its kernels, any layers, both penalties."""
     linear, relu = _deep(0), _around(lambda *_: ReLU())
     dropped = _around(lambda *_: Sequential(Tanh(), Dropout(0.3)))
@@ -248,13 +246,11 @@ def _online_cases() -> list[ParityCase]:
 def _deep(depth: int, *, modern: bool = False) -> Callable[[], list[Layer]]:
     def layers() -> list[Layer]:
         hidden: list[Layer] = []
-        features = FEATURES
-        for _ in range(depth):
+        for features in [FEATURES, *[WIDTH] * (depth - 1)][:depth]:
             # A bias before BatchNorm has no effect, and gradients of rounding alone.
             hidden.append(Linear(features, WIDTH, bias=not modern))
             hidden += [BatchNorm(WIDTH), GELU()] if modern else [Tanh()]
-            features = WIDTH
-        return [*hidden, Linear(features, CLASSES)]
+        return [*hidden, Linear(WIDTH if depth else FEATURES, CLASSES)]
 
     return layers
 
@@ -277,12 +273,12 @@ def _around(make: MakeLayer, outputs: int = CLASSES) -> Callable[[], list[Layer]
 
 
 def _call(kind: type[Any], options: dict[str, Any]) -> str:
-    return f"{kind.__name__}({', '.join(f'{k}={_text(v)}' for k, v in options.items())})"
-
-
-def _text(value: Any) -> str:
-    """Return the ``repr``, of a schedule without the fields that have their defaults."""
-    if not is_dataclass(value):
-        return repr(value)
-    given = {f.name: x for f in fields(value) if (x := getattr(value, f.name)) != f.default}
-    return _call(type(value), given)
+    """Return the text of a call, with schedules without the fields that have their defaults."""
+    texts = []
+    for name, value in options.items():
+        text = repr(value)
+        if is_dataclass(value):
+            values = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
+            text = _call(type(value), {k: x for k, (x, default) in values.items() if x != default})
+        texts.append(f"{name}={text}")
+    return f"{kind.__name__}({', '.join(texts)})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, count, islice, repeat
 from operator import mul
@@ -47,14 +48,7 @@ def torch_counterparts(
     """Return a model, a loss and an optimizer that compute the same with PyTorch and autograd.
 
     They keep this library's contracts and the layout of its vectors, so ``fit`` and ``evaluate``
-    take them too.
-
-    Parameters
-    ----------
-    model : Layer
-    loss : Loss
-    optimizer : Optimizer
-        The model's optimizer, new or after any number of steps.
+    take them too. The optimizer is the model's, new or after any number of steps.
 
     Raises
     ------
@@ -80,7 +74,8 @@ class TorchModel(Layer):
     def __init__(self, model: Layer) -> None:
         vars(self).update(vars(copy.deepcopy(model)))  # its parameters, buffers and layers
         self.module = to_torch(model, same_masks=True)
-        self._name, self._transposed = f"TorchModel({model!r})", transposed(model)
+        self._name, turned = f"TorchModel({model!r})", transposed(model)
+        self._layout = [(p.shape, name in turned) for name, p in model.named_parameters()]
         set_buffers(self, {name: np.array(value) for name, value in named_buffers(self)})
         self.initialize()
         self.tensors = [self.module.get_parameter(name) for name, _ in self.named_parameters()]
@@ -115,10 +110,11 @@ class TorchModel(Layer):
     def scatter(self, vector: Array) -> list[Tensor]:
         """Return views of a vector laid out as ``theta``: one tensor for each parameter."""
         tensors, start = [], 0
-        for name, p in self.named_parameters():
-            piece = vector[start : start + p.size].reshape(p.shape)
-            tensors.append(torch.from_numpy(piece.T if name in self._transposed else piece))
-            start += p.size
+        for shape, turned in self._layout:
+            end = start + math.prod(shape)
+            piece = vector[start:end].reshape(shape)
+            tensors.append(torch.from_numpy(piece.T if turned else piece))
+            start = end
         return tensors
 
     def __repr__(self) -> str:

@@ -13,15 +13,11 @@ class TorchRandom(np.random.Generator):
     """PyTorch's random numbers on the CPU, bit for bit, without PyTorch.
 
     Passed as ``rng``, it gives a run the initial weights and the batches of a PyTorch script with
-    the same seed (see the examples).
-
-    ``uniform`` equals ``Tensor.uniform_`` in float32, so the layers' initial values are those of
-    ``nn.Linear`` after ``torch.manual_seed(seed)``. They are drawn in float32 for a float64
-    model too, which gives the weights of ``module.double()``. ``permutation`` is the order of an
-    epoch of ``DataLoader(shuffle=True, generator=...)``.
-
-    Nothing else is reproduced: ``spawn`` (for the streams of dropout layers) returns NumPy's
-    default generators, and all other methods are NumPy's own, on the same stream.
+    the same seed: those of ``nn.Linear`` after ``torch.manual_seed(seed)``, drawn in float32 for a
+    float64 model too, as for ``module.double()``; and those of
+    ``DataLoader(shuffle=True, generator=...)``. Nothing else is reproduced: ``spawn`` (for the
+    streams of dropout layers) returns NumPy's default generators, and all other methods are
+    NumPy's own, on the same stream.
 
     Parameters
     ----------
@@ -71,11 +67,8 @@ class TorchRandom(np.random.Generator):
     def randperm(self, n: int) -> Array:
         """Return ``torch.randperm(n, generator=self)`` as int64."""
         n = check_int("TorchRandom", "n", n, low=0)
-        if n >= 2**32 // 20:
-            raise ValueError(
-                f"TorchRandom: expected n below {2**32 // 20}, got {n}; PyTorch uses another "
-                "algorithm for larger ones"
-            )
+        if n >= 2**32 // 20:  # from here on PyTorch draws 64 bits for each number
+            raise ValueError(f"TorchRandom: expected n below {2**32 // 20}, got {n}")
         jumps = self._raw(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint64)
         order = list(range(n))
         for k, jump in enumerate(jumps.tolist()):

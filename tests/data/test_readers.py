@@ -355,7 +355,7 @@ def test_the_path_of_one_idx_file_says_which_of_several(tmp_path):
             assert (data.name, data.classes) == (f"emnist-{name}", SPLITS[name])
     assert not load_dataset(tmp_path / "t10k-images-idx3-ubyte.gz").transposed
     (tmp_path / "emnist-digits-test-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match=r"missing emnist-digits-test-labels.*in this folder"):  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"missing emnist-digits-test-labels.*; found emnist-bal"):  # fmt: skip
         load_dataset(tmp_path / "emnist-digits-train-images-idx3-ubyte")
     (tmp_path / "pixels.bin").write_bytes(idx_bytes(np.zeros((2, 3, 3))))
     with pytest.raises(ValueError, match=r"pixels.bin: .*an IDX file of another name; give its folder"):  # fmt: skip
@@ -916,6 +916,16 @@ def test_the_default_sizes_are_those_of_the_course(monkeypatch):
     ]
     assert [args[2:] for args in asked] == [(0, False)] * 2
     assert [tuple(sizes) for _, sizes, _, _ in asked] == [("train", "valid", "test")] * 2
+
+
+@pytest.mark.parametrize("n", [10**9 + 1, 10**10, 2**63, 10**400, 10**9000], ids=int.bit_length)
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_a_size_that_no_disk_holds_is_refused_at_the_door(part, n):
+    with pytest.raises(ValueError, match=rf"^letters: expected {part} to be at most 1000000000, got 10\^\d+\.\d$"):  # fmt: skip
+        load_letters(**{"train": 5, "valid": 5, "test": 5, part: n})
+    for generator in (letters.LETTERS, scenes.SCENES):
+        with pytest.raises(ValueError, match=rf"^{generator.name}: expected n to be at most"):
+            generator.blocks(n)
 
 
 def test_the_bar_counts_the_letters_that_are_drawn(tmp_path, monkeypatch, capsys):

@@ -495,6 +495,59 @@ def test_callbacks_are_called_per_block_and_may_stop():
     assert seen == [3] * 6
 
 
+@pytest.mark.parametrize("changed", [True, False])
+@pytest.mark.parametrize("loss", [minidl.CrossEntropy(), minidl.Perceptron()])
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 2.0}, {"hidden": (6,), "between": minidl.Tanh}])  # fmt: skip
+def test_a_callback_sees_and_changes_the_weights_within_an_epoch(options, loss, changed):
+    """All of them, as the first layer's at other times than the rest's."""
+    dataset, seen = data(150), {1: [], 64: []}
+
+    class Shrink(minidl.Callback):
+        def __init__(self, every):
+            self.every, self.steps = every, 0
+
+        def on_batch(self, run):
+            self.steps += 1
+            if self.steps % 150 in (64 // self.every, 128 // self.every):
+                seen[64 // self.every].append(run.model.theta.copy())
+                if changed:
+                    run.model.theta *= 0.7
+                    run.model.theta[3:9] = 0.1
+
+    plain, expected = trained(dataset, loss, 1, epochs=1, callbacks=[Shrink(1)], **options)
+    model, history = trained(dataset, loss, 64, epochs=1, callbacks=[Shrink(64)], **options)
+    assert distance(model.theta, plain.theta) < 1e-12
+    np.testing.assert_allclose(seen[1], seen[64], rtol=1e-10, atol=1e-12)
+    same_history(history, expected, 1e-10)
+    unwatched, _ = trained(dataset, loss, 64, epochs=1, **options)
+    assert np.array_equal(unwatched.theta, model.theta) != changed
+
+
+@pytest.mark.parametrize("block", [1, 64])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_own_loss_gets_the_arrays_that_fit_gives_it(weighted, shape, dtype, block):
+    rng, kinds = np.random.default_rng(0), []
+    x, y = rng.normal(size=(90, 4)).astype("f4"), rng.integers(0, 3, (90, *shape)).astype(dtype)
+    dataset = minidl.Dataset((x, y, rng.uniform(1, 2, 90)) if weighted else (x, y))
+
+    def loss(z, *targets):
+        kinds[-1].add(tuple((part.dtype.name, part.shape[1:]) for part in (z, *targets)))
+        y, w = (*targets, np.ones(len(z)))[:2]
+        w = (w / w.sum())[:, None].astype(z.dtype)
+        return float((w * (z - y) ** 2).sum()), 2 * w * (z - y).astype(z.dtype)
+
+    models = [minidl.Linear(4, (*shape, 1)[0], rng=0) for _ in "ab"]
+    options = {"epochs": 1, "rng": 0, "parts": ()}
+    kinds.append(set())
+    minidl.fit(models[0], dataset, loss, minidl.SGD(models[0], 0.01), batch_size=1, **options)
+    kinds.append(set())
+    fit_online(models[1], dataset, loss, lr=0.01, block_size=block, **options)
+    assert kinds[0] == kinds[1]
+    np.testing.assert_allclose(models[1].theta, models[0].theta, rtol=1e-4, atol=1e-6)
+
+
 def test_ctrl_c_leaves_the_weights_after_the_last_completed_epoch():
     class Interrupt(minidl.Callback):
         def on_batch(self, run):
