@@ -34,7 +34,7 @@ def check(report):
     return survived
 
 
-SAMPLE = ("width grid", "q1_logistic", "fit, TorchRandom", "fit_online, compounding")
+SAMPLE = ("width grid", "fit, TorchRandom", "fit_online, compounding")
 SHOTS = [(name, shot) for name, subject in kills.SUBJECTS.items() for shot in subject.shots]
 
 

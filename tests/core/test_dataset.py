@@ -318,10 +318,9 @@ def weighted_classes(n=60, classes=3, **options):
     return Dataset((x, (x @ rng.normal(size=(5, classes))).argmax(axis=1), weight), **options)
 
 
-@pytest.mark.parametrize("block", [2, 7, 64])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("loss", [CrossEntropy(), CrossEntropy("sum"), minidl.Perceptron(), minidl.FenchelYoung(minidl.sparsemax)], ids=repr)  # fmt: skip
-def test_online_sgd_weights_each_example(block, decay, loss):
+def test_online_sgd_weights_each_example(decay, loss):
     """Every kind of block takes the steps of fit with batches of one, also side by side."""
     data = weighted_classes()
 
@@ -330,19 +329,21 @@ def test_online_sgd_weights_each_example(block, decay, loss):
         inputs = 5, 4, 4
         return [Sequential(*h, Linear(i, 3), rng=0, dtype="float64") for h, i in zip(hidden, inputs, strict=True)]  # fmt: skip
 
-    plain, alone = networks(), networks()
-    together = [minidl.OnlineRun(m, 0.1, decay) for m in networks()]
-    linear = [minidl.OnlineRun(networks()[0], lr, decay) for lr in (0.1, 0.2)]
-    for runs in (together, linear):
-        minidl.fit_side_by_side(runs, data, loss, epochs=2, block_size=block, rng=0)
-    np.testing.assert_allclose(linear[0].model.theta, together[0].model.theta, rtol=1e-9)
-    for slow, fast, run in zip(plain, alone, together, strict=True):
+    plain, expected = networks(), []
+    for slow in plain:
         sgd = minidl.SGD(slow, 0.1, weight_decay=decay)
-        expected = minidl.fit(slow, data, loss, sgd, epochs=2, batch_size=1, rng=0)
-        history = minidl.fit_online(fast, data, loss, lr=0.1, weight_decay=decay, epochs=2, block_size=block, rng=0)  # fmt: skip
-        for model, record in ((fast, history[2]), (run.model, run.history[2])):
-            np.testing.assert_allclose(model.theta, slow.theta, rtol=1e-9, atol=1e-11)
-            assert record.train_loss == pytest.approx(expected[2].train_loss, rel=1e-9)
+        expected += minidl.fit(slow, data, loss, sgd, epochs=2, batch_size=1, rng=0)[2:]
+    for block in (2, 7, 64):
+        together = [minidl.OnlineRun(m, 0.1, decay) for m in networks()]
+        linear = [minidl.OnlineRun(networks()[0], lr, decay) for lr in (0.1, 0.2)]
+        for runs in (together, linear):
+            minidl.fit_side_by_side(runs, data, loss, epochs=2, block_size=block, rng=0)
+        np.testing.assert_allclose(linear[0].model.theta, together[0].model.theta, rtol=1e-9)
+        for slow, last, fast, run in zip(plain, expected, networks(), together, strict=True):
+            history = minidl.fit_online(fast, data, loss, lr=0.1, weight_decay=decay, epochs=2, block_size=block, rng=0)  # fmt: skip
+            for model, record in ((fast, history[2]), (run.model, run.history[2])):
+                np.testing.assert_allclose(model.theta, slow.theta, rtol=1e-9, atol=1e-11)
+                assert record.train_loss == pytest.approx(last.train_loss, rel=1e-9)
 
 
 @pytest.mark.parametrize("how", ["fit", "online", "order"])

@@ -1,6 +1,7 @@
 """The house: files are the core, folders are wings; how large each is, and what imports what."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -16,7 +17,6 @@ PACKAGE = ROOT / "minidl"
 FILES = house.core()
 WINGS = {path.name: path for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
 MODULES = house.sources(PACKAGE, "minidl")
-ARROWS = house.graph(MODULES)
 
 ENTRIES = 24
 LIMITS = {"the core": 5_200, "the package": 14_000, "a file": 600}
@@ -46,6 +46,11 @@ def test_the_lines_of_each_file():
 # ---------------------------------------------------------------- what imports what
 
 
+@functools.cache
+def arrows_of_the_package():
+    return house.graph(MODULES)
+
+
 def test_no_core_file_imports_a_wing():
     """Not even inside a function; and no core file imports ``minidl`` itself, which has them all."""
     found = set()
@@ -59,7 +64,7 @@ def test_no_core_file_imports_a_wing():
 
 @pytest.mark.parametrize(("folder", "prefix"), [("minidl", "minidl"), ("examples", ""), ("benchmarks", "")])  # fmt: skip
 def test_no_circle(folder, prefix):
-    arrows = ARROWS if prefix else house.graph(house.sources(ROOT / folder))
+    arrows = arrows_of_the_package() if prefix else house.graph(house.sources(ROOT / folder))
     assert sum(map(len, arrows.values())) > 20
     assert house.circles(arrows) == []
 
@@ -68,7 +73,7 @@ def test_every_import_goes_to_a_lower_floor():
     """As import-linter's contract says, which has every entry."""
     floor = {name: i for i, row in enumerate(house.floors()) for name in row}
     assert set(floor) == {path.stem for path in FILES} | set(WINGS)
-    for module, others in ARROWS.items():
+    for module, others in arrows_of_the_package().items():
         room = module.partition(".")[2].partition(".")[0]
         for other in others if room else ():
             below = other.split(".")[1]
@@ -85,10 +90,10 @@ def named_packages(path):
     """Yield the other packages that a file imports, or asks for by ``require``."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     yield from (name.partition(".")[0] for name in house.imported(tree))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
-    for call in calls:
-        if ast.unparse(call.func) == "require" and isinstance(call.args[0], ast.Constant):
-            yield call.args[0].value.partition(".")[0]
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="require"), args=[ast.Constant(value=name), *_]):
+                yield name.partition(".")[0]
 
 
 PLACES = {
@@ -123,7 +128,8 @@ def test_the_page_says_what_is_measured():
 
 
 def test_fit_reaches_the_core_alone():
-    reached = house.reached({m: o - {house.EXCEPTION[1]} for m, o in ARROWS.items()}, "minidl.training")  # fmt: skip
+    arrows = {m: o - {house.EXCEPTION[1]} for m, o in arrows_of_the_package().items()}
+    reached = house.reached(arrows, "minidl.training")
     assert reached <= {f"minidl.{path.stem}" for path in FILES}
     readme = re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
     sentence = (

@@ -115,17 +115,14 @@ def private_uses(source, here="the core", known=frozenset()):
                 yield f"{node.lineno}: {ast.unparse(node)}"
 
 
-KNOWN = {}
-for name, path in MODULES.items():
-    KNOWN.setdefault(room(path), set()).update(defined(ast.parse(SOURCES[name])))
-
-
 def test_an_underscore_stays_in_its_room():
     """A helper of one file or wing may have an underscore; what another room uses has none."""
-    found = {}
+    known, found = {}, {}
+    for name, source in SOURCES.items():
+        known.setdefault(room(MODULES[name]), set()).update(defined(ast.parse(source)))
     for name, source in SOURCES.items():
         here = room(MODULES[name])
-        found[name] = list(private_uses(source, here, frozenset(KNOWN[here])))
+        found[name] = list(private_uses(source, here, frozenset(known[here])))
     assert {name: uses for name, uses in found.items() if uses} == {}
 
 

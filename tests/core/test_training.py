@@ -555,9 +555,10 @@ def test_a_figure_that_is_missing_in_an_epoch_is_not_drawn(monkeypatch, tmp_path
     }
     expected = {k: ([0, 1, 2], [v] * 3) for k, v in figures.items() if not (unmeasured and k == name)}  # fmt: skip
     assert curves == expected
-    monkeypatch.undo()
-    history.plot(tmp_path / "h.png")
-    assert (tmp_path / "h.png").exists()
+    if name == "valid_loss":  # a picture takes a third of a second
+        monkeypatch.undo()
+        history.plot(tmp_path / "h.png")
+        assert (tmp_path / "h.png").exists()
 
 
 def test_bad_arguments_of_fit(data):

@@ -70,12 +70,12 @@ def history(folder):
 
 @pytest.fixture(scope="module")
 def fashion(tmp_path_factory):
-    """10,000 images of Fashion-MNIST in the course's format."""
+    """5,000 images of Fashion-MNIST in the course's format."""
     source = ROOT.parent / "shared/data/fashion-mnist"
     if not source.is_dir():
         pytest.skip("no ../shared/data/fashion-mnist beside the checkout")
     file = tmp_path_factory.mktemp("fashion") / "fashion.npz"
-    save(file, minidl.load_dataset(source), 10_000)
+    save(file, minidl.load_dataset(source), 5000)
     return file
 
 

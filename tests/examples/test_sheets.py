@@ -105,7 +105,9 @@ def test_weights_have_colours_that_are_symmetric_about_0(tmp_path, drawn, least)
 
 
 @pytest.mark.parametrize(("n", "shape"), [(1, (1, 2)), (2, (1, 2)), (3, (1, 3)), (26, (4, 7)), (100, (8, 13))])  # fmt: skip
-def test_weights_are_in_a_grid_that_is_wider_than_high(tmp_path, drawn, n, shape):
+def test_weights_are_in_a_grid_that_is_wider_than_high(tmp_path, monkeypatch, n, shape):
+    drawn = []  # a hundred axes take seconds to draw
+    monkeypatch.setattr(sheets, "save", lambda picture, *_: drawn.append(picture))
     weight_sheet(tmp_path / "weights.png", np.zeros((n, 2, 2)), [str(i) for i in range(n)])
     (figure,) = drawn
     *grid, _ = figure.axes

@@ -24,14 +24,10 @@ PLACES = {
 
 
 def some(*axes):
-    """Return all combinations; those that a rotation of the last axis leaves out are slow."""
-    *others, last = (list(axis) for axis in axes)
-    settings = []
-    for k, first in enumerate(itertools.product(*others)):
-        for j, setting in enumerate(last):
-            marks = () if k % len(last) == j else pytest.mark.slow
-            settings.append(pytest.param(*first, setting, marks=marks))
-    return settings
+    """Return all combinations of the first axes, each with one of the last, by turns."""
+    *others, last = axes
+    turns = zip(itertools.product(*others), itertools.cycle(last), strict=False)
+    return [(*first, setting) for first, setting in turns]
 
 
 def public(module, base):

@@ -81,16 +81,17 @@ def test_gradient_faults_are_caught_along_another_direction(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", range(2, 5))
 def test_gradient_faults_are_caught_along_other_directions(seed, monkeypatch):
-    caught_along(seed, DIRECTIONS, monkeypatch)
+    """Each fault along one more direction; a quarter of them was caught along the first above."""
+    caught_along(seed, DIRECTIONS[seed - 1 :: 4], monkeypatch)
 
 
 QUICK = sorted({*range(50)} - {5, 29, 31})
 """Without three networks that take two thirds of the time."""
 
 
-@pytest.mark.parametrize("seeds", [QUICK, pytest.param(range(1000), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seeds", [QUICK, pytest.param(range(50, 350), marks=pytest.mark.slow)])
 def test_random_networks_raise_no_false_alarm(seeds):
     """``python tests/support/random_networks.py 2000`` is the same with more of them."""
     verdicts, unsure = set(), 0
