@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Union
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from minidl import activations as act
 from minidl import layers, losses, maps
@@ -83,23 +84,28 @@ def to_onnx(model: Any) -> Any:
         model.input_scale = None  # its rows are floats
     if not isinstance(model, Predictor) or not isinstance(model.model, Layer):
         raise TypeError(f"export: expected a Layer, a Predictor or an estimator, got {model!r:.80}")
-    layer, scale = model.model, model.input_scale
-    pixels = scale is not None and scale != 1
+    layer, scale = model.model, 1.0 if model.input_scale is None else model.input_scale
+    pixels = scale != 1
     width = next((one.in_features for one in walk(layer) if hasattr(one, "in_features")), None)
-    first = next(iter(model.features), None)
-    columns = width if first is None else None
-    if isinstance(first, (features.Standardize, features.PCA)):
-        columns = len(first.mean)
-    dtype = np.dtype(np.uint8) if pixels else layer.dtype
-    graph = Graph(dtype, columns)
-    x = Value(graph, "x", dtype)
-    if scale is not None and pixels:
-        x = x.cast(layer.dtype) * scale
+    columns = width
+    for feature in reversed(model.features):
+        columns = len(feature.mean) if hasattr(feature, "mean") else None
+    helper, tensor = _onnx().helper, _onnx().helper.make_tensor_value_info
+    x = Value(helper.make_graph([], "minidl", [], []), "x", np.uint8 if pixels else layer.dtype)
+    x.graph.input.append(tensor(x.name, x.kind, ["n", columns]))
+    z = x.cast(layer.dtype) * scale if pixels else x
     for feature in model.features:
-        x = convert(feature, "apply", x)
+        z = convert(feature, "apply", z)
     outputs = None if width is None else layer(np.zeros((1, width), layer.dtype)).shape[1]
-    _declare(graph, model, convert(layer, "forward", x), outputs)
-    return graph.model()
+    for name, value, shape in _outputs(model, convert(layer, "forward", z), outputs):
+        x.graph.node.append(helper.make_node("Identity", [value.name], [name]))
+        x.graph.output.append(tensor(name, value.kind, shape))
+    opset = [helper.make_opsetid("", OPSET)]
+    proto = helper.make_model(
+        x.graph, producer_name="minidl", opset_imports=opset, ir_version=IR_VERSION
+    )
+    _onnx().checker.check_model(proto, full_check=True)
+    return proto
 
 
 def register(method: Callable[..., Any]) -> Callable[[Nodes], Nodes]:
@@ -133,42 +139,15 @@ Nodes = Callable[[Any, "Value"], Any]
 """``nodes(part, x) -> y``: a ``Value``, or None where ``register`` allows it."""
 
 
-class Graph:
-    """Nodes, constants and outputs of a graph of ``x``, with names made up as it grows."""
+def _onnx() -> Any:
+    return require("onnx", "onnx")
 
-    def __init__(self, dtype: np.dtype[Any], width: int | None) -> None:
-        self.onnx = require("onnx", "onnx")
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-        self.outputs: list[Any] = []
-        self.x = self.onnx.helper.make_tensor_value_info("x", self.kind(dtype), ["n", width])
 
-    def kind(self, dtype: np.dtype[Any]) -> int:
-        """Return ONNX's number for a dtype; object is text."""
-        return int(self.onnx.helper.np_dtype_to_tensor_dtype(dtype))
-
-    def constant(self, array: Array) -> Value:
-        """Add a constant."""
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return Value(self, name, array.dtype)
-
-    def output(self, name: str, value: Value, rank: int) -> None:
-        """Declare a value as an output, ``(n,)`` or ``(n, K)``."""
-        helper, shape = self.onnx.helper, ["n", None][:rank]
-        self.nodes.append(helper.make_node("Identity", [value.name], [name]))
-        self.outputs.append(helper.make_tensor_value_info(name, self.kind(value.dtype), shape))
-
-    def model(self) -> Any:
-        """Return the checked model."""
-        helper = self.onnx.helper
-        graph = helper.make_graph(self.nodes, "minidl", [self.x], self.outputs, self.constants)
-        opset = [helper.make_opsetid("", OPSET)]
-        proto = helper.make_model(
-            graph, producer_name="minidl", opset_imports=opset, ir_version=IR_VERSION
-        )
-        self.onnx.checker.check_model(proto, full_check=True)
-        return proto
+def _constant(graph: Any, array: Array) -> Value:
+    """Add an array to a graph, of numbers or of text as objects."""
+    name = f"constant_{len(graph.initializer)}"
+    graph.initializer.append(_onnx().numpy_helper.from_array(np.asarray(array, order="C"), name))
+    return Value(graph, name, array.dtype)
 
 
 def _binary(operator: str) -> Callable[[Value, Operand], Value]:
@@ -183,39 +162,36 @@ class Value:
     since they are axes and shapes.
     """
 
-    def __init__(self, graph: Graph, name: str, dtype: np.dtype[Any]) -> None:
-        self.graph, self.name, self.dtype = graph, name, dtype
+    def __init__(self, graph: Any, name: str, dtype: DTypeLike) -> None:
+        self.graph, self.name, self.dtype = graph, name, np.dtype(dtype)
+        self.kind = _onnx().helper.np_dtype_to_tensor_dtype(self.dtype)
 
     def op(self, operator: str, *others: Operand, dtype: Any = None, **attributes: Any) -> Value:
         """Return the (first) output of an operator of ONNX, of this dtype unless another is given.
 
         A comparison passes the dtype on too, to the numbers that ``Where`` takes.
         """
-        graph = self.graph
-        name = f"{operator}_{len(graph.nodes)}"
-        inputs = [self.name, *(self._constant(other).name for other in others)]
+        name = f"{operator}_{len(self.graph.node)}"
+        inputs = [self.name, *(self._beside(other).name for other in others)]
         outputs = [name, f"{name}_indices"] if operator == "TopK" else [name]
-        graph.nodes.append(graph.onnx.helper.make_node(operator, inputs, outputs, **attributes))
-        return Value(graph, name, self.dtype if dtype is None else np.dtype(dtype))
+        self.graph.node.append(_onnx().helper.make_node(operator, inputs, outputs, **attributes))
+        return Value(self.graph, name, self.dtype if dtype is None else dtype)
 
     def cast(self, dtype: Any) -> Value:
         """Return the value in another dtype."""
-        return self.op("Cast", dtype=dtype, to=self.graph.kind(np.dtype(dtype)))
+        return self.op("Cast", dtype=dtype, to=Value(self.graph, "", dtype).kind)
 
-    def _constant(self, other: Operand) -> Value:
+    def _beside(self, other: Operand) -> Value:
         if isinstance(other, Value):
             return other
         axes = isinstance(other, np.ndarray) and other.dtype.kind == "i"
-        return self.graph.constant(np.asarray(other, None if axes else self.dtype))
+        return _constant(self.graph, np.asarray(other, None if axes else self.dtype))
 
     def __rsub__(self, other: Operand) -> Value:
-        return self._constant(other) - self
+        return self._beside(other) - self
 
     __add__, __sub__ = _binary("Add"), _binary("Sub")
     __mul__, __truediv__ = _binary("Mul"), _binary("Div")
-
-
-KINDS = {"forward": "layer", "apply": "feature", "project_rows": "map"}
 
 
 def convert(part: Any, method: str, x: Value) -> Any:
@@ -223,45 +199,43 @@ def convert(part: Any, method: str, x: Value) -> Any:
     nodes = NODES.get(getattr(type(part), method, None))
     if nodes is None:
         raise TypeError(
-            f"export: no ONNX operators for the {KINDS.get(method, 'loss')} {part!r:.80}"
+            f"export: no ONNX operators for {method} of {part!r:.80}; see onnx.register"
         )
     return nodes(part, x)
 
 
-def _declare(graph: Graph, predictor: Predictor, z: Value, width: int | None) -> None:
-    """Declare what a predictor gives for the outputs ``z`` (n, width).
+def _outputs(
+    predictor: Predictor, z: Value, width: int | None
+) -> Iterator[tuple[str, Value, list[Any]]]:
+    """Yield what ``predict`` and ``probabilities`` give for the outputs ``z`` (n, width).
 
-    Label and probabilities where the loss has them, as ``predict`` and ``probabilities`` give them;
-    without probabilities the outputs.
+    With names and shapes; without probabilities the outputs, without labels these alone.
     """
     loss, names = predictor.loss, predictor.class_names
-    labels = losses.CrossEntropy() if loss is None and names is not None else loss
-    label = convert(labels, "predict", z) if hasattr(labels, "predict") else None
-    if label is not None and label.dtype.kind == "f":  # numbers
-        z, label = label, None
-    if label is not None:
-        one = width == 1 or isinstance(labels, losses.ClassLoss)
-        if one:
-            label = label.op("Squeeze", np.array([1]))
-        if one and names is not None:
-            index = label.op("Max", 0)  # the sign -1 is the first name
-            label = graph.constant(_class_names(names)).op("Gather", index)
-        graph.output("label", label, 1 if one else 2)
+    task = losses.CrossEntropy() if loss is None and names is not None else loss
+    label = convert(task, "predict", z) if hasattr(task, "predict") else None
     p = convert(loss, "probabilities", z) if hasattr(loss, "probabilities") else None
-    graph.output("outputs" if p is None else "probabilities", z if p is None else p, 2)
+    if label is not None and label.dtype.kind == "f":  # numbers
+        z = label
+    elif label is not None and (width == 1 or isinstance(task, losses.ClassLoss)):
+        label = label.op("Squeeze", np.array([1]))
+        if names is not None:
+            index = label.op("Max", 0)  # the sign -1 is the first name
+            label = _constant(z.graph, _class_names(names)).op("Gather", index)
+        yield "label", label, ["n"]
+    elif label is not None:
+        yield "label", label, ["n", None]
+    yield ("outputs", z, ["n", None]) if p is None else ("probabilities", p, ["n", None])
 
 
 def _class_names(names: Array) -> Array:
     """Return names of classes as a constant: numbers, or text as objects; TypeError for others."""
     names = np.asarray(names)
-    text = names.dtype.kind in "UO" and all(isinstance(name, str) for name in names)
-    if not text and names.dtype.kind not in "biuf":
+    if names.dtype.kind in "biuf":
+        return names
+    if not all(isinstance(name, str) for name in names):
         raise TypeError(f"export: expected class names of text or numbers, got {names[:3]!r}")
-    return names.astype(object) if text else names
-
-
-def _mean(x: Value) -> Value:
-    return x.op("ReduceMean", axes=[-1])
+    return names.astype(object)
 
 
 def _max(x: Value) -> Value:
@@ -309,17 +283,16 @@ def _entmax15(map: Any, z: Value) -> Value:
 
 
 def _simplex(layer: act.Simplex, x: Value) -> Value:
-    if layer.axis in (-1, 1):
-        return _map(layer, x)
-    if layer.axis not in (0, -2):
+    if layer.axis not in (0, 1, -1, -2):
         raise TypeError(f"export: expected axis 0 or 1 of (n, features), got {layer!r}")
-    return _map(layer, x.op("Transpose", perm=[1, 0])).op("Transpose", perm=[1, 0])
+    turned = layer.axis in (0, -2)
+    p: Value = _map(layer, x.op("Transpose", perm=[1, 0]) if turned else x)
+    return p.op("Transpose", perm=[1, 0]) if turned else p
 
 
-def _map(part: Any, z: Value) -> Value:
+def _map(part: Any, z: Value) -> Any:
     """Add the nodes of the map of a layer or loss, along the last axis."""
-    p: Value = convert(part.map, "project_rows", z)
-    return p
+    return convert(part.map, "project_rows", z)
 
 
 def _linear(layer: layers.Linear, x: Value) -> Value:
@@ -336,8 +309,9 @@ def _sequential(layer: Sequential, x: Value) -> Value:
 
 def _layer_norm(layer: layers.LayerNorm, x: Value) -> Value:
     # LayerNormalization has its epsilon in float32, which is not exact enough for float64.
-    centred = x - _mean(x)
-    scale = (_mean(centred * centred) + layer.eps).op("Sqrt")
+    centred = x - x.op("ReduceMean", axes=[-1])
+    variance = (centred * centred).op("ReduceMean", axes=[-1])
+    scale = (variance + layer.eps).op("Sqrt")
     return centred / scale * layer.weight.value + layer.bias.value
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from minidl.checks import Array, check_finite, did_you_mean, require
-from minidl.files import atomic, open_to_read
+from minidl.files import atomic, open_to_read, reading
 from minidl.layer import Layer
 from minidl.layers import Linear
 from minidl.parameter import walk
@@ -92,21 +92,17 @@ def load(
     transposed(model)  # an error for what is no model
     library = require("safetensors", "safetensors")
     try:
-        with open_to_read(path) as file:
+        with reading(), open_to_read(path) as file:
             content = library.deserialize(file.read())
-    except (ValueError, library.SafetensorError) as error:
-        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from error
-    state: dict[str, Array] = {}
-    for name, tensor in content:
-        if tensor["dtype"] not in _DTYPES:
-            raise ValueError(
-                f"{path}: expected {name} of dtype {', '.join(_DTYPES)}, got {tensor['dtype']}"
-            )
-        values = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]])
-        if tensor["dtype"] == "BF16":  # the upper half of a float32
-            values = (values.astype(np.uint32) << 16).view(np.float32)
-        state[name] = values.reshape(tensor["shape"])
-    try:
+        state: dict[str, Array] = {}
+        for name, tensor in content:
+            kind = tensor["dtype"]
+            if kind not in _DTYPES:
+                raise ValueError(f"expected {name} of dtype {', '.join(_DTYPES)}, got {kind}")
+            values = np.frombuffer(tensor["data"], _DTYPES[kind])
+            if kind == "BF16":  # the upper half of a float32
+                values = (values.astype(np.uint32) << 16).view(np.float32)
+            state[name] = values.reshape(tensor["shape"])
         state = _renamed(state, rename or {})
         own, learned = model.state_dict(), dict(model.named_parameters())
         for name in own.keys() & state.keys():
@@ -125,15 +121,14 @@ def _renamed(state: Mapping[str, Array], rename: Mapping[str, str]) -> dict[str,
     unused = set(rename)
     for name, value in state.items():
         fits = [old for old in rename if name == old or name.startswith(f"{old}.")]
-        new = name
-        if fits:
-            old = max(fits, key=len)
+        new, old = name, max(fits, key=len, default=None)
+        if old is not None:
             new = f"{rename[old]}{name.removeprefix(old)}".removeprefix(".")
             unused.discard(old)
         if new in found:
             raise ValueError(f"rename: two tensors of the file become {new!r}")
         found[new] = value
     if unused:
-        old = min(unused)
-        raise ValueError(f"rename: the file has no tensor {old!r}{did_you_mean(old, state)}")
+        first = min(unused)
+        raise ValueError(f"rename: the file has no tensor {first!r}{did_you_mean(first, state)}")
     return found

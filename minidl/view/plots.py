@@ -47,17 +47,14 @@ class Panel:
 
     def __post_init__(self) -> None:
         for name in ("xlabel", "ylabel", "title"):
-            _check_text("Panel", name, getattr(self, name))
-        _check_mapping("Panel", "curves", "label: (x, y)", self.curves)
+            _check("Panel", f"{name} to be a text", str, getattr(self, name))
+        _check("Panel", "curves as {label: (x, y)}", Mapping, self.curves)
         for label, curve in self.curves.items():
             if not isinstance(curve, (tuple, list)) or len(curve) != 2:
                 raise TypeError(f"Panel: expected x and y of curve {label!r}, got {curve!r:.80}")
 
     def __str__(self) -> str:
-        """Return in words what the panel shows: each curve with its ends, or with all its points.
-
-        Curves of up to eight points are given in full.
-        """
+        """Return what the panel shows: each curve with its ends, or with up to eight points."""
         words = []
         for label, (x, y) in self.curves.items():
             points = [f"{b:.3g} at {a:g}" for a, b in zip(x, y, strict=True)]
@@ -132,7 +129,7 @@ def line_plot(
     """
     labels = {(*panel.curves, panel.xlabel, panel.mark) for panel in panels}
     once = len(panels) > 1 and len(labels) == 1
-    _check_text("line_plot", "title", title)
+    _check("line_plot", "title to be a text", str, title)
     beside = [len(panel.curves) > 4 and not once for panel in panels]
     width = 5.2 * len(panels) + 3.2 * sum(beside)
     picture = figure(width, 4.1)
@@ -161,11 +158,9 @@ def line_plot(
         axes.grid(alpha=0.3)
         # Handles long enough to tell a dashed line from a solid one.
         look: dict[str, Any] = {"fontsize": "small", "handlelength": 3}
-        if once:
-            continue
-        if len(panel.curves) > 4:
+        if len(panel.curves) > 4 and not once:
             axes.legend(loc="upper left", bbox_to_anchor=(1, 1), **look)
-        elif len(panel.curves) > 1 or panel.mark is not None:
+        elif not once and (len(panel.curves) > 1 or panel.mark is not None):
             columns = 2 if max(map(len, panel.curves)) < 32 else 1
             # a distance in sizes of type, so that it is below the label of a low panel too
             below = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 4.2}
@@ -199,27 +194,21 @@ def plot_history(
         raise ValueError("History: no epoch is recorded yet")
     if loss_unit is None and "train_accuracy" in history[0].metrics:
         loss_unit = "nats"
-    ylabels = {
-        "loss": f"loss ({loss_unit})" if loss_unit else "loss",
-        "accuracy": "accuracy (share of examples)",
-    }
-    labels = {
-        "train_loss": "training (during the epoch)",
-        "train": "training (after the epoch)",
-        "valid": "validation",
-    }
+    unit = {"loss": loss_unit, "accuracy": "share of examples"}
+    labels = {"train": "training (after the epoch)", "valid": "validation"}
     curves: dict[str, dict[str, Any]] = {}
     for name in history.names:
         part, _, metric = name.partition("_")
         values = history.column(name)
         if None not in values:
-            label = labels.get(name) or labels.get(part, part)
+            label = labels.get(part, part)
+            label = "training (during the epoch)" if name == "train_loss" else label
             curves.setdefault(metric, {})[label] = history.column("epoch"), values
     mark = history.best.epoch if history.score(history.best) > -math.inf else None
-    panels = [
-        Panel(drawn, "epoch", ylabels.get(metric, metric.replace("_", " ")), mark=mark)
-        for metric, drawn in curves.items()
-    ]
+    panels = []
+    for metric, drawn in curves.items():
+        ylabel = metric.replace("_", " ") + (f" ({unit[metric]})" if unit.get(metric) else "")
+        panels.append(Panel(drawn, "epoch", ylabel, mark=mark))
     return line_plot(path, *panels, title=title)
 
 
@@ -230,8 +219,8 @@ def contact_sheet(
 
     In grey images, larger values are darker.
     """
-    _check_text("contact_sheet", "title", title)
-    _check_mapping("contact_sheet", "rows", "label: images", rows)
+    _check("contact_sheet", "title to be a text", str, title)
+    _check("contact_sheet", "rows as {label: images}", Mapping, rows)
     widest = max(len(images) for images in rows.values())
     height, width, *colour = next(iter(rows.values())).shape[1:]
     cells = np.zeros((len(rows), height + 1, widest, width + 1, *colour), np.uint8)
@@ -243,22 +232,15 @@ def contact_sheet(
     picture.set_layout_engine("compressed")  # room for the labels of axes with a fixed aspect
     axes = picture.subplots()
     axes.imshow(sheet, cmap="gray_r", interpolation="nearest")
-    axes.set_yticks(
-        [(i + 0.5) * (height + 1) for i in range(len(rows))], [_plain(name) for name in rows]
-    )
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * (height + 1), [_plain(name) for name in rows])
     axes.set_xticks([])
     axes.set_title(title, fontsize=9)
     save(picture, path, described(title, f"Rows of images: {', '.join(rows)}."))
 
 
-def _check_text(owner: str, name: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{owner}: expected {name} to be a text, got {value!r:.80}")
-
-
-def _check_mapping(owner: str, name: str, kind: str, value: object) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{owner}: expected {name} as {{{kind}}}, got {value!r:.80}")
+def _check(owner: str, expected: str, kind: type[Any], value: object) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{owner}: expected {expected}, got {value!r:.80}")
 
 
 def _plain(text: str) -> str:
