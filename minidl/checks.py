@@ -10,7 +10,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from functools import wraps
+from functools import lru_cache, wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, runtime_checkable
 
@@ -48,6 +48,8 @@ class Stateful(Protocol):
 
 _LEFT_OUT = ("rng", "dtype", "model")
 
+_signature = lru_cache(256)(inspect.signature)  # of a class: it takes longer than all the rest
+
 
 class Configured:
     """Base of layers, maps, losses, optimizers and features: an object that knows its arguments.
@@ -80,7 +82,7 @@ class Configured:
     def __repr__(self) -> str:
         shown: list[str] = []
         config, in_place = self.config(), True
-        for name, parameter in inspect.signature(type(self)).parameters.items():
+        for name, parameter in _signature(type(self)).parameters.items():
             default = parameter.default
             value = config.get(name, default)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -105,7 +107,7 @@ class Configured:
 def arguments_of(made: object) -> dict[str, Any]:
     """Return the arguments that make an object like ``made``, by the rule of ``Configured``."""
     args, options = getattr(made, "_given", ((), {}))
-    signature = inspect.signature(type(made))
+    signature = _signature(type(made))
     try:
         given = signature.bind_partial(*args, **options).arguments
     except TypeError:  # a copy that took the record of an object of another class

@@ -452,7 +452,8 @@ def checked(model: object) -> Iterator[Forward]:
     ...     logits, backward = forward(x, train=True)
     ...     write_gradients(model, backward, dlogits)
     """
-    places: dict[int, tuple[str, Any]] = {id(model): (short_text(model), model)}
+    outer = type(model).__name__ if isinstance(model, Sequential) else short_text(model)
+    places: dict[int, tuple[str, Any]] = {id(model): (outer, model)}
     for prefix, layer in parameter.named_layers(model):
         if isinstance(layer, Sequential):
             for i, inner in enumerate(layer.layers):
@@ -485,12 +486,15 @@ def _checked_forward(name: str, layer: Any) -> Forward:
             )
 
         def checked_backward(dy: Array, **options: bool) -> Any:
-            if options and not takes(backward, dy, **options):
+            try:
+                dx = backward(dy, **options)
+            except TypeError as error:
+                if takes(backward, dy, **options):
+                    raise
                 raise TypeError(
                     f"{name}: its class declares skips_input_grad, but backward does not take "
                     "input_grad; write: def backward(dy, input_grad=True)"
-                )
-            dx = backward(dy, **options)
+                ) from error
             if options.get("input_grad", True):
                 want = f"{name}: expected backward(dy) to return dx"
                 returned_floats(f"{want},", dx, x.dtype)

@@ -131,8 +131,8 @@ def members(layer: object) -> Iterator[tuple[str, Any]]:
     Lists and tuples are searched too; the first item of ``blocks`` is named ``"blocks.0"``.
     """
     for name, value in vars(layer).items():
-        if value is None or isinstance(value, (int, np.ndarray)):
-            continue  # at once, since this is asked in each epoch
+        if value is None or isinstance(value, (int, str, np.ndarray)) or name == "_given":
+            continue  # at once, since this is asked often
         if _is_member(value):
             yield name, value
         elif isinstance(value, (list, tuple)):
@@ -320,8 +320,10 @@ def set_buffers(model: object, values: Mapping[str, Array]) -> None:
 
 def cast_buffers(model: object, dtype: np.dtype[Any]) -> None:
     """Convert the buffers of floats to ``dtype``."""
-    floats = {name: value for name, value in named_buffers(model) if value.dtype.kind == "f"}
-    set_buffers(model, {name: v.astype(dtype, copy=False) for name, v in floats.items()})
+    for _, layer, name in _buffer_places(model):
+        value = _buffer(layer, name)
+        if value.dtype.kind == "f":
+            setattr(layer, name, value.astype(dtype, copy=False))
 
 
 def own_names(layer: object) -> list[str]:

@@ -273,7 +273,7 @@ class Training:
         states = [with_streams(own).values() for own in self._parts]
         self._values = {id(run.model): values_of(run.model) for run in runs}
         self._changing = [
-            [self._values.get(id(p), p) for p in parts if not isinstance(p, History)]
+            [self._values.get(id(p), p) for p in parts if changes_in_an_epoch(p)]
             for parts in states
         ]
         self._recorded = -1
@@ -444,6 +444,12 @@ class Training:
         return found if train_loss is None else {**found, "train_loss": train_loss}, finite
 
 
+def changes_in_an_epoch(part: Stateful) -> bool:
+    """Return whether a part may have a state to go back to; records are never taken back."""
+    own = getattr(type(part), "state_dict", None)
+    return not isinstance(part, History) and own is not Callback.state_dict
+
+
 def described_rng(owner: str, rng: Any) -> Any:
     """Return what of ``rng`` is compared with a file: no state of a generator."""
     if isinstance(rng, np.random.SeedSequence):
@@ -572,13 +578,14 @@ def marked(model: Layer, dataset: Dataset) -> Iterator[None]:
 
 def epoch_rng(rng: Rng, epoch: int) -> np.random.Generator:
     """Return the generator for the order of the examples in one epoch."""
-    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
-        rng = np.random.SeedSequence(int(rng))
+    # The spawn key makes this stream independent of those of layers with the same seed.
     if isinstance(rng, np.random.SeedSequence):
-        # The spawn key makes this stream independent of those of layers with the same seed.
-        key = (*rng.spawn_key, 2**16, epoch)
-        return np.random.default_rng(np.random.SeedSequence(rng.entropy, spawn_key=key))
-    return as_generator(rng)
+        seed, key = rng.entropy, (*rng.spawn_key, 2**16, epoch)
+    elif isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        seed, key = int(rng), (2**16, epoch)
+    else:
+        return as_generator(rng)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def diagnose(model: Layer, x: Array, value: float, epoch: int, step: int) -> str:
