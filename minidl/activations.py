@@ -165,9 +165,8 @@ class ELU(Layer):
         x = as_floats(self, "x", x)
         positive = x > 0
         below = self.alpha * np.expm1(np.minimum(x, 0))
-        return np.where(
-            positive, x, below
-        ), lambda dy: dy * np.where(positive, 1, below + self.alpha)
+        y = np.where(positive, x, below)
+        return y, lambda dy: dy * np.where(positive, 1, below + self.alpha)
 
 
 class Softplus(Layer):

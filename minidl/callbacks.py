@@ -34,9 +34,9 @@ class Run:
 class Callback(Configured):
     """Methods that ``fit`` calls during training; a subclass overrides those that it needs.
 
-    A callback with a state of its own, which a resumed run needs, defines ``state_dict`` and
-    ``load_state_dict``. A run is resumed only with the same callbacks: of the same classes, with
-    the same arguments and, without a state, the same attributes when training begins.
+    A callback with a state of its own defines ``state_dict`` and ``load_state_dict``. A run is
+    resumed only with the same callbacks: of the same classes, with the same arguments and, without
+    a state, the same attributes when training begins.
     """
 
     only_watches = False
@@ -74,13 +74,12 @@ class Callback(Configured):
 class EarlyStopping(Callback):
     """Stop when the monitored metric has not improved for ``patience`` epochs.
 
-    The metric and its direction are those of ``fit(..., monitor=, mode=)``, which also decide the
-    best epoch. As for that, only trained epochs count.
+    The metric and its direction are those of ``fit(..., monitor=, mode=)``. Only trained epochs
+    count.
 
     Parameters
     ----------
     patience : int
-        Epochs without an improvement.
     min_delta : float
         An improvement is a change by more than this.
     """

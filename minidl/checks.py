@@ -54,8 +54,7 @@ _signature = lru_cache(256)(inspect.signature)  # of a class: it takes longer th
 class Configured:
     """Base of layers, maps, losses, optimizers and features: an object that knows its arguments.
 
-    ``config`` returns the arguments that make an equal object. This one record serves ``repr``,
-    saving, comparing and resuming.
+    This one record serves ``repr``, saving, comparing and resuming.
     """
 
     _given: tuple[tuple[Any, ...], dict[str, Any]]
@@ -83,24 +82,19 @@ class Configured:
         shown: list[str] = []
         config, in_place = self.config(), True
         for name, parameter in _signature(type(self)).parameters.items():
-            default = parameter.default
-            value = config.get(name, default)
+            default, value = parameter.default, config.get(name, ())
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            first = number and name == next(iter(config), None)
+            first = number and name == next(iter(config))
             same = value is default or (is_plain(value) and bool(value == default))
             if parameter.kind is parameter.VAR_POSITIONAL:
-                shown += map(_text, config.get(name, ()))
+                shown += map(_text, value)
             # A float in first place is shown always: Dropout(0.5), Huber(1).
             elif name not in config or (same and not (first and isinstance(value, float))):
                 in_place = False
-            elif (
-                in_place
-                and (default is parameter.empty or first)
-                and (parameter.kind is not parameter.KEYWORD_ONLY)
-            ):
-                shown.append(_text(value))
             else:
-                shown.append(f"{name}={_text(value)}")
+                keyword = parameter.kind is parameter.KEYWORD_ONLY
+                bare = in_place and not keyword and (default is parameter.empty or first)
+                shown.append(_text(value) if bare else f"{name}={_text(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -147,7 +141,7 @@ def _text(value: object) -> str:
 
 
 def no_longer(**spelling: str) -> Callable[[F], F]:
-    """Decorate a function: an argument of an earlier version is an error with its new spelling."""
+    """Decorate a function: an old argument is an error with its new spelling."""
 
     def decorate(function: F) -> F:
         @wraps(function)
@@ -162,10 +156,7 @@ def no_longer(**spelling: str) -> Callable[[F], F]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint for an unknown ``word``: the closest known one, or all of them.
-
-    The hint continues a message: ``", did you mean 'relu'?"`` or ``", expected one of ..."``.
-    """
+    """Return the end of a message about an unknown word: the closest known one, or all."""
     import difflib
 
     names = list(known)
@@ -183,6 +174,9 @@ def check_int(owner: str, name: str, value: object, *, low: int = 1) -> int:
         number = low - 1
     if number < low or isinstance(value, bool):
         raise ValueError(f"{owner}: expected {name} to be a whole number >= {low}, got {value!r}")
+    if number > sys.maxsize:
+        got = f"one of {number.bit_length()} bits"
+        raise ValueError(f"{owner}: expected {name} to be at most {sys.maxsize}, got {got}")
     return number
 
 
@@ -227,27 +221,24 @@ def as_array(owner: object, name: str, value: Any) -> Array:
 
     Lists, tensors of PyTorch without a gradient, and frames and series of pandas and Polars are
     converted; a frame's columns of numbers and booleans, nullable ones too, to their common dtype.
-
-    TypeError for a masked array or a sparse matrix, of which an array of NumPy would keep a part
-    alone, and for an object that does not become an array. ValueError for rows of unequal length,
-    and for a missing value in a nullable column, which is named.
+    TypeError for a masked array, a sparse matrix, and what does not become an array; ValueError
+    for rows of unequal length, and for a missing value in a nullable column.
     """
     if type(value) is np.ndarray and value.dtype.isnative:
         return value
     refuse_mask(owner, name, value)
     if hasattr(value, "toarray"):
+        kind = type(value).__name__
         raise TypeError(
-            f"{owner}: expected {name} as a dense array, got a {type(value).__name__}; write "
-            f"{name}.toarray()"
+            f"{owner}: expected {name} as a dense array, got a {kind}; write {name}.toarray()"
         )
     try:
         convert = _frame_values if _is_frame(value) else _column_values
         array = convert(owner, name, value)
     except (TypeError, RuntimeError) as error:  # PyTorch: a gradient, bfloat16, another device
         hint = f"; write {name}.detach().cpu().numpy()" if hasattr(value, "detach") else ""
-        raise TypeError(
-            f"{owner}: expected {name} as an array, got a {type(value).__name__} ({error}){hint}"
-        ) from error
+        got = f"a {type(value).__name__} ({error}){hint}"
+        raise TypeError(f"{owner}: expected {name} as an array, got {got}") from error
     except ValueError as error:
         if str(error).startswith(f"{owner}: "):
             raise
@@ -259,10 +250,8 @@ def refuse_mask(owner: object, name: str, value: object) -> None:
     """Raise TypeError for a masked array, or a list of some: NumPy and others drop the mask."""
     entries = value if isinstance(value, (list, tuple)) else (value,)
     if any(isinstance(entry, np.ma.MaskedArray) for entry in entries):
-        raise TypeError(
-            f"{owner}: expected {name} without a mask, got a masked array; write "
-            f"{name}.filled(...) with the value that is meant (for logits -inf)"
-        )
+        hint = f"write {name}.filled(...) with the value that is meant (for logits -inf)"
+        raise TypeError(f"{owner}: expected {name} without a mask, got a masked array; {hint}")
 
 
 def as_numbers(owner: object, name: str, value: Any, kind: str = "real numbers") -> Array:
@@ -279,17 +268,15 @@ def as_numbers(owner: object, name: str, value: Any, kind: str = "real numbers")
 
 
 FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
-"""The dtypes that maps, layers and losses compute in, in the byte order of this machine."""
+"""The dtypes that maps, layers and losses compute in."""
 
 
 def as_dtype(owner: str, dtype: DTypeLike) -> np.dtype[Any]:
     """Return float32 or float64 as a dtype; ValueError for any other."""
-    kind: np.dtype[Any] | None = None
     with contextlib.suppress(Exception):  # NumPy raises many kinds
-        kind = None if dtype is None else np.dtype(dtype)
-    if kind is None or kind not in FLOATS:
-        raise ValueError(f"{owner}: expected dtype float32 or float64, got {kind or repr(dtype)}")
-    return kind
+        if dtype is not None and np.dtype(dtype) in FLOATS:
+            return np.dtype(dtype)
+    raise ValueError(f"{owner}: expected dtype float32 or float64, got {dtype!r}")
 
 
 def as_floats(owner: object, name: str, value: Any) -> Array:
@@ -305,11 +292,9 @@ def check_finite(owner: object, what: str, name: str, array: Array) -> None:
     with np.errstate(all="ignore"):
         if array.dtype.kind != "f" or np.isfinite(array.sum()):  # one pass, and no array of bool
             return
-    wrong = np.argwhere(~np.isfinite(array))
-    if len(wrong):  # else the sum overflowed
-        at = ", ".join(map(str, wrong[0]))
-        found = array[tuple(wrong[0])]
-        raise ValueError(f"{owner}: expected finite {what}, got {name}[{at}] = {found}")
+    for index in np.argwhere(~np.isfinite(array)):  # none if the sum overflowed
+        got = f"{name}[{', '.join(map(str, index))}] = {array[tuple(index)]}"
+        raise ValueError(f"{owner}: expected finite {what}, got {got}")
 
 
 def _is_frame(value: object) -> bool:
@@ -339,9 +324,8 @@ def _column_values(owner: object, name: str, column: Any) -> Array:
     plain = getattr(dtype, "numpy_dtype", None)  # of nullable and of Arrow's dtypes
     if plain is None or _kind(dtype) not in "biuf":
         return np.asarray(column)
-    missing = np.flatnonzero(np.asarray(column.isna()))
-    if len(missing):
-        raise ValueError(f"{owner}: {name} has a missing value in row {missing[0]}")
+    for row in np.flatnonzero(np.asarray(column.isna())):
+        raise ValueError(f"{owner}: {name} has a missing value in row {row}")
     return np.asarray(column.to_numpy(dtype=plain))
 
 
@@ -357,9 +341,8 @@ def check_array(
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
     if dtype.kind == "f" and (over := np.isinf(cast) & ~np.isinf(array)).any():
-        raise ValueError(
-            f"{owner}: expected {name} in the range of {dtype}, got {array[over].item(0)}"
-        )
+        got = array[over].item(0)
+        raise ValueError(f"{owner}: expected {name} in the range of {dtype}, got {got}")
     return cast
 
 
@@ -369,21 +352,17 @@ def check_weight(owner: str, weight: object, n: int) -> Array:
     if array.shape != (n,):
         raise ValueError(f"{owner}: expected weight of shape ({n},), got {array.shape}")
     array = array.astype(np.float64)
-    wrong = np.flatnonzero(~((array >= 0) & (array < math.inf)))
-    if len(wrong):
-        i = int(wrong[0])
-        raise ValueError(
-            f"{owner}: expected finite weights that are not negative, got weight[{i}] = {array[i]}"
-        )
+    for i in np.flatnonzero(~((array >= 0) & (array < math.inf))):
+        got = f"weight[{i}] = {array[i]}"
+        raise ValueError(f"{owner}: expected finite weights that are not negative, got {got}")
     return array
 
 
 def shaped_targets(loss: object, outputs: Array, y: Array) -> Array:
     """Return targets in the shape in which a loss and metrics see them beside the outputs.
 
-    Targets (n,) become a column (n, 1) if there is one output, unless they are class labels. The
-    loss says whether they are (``class_labels``); if not, they are a column beside several outputs
-    too, as for ``Quantile``.
+    Targets (n,) become a column (n, 1) if there is one output, unless they are class labels, and
+    beside several outputs too if ``loss.class_labels`` is False, as for ``Quantile``.
     """
     labels = getattr(loss, "class_labels", None)
     column = outputs.shape[1:] == (1,) if labels is None else not labels
@@ -396,24 +375,21 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise ImportError(
-            f"{package} is needed for this: pip install 'minidl[{extra}]' ({error})"
-        ) from error
+        hint = f"pip install 'minidl[{extra}]'"
+        raise ImportError(f"{package} is needed for this: {hint} ({error})") from error
 
 
 def progress_bar(**options: Any) -> Any:
     """Return a bar of tqdm on the standard error, where a terminal is; else a line once a minute.
 
-    In a notebook with ipywidgets it is tqdm's notebook bar. ``options`` are those of tqdm. Nothing
-    is shown where there is no standard error.
+    In a notebook with ipywidgets it is tqdm's notebook bar. ``options`` are those of tqdm.
     """
     file = sys.stderr
     notebook = "ipykernel" in sys.modules and "ipywidgets" in sys.modules
-    live = file is not None and (file.isatty() or notebook)
-    lines = {"file": _Lines(file), "mininterval": 60, "maxinterval": 60, "miniters": 1}
-    return require("tqdm.notebook" if notebook else "tqdm", "examples").tqdm(
-        disable=file is None, **({} if live else lines), **options
-    )
+    if file is not None and not (file.isatty() or notebook):
+        options |= {"file": _Lines(file), "mininterval": 60, "maxinterval": 60, "miniters": 1}
+    tqdm = require("tqdm.notebook" if notebook else "tqdm", "examples").tqdm
+    return tqdm(disable=file is None, **options)
 
 
 class _Lines:
@@ -445,10 +421,8 @@ class ContractError(TypeError, ValueError):
 def returned_pass(owner: str, method: str, result: Any) -> tuple[Any, Callable[..., Any]]:
     """Return the output and the backward pass that a forward pass returned."""
     if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
-        raise ContractError(
-            f"{owner}: expected {method} to return y, backward, got {type_text(result)}; "
-            "write: return y, backward"
-        )
+        want, got = f"{method} to return y, backward", type_text(result)
+        raise ContractError(f"{owner}: expected {want}, got {got}; write: return y, backward")
     return result
 
 
@@ -494,10 +468,7 @@ def short_text(value: object) -> str:
 
 
 def as_generator(rng: Rng) -> np.random.Generator:
-    """Return the generator itself, or a new one from a seed.
-
-    TypeError for anything else, None too, since the run could not be repeated.
-    """
+    """Return the generator itself, or a new one from a seed; TypeError for anything else."""
     if isinstance(rng, np.random.Generator):
         return rng
     seed = isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0
@@ -510,8 +481,7 @@ def as_generator(rng: Rng) -> np.random.Generator:
 def one_blas_thread() -> Iterator[None]:
     """Limit matrix products in this context to one thread, if threadpoolctl is installed.
 
-    The products of small models are too short for several threads: two threads take twice as
-    long as one on narrow layers, and 20 to 40 times as long on one example at a time.
+    Two threads take twice as long on narrow layers, 20 to 40 times on one example at a time.
     """
     try:
         from threadpoolctl import threadpool_limits
@@ -550,10 +520,7 @@ def quietly(function: F) -> F:
 
 
 def quiet_passes(forward: F) -> F:
-    """Decorate ``forward(...) -> y, backward``: both passes run in ``quiet``.
-
-    Inside of it, ``backward`` is returned as it is, since whoever calls it there is quiet too.
-    """
+    """Decorate ``forward(...) -> y, backward``: both passes run in ``quiet``."""
 
     @wraps(forward)
     def run(*args: Any, **options: Any) -> Any:

@@ -28,8 +28,7 @@ from minidl.checks import (
 )
 
 CHUNK = 512
-"""Rows that are converted at a time when all rows are read in order: so few that they and the
-units of a small network stay in cache."""
+"""Rows that are converted at a time: so few that they stay in cache."""
 
 PIXEL_SCALE = 1 / 256
 """The default factor of uint8 rows, exact in every dtype."""
@@ -47,8 +46,8 @@ class Split:
         Whatever the loss takes: classes, numbers, several labels, distributions.
     scale : float
     file : Path, optional
-        The ``.npy`` file whose first rows ``x`` maps into memory. A split with a file is pickled
-        as the file's name, so that several processes share one copy of the pixels.
+        The ``.npy`` file whose first rows ``x`` maps into memory; it is pickled as its name, so
+        that several processes share one copy of the pixels.
     weight : array, shape (n,), optional
         The weight of each example in the loss and its metrics.
     """
@@ -98,10 +97,9 @@ class Split:
     def batches(
         self, batch_size: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
     ) -> Iterator[tuple[Array, ...]]:
-        """Yield every example once, in random order; the last batch may be smaller.
+        """Yield batches ``x, y`` or ``x, y, weight`` of every example of weight above 0, shuffled.
 
-        A batch is ``x, y``, or ``x, y, weight`` if the examples have weights; those of weight 0
-        are left out.
+        The last batch may be smaller.
         """
         rows = self.counted
         order = rows[rng.permutation(len(rows))]
@@ -129,14 +127,12 @@ def as_split(owner: str, part: Part | None, scale: float | None = None) -> Split
     """Return one part of a data set, with its arrays checked and converted."""
     if not isinstance(part, Split):
         if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
-            raise TypeError(
-                f"{owner}: expected (x, y), (x, y, weight) or a Split, got {part!r:.80}"
-            )
+            want = "(x, y), (x, y, weight) or a Split"
+            raise TypeError(f"{owner}: expected {want}, got {part!r:.80}")
         x, y, weight = _features(owner, part[0]), _targets(owner, part[1]), (*part, None)[2]
         if len(x) != len(y):
-            raise ValueError(
-                f"{owner}: expected as many rows in x and y, got {len(x)} and {len(y)}"
-            )
+            got = f"{len(x)} and {len(y)}"
+            raise ValueError(f"{owner}: expected as many rows in x and y, got {got}")
         factor = PIXEL_SCALE if x.dtype == np.uint8 else 1.0
         factor = factor if scale is None else check_float(owner, "scale", scale)
         if factor == 0:
@@ -148,19 +144,16 @@ def as_split(owner: str, part: Part | None, scale: float | None = None) -> Split
     if part.weight is not None and not part.weight.any():
         raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
     if part.scale != 1 and part.x.dtype != np.uint8:
-        raise ValueError(
-            f"{owner}: scale is the factor of uint8 rows, got rows of {part.x.dtype}; multiply "
-            f"them by {part.scale:g} before"
-        )
+        got = f"rows of {part.x.dtype}; multiply them by {part.scale:g} before"
+        raise ValueError(f"{owner}: scale is the factor of uint8 rows, got {got}")
     return part
 
 
 def as_rows(owner: str, x: object, input_scale: float | None = None) -> Split:
     """Return rows without targets, (n, features), scaled as the rows of the training were.
 
-    uint8 is multiplied by ``input_scale``, by default 1/256 as in a data set. Floats are taken as
-    scaled already. ValueError for NaN and infinity, and for floats that are larger than the scaled
-    pixels on which a model was trained.
+    Floats are taken as scaled already. ValueError for NaN and infinity, and for floats that are
+    larger than the scaled pixels on which a model was trained.
     """
     if isinstance(x, Split):
         return x
@@ -181,9 +174,6 @@ def as_rows(owner: str, x: object, input_scale: float | None = None) -> Split:
 class Dataset:
     """A training part and, optionally, a validation and a test part.
 
-    The parts hold ``x`` and ``y`` as they are. The loss decides the task: it says which targets
-    it takes, and which metric describes success.
-
     Parameters
     ----------
     train, valid, test : (x, y), (x, y, weight) or Split
@@ -201,8 +191,7 @@ class Dataset:
         The factor of uint8 rows, applied when they are read; by default 1/256. Floats are never
         scaled.
     generated : bool or str
-        Whether a program drew the examples; or a note about them, such as ``"not EMNIST"``. The
-        title of every result says so.
+        Whether a program drew the examples; or a note about them for the title of every result.
     transposed : bool
         Whether images are stored column by column, as in EMNIST. Only pictures depend on it.
 
@@ -236,13 +225,11 @@ class Dataset:
         transposed: bool = False,
     ) -> None:
         for key, part in (("train", train), ("valid", valid), ("test", test)):
-            split = (
-                None if part is None and key != "train" else as_split(f"{name}: {key}", part, scale)
-            )
-            vars(self)[key] = split  # assignment is refused, since a data set is frozen
-        given = classes is not None
+            given = part is not None or key == "train"
+            # Assignment is refused, since a data set is frozen.
+            vars(self)[key] = as_split(f"{name}: {key}", part, scale) if given else None
+        y, asked = self.train.y, classes or 0
         if classes is None:
-            y = self.train.y
             labels = y.ndim == 1 and y.dtype.kind in "iu" and y.min() >= 0
             classes = int(y.max()) + 1 if labels else 0  # y may be unsigned
         classes = check_int(name, "classes", classes, low=0)
@@ -254,7 +241,7 @@ class Dataset:
             class_names=class_names, generated=generated, transposed=transposed,
         )  # fmt: skip
         for key, split in self.splits.items():
-            self._check(f"{name}: {key}", split, classes if given else 0)
+            self._check(f"{name}: {key}", split, asked)
 
     @classmethod
     def from_labels(
@@ -266,14 +253,9 @@ class Dataset:
         ----------
         train, valid, test : (x, y) or (x, y, weight)
             ``y`` is ``(n,)``: integers, strings or booleans. The classes are the sorted labels of
-            the training part, which ``class_names`` keeps.
+            the training part, which ``class_names`` keeps; other parts have no others.
         **options
             As for ``Dataset``.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a part has a label that the training part does not have, or of another kind.
 
         Examples
         --------
@@ -294,10 +276,8 @@ class Dataset:
             if classes.min(initial=0) < 0:
                 i = int(classes.argmin())
                 known = ", ".join(map(str, class_names[:8])) + ", ..." * (len(class_names) > 8)
-                raise ValueError(
-                    f"{name}: {key}: expected the labels of the training part, {known}; "
-                    f"got y[{i}] = {labels[i]}"
-                )
+                want = f"the labels of the training part, {known}"
+                raise ValueError(f"{name}: {key}: expected {want}; got y[{i}] = {labels[i]}")
             parts[key] = (x, classes, *weight)
         return cls(**parts, classes=len(class_names), class_names=class_names, **options)
 
@@ -305,33 +285,24 @@ class Dataset:
         train = self.train
         as_split(owner, split)
         if split.x.shape[1] != self.features:
-            raise ValueError(
-                f"{owner}: expected {self.features} features as in train, got {split.x.shape[1]}"
-            )
+            want = f"{self.features} features as in train"
+            raise ValueError(f"{owner}: expected {want}, got {split.x.shape[1]}")
         kinds = ["integers" if y.dtype.kind in "iu" else "floats" for y in (train.y, split.y)]
         if kinds[0] != kinds[1] or split.y.shape[1:] != train.y.shape[1:]:
-            raise TypeError(
-                f"{owner}: expected y of {kinds[0]} (n, ...) {train.y.shape[1:]} as in train, "
-                f"got {kinds[1]} {split.y.shape[1:]}"
-            )
+            want = f"y of {kinds[0]} (n, ...) {train.y.shape[1:]} as in train"
+            raise TypeError(f"{owner}: expected {want}, got {kinds[1]} {split.y.shape[1:]}")
         if classes and split.y.ndim == 1 and kinds[1] == "integers":
-            wrong = np.flatnonzero((split.y < 0) | (split.y >= classes))
-            if len(wrong):
-                i = int(wrong[0])
-                raise ValueError(
-                    f"{owner}: expected labels in 0..{classes - 1}, got y[{i}] = {split.y[i]}"
-                )
+            for i in np.flatnonzero((split.y < 0) | (split.y >= classes)):
+                got = f"y[{i}] = {split.y[i]}"
+                raise ValueError(f"{owner}: expected labels in 0..{classes - 1}, got {got}")
         check_finite(owner, "features", "x", split.x)
         if (split.x.dtype == np.uint8) != (train.x.dtype == np.uint8):
-            raise TypeError(
-                f"{owner}: expected x of dtype {train.x.dtype} as in train, got {split.x.dtype}"
-            )
+            want = f"x of dtype {train.x.dtype} as in train"
+            raise TypeError(f"{owner}: expected {want}, got {split.x.dtype}")
         floats = split.x.dtype.kind == "f"
         if floats and _like_pixels(split.x[:CHUNK]) and train.x.min() >= 0 and train.x.max() <= 1:
-            raise ValueError(
-                f"{owner}: expected x in 0..1 as in train, got whole numbers up to "
-                f"{split.x.max():g}, as of pixels that were not divided"
-            )
+            got = f"whole numbers up to {split.x.max():g}, as of pixels that were not divided"
+            raise ValueError(f"{owner}: expected x in 0..1 as in train, got {got}")
 
     @property
     def features(self) -> int:
@@ -364,10 +335,7 @@ class Dataset:
         return digest.hexdigest()
 
     def sample(self, **sizes: int) -> Dataset:
-        """Return at most ``sizes[part]`` examples of each part.
-
-        They are evenly spaced, so that a part that is sorted by class keeps all classes.
-        """
+        """Return at most ``sizes[part]`` examples of each part, evenly spaced."""
         for key in sizes.keys() - {"train", "valid", "test"}:
             hint = did_you_mean(key, self.splits)
             raise ValueError(f"{self.name}: sample: no part {key!r}{hint}")
@@ -416,7 +384,7 @@ class Dataset:
         """Return the data set with distributions for training labels (label smoothing).
 
         A label's own class has probability ``1 - eps + eps / K``, every other class ``eps / K``
-        (Szegedy et al. 2016). The other parts get distributions too, without smoothing.
+        (Szegedy et al. 2016). The other parts are not smoothed.
         """
         eps = check_float(self.name, "eps", eps, low=0, high=1)
         if self.train.y.ndim != 1 or not self.classes:
@@ -458,30 +426,22 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
         sums = y.sum(axis=1, dtype=np.float64)
         # Allow for rounded probabilities; the comparison is False for NaN.
         slack = np.sqrt(np.finfo(y.dtype).eps) if y.dtype.kind == "f" else 0
-        wrong = ~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))
-        if wrong.any():
-            i = int(wrong.argmax())
-            raise ValueError(
-                f"{owner}: expected distributions, not negative and of sum 1, got y[{i}] "
-                f"with sum {sums[i]:g} and least entry {y[i].min():g}"
-            )
+        for row in np.flatnonzero(~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))):
+            got = f"y[{row}] with sum {sums[row]:g} and least entry {y[row].min():g}"
+            raise ValueError(f"{owner}: expected distributions of sum 1, got {got}")
         return y.astype(logits.dtype, copy=False)
     if y.shape != (n,):
         raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
     if y.dtype.kind not in "iu":
-        raise TypeError(
-            f"{owner}: expected integer labels, got dtype {y.dtype}; Dataset.from_labels numbers "
-            "labels of any kind, and SquaredError is for numbers"
-        )
+        hint = "Dataset.from_labels numbers labels of any kind, and SquaredError is for numbers"
+        raise TypeError(f"{owner}: expected integer labels, got dtype {y.dtype}; {hint}")
     labels = y.astype(np.int64, copy=False)
     # One pass checks both bounds: as unsigned integers, negative labels are the largest.
     unsigned = labels.view(np.uint64)
     if n and unsigned.max() >= k:
         i = int(unsigned.argmax())
-        raise ValueError(
-            f"{owner}: expected labels in 0..{k - 1}, got y[{i}] = {y[i]}; "
-            "Dataset.from_labels numbers labels from 0"
-        )
+        got = f"y[{i}] = {y[i]}; Dataset.from_labels numbers labels from 0"
+        raise ValueError(f"{owner}: expected labels in 0..{k - 1}, got {got}")
     return labels
 
 
@@ -491,23 +451,22 @@ def check_matrix(owner: str, logits: Array) -> None:
 
 
 def check_shaped(
-    owner: str, logits: Array, y: Array, kinds: str, want: str, fits: Any = None, hint: str = ""
+    owner: str, logits: Array, y: Array, want: str, fits: Any = None, kinds: str = "biuf"
 ) -> Array:
-    """Check dtype, shape and entries of ``y``, of the logits' shape, or (n,) where that is (n, 1).
+    """Return ``y`` in the logits' shape and dtype, which (n,) has if that is (n, 1).
 
-    Returns it in the logits' shape and dtype.
+    Errors say what is wanted: for other kinds of dtypes, other shapes, entries that do not fit.
     """
     y = as_array(owner, "y", y)
     if y.dtype.kind not in kinds:
-        raise TypeError(f"{owner}: expected {want}, got dtype {y.dtype}{hint}")
+        raise TypeError(f"{owner}: expected {want}, got dtype {y.dtype}")
     if y.shape != logits.shape and (y.shape != (len(logits),) or logits.shape[1:] != (1,)):
-        single = "; CrossEntropy takes one class of several" if y.shape == logits.shape[:1] else ""
-        raise ValueError(
-            f"{owner}: expected y of the outputs' shape {logits.shape}, got {y.shape}{single}"
-        )
+        hint = "; CrossEntropy takes one class of several" if y.shape == logits.shape[:1] else ""
+        shape = f"the outputs' shape {logits.shape}"
+        raise ValueError(f"{owner}: expected y of {shape}, got {y.shape}{hint}")
     if fits and len(wrong := np.argwhere(~fits(y))):
         at, got = ", ".join(map(str, wrong[0])), y[tuple(wrong[0])]
-        raise ValueError(f"{owner}: expected {want}, got y[{at}] = {got}{hint}")
+        raise ValueError(f"{owner}: expected {want}, got y[{at}] = {got}")
     return y.reshape(logits.shape).astype(logits.dtype, copy=False)
 
 
@@ -520,9 +479,8 @@ def class_factors(
         factors = counts.sum() / np.where(counts > 0, counts, 1)
         return np.asarray(factors / np.count_nonzero(counts))
     if not isinstance(class_weight, Mapping):
-        raise ValueError(
-            f"{owner}: expected class_weight 'balanced' or a mapping, got {class_weight!r}"
-        )
+        want = "class_weight 'balanced' or a mapping"
+        raise ValueError(f"{owner}: expected {want}, got {class_weight!r}")
     for key in class_weight:
         if key not in names:
             raise ValueError(f"{owner}: class_weight: no class {key!r}")
@@ -545,10 +503,8 @@ def _targets(owner: str, y: object) -> Array:
     """Return ``y`` (n,) or (n, d): integers and booleans as int64, others as floats."""
     array = _column(as_array(owner, "y", y))
     if array.dtype.kind not in "biuf":
-        raise TypeError(
-            f"{owner}: expected y of integers or floats, got dtype {array.dtype}; "
-            "Dataset.from_labels takes labels of any kind"
-        )
+        got = f"dtype {array.dtype}; Dataset.from_labels takes labels of any kind"
+        raise TypeError(f"{owner}: expected y of integers or floats, got {got}")
     if array.ndim not in (1, 2):
         raise ValueError(f"{owner}: expected y of shape (n,) or (n, d), got {array.shape}")
     if array.dtype.kind == "f":
@@ -567,10 +523,8 @@ def _labels(owner: str, y: object) -> Array:
         array = array.astype(str)
     array = _column(array)
     if array.ndim != 1 or array.dtype.kind not in "biuU":
-        raise TypeError(
-            f"{owner}: expected labels (n,) of integers, strings or booleans, "
-            f"got an array {array.shape} of dtype {array.dtype}"
-        )
+        want, got = "integers, strings or booleans", f"{array.shape} of dtype {array.dtype}"
+        raise TypeError(f"{owner}: expected labels (n,) of {want}, got an array {got}")
     return array
 
 

@@ -3,8 +3,7 @@
 A metric is ``metric(outputs, y)``, or ``metric(outputs, y, weight)``: it takes the outputs of a
 model (n, K), the targets ``y`` and, where wanted, weights (n,) of the examples, finite and not
 negative, and returns a number. It is NaN of no examples, where all weights are 0, and where an
-output of an example of weight above 0 is NaN. Losses name the metrics that describe success
-(``loss.metrics``); what counts as a prediction is what the loss predicts.
+output of an example of weight above 0 is NaN. Losses name the metrics that describe success.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from minidl.checks import (
     as_numbers,
     check_weight,
     did_you_mean,
+    is_floats,
     quietly,
     returned_floats,
     shaped_targets,
@@ -32,14 +32,7 @@ from minidl.checks import (
 )
 from minidl.dataset import Part, Split, as_rows, as_split
 from minidl.layer import Layer, last_layer
-from minidl.losses import (
-    BinaryCrossEntropy,
-    BinaryLogistic,
-    CrossEntropy,
-    Loss,
-    Metric,
-    ReducedLoss,
-)
+from minidl.losses import CrossEntropy, Loss, Metric, ReducedLoss
 
 
 @quietly
@@ -50,8 +43,8 @@ def outputs(model: Layer, x: Array | Split) -> Array:
     ----------
     model : Layer
     x : array, shape (n, features), or Split
-        Any real dtype; images (n, height, width, ...) are flattened. uint8 pixels are multiplied
-        by the scale of the pixels that the model was trained on, by default 1/256.
+        Any real dtype; images (n, height, width, ...) are flattened. uint8 is multiplied by the
+        scale of the pixels that the model was trained on, by default 1/256.
 
     Raises
     ------
@@ -75,16 +68,14 @@ def probabilities(model: Layer, x: Array | Split, loss: Loss | None = None) -> A
     x : array or Split
         As for ``outputs``.
     loss : Loss, optional
-        The loss that the model was trained with. It has the map from logits to probabilities:
-        softmax for ``CrossEntropy``, its map for ``FenchelYoung``, the sigmoid for
-        ``BinaryCrossEntropy``. By default ``CrossEntropy``, or no map where the model ends with a
-        layer that gives probabilities.
+        The loss that the model was trained with, which has the map from logits to probabilities.
+        By default ``CrossEntropy``, or no map where the model ends with a layer that gives
+        probabilities.
 
     Raises
     ------
     TypeError
-        If the loss has no probabilities, as ``SquaredError``; without a loss for one output, which
-        may be a number or a logit.
+        If the loss has no probabilities, as ``SquaredError``; without a loss for one output.
     """
     if loss is None and getattr(last_layer(model), "gives_probabilities", False):
         return outputs(model, x)
@@ -95,10 +86,8 @@ def probabilities(model: Layer, x: Array | Split, loss: Loss | None = None) -> A
 def known_loss(owner: str, loss: Loss | None, z: Array) -> Loss:
     """Return the loss, by default ``CrossEntropy``; TypeError for one output without a loss."""
     if loss is None and z.shape[1:] == (1,):
-        raise TypeError(
-            f"{owner}: one output may be a number, a logit or a sign; expected the loss of the "
-            "training, as loss=SquaredError()"
-        )
+        want = "the loss of the training, as loss=SquaredError()"
+        raise TypeError(f"{owner}: one output may be a number or a logit; expected {want}")
     return CrossEntropy() if loss is None else loss
 
 
@@ -115,14 +104,13 @@ def evaluate(
         Part of a data set, or arrays, converted as in ``outputs``.
     loss : Loss
     metrics : mapping, optional
-        More metrics by name: ``metric(outputs, y)`` returns a number. Outputs are (n, K); ``y``
-        has their shape, (n, 1) for one output, except for class labels, which are (n,).
+        More metrics, as for ``fit``.
 
     Returns
     -------
     dict
-        ``"loss"``; the metrics that the loss names, as ``"accuracy"``, ``"r2"`` (weighted where the
-        data has weights); those of ``metrics``.
+        ``"loss"``; the metrics that the loss names, weighted where the data has weights; those of
+        ``metrics``.
 
     Raises
     ------
@@ -165,18 +153,19 @@ def measure(
     return measured, finite
 
 
-def predict(loss: Loss, outputs: Array) -> Array:
-    """Return ``loss.predict(outputs)`` of any loss; TypeError, which says what to do, without."""
-    own = partial(ReducedLoss.predict, loss)  # type: ignore[arg-type]
-    found: Array = getattr(loss, "predict", own)(outputs)
-    return found
+def predict(loss: Any, outputs: Array) -> Array:
+    """Return ``loss.predict(outputs)`` of any loss; TypeError, which names it, without."""
+    return _asked(loss, "predict", outputs)
 
 
-def probabilities_of(loss: Loss, outputs: Array) -> Array:
-    """Return the probabilities of any loss, ``loss.probabilities(outputs)``; TypeError without."""
-    own = partial(ReducedLoss.probabilities, loss)  # type: ignore[arg-type]
-    found: Array = getattr(loss, "probabilities", own)(outputs)
-    return found
+def probabilities_of(loss: Any, outputs: Array) -> Array:
+    """Return ``loss.probabilities(outputs)`` of any loss; TypeError, which names it, without."""
+    return _asked(loss, "probabilities", outputs)
+
+
+def _asked(loss: Any, method: str, outputs: Array) -> Array:
+    own = partial(getattr(ReducedLoss, method), loss)
+    return np.asarray(getattr(loss, method, own)(outputs))
 
 
 def as_loss(owner: str, loss: Any) -> Loss:
@@ -202,13 +191,11 @@ def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Arra
     if isinstance(value, complex) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
         want = f"{short_text(loss)}: expected its value to be a number"
         raise TypeError(f"{want}, got {type_text(value)}")
-    fits = isinstance(dlogits, np.ndarray) and dlogits.dtype == logits.dtype
-    if not fits or dlogits.shape != logits.shape:
+    if not is_floats(dlogits, logits.dtype) or dlogits.shape != logits.shape:
         want = f"{short_text(loss)}: expected dlogits"  # a name takes longer than all checks
         returned_floats(f"{want} to be", dlogits, logits.dtype)
-        raise ValueError(
-            f"{want} of the shape of the logits, {logits.shape}, got {type_text(dlogits)}"
-        )
+        want += f" of the shape of the logits, {logits.shape}"
+        raise ValueError(f"{want}, got {type_text(dlogits)}")
     return value, dlogits
 
 
@@ -220,9 +207,8 @@ def check_loss(loss: Any, logits: Array, y: Array, *weight: Array) -> None:
     twice, _ = loss(logits, y, 2 * weight[0])
     if not math.isclose(twice, value, rel_tol=1e-3) and math.isfinite(value):
         raise ValueError(
-            f"{short_text(loss)}: expected the weighted mean, sum_i w_i l_i / sum_i w_i, which "
-            f"stays the same when all weights are doubled, got {value:g} and {twice:g}; a loss "
-            'that sums has the attribute reduction = "sum"'
+            f"{short_text(loss)}: expected the weighted mean, the same when all weights "
+            f'are doubled, got {value:g} and {twice:g}; one that sums has reduction = "sum"'
         )
 
 
@@ -238,62 +224,59 @@ def metrics_of(loss: object) -> dict[str, Metric]:
 
 def _number(name: str, value: object) -> float:
     """Return the value of a metric as a float; TypeError, which names it, for anything else."""
+    if isinstance(value, numbers.Real):
+        return float(value)
     array = np.asarray(value)
-    if not isinstance(value, numbers.Real) and (array.size != 1 or array.dtype.kind not in "biuf"):
+    if array.size != 1 or array.dtype.kind not in "biuf":
         raise TypeError(f"metric {name!r}: expected it to return a number, got {type_text(value)}")
-    return float(value if isinstance(value, numbers.Real) else array.reshape(()))
+    return float(array.reshape(()))
 
 
 @quietly
 def accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
-    """Return the share of examples whose largest output is that of the label.
+    """Return the share of examples whose largest output, the first of equals, is the label's.
 
-    Of tied outputs the first counts as the largest. ``y`` are labels (n,), or distributions (n, K),
-    of which the largest entry is the label.
+    ``y`` are labels (n,), or distributions (n, K), of which the largest entry is the label.
     """
     outputs, y, weight = _arrays("accuracy", outputs, y, weight, labels=True)
     labels = y if y.ndim == 1 else y.argmax(axis=1)
-    return _mean(outputs, CrossEntropy().predict(outputs) == labels, weight)
+    return _mean(outputs, outputs.argmax(axis=1) == labels, weight)
 
 
 @quietly
 def sign_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
-    """Return the share of examples whose one output has the sign of the label, -1 or +1.
-
-    An output of 0 counts as -1.
-    """
+    """Return the share of examples whose one output has the sign of the label; 0 is negative."""
     outputs, y, weight = _arrays("sign_accuracy", outputs, y, weight)
     if outputs.shape[1] != 1:
         raise ValueError(f"sign_accuracy: expected outputs of shape (n, 1), got {outputs.shape}")
-    return _mean(outputs, BinaryLogistic().predict(outputs) == np.where(y[:, 0] > 0, 1, -1), weight)
+    return _mean(outputs, (outputs > 0)[:, 0] == (y > 0)[:, 0], weight)
 
 
 @quietly
 def exact_match(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of examples of which all labels are predicted right.
 
-    A label is predicted where its logit is above 0, its probability above 1/2; it is there where
-    ``y`` is above 1/2. ``y`` are zeros and ones, or probabilities, (n, K), or (n,) where K = 1.
+    A label is predicted where its logit is above 0; it is there where ``y`` is above 1/2. ``y`` are
+    zeros and ones, or probabilities, (n, K), or (n,) where K = 1.
     """
     outputs, y, weight = _arrays("exact_match", outputs, y, weight)
-    return _mean(outputs, _right_labels(outputs, y).all(axis=1), weight)
+    return _mean(outputs, ((outputs > 0) == (y > 0.5)).all(axis=1), weight)
 
 
 @quietly
 def mean_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the share of labels that are predicted right; arguments as of ``exact_match``."""
     outputs, y, weight = _arrays("mean_accuracy", outputs, y, weight)
-    return _mean(outputs, _right_labels(outputs, y).mean(axis=1), weight)
+    return _mean(outputs, ((outputs > 0) == (y > 0.5)).mean(axis=1), weight)
 
 
 @quietly
 def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
     """Return the coefficient of determination R^2, the mean over the outputs.
 
-    ``1 - sum_n w_n (y_n - z_n)^2 / sum_n w_n (y_n - ybar)^2`` with the weighted mean ``ybar``. It
-    is 1 for exact predictions, 0 for predicting the mean, and negative for worse. Where a target
-    is the same for all examples, it is 1 if the predictions are exact, else 0. It is NaN for fewer
-    than two examples. All this is as in ``sklearn.metrics.r2_score``. ``y`` is (n, d), as the
+    ``1 - sum_n w_n (y_n - z_n)^2 / sum_n w_n (y_n - ybar)^2`` with the weighted mean ``ybar``,
+    as ``sklearn.metrics.r2_score``. Where a target is the same for all examples, it is 1 if the
+    predictions are exact, else 0. It is NaN for fewer than two examples. ``y`` is (n, d), as the
     outputs, or (n,) where d = 1.
     """
     outputs, y, weight = _arrays("r2", outputs, y, weight)
@@ -335,14 +318,8 @@ def _arrays(
     return outputs, y if labels else y.reshape(outputs.shape), weight / (largest or 1)
 
 
-def _right_labels(outputs: Array, y: Array) -> Array:
-    """Return for each output whether its label is predicted right."""
-    predicted = BinaryCrossEntropy().predict(outputs).reshape(outputs.shape)
-    return np.asarray(predicted == (y > 0.5))
-
-
 def _mean(outputs: Array, values: Any, weight: Array) -> float:
-    """Return the weighted mean of a value for each example, NaN where its outputs have a NaN."""
+    """Return the weighted mean of a value for each example; NaN if outputs are."""
     if not weight.any() or np.isnan(outputs[weight > 0]).any():
         return math.nan
     return float(weight @ values / weight.sum())

@@ -18,7 +18,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 
@@ -42,13 +42,11 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 def to_json(
     value: object, *, indent: int | None = None, default: Callable[[object], Any] | None = None
 ) -> str:
-    """Return the JSON text of a value, as every parser reads it.
+    """Return the JSON text of a value, NumPy's too; options as for ``json.dumps``.
 
     JSON has no NaN and no infinity: they are written as the strings ``"NaN"``, ``"Infinity"`` and
     ``"-Infinity"``, from which ``from_json`` makes numbers again. A string with these words gets a
-    backslash before it, which ``from_json`` removes. NumPy's scalars and arrays are written as
-    numbers and lists. ``indent`` and ``default`` are those of ``json.dumps``. TypeError or
-    ValueError if JSON cannot hold the value.
+    backslash before it, which ``from_json`` removes. TypeError or ValueError for other values.
     """
     return json.dumps(_each(_escaped, value), indent=indent, default=default, allow_nan=False)
 
@@ -92,9 +90,8 @@ def _is_word(value: object) -> bool:
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; sync and rename it to ``path`` on success.
 
-    If the block raises, the temporary file is removed and ``path`` is as it was. The temporary
-    name has the same suffix, since writers such as matplotlib choose the format by it. An OSError
-    names ``path``. The first call in a folder removes what dead processes left there.
+    If the block raises, the temporary file, of the same suffix, is removed and ``path`` is as it
+    was. An OSError names ``path``. The first call in a folder removes what dead processes left.
     """
     target = as_path(path)
     if target.exists() and not target.is_file():  # a file would take the place of a device
@@ -113,9 +110,11 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             if os.name != "nt":  # Windows cannot open folders
                 _sync(target.parent)
     except OSError as error:
-        if error.filename is None or f".{_machine()}-" in str(error.filename):
-            raise _named(error, target) from error
-        raise
+        if error.filename is not None and f".{_machine()}-" not in str(error.filename):
+            raise
+        if error.errno is None:
+            raise OSError(f"{target}: {error}") from error
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -140,7 +139,7 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what ``atomic`` and ``temporary_folder`` left here in a process that is dead.
 
     A process locks what it writes, and its locks end with it. What another machine left, or this
-    one before it was started anew, or where there are no locks, stays: nothing is known of it.
+    one before it was started anew, or where there are no locks, stays.
     """
     if os.name != "nt":
         with contextlib.suppress(OSError):  # a folder that cannot be listed
@@ -249,26 +248,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _named(error: OSError, target: Path) -> OSError:
-    """Return the error with the name of the file that was to be written."""
-    if error.errno is None:
-        return OSError(f"{target}: {error}")
-    return OSError(error.errno, error.strerror, str(target))
-
-
-MAX_EXPANSION = 1032
-"""The largest ratio by which deflate, the method of zip and gzip, compresses."""
-
-_REAL_EXPANSION = 100  # more than real data have
-_SMALL = 1 << 25
-
-
 def largest_content(size: int) -> int:
     """Return how many bytes a compressed file of ``size`` bytes may hold: 32 MiB, or 100 times it.
 
-    More is read only from a file that is not compressed as much.
+    Real data are compressed less, and nothing more than 1032 times by deflate.
     """
-    return min(MAX_EXPANSION * size, max(_REAL_EXPANSION * size, _SMALL))
+    return min(1032 * size, max(100 * size, 1 << 25))
 
 
 def open_to_read(path: str | os.PathLike[str]) -> IO[bytes]:
@@ -278,9 +263,6 @@ def open_to_read(path: str | os.PathLike[str]) -> IO[bytes]:
     if not stat.S_ISREG(mode):
         raise ValueError("a folder" if stat.S_ISDIR(mode) else "a device or pipe, not a file")
     return path.open("rb")
-
-
-_PIECE = 1 << 18  # bytes that are read at a time
 
 
 @contextlib.contextmanager
@@ -300,19 +282,7 @@ def reading() -> Iterator[None]:
 def read_npz(
     path: str | os.PathLike[str], wanted: Callable[[str], bool] = lambda name: True
 ) -> tuple[dict[str, Array], list[str]]:
-    """Read arrays of an ``.npz`` file.
-
-    Parameters
-    ----------
-    path : path
-    wanted : callable
-        ``wanted(name)`` says whether an array is read.
-
-    Returns
-    -------
-    arrays : dict of arrays
-    names : list of str
-        Of all arrays of the file.
+    """Read the arrays of an ``.npz`` file whose names are wanted; return them, and all names.
 
     Raises
     ------
@@ -330,10 +300,8 @@ def read_npz(
         if start == np.lib.format.MAGIC_PREFIX:
             raise ValueError("a single array, not an archive of arrays")
         if start[:3] == bytes([0, 0, 8]):
-            raise ValueError(
-                "an IDX file of another name; give its folder, with files named as "
-                "train-images-idx3-ubyte"
-            )
+            names = "with names as train-images-idx3-ubyte"
+            raise ValueError(f"an IDX file of another name; give its folder, {names}")
         size = os.fstat(file.fileno()).st_size
         with zipfile.ZipFile(file) as archive:
             members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
@@ -349,34 +317,22 @@ def _read_member(archive: Any, member: Any, size: int, done: int) -> Array:
     """Read one array of a zip archive of ``size`` bytes, after arrays of ``done`` bytes."""
     import zipfile
 
-    name, content = member.filename, member.file_size
-    if member.flag_bits & 1:
-        raise ValueError(f"{name} is encrypted")
+    name = member.filename
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed by method {member.compress_type}, not by deflate")
-    expansion = MAX_EXPANSION if member.compress_type == zipfile.ZIP_DEFLATED else 1
-    if member.compress_size > size or content > expansion * member.compress_size:
-        raise ValueError(
-            f"{name} declares {content} bytes, compressed to {member.compress_size}, in a file "
-            f"of {size}"
-        )
+    if member.compress_size > size:
+        raise ValueError(f"{name}: {member.compress_size} compressed bytes in a file of {size}")
     with archive.open(member) as file:
         shape, fortran, dtype = _read_header(file, name)
-        length = math.prod(shape) * dtype.itemsize
-        if content - file.tell() != length:
-            raise ValueError(
-                f"{name}: expected {length} bytes for shape {shape} and dtype {dtype}, got "
-                f"{content - file.tell()}"
-            )
-        if done + length > largest_content(size):
-            raise ValueError(
-                f"{name}: expected arrays of at most {largest_content(size)} bytes in a file of "
-                f"{size}, got {done + length}; write it less compressed"
-            )
-        array = np.empty(shape, dtype, order="F" if fortran else "C")
-        got = fill(file, array.T if fortran else array)
-        if got < length or file.read(1):  # at its end the file compares the checksum
-            raise ValueError(f"{name}: expected {length} bytes, got {got}")
+        length, got = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+        most, wanted = largest_content(size) - done, f"for shape {shape} and dtype {dtype}"
+        if got == length > most:
+            raise ValueError(f"{name}: expected at most {most} bytes, got {got}; compress it less")
+        if got == length:
+            array = np.empty(shape, dtype, order="F" if fortran else "C")
+            got = fill(file, array.T if fortran else array)
+        if got != length or file.read(1):  # at its end the file compares the checksum
+            raise ValueError(f"{name}: expected {length} bytes {wanted}, got {got}")
     return array
 
 
@@ -389,25 +345,14 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if dtype.kind not in "biufcSUV" or dtype.fields is not None or dtype.itemsize == 0:
         raise ValueError(f"{name}: expected numbers, text or bytes, got dtype {dtype}")
-    if min(shape, default=0) < 0:
-        raise ValueError(f"{name}: expected a shape, got {shape}")
     return shape, fortran, dtype
 
 
-class Readable(Protocol):
-    """Anything that bytes are read from: a file, a gzip stream, a member of an archive."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-
-def fill(file: Readable, array: Array) -> int:
-    """Read the bytes of a contiguous array from a file, piece by piece; return their number.
-
-    It is less than ``array.nbytes`` if the file ends before.
-    """
+def fill(file: Any, array: Array) -> int:
+    """Read the bytes of a contiguous array from a file; return their number, fewer at its end."""
     memory = array.reshape(-1).view(np.uint8).data
     done = 0
-    while done < len(memory) and (piece := file.read(min(_PIECE, len(memory) - done))):
+    while done < len(memory) and (piece := file.read(min(1 << 18, len(memory) - done))):
         memory[done : done + len(piece)] = piece
         done += len(piece)
     return done

@@ -28,12 +28,11 @@ _LOW = ("loss", "losses", "error", "errors", "mae", "mse", "msle", "mape")
 
 @dataclass(frozen=True)
 class Epoch:
-    """The metrics of one epoch. Epoch 0 is the state before training.
+    """The metrics of one epoch, as attributes too. Epoch 0 is the state before training.
 
-    Each metric is an attribute too: ``record.valid_accuracy`` is
-    ``record.metrics["valid_accuracy"]``. ``train_loss`` is the mean over the examples during the
-    epoch, with dropout active and changing parameters (evaluated in epoch 0); all other metrics
-    are evaluated after the epoch, in evaluation mode. Metrics that were not measured are missing.
+    ``train_loss`` is the mean over the examples during the epoch, with dropout active and changing
+    parameters (evaluated in epoch 0); all other metrics are evaluated after the epoch, in
+    evaluation mode. Metrics that were not measured are missing.
     """
 
     epoch: int
@@ -63,16 +62,14 @@ class Epoch:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Epoch:
         """Build a record from what ``to_dict`` returned; ValueError for anything else."""
-        metrics = dict(state)
-        for name, value in metrics.items():
+        metrics = {"finite": 1, **state}
+        for name in ("epoch", "seconds", "lr", "train_loss", *metrics):
+            value = metrics.get(name)
             if not isinstance(value, numbers.Real) or isinstance(value, bool):
                 raise ValueError(f"History: expected {name} to be a number, got {value!r}")
-        try:
-            fixed = {name: metrics.pop(name) for name in ("epoch", "seconds", "lr")}
-            fixed["finite"] = bool(metrics.pop("finite", True))
-            return cls(**fixed, metrics={"train_loss": metrics.pop("train_loss"), **metrics})
-        except KeyError as error:
-            raise ValueError(f"History: a record has no {error}") from error
+        fixed = {name: metrics.pop(name) for name in ("epoch", "seconds", "lr")}
+        finite, first = bool(metrics.pop("finite")), metrics.pop("train_loss")
+        return cls(**fixed, metrics={"train_loss": first, **metrics}, finite=finite)
 
 
 class History:
@@ -85,9 +82,7 @@ class History:
     Parameters
     ----------
     monitor : str, optional
-        The metric that decides which epoch is the best: ``best``, the weights that are kept and
-        early stopping follow it. By default ``"valid_accuracy"``, or ``"valid_loss"`` where no
-        accuracy is measured, or ``"train_loss"`` without a validation part.
+        The metric that decides which epoch is the best, by default as in ``fit``.
     mode : {"min", "max"}, optional
         Whether the lowest or the highest metric is the best. By default the lowest where a word
         of the name ends in ``loss``, ``error``, ``mae``, ``mse`` or the like (``valid_rmse``,
@@ -96,9 +91,10 @@ class History:
     Attributes
     ----------
     records : list of Epoch
+    asked : str or None
+        The ``monitor`` that was asked for; None for the default.
     best_state : dict of arrays or None
-        ``model.state_dict()`` after the best epoch. Checkpoints keep it; ``to_dict`` and
-        ``to_json`` leave it out.
+        ``model.state_dict()`` after the best epoch; ``to_dict`` and ``to_json`` leave it out.
     last_state : dict of arrays or None
         The same after the last epoch, where training ended with ``restore_best=True``. From it
         training goes on.
@@ -109,7 +105,7 @@ class History:
             raise ValueError(f"History: expected monitor to be a name, got {monitor!r}")
         if mode is not None:
             check_choice("History", "mode", mode, ("min", "max"))
-        self._monitor, self._mode = monitor, mode
+        self.asked, self._mode = monitor, mode
         self.records: list[Epoch] = []
         self.best_state: dict[str, Array] | None = None
         self.last_state: dict[str, Array] | None = None
@@ -122,8 +118,8 @@ class History:
     @property
     def monitor(self) -> str:
         """The metric that decides which epoch is the best."""
-        if self._monitor is not None:
-            return self._monitor
+        if self.asked is not None:
+            return self.asked
         measured = self.records[0].metrics if self.records else ()
         return next((name for name in _MONITORS if name in measured), "train_loss")
 
@@ -135,33 +131,25 @@ class History:
         words = (word.lower() for word in _WORDS.findall(self.monitor))
         return "min" if any(word.endswith(_LOW) for word in words) else "max"
 
-    @property
-    def asked(self) -> str | None:
-        """The ``monitor`` that was asked for; None for the default."""
-        return self._monitor
-
     def follow(self, model: Layer, monitor: str | None, mode: Mode | None) -> None:
         """Record a run of ``model`` from now on; set what is monitored, where it is given.
 
         ValueError if the records are those of another model, or were judged by another metric.
         """
-        owner = None if self._model is None else self._model()
-        if self.records and owner is not None and owner is not model:
-            raise ValueError(
-                "History: its epochs are those of another model; expected a new History() "
-                "for each run"
-            )
+        if self.records and self._followed() not in (None, model):
+            raise ValueError("History: its epochs are those of another model; expected a new one")
         self._model = weakref.ref(model)
-        before = self.monitor, self.mode
-        wanted = monitor or self._monitor, mode or self._mode
-        twin = History(monitor=wanted[0], mode=wanted[1])
+        twin = History(monitor=monitor or self.asked, mode=mode or self._mode)
         twin.records = self.records
-        if self.records and (twin.monitor, twin.mode) != before:
+        if self.records and (twin.monitor, twin.mode) != (self.monitor, self.mode):
             raise ValueError(
-                f"History: its epochs were judged by {before[0]} ({before[1]}); "
+                f"History: its epochs were judged by {self.monitor} ({self.mode}); "
                 f"expected the same, got {twin.monitor} ({twin.mode})"
             )
-        self._monitor, self._mode = wanted
+        self.asked, self._mode = twin.asked, twin._mode
+
+    def _followed(self) -> Layer | None:
+        return None if self._model is None else self._model()
 
     def state_dict(self) -> dict[str, Any]:
         """Return ``to_dict()``, and the state of the best epoch as ``"best"`` where it is kept."""
@@ -174,20 +162,17 @@ class History:
         ValueError if it is no such state, if its records were judged by another metric, or if the
         best state does not fit the model that this history follows.
         """
-        saved = History.from_dict(state)
-        model = None if self._model is None else self._model()
+        saved, best, model = History.from_dict(state), state.get("best"), self._followed()
         if model is not None:
-            saved.follow(model, self._monitor, self._mode)
-        best = state.get("best")
-        if best is not None and model is not None:
-            best = check_state("History: the best state", model.state_dict(), best)
+            saved.follow(model, self.asked, self._mode)
+            if best is not None:
+                best = check_state("History: the best state", model.state_dict(), best)
         self.__dict__.update(saved.__dict__, best_state=best)
 
     def score(self, record: Epoch) -> float:
         """Return the monitored metric, with its sign changed if the lowest is the best.
 
-        It is minus infinity where the metric was not measured or is not finite, or the outputs
-        were not.
+        It is minus infinity where the record cannot be the best.
         """
         value = record.metrics.get(self.monitor, math.nan)
         if not (record.finite and math.isfinite(value)):
@@ -216,8 +201,7 @@ class History:
         if len(self.records) > 1 and self._find_best() is None:
             n = len(self.records) - 1
             raise ValueError(
-                f"{owner}: {self.monitor} and the outputs were finite after none of the {n} "
-                f"epochs, so none is the best; monitor another metric"
+                f"{owner}: {self.monitor} and the outputs were finite after none of the {n} epochs"
             )
 
     def restore_best(self, model: Layer) -> None:
@@ -234,15 +218,12 @@ class History:
         return self._find_best() or self.records[0]
 
     def column(self, name: str) -> list[Any]:
-        """Return one metric for all epochs, as ``history.column("valid_accuracy")``.
-
-        None stands for an epoch that did not measure it.
-        """
+        """Return one metric for all epochs; None stands for an epoch that did not measure it."""
         rows = [record.to_dict() for record in self.records]
         known = {key for row in rows for key in row}
-        if rows and (not isinstance(name, str) or name not in known):
-            why = f"no metric {name!r:.80}{did_you_mean(str(name), sorted(known))}"
-            raise ValueError(f"History: {why}")
+        if rows and name not in known:
+            hint = did_you_mean(str(name), sorted(known))
+            raise ValueError(f"History: no metric {name!r:.80}{hint}")
         return [row.get(name) for row in rows]
 
     @property
@@ -263,7 +244,7 @@ class History:
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"monitor", "mode", "records"}``, as JSON takes it."""
         records = [record.to_dict() for record in self.records]
-        return {"monitor": self._monitor, "mode": self._mode, "records": records}
+        return {"monitor": self.asked, "mode": self._mode, "records": records}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> History:
@@ -305,12 +286,11 @@ class History:
         Parameters
         ----------
         path : path
-            The suffix names the format, as ``.png``; without one, PNG and SVG are written. Without
-            a path the picture is returned, and a notebook shows it.
+            The suffix names the format; without one, PNG and SVG are written. Without a path the
+            picture is returned, and a notebook shows it.
         title : str
         loss_unit : str, optional
-            Shown on the axis of the loss. By default nats for a classification, none for a
-            regression.
+            By default nats for a classification, none for a regression.
         """
         from minidl.view.plots import plot_history
 

@@ -6,10 +6,9 @@ A layer's forward pass returns its output and the function that pulls a cotangen
     dx = backward(dy)
 
 ``backward`` is a closure that keeps what it needs of this forward pass, so several forward
-passes may be open at once, and the memory is freed with the closure. ``backward`` writes (does
-not add) the gradients of the layer's parameters. All parameters of a model are views into one
-vector ``model.theta``, and their gradients into ``model.grad``, so an optimizer or a gradient
-check works on two vectors. A parameter belongs to one model, ``parameter.root``.
+passes may be open at once. ``backward`` writes (does not add) the gradients of the layer's
+parameters. All parameters of a model are views into one vector ``model.theta``, and their gradients
+into ``model.grad``. A parameter belongs to one model, ``parameter.root``.
 """
 
 from __future__ import annotations
@@ -57,31 +56,28 @@ class Layer(Configured, ABC):
 
     To write a layer, derive from this class, keep parameters (``Parameter``) and inner layers
     as attributes, and define ``forward``. A layer that draws random numbers has an attribute
-    ``rng``, None until the model sets it to a ``numpy.random.Generator``. A layer that keeps
-    arrays of another kind names them in ``buffers``.
+    ``rng``, None until the model sets it to a ``numpy.random.Generator``.
     """
 
     buffers: ClassVar[tuple[str, ...] | None] = None
-    """The names of the attributes that the layer keeps but does not learn, such as running means.
+    """The names of the arrays that the layer keeps but does not learn, such as running means.
 
-    They are arrays; ``forward`` may replace them in training. They are saved, copied and restored
-    with the parameters, and those of floats have the parameters' dtype. An array that is neither
-    a parameter nor declared is an error when a model is built: ``buffers = ()`` says that the
-    layer has arrays, and that none is to be saved.
+    ``forward`` may replace them in training. They are saved, copied and restored with the
+    parameters, and those of floats have the parameters' dtype. An array that is neither a parameter
+    nor declared is an error when a model is built: ``buffers = ()`` says that none is to be saved.
     """
 
     skips_input_grad: ClassVar[bool] = False
-    """Whether ``backward(dy, input_grad=False)`` is possible: it writes the parameters'
-    gradients, does not compute ``dx``, and returns None. Training uses it on the first layer.
-    It belongs to a ``forward``: a subclass with its own ``forward`` does not inherit it."""
+    """Whether ``backward(dy, input_grad=False)`` writes the parameters' gradients and returns None.
+
+    A subclass with its own ``forward`` does not inherit it."""
 
     gives_probabilities: ClassVar[bool] = False
-    """Whether the outputs are probabilities, as those of ``Softmax``. It belongs to a ``forward``,
-    as ``skips_input_grad`` does."""
+    """Whether the outputs are probabilities. A subclass with its own ``forward`` does not inherit
+    it."""
 
     input_scale: float | None = None
-    """The factor of uint8 rows in the training: 1 for a model that ``fit`` trained on rows of
-    floats, which are never scaled; None for one that it did not train."""
+    """The factor of uint8 rows in the training; None for a model that ``fit`` did not train."""
 
     _theta: Array
     _grad: Array
@@ -142,10 +138,8 @@ class Layer(Configured, ABC):
     def _refuse_another(self, name: str, value: Array) -> None:
         """Allow ``model.grad *= 2``, which changes the vector in place; refuse another vector."""
         if value is not getattr(self, name):
-            raise ValueError(
-                f"{type(self).__name__}: cannot replace {name!r}, of which every parameter has a "
-                f"view; change it in place: model.{name}[:] = ..."
-            )
+            hint = f"of which every parameter has a view; write model.{name}[:] = ..."
+            raise ValueError(f"{type(self).__name__}: cannot replace {name!r}, {hint}")
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -171,9 +165,8 @@ class Layer(Configured, ABC):
         Raises
         ------
         ValueError
-            If a value is missing and there is no ``rng``. If a parameter occurs twice:
-            ``backward`` writes gradients, so the second one would overwrite the first. If a
-            parameter belongs to another model that is in use.
+            If a value is missing and there is no ``rng``, a parameter occurs twice, or belongs to
+            another model that is in use.
         """
         parameter.check_owners(self)
         self.draw(rng, dtype)
@@ -213,17 +206,14 @@ class Layer(Configured, ABC):
         if "_theta" in self.__dict__:
             old = self.__dict__.get(name)
             if value is not old and (holds(value) or holds(old)):
-                raise ValueError(
-                    f"{type(self).__name__}: cannot replace {name!r}: theta and grad of the model "
-                    "have the old one; assign new numbers to parameter.value, or build a new model"
-                )
+                hint = "assign new numbers to parameter.value, or build a new model"
+                raise ValueError(f"{type(self).__name__}: cannot replace {name!r}: {hint}")
         object.__setattr__(self, name, value)
 
     def state_dict(self) -> dict[str, Array]:
-        """Return a copy of every parameter's value and every buffer by its name.
+        """Return a copy of every parameter's value and every buffer by its name, as in PyTorch.
 
-        The names are those of PyTorch, such as ``"0.weight"``; the weight of a ``Linear`` is
-        transposed there, see ``minidl.saving.safetensors.torch_state``.
+        The weight of a ``Linear`` is transposed there; see ``minidl.saving.safetensors``.
         """
         return parameter.state_dict(self)
 
@@ -231,17 +221,8 @@ class Layer(Configured, ABC):
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
         """Set all parameters and buffers to the values of a state, or none on an error.
 
-        Parameters
-        ----------
-        state_dict : mapping of str to array
-            In minidl's layout: for PyTorch's use ``minidl.saving.safetensors.load_torch_state``.
-
-        Raises
-        ------
-        ValueError
-            If a name is missing or unknown, a shape differs, or a value is not a number.
-        TypeError
-            If a value is a tensor of PyTorch.
+        ValueError if a name is missing or unknown, a shape differs, or a value is not a number;
+        TypeError for a tensor of PyTorch, see ``minidl.saving.safetensors.load_torch_state``.
         """
         parameter.load_state_dict(self, state_dict)
 
@@ -252,28 +233,20 @@ def check_input(layer: Layer, x: Array, features: int, like: Array) -> Array:
     if x.ndim != 2 or x.shape[1] != features:
         raise ValueError(f"{layer!r}: expected x of shape (n, {features}), got {x.shape}")
     if x.dtype != like.dtype:
-        raise TypeError(
-            f"{layer!r}: expected x of dtype {like.dtype}, got {x.dtype}; convert x "
-            "or build the model with dtype="
-        )
+        hint = "convert x or build the model with dtype="
+        raise TypeError(f"{layer!r}: expected x of dtype {like.dtype}, got {x.dtype}; {hint}")
     return x
 
 
 def _input(layer: Layer, x: Array) -> Array:
-    """Return a batch that a user hands to a layer as an array; the dtype is the layer's matter.
-
-    A layer of one's own may take several arrays, in a tuple or a dict, which are left alone.
-    """
+    """Return a batch as an array; a tuple or a dict of several, for one's own layer, as it is."""
     if type(x) is np.ndarray and x.dtype.isnative:  # as in training, where it is all that is done
         return x
     return x if isinstance(x, (tuple, dict)) else as_array(type(layer).__name__, "x", x)
 
 
 def write_gradients(layer: object, backward: Backward, dy: Array) -> None:
-    """Write the gradients of the parameters of ``layer``, without the input's if it can skip it.
-
-    ``backward`` is from its forward pass, ``dy`` the gradient of the loss in its output.
-    """
+    """Write the gradients of the parameters of ``layer``, without the input's if it can skip it."""
     if getattr(layer, "skips_input_grad", False):
         backward(dy, input_grad=False)
     else:
@@ -287,7 +260,7 @@ class Sequential(Layer):
     ----------
     *layers : Layer
         Their parameters become views into this model's ``theta``. If some belong to another
-        model, this one shares them: it computes outputs, but cannot be trained.
+        model, this one computes outputs, but cannot be trained.
     rng : int or Generator, optional
         Draws the missing initial values, layer by layer.
     dtype : float32 (default) or float64, optional
@@ -305,10 +278,9 @@ class Sequential(Layer):
     ) -> None:
         for i, layer in enumerate(layers):
             if not is_layer(layer):
-                raise TypeError(
-                    f"Sequential: expected a layer at position {i}, got {layer!r}; "
-                    "a layer is an object with forward(x, train=...) -> y, backward"
-                )
+                hint = "a layer has forward(x, train=...) -> y, backward"
+                want = f"a layer at position {i}"
+                raise TypeError(f"Sequential: expected {want}, got {layer!r}; {hint}")
         self.layers = tuple(layers)
         parameter.check_buffers(self)
         dtype = None if dtype is None else as_dtype("Sequential", dtype)
@@ -359,10 +331,7 @@ class Sequential(Layer):
         return iter(self.layers)
 
     def summary(self) -> str:
-        """Return a table of the layers, their output shapes and their parameter counts.
-
-        A prompt shows it as ``print`` does.
-        """
+        """Return a table of the layers, their output shapes and their parameter counts."""
         rows, total = self._table()
         w = [max(len(row[k]) for row in rows) for k in range(4)]
         lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
@@ -423,10 +392,7 @@ Forward = Callable[..., tuple[Array, Backward]]
 
 
 def check_model(owner: str, model: object) -> None:
-    """Raise an error, in the name of ``owner``, unless ``model`` can be trained.
-
-    It is a ``Layer`` without undeclared arrays or parameters of another model, and as it was built.
-    """
+    """Raise an error, in the name of ``owner``, unless ``model`` can be trained."""
     if isinstance(model, type):
         raise TypeError(f"{owner}: expected a model, got the class {model.__name__}")
     if not isinstance(model, Layer):
@@ -442,9 +408,8 @@ def checked(model: object) -> Iterator[Forward]:
 
     Checked are the model and the layers of each ``Sequential`` in it: ``forward`` returns an
     output of floats of the input's dtype, with a row for each of the input's, and a function;
-    this returns an array of the input's shape and dtype. Call the backward pass within the context
-    too. The arithmetic is the same as without it. TypeError or ValueError in the pass names the
-    first layer that breaks the contract.
+    this returns an array of the input's shape and dtype. TypeError or ValueError in a pass within
+    the context names the first layer that breaks the contract.
 
     Examples
     --------
@@ -480,10 +445,8 @@ def _checked_forward(name: str, layer: Any) -> Forward:
         y, backward = returned_pass(name, "forward(x, train=...)", result)
         returned_floats(f"{name}: expected forward's output to be", y, x.dtype)
         if y.shape[:1] != x.shape[:1]:
-            raise ValueError(
-                f"{name}: expected forward's output to have {len(x)} rows, as its input, "
-                f"got {type_text(y)}"
-            )
+            want = f"forward's output to have {len(x)} rows, as its input"
+            raise ValueError(f"{name}: expected {want}, got {type_text(y)}")
 
         def checked_backward(dy: Array, **options: bool) -> Any:
             try:
@@ -491,10 +454,9 @@ def _checked_forward(name: str, layer: Any) -> Forward:
             except TypeError as error:
                 if takes(backward, dy, **options):
                     raise
-                raise TypeError(
-                    f"{name}: its class declares skips_input_grad, but backward does not take "
-                    "input_grad; write: def backward(dy, input_grad=True)"
-                ) from error
+                hint = "write: def backward(dy, input_grad=True)"
+                why = f"{name}: its class declares skips_input_grad; {hint}"
+                raise TypeError(why) from error
             if options.get("input_grad", True):
                 want = f"{name}: expected backward(dy) to return dx"
                 returned_floats(f"{want},", dx, x.dtype)
@@ -520,7 +482,6 @@ def name_probabilities(owner: str, model: object, loss: object) -> None:
     if getattr(last, "gives_probabilities", False) and getattr(loss, "expects_logits", False):
         warnings.warn(
             f"{owner}: the model ends with {last!r}, which gives probabilities, but {loss!r} "
-            "expects logits; leave that layer out: minidl.probabilities(model, x, loss) gives the "
-            "probabilities",
+            "expects logits; leave that layer out, and use minidl.probabilities(model, x, loss)",
             stacklevel=_outside(),
         )

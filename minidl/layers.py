@@ -62,20 +62,17 @@ class Linear(Layer):
         rng: Rng | None = None,
         dtype: DTypeLike | None = None,
     ) -> None:
-        for name, init in (("weight_init", weight_init), ("bias_init", bias_init)):
-            if not callable(init) or isinstance(init, type):
-                raise TypeError(f"Linear: expected {name} to be a function, got {init!r}")
         dtype = None if dtype is None else as_dtype("Linear", dtype)
         self.in_features = i = check_int("Linear", "in_features", in_features)
         self.out_features = o = check_int("Linear", "out_features", out_features)
-        self.weight = Parameter.drawn(
-            (i, o), partial(weight_init, shape=(i, o), fan_in=i, fan_out=o)
-        )
-        self.bias = (
-            Parameter.drawn((o,), partial(bias_init, shape=(o,), fan_in=i, fan_out=o))
-            if bias
-            else None
-        )
+
+        def drawn(name: str, init: Init, *shape: int) -> Parameter:
+            if not callable(init) or isinstance(init, type):
+                raise TypeError(f"Linear: expected {name} to be a function, got {init!r}")
+            return Parameter.drawn(shape, partial(init, shape=shape, fan_in=i, fan_out=o))
+
+        self.weight = drawn("weight_init", weight_init, i, o)
+        self.bias = drawn("bias_init", bias_init, o) if bias else None
         if rng is not None:
             self.initialize(rng, dtype)
 
@@ -134,6 +131,29 @@ class Dropout(Layer):
         return x * mask, lambda dy: dy * mask
 
 
+def _normalized(
+    layer: LayerNorm | BatchNorm, h: Array, scale: Array, axis: int | None
+) -> tuple[Array, Backward]:
+    """Return ``h * weight + bias`` and its backward pass to ``x``, where ``h = scale (x - mean)``.
+
+    Mean and scale are those of ``x`` along ``axis``; constants if that is None.
+    """
+    weight, bias = layer.weight, layer.bias
+
+    def backward(dy: Array, input_grad: bool = True) -> Array | None:
+        (dy * h).sum(axis=0, out=weight.grad)
+        dy.sum(axis=0, out=bias.grad)
+        if not input_grad:
+            return None
+        dh = dy * weight.value
+        if axis is not None:
+            along_h = h * (dh * h).mean(axis=axis, keepdims=True)
+            dh = dh - dh.mean(axis=axis, keepdims=True) - along_h
+        return np.asarray(scale * dh)
+
+    return h * weight.value + bias.value, backward
+
+
 class LayerNorm(Layer):
     """Normalise each example over its features (Ba, Kiros and Hinton 2016).
 
@@ -141,8 +161,6 @@ class LayerNorm(Layer):
 
     backward: ``dweight = sum_n dy h``, ``dbias = sum_n dy``, and with ``dh = dy * weight``
     ``dx = (dh - mean(dh) - h mean(dh h)) / sqrt(var(x) + eps)``
-
-    Mean and variance (with divisor ``features``) are taken over the features of one example.
 
     Parameters
     ----------
@@ -168,23 +186,10 @@ class LayerNorm(Layer):
         self.bias = Parameter(np.zeros(features, dtype))
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
-        weight, bias = self.weight, self.bias
-        x = check_input(self, x, self.in_features, weight.value)
+        x = check_input(self, x, self.in_features, self.weight.value)
         centred = x - x.mean(axis=1, keepdims=True)
         scale = 1 / np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + self.eps)
-        h = centred * scale
-
-        def backward(dy: Array, input_grad: bool = True) -> Array | None:
-            (dy * h).sum(axis=0, out=weight.grad)
-            dy.sum(axis=0, out=bias.grad)
-            if not input_grad:
-                return None
-            dh = dy * weight.value
-            along_h = h * (dh * h).mean(axis=1, keepdims=True)
-            dx: Array = scale * (dh - dh.mean(axis=1, keepdims=True) - along_h)
-            return dx
-
-        return h * weight.value + bias.value, backward
+        return _normalized(self, centred * scale, scale, axis=1)
 
 
 class BatchNorm(Layer):
@@ -197,8 +202,7 @@ class BatchNorm(Layer):
     ``dx = (dh - mean(dh) - h mean(dh h)) / sqrt(var + eps)`` in training, with means over the
     batch; ``dx = dh / sqrt(var + eps)`` in inference
 
-    In training, ``running = (1 - momentum) * running + momentum * batch``, with the variance of
-    divisor n - 1.
+    In training, ``running = (1 - momentum) running + momentum batch``, the variance with n - 1.
 
     Parameters
     ----------
@@ -245,14 +249,12 @@ class BatchNorm(Layer):
         self.num_batches_tracked = np.array(0)
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
-        weight, bias = self.weight, self.bias
-        x = check_input(self, x, self.in_features, weight.value)
+        x = check_input(self, x, self.in_features, self.weight.value)
         n = len(x)
         if train and n == 1:
-            raise ValueError(
-                f"{self!r}: expected more than one example to train, got x {x.shape}; choose a "
-                "batch_size that leaves no last batch of one"
-            )
+            hint = "choose a batch_size that leaves no last batch of one"
+            want = "more than one example to train"
+            raise ValueError(f"{self!r}: expected {want}, got x {x.shape}; {hint}")
         if train and n:
             mean = x.mean(axis=0)
             centred = x - mean
@@ -261,20 +263,7 @@ class BatchNorm(Layer):
         else:
             centred, var = x - self.running_mean, self.running_var
         scale = 1 / np.sqrt(var + self.eps)
-        h = centred * scale
-
-        def backward(dy: Array, input_grad: bool = True) -> Array | None:
-            (dy * h).sum(axis=0, out=weight.grad)
-            dy.sum(axis=0, out=bias.grad)
-            if not input_grad:
-                return None
-            dh = dy * weight.value
-            if train and n:
-                dh = dh - dh.mean(axis=0) - h * (dh * h).mean(axis=0)
-            dx: Array = scale * dh
-            return dx
-
-        return h * weight.value + bias.value, backward
+        return _normalized(self, centred * scale, scale, axis=0 if train and n else None)
 
     def _track(self, mean: Array, var: Array) -> None:
         """Add a batch to the running mean and variance."""

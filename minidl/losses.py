@@ -2,15 +2,14 @@
 
 One call returns the value and its gradient, so the two always belong to the same function. A loss
 is also the one place that knows the task: the targets, ``loss.predict(outputs)``, the
-probabilities and the metrics. ``ReducedLoss`` has what all losses here share; the bases
-``ClassLoss`` and ``NumberLoss`` have the targets.
+probabilities and the metrics.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -30,44 +29,44 @@ from minidl.dataset import check_labels, check_matrix, check_shaped
 from minidl.maps import RegularizedMap, SimplexMap, entries_of, row_sums, shift, softmax
 
 Reduction = Literal["mean", "sum"]
-REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum")
+REDUCTIONS = get_args(Reduction)
 
 Metric = Callable[..., float]
 """``metric(outputs, y)`` or ``metric(outputs, y, weight)``: a number, larger is better or not."""
+
+Metrics = Sequence[str] | Mapping[str, str | Metric]
+"""Metrics of a loss: names of ``minidl.metrics``, or names with functions or with such names."""
 
 
 class Loss(Protocol):
     """A function of logits and targets that returns its value and its gradient.
 
-    A loss of your own may stop there. To take weighted data too, it has a third argument,
-    ``weight``, an array (n,), and divides by its sum: ``sum_i w_i l_i / sum_i w_i``. One that sums
-    over the batch instead has the attribute ``reduction = "sum"``, also a function; training then
-    adds up the values of an epoch, and uses the weights as they are. With the attribute
-    ``expects_logits = True`` training warns of a ``Softmax`` before it. A subclass of
-    ``ReducedLoss`` has all of this. Targets come in the shape that ``shaped_targets`` gives.
+    To take weighted data too, it has a third argument, ``weight``, an array (n,), and divides by
+    its sum: ``sum_i w_i l_i / sum_i w_i``. One that sums over the batch instead has the attribute
+    ``reduction = "sum"``, also a function. Targets have the shape of ``shaped_targets``.
     """
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
-        """Return the value, and the gradient with respect to the logits."""
+        """Return the value and its gradient in the logits."""
 
 
 class ReducedLoss(Configured, ABC):
-    """Base of losses that are averaged or summed over the batch, with weights where wanted.
+    """Base of losses that are averaged or summed over the batch, by weights where there are some.
 
     A subclass defines ``per_example``; a call then returns, with the values ``l_i``,
 
     - "mean": ``sum_i l_i / n``, or with weights ``sum_i w_i l_i / sum_i w_i``;
     - "sum": ``sum_i l_i``, or with weights ``sum_i w_i l_i``,
 
-    and the gradient of this with respect to the logits, in their dtype; values are summed in
-    float64. Equations of losses are those of "mean". An example of weight 0 counts as absent, even
-    if its value is infinite or NaN; if all weights are 0, the value and the gradient are 0.
+    and its gradient in the logits, in their dtype. Equations of losses are those of "mean". An
+    example of weight 0 counts as absent, even if its value is infinite or NaN; if all weights are
+    0, the value and the gradient are 0.
 
     A common offset of the logits changes no loss of several classes. A logit of ``-inf`` has
     probability and gradient 0; if it is the label's, the value is ``inf``. A row whose largest
-    logit is not finite makes the value NaN, which stops ``fit``. Finite float32 logits give a
-    finite value, float64 logits unless a difference or the sum is above the largest double,
-    1.8e308. For the other losses an infinite output gives the limit, and NaN gives NaN.
+    logit is not finite makes the value NaN, which stops ``fit``. Finite logits give a finite value
+    unless a difference or the sum is above 1.8e308. For the other losses an infinite output gives
+    the limit, and NaN gives NaN.
 
     Parameters
     ----------
@@ -76,8 +75,6 @@ class ReducedLoss(Configured, ABC):
 
     Examples
     --------
-    The squared error of the logarithms, for positive targets (n, K):
-
     >>> class LogSquaredError(ReducedLoss):
     ...     def per_example(self, logits, y):
     ...         error = logits - np.log(y)
@@ -85,14 +82,14 @@ class ReducedLoss(Configured, ABC):
     >>> value, dlogits = LogSquaredError("sum")(logits, y, weight)
     """
 
-    metrics: ClassVar[Sequence[str] | Mapping[str, str | Metric]] = ()
-    """The metrics that describe success: names of ``minidl.metrics``, or names with functions."""
+    metrics: ClassVar[Metrics] = ()
+    """The metrics that describe success."""
 
     class_labels: ClassVar[bool | None] = None
-    """Whether targets (n,) are class labels; if None, they are unless there is one output."""
+    """Whether targets (n,) are class labels; None: unless there is one output."""
 
     expects_logits: ClassVar[bool] = False
-    """Whether the model must not end with probabilities: the loss has a map, or a margin."""
+    """Whether training warns of a model that ends with probabilities, as those of ``Softmax``."""
 
     reduction: Reduction = "mean"
 
@@ -108,9 +105,8 @@ class ReducedLoss(Configured, ABC):
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
         """Return the value over the batch, and its gradient with respect to the logits.
 
-        Logits are float32 or float64, a row for each example; the class says which targets it
-        takes; weights (n,) are finite and not negative. TypeError or ValueError, which names the
-        loss, for others.
+        Logits are float32 or float64, a row for each example; weights (n,) are finite and not
+        negative. TypeError or ValueError, which names the loss, for others.
         """
         logits, y = self.checked(logits, y)
         values, dlogits = self.per_example(logits, y)
@@ -124,10 +120,9 @@ class ReducedLoss(Configured, ABC):
 
     @abstractmethod
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
-        """Return the values of the examples and the gradient of their sum.
+        """Return the values of the examples (n, ...), and the gradient of their sum.
 
-        The values are (n,); entries along further axes are summed. The gradient is a new array of
-        the logits' shape and dtype.
+        The gradient is a new array of the logits' shape and dtype.
         """
 
     def check_targets(self, logits: Array, y: Array) -> Array:
@@ -137,13 +132,9 @@ class ReducedLoss(Configured, ABC):
     def predict(self, outputs: Array) -> Array:
         """Return what the outputs (n, K) of a model predict.
 
-        Classes or signs -1 and +1, (n,); labels 0 and 1 or numbers, (n, K), or (n,) for one. A
-        subclass of this class alone has to define it.
+        Classes or signs -1 and +1, (n,); labels 0 and 1 or numbers, (n, K), or (n,) for one.
         """
-        raise TypeError(
-            f"{short_text(self)} does not say what it predicts; define predict(outputs) in a "
-            "subclass of minidl.losses.ReducedLoss, or take the outputs themselves"
-        )
+        raise TypeError(f"{short_text(self)} does not say what it predicts: no predict(outputs)")
 
     def probabilities(self, outputs: Array) -> Array:
         """Return probabilities for the outputs (n, K), of their shape; TypeError without any."""
@@ -200,8 +191,7 @@ class TwiceDifferentiable(ReducedLoss):
 def hessian(loss: TwiceDifferentiable, logits: Array, y: Array, *weight: Array) -> Array:
     """Return the Hessian of each example in its logits, (n, K, K), a column at a time.
 
-    For large K use ``loss.hessian_vector_product``, which takes O(K) for an example. A weight
-    (n,) of the examples, where given, is passed on.
+    For large K use ``loss.hessian_vector_product``, which takes O(K) for an example.
     """
     product, units = loss.hessian_vector_product, np.eye(logits.shape[1], dtype=logits.dtype)
     columns = [product(logits, y, np.tile(unit, (len(logits), 1)), *weight) for unit in units]
@@ -216,8 +206,7 @@ def _one_value(rows: Array) -> Array:
 class ClassLoss(ReducedLoss):
     """Base of the losses of classes: the largest output is the class.
 
-    ``y`` are labels, integers ``0..K-1``, (n,), or distributions (n, K), as for label smoothing;
-    ``Dataset.from_labels`` numbers other labels.
+    ``y`` are labels, integers ``0..K-1``, (n,), or distributions (n, K), as for label smoothing.
     """
 
     metrics = ("accuracy",)
@@ -249,9 +238,8 @@ class FenchelYoung(MapLoss, TwiceDifferentiable):
     Hessian: ``J / n`` with the Jacobian J of the map
 
     Convex in the logits, never negative, and 0 exactly where ``map(z) = y``: for sparsemax
-    where the label's logit leads by 1, for entmax-1.5 by 2, for softmax nowhere. For a label
-    outside the support, where ``-log p_y`` would be infinite and have gradient 0, its gradient is
-    not 0 (see ``SmoothedNLL``).
+    where the label's logit leads by 1, for entmax-1.5 by 2, for softmax nowhere. Its gradient is
+    not 0 for a label outside the support either.
 
     Parameters
     ----------
@@ -263,10 +251,8 @@ class FenchelYoung(MapLoss, TwiceDifferentiable):
     def __init__(self, map: RegularizedMap, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
         if not isinstance(map, RegularizedMap):
-            raise TypeError(
-                f"FenchelYoung: expected a map with a regulariser omega, got {map!r}; "
-                "for relumax there is SmoothedNLL"
-            )
+            want = "a map with a regulariser omega (for relumax there is SmoothedNLL)"
+            raise TypeError(f"FenchelYoung: expected {want}, got {map!r}")
         self.map: RegularizedMap = map
 
     def __call__(self, logits: Array, y: Array, weight: Array | None = None) -> tuple[float, Array]:
@@ -288,8 +274,8 @@ class CrossEntropy(FenchelYoung):
 
     value: ``mean_n (log sum_k exp z_nk - z_ny)``; gradient: ``(softmax(z) - onehot(y)) / n``
 
-    For a distribution ``y`` the value is the Kullback-Leibler divergence ``KL(y, softmax(z))``,
-    which is the cross-entropy plus ``sum y log y``. So the least value is 0.
+    For a distribution ``y`` the value is ``KL(y, softmax(z))``, the cross-entropy plus
+    ``sum y log y``, so that the least value is 0.
     """
 
     def __init__(self, reduction: Reduction = "mean") -> None:
@@ -303,13 +289,10 @@ class SmoothedNLL(MapLoss):
 
     gradient: ``-vjp(p, e_y / (p_y + eps)) / n``; note the minus sign
 
-    For a label outside the support ``eps`` makes the value finite; the gradient is 0, since no
-    small change of the logits changes ``p_y = 0``. So choose relumax's ``b`` large enough that
-    labels are inside the support at the start of training, or use ``FenchelYoung``, whose gradient
-    is 0 only where ``map(z) = y``.
-
-    The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``. The value of a distribution
-    is the mean of the values of the labels ``i``, with weights ``y_i``.
+    For a label outside the support ``eps`` makes the value finite; the gradient is 0. So choose
+    relumax's ``b`` large enough that labels are inside the support at the start of training, or
+    use ``FenchelYoung``. The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``. The
+    value of a distribution is the mean of the values of the labels ``i``, with weights ``y_i``.
 
     Parameters
     ----------
@@ -340,13 +323,11 @@ class SmoothedNLL(MapLoss):
 class Perceptron(ClassLoss):
     r"""The multi-class perceptron's loss (Rosenblatt 1958; Collobert and Bengio 2004).
 
-    value: ``mean_n (max_k z_nk - z_ny)``; gradient: ``(e_predicted - e_y) / n``, which is 0
-    where the prediction is right
+    value: ``mean_n (max_k z_nk - z_ny)``; gradient: ``(e_predicted - e_y) / n``
 
     The prediction is the first of the largest logits. If the label ties with an earlier class,
     the prediction is wrong: the value is 0, the gradient is not. SGD on one example at a time
-    with learning rate 1 is the perceptron algorithm: after a mistake, add ``x`` to the weights
-    of the label and subtract it from those of the prediction. ``y`` are labels ``(n,)``.
+    with learning rate 1 is the perceptron algorithm. ``y`` are labels ``(n,)``.
     """
 
     def check_targets(self, logits: Array, y: Array) -> Array:
@@ -360,11 +341,10 @@ class Perceptron(ClassLoss):
         top = flat[predicted]
         top += 0 * top  # NaN where the largest logit is not finite
         values = np.subtract(top, flat[label], dtype=np.float64)  # finite for far float32 logits
-        dlogits = np.zeros(logits.shape, logits.dtype)
-        dflat = dlogits.reshape(-1)
-        dflat[predicted] = 1
-        dflat[label] -= 1
-        return values, dlogits
+        dlogits = np.zeros(logits.size, logits.dtype)
+        dlogits[predicted] = 1
+        dlogits[label] -= 1
+        return values, dlogits.reshape(logits.shape)
 
 
 class BinaryCrossEntropy(TwiceDifferentiable):
@@ -375,20 +355,19 @@ class BinaryCrossEntropy(TwiceDifferentiable):
     second derivative: ``sigmoid(z) sigmoid(-z) / (n K)``, never negative, so the loss is convex
 
     ``y`` is ``(n, K)``, or ``(n,)`` where ``K`` is 1: zeros and ones, booleans, or probabilities in
-    [0, 1], for which the least value is their entropy. The gradient is exact for confident logits
-    too. With weights of the examples PyTorch divides by their number, not by the sum of weights.
-    All is computed from ``exp(-|z|)``, which cannot overflow.
+    [0, 1], for which the least value is their entropy. With weights of the examples PyTorch divides
+    by their number, not by the sum of weights. All is computed from ``exp(-|z|)``, which cannot
+    overflow, and is exact for confident logits.
 
     Parameters
     ----------
     reduction : {"mean", "sum"}
     label_reduction : {"mean", "sum"}, optional
         Over the ``K`` labels of an example. By default as ``reduction``, as in
-        ``torch.nn.BCEWithLogitsLoss``; "sum" with ``reduction="mean"`` is scikit-learn's loss,
-        ``K`` times the default.
+        ``torch.nn.BCEWithLogitsLoss``; "sum" with ``reduction="mean"`` is scikit-learn's loss.
     """
 
-    metrics: ClassVar[Sequence[str] | Mapping[str, str | Metric]] = ("exact_match", "mean_accuracy")
+    metrics: ClassVar[Metrics] = ("exact_match", "mean_accuracy")
     class_labels = False
     expects_logits = True
 
@@ -401,16 +380,14 @@ class BinaryCrossEntropy(TwiceDifferentiable):
         self.label_reduction = label_reduction
 
     def check_targets(self, logits: Array, y: Array) -> Array:
-        owner, hint = type(self).__name__, "; BinaryLogistic takes -1 and +1"
-        check_matrix(owner, logits)
-        inside = "y in [0, 1]"
-        return check_shaped(owner, logits, y, "biuf", inside, lambda y: (y >= 0) & (y <= 1), hint)
+        check_matrix(type(self).__name__, logits)
+        want = "y in [0, 1] (BinaryLogistic takes -1 and +1)"
+        return check_shaped(type(self).__name__, logits, y, want, lambda y: (y >= 0) & (y <= 1))
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         e, positive = np.exp(-np.abs(logits)), logits >= 0
         wrong = np.where(positive, 1 - y, y)  # the share of the label that the sign contradicts
-        # An infinite logit on the right side costs nothing.
-        values = np.log1p(e) + np.where(wrong == 0, 0, np.abs(logits) * wrong)
+        values = np.log1p(e) + np.where(wrong == 0, 0, np.abs(logits) * wrong)  # 0 inf is 0
         there, absent = np.where(positive, 1, e), np.where(positive, e, 1)
         dlogits = ((1 - y) * there - y * absent) / (1 + e)
         return values * self._per_label(logits), dlogits * self._per_label(logits)
@@ -442,24 +419,21 @@ class BinaryLogistic(BinaryCrossEntropy):
 
     value: ``mean_n log(1 + exp(-m_n))`` with the margin ``m = y z``
 
-    derivative: ``-y sigmoid(-m) / n``; second derivative: ``sigmoid(m) sigmoid(-m) / n``, never
-    negative, so the loss is convex
+    derivative: ``-y sigmoid(-m) / n``; second derivative: ``sigmoid(m) sigmoid(-m) / n``
 
-    It is the binary cross-entropy of ``(y + 1) / 2``, in fewer operations, and softmax
-    cross-entropy of the two logits ``(0, z)``.
+    It is the binary cross-entropy of ``(y + 1) / 2``, and softmax's of the logits ``(0, z)``.
     """
 
-    metrics: ClassVar[Mapping[str, str]] = {"accuracy": "sign_accuracy"}
+    metrics: ClassVar[Metrics] = {"accuracy": "sign_accuracy"}
 
     def __init__(self, reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
 
     def check_targets(self, logits: Array, y: Array) -> Array:
-        owner, hint = type(self).__name__, "; BinaryCrossEntropy takes 0 and 1"
         if logits.shape[1:] != (1,):
-            raise ValueError(f"{owner}: expected logits of shape (n, 1), got {logits.shape}")
-        want = "labels -1 and +1"
-        return check_shaped(owner, logits, y, "if", want, lambda y: abs(y) == 1, hint)
+            raise ValueError(f"{self!r}: expected logits of shape (n, 1), got {logits.shape}")
+        want = "labels -1 and +1 (BinaryCrossEntropy takes 0 and 1)"
+        return check_shaped(type(self).__name__, logits, y, want, lambda y: abs(y) == 1, "if")
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         margin = y * logits
@@ -475,15 +449,15 @@ class BinaryLogistic(BinaryCrossEntropy):
 class NumberLoss(ReducedLoss):
     """Base of the losses of numbers, which are the outputs themselves.
 
-    ``y`` are integers or floats of the shape of the outputs ``z``, (n, d); (n,) is accepted if
-    ``d`` is 1; True is 1. The outputs of one example are always summed.
+    ``y`` are numbers of the shape of the outputs ``z``, (n, d), or (n,) if ``d`` is 1. The outputs
+    of one example are always summed.
     """
 
-    metrics: ClassVar[Sequence[str] | Mapping[str, str | Metric]] = ("r2",)
+    metrics: ClassVar[Metrics] = ("r2",)
     class_labels = False
 
     def check_targets(self, logits: Array, y: Array) -> Array:
-        return check_shaped(type(self).__name__, logits, y, "biuf", "y of integers or floats")
+        return check_shaped(type(self).__name__, logits, y, "y of integers or floats")
 
     def predict(self, outputs: Array) -> Array:
         """Return the outputs: (n, K), or (n,) for one."""
@@ -495,16 +469,13 @@ class SquaredError(NumberLoss, TwiceDifferentiable):
 
     value: ``mean_n 1/2 ||z_n - y_n||^2``; gradient: ``(z - y) / n``; Hessian: ``I / n``
 
-    ``z`` and ``y`` are ``(n, d)``. ``torch.nn.MSELoss`` also averages over the outputs and has no
-    factor 1/2: it is ``2/d`` times this. Squares are taken in the logits' dtype: where one
-    overflows (from a difference of 1.8e19 in float32, 1.3e154 in float64), the value is ``inf``.
+    ``torch.nn.MSELoss`` also averages over the outputs and has no factor 1/2: ``2/d`` times this.
+    Where a square overflows (from 1.8e19 in float32, 1.3e154 in float64), the value is ``inf``.
     """
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         error = logits - y
-        values = np.square(error)
-        values *= 0.5
-        return values, error
+        return np.square(error) / 2, error
 
     def curvature(self, logits: Array, y: Array, v: Array) -> Array:
         return v
@@ -515,8 +486,7 @@ class AbsoluteError(NumberLoss):
 
     value: ``mean_n sum_k |z_nk - y_nk|``; gradient: ``sign(z - y) / n``, 0 where ``z = y``
 
-    ``z`` and ``y`` are ``(n, d)``. ``torch.nn.L1Loss`` also averages over the outputs: it is
-    ``1/d`` times this.
+    ``torch.nn.L1Loss`` also averages over the outputs: it is ``1/d`` times this.
     """
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
@@ -532,8 +502,7 @@ class Huber(NumberLoss, TwiceDifferentiable):
 
     gradient: ``clip(e, -delta, delta) / n``; second derivative: 1 where ``|e| <= delta``, else 0
 
-    ``z`` and ``y`` are ``(n, d)``. ``torch.nn.HuberLoss`` also averages over the outputs: it is
-    ``1/d`` times this.
+    ``torch.nn.HuberLoss`` also averages over the outputs: it is ``1/d`` times this.
 
     Parameters
     ----------
@@ -563,17 +532,15 @@ class Poisson(NumberLoss, TwiceDifferentiable):
 
     gradient: ``(exp(z) - y) / n``; second derivative: ``exp(z) / n``, so the loss is convex
 
-    ``z`` and ``y`` are ``(n, d)``; ``y >= 0`` need not be whole, and a model predicts ``exp(z)``.
-    The least value is 0, at ``exp(z) = y``; ``torch.nn.PoissonNLLLoss`` averages over the outputs
-    too, and is lower by ``y log y - y``. ``exp`` is taken in the logits' dtype: where it
-    overflows (from z = 88.8 in float32, 709.8 in float64), the value is ``inf``.
+    ``y >= 0`` need not be whole. The least value is 0, at ``exp(z) = y``;
+    ``torch.nn.PoissonNLLLoss`` averages over the outputs too, and is lower by ``y log y - y``.
+    Where ``exp`` overflows (from z = 88.8 in float32, 709.8 in float64), the value is ``inf``.
     """
 
-    metrics = {"r2": "exp_r2"}  # noqa: RUF012
+    metrics: ClassVar[Metrics] = {"r2": "exp_r2"}
 
     def check_targets(self, logits: Array, y: Array) -> Array:
-        fits, owner = (lambda y: y >= 0), type(self).__name__
-        return check_shaped(owner, logits, y, "biuf", "y of numbers >= 0", fits)
+        return check_shaped(type(self).__name__, logits, y, "y of numbers >= 0", lambda y: y >= 0)
 
     def per_example(self, logits: Array, y: Array) -> tuple[Array, Array]:
         rate = np.exp(logits)
@@ -598,7 +565,7 @@ class Quantile(NumberLoss):
 
     Half the absolute error for ``q = 0.5``. Several quantiles are learned together, one for each
     output: ``Quantile((0.1, 0.5, 0.9))`` with outputs ``(n, 3)`` and targets ``(n,)`` or
-    ``(n, 1)``. Nothing keeps them in order. For one quantile ``z`` and ``y`` are ``(n, d)``.
+    ``(n, 1)``. Nothing keeps them in order.
 
     Parameters
     ----------
@@ -611,19 +578,17 @@ class Quantile(NumberLoss):
 
     def __init__(self, q: float | Sequence[float], reduction: Reduction = "mean") -> None:
         super().__init__(reduction)
-        checked = tuple(
-            check_float("Quantile", "q", one, low=0, high=1, open_low=True, open_high=True)
-            for one in np.atleast_1d(q).tolist()
-        )
-        if not checked:
+        bounds: Any = {"low": 0, "high": 1, "open_low": True, "open_high": True}
+        several = tuple(check_float("Quantile", "q", v, **bounds) for v in np.ravel(q).tolist())
+        if not several:
             raise ValueError("Quantile: expected at least one q, got none")
-        self.q = checked if np.ndim(q) else checked[0]
+        self.q = several if np.ndim(q) else several[0]
 
     def check_targets(self, logits: Array, y: Array) -> Array:
         if isinstance(self.q, tuple):
             if logits.shape[1:] != (len(self.q),):
-                want = f"{self!r}: expected one output for each quantile, (n, {len(self.q)})"
-                raise ValueError(f"{want}, got {logits.shape}")
+                want = f"one output for each quantile, (n, {len(self.q)})"
+                raise ValueError(f"{self!r}: expected {want}, got {logits.shape}")
             logits = logits[:, :1]
         return super().check_targets(logits, y)
 

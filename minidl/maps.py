@@ -53,9 +53,8 @@ class SimplexMap(Configured, ABC):
 
     To use a map, call it, or ``vjp``, ``jvp`` and ``jacobian``: they take float32 or float64
     arrays of any shape and any ``axis``, and keep the dtype. To write a map, derive from this
-    class (or from ``RegularizedMap``) and define ``project_rows``, ``vjp_rows`` and ``jvp_rows``,
-    which see checked matrices (n, K) of one row for each example. The layer ``Simplex(map)``,
-    the losses and ``minidl.testing.checks.check_simplex_map`` then work with it.
+    class (or from ``RegularizedMap``) and define ``project_rows``, ``vjp_rows`` and ``jvp_rows``
+    for checked matrices (n, K). The layer ``Simplex(map)`` and the losses then work with it.
     """
 
     _name: ClassVar[str] = ""
@@ -79,8 +78,6 @@ class SimplexMap(Configured, ABC):
     def __call__(self, z: Array, axis: int = -1, *, check_finite: bool = True) -> Array:
         """Return the probabilities of the logits ``z``.
 
-        For a temperature ``T``, write ``map(z / T)``.
-
         Parameters
         ----------
         z : array of float32 or float64
@@ -93,8 +90,7 @@ class SimplexMap(Configured, ABC):
         Raises
         ------
         TypeError
-            If ``z`` is not float32 or float64, or is a masked array: write
-            ``z.filled(-np.inf)``, so that a masked class has probability 0.
+            If ``z`` is not float32 or float64, or is a masked array.
         ValueError
             If ``z`` has no axis ``axis`` or no entries along it, or if the largest logit of a
             row is not finite; the message names the row.
@@ -114,16 +110,12 @@ class SimplexMap(Configured, ABC):
 
     @quietly
     def jacobian(self, z: Array, axis: int = -1) -> Array:
-        """Return ``J[..., i, j] = dp_i / dz_j``, of shape (..., K, K).
-
-        The other axes of ``z`` come first, in their order.
-        """
+        """Return ``J[..., i, j] = dp_i / dz_j``, (..., K, K), the other axes of ``z`` first."""
         p = np.moveaxis(self(z, axis), axis, -1)
-        *shape, k = p.shape
+        k = p.shape[-1]
+        rows, units = np.broadcast_arrays(p[..., None, :], np.eye(k, dtype=p.dtype))
         # Row i of J is J^T e_i.
-        repeated = np.broadcast_to(p[..., None, :], (*shape, k, k)).reshape(-1, k)
-        units = np.broadcast_to(np.eye(k, dtype=p.dtype), (*shape, k, k)).reshape(-1, k)
-        return self.vjp_rows(repeated, units).reshape(*shape, k, k)
+        return self.vjp_rows(rows.reshape(-1, k), units.reshape(-1, k)).reshape(rows.shape)
 
     def support(self, p: Array) -> Array:
         """Return a mask that is True where the probability is not 0."""
@@ -133,10 +125,7 @@ class SimplexMap(Configured, ABC):
     def shifted_rows(
         self, z: Array, axis: int = -1, *, check_finite: bool = True
     ) -> tuple[Array, Array, tuple[int, ...]]:
-        """Check logits; return them as shifted rows, what was subtracted, and their shape.
-
-        The shape is that of ``z`` with ``axis`` last. Parameters and errors as for a call.
-        """
+        """Check logits; return them as shifted rows, what was subtracted, the shape, axis last."""
         moved = self._moved("z", z, axis)
         rows, top = shift(moved.reshape(-1, moved.shape[-1]))
         if check_finite and not np.isfinite(top).all():
@@ -153,10 +142,8 @@ class SimplexMap(Configured, ABC):
         """Apply a function of rows to ``p`` and ``d`` along ``axis``."""
         p, d = self._moved("p", p, axis), self._moved(name, d, axis)
         if p.shape != d.shape or p.dtype != d.dtype:
-            raise ValueError(
-                f"{self!r}: expected {name} of p's shape and dtype, got p {p.shape} {p.dtype} "
-                f"and {name} {d.shape} {d.dtype}"
-            )
+            want = f"{name} of p's shape and dtype, {p.shape} {p.dtype}"
+            raise ValueError(f"{self!r}: expected {want}, got {d.shape} {d.dtype}")
         k = p.shape[-1]
         return np.moveaxis(of_rows(p.reshape(-1, k), d.reshape(-1, k)).reshape(p.shape), -1, axis)
 
@@ -164,9 +151,8 @@ class SimplexMap(Configured, ABC):
         """Check ``a`` and return it with ``axis`` last."""
         a = as_floats(self, name, a)
         if not isinstance(axis, (int, np.integer)) or not -a.ndim <= axis < a.ndim:
-            raise ValueError(
-                f"{self!r}: expected {name} with an axis {axis!r}, got shape {a.shape}"
-            )
+            want = f"{name} with an axis {axis!r}"
+            raise ValueError(f"{self!r}: expected {want}, got shape {a.shape}")
         if a.shape[axis] == 0:
             raise ValueError(f"{self!r}: expected at least one class, got {name} {a.shape}")
         return np.moveaxis(a, axis, -1)
@@ -214,8 +200,7 @@ class RegularizedMap(SimplexMap):
         """Return the Fenchel-Young loss of each row, (n,), and its gradient ``p - y``, (n, K).
 
         The loss of a row is ``omega*(z) + omega(y) - <z, y>``. Logits ``z`` (n, K) are not shifted;
-        ``labels`` are the nonzero entries of the distributions ``y`` (n, K), over which
-        ``row_sums`` sums.
+        ``labels`` are the nonzero entries of the distributions ``y`` (n, K).
         """
 
     def jvp_rows(self, p: Array, dz: Array) -> Array:
@@ -299,8 +284,7 @@ class _Sparsemax(RegularizedMap):
     omega: ``1/2 sum (p^2 - p)``, which is ``(||p||^2 - 1) / 2``
 
     The threshold is the largest ``(z_(1) + ... + z_(k) - 1) / k`` over ``k``, with ``z_(k)`` the
-    k-th largest logit. At a tie between an entry and the threshold the map has a kink; the entry
-    counts as outside the support.
+    k-th largest logit. An entry that ties with it, at a kink, counts as outside the support.
     """
 
     _name = "sparsemax"
@@ -422,9 +406,8 @@ class relumax(SimplexMap):  # noqa: N801 - lower case as softmax and sparsemax
 
     The support is ``S = {i: z_i > max z - b}``. ``relumax(relumax.b_for_sparsemax(z))(z)`` is
     ``sparsemax(z)``. The derivatives need ``p`` alone: ``S = {p > 0}``, ``s = b / max p``,
-    ``m = argmax p``. At a tie for the largest logit the map has a kink; the first of the tied
-    logits counts as the largest. A logit equal to ``max z - b`` counts as outside the support.
-    The Jacobian is not symmetric, so there is no ``omega``.
+    ``m = argmax p``. At kinks the first of the largest logits counts as the largest, and a logit
+    equal to ``max z - b`` as outside. The Jacobian is not symmetric, so there is no ``omega``.
 
     Parameters
     ----------
@@ -485,12 +468,9 @@ def threshold(z: Array, axis: int = -1) -> Array:
 def row_thresholds(z: Array, threshold_of_sorted: Callable[[Array], Array], power: int) -> Array:
     """Return the thresholds (n, 1) of rows whose largest entry is 0; any for a row of NaN.
 
-    ``threshold_of_sorted`` is the map's formula: from rows in descending order to thresholds.
-
     The threshold is at least -1, since a probability is at most 1. It is also at least the
     threshold of any subset of the row, for instance of the maxima of 128 groups of entries. If the
-    entries above such a bound are few, only these are sorted: three times as fast for small
-    supports as a partial sort of the 100 largest, equal for large ones.
+    entries above such a bound are few, only these are sorted.
     """
     candidates = None
     if z.shape[1] >= 128:
@@ -510,10 +490,7 @@ def row_thresholds(z: Array, threshold_of_sorted: Callable[[Array], Array], powe
 def thresholds_by_sorting(
     z: Array, threshold_of_sorted: Callable[[Array], Array], power: int | None = None
 ) -> Array:
-    """Return the thresholds (n, 1) of rows, sorted in full; entries below -1 count as -1.
-
-    With a ``power``, they are refined. The result is float64.
-    """
+    """Return the float64 thresholds (n, 1) of rows, refined with a ``power``."""
     rows = max(1, 2**15 // z.shape[1])  # a block whose intermediate results fit in the cache
     blocks = []
     for i in range(0, max(len(z), 1), rows):
@@ -526,10 +503,9 @@ def thresholds_by_sorting(
 def refined(s: Array, tau: Array, power: int) -> Array:
     """Return float64 thresholds of rows in descending order, correct to some eps.
 
-    ``tau`` comes from prefix sums of ``k`` terms, which lose ``k eps``, and their differences,
-    which lose ``k^2 eps``. Here Newton's method solves ``sum (s - tau)_+^power = 1``, with
-    pairwise sums over the support. A step that is not above the rounding error is not taken, so
-    that a row's result does not depend on the other rows.
+    ``tau`` comes from prefix sums of ``k`` terms, which lose ``k^2 eps``. Newton's method solves
+    ``sum (s - tau)_+^power = 1``. A step that is not above the rounding error is not taken, so that
+    a row's result does not depend on the other rows.
     """
     for _ in range(20):  # mostly 2
         inside = ~(s <= tau)  # a prefix of each row; the whole of a row of NaN
@@ -550,10 +526,7 @@ def refined(s: Array, tau: Array, power: int) -> Array:
 
 
 def entries_above(z: Array, bound: Array | float) -> Array | None:
-    """Return the entries of each row above ``bound``, padded with -1.
-
-    Returns None if they are more than a quarter of all entries.
-    """
+    """Return each row's entries above ``bound``, padded with -1; None if more than a quarter."""
     inside = z > bound
     count = np.count_nonzero(inside)
     if 4 * count > z.size:

@@ -14,13 +14,12 @@ import numpy as np
 from minidl.checks import (
     Array,
     Configured,
-    check_array,
     check_float,
     check_int,
-    did_you_mean,
     quietly,
 )
 from minidl.layer import Layer, check_model
+from minidl.parameter import check_state
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,7 +33,7 @@ BLOCK = 131_072
 """Entries in a block: so many that calls cost little, so few that a block stays in cache."""
 
 FLUSH_EVERY = 50
-"""Steps between two flushes of numbers that are about to become denormal."""
+"""Steps between two flushes of nearly denormal numbers."""
 
 _THRESHOLDS = {  # by dtype: for parameters, first moments, second moments
     np.dtype(np.float32): (1e-15, 1e-25, 1e-35),
@@ -48,7 +47,7 @@ def _blocks(vector: Array) -> Iterator[Array]:
 
 
 def flush_weights(theta: Array) -> None:
-    """Set parameters that are about to become denormal to zero, in place."""
+    """Set nearly denormal parameters to zero, in place."""
     _flush(theta, _THRESHOLDS[theta.dtype][0])
 
 
@@ -85,10 +84,8 @@ class Optimizer(Configured, ABC):
         Whether weight decay acts on all parameters, as in PyTorch unless there are parameter
         groups, or spares those of fewer than two axes: biases, gains and offsets of normalisation.
     clip_norm : float, optional
-        Before each step, a gradient whose norm (over all parameters together) is larger is scaled
-        down to it, in place: ``grad *= min(1, clip_norm / (||grad|| + 1e-6))``, as
-        ``torch.nn.utils.clip_grad_norm_``. Unlike there, a norm that is not finite raises a
-        FloatingPointError, and nothing is changed. Weight decay is added after it.
+        Before each step, and before weight decay, ``grad *= min(1, clip_norm / (||grad|| + 1e-6))``
+        with the norm over all parameters together, as ``torch.nn.utils.clip_grad_norm_``.
     steps : int
         The number of steps taken so far.
     """
@@ -126,23 +123,15 @@ class Optimizer(Configured, ABC):
         return {**found, "lr": self._given_lr} if "lr" in found else found
 
     def lr_at(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0.
-
-        Raises
-        ------
-        ValueError
-            If it is not a finite number of at least 0; names the schedule and the step.
-        """
+        """Return the learning rate of a step, counted from 0; ValueError if it is not finite."""
         given = self.lr(step) if callable(self.lr) else self.lr
         try:
             lr = float(given)
         except (TypeError, ValueError):
             lr = math.nan
         if not 0 <= lr < math.inf:
-            raise ValueError(
-                f"{type(self).__name__}: expected a finite learning rate >= 0 from {self.lr!r} "
-                f"for step {step}, got {given!r}"
-            )
+            want = f"a finite learning rate >= 0 from {self.lr!r} for step {step}"
+            raise ValueError(f"{type(self).__name__}: expected {want}, got {given!r}")
         return lr
 
     @quietly
@@ -172,9 +161,8 @@ class Optimizer(Configured, ABC):
         grad = self.model.grad
         norm = _norm(grad)
         if not math.isfinite(norm):
-            raise FloatingPointError(
-                f"{self!r}: the gradient of step {self.steps} has a norm that is not finite, {norm}"
-            )
+            step = f"the gradient of step {self.steps}"
+            raise FloatingPointError(f"{self!r}: {step} has a norm that is not finite, {norm}")
         factor = clip_norm / (norm + 1e-6)
         if factor < 1:
             grad *= factor
@@ -235,26 +223,18 @@ class Optimizer(Configured, ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set the state to that of an optimizer of the same type and model size, or change nothing.
 
-        Raises
-        ------
-        ValueError
-            If a name is missing or unknown, a shape differs, or a value is not a number.
+        ValueError if a name is missing or unknown, a shape differs, or a value is not a number.
         """
-        owner, known = type(self).__name__, ("steps", *self.moments)
-        for name in state:
-            if name not in (*known, "lr"):
-                raise ValueError(f"{owner}: no state {name!r}{did_you_mean(name, known)}")
-        for name in known:
-            if name not in state:
-                raise ValueError(f"{owner}: the state has no {name!r}")
-        theta, lr = self.model.theta, state.get("lr", self.lr)
-        steps = check_int(owner, "steps", state["steps"], low=0)
-        new = [check_array(owner, k, state[k], theta.shape, theta.dtype) for k in self.moments]
+        owner, arrays = type(self).__name__, dict(state)
+        steps, lr = arrays.pop("steps", None), arrays.pop("lr", self.lr)
+        own = dict(zip(self.moments, self._state, strict=True))
+        new = check_state(owner, own, arrays, "state")
+        steps = check_int(owner, "steps", steps, low=0)
         if not callable(self.lr):
             self.lr = check_float(owner, "lr", None if lr is True else lr, low=0)
         self.steps = steps
-        for vector, values in zip(self._state, new, strict=True):
-            vector[:] = values
+        for name, vector in own.items():
+            vector[:] = new[name]
 
     def torch_moments(self) -> dict[str, Array]:
         """Return the moments with PyTorch's names and scaling."""
@@ -262,11 +242,9 @@ class Optimizer(Configured, ABC):
 
     def copy(self, model: Layer) -> Self:
         """Return a copy for a copy of the model, in any dtype: settings, step count, moments."""
-        if model.theta.shape != self.model.theta.shape:
-            raise ValueError(
-                f"{self!r}: expected a model of {self.model.theta.size} parameters, "
-                f"got {model.theta.size}"
-            )
+        size, got = self.model.theta.size, model.theta.size
+        if got != size:
+            raise ValueError(f"{self!r}: expected a model of {size} parameters, got {got}")
         other = copy.copy(self)
         other.model = model
         other._state = [moment.astype(model.dtype) for moment in self._state]
@@ -311,10 +289,8 @@ class SGD(Optimizer):
         self.dampening = check_float("SGD", "dampening", dampening)
         self.nesterov = bool(nesterov)
         if nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise ValueError(
-                "SGD: nesterov needs momentum > 0 and dampening = 0, got "
-                f"momentum={momentum!r}, dampening={dampening!r}"
-            )
+            got = f"momentum={momentum!r}, dampening={dampening!r}"
+            raise ValueError(f"SGD: nesterov needs momentum > 0 and dampening = 0, got {got}")
         if self.momentum:
             self.moments = ("momentum_buffer",)
         super().__init__(model, lr, weight_decay, clip_norm, decay_biases)
@@ -370,18 +346,14 @@ class Adam(Optimizer):
     The stored moments are ``m / (1 - beta1)`` and ``v / (1 - beta2)``, which saves two passes over
     memory. ``torch_moments`` returns ``m`` and ``v``.
 
-    Where the stored second moment overflows, ``step`` raises a FloatingPointError: with an
-    infinite moment a parameter would never change again. Gradients may stay at
-    ``sqrt(max (1 - beta2))`` and reach ``sqrt(max)`` once, where ``max`` is the largest number of
-    the dtype: 5.8e17 and 1.8e19 in float32 with the default betas (PyTorch: 1.8e19 and 5.8e20).
+    Where the stored second moment overflows, ``step`` raises a FloatingPointError. Gradients may
+    stay at ``sqrt(max (1 - beta2))`` and reach ``sqrt(max)`` once, where ``max`` is the largest
+    number of the dtype: 5.8e17 and 1.8e19 in float32 with the default betas.
 
-    The flush sets stored moments below 1e-25 and 1e-35 to zero (float64: 1e-200 and 1e-290). For
-    ``eps`` below 1e-8 the thresholds are multiplied by ``eps / 1e-8`` and by its square, so that
-    with ``eps=0`` the moments are never changed. For ``beta2`` up to 0.99999 and every ``eps`` a
-    flush changes the denominator by less than half a unit in its last place, and a parameter
-    through the first moment by less than ``1e-17 lr``. So the flush is exact up to rounding for
-    parameters above 1e-15 and ``1e-9 lr``; parameters below 1e-15 become 0. For ``eps`` below
-    1e-11 in float32, denormal second moments remain and steps may become slow.
+    Every 50 steps, parameters below 1e-15 and stored moments below 1e-25 and 1e-35 become zero
+    (float64: 1e-150, 1e-200 and 1e-290), since denormal numbers are slow. For ``eps`` below 1e-8
+    the thresholds of moments are multiplied by ``eps / 1e-8`` and by its square. For ``beta2`` up
+    to 0.99999 this is exact up to rounding for parameters above 1e-15 and ``1e-9 lr``.
     """
 
     moments = ("scaled_exp_avg", "scaled_exp_avg_sq")
@@ -482,25 +454,31 @@ class AdamW(Adam):
         return grad
 
 
+class _Checked:
+    """Base of schedules: ``steps`` and ``every`` are whole, all numbers finite, none negative."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name in ("steps", "every"):
+                check_int(type(self).__name__, name, value)
+            else:
+                check_float(type(self).__name__, name, value, low=0)
+
+
 @dataclass(frozen=True)
-class StepDecay:
+class StepDecay(_Checked):
     """A factor after every few steps: ``lr * factor ** (t // every)``, as PyTorch's StepLR."""
 
     lr: float
     every: int
     factor: float = 0.1
 
-    def __post_init__(self) -> None:
-        check_float("StepDecay", "lr", self.lr, low=0)
-        check_int("StepDecay", "every", self.every)
-        check_float("StepDecay", "factor", self.factor, low=0)
-
     def __call__(self, t: int) -> float:
         return self.lr * self.factor ** (t // self.every)
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(_Checked):
     """Half a cosine period from ``lr`` to ``final`` over ``steps``, then ``final``.
 
     ``final + (lr - final) (1 + cos(pi t / steps)) / 2``, as PyTorch's CosineAnnealingLR.
@@ -509,11 +487,6 @@ class Cosine:
     lr: float
     steps: int
     final: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_float("Cosine", "lr", self.lr, low=0)
-        check_int("Cosine", "steps", self.steps)
-        check_float("Cosine", "final", self.final, low=0)
 
     def __call__(self, t: int) -> float:
         return _half_cosine(self.lr, self.final, min(t, self.steps) / self.steps)
@@ -540,13 +513,12 @@ class WarmUp:
 
 
 @dataclass(frozen=True)
-class OneCycle:
+class OneCycle(_Checked):
     """A rise to ``lr`` and a fall to almost 0 (Smith and Topin 2019), as PyTorch's OneCycleLR.
 
-    From ``lr / div_factor`` to ``lr`` over the first part ``pct_start`` of the ``steps``, then to
-    ``lr / (div_factor * final_div_factor)``, where it stays; each part is half a cosine period. The
-    first step has the lowest rate of the rise, step ``pct_start * steps - 1`` has ``lr``, and step
-    ``steps - 1`` the last rate. Momentum is not changed (PyTorch: ``cycle_momentum=False``).
+    From ``lr / div_factor`` to ``lr``, at step ``pct_start * steps - 1``, then to
+    ``lr / (div_factor * final_div_factor)`` at step ``steps - 1``, where it stays; each part is
+    half a cosine period. Momentum is not changed (PyTorch: ``cycle_momentum=False``).
     """
 
     lr: float
@@ -556,11 +528,10 @@ class OneCycle:
     final_div_factor: float = 1e4
 
     def __post_init__(self) -> None:
-        check_float("OneCycle", "lr", self.lr, low=0)
-        check_int("OneCycle", "steps", self.steps)
+        super().__post_init__()
         check_float("OneCycle", "pct_start", self.pct_start, low=0, high=1)
-        check_float("OneCycle", "div_factor", self.div_factor, low=0, open_low=True)
-        check_float("OneCycle", "final_div_factor", self.final_div_factor, low=0, open_low=True)
+        for name in ("div_factor", "final_div_factor"):
+            check_float("OneCycle", name, getattr(self, name), low=0, open_low=True)
 
     def __call__(self, t: int) -> float:
         first = self.lr / self.div_factor

@@ -63,15 +63,10 @@ class Parameter:
         """Use these two arrays, of one shape and dtype, as value and gradient, without a copy."""
         self._value, self._grad = value, grad
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy belongs to no model yet.
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        # Of the slots; a copy belongs to no model yet.
         names = ("shape", "_draw", "_value", "_grad") if self.is_set else ("shape", "_draw")
-        return {name: getattr(self, name) for name in names}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.root = None
-        for name, value in state.items():
-            setattr(self, name, value)
+        return None, {"root": None, **{name: getattr(self, name) for name in names}}
 
     def __getattr__(self, name: str) -> Any:
         # Called only while a slot is empty, so this costs nothing once there is a value.
@@ -148,10 +143,7 @@ def infer(layer: object, x: Array) -> Array:
 
 
 def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-    """Yield every parameter of ``layer`` and of the layers in it, as ``("0.weight", parameter)``.
-
-    ``layer`` may be any object: parameters and layers are found among its attributes.
-    """
+    """Yield every parameter of any object and of the layers in it, as ``("0.weight", p)``."""
     for name, member in members(layer):
         if isinstance(member, Parameter):
             yield prefix + name, member
@@ -210,25 +202,19 @@ def check_owners(model: object) -> None:
     """Raise ValueError if a parameter occurs twice, or is in the vectors of another model."""
     parameters = [p for _, p in named_parameters(model)]
     if len({id(p) for p in parameters}) < len(parameters):
-        raise ValueError(
-            f"{model!r}: a layer occurs twice; shared parameters are not supported, since "
-            "backward writes gradients and does not add them"
-        )
+        why = "backward writes gradients and does not add them"
+        raise ValueError(f"{model!r}: a layer occurs twice, but {why}")
     shared = shared_parameter(model)
     if shared is not None:
         name, owner = shared
         raise ValueError(
             f"{type(model).__name__}: the parameter {name!r} belongs to another model, a "
-            f"{type(owner).__name__}; this one can compute outputs, but to train it, build it "
-            "from copies of the layers: layer.copy()"
+            f"{type(owner).__name__}; to train this one, build it from layer.copy()"
         )
 
 
 def check_vectors(model: Any) -> None:
-    """Raise ValueError if a parameter is not a view into ``model.theta`` at its place.
-
-    That happens when a list of layers is changed after the model was built.
-    """
+    """Raise ValueError if a parameter is not a view into ``model.theta`` at its place."""
     theta: Array = model.theta
     if theta is not vars(model).get("_theta"):
         return  # a model with vectors of its own making, as in minidl.parity
@@ -250,38 +236,32 @@ def declared_buffers(layer: object) -> tuple[str, ...] | None:
     """Return the names of the buffers of one layer, without those inside it; None if undeclared."""
     names = getattr(layer, "buffers", None)
     if isinstance(names, str):
-        raise ValueError(
-            f"{type(layer).__name__}: expected buffers to be a tuple of names, got {names!r}; "
-            f"write: buffers = ({names!r},)"
-        )
+        hint = f"write: buffers = ({names!r},)"
+        raise ValueError(f"{type(layer).__name__}: buffers is a tuple of names; {hint}")
     return tuple(names) if isinstance(names, (tuple, list)) else None
 
 
 def check_buffers(model: object) -> None:
     """Raise ValueError if a layer has an array that is neither a parameter nor declared.
 
-    Such an array would be left out of the saved state without a word. An object that has a method
-    ``backward`` does not keep the layer contract (see ``minidl.testing.Cached``) and is left out.
+    An object with a method ``backward`` is none of ours (see ``minidl.testing.Cached``).
     """
     for prefix, layer in named_layers(model):
         if declared_buffers(layer) is not None or callable(getattr(layer, "backward", None)):
             continue
         for name, value in vars(layer).items():
             if isinstance(value, np.ndarray) and name not in ("_theta", "_grad"):
-                kind = type(layer).__name__
+                kind, place = type(layer).__name__, f" ({prefix}{name})" if prefix else ""
                 raise ValueError(
-                    f"{kind}: the array {name!r} is neither a parameter nor declared as a buffer; "
-                    f"if it is to be saved and copied with the model, write in class {kind}: "
-                    f"buffers = ({name!r},), or buffers = () if not"
-                    + (f" (it is {prefix}{name} in this model)" if prefix else "")
+                    f"{kind}: the array {name!r}{place} is neither a parameter nor a buffer; write "
+                    f"in the class: buffers = ({name!r},), or buffers = () if it is not to be saved"
                 )
 
 
 def _places(model: object, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """Yield the name of each parameter's value and each buffer, its owner, and its name there.
 
-    The names and their order are PyTorch's: the parameters of a layer, its buffers, then those of
-    the layers in it.
+    In PyTorch's order: the parameters of a layer, its buffers, then those of the layers in it.
     """
     found = list(members(model))
     yield from ((prefix + n, p, "value") for n, p in found if isinstance(p, Parameter))
@@ -304,10 +284,8 @@ def _buffer(layer: object, name: str) -> Array:
     value = getattr(layer, name, None)
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{type(layer).__name__}: expected the buffer {name!r} to be an array of real "
-            f"numbers, got {value!r}"
-        )
+        want = f"the buffer {name!r} to be an array of real numbers"
+        raise ValueError(f"{type(layer).__name__}: expected {want}, got {value!r}")
     return array
 
 
@@ -342,10 +320,8 @@ def load_state_dict(model: object, state: Mapping[str, Array]) -> None:
     owner = type(model).__name__
     for name, value in state.items():
         if type(value).__module__.partition(".")[0] == "torch":
-            raise TypeError(
-                f"{owner}: {name!r} is a tensor of PyTorch, which stores the weight of a Linear "
-                "transposed; use minidl.saving.safetensors.load_torch_state(model, state)"
-            )
+            hint = "use minidl.saving.safetensors.load_torch_state(model, state)"
+            raise TypeError(f"{owner}: {name!r} is a tensor of PyTorch; {hint}")
     parameters, buffers = dict(named_parameters(model)), dict(named_buffers(model))
     own = {name: p.value for name, p in parameters.items()} | buffers
     parts = check_state(owner, own, state)
@@ -355,12 +331,13 @@ def load_state_dict(model: object, state: Mapping[str, Array]) -> None:
 
 
 def check_state(
-    owner: str, own: Mapping[str, Array], state: Mapping[str, Array]
+    owner: str, own: Mapping[str, Array], state: Mapping[str, Array], kind: str = ""
 ) -> dict[str, Array]:
     """Return copies of the arrays of a state, with the names, shapes and dtypes of ``own``."""
     for name in state:
         if name not in own:
-            raise ValueError(f"{owner}: no parameter or buffer {name!r}{did_you_mean(name, own)}")
+            what = kind or "parameter or buffer"
+            raise ValueError(f"{owner}: no {what} {name!r}{did_you_mean(name, own)}")
     parts: dict[str, Array] = {}
     for name, value in own.items():
         if name not in state:

@@ -43,11 +43,7 @@ from minidl.parameter import Streams, Values, finite_check, infer, values_of, wi
 
 
 class NonFiniteLossError(FloatingPointError, ValueError):
-    """A loss is NaN or infinite, or after an epoch a parameter is.
-
-    The message names the epoch, the step and the first layer whose output is not finite; or the
-    epoch and the first parameter.
-    """
+    """A loss is NaN or infinite, or after an epoch a parameter is."""
 
 
 class CheckpointFile(Protocol):
@@ -107,12 +103,11 @@ def fit(
         The number of examples in a batch. The last batch of an epoch may be smaller.
     rng : int, SeedSequence or Generator
         Orders the examples. With a seed, the order in an epoch depends only on the seed and the
-        number of the epoch, so that a run can be resumed.
+        number of the epoch.
     metrics : mapping, optional
-        Metrics of your own by name: ``metric(outputs, y)`` returns a number. They are measured
-        after each epoch and kept in the history as ``"train_NAME"`` and ``"valid_NAME"``. ``y`` has
-        the shape of the outputs, (n, 1) for one output, except for class labels, which are (n,);
-        so has that of a loss of your own.
+        Metrics of your own by name: ``metric(outputs, y)`` returns a number. The history keeps
+        them as ``"train_NAME"`` and ``"valid_NAME"``. ``y`` has the shape of the outputs, (n, 1)
+        for one output, except for class labels, which are (n,); so has that of a loss of your own.
     monitor : str, optional
         The metric that the best epoch, ``restore_best`` and early stopping follow. By default
         ``"valid_accuracy"``, or ``"valid_loss"`` where no accuracy is measured, or
@@ -122,20 +117,18 @@ def fit(
         ``History``.
     callbacks : sequence of Callback, optional
     restore_best : bool
-        Whether to leave the model with the parameters and buffers of the best epoch instead of the
-        last ones, however training ends: after all epochs, by early stopping, a loss that is not
-        finite, or Ctrl-C. The best one is a trained epoch, the first of equals, whose monitored
-        metric and outputs are finite (see ``History``); without any, those before training.
+        Whether to leave the model with the parameters and buffers of the best epoch (see
+        ``History``) instead of the last ones, however training ends: after all epochs, by early
+        stopping, a loss that is not finite, or Ctrl-C.
     parts : sequence of {"train", "valid", "test"}
         The parts of the data that are measured after each epoch, where the data set has them. With
         ``()`` nothing is measured but the training loss of the epochs.
     history : History, optional
-        Filled during training, so that an interrupted run leaves its records. If it already has
-        records, training resumes after the last epoch in it.
+        Filled during training. If it already has records, training resumes after the last epoch.
     checkpoint : Checkpoint, optional
-        The file that is written after each epoch, or from which training goes on:
-        ``minidl.Checkpoint(path, every=1, resume=False)``. A resumed run ends with the same bits as
-        one that was not stopped. Records in ``history`` are replaced by those of the file.
+        The file that is written after each epoch, or from which training goes on. A resumed run
+        ends with the same bits as one that was not stopped. Records in ``history`` are replaced by
+        those of the file.
     mean_weight : float, optional
         The weight with which an example counts once; by default the mean weight of the training
         part. For a part of a longer stream of examples it is that of the stream.
@@ -161,8 +154,8 @@ def fit(
     ------
     NonFiniteLossError
         When the loss of a batch is NaN or infinite; names the epoch, the step and the first layer
-        whose output is not finite. When a parameter or a buffer is NaN or infinite after the last
-        step of an epoch; names the epoch and the parameter.
+        whose output is not finite. When a parameter or a buffer is, after the last step of an
+        epoch; names the epoch and the parameter.
     TypeError, ValueError
         For wrong arguments; for targets that the loss does not take; for a layer or loss that
         does not keep its contract. Names the part of the data, the layer or the loss.
@@ -202,11 +195,9 @@ def fit(
 class Training:
     """Runs that train together: the loop over their epochs, and their state between two of them.
 
-    An epoch that does not end leaves nothing behind: the state before it is kept in memory, and
-    with a checkpoint also in a file. Callbacks see the first run. With ``survivors``, a run that
-    cannot go on ends alone, with the reason in its ``error``. ``settings`` are what the result
-    depends on beside the other arguments, which are those of ``fit``: a run is resumed only with
-    the same.
+    The state before an epoch is kept in memory, and with a checkpoint also in a file. Callbacks see
+    the first run. With ``survivors``, a run that cannot go on ends alone, with the reason in its
+    ``error``. A run is resumed only with the same ``settings``, on which the result depends.
     """
 
     def __init__(
@@ -241,21 +232,19 @@ class Training:
             self._follow(run, monitor, mode)
             _go_on_from_the_last_weights(run)
         # All objects whose state decides the rest: those of each run, then those that they share.
-        parts_of: list[dict[str, Any]] = []
-        for i, run in enumerate(runs, 1):
-            n = f" {i}" if i > 1 else ""
-            own = {"history": run.history, "model": run.model, "optimizer": run.optimizer}
-            parts_of.append({name + n: part for name, part in own.items()})
-        kinds = [type(callback).__name__ for callback in self.callbacks]
-        names = [f"{kind} {kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)]
         if isinstance(rng, (int, np.integer, type)):
             as_generator(rng)  # type: ignore[arg-type] # an error for a negative seed or a class
         order = Streams({"stream": rng}) if isinstance(rng, np.random.Generator) else rng
-        parts_of.append({"order": order, **dict(zip(names, self.callbacks, strict=True))})
-        self._parts: list[dict[str, Stateful]] = [
-            {name: part for name, part in own.items() if isinstance(part, Stateful)}
-            for own in parts_of
-        ]
+        shared = {"order": order} if isinstance(order, Stateful) else {}
+        kinds = [type(callback).__name__ for callback in self.callbacks]
+        names = [f"{kind} {kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)]
+        shared |= dict(zip(names, self.callbacks, strict=True))
+        self._parts: list[dict[str, Stateful]] = []
+        for i, run in enumerate(runs, 1):
+            n = f" {i}" if i > 1 else ""
+            own = {"history": run.history, "model": run.model, "optimizer": run.optimizer}
+            self._parts.append({k + n: p for k, p in own.items() if isinstance(p, Stateful)})
+        self._parts.append(shared)
         self._kept: list[list[tuple[Stateful, Mapping[str, Any]]]] = []
         self._saved = 0  # the epoch of the state in the file
         if checkpoint is not None:
@@ -291,7 +280,7 @@ class Training:
     def write_gradients(self, model: Layer, epoch: int, step: int, x: Array, *y: Array) -> float:
         """Write the gradients of a batch and return its value; NonFiniteLossError if not finite.
 
-        In the first step of a model, an error names a layer that breaks its contract.
+        In the first step of a model its layers are checked.
         """
         if id(model) in self._unchecked:
             self._unchecked.remove(id(model))
@@ -307,8 +296,8 @@ class Training:
     def run_epochs(self, train_epoch: Callable[[int], Sequence[float]]) -> None:
         """Train for the epochs that the histories lack.
 
-        ``train_epoch(epoch)`` trains the runs without an ``error`` for one epoch and returns the
-        training loss of each run. A run that cannot go on gets an ``error``.
+        ``train_epoch(epoch)`` trains the runs without an ``error`` and returns the training loss of
+        each run. A run that cannot go on gets an ``error``.
         """
         first = self.runs[0]
         with ExitStack() as stack:
@@ -330,10 +319,8 @@ class Training:
                     losses = train_epoch(epoch)
                     for i, (run, name) in enumerate(zip(self.runs, not_finite, strict=True)):
                         if run.error is None and (found := name()):
-                            run.error = (
-                                f"epoch {epoch}: every loss is finite, but {found} is not after "
-                                "the last step; a gradient is not finite, or a step is too large"
-                            )
+                            why = f"{found} is not, after the last step"
+                            run.error = f"epoch {epoch}: every loss is finite, but {why}"
                         if run.error is not None:
                             if not self.survivors:
                                 raise NonFiniteLossError(run.error)
@@ -408,10 +395,8 @@ class Training:
         run.history.follow(run.model, monitor, mode)
         part, _, metric = (asked or "").partition("_")
         if measured.get(metric) is r2 and len(dataset.splits[part].counted) < 2:
-            raise ValueError(
-                f"{dataset.name}: {part}: expected at least two examples of weight above 0 to "
-                f"monitor {asked}, which is R^2, got {len(dataset.splits[part].counted)}"
-            )
+            want = f"two examples of weight above 0 to monitor {asked}, which is R^2"
+            raise ValueError(f"{dataset.name}: {part}: expected at least {want}")
 
     def _record(self, losses: Sequence[float | None]) -> None:
         """Append a record to each history; the training losses are None before training."""
@@ -457,11 +442,8 @@ def described_rng(owner: str, rng: Any) -> Any:
     if not isinstance(rng, Iterator):
         return rng
     if not isinstance(rng, Stateful):
-        raise TypeError(
-            f"{owner}: expected rng with a state that checkpoint= can save (a seed, a Generator, "
-            "minidl.compounding, or an iterator with state_dict and load_state_dict), got "
-            f"{rng!r}"
-        )
+        want = "rng with a state_dict and load_state_dict, which checkpoint= can save"
+        raise TypeError(f"{owner}: expected {want}, got {rng!r}")
     return rng if hasattr(rng, "config") else type(rng).__qualname__
 
 
@@ -480,8 +462,8 @@ class Objective:
     A loss divides by the sum of the weights of its batch. A step multiplies its value and its
     gradient by ``(mean weight of the batch) / (mean weight of the training part)``. So for the
     ``n`` examples of a batch and the mean weight ``m`` of the part the value is
-    ``sum_i w_i l_i / (n m)``: a weight has its full effect at every batch size, and a batch of all
-    examples is the same as each example repeated. A loss with ``reduction="sum"`` is used as it is.
+    ``sum_i w_i l_i / (n m)``, and a weight has its full effect at every batch size. A loss with
+    ``reduction="sum"`` is used as it is.
 
     Attributes
     ----------
@@ -494,8 +476,8 @@ class Objective:
     factors : array, shape (n,), or None
         The factor of each example of the part in a batch of its own; None if all are 1.
     size : float
-        The sum of ``count(n)`` times the value of each batch, divided by ``size``, is the loss of
-        an epoch: the mean over its examples by their weights; the total for ``reduction="sum"``.
+        The loss of an epoch is the sum of ``count(n)`` times the value of each batch, divided by
+        ``size``: the mean over its examples by their weights; the total for ``reduction="sum"``.
     """
 
     @quietly
@@ -519,11 +501,7 @@ class Objective:
         self.size = 1.0 if self.is_sum else float(factors.sum())
 
     def look(self, model: Layer) -> None:
-        """Shape the targets for the outputs of a model, and check the loss on the first examples.
-
-        TypeError or ValueError names a loss that does not return a number and a gradient, or
-        that does not divide by the sum of the weights.
-        """
+        """Shape the targets for a model's outputs, and check the loss on the first examples."""
         index = self.train.counted[:8]
         z = model(self.train.rows(index, model.dtype))
         y = shaped_targets(self.loss, z, self.train.y)
@@ -553,9 +531,8 @@ def check_options(
     if "test" in parts and dataset.test is None:
         raise ValueError(f"{owner}: parts has 'test', but {dataset!r} has no test part")
     if checkpoint is not None and not hasattr(checkpoint, "resume"):
-        raise TypeError(
-            f"{owner}: expected checkpoint=minidl.Checkpoint(path), got {checkpoint!r:.80}"
-        )
+        want = "checkpoint=minidl.Checkpoint(path)"
+        raise TypeError(f"{owner}: expected {want}, got {checkpoint!r:.80}")
     if not isinstance(callbacks, (list, tuple, type(None))):
         raise TypeError(f"{owner}: expected a list of callbacks, got {callbacks!r:.80}")
     for callback in callbacks or ():

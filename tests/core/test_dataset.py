@@ -395,7 +395,7 @@ def test_an_own_loss_that_does_not_divide_by_the_weights(block, parts):
             return minidl.fit_online(model, data, loss, lr=1e-300, block_size=block, **options)
         return minidl.fit(model, data, loss, minidl.SGD(model, 0.0), batch_size=7, **options)
 
-    with pytest.raises(ValueError, match=r"loss: expected the weighted mean, .* doubled, got .*; a loss that sums has the attribute reduction"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"loss: expected the weighted mean, .* doubled, got .*; one that sums has reduction"):  # fmt: skip
         go()
     loss.reduction = "sum"
     history, wanted = go(), minidl.evaluate(model, data.train, loss)["loss"]

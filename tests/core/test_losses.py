@@ -319,7 +319,9 @@ def test_signs_of_every_dtype():
     for dtype in DTYPES:
         if "u" in dtype:  # it cannot hold -1
             native = np.dtype(dtype).newbyteorder("=")
-            message = rf"labels -1 and \+1, got dtype {native}; BinaryCrossEntropy takes 0 and 1$"
+            message = (
+                rf"labels -1 and \+1 \(BinaryCrossEntropy takes 0 and 1\), got dtype {native}$"
+            )
             with pytest.raises(TypeError, match=message):
                 loss(z, np.array([1, 1], dtype))
             continue
@@ -328,7 +330,7 @@ def test_signs_of_every_dtype():
         second = loss.second_derivative(z, y.astype(np.int64))
         np.testing.assert_array_equal(loss.second_derivative(z, y), second)
         for wrong in (0, 2, np.iinfo(dtype).min):  # the least is equal to its own absolute value
-            message = rf"got y\[1\] = {wrong}; BinaryCrossEntropy takes 0 and 1$"
+            message = rf"\(BinaryCrossEntropy takes 0 and 1\), got y\[1\] = {wrong}$"
             with pytest.raises(ValueError, match=message):
                 loss(z, np.array([1, wrong], dtype))
 

@@ -305,7 +305,9 @@ def test_labels_are_checked(loss):
 def test_settings_are_checked():
     with pytest.raises(ValueError, match=r"SmoothedNLL: expected eps to be .* >= 0, got -0.1"):
         SmoothedNLL(sparsemax, -0.1)
-    with pytest.raises(TypeError, match=r"regulariser omega, got relumax\(1\); for relumax there"):
+    with pytest.raises(
+        TypeError, match=r"omega \(for relumax there is SmoothedNLL\), got relumax\(1\)"
+    ):
         FenchelYoung(relumax(1))
     with pytest.raises(TypeError, match=r"FenchelYoung: expected a map .* got <function"):
         FenchelYoung(lambda z: z)

@@ -71,8 +71,8 @@ def test_logistic_loss_of_far_and_infinite_logits(dtype):
 def test_signs_of_the_wrong_kind():
     z = np.zeros((2, 1))
     for y, error, message in (
-        (np.array([0, 1]), ValueError, r"expected labels -1 and \+1, got y\[0\] = 0"),
-        (np.array([1.0, 0.5]), ValueError, r"expected labels -1 and \+1, got y\[1\] = 0.5"),
+        (np.array([0, 1]), ValueError, r"expected labels -1 and \+1 .*, got y\[0\] = 0"),
+        (np.array([1.0, 0.5]), ValueError, r"expected labels -1 and \+1 .*, got y\[1\] = 0.5"),
         (np.array([True, False]), TypeError, "got dtype bool"),
         (np.array([1, 1, 1]), ValueError, r"expected y of the outputs' shape \(2, 1\), got \(3,\)"),
     ):
@@ -133,12 +133,12 @@ def test_the_value_of_an_example_is_the_mean_or_sum_of_its_labels():
 @pytest.mark.parametrize(
     ("y", "error", "message"),
     [
-        ([[0, 1, 2], [3, 0, 0]], ValueError, r"y in \[0, 1\], got y\[0, 2\] = 2; BinaryLogistic takes -1 and \+1$"),
-        ([[0, 1, 1], [0, -1, 0]], ValueError, r"got y\[1, 1\] = -1; BinaryLogistic takes -1 and \+1$"),
-        ([[0, 1, 1], [0, math.nan, 0]], ValueError, r"got y\[1, 1\] = nan; BinaryLogistic takes -1 and \+1$"),
+        ([[0, 1, 2], [3, 0, 0]], ValueError, r"y in \[0, 1\] \(BinaryLogistic takes -1 and \+1\), got y\[0, 2\] = 2$"),
+        ([[0, 1, 1], [0, -1, 0]], ValueError, r"\(BinaryLogistic takes -1 and \+1\), got y\[1, 1\] = -1$"),
+        ([[0, 1, 1], [0, math.nan, 0]], ValueError, r"\(BinaryLogistic takes -1 and \+1\), got y\[1, 1\] = nan$"),
         ([0, 1], ValueError, r"outputs' shape \(2, 3\), got \(2,\); CrossEntropy takes one class of"),
         ([[0, 1], [1, 0]], ValueError, r"y of the outputs' shape \(2, 3\), got \(2, 2\)$"),
-        ([["a", "b", "c"]] * 2, TypeError, r"y in \[0, 1\], got dtype <U1"),
+        ([["a", "b", "c"]] * 2, TypeError, r"y in \[0, 1\] .*, got dtype <U1"),
     ],
 )  # fmt: skip
 def test_other_labels_are_refused_by_name(y, error, message):

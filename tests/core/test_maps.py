@@ -429,8 +429,8 @@ def test_errors_name_the_map_and_what_came(map):
         (lambda: map(np.zeros(3, np.float16)), TypeError, "float32 or float64, got float16"),
         (lambda: map(z, 2), ValueError, r"an axis 2, got shape \(2, 3\)"),
         (lambda: map(np.float64(1)), ValueError, r"an axis -1, got shape \(\)"),
-        (lambda: map.vjp(z, z[:1]), ValueError, r"dp of p's shape .* dp \(1, 3\) float64"),
-        (lambda: map.jvp(z, z.astype("f")), ValueError, r"dz of p's shape .* dz \(2, 3\) float32"),
+        (lambda: map.vjp(z, z[:1]), ValueError, r"dp of p's shape .* got \(1, 3\) float64"),
+        (lambda: map.jvp(z, z.astype("f")), ValueError, r"dz of p's shape .* got \(2, 3\) float32"),
     ):
         with pytest.raises(error, match=f"{name}: expected .*{message}"):
             call()
@@ -619,7 +619,7 @@ def test_the_map_of_the_docstring():
     raw = (p * z).sum() - map.omega(p).sum() + map.omega(y).sum() - (y * z).sum()
     assert value == pytest.approx(raw, rel=1e-12)
     np.testing.assert_allclose(dz, p - y, atol=1e-15)
-    with pytest.raises(TypeError, match="expected a map with a regulariser omega, got Cauchy"):
+    with pytest.raises(TypeError, match=r"expected a map with a regulariser omega .*, got Cauchy"):
         FenchelYoung(Cauchy())
 
 

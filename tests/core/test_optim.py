@@ -613,8 +613,8 @@ def test_schedules_check_their_arguments(name, make, bad):
         (lambda m: SGD(m, clip_norm=0), r"SGD: expected clip_norm to be a finite number > 0, got 0"),
         (lambda m: AdamW(m, clip_norm="x"), r"AdamW: expected clip_norm"),
         (lambda m: Cosine(0.1, 0), r"Cosine: expected steps"),
-        (lambda m: Adam(m).load_state_dict({"step": 1}), r"no state 'step', did you mean 'steps'"),
-        (lambda m: Adam(m).load_state_dict({"steps": 1}), r"the state has no 'scaled_exp_avg'"),
+        (lambda m: Adam(m).load_state_dict({"step": 1}), r"Adam: no state 'step', expected one of"),
+        (lambda m: Adam(m).load_state_dict({"steps": 1}), r"the state has no value for 'scaled_exp_avg'"),
         (lambda m: SGD(m, momentum=0.9).load_state_dict({"steps": 1, "momentum_buffer": np.ones(3)}), r"expected momentum_buffer of shape \(6,\), got \(3,\)"),
     ],
 )  # fmt: skip

@@ -130,14 +130,14 @@ def test_honest_bombs_cost_no_memory(tmp_path):
     assert grown < 20_000
     write(tmp_path / "set.npz", X_train=npy(np.zeros((*shape[:1], 784), np.uint8)))
     error, grown = load_apart(tmp_path / "set.npz")
-    assert "X_train.npy: expected arrays of at most" in error
+    assert "X_train.npy: expected at most" in error
     assert grown < 20_000
 
 
 def test_many_arrays_are_bounded_together(tmp_path):
     arrays = {f"a{i}": np.zeros(1 << 23, np.uint8) for i in range(8)}
     np.savez_compressed(tmp_path / "a.npz", **arrays)
-    with pytest.raises(ValueError, match=r"a4.npy: expected arrays of at most 33554432 bytes in"):
+    with pytest.raises(ValueError, match=r"a4.npy: expected at most 0 bytes, got 8388608"):
         read_npz(tmp_path / "a.npz")
 
 
@@ -166,7 +166,7 @@ def test_devices_and_pipes_are_refused(tmp_path):
         ({"X_train": header("(1000000000000,)")}, "expected 1000000000000 bytes for shape (1000000000000,) and dtype uint8, got 0"),
         ({"X_train": header(f"({2**64}, 9)")}, f"for shape ({2**64}, 9)"),
         ({"X_train": header(f"(0, {2**64})")}, "cannot be read as an .npz file"),
-        ({"X_train": header("(-12, -9)") + bytes(108)}, "expected a shape, got (-12, -9)"),
+        ({"X_train": header("(-12, -9)") + bytes(108)}, "negative dimensions"),
         ({"X_train": header("(12, 9)", "'|O'") + bytes(108 * 8)}, "expected numbers, text or bytes, got dtype object"),
         ({"X_train": header("(1000000000000,)", "'|S0'")}, "got dtype |S0"),
         ({"X_train": header("(12,)", "[('a', '<f4')]") + bytes(48)}, "got dtype [('a', '<f4')]"),
@@ -217,10 +217,10 @@ def patched(path, at_local, at_central, value):
 @pytest.mark.parametrize(
     ("at", "value", "message"),
     [
-        ((6, 8), b"\x01\0", "X_train.npy is encrypted"),
+        ((6, 8), b"\x01\0", "is encrypted"),
         ((8, 10), b"\x63\0", "is compressed by method 99, not by deflate"),
-        ((22, 24), b"\xff\xff\xff\x7f", "X_train.npy declares 2147483647 bytes, compressed to"),
-        ((18, 20), b"\xff\xff\xff\x7f", "compressed to 2147483647, in a file of"),
+        ((22, 24), b"\xff\xff\xff\x7f", "dtype uint8, got 2147483519"),
+        ((18, 20), b"\xff\xff\xff\x7f", ": 2147483647 compressed bytes in a file of"),
         ((14, 16), b"\0\0\0\0", "Bad CRC-32 for file 'X_train.npy'"),
         ((4, 6), b"\xff\xff", "cannot be read as an .npz file"),
     ],
