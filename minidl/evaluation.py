@@ -86,8 +86,10 @@ def probabilities(model: Layer, x: Array | Split, loss: Loss | None = None) -> A
 def known_loss(owner: str, loss: Loss | None, z: Array) -> Loss:
     """Return the loss, by default ``CrossEntropy``; TypeError for one output without a loss."""
     if loss is None and z.shape[1:] == (1,):
-        want = "the loss of the training, as loss=SquaredError()"
-        raise TypeError(f"{owner}: one output may be a number or a logit; expected {want}")
+        why = "one output may be a number, a logit or a sign"
+        raise TypeError(
+            f"{owner}: {why}; expected the loss of the training, as loss=SquaredError()"
+        )
     return CrossEntropy() if loss is None else loss
 
 

@@ -134,7 +134,8 @@ class ReducedLoss(Configured, ABC):
 
         Classes or signs -1 and +1, (n,); labels 0 and 1 or numbers, (n, K), or (n,) for one.
         """
-        raise TypeError(f"{short_text(self)} does not say what it predicts: no predict(outputs)")
+        hint = "define predict(outputs) in its class"
+        raise TypeError(f"{short_text(self)} does not say what it predicts; {hint}")
 
     def probabilities(self, outputs: Array) -> Array:
         """Return probabilities for the outputs (n, K), of their shape; TypeError without any."""
@@ -563,9 +564,8 @@ class Quantile(NumberLoss):
 
     gradient: ``-q / n`` where ``z < y``, ``(1 - q) / n`` where ``z > y``, 0 where ``z = y``
 
-    Half the absolute error for ``q = 0.5``. Several quantiles are learned together, one for each
-    output: ``Quantile((0.1, 0.5, 0.9))`` with outputs ``(n, 3)`` and targets ``(n,)`` or
-    ``(n, 1)``. Nothing keeps them in order.
+    Several quantiles are learned together, one for each output: ``Quantile((0.1, 0.5, 0.9))`` with
+    outputs ``(n, 3)`` and targets ``(n,)`` or ``(n, 1)``. Nothing keeps them in order.
 
     Parameters
     ----------

@@ -442,7 +442,7 @@ def described_rng(owner: str, rng: Any) -> Any:
     if not isinstance(rng, Iterator):
         return rng
     if not isinstance(rng, Stateful):
-        want = "rng with a state_dict and load_state_dict, which checkpoint= can save"
+        want = "rng with a state that checkpoint= can save, by state_dict and load_state_dict"
         raise TypeError(f"{owner}: expected {want}, got {rng!r}")
     return rng if hasattr(rng, "config") else type(rng).__qualname__
 
