@@ -6,127 +6,28 @@ script solves it exactly, without training; docs/infinite_width.md derives the k
 matrix in float64, 0.9 GB for 10,400 examples, and 0.2 GB beside it.
 """
 
-import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from homework import answers
 from homework.data import load_data, note_generated
-from homework.flags import add_axis, add_number
+from homework.flags import add_axis, kernel_parser
+from homework.kernels import BLOCK, KERNELS, kernels, merge, pixels, solve
 from homework.runs import single_run
 
-from minidl import Dataset, Split
+from minidl import Dataset
 from minidl.checks import Array
-from minidl.files import as_path, write_text
-from minidl.view.cli import Parser, int_argument, run_main
+from minidl.files import to_json, write_text
+from minidl.view.cli import int_argument, run_main
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
-QUICK, LIMIT, BLOCK = 2_600, 20_000, 256
-"""Training examples: by default, at most, and in a block of the matrix."""
-JITTERS = (0, 1e-12, 1e-10, 1e-8, 1e-6)
-"""Jitters, as shares of the mean diagonal: the first for which Cholesky succeeds is added."""
-KERNELS = ("NNGP", "NTK")
+QUICK, LIMIT = 2_600, 20_000
+"""Training examples: by default, and at most."""
 SMALL = 0.005  # for the answers: accuracies that are equal
-Kernel = Callable[[Array, Array], Array]
-
-
-def kernels(
-    x: Array, z: Array, layers: int = 1, sw2: float = 2.0, sb2: float | Sequence[float] = 0.0
-) -> tuple[Array, Array]:
-    """Return NNGP and NTK of all rows of x with all rows of z: (n, d), (m, d) to (n, m) each.
-
-    Both are ``x.z / d`` at the input. Each of the hidden layers makes of them, with
-    ``S = sw2 NNGP + sb2 = r cos t``, ``r = sqrt(S(x, x) S(z, z))`` and ``T = sw2 NTK + sb2``,
-
-    ``NNGP = r (sin t + (pi - t) cos t) / (2 pi)``, ``NTK = NNGP + T (pi - t) / (2 pi)``
-
-    ``sb2`` is one number, or one for each layer.
-    """
-    nngp = ntk = x @ z.T / x.shape[1]
-    xx, zz = (np.mean(a * a, axis=1) for a in (x, z))
-    for bias in np.broadcast_to(sb2, layers):
-        s, t, xx, zz = (sw2 * k + bias for k in (nngp, ntk, xx, zz))
-        r = np.sqrt(np.outer(xx, zz))
-        cosine = np.divide(s, r, out=np.zeros_like(s), where=r > 0)
-        # Of equal rows, rounding would leave an angle of up to 1e-7.
-        cosine = np.where(1 - cosine < 1e-13, 1.0, np.maximum(cosine, -1))
-        on = (np.pi - np.arccos(cosine)) / (2 * np.pi)  # the share of units that are on for both
-        nngp = r * (np.sqrt(1 - cosine**2) / (2 * np.pi) + on * cosine)
-        ntk = nngp + t * on
-        xx, zz = xx / 2, zz / 2
-    return nngp, ntk
-
-
-class Solution(NamedTuple):
-    """Kernel regression on n examples: f(z) = k(z, x) alpha."""
-
-    alpha: Array
-    fitted: Array
-    """K alpha, the outputs at the examples."""
-    alone: Array
-    """The output at each example of regression on all others."""
-    jitter: float
-
-
-def solve(kernel: Kernel, x: Array, y: Array) -> Solution:
-    """Solve (K + jitter I) alpha = y by Cholesky; y is (n, outputs).
-
-    Leave-one-out without refits: ``alone_i = y_i - alpha_i / P_ii``, ``P = (K + jitter I)^-1``.
-    """
-    blocks = [slice(a, min(a + BLOCK, len(x))) for a in range(0, len(x), BLOCK)]
-    matrix = np.empty((len(x), len(x)))  # right of the diagonal K, left the inverse factor
-    for b in blocks:
-        matrix[b, b.start :] = kernel(x[b], x[b.start :])
-    diagonal = [matrix[b, b].copy() for b in blocks]
-    for jitter in np.mean(matrix.diagonal()) * np.array(JITTERS):
-        for b, block in zip(blocks, diagonal, strict=True):
-            matrix[b, b] = block + jitter * np.eye(len(block))
-            matrix[b.stop :, b] = matrix[b, b.stop :].T
-        try:
-            alpha, precision = invert(matrix, blocks, y)
-        except np.linalg.LinAlgError:
-            continue
-        fitted = np.zeros(y.shape)
-        for b, block in zip(blocks, diagonal, strict=True):
-            fitted[b] += block @ alpha[b] + matrix[b, b.stop :] @ alpha[b.stop :]
-            fitted[b.stop :] += matrix[b, b.stop :].T @ alpha[b]
-        return Solution(alpha, fitted, y - alpha / precision[:, None], float(jitter))
-    raise ValueError(f"the kernel is not positive definite, even with {jitter:.1e} on its diagonal")
-
-
-def invert(matrix: Array, blocks: Sequence[slice], y: Array) -> tuple[Array, Array]:
-    """Put L^-1 in place of the lower triangle of matrix = L L'; return P y and the diagonal of P.
-
-    For each block: its columns of L from those before, then its rows of L^-1. P = L'^-1 L^-1.
-    """
-    alpha, precision = np.zeros(y.shape), np.zeros(len(y))
-    for b in blocks:
-        a, size = b.start, b.stop - b.start
-        column = matrix[a:, b] - matrix[a:, :a] @ matrix[b, :a].T
-        inverse = np.tril(np.linalg.inv(np.linalg.cholesky(column[:size])))
-        matrix[b.stop :, b] = column[size:] @ inverse.T
-        row = [matrix[b, j.start : a] @ matrix[j.start : a, j] for j in blocks if j.start < a]
-        matrix[b, : b.stop] = -inverse @ np.concatenate([*row, -np.eye(size)], axis=1)
-        alpha[: b.stop] += matrix[b, : b.stop].T @ (matrix[b, : b.stop] @ y[: b.stop])
-        precision[: b.stop] += np.sum(matrix[b, : b.stop] ** 2, axis=0)
-    return alpha, precision
-
-
-def pixels(split: Split) -> Array:  # in float64
-    return split.rows(slice(None), np.float64)
-
-
-def merge(x: Array, y: Array, classes: int) -> tuple[Array, Array, Array]:
-    """Return the distinct rows, which one each example is, and how often each has each label."""
-    rows, group = np.unique(x, axis=0, return_inverse=True)
-    counts = np.zeros((len(rows), classes))
-    np.add.at(counts, (group.reshape(-1), y), 1)
-    return rows, group.reshape(-1), counts
 
 
 def measure(dataset: Dataset, i: int, *options: Any) -> dict[str, float]:
@@ -168,15 +69,11 @@ def sentences(results: Sequence[dict[str, Any]], fits: int, n: int) -> list[str]
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    add = parser.add_argument
-    add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
-    add("--rows", type=int_argument("rows"), help=f"training examples (default {QUICK:,})")
-    add("--full", action="store_true", help="all training examples; of the letters 10,400")
+    parser = kernel_parser(__doc__, "runs/infinite_width")
+    add_argument = parser.add_argument
+    add_argument("--rows", type=int_argument("rows"), help=f"training examples (default {QUICK:,})")
+    add_argument("--full", action="store_true", help="all training examples; of the letters 10,400")
     add_axis(parser, "--layers", [1])
-    add_number(parser, "--sw2", 2.0, "variance of a weight times the inputs", low=0, open_low=True)
-    add_number(parser, "--sb2", 0.0, "variance of a bias", low=0)
-    add("--out", type=as_path, default=Path("runs/infinite_width"), help="folder of the results")
     args = parser.parse_args()
     whole = load_data(args.data, full=args.data != "letters")
     n = min(args.rows or (len(whole.train) if args.full else QUICK), len(whole.train))
@@ -204,7 +101,7 @@ def main() -> None:
         table.show()
         table.write(args.out / "table")
         record = {"examples": Dataset(dataset.train).checksum(), "results": results}
-        write_text(args.out / "infinite.json", json.dumps(record, indent=1) + "\n")
+        write_text(args.out / "infinite.json", to_json(record, indent=1) + "\n")
         if len(args.layers) > 1:
             tests = [[r["test"] for r in results if r["kernel"] == name] for name in KERNELS]
             curves = {k: (args.layers, test) for k, test in zip(KERNELS, tests, strict=True)}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from infinite_width import kernels, pixels
 
 from homework import answers
 from homework.report import best_of

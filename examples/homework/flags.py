@@ -28,6 +28,17 @@ def base_parser(doc: str, out: str, *, epochs: str, seed: bool = True) -> Parser
     return parser
 
 
+def kernel_parser(doc: str, out: str) -> Parser:
+    """Return a parser with the flags of the scripts on infinite width."""
+    parser = Parser(description=doc.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
+    add_number(parser, "--sw2", 2.0, "variance of a weight times the inputs", low=0, open_low=True)
+    add_number(parser, "--sb2", 0.0, "variance of a bias", low=0)
+    add("--out", type=as_path, default=Path(out), help="folder of the results")
+    return parser
+
+
 def add_number(parser: Parser, flag: str, default: float, help: str, **bounds: Any) -> None:
     """Add a flag that takes one number: an integer if the default is one."""
     kind = int_argument if isinstance(default, int) else float_argument

@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 
 import infinite_convergence as convergence
-import infinite_width as infinite
 import numpy as np
 import pytest
 import scripts
+from homework import kernels as infinite
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from infinite_width import measure
 
 from minidl import Dataset
 from minidl.testing import check_layer
@@ -165,7 +166,7 @@ def data(equal):
 
 
 def test_equal_rows_with_different_labels_bound_the_training_accuracy():
-    assert infinite.measure(data(False), 1)["train"] == 1
+    assert measure(data(False), 1)["train"] == 1
     dataset = data(True)
     x, y = dataset.train.x, dataset.train.y
     rows, group, counts = infinite.merge(x, y, 3)
@@ -173,7 +174,7 @@ def test_equal_rows_with_different_labels_bound_the_training_accuracy():
     np.testing.assert_array_equal(rows[group], x)
     assert counts.max(axis=1).sum() == 56
     for which in (0, 1):
-        found = infinite.measure(dataset, which, 1, 2.0, 0.1)
+        found = measure(dataset, which, 1, 2.0, 0.1)
         assert found["train"] == pytest.approx(56 / 60)
 
         # By hand: of equal rows, the limit of gradient descent is the mean of the labels.
