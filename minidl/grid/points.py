@@ -70,8 +70,7 @@ class Grid:
     def identifier(point: Point) -> str:
         """Return a stable name of a point for files: ``width-16,learning_rate-0.001``.
 
-        Two points never have the same name, and a name is never a path: separators in strings
-        are written as ``%2F``.
+        Two points never share one, and it is no path: separators are written as ``%2F``.
         """
         name = ",".join(f"{_name(axis)}-{_name(value)}" for axis, value in point.items())
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from minidl import activations, layer, layers, maps
+from minidl.callbacks import Callback
 from minidl.checks import Array, Configured, arguments_of, is_layer
 from minidl.layer import Layer
 from minidl.parameter import Parameter, own_names
@@ -55,23 +56,15 @@ def register_layer(cls: type[Any]) -> type[Any]:
 def describe(value: object, *, strict: bool = True, owner: str = "") -> Any:
     """Return a description of a value, as JSON takes it.
 
-    Parameters
-    ----------
-    value : object
-        Plain data, arrays, layers, maps, losses, optimizers, features, and lists of them. Without
-        ``strict`` also: functions, by their name and a digest of their source without comments;
-        arrays and data sets, by a checksum; data classes and mappings, by their fields. A path is
-        "(path)", since where a file lies changes no result. Other objects are described by
-        ``repr``, or by their class where that holds an address.
-    strict : bool
-        Whether ``build`` must be able to make the object again.
-    owner : str
-        Named in errors.
+    With ``strict``, ``build`` can make the value again: plain data, arrays, layers, maps, losses,
+    optimizers, features, and lists of them. Without, also functions, by their name and a digest of
+    their source without comments; arrays and data sets, by a checksum; any other object, by its
+    fields. A path is "(path)", since where a file lies changes no result.
 
     Raises
     ------
     TypeError
-        With ``strict``, if an argument cannot be described; the message names it.
+        If a value cannot be described; the message names it, with ``strict`` after its ``owner``.
     ValueError
         If a class has the name of another one of minidl.
     """
@@ -93,10 +86,10 @@ def describe(value: object, *, strict: bool = True, owner: str = "") -> Any:
         return "(path)"
     if isinstance(value, functools.partial):
         return describe_task(value, strict=True)
-    if isinstance(value, np.ndarray) and value.dtype.kind != "O":
-        return f"array {value.shape} {value.dtype}, sha256 {_digest(value.tobytes())}"
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
         return inner(value.tolist())
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} {value.dtype}, sha256 {_digest(value.tobytes())}"
     if isinstance(value, np.random.Generator):
         return _generator(value)
     if callable(value) and hasattr(value, "__qualname__"):
@@ -187,9 +180,8 @@ def _is_own(kind: type[Any]) -> bool:
 
 def _has_state(kind: type[Any]) -> bool:
     """Return whether objects of a class, but for layers, keep what changes in a state."""
-    base = "minidl.callbacks"  # whose Callback has a method without a state
-    method = getattr(kind, "state_dict", None)
-    return not issubclass(kind, Layer) and getattr(method, "__module__", base) != base
+    none = Callback.state_dict
+    return not issubclass(kind, Layer) and getattr(kind, "state_dict", none) is not none
 
 
 MAX_LAYERS = 10_000
@@ -224,16 +216,8 @@ def check_size(description: Any, arrays: Mapping[str, Array]) -> None:
 def build(description: Any, own: Iterable[type[Any]] = ()) -> Any:
     """Return a new object from what ``describe`` returned; its parameters have no values yet.
 
-    Parameters
-    ----------
-    description : plain data
-    own : iterable of classes
-        Classes that are not minidl's, beside the registered ones.
-
-    Raises
-    ------
-    ValueError
-        If a class is not known, or does not take its arguments.
+    ``own`` are classes that are not minidl's, beside the registered ones. ValueError if a class is
+    not known, or does not take its arguments.
     """
     return _build(description, {**_built_in(), **_REGISTERED, **{c.__name__: c for c in own}})
 
@@ -354,9 +338,8 @@ USES = "what it uses"
 def _function(function: Any, *, strict: bool = True) -> Any:
     """Return the name of a function or class with a digest of its source, and what it uses.
 
-    These are the values of its closure and of its defaults, the functions of its module and all
-    that they use, and constants of its module: numbers, text and tuples. Without ``strict``, lists
-    and dicts and what cannot be described are left out.
+    ``_used`` says what that is, of it and of the functions of its module that it uses. Without
+    ``strict``, lists and dicts and what cannot be described are left out.
     """
     of = getattr(function, "__self__", None)
     if of is not None and not inspect.ismodule(of):  # a method
@@ -383,7 +366,10 @@ def _function(function: Any, *, strict: bool = True) -> Any:
 
 
 def _used(function: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the values that a function uses, with their names; no globals of libraries."""
+    """Yield the names and values of what a function uses.
+
+    Its closure and defaults, and of its module functions and constants: numbers, text, tuples.
+    """
     code, module = function.__code__, function.__module__ or ""
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # a cell that is not filled

@@ -57,7 +57,8 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     inner = predictor.model if isinstance(predictor, Predictor) else predictor
     if not isinstance(inner, Layer):
         raise TypeError(f"save: expected a model or a Predictor, got {model!r}")
-    meta, state = model_meta(inner, describe(inner)), {"model": inner.state_dict()}
+    meta = model_meta(inner, describe(inner))
+    state: dict[str, Any] = {"model": inner.state_dict()}
     if inner is not predictor:
         meta["predictor"] = _describe_steps(predictor, state)
     if predictor is not model:
@@ -161,8 +162,10 @@ def _describe_steps(predictor: Predictor, state: dict[str, Any]) -> dict[str, An
         state["class_names"] = np.asarray(names)
         if state["class_names"].dtype.hasobject:
             raise TypeError(f"save: expected class names of text or numbers, got {names!r}")
-    learned = [vars(feature) for feature in predictor.features]
-    state["features"] = {str(i): split(held)[1] for i, held in enumerate(learned)}
+    state["features"] = {
+        str(i): {k: v for k, v in vars(feature).items() if isinstance(v, np.ndarray)}
+        for i, feature in enumerate(predictor.features)
+    }
     return {
         "features": [describe(feature) for feature in predictor.features],
         "loss": describe(predictor.loss),
