@@ -227,8 +227,8 @@ def test_the_distance_to_infinite_width_falls_as_one_over_the_root():
     assert convergence.slope(widths, np.sqrt(squares)) == pytest.approx(-0.5, abs=0.1)
 
 
-def run(folder, *args, script="infinite_width.py"):
-    return scripts.run(EXAMPLES / script, *args, cwd=folder)
+def run(folder, *args, script="infinite_width.py", pictures=True):
+    return scripts.run(EXAMPLES / script, *args, cwd=folder, pictures=pictures)
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_the_script(folder):
 
 
 def test_the_picture_by_width_has_infinite_width(folder):
-    assert run(folder, "--data", "set.npz", "--full").returncode == 0
+    assert run(folder, "--data", "set.npz", "--full", pictures=False).returncode == 0
     options = ["--data", "set.npz", "--widths", 4, "--learning-rates", 0.01, "--dropouts", 0, "--l2s", 0, "--epochs", 1, "--jobs", 1]  # fmt: skip
     results = folder / "runs/infinite_width/infinite.json"
     test = json.loads(results.read_text())["results"][1]["test"]
@@ -280,4 +280,4 @@ def test_too_many_rows_are_refused_with_the_memory(folder):
     done = run(folder, "--data", "many.npz", "--full")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "20,001 training examples need a matrix of 3.2 GB; expected at most 20,000 (3.2 GB): --rows 20000 takes a sample" in done.stderr  # fmt: skip
-    assert run(folder, "--data", "many.npz", "--rows", 9).returncode == 0
+    assert run(folder, "--data", "many.npz", "--rows", 9, pictures=False).returncode == 0

@@ -33,8 +33,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, script, *args):
-    return scripts.run(EXAMPLES / script, "--data", "set.npz", *args, cwd=folder)
+def run(folder, script, *args, pictures=False):
+    flags = "--data", "set.npz", *args
+    return scripts.run(EXAMPLES / script, *flags, cwd=folder, pictures=pictures)
 
 
 def plain_perceptron(file, epochs, seed, ties):
@@ -59,7 +60,9 @@ def plain_perceptron(file, epochs, seed, ties):
 
 
 def test_the_perceptron_has_the_digits_of_the_course_s_loop(folder):
-    done = run(folder, "q1_perceptron.py", "--epochs", 6, "--seed", 7, "--out", "out")
+    done = run(
+        folder, "q1_perceptron.py", "--epochs", 6, "--seed", 7, "--out", "out", pictures=True
+    )
     assert done.returncode == 0, done.stderr
     scores = json.loads((folder / "out/scores.json").read_text())
     valid, epoch, test = plain_perceptron(folder / "set.npz", 6, 7, "first")
@@ -79,7 +82,7 @@ def test_the_perceptron_has_the_digits_of_the_course_s_loop(folder):
 
 
 def test_logistic_regression_with_l1(folder):
-    done = run(folder, "q1_logistic.py", "--epochs", 2, "--features", "pool", "--l1", 0.05, "--lr", 0.001)  # fmt: skip
+    done = run(folder, "q1_logistic.py", "--epochs", 2, "--features", "pool", "--l1", 0.05, "--lr", 0.001, pictures=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     zeros = [float(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("L1 ")]
     assert zeros[0] < 0.01 < 0.1 < zeros[1]
@@ -88,7 +91,7 @@ def test_logistic_regression_with_l1(folder):
 
 def test_the_grid_of_twelve_resumes(folder):
     args = ("--epochs", 2, "--jobs", 2, "--features", "pca")
-    done = run(folder, "q1_grid.py", *args)
+    done = run(folder, "q1_grid.py", *args, pictures=True)
     assert done.returncode == 0, done.stderr
     out = folder / "runs/q1_grid"
     rows = (out / "table.csv").read_text().splitlines()
@@ -118,7 +121,7 @@ def test_the_grid_of_twelve_resumes(folder):
 
 
 def test_the_mlp(folder):
-    done = run(folder, "q1_mlp.py", "--epochs", 2, "--width", 8, "--out", "out")
+    done = run(folder, "q1_mlp.py", "--epochs", 2, "--width", 8, "--out", "out", pictures=True)
     assert done.returncode == 0, done.stderr
     scores = json.loads((folder / "out/scores.json").read_text())
     assert {"best_valid", "selected_epoch", "test", "time"} <= set(scores)
@@ -201,7 +204,7 @@ def test_the_answers_follow_the_data(folder):
 
 def test_the_table_of_features(folder):
     args = ("--component-counts", 3, 20, "--epochs", 1, "--jobs", 1)
-    done = run(folder, "q1_features.py", *args)
+    done = run(folder, "q1_features.py", *args, pictures=True)
     assert done.returncode == 0, done.stderr
     out = folder / "runs/q1_features"
     rows = [row.split(",") for row in (out / "table.csv").read_text().splitlines()]

@@ -17,9 +17,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SMALL = ["--widths", "4", "8", "--learning-rates", "0.01", "0.1", "--dropouts", "0", "0.3", "--l2s", "0", "--epochs", "3"]  # fmt: skip
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A working folder with a small data set in the course's format."""
+def write_data(folder):
+    """Write a small data set in the course's format."""
     rng = np.random.default_rng(0)
     centres = rng.integers(0, 200, (4, 12))
     content = {}
@@ -27,7 +26,13 @@ def folder(tmp_path):
         y = np.resize(np.arange(4), n)
         content[f"X_{part}"] = (centres[y] + rng.integers(0, 56, (n, 12))).astype(np.uint8)
         content[f"y_{part}"] = y + 1
-    np.savez(tmp_path / "set.npz", **content)
+    np.savez(folder / "set.npz", **content)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A working folder with a small data set."""
+    write_data(tmp_path)
     return tmp_path
 
 
@@ -35,8 +40,8 @@ def command(*args, script="q2_width.py"):
     return [sys.executable, str(EXAMPLES / script), *map(str, args)]
 
 
-def run(folder, *args, script="q2_width.py"):
-    return scripts.run(EXAMPLES / script, *args, cwd=folder)
+def run(folder, *args, script="q2_width.py", pictures=False):
+    return scripts.run(EXAMPLES / script, *args, cwd=folder, pictures=pictures)
 
 
 def records(folder):
@@ -54,7 +59,7 @@ def table(folder):
 
 
 def test_the_whole_experiment(folder):
-    done = run(folder, "--data", "set.npz", *SMALL, "--jobs", 2)
+    done = run(folder, "--data", "set.npz", *SMALL, "--jobs", 2, pictures=True)
     assert done.returncode == 0, done.stderr
     out = folder / "runs/q2_width"
     rows = table(out)
@@ -80,18 +85,22 @@ def test_the_whole_experiment(folder):
     assert table(out) == rows
 
 
-def test_figures_do_not_depend_on_the_number_of_processes(folder):
-    for jobs in (1, 2):
-        assert (
-            run(folder, "--data", "set.npz", *SMALL, "--jobs", jobs, "--out", jobs).returncode == 0
-        )
-    assert records(folder / "1") == records(folder / "2")
+LONG = ["--data", "set.npz", *SMALL, "--epochs", 150]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The records and the table of a run in one process that nobody stopped."""
+    folder = tmp_path_factory.mktemp("straight")
+    write_data(folder)
+    assert run(folder, *LONG, "--jobs", 1, "--out", "out").returncode == 0
+    return records(folder / "out"), table(folder / "out")
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
-def test_stopped_half_way_and_started_again(folder, how):
-    args = ["--data", "set.npz", *SMALL, "--epochs", 150, "--jobs", 2]
-    assert run(folder, *args, "--out", "straight").returncode == 0
+def test_stopped_half_way_and_started_again(folder, how, straight):
+    """The figures do not depend on that, nor on the number of processes."""
+    args = [*LONG, "--jobs", 2]
     process = subprocess.Popen(command(*args, "--out", "stopped"), cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)  # fmt: skip
     results = folder / "stopped/results.jsonl"
     deadline = time.monotonic() + 60
@@ -107,8 +116,7 @@ def test_stopped_half_way_and_started_again(folder, how):
         assert f"stopped: {kept} of 8 runs are kept in stopped/, the same command resumes" in err
         assert "Traceback" not in err
     assert run(folder, *args, "--out", "stopped").returncode == 0
-    assert records(folder / "stopped") == records(folder / "straight")
-    assert table(folder / "stopped") == table(folder / "straight")
+    assert (records(folder / "stopped"), table(folder / "stopped")) == straight
 
 
 def test_an_executor_of_another_kind_is_refused(folder):
@@ -119,7 +127,7 @@ def test_an_executor_of_another_kind_is_refused(folder):
 
 
 def test_a_grid_of_which_all_runs_fail(folder):
-    done = run(folder, "--data", "set.npz", *SMALL, "--optimizer", "sgd", "--learning-rates", "1e30")  # fmt: skip
+    done = run(folder, "--data", "set.npz", *SMALL, "--optimizer", "sgd", "--learning-rates", "1e30", "--jobs", 1)  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "4 of 4 runs failed; the table says why" in done.stdout
 
@@ -256,7 +264,7 @@ def test_another_grid_or_data_set_in_the_same_folder_is_refused(folder):
 
 
 def test_a_run_that_diverges_is_recorded_and_the_rest_go_on(folder):
-    done = run(folder, "--data", "set.npz", *SMALL, "--optimizer", "sgd", "--learning-rates", "0.1", "1e30")  # fmt: skip
+    done = run(folder, "--data", "set.npz", *SMALL, "--optimizer", "sgd", "--learning-rates", "0.1", "1e30", "--jobs", 1, pictures=True)  # fmt: skip
     assert done.returncode == 1, done.stderr
     rows = table(folder / "runs/q2_width")
     assert sum("NonFiniteLossError: epoch 1, step" in r["valid"] for r in rows) == 4
@@ -272,17 +280,29 @@ def test_wide(folder):
     assert all(float(r["train at last"]) >= 0 for r in rows)
 
 
-@pytest.mark.parametrize("options", [["--optimizer", "sgd"], ["--activation", "tanh"], ["--dtype", "float64"], ["--full"], ["--batch-size", "7"]])  # fmt: skip
-def test_options(folder, options):
-    done = run(folder, "--data", "set.npz", *SMALL, "--widths", "4", *options)
+def test_options(folder):
+    options = [
+        "--optimizer",
+        "sgd",
+        "--activation",
+        "tanh",
+        "--dtype",
+        "float64",
+        "--full",
+        "--batch-size",
+        "7",
+    ]
+    done = run(folder, "--data", "set.npz", *SMALL, "--widths", "4", "--jobs", 1, *options)
     assert done.returncode == 0, done.stderr
-    if options == ["--dtype", "float64"]:
-        model = np.load(next((folder / "runs/q2_width/models").glob("*.npz")))
-        assert model["model/0.weight"].dtype == np.float64
+    model = np.load(next((folder / "runs/q2_width/models").glob("*.npz")))
+    assert model["model/0.weight"].dtype == np.float64
+    settings = json.loads((folder / "runs/q2_width/grid.json").read_text())["settings"]["settings"]
+    expected = {"optimizer": "sgd", "activation": "tanh", "batch_size": 7}
+    assert {name: settings[name] for name in expected} == expected
 
 
 def test_depth(folder):
-    done = run(folder, "--data", "set.npz", "--layers", "1", "3", "--widths", "6", "--epochs", "3", script="q2_depth.py")  # fmt: skip
+    done = run(folder, "--data", "set.npz", "--layers", "1", "3", "--widths", "6", "--epochs", "3", "--jobs", 1, script="q2_depth.py", pictures=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     out = folder / "runs/q2_depth"
     assert [r["layers"] for r in table(out)] == ["1", "3"]
@@ -313,7 +333,7 @@ def test_remedies_for_depth(folder, flags):
 
 
 def test_why_deep_networks_do_not_train(folder):
-    done = run(folder, *DEPTH, "--widths", 6, "--why", script="q2_depth.py")
+    done = run(folder, *DEPTH, "--widths", 6, "--why", script="q2_depth.py", pictures=True)
     assert done.returncode == 0, done.stderr
     out = folder / "runs/q2_depth-why"
     assert len(list(out.glob("why-*.png"))) == 4

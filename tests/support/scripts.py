@@ -22,8 +22,13 @@ IMPORTED = (
 )  # fmt: skip
 
 
-def run(script: Path, *args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Return what ``python SCRIPT ARGS`` prints in the folder ``cwd``, and its exit code."""
+def run(
+    script: Path, *args: object, cwd: Path, pictures: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Return what ``python SCRIPT ARGS`` prints in the folder ``cwd``, and its exit code.
+
+    Without ``pictures`` their files are empty: to draw them takes most of the time of a small run.
+    """
     words = [str(script), *map(str, args)]
     if not hasattr(os, "fork"):
         command = [sys.executable, *words]
@@ -36,6 +41,7 @@ def run(script: Path, *args: object, cwd: Path) -> subprocess.CompletedProcess[s
             "out": str(out),
             "err": str(err),
             "env": {**os.environ},
+            "pictures": pictures,
         }
         server = _server()
         server.stdin.write(json.dumps(task) + "\n")
@@ -73,7 +79,9 @@ def _serve() -> None:
         replies.flush()
 
 
-def _be_the_script(cwd: str, argv: list[str], out: str, err: str, env: dict[str, str]) -> None:
+def _be_the_script(
+    cwd: str, argv: list[str], out: str, err: str, env: dict[str, str], pictures: bool
+) -> None:
     """Become ``python ARGV`` in the folder ``cwd``; does not return."""
     import multiprocessing.process
     import runpy
@@ -89,6 +97,8 @@ def _be_the_script(cwd: str, argv: list[str], out: str, err: str, env: dict[str,
         multiprocessing.process.ORIGINAL_DIR = cwd
         os.environ.clear()
         os.environ.update(env)
+        if not pictures:
+            sys.modules["matplotlib.figure"].Figure.savefig = lambda *_, **__: None
         sys.argv = argv
         sys.path.insert(0, str(Path(argv[0]).parent))
         runpy.run_path(argv[0], run_name="__main__")
