@@ -28,7 +28,7 @@ from minidl.dataset import check_labels
 from minidl.layers import Linear
 from minidl.losses import Perceptron
 from minidl.online.runs import OnlineRun
-from minidl.online.tails import KERNELS, make_tails, scaled
+from minidl.online.tails import KERNELS, make_tails
 from minidl.optim import flush_weights
 from minidl.training import Objective
 
@@ -190,8 +190,10 @@ class _Block:
         self.diagonal = self.gram.reshape(-1)[:: n + 1]
         # Row t of g holds x_t V until step t, then -lr times the gradient. With 1 on the Gram
         # matrix's diagonal, z_t is one product: row t of that times the first t + 1 rows of g.
-        self.z, self.g, self.scales, self.inverses = np.empty((4, n, width), owner.dtype)
-        self.rows = [(self.gram[t, : t + 1], self.g[: t + 1], self.z[t]) for t in range(n)]
+        self.z, self.g = np.empty((2, n, width), owner.dtype)
+        self.rows = [
+            (self.gram[t, : t + 1], self.g[: t + 1], self.z[t], self.g[t]) for t in range(n)
+        ]
         self.change = np.empty_like(owner.v)
         objective = owner.objective
         self.factors = None if objective.factors is None else np.ones(n, owner.dtype)
@@ -199,12 +201,7 @@ class _Block:
         self.tails = make_tails(
             owner.runs, objective, owner.columns, self.z, self.g, self.factors, self.targets
         )
-        self.steps = [tail.step for tail in self.tails]
         self.powers = owner.a ** np.arange(n)[:, None]
-        self.decays = (owner.a != 1).any()
-        if self.decays:  # outputs times c a^t, gradients over c a^(t+1)
-            before, after = scaled(self.z, self.scales), scaled(self.g, self.inverses)
-            self.steps = [before, *self.steps, after]
 
     def gradients(self, index: Array) -> list[float]:
         """Take the steps of all layers but the first, whose gradients are stored in G."""
@@ -216,14 +213,20 @@ class _Block:
         self.diagonal[:] = 1
         if self.factors is not None and objective.factors is not None:
             self.factors[:] = objective.factors[index]
-        if self.decays:
-            self.scales[:] = owner.c * self.powers
-            self.inverses[:] = 1 / (owner.c * owner.a * self.powers)
-        y, steps = self.targets[0], self.steps
-        for t, (label, (k, past, z)) in enumerate(zip(y.tolist(), self.rows, strict=True)):
+        # With weight decay: outputs times c a^t, gradients over c a^(t+1).
+        decays, multiply = bool((owner.a != 1).any()), np.multiply
+        powers = owner.c * self.powers
+        scales = list(powers.astype(self.z.dtype))
+        inverses = list((1 / (owner.a * powers)).astype(self.z.dtype))
+        y, steps = self.targets[0], [tail.step for tail in self.tails]
+        for t, (label, (k, past, z, g)) in enumerate(zip(y.tolist(), self.rows, strict=True)):
             k.dot(past, z)
+            if decays:
+                multiply(z, scales[t], z)
             for step in steps:
                 step(t, label)
+            if decays:
+                multiply(g, inverses[t], g)
         sums = [np.atleast_1d(tail.losses(y).sum(axis=0)) for tail in self.tails]
         return [float(loss) for losses in sums for loss in losses]
 

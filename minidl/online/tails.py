@@ -32,24 +32,13 @@ class Tail:
     """``losses(labels)`` returns the losses of the block's first examples, (n,) or (n, runs)."""
 
 
-def scaled(rows: Array, factors: Array) -> Callable[[int, float], None]:
-    """Return a step that multiplies row t by row t of ``factors``."""
-    pairs, multiply = list(zip(rows, factors, strict=True)), np.multiply
-
-    def step(t: int, label: float) -> None:
-        row, factor = pairs[t]
-        multiply(row, factor, row)
-
-    return step
-
-
 def weighted(tail: Tail, g: Array, factors: Array) -> Tail:
     """Multiply row t of ``g`` and the loss of example t by ``factors[t]``."""
-    scale = scaled(g, factors[:, None])
+    rows, scales, multiply = list(g), list(factors[:, None]), np.multiply
 
     def step(t: int, label: float) -> None:
         tail.step(t, label)
-        scale(t, label)
+        multiply(rows[t], scales[t], rows[t])
 
     return Tail(step, lambda y: (tail.losses(y).T * factors).T)
 

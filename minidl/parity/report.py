@@ -157,10 +157,10 @@ def lockstep(
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             raise TypeError(f"compare: expected batches as [(x, y)], got {batch!r:.80}")
         x, y = np.asarray(batch[0], model.dtype), np.asarray(batch[1])
-        yield _step(model, loss, optimizer, x, y), _step(*theirs, x, y)
+        yield train_step(model, loss, optimizer, x, y), train_step(*theirs, x, y)
 
 
-def _step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> Results:
+def train_step(model: Any, loss: Any, optimizer: Any, x: Array, y: Array) -> Results:
     """Run one training step of either library."""
     logits, backward = model.forward(x, train=True)
     buffers = [np.ravel(value.copy()) for _, value in named_buffers(model)]

@@ -18,19 +18,27 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from minidl.activations import GELU, ReLU, Simplex, Tanh
-from minidl.callbacks import Callback, Run
 from minidl.checks import Array, Rng
 from minidl.dataset import Dataset
+from minidl.history import History
 from minidl.layer import Layer, Sequential
 from minidl.layers import BatchNorm, Dropout, Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron, SquaredError
 from minidl.online.fitting import fit_online
 from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, StepDecay, WarmUp
 from minidl.parity.convert import from_torch, to_torch
-from minidl.parity.report import ParityReport, Results, Tolerance, lockstep, report
-from minidl.parity.torch_model import fit
+from minidl.parity.report import (
+    ParityReport,
+    Results,
+    Tolerance,
+    lockstep,
+    report,
+    train_step,
+)
+from minidl.parity.torch_model import torch_counterparts
 from minidl.parity.torch_random import TorchRandom
 from minidl.testing.catalogue import LAYERS, LOSSES, MakeLayer, Targets
+from minidl.training import epoch_rng
 
 FEATURES, WIDTH, CLASSES = 20, 32, 5
 EXAMPLES, BATCH = 256, 16
@@ -118,27 +126,6 @@ class ParityCase:
         return x, self.targets(rng, (x - 0.5) @ rng.normal(size=(FEATURES, CLASSES)))
 
 
-class _Record(Callback):
-    """Keeps the loss and the parameters of each epoch.
-
-    With ``shrink``, each block of steps ends with PyTorch's soft thresholding of the parameters.
-    """
-
-    def __init__(self, shrink: float = 0.0) -> None:
-        self.shrink, self.results = shrink, list[Results]()
-
-    def on_batch(self, run: Run) -> None:
-        done = (run.optimizer.steps - 1) % ONLINE_EXAMPLES + 1  # in this epoch
-        if self.shrink and (done % ONLINE_BLOCK == 0 or done == ONLINE_EXAMPLES):
-            steps = (done - 1) % ONLINE_BLOCK + 1
-            theta = torch.from_numpy(run.model.theta)
-            theta.copy_(F.softshrink(theta, steps * self.shrink))
-
-    def on_epoch(self, run: Run) -> None:
-        loss = np.array(run.history.column("train_loss")[-1])
-        self.results.append({"loss": loss, "parameter": run.model.theta.copy()})
-
-
 @dataclass(frozen=True)
 class OnlineCase(ParityCase):
     """``fit_online`` in blocks beside PyTorch, which takes the examples one at a time.
@@ -152,18 +139,23 @@ class OnlineCase(ParityCase):
 
     def results(self, steps: int, dtype: str) -> Pairs:
         """Train in both libraries for a number of epochs."""
-        ours, theirs, options = self.model(dtype), self.model(dtype), self.optimizer[1]
-        x, y = self.examples(np.random.default_rng(1))
-        data = Dataset((x[:ONLINE_EXAMPLES].astype(dtype), y[:ONLINE_EXAMPLES]))
-        both: dict[str, Any] = {"epochs": steps, "rng": 0, "parts": ()}
-        here, there = _Record(), _Record(shrink=options["lr"] * self.l1)
-        fit_online(
-            ours, data, self.loss, **options, l1=self.l1, block_size=ONLINE_BLOCK,
-            callbacks=[here], **both,
-        )  # fmt: skip
-        optimizer = SGD(theirs, **options)
-        fit(theirs, data, self.loss, optimizer, batch_size=1, callbacks=[there], **both)
-        return zip(here.results, there.results, strict=True)
+        ours, copy, options = self.model(dtype), self.model(dtype), self.optimizer[1]
+        theirs = torch_counterparts(copy, self.loss, SGD(copy, **options))
+        x, y = (part[:ONLINE_EXAMPLES] for part in self.examples(np.random.default_rng(1)))
+        x, history, theta = x.astype(dtype), History(), torch.from_numpy(theirs[0].theta)
+        for epoch in range(1, steps + 1):
+            fit_online(
+                ours, Dataset((x, y)), self.loss, **options, l1=self.l1, epochs=epoch, rng=0,
+                block_size=ONLINE_BLOCK, history=history, parts=(),
+            )  # fmt: skip
+            order, losses = epoch_rng(0, epoch).permutation(len(y)), []
+            for block in np.split(order, range(ONLINE_BLOCK, len(order), ONLINE_BLOCK)):
+                for i in block[:, None]:
+                    losses.append(train_step(*theirs, x[i], y[i])["loss"])
+                theta.copy_(F.softshrink(theta, len(block) * options["lr"] * self.l1))
+            loss = np.array(history.column("train_loss")[-1])
+            here = {"loss": loss, "parameter": ours.theta}
+            yield here, {"loss": np.array(np.mean(losses)), "parameter": theirs[0].theta}
 
 
 @dataclass(frozen=True)
