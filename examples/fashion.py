@@ -17,20 +17,17 @@ from homework.fashion import Curves, OneChange, curves_of, draw, load_fashion, p
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
 from homework.grids import run_points, shared
-from homework.models import linear, mlp
+from homework.models import feed_forward, linear, mlp
 from homework.networks import ACTIVATIONS, OPTIMIZERS
 from homework.runs import single_run
 
 from minidl import (
     CrossEntropy,
     Dataset,
-    Dropout,
     History,
     Layer,
-    Linear,
     Perceptron,
     Progress,
-    Sequential,
     TorchRandom,
     compounding,
     fit,
@@ -112,16 +109,16 @@ def train(
 ) -> dict[str, Any]:
     """Train one model of Question 4, with the weights and the order that PyTorch would draw.
 
-    Linear, activation, Dropout for each hidden layer, and Linear; without hidden layers it is a
-    logistic regression.
+    Without hidden layers it is a logistic regression.
     """
-    hidden: list[Layer] = []
-    size = dataset.features
-    for _ in range(layers):
-        hidden += [Linear(size, width), ACTIVATIONS[activation](), Dropout(dropout)]
-        size = width
-    output = Linear(size, dataset.classes)
-    model = Sequential(*hidden, output, rng=TorchRandom(seed), dtype=dtype)
+    model = feed_forward(
+        dataset,
+        [width] * layers,
+        ACTIVATIONS[activation],
+        dropout=dropout,
+        rng=TorchRandom(seed),
+        dtype=dtype,
+    )
     loss = CrossEntropy()
     test = TestAccuracy(dataset, loss)
     options: dict[str, Any] = {"epochs": epochs, "rng": TorchRandom(seed), "callbacks": [test]}
@@ -167,16 +164,9 @@ def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
 
 def run_networks(dataset: Dataset, args: argparse.Namespace) -> int:
     """Train the networks of the grid; print their table and draw the best one (4.2, 4.3)."""
-    grid = OneChange(
-        args.all,
-        args.deep_learning_rate,
-        learning_rate=args.learning_rates,
-        width=args.widths,
-        dropout=args.dropouts,
-        activation=args.activations,
-        optimizer=args.optimizers,
-        layers=args.layers,
-    )
+    names = ("learning_rate", "width", "dropout", "activation", "optimizer")
+    axes = {name: getattr(args, f"{name}s") for name in names}
+    grid = OneChange(args.all, args.deep_learning_rate, **axes, layers=args.layers)
     print(f"{len(grid)} networks: " + ("all settings" if args.all else "one change at a time"))
     results = run_grid(grid, dataset, args)
     best = tabulate(dataset, results, args)

@@ -20,7 +20,6 @@ from homework.flags import add_axis, add_number
 from homework.grids import run_points, shared
 from homework.models import COMPONENTS, linear, make_feature
 from homework.online import load, make_parser, scores
-from homework.published import is_course_file
 
 from minidl import PCA, AveragePool, CrossEntropy, Dataset, History, compounding, fit_online
 from minidl.grid.points import Grid, Result, exit_status
@@ -118,7 +117,7 @@ def draw(dataset: Dataset, counts: Sequence[int], args: argparse.Namespace) -> b
         share = pca.ratios[:k].sum()
         rows[f"{k} components, {share:.3f}"] = some.reconstruct(some.apply(x))
     top, axes = float(x.max()), (0, 2, 1)
-    upright = axes if dataset.transposed or is_course_file(args.data) else (0, 1, 2)
+    upright = axes if dataset.transposed else (0, 1, 2)
     images = {
         label: (255 * np.clip(row / top, 0, 1))
         .astype(np.uint8)

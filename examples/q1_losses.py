@@ -7,7 +7,9 @@ are in docs/convexity.md.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from homework.flags import add_number
@@ -42,71 +44,50 @@ def draw_scalar_functions(out: Path) -> None:
     z = np.linspace(-6, 6, 241)
     sigmoid, backward = Sigmoid().forward(z[:, None])
     slope = backward(np.ones_like(sigmoid))
-    panels = [
-        Panel(
-            {"sigmoid(z)": (z, sigmoid[:, 0]), "derivative s (1 - s)": (z, slope[:, 0])},
-            "z",
-            "value",
-            "sigmoid",
-        )
-    ]
+    curves = {"sigmoid(z)": (z, sigmoid[:, 0]), "derivative s (1 - s)": (z, slope[:, 0])}
+    panels = [Panel(curves, "z", "value", "sigmoid")]
     loss = BinaryLogistic("sum")
     for label in (1, -1):
-        values = [loss(np.array([[t]]), np.array([label])) for t in z]
-        second = loss.second_derivative(z[:, None], np.full(len(z), label))[:, 0]
+        y = np.full(len(z), label)
         curves = {
-            "loss (nats)": (z, np.array([value for value, _ in values])),
-            "first derivative": (z, np.array([dz[0, 0] for _, dz in values])),
-            "second derivative": (z, second),
+            "loss (nats)": (z, np.array([loss(np.array([[t]]), y[:1])[0] for t in z])),
+            "first derivative": (z, loss(z[:, None], y)[1][:, 0]),
+            "second derivative": (z, loss.second_derivative(z[:, None], y)[:, 0]),
         }
         panels.append(Panel(curves, "z", "value", f"logistic loss, label {label:+d}"))
     line_plot(out / "sigmoid-and-logistic.png", *panels)
 
 
-def check_gradient(loss: TwiceDifferentiable, z: Array, y: Array, eps: float = 1e-5) -> float:
-    """Return the largest difference between the gradient and central differences of the value."""
-    numeric = np.empty_like(z)
-    for i in np.ndindex(z.shape):
-        step = np.zeros_like(z)
-        step[i] = eps
-        numeric[i] = (loss(z + step, y)[0] - loss(z - step, y)[0]) / (2 * eps)
-    return float(np.abs(loss(z, y)[1] - numeric).max())
+def central_differences(f: Callable[[Array], Any], z: Array, steps: Array) -> Array:
+    """Return the derivatives of f at z along the steps, by differences to both sides."""
+    eps = 1e-5
+    return np.array([(f(z + eps * step) - f(z - eps * step)) / (2 * eps) for step in steps])
 
 
-def check_hessian(loss: TwiceDifferentiable, z: Array, y: Array, eps: float = 1e-5) -> float:
-    """Return the largest difference between the Hessian and central differences of the gradient."""
-    steps = eps * np.eye(z.shape[1])
-    columns = [(loss(z + d, y)[1] - loss(z - d, y)[1]) / (2 * eps) for d in steps]
-    return float(np.abs(hessian(loss, z, y) - np.stack(columns, axis=-1)).max())
+def derivatives(loss: TwiceDifferentiable, z: Array, y: Array) -> tuple[float, ...]:
+    """Return the largest errors of gradient and Hessian, and the extreme eigenvalues."""
+    matrices, few, labels = hessian(loss, z, y), z[:50], y[:50]
+    each_entry = np.eye(few.size).reshape(-1, *few.shape)
+    slopes = central_differences(lambda t: loss(t, labels)[0], few, each_entry)
+    columns = central_differences(lambda t: loss(t, y)[1], z, np.eye(z.shape[1]))
+    first = np.abs(loss(few, labels)[1] - slopes.reshape(few.shape)).max()
+    second = np.abs(matrices - np.moveaxis(columns, 0, -1)).max()
+    eigenvalues = np.linalg.eigvalsh(matrices)
+    return first, second, eigenvalues.min(), eigenvalues.max()
 
 
 def check_derivatives(rng: np.random.Generator, samples: int) -> None:
     """Print the errors of gradients and Hessians, and the smallest eigenvalue of the Hessians."""
-    cases: dict[str, tuple[TwiceDifferentiable, Array, Array]] = {
-        "binary logistic": (
-            BinaryLogistic("sum"),
-            5 * rng.normal(size=(samples, 1)),
-            rng.choice([-1, 1], samples),
-        ),
-        "squared error": (
-            SquaredError("sum"),
-            5 * rng.normal(size=(samples, 4)),
-            rng.normal(size=(samples, 4)),
-        ),
-        "multinomial logistic": (
-            CrossEntropy("sum"),
-            5 * rng.normal(size=(samples, 6)),
-            rng.integers(0, 6, samples),
-        ),
+    cases: dict[str, tuple[TwiceDifferentiable, int, Callable[[], Any]]] = {
+        "binary logistic": (BinaryLogistic("sum"), 1, partial(rng.choice, [-1, 1], samples)),
+        "squared error": (SquaredError("sum"), 4, partial(rng.normal, size=(samples, 4))),
+        "multinomial logistic": (CrossEntropy("sum"), 6, partial(rng.integers, 0, 6, samples)),
     }
     columns = ["loss", "gradient", "Hessian", "smallest eigenvalue", "largest"]
     table = Table(columns, f"largest difference from finite differences; {samples} random logits")
-    for name, (loss, z, y) in cases.items():
-        eigenvalues = np.linalg.eigvalsh(hessian(loss, z, y))
-        few = slice(0, 50)
-        errors = check_gradient(loss, z[few], y[few]), check_hessian(loss, z, y)
-        cells = [*errors, eigenvalues.min(), eigenvalues.max()]
-        table.add(name, *(f"{cell:.1e}" for cell in cells))
+    for name, (loss, size, draw_targets) in cases.items():
+        z, y = 5 * rng.normal(size=(samples, size)), draw_targets()
+        table.add(name, *(f"{cell:.1e}" for cell in derivatives(loss, z, y)))
     table.show()
 
 
@@ -199,11 +180,9 @@ def show_collapse(rng: np.random.Generator, epochs: int, out: Path) -> None:
     x = rng.normal(size=(1200, 2))
     y = (x[:, 0] * x[:, 1] > 0).astype(int)
     dataset = Dataset((x[:800], y[:800]), (x[800:], y[800:]), (x[800:], y[800:]))
-    layers = Linear(2, 32), Linear(32, 16), Linear(16, 2)
+    layers, others = ([Linear(2, 32), Linear(32, 16), Linear(16, 2)] for _ in range(2))
     deep = Sequential(*layers, rng=0, dtype="float64")
-    relu = Sequential(
-        Linear(2, 32), ReLU(), Linear(32, 16), ReLU(), Linear(16, 2), rng=0, dtype="float64"
-    )
+    relu = Sequential(others[0], ReLU(), others[1], ReLU(), others[2], rng=0, dtype="float64")
     loss = CrossEntropy()
     for model in (deep, relu):
         fit(model, dataset, loss, Adam(model, 1e-2), epochs=epochs, rng=0)

@@ -15,11 +15,11 @@ from typing import Any
 from homework import answers
 from homework.backends import fit_with
 from homework.depth import (
-    Signals,
     by_kind,
     draw_depths,
     draw_flatness,
     draw_reasons,
+    signals,
     take_setting,
 )
 from homework.figures import TestAccuracy, both_epochs
@@ -29,7 +29,6 @@ from homework.report import best_of_each, plot_by_axis, show_best, tabulate
 
 from minidl import (
     BatchNorm,
-    Callback,
     CrossEntropy,
     Dropout,
     Layer,
@@ -86,10 +85,7 @@ def train(
     if optimizer:
         name, rate = optimizer.split()[0], float(optimizer.split()[1])
     update = OPTIMIZERS[name](model, rate, weight_decay=l2)
-    callbacks: list[Callback] = [test]
-    signals = Signals(dataset, loss)
-    if why:
-        callbacks.append(signals)
+    reasons = [signals(dataset, loss)] * why
     fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
     history = fit(
         model,
@@ -99,11 +95,11 @@ def train(
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         rng=settings.rng(),
-        callbacks=callbacks,
+        callbacks=[test, *reasons],
     )
     figures = both_epochs(history, test.values)
-    if why:
-        figures |= {"gradients": signals.gradients, "dead": signals.dead}
+    for trace in reasons:
+        figures |= trace.columns
     return model, history, figures
 
 

@@ -9,28 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from homework import answers
-from homework.backends import (
-    add_parity_flags,
-    fit_with,
-    new_rng,
-    plot_parity,
-    print_parity,
-)
+from homework.backends import add_parity_flags, fit_with, new_rng, plot_parity, print_parity
 from homework.data import load_data, note_generated
+from homework.models import feed_forward
 from homework.networks import ACTIVATIONS, OPTIMIZERS
 from homework.runs import single_run
 
-from minidl import (
-    CrossEntropy,
-    Dataset,
-    Dropout,
-    History,
-    Layer,
-    Linear,
-    Progress,
-    Sequential,
-    evaluate,
-)
+from minidl import CrossEntropy, Dataset, History, Progress, evaluate
 from minidl.checks import one_blas_thread, require
 from minidl.files import as_path, to_json, write_text
 from minidl.view.cli import Parser, float_argument, int_argument, run_main
@@ -43,15 +28,14 @@ THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
 
 def train(dataset: Dataset, args: Namespace, backend: str, **options: Any) -> tuple[History, float]:
     """Train the network that the flags describe; return its history and test accuracy."""
-    hidden: list[Layer] = []
-    for i in range(args.layers):
-        hidden += [
-            Linear(args.hidden_size if i else dataset.features, args.hidden_size),
-            ACTIVATIONS[args.activation](),
-            Dropout(args.dropout),
-        ]
-    output = Linear(args.hidden_size, dataset.classes)
-    model = Sequential(*hidden, output, rng=new_rng(args.seed), dtype=args.dtype)
+    model = feed_forward(
+        dataset,
+        [args.hidden_size] * args.layers,
+        ACTIVATIONS[args.activation],
+        dropout=args.dropout,
+        rng=new_rng(args.seed),
+        dtype=args.dtype,
+    )
     loss = CrossEntropy()
     optimizer = OPTIMIZERS[args.optimizer](model, args.learning_rate, weight_decay=args.l2_decay)
     fit = fit_with(backend)  # minidl.fit, or the same computed by PyTorch

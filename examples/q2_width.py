@@ -13,10 +13,11 @@ from homework.backends import fit_with
 from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.grids import add_executor
+from homework.models import feed_forward
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
 from homework.report import best_of_each, plot_by_axis, show_best, tabulate
 
-from minidl import CrossEntropy, Dataset, Dropout, History, Linear, Sequential
+from minidl import CrossEntropy, Dataset, History
 from minidl.files import as_path
 from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
@@ -32,11 +33,11 @@ def train(
 ) -> Trained:
     """Train the network of one point of the grid."""
     dataset, loss = settings.dataset, CrossEntropy()
-    model = Sequential(
-        Linear(dataset.features, width),
-        ACTIVATIONS[settings.activation](),
-        Dropout(dropout),
-        Linear(width, dataset.classes),
+    model = feed_forward(
+        dataset,
+        [width],
+        ACTIVATIONS[settings.activation],
+        dropout=dropout,
         rng=settings.rng(),
         dtype=settings.dtype,
     )

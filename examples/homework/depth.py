@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from homework import answers
+from homework.figures import Trace
 from homework.kernels import kernels, pixels
 from homework.report import best_of
 from minidl.activations import ReLU
-from minidl.callbacks import Callback, Run
 from minidl.checks import Array
 from minidl.dataset import Dataset
 from minidl.files import from_json
@@ -29,47 +29,41 @@ VANISH = 0.01
 """For the answers: a gradient that is this share of the last layer's has vanished."""
 
 
-class Signals(Callback):
-    """Records the gradient norm of each linear layer's weight, and the share of dead ReLU units.
+def signals(dataset: Dataset, loss: Loss, n: int = 1000) -> Trace:
+    """Record the gradient norm of each linear layer's weight, and the share of dead ReLU units.
 
-    Before training and after each epoch, on the first ``n`` training examples. A unit is dead if
-    its output is 0 for all of them.
+    On the first ``n`` training examples. A unit is dead if its output is 0 for all of them.
     """
+    split, y = dataset.train.rows(slice(n)), dataset.train.y[:n]
 
-    def __init__(self, dataset: Dataset, loss: Loss, n: int = 1000) -> None:
-        self.x, self.y = dataset.train.rows(slice(n)), dataset.train.y[:n]
-        self.loss = loss
-        self.gradients: list[list[float]] = []
-        self.dead: list[float] = []
-
-    def on_start(self, run: Run) -> None:
-        self.on_epoch(run)
-
-    def on_epoch(self, run: Run) -> None:
-        model = run.model
-        if not isinstance(model, Sequential):
-            raise ValueError("--why takes no --parity")
-        x = self.x.astype(model.dtype)
+    def measure(model: Layer) -> dict[str, Any]:
+        x = split.astype(model.dtype)
         logits, backward = model.forward(x)
-        write_gradients(model, backward, self.loss(logits, self.y)[1])
-        linear = [layer for layer in walk(model) if isinstance(layer, Linear)]
-        self.gradients.append([float(np.linalg.norm(layer.weight.grad)) for layer in linear])
+        write_gradients(model, backward, loss(logits, y)[1])
+        weights = [layer.weight for layer in walk(model) if isinstance(layer, Linear)]
         found: list[Array] = []
-        _relu_outputs(model.layers, x, found)
-        dead = [(y == 0).all(axis=0) for y in found]
-        self.dead.append(float(np.mean(np.concatenate(dead))) if dead else 0.0)
+        _relu_outputs(model, x, found)
+        dead = [(output == 0).all(axis=0) for output in found]
+        return {
+            "gradients": [float(np.linalg.norm(weight.grad)) for weight in weights],
+            "dead": float(np.mean(np.concatenate(dead))) if dead else 0.0,
+        }
+
+    return Trace(measure)
 
 
-def _relu_outputs(layers: Sequence[Layer], x: Array, found: list[Array]) -> Array:
-    """Append the output of each ReLU to ``found``; return the output of all layers."""
-    for layer in layers:
-        if isinstance(layer, Residual):
-            x = x + _relu_outputs(layer.inner.layers, x, found)
-        else:
-            x = layer(x)
-            if isinstance(layer, ReLU):
-                found.append(x)
-    return x
+def _relu_outputs(layer: Layer, x: Array, found: list[Array]) -> Array:
+    """Append the output of each ReLU to ``found``; return the output of the layer."""
+    if isinstance(layer, Residual):
+        return x + _relu_outputs(layer.inner, x, found)
+    if isinstance(layer, Sequential):
+        for one in layer.layers:
+            x = _relu_outputs(one, x, found)
+        return x
+    y = layer(x)
+    if isinstance(layer, ReLU):
+        found.append(y)
+    return y
 
 
 def draw_signals(path: Path, runs: Mapping[int, Mapping[str, Any]], title: str) -> None:

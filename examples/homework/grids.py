@@ -40,7 +40,6 @@ def run_points(
     *,
     dataset: Dataset | None = None,
     out: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
     cost: Callable[[Point], float] = lambda point: 1.0,
 ) -> list[Result]:
     """Train every point of the grid into the folder ``out`` (``args.out``), and note the session.
@@ -51,7 +50,7 @@ def run_points(
     out = out or args.out
     if (out / RUN).exists() and any(out.glob("*checkpoint*.npz")):
         raise taken(out, f"those of a single run, see {RUN}")
-    settings = dict(settings or {})
+    settings: dict[str, Any] = {}
     note: dict[str, Any] = {"processes": args.jobs, "threads": 1}
     executor = getattr(args, "executor", PROCESSES)
     if executor != PROCESSES:
@@ -59,13 +58,9 @@ def run_points(
     if dataset:
         settings["data"] = dataset.name
         note["data"] = about(dataset)
-    with (
-        session(out, out / RESULTS, note=note),
-        connected(executor) as pool,
-    ):
-        return run(
-            grid, train, out=out, jobs=args.jobs, executor=pool, settings=settings, cost=cost
-        )
+    options: dict[str, Any] = {"jobs": args.jobs, "settings": settings, "cost": cost}
+    with session(out, out / RESULTS, note=note), connected(executor) as pool:
+        return run(grid, train, out=out, executor=pool, **options)
 
 
 @contextlib.contextmanager

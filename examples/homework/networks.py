@@ -93,13 +93,11 @@ def train_point(
     With the backend ``"both"`` the network is also trained by PyTorch; that history is returned
     as ``"beside"``.
     """
-    both = settings.backend == "both"
-    first = dataclasses.replace(settings, backend="numpy") if both else settings
-    model, history, figures = train(**point, settings=first)
+    ours, theirs = (dataclasses.replace(settings, backend=b) for b in ("numpy", "torch"))
+    model, history, figures = train(**point, settings=ours)
     values = {**figures, "history": history.to_dict()}
-    if both:
-        second = dataclasses.replace(settings, backend="torch")
-        values["beside"] = train(**point, settings=second)[1].to_dict()
+    if settings.backend == "both":
+        values["beside"] = train(**point, settings=theirs)[1].to_dict()
     with keeping(values):
         Checkpoint(models / f"{Grid.identifier(point)}.npz").save(model=model, history=history)
     return values

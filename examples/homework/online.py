@@ -13,6 +13,7 @@ import argparse
 import os
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,13 @@ def make_parser(doc: str, out: str, *, dtype: str) -> Parser:
 
 
 def load(args: argparse.Namespace) -> Dataset:
-    """Load the data set that the flags name and print a description."""
+    """Load the data set that the flags name and print a description.
+
+    The images of the course's file stand column by column, which it does not say.
+    """
     dataset = load_data(args.data, full=args.full)
+    if is_course_file(args.data):
+        dataset = replace(dataset, transposed=True)
     print(f"{dataset}; {args.epochs} epochs, one example at a time", flush=True)
     note_generated(dataset)
     return dataset
@@ -95,17 +101,12 @@ def report(
     compare(name, settings, figures, args.data, full=args.full)
     tabulate_published(name, [(settings, figures)], dataset, out)
     history.plot(out / "curves", title=title, loss_unit=loss_unit)
-    draw_weights(out / "weights.png", model, dataset, args.data, title, pixels)
+    draw_weights(out / "weights.png", model, dataset, title, pixels)
     print(f"wrote scores.json, history.csv, best.npz and pictures to {out}{os.sep}")
 
 
 def draw_weights(
-    path: Path,
-    model: Layer,
-    dataset: Dataset,
-    source: str,
-    title: str,
-    pixels: Feature | None = None,
+    path: Path, model: Layer, dataset: Dataset, title: str, pixels: Feature | None = None
 ) -> None:
     """Draw the first layer's weights as images, one for each class or hidden unit.
 
@@ -120,7 +121,7 @@ def draw_weights(
     if side * side != weights.shape[1]:
         return
     images = weights.reshape(-1, side, side)
-    if dataset.transposed or is_course_file(source):
+    if dataset.transposed:
         images = images.transpose(0, 2, 1)
     n = len(images)
     letters = n == len(string.ascii_uppercase) and first is model

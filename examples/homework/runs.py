@@ -31,23 +31,10 @@ def single_run(
 ) -> Iterator[list[dict[str, Any]]]:
     """Claim the folder ``args.out`` for a run with these flags, and note where and when it ran.
 
-    Results are written within this context, after the training: so they are replaced only by a
-    run that ended, and by one with the same settings. More epochs may be asked for.
-
-    Parameters
-    ----------
-    args : Namespace
-    dataset : Dataset, optional
-    names : sequence of str
-        Of the checkpoints, one for each training.
-    record : str
-        The name of the file with the settings.
-
-    Yields
-    ------
-    list of dict
-        For each training the arguments of ``fit`` or ``fit_online`` with which the same command
-        goes on after it was stopped.
+    Yield for each training, of which ``names`` are the checkpoints, the arguments of ``fit`` or
+    ``fit_online`` with which the same command goes on after it was stopped. Results are written
+    within this context, after the training: so they are replaced only by a run that ended, and by
+    one with the same settings, those in the file ``record``. More epochs may be asked for.
     """
     settings = {
         name: describe(v, strict=False) for name, v in vars(args).items() if name not in NO_SETTINGS
@@ -67,7 +54,7 @@ def single_run(
             yield [{"checkpoint": Checkpoint(file, resume=True)} for file in files]
         except KeyboardInterrupt as error:
             written = [str(file) for file in files if file.exists()]
-            where = "no epoch had ended"
-            if written:
-                where = f"the epochs that ended are kept in {written[-1]}"
-            raise Interrupted(f"stopped: {where}; the same command resumes") from error
+            where = f"the epochs that ended are kept in {written[-1]}" if written else ""
+            raise Interrupted(
+                f"stopped: {where or 'no epoch had ended'}; the same command resumes"
+            ) from error

@@ -54,16 +54,8 @@ def session(folder: Path, *files: Path, note: Mapping[str, Any] | None = None) -
 
     The line has the start (UTC), the seconds, whether the context ended without an error or
     Ctrl-C, the command, the first line of the program's docstring, the environment, and ``note``.
-    It is left out if none of ``files`` changed, since then nothing was computed, and if it cannot
-    be written: results do not depend on it.
-
-    Parameters
-    ----------
-    folder : Path
-    files : Path
-        Those that a computation changes; without any, each session has a line.
-    note : dict, optional
-        More about the session: the data, the settings, the number of processes.
+    It is left out if none of ``files`` changed, where there are any, since then nothing was
+    computed, and if it cannot be written: results do not depend on it.
     """
     before, start = _states(files), time.time()
     ended = False
@@ -90,12 +82,9 @@ def session(folder: Path, *files: Path, note: Mapping[str, Any] | None = None) -
 
 
 def sessions(folder: Path) -> list[dict[str, Any]]:
-    """Return the sessions of a folder, the first one first; lines that are cut short are left out.
+    """Return the sessions of a folder, the first one first; a line that is cut short is left out.
 
-    Raises
-    ------
-    ValueError
-        If a line is not a session; names it.
+    A line that is not a session is a ValueError that names it.
     """
     file = folder / SESSIONS
     if not file.is_file():
@@ -124,10 +113,10 @@ def _checked(one: Any) -> dict[str, Any]:
     return {**one, "ended": bool(one["ended"]), "seconds": seconds}
 
 
-def _states(files: tuple[Path, ...]) -> list[tuple[int, int] | None]:
-    """Return the size and the time of the last change of each file, None where there is none."""
-    stats = [file.stat() if file.exists() else None for file in files]
-    return [(s.st_size, s.st_mtime_ns) if s else None for s in stats]
+def _states(files: tuple[Path, ...]) -> list[tuple[int, int]]:
+    """Return the size and the time of the last change of each file that exists."""
+    stats = [file.stat() for file in files if file.exists()]
+    return [(s.st_size, s.st_mtime_ns) for s in stats]
 
 
 def _processor() -> str:

@@ -142,20 +142,25 @@ def pixel_data(classes, features, transposed=False):
     return minidl.Dataset((x, y), name="some", classes=classes, transposed=transposed)
 
 
-@pytest.mark.parametrize("course_file", [False, True])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_weights_stand_upright(sheet, tmp_path, monkeypatch, course_file, transposed):
-    """EMNIST and the course's file store images column by column."""
-    monkeypatch.setattr(online, "is_course_file", lambda source: source == "course.npz")
+def test_weights_stand_upright(sheet, tmp_path, transposed):
+    """EMNIST stores images column by column."""
     model = minidl.Linear(9, 2, rng=0)
     model.weight.value[:] = np.arange(18).reshape(2, 9).T
-    source = "course.npz" if course_file else "letters"
-    online.draw_weights(tmp_path / "w.png", model, pixel_data(2, 9, transposed), source, "a title")
+    online.draw_weights(tmp_path / "w.png", model, pixel_data(2, 9, transposed), "a title")
     rows = [[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[9, 10, 11], [12, 13, 14], [15, 16, 17]]]
     columns = [[[0, 3, 6], [1, 4, 7], [2, 5, 8]], [[9, 12, 15], [10, 13, 16], [11, 14, 17]]]
-    assert sheet.images.tolist() == (columns if course_file or transposed else rows)
+    assert sheet.images.tolist() == (columns if transposed else rows)
     assert sheet.labels == ["0", "1"]
     assert sheet.title == "a title: one image a class"
+
+
+@pytest.mark.parametrize("course_file", [False, True])
+def test_the_course_s_file_stands_column_by_column(monkeypatch, course_file):
+    monkeypatch.setattr(online, "is_course_file", lambda source: course_file)
+    monkeypatch.setattr(online, "load_data", lambda source, full: pixel_data(2, 9))
+    args = SimpleNamespace(data="course.npz", full=True, epochs=1)
+    assert online.load(args).transposed == course_file
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -164,7 +169,7 @@ def test_weights_of_components_are_drawn_as_weights_of_pixels(sheet, tmp_path, t
     data = pixel_data(3, 16, transposed)
     pca = minidl.PCA(5).fit(data)
     model = minidl.Linear(5, 3, rng=0, dtype="float64")
-    online.draw_weights(tmp_path / "w.png", model, data, "letters", "a title", pca)
+    online.draw_weights(tmp_path / "w.png", model, data, "a title", pca)
     assert sheet.images.shape == (3, 4, 4)
     at_zero = model(pca.apply(np.zeros((1, 16))))
     slopes = (model(pca.apply(np.eye(16))) - at_zero).T.reshape(3, 4, 4)
@@ -174,10 +179,10 @@ def test_weights_of_components_are_drawn_as_weights_of_pixels(sheet, tmp_path, t
 
 def test_labels_of_weights(sheet, tmp_path):
     letters = minidl.Linear(9, 26, rng=0)
-    online.draw_weights(tmp_path / "w.png", letters, pixel_data(26, 9), "letters", "t")
+    online.draw_weights(tmp_path / "w.png", letters, pixel_data(26, 9), "t")
     assert "".join(sheet.labels) == "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     hidden = minidl.Sequential(minidl.Linear(9, 26), minidl.ReLU(), minidl.Linear(26, 26), rng=0)
-    online.draw_weights(tmp_path / "w.png", hidden, pixel_data(26, 9), "letters", "t")
+    online.draw_weights(tmp_path / "w.png", hidden, pixel_data(26, 9), "t")
     assert sheet.labels == [str(i) for i in range(26)]
     assert sheet.title == "t: one image a hidden unit"
     np.testing.assert_array_equal(sheet.images[4].ravel(), hidden[0].weight.value[:, 4])
@@ -185,5 +190,5 @@ def test_labels_of_weights(sheet, tmp_path):
 
 def test_weights_of_features_that_are_no_square_image_are_not_drawn(sheet, tmp_path):
     model = minidl.Linear(10, 2, rng=0)
-    online.draw_weights(tmp_path / "w.png", model, pixel_data(2, 10), "letters", "a title")
+    online.draw_weights(tmp_path / "w.png", model, pixel_data(2, 10), "a title")
     assert sheet.images is None

@@ -35,6 +35,8 @@ from minidl.view.tables import Table
 
 RECORDS = (RECORD, "run.json", "*-run-*.json")
 SCORES = ("scores.json", "*-scores-*.json")
+KINDS = (".csv", ".png", ".svg")
+"""Suffixes of tables and pictures."""
 BEST = "best"
 """The last column of the file of a table."""
 LARGEST = 4_000_000
@@ -139,16 +141,17 @@ def read_run(folder: Path, title: str = "") -> Run:
     run = Run(title or folder.resolve().name, folder, sessions=sessions(folder), kept=len(results))
     records, scores = _files(folder, RECORDS), _files(folder, SCORES)
     for file in records:
+        name = f"{run.title}, {file.stem}" if len(records) > 1 else run.title
         noted = run.last("settings", {}, record=file.name)
         settings = _flat({**_object(file), "session": noted})
-        run.settings.append(
-            pairs(settings, "setting", _named(f"Settings of {run.title}", file, records))
-        )
+        run.settings.append(pairs(settings, "setting", f"Settings of {name}"))
     for file in scores:
-        table = pairs(_object(file), "figure", _named(f"Figures of {run.title}", file, scores))
-        run.scores.append(table)
-        run.values[_named(run.title, file, scores)] = _object(file)
-    for file in _listed(folder, (".csv", ".png", ".svg")):
+        name = f"{run.title}, {file.stem}" if len(scores) > 1 else run.title
+        run.values[name] = _object(file)
+        run.scores.append(pairs(run.values[name], "figure", f"Figures of {name}"))
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in KINDS or file.name.startswith(".") or file.is_dir():
+            continue
         try:
             if not file.is_file():
                 raise LeftOutError("a device, a pipe or a broken link")
@@ -241,12 +244,6 @@ def text_of(file: Path) -> str:
         raise ValueError(f"{file}: expected UTF-8 ({error})") from error
 
 
-def _listed(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Return the entries of a folder with one of the suffixes, without hidden ones and folders."""
-    found = [path for path in sorted(folder.iterdir()) if path.suffix in suffixes]
-    return [path for path in found if not path.name.startswith(".") and not path.is_dir()]
-
-
 def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
     """Return the files of a folder that match, without hidden ones."""
     found = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
@@ -261,11 +258,6 @@ def _object(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected an object, got {type(content).__name__}")
     return content
-
-
-def _named(title: str, file: Path, files: Sequence[Path]) -> str:
-    """Return the title, with the name of the file if there are several of its kind."""
-    return f"{title}, {file.stem}" if len(files) > 1 else title
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from homework.page.pictures import Picture
 from homework.page.reading import Run, pairs, text
 from minidl.checks import require
-from minidl.files import write_text
+from minidl.files import to_json, write_text
 from minidl.view.tables import Table
 
 LIMIT = 5_000_000
@@ -39,8 +39,8 @@ def write_report(
     if not runs:
         raise ValueError("write_report: expected at least one run")
     copies = _copy(runs, out / "pictures")
-    machines = _distinct([s.get("environment", {}) for run in runs for s in run.sessions])
-    data = _distinct([run.last("data", {}) for run in runs])
+    machines = _distinct(s.get("environment", {}) for run in runs for s in run.sessions)
+    data = _distinct(run.last("data", {}) for run in runs)
     values: dict[str, Any] = {
         "title": title,
         "runs": runs,
@@ -119,12 +119,8 @@ def _copy(runs: Sequence[Run], folder: Path) -> dict[Picture, str]:
     return addresses
 
 
-def _distinct(values: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for value in values:
-        if value and value not in found:
-            found.append(value)
-    return found
+def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({to_json(value): value for value in values if value}.values())
 
 
 def _generated(runs: Sequence[Run]) -> str:
