@@ -115,7 +115,7 @@ def test_stopped_half_way_and_started_again(folder, how, straight):
         assert process.returncode == 130
         assert f"stopped: {kept} of 8 runs are kept in stopped/, the same command resumes" in err
         assert "Traceback" not in err
-    assert run(folder, *args, "--out", "stopped").returncode == 0
+    assert run(folder, *LONG, "--jobs", 1, "--out", "stopped").returncode == 0
     assert (records(folder / "stopped"), table(folder / "stopped")) == straight
 
 
@@ -281,17 +281,7 @@ def test_wide(folder):
 
 
 def test_options(folder):
-    options = [
-        "--optimizer",
-        "sgd",
-        "--activation",
-        "tanh",
-        "--dtype",
-        "float64",
-        "--full",
-        "--batch-size",
-        "7",
-    ]
+    options = ["--optimizer", "sgd", "--activation", "tanh", "--dtype", "float64", "--full", "--batch-size", 7]  # fmt: skip
     done = run(folder, "--data", "set.npz", *SMALL, "--widths", "4", "--jobs", 1, *options)
     assert done.returncode == 0, done.stderr
     model = np.load(next((folder / "runs/q2_width/models").glob("*.npz")))

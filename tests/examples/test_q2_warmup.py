@@ -16,19 +16,12 @@ import minidl
 from minidl.parity.torch_model import one_thread
 
 ROOT = Path(__file__).resolve().parents[2]
-WITHOUT_TORCH = (
-    "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]\n"
-    f"sys.path.insert(0, {str(ROOT / 'examples')!r})\n"  # as for a script
-)
+WITHOUT_TORCH = "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]\n"
 SMALL = ["--widths", 4, "--learning-rates", 0.01, "--l2s", 0, "--epochs", 2, "--jobs", 1]
 
 
-def run(folder, script, *args, torch=True):
-    if torch:
-        return scripts.run(ROOT / "examples" / script, *args, cwd=folder)
-    before = ["-c", WITHOUT_TORCH + "runpy.run_path(sys.argv[0], run_name='__main__')"]
-    command = [sys.executable, *before, str(ROOT / "examples" / script), *map(str, args)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def run(folder, script, *args, **options):
+    return scripts.run(ROOT / "examples" / script, *args, cwd=folder, **options)
 
 
 @pytest.fixture
@@ -129,7 +122,7 @@ def test_flags_and_files_of_the_course(folder):
 
 
 def test_without_data_there_are_letters(tmp_path):
-    done = run(tmp_path, "q2_warmup.py", "-epochs", 1)
+    done = run(tmp_path, "q2_warmup.py", "-epochs", 1, pictures=False)
     assert done.returncode == 0, done.stderr
     assert "letters (generated, not EMNIST), initial training loss 3.2" in done.stdout
 
@@ -169,13 +162,14 @@ def test_bad_input_is_one_line(folder, args, message):
 
 
 def test_without_torch(folder):
+    alone = {"pictures": False, "without": "torch"}
     for script, args in (
         ("q2_warmup.py", ["-epochs", 1]),
         ("q2_width.py", ["--data", "emnist-letters.npz", *SMALL]),
     ):
-        done = run(folder, script, *args, "--out", f"alone-{script}", torch=False)
+        done = run(folder, script, *args, "--out", f"alone-{script}", **alone)
         assert done.returncode == 0, done.stderr
-        done = run(folder, script, *args, "--parity", "--out", "none", torch=False)
+        done = run(folder, script, *args, "--parity", "--out", "none", **alone)
         assert done.returncode == 2
         assert done.stderr.startswith(
             "error: torch is needed for this: pip install 'minidl[parity]'"

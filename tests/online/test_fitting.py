@@ -138,8 +138,10 @@ def test_perceptrons_side_by_side_use_the_gram_matrix(weight_decay):
             assert (run.model.theta == model.theta).all()
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 1e-4, 0.1])
-@pytest.mark.parametrize("hidden", [(), (16,), (16, 9), (16, 9, 7)])
+@pytest.mark.parametrize(
+    ("hidden", "weight_decay"),
+    [((), 0.0), ((), 0.1), ((16,), 1e-4), ((16, 9), 0.1), ((16, 9, 7), 0.0)],
+)
 def test_5000_updates_in_float64(hidden, weight_decay):
     dataset = data(5000, features=30, classes=8)
     plain, expected = trained(dataset, minidl.CrossEntropy(), 1, epochs=1, lr=0.02, weight_decay=weight_decay, hidden=hidden)  # fmt: skip

@@ -23,11 +23,12 @@ IMPORTED = (
 
 
 def run(
-    script: Path, *args: object, cwd: Path, pictures: bool = True
+    script: Path, *args: object, cwd: Path, pictures: bool = True, without: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Return what ``python SCRIPT ARGS`` prints in the folder ``cwd``, and its exit code.
 
     Without ``pictures`` their files are empty: to draw them takes most of the time of a small run.
+    The package ``without`` cannot be imported.
     """
     words = [str(script), *map(str, args)]
     if not hasattr(os, "fork"):
@@ -42,6 +43,7 @@ def run(
             "err": str(err),
             "env": {**os.environ},
             "pictures": pictures,
+            "without": without,
         }
         server = _server()
         server.stdin.write(json.dumps(task) + "\n")
@@ -80,7 +82,7 @@ def _serve() -> None:
 
 
 def _be_the_script(
-    cwd: str, argv: list[str], out: str, err: str, env: dict[str, str], pictures: bool
+    cwd: str, argv: list[str], out: str, err: str, env: dict[str, str], pictures: bool, without: str
 ) -> None:
     """Become ``python ARGV`` in the folder ``cwd``; does not return."""
     import multiprocessing.process
@@ -99,6 +101,8 @@ def _be_the_script(
         os.environ.update(env)
         if not pictures:
             sys.modules["matplotlib.figure"].Figure.savefig = lambda *_, **__: None
+        if without:
+            sys.modules[without] = None  # type: ignore[assignment]
         sys.argv = argv
         sys.path.insert(0, str(Path(argv[0]).parent))
         runpy.run_path(argv[0], run_name="__main__")
