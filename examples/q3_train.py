@@ -6,79 +6,58 @@ loss and the smoothed relumax loss.
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from homework import answers
+from homework import answers, sparse
 from homework.backends import fit_with, plot_parity, print_parity
+from homework.figures import Trace
 from homework.flags import add_axis
+from homework.models import feed_forward
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
 from homework.report import histories
-from homework.sparse import (
-    REGULARIZED,
-    SupportSizes,
-    calibration_error,
-    candidates,
-    draw_candidates,
-    fastest_microseconds,
-    map_and_loss,
-    relumax_loss,
-)
 
-from minidl import Dataset, Dropout, History, Linear, Sequential, outputs
+from minidl import Dataset, History, outputs
 from minidl.grid.points import Grid, Result, exit_status
 from minidl.view.cli import run_main
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
 ERRORS = 2.0  # standard errors of a difference that is more than chance
+COLUMNS = ("epoch", "valid", "test", "support", "certain", "covered", "calibration error")
 
 
 def train(
     loss: str, width: int, learning_rate: float, dropout: float, l2: float, *, settings: Settings
 ) -> Trained:
     """Train the network of one point of the grid; it is tested at its best epoch."""
-    dataset = settings.dataset
-    model = Sequential(
-        Linear(dataset.features, width),
-        ACTIVATIONS[settings.activation](),
-        Dropout(dropout),
-        Linear(width, dataset.classes),
-        rng=settings.rng(),
-        dtype=settings.dtype,
-    )
-    map, criterion = map_and_loss(loss)
+    dataset, test = settings.dataset, settings.dataset.splits["test"]
+    start: dict[str, Any] = {"dropout": dropout, "rng": settings.rng(), "dtype": settings.dtype}
+    model = feed_forward(dataset, [width], ACTIVATIONS[settings.activation], **start)
+    map, criterion = sparse.map_and_loss(loss)
     optimizer = OPTIMIZERS[settings.optimizer](model, learning_rate, weight_decay=l2)
-    supports = SupportSizes(map, dataset)
+    supports = Trace(partial(sparse.support_size, map=map, split=dataset.splits["valid"]))
+    training: dict[str, Any] = {"epochs": settings.epochs, "batch_size": settings.batch_size}
+    training |= {"rng": settings.rng(), "callbacks": [supports], "restore_best": True}
     fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
-    history = fit(
-        model,
-        dataset,
-        criterion,
-        optimizer,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        rng=settings.rng(),
-        callbacks=[supports],
-        restore_best=True,
-    )
-    test = dataset.splits["test"]
+    history = fit(model, dataset, criterion, optimizer, **training)
     logits = outputs(model, test)
     p = map(logits)
-    support = map.support(p)
-    batch = slice(settings.batch_size)
+    support, batch = map.support(p), slice(settings.batch_size)
     figures = {
-        "best_valid_accuracy": history.best.valid_accuracy,
-        "best_epoch": history.best.epoch,
-        "test_accuracy": float((logits.argmax(axis=1) == test.y).mean()),
+        "valid": history.best.valid_accuracy,
+        "epoch": history.best.epoch,
+        "test": float((logits.argmax(axis=1) == test.y).mean()),
         "support": float(support.sum(axis=1).mean()),
         "certain": float((support.sum(axis=1) == 1).mean()),
         "covered": float((p[np.arange(len(test)), test.y] > 0).mean()),
-        "calibration_error": calibration_error(p, test.y),
-        "loss_microseconds": fastest_microseconds(criterion, logits[batch], test.y[batch]),
+        "calibration error": sparse.calibration_error(p, test.y),
+        "microseconds": sparse.fastest_microseconds(criterion, logits[batch], test.y[batch]),
         "epoch_seconds": float(np.median(history.column("seconds")[1:])),
-        "supports": supports.sizes,
-        "candidates": candidates(support, p),
+        "supports": supports.columns["size"],
+        "candidates": sparse.candidates(support, p),
     }
     return model, history, figures
 
@@ -92,21 +71,20 @@ def main() -> int:
     add_axis(parser, "--dropouts", [0.3], low=0, high=1)
     add_axis(parser, "--l2s", [0.0], low=0)
     args = parser.parse_args()
-
+    smoothed = [sparse.relumax_loss(b, eps) for b in args.b for eps in args.eps]
     grid = Grid(
-        loss=[*REGULARIZED, *[relumax_loss(b, eps) for b in args.b for eps in args.eps]],
+        loss=[*sparse.REGULARIZED, *smoothed],
         width=args.widths,
         learning_rate=args.learning_rates,
         dropout=args.dropouts,
         l2=args.l2s,
     )
     dataset, results = run_grid(grid, train, args)
-
-    names = [name_of(result, results) for result in results]
-    tabulate(dataset, dict(zip(names, results, strict=True)), args.out)
-    finished = {name: r for name, r in zip(names, results, strict=True) if not r.error}
+    named = {name_of(result, results): result for result in results}
+    tabulate(dataset, named, args.out)
+    finished = {name: r for name, r in named.items() if not r.error}
     if finished:
-        draw(dataset, finished, args.out)
+        report(dataset, finished, args.out)
     return exit_status(results)
 
 
@@ -119,24 +97,14 @@ def name_of(result: Result, results: Sequence[Result]) -> str:
 
 def tabulate(dataset: Dataset, results: dict[str, Result], out: Path) -> None:
     """Print and write the table."""
-    columns = {
-        "epoch": "best_epoch",
-        "valid": "best_valid_accuracy",
-        "test": "test_accuracy",
-        "support": "support",
-        "certain": "certain",
-        "covered": "covered",
-        "calibration error": "calibration_error",
-    }
-    headings = ["loss", *columns, "loss, us a batch", "s an epoch"]
-    table = Table(headings, f"{dataset.title}: the best epoch of each loss, on the test part")
-    for name, result in results.items():
-        values = result.values
-        if result.error:
-            table.add(name, result.error, *[None] * len(columns), None)
+    title = f"{dataset.title}: the best epoch of each loss, on the test part"
+    table = Table(["loss", *COLUMNS, "loss, us a batch", "s an epoch"], title)
+    for name, r in results.items():
+        if r.error:
+            table.add(name, r.error, *[None] * len(COLUMNS), None)
             continue
-        times = f"{values['loss_microseconds']:.0f}", f"{values['epoch_seconds']:.2f}"
-        table.add(name, *[values[key] for key in columns.values()], *times)
+        times = f"{r.values['microseconds']:.0f}", f"{r.values['epoch_seconds']:.2f}"
+        table.add(name, *[r.values[key] for key in COLUMNS], *times)
     table.show()
     table.write(out / "table")
     print(
@@ -145,44 +113,35 @@ def tabulate(dataset: Dataset, results: dict[str, Result], out: Path) -> None:
     )
 
 
-def draw(dataset: Dataset, results: dict[str, Result], out: Path) -> None:
-    """Draw the curves of all losses, and a contact sheet for each sparse loss."""
-    title = dataset.title
-    accuracies, supports = {}, {}
-    for name, result in results.items():
-        history = History.from_dict(result.values["history"])
-        epochs = history.column("epoch")
-        accuracies[name] = epochs, history.column("valid_accuracy")
-        supports[name] = epochs, result.values["supports"]
-    line_plot(
-        out / "training",
-        Panel(supports, "epoch", "mean support size (classes)"),
-        Panel(accuracies, "epoch", "validation accuracy (share of examples)"),
-        title=title,
-    )
-    sheets = sum(
-        draw_candidates(dataset, r, f"{title}: {name}", out / f"candidates-{_file(name)}.png")
-        for name, r in results.items()
-    )
+def report(dataset: Dataset, results: dict[str, Result], out: Path) -> None:
+    """Draw the curves of all losses and a contact sheet for each sparse one; write the answers."""
+    title, files = dataset.title, {name: name.replace(" ", "-") for name in results}
+    curves = {name: History.from_dict(r.values["history"]) for name, r in results.items()}
+    epochs = {name: history.column("epoch") for name, history in curves.items()}
+    supports = {name: (epochs[name], r.values["supports"]) for name, r in results.items()}
+    accuracies = {k: (epochs[k], history.column("valid_accuracy")) for k, history in curves.items()}
+    sizes = Panel(supports, "epoch", "mean support size (classes)")
+    valid = Panel(accuracies, "epoch", "validation accuracy (share of examples)")
+    line_plot(out / "training", sizes, valid, title=title)
+    sheets, both = 0, []
+    for name, r in results.items():
+        heading, file = f"{title}: {name}", out / f"candidates-{files[name]}.png"
+        sheets += sparse.draw_candidates(dataset, r, heading, file)
+        if "beside" in r.values:
+            both.append(histories(r))
+            plot_parity(out / f"parity-{files[name]}.png", *both[-1], heading)
+    test = {name: float(r.values["test"]) for name, r in results.items()}
     n = len(dataset.splits["test"])
-    test = {name: float(r.values["test_accuracy"]) for name, r in results.items()}
-    sizes = [
+    sentences = [answers.choice("Test accuracy", test, n, errors=ERRORS)]
+    sentences += [
         f"{name}: {r.values['support']:.2f} classes of {dataset.classes} on average, and in "
         f"{r.values['covered']:.1%} of the examples the right one is among them."
         for name, r in results.items()
     ]
-    best = answers.choice("Test accuracy", test, n, errors=ERRORS)
-    answers.write(out, {"training": [best, *sizes]})
-    both = {name: histories(r) for name, r in results.items() if "beside" in r.values}
-    for name, pair in both.items():
-        plot_parity(out / f"parity-{_file(name)}.png", *pair, f"{title}: {name}")
+    answers.write(out, {"training": sentences})
     if both:
-        print_parity(list(both.values()))
+        print_parity(both)
     print(f"wrote the table, the curves, {sheets} contact sheets and the models to {out}{os.sep}")
-
-
-def _file(name: str) -> str:
-    return name.replace(" ", "-")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from homework.sheets import captioned_sheet
-from minidl.callbacks import Callback, Run
 from minidl.checks import Array, did_you_mean
 from minidl.data.__main__ import as_images, class_name
-from minidl.dataset import Dataset
+from minidl.dataset import Dataset, Split
 from minidl.evaluation import outputs
 from minidl.grid.points import Result
+from minidl.layer import Layer
 from minidl.losses import FenchelYoung, Loss, SmoothedNLL
 from minidl.maps import RegularizedMap, SimplexMap, entmax15, relumax, softmax, sparsemax
 
@@ -56,19 +56,9 @@ def calibration_error(p: Array, y: Array, bins: int = 15) -> float:
     return float(np.abs(gaps).sum() / len(y))
 
 
-class SupportSizes(Callback):
-    """Records the mean size of the support on the validation part: first and after each epoch."""
-
-    def __init__(self, map: SimplexMap, dataset: Dataset) -> None:
-        self.map, self.split = map, dataset.splits["valid"]
-        self.sizes: list[float] = []
-
-    def on_start(self, run: Run) -> None:
-        self.on_epoch(run)
-
-    def on_epoch(self, run: Run) -> None:
-        p = self.map(outputs(run.model, self.split))
-        self.sizes.append(float(self.map.support(p).sum(axis=1).mean()))
+def support_size(model: Layer, map: SimplexMap, split: Split) -> dict[str, float]:
+    """Return the mean number of classes with a probability above 0."""
+    return {"size": float(map.support(map(outputs(model, split))).sum(axis=1).mean())}
 
 
 def fastest_microseconds(loss: Loss, logits: Array, y: Array) -> float:
