@@ -48,7 +48,8 @@ class Stateful(Protocol):
 
 _LEFT_OUT = ("rng", "dtype", "model")
 
-_signature = lru_cache(256)(inspect.signature)  # of a class: it takes longer than all the rest
+# Of a class: to read it takes longer than all the rest.
+_signature: Callable[[Any], inspect.Signature] = lru_cache(256)(inspect.signature)
 
 
 class Configured:

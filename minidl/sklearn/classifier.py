@@ -59,34 +59,33 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
         y = as_text(as_array(self._name, "y", y))  # in native byte order, as the classes
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        multilabel = type_of_target(y) == "multilabel-indicator"
+        multilabel = False
+        if y.ndim != 1 or y.dtype.kind not in "biuU":  # others are classes; the question is slow
+            check_classification_targets(y)
+            multilabel = type_of_target(y) == "multilabel-indicator"
         if y.ndim == 2 and not multilabel:
             raise ValueError(f"{self._name}: expected one label, or labels 0 and 1, in each column")
         if first:
             self.multilabel_ = multilabel
-            if multilabel:
-                self.classes_ = np.arange(y.shape[1])
-            else:
-                self.classes_ = np.unique(
-                    y if classes is None else as_text(as_array(self._name, "classes", classes))
-                )
+            given = y if classes is None else as_text(as_array(self._name, "classes", classes))
+            self.classes_ = np.arange(y.shape[1]) if multilabel else np.unique(given)
         if multilabel != self.multilabel_ or (multilabel and y.shape[1] != len(self.classes_)):
             raise ValueError(f"{self._name}: expected y as in the first call, got shape {y.shape}")
         if multilabel:
             return np.asarray(y, np.int64)
-        known = np.isin(y, self.classes_)
-        if again and (not known.all() or len(np.unique(y)) < len(self.classes_)):
+        found = np.searchsorted(self.classes_, y)
+        wrong = self.classes_[np.minimum(found, len(self.classes_) - 1)] != y
+        if again and (wrong.any() or len(np.unique(y)) < len(self.classes_)):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous "
                 f"call to fit. Previously got {self.classes_}, `y` has {np.unique(y)}"
             )
-        if not known.all():
+        if wrong.any():
             raise ValueError(
                 f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}, "
-                f"`y` has {np.unique(y[~known])}."
+                f"`y` has {np.unique(y[wrong])}."
             )
-        return np.asarray(np.searchsorted(self.classes_, y))
+        return np.asarray(found)
 
     def _width(self, y: Array) -> int:
         return len(self.classes_)

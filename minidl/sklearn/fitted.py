@@ -44,10 +44,15 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         return None
 
     def _validation_metric(self, monitor: str = "") -> str:
-        """Return ``monitor`` if it is of the validation part, or else accuracy, R2 or the loss."""
+        """Return ``monitor`` if it is of the validation part, or else accuracy, R2 or the loss.
+
+        With class weights it is the loss: an accuracy is soon that of a few rows of large weight.
+        """
         if monitor.startswith("valid_"):
             return monitor
-        return f"valid_{next(iter(getattr(self.loss_function_, 'metrics', {})), 'loss')}"
+        weighted = getattr(self, "class_weight", None) is not None
+        metrics = () if weighted else getattr(self.loss_function_, "metrics", ())
+        return f"valid_{next(iter(metrics), 'loss')}"
 
     @property
     def predictor_(self) -> Predictor:

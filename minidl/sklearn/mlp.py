@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from minidl.callbacks import Callback, Run
-from minidl.checks import Array, check_float, check_int, quiet
+from minidl.checks import Array, check_choice, check_float, check_int, quiet
 from minidl.dataset import Dataset
 from minidl.evaluation import measure
 from minidl.history import Epoch, History
@@ -29,6 +29,7 @@ NORMALIZATIONS: dict[str | None, Callable[[int], list[Layer]]] = {
     "layer": lambda width: [LayerNorm(width)],
     "batch": lambda width: [BatchNorm(width)],
 }
+RATES = ("constant", "invscaling", "adaptive")
 SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {"cosine": Cosine, "one_cycle": OneCycle}
 
 
@@ -114,17 +115,14 @@ class MLP(Network):
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
         if self.solver == "lbfgs":
             return self._lbfgs(dataset, **options)
-        batch_size = self._batch_size(len(dataset.train.counted))
-        weight = dataset.train.weight
-        if options["mean_weight"] is None:
-            options["mean_weight"] = 1.0 if weight is None else float(weight[weight > 0].mean())
+        n, weight = len(dataset.train.counted), dataset.train.weight
+        batch_size, mean_weight = self._batch_size(n), options["mean_weight"]
+        if mean_weight is None:
+            mean_weight = 1.0 if weight is None else float(weight[weight > 0].mean())
         if not (again and hasattr(self, "_optimizer")):
-            decay = batch_size * options["mean_weight"]
-            self._optimizer = self._new_optimizer(dataset, batch_size, decay)
-        fit(
-            self.model_, dataset, self.loss_function_, self._optimizer, batch_size=batch_size,
-            **options,
-        )  # fmt: skip
+            self._optimizer = self._new_optimizer(n, batch_size, mean_weight)
+        options |= {"batch_size": batch_size, "mean_weight": mean_weight}
+        fit(self.model_, dataset, self.loss_function_, self._optimizer, **options)
         return None
 
     def _lbfgs(
@@ -143,22 +141,22 @@ class MLP(Network):
         objective = Objective(name, loss, dataset)
         objective.look(model)
         x, targets = objective.train.rows(slice(None), model.dtype), objective.train.targets()
+        decays = [np.full(p.size, len(p.shape) > 1) for _, p in model.named_parameters()]
         total = len(x) if len(targets) == 1 else targets[1].sum()
-        sizes = [(p.size, float(len(p.shape) > 1)) for _, p in model.named_parameters()]
-        decay = np.repeat([d for _, d in sizes], [n for n, _ in sizes])
-        decay *= check_float(name, "alpha", self.alpha, low=0) / total
+        decay = np.concatenate(decays) * check_float(name, "alpha", self.alpha, low=0) / total
         run = Run(model, SGD(model, 1.0), history, epochs, 1)
         history.follow(model, monitor, mode)
         value, since, stop = math.nan, time.perf_counter(), False
 
         def record() -> None:
             nonlocal since
-            found, finite = {"train_loss": value}, math.isfinite(value)
+            found, finite = {}, math.isfinite(value)
             for part in parts:
                 measured, are = measure(model, dataset.splits[part], loss, metrics)
                 found |= {f"{part}_{k}": v for k, v in measured.items()}
                 finite &= are
-            found["train_loss"], before, since = value, since, time.perf_counter()
+            before, since = since, time.perf_counter()
+            found |= {"train_loss": value}
             history.append(Epoch(len(history), since - before, 1.0, found, finite), model)
 
         def minimised(theta: Array) -> tuple[float, Array]:
@@ -186,9 +184,11 @@ class MLP(Network):
                 minimised, model.theta.copy(), jac=True, method="L-BFGS-B", callback=end_step,
                 options={**options, "gtol": self.tol},
             )  # fmt: skip
-            model.theta[:] = found.x
+        model.theta[:] = found.x
         if not np.isfinite(model.theta).all():
             raise NonFiniteLossError(f"L-BFGS: the loss is {found.fun}")
+        if restore_best:
+            history.restore_best(model)
         self._convergence.converged = found.success or stop
         if not self._convergence.converged and found.nit < self.max_iter:
             warnings.warn(f"{name}: L-BFGS: {found.message}", ConvergenceWarning, stacklevel=5)
@@ -208,51 +208,35 @@ class MLP(Network):
             size += 1
         return size
 
-    def _new_optimizer(self, dataset: Dataset, batch_size: int, size: float) -> Optimizer:
-        """Return the optimizer with its schedule and weight decay, which spares biases.
+    def _new_optimizer(self, n: int, batch_size: int, mean_weight: float) -> Optimizer:
+        """Return the optimizer for ``n`` rows; its weight decay spares biases.
 
         scikit-learn divides ``alpha`` by the sum of the weights of a batch; here by its size times
         the mean weight, which is 1 in ``partial_fit``.
         """
-        model = self.model_
-        alpha = check_float(self._name, "alpha", self.alpha, low=0)
-        decay = alpha / size
-        lr = self._rate(dataset, batch_size)
-        clip, betas, eps = self.clip_norm, (self.beta_1, self.beta_2), self.epsilon
-        if self.solver == "sgd":
-            nesterov = bool(self.nesterovs_momentum) and self.momentum > 0
-            return SGD(model, lr, momentum=self.momentum, nesterov=nesterov, weight_decay=decay,
-                       decay_biases=False, clip_norm=clip)  # fmt: skip
-        if self.solver == "adam":
-            return Adam(model, lr, betas=betas, eps=eps, weight_decay=decay, decay_biases=False,
-                        clip_norm=clip)  # fmt: skip
-        if self.solver == "adamw":
-            return AdamW(model, lr, betas=betas, eps=eps, weight_decay=alpha, decay_biases=False,
-                         clip_norm=clip)  # fmt: skip
-        raise ValueError(
-            f"{self._name}: expected solver 'adam', 'adamw', 'sgd' or 'lbfgs', got {self.solver!r}"
-        )
+        name = self._name
+        alpha = check_float(name, "alpha", self.alpha, low=0)
+        betas, nesterov = (self.beta_1, self.beta_2), bool(self.nesterovs_momentum)
+        adam = {"betas": betas, "eps": self.epsilon, "weight_decay": alpha}
+        share = {"weight_decay": alpha / (batch_size * mean_weight)}
+        sgd = {"momentum": self.momentum, "nesterov": nesterov and self.momentum > 0, **share}
+        known = {"adam": (Adam, {**adam, **share}), "adamw": (AdamW, adam), "sgd": (SGD, sgd),
+                 "lbfgs": None}  # fmt: skip
+        kind, options = choose(name, "solver", self.solver, known)
+        lr, clip_norm = self._rate(n, -(-n // batch_size)), self.clip_norm
+        made: Optimizer = kind(self.model_, lr, decay_biases=False, clip_norm=clip_norm, **options)
+        return made
 
-    def _rate(self, dataset: Dataset, batch_size: int) -> float | Schedule:
+    def _rate(self, n: int, batches: int) -> float | Schedule:
         """Return the learning rate or its schedule."""
-        n = len(dataset.train.counted)
-        lr = check_float(
-            self._name, "learning_rate_init", self.learning_rate_init, low=0, open_low=True
-        )
-        batches = -(-n // batch_size)
-        if self.learning_rate not in ("constant", "invscaling", "adaptive"):
-            raise ValueError(
-                f"{self._name}: expected learning_rate 'constant', 'invscaling' or 'adaptive', got "
-                f"{self.learning_rate!r}"
-            )
+        name, rate = self._name, self.learning_rate_init
+        lr = check_float(name, "learning_rate_init", rate, low=0, open_low=True)
+        check_choice(name, "learning_rate", self.learning_rate, RATES)
         if self.schedule is not None:
             make = self.schedule
-            make = make if callable(make) else choose(self._name, "schedule", make, SCHEDULES)
+            make = make if callable(make) else choose(name, "schedule", make, SCHEDULES)
             schedule: Schedule = make(lr, batches * self.max_iter)
             return schedule
         if self.solver == "sgd" and self.learning_rate == "invscaling":
             return InverseScaling(lr, self.power_t, n, batches)
         return lr
-
-    def _adaptive(self) -> bool:
-        return self.solver == "sgd" and self.learning_rate == "adaptive"

@@ -24,7 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from minidl.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from minidl.callbacks import Callback, Run
-from minidl.checks import Array, check_float, check_int, did_you_mean, refuse_mask
+from minidl.checks import FLOATS, Array, check_float, check_int, did_you_mean, refuse_mask
 from minidl.data.features import Standardize
 from minidl.dataset import Dataset, Split
 from minidl.history import Epoch, History
@@ -60,11 +60,8 @@ def _linear(features: int, width: int) -> Linear:
     return Linear(features, width, weight_init=glorot, bias_init=glorot)
 
 
-Rows = tuple[Array, Array, Array | None]
-"""Checked rows, encoded targets, weights."""
-
-Valid = tuple[Any, Any, Any]
-"""``X_val, y_val, sample_weight_val``; None where they are not given."""
+Rows = tuple[Any, Any, Any]
+"""Checked rows, encoded targets, weights or None; of the user's validation part as given."""
 
 
 @dataclass(eq=False, repr=False)
@@ -140,7 +137,7 @@ class Network(Fitted):
         return weight
 
     def _fit(
-        self, X: Any, y: Any, weight: Any, valid: Valid, *, one_epoch: bool = False,
+        self, X: Any, y: Any, weight: Any, valid: Rows, *, one_epoch: bool = False,
         classes: Any = None,
     ) -> Any:  # fmt: skip
         """Train for ``max_iter`` epochs (fit), or for one more (partial_fit)."""
@@ -158,15 +155,11 @@ class Network(Fitted):
         seed = check_seed(self.random_state)
         X, y = self._validated(X, y, reset=first)
         y = self._encode(y, classes, first=first, again=not (first or one_epoch))
-        train, *rest = self._parts((X, y, check_weights(weight, X)), valid, seed)
+        parts = self._parts((X, y, check_weights(weight, X)), valid, seed)
         if first:
-            self._start(*train, seed)
-        parts = [(*train[:2], self._weighted(*train[1:])), *rest]
-        if rest and valid[0] is None:  # the part that was set aside is weighted as the rest
-            parts[1] = *rest[0][:2], self._weighted(*rest[0][1:])
+            self._start(*parts[0], seed)
         done = len(self.history_)
         dataset = Checked(*map(self._scaled, parts), classes=0)
-        watched = self._watched(parts[-1], len(parts) > 1)
         try:
             with sparse_first(self.model_, X):
                 self._train(
@@ -178,7 +171,7 @@ class Network(Fitted):
                     restore_best=bool(self.early_stopping) and not one_epoch,
                     history=self.history_,
                     mean_weight=1.0 if one_epoch else None,
-                    **watched,
+                    **self._watched(parts[-1], len(parts) > 1),
                 )
         except KeyboardInterrupt:  # the epochs so far are kept, as scikit-learn does
             warnings.warn("Training interrupted by user.", stacklevel=3)
@@ -284,39 +277,24 @@ class Network(Fitted):
         """Return the number of outputs for encoded targets."""
 
     def _new_convergence(self) -> Convergence:
-        patience = self.n_iter_no_change
+        patience, settings = self.n_iter_no_change, vars(self)
         if patience != np.inf:
             patience = check_int(self._name, "n_iter_no_change", patience)
         tol = check_float(self._name, "tol", self.tol, low=0)
-        return Convergence(tol, patience, adaptive=self._adaptive(), verbose=bool(self.verbose))
+        adaptive = settings.get("solver") == "sgd" and settings["learning_rate"] == "adaptive"
+        return Convergence(tol, patience, adaptive=adaptive, verbose=bool(self.verbose))
 
-    def _adaptive(self) -> bool:
-        """Return whether the learning rate falls where training would stop."""
-        return False
-
-    def _parts(self, train: Rows, valid: Valid, seed: int) -> list[Rows]:
-        """Return the training part and any validation part, without the rows of weight 0."""
-        parts = [train]
+    def _parts(self, train: Rows, valid: Rows, seed: int) -> list[Rows]:
+        """Return the weighted training part and any validation part, without rows of weight 0."""
+        X, y, weight = counted(*train)
+        train = X, y, self._weighted(y, weight)
         X, y, weight = valid
-        if X is not None:
-            if y is None:
-                raise ValueError(f"{self._name}: X_val needs y_val")
-            X, y = self._validated(X, y, reset=False)
-            parts = [train, (X, self._encode(y), check_weights(weight, X))]
-        elif self.early_stopping:
-            parts = self._halves(train, seed)
-        for i, (X, y, weight) in enumerate(parts):
-            if weight is None or weight.all():
-                continue
-            used = weight > 0  # rows of weight 0 would take part in batch statistics
-            if not used.any():
-                part = ("training", "validation")[i]
-                raise ValueError(
-                    f"{self._name}: expected sample weights above 0 in the {part} part, got only "
-                    "zeros"
-                )
-            parts[i] = X[used], y[used], weight[used]
-        return parts
+        if X is None:
+            return self._halves(train, seed) if self.early_stopping else [train]
+        if y is None:
+            raise ValueError(f"{self._name}: X_val needs y_val")
+        X, y = self._validated(X, y, reset=False)
+        return [train, counted(X, self._encode(y), check_weights(weight, X))]
 
     def _halves(self, rows: Rows, seed: int) -> list[Rows]:
         """Set ``validation_fraction`` of the rows aside, stratified by class."""
@@ -352,13 +330,26 @@ class Network(Fitted):
 
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the model for checked rows."""
-        check_is_fitted(self)
-        refuse_mask(self._name, "X", X)
-        X = validate_data(
-            self, X, reset=False, dtype=[np.float64, np.float32],
-            accept_sparse="csr" if self._sparse else False,
-        )  # fmt: skip
+        if not self._plain(X):
+            check_is_fitted(self)
+            refuse_mask(self._name, "X", X)
+            X = validate_data(
+                self, X, reset=False, dtype=[np.float64, np.float32],
+                accept_sparse="csr" if self._sparse else False,
+            )  # fmt: skip
         return answers(self.model_, X if self.scaler_ is None else self.scaler_.apply(X))
+
+    def _plain(self, X: Any) -> bool:
+        """Return whether rows need no conversion, which scikit-learn finds slowly for one row."""
+        known = vars(self)
+        sparse = self._sparse and getattr(X, "format", "") == "csr"
+        if not (sparse or type(X) is np.ndarray) or "feature_names_in_" in known:
+            return False
+        if X.ndim != 2 or X.shape[1] != known.get("n_features_in_") or "model_" not in known:
+            return False
+        values = X.data if sparse else X
+        with np.errstate(all="ignore"):
+            return values.dtype in FLOATS and len(values) > 0 and math.isfinite(values.sum())
 
     def predict(self, X: Any) -> Array:
         """Return the class or number of each row, (n,); several of them as (n, K)."""
@@ -386,6 +377,14 @@ def check_weights(weight: Any, X: Array) -> Array | None:
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     return np.asarray(weight)
+
+
+def counted(X: Any, y: Array, weight: Array | None) -> Rows:
+    """Return the rows of weight above 0: others would take part in batch statistics."""
+    if weight is None or weight.all():
+        return X, y, weight
+    used = weight > 0
+    return X[used], y[used], weight[used]
 
 
 class Convergence(Callback):

@@ -59,8 +59,9 @@ def test_class_weights_move_the_predictions():
 
 def test_class_weight_and_sample_weight_multiply():
     weight = np.arange(1.0, 121)
-    one = MLPClassifier(**SHORT, class_weight={0: 2.0, 2: 0.5}).fit(X, Y, weight)
-    two = MLPClassifier(**SHORT).fit(X, Y, weight * np.array([2.0, 1.0, 0.5])[Y])
+    short = {**SHORT, "standardize": True}
+    one = MLPClassifier(**short, class_weight={0: 2.0, 2: 0.5}).fit(X, Y, weight)
+    two = MLPClassifier(**short).fit(X, Y, weight * np.array([2.0, 1.0, 0.5])[Y])
     assert np.array_equal(one.predict_proba(X), two.predict_proba(X))
 
 
@@ -146,16 +147,23 @@ def test_validation_data_of_ones_own():
     assert MLPClassifier(**SHORT).fit(X, Y).validation_scores_ is None
 
 
-def test_the_best_weights_are_kept():
-    model = MLPClassifier(
-        **{**SHORT, "max_iter": 100, "learning_rate_init": 0.3},
-        early_stopping=True,
-        validation_fraction=0.3,
-    )
-    model.fit(X, Y)
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_the_best_weights_are_kept(solver):
+    settings = {**SHORT, "max_iter": 100, "learning_rate_init": 0.3, "solver": solver}
+    model = MLPClassifier(**settings, early_stopping=True, validation_fraction=0.3).fit(X, Y)
     scores = model.validation_scores_
     assert model.best_validation_score_ == max(scores) > scores[-1]
     assert model.n_iter_ < 100
+    best = model.history_.best_state["0.weight"]
+    assert np.array_equal(model.coefs_[0], best)
+
+
+def test_class_weights_are_monitored_by_the_loss():
+    """The accuracy by weights is soon that of the rows of one class, and of equals the first."""
+    model = MLPClassifier(**SHORT, early_stopping=True, class_weight={0: 1e3, 1: 1e-4, 2: 1e-4})
+    model.set_params(max_iter=60).fit(X, Y)
+    assert model.history_.monitor == "valid_loss"
+    assert np.mean(model.predict(X) == 0) > 0.87
 
 
 def test_early_stopping_in_partial_fit():
