@@ -197,8 +197,9 @@ class MLPClassifier(Labels, MLP):
         ``n_iter_no_change`` epochs.
     monitor : str or callable, optional
         By default ``"train_loss"``; with early stopping the accuracy (of several labels: of all)
-        on the validation part. Any metric of ``minidl.fit``, as ``"valid_loss"``, or scorer of
-        scikit-learn, a name as ``"f1_macro"`` or a function, of which the highest is the best.
+        on the validation part, with ``class_weight`` its loss. Any metric of ``minidl.fit``, as
+        ``"valid_loss"``, or scorer of scikit-learn, a name as ``"f1_macro"`` or a function, of
+        which the highest is the best.
     early_stopping : bool
         Whether to set ``validation_fraction`` of the examples aside (unless ``X_val`` is given),
         of each class its share, monitor them, and keep the weights of the best epoch.

@@ -118,8 +118,7 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
 
         Arrays assigned to an item or to the whole list are written into the model.
         """
-        layers = self._linear()
-        return Weights(self._name, "coefs_", [(one, one.weight) for one in layers])
+        return self._views("coefs_", "weight")
 
     @coefs_.setter
     def coefs_(self, new: Any) -> None:
@@ -128,18 +127,17 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
     @property
     def intercepts_(self) -> list[Array]:
         """The biases of the ``Linear`` layers, as views; they can be assigned as ``coefs_``."""
-        found = [(one, one.bias) for one in self._linear() if one.bias is not None]
-        return Weights(self._name, "intercepts_", found)
+        return self._views("intercepts_", "bias")
 
     @intercepts_.setter
     def intercepts_(self, new: Any) -> None:
         self.intercepts_[:] = new
 
-    def _linear(self) -> list[Linear]:
-        """Return the ``Linear`` layers of the model."""
+    def _views(self, name: str, parameter: str) -> Weights:
         check_is_fitted(self)
         _ = self.model_.theta  # a copy or a pickle makes its vectors on first use
-        return [layer for layer in self.model_ if isinstance(layer, Linear)]
+        layers = [layer for layer in self.model_ if isinstance(layer, Linear)]
+        return Weights(self._name, name, [(one, getattr(one, parameter)) for one in layers])
 
     @property
     def n_layers_(self) -> int:
@@ -205,10 +203,7 @@ class Weights(list[Array]):
     def __setitem__(self, index: Any, new: Any) -> None:
         """Write one array, or those of a slice, into the model: all or, on an error, none.
 
-        Raises
-        ------
-        ValueError
-            If the number of arrays or a shape differs, or an array has no finite real numbers.
+        ValueError if their number or a shape differs, or an array has no finite real numbers.
         """
         places = range(len(self))[index]
         if isinstance(places, int):
@@ -219,7 +214,7 @@ class Weights(list[Array]):
                 f"{self._owner}: expected {self._name} to be {len(places)} arrays, one for each "
                 f"layer, got {len(arrays)}"
             )
-        checked = [self._checked(i, array) for i, array in zip(places, arrays, strict=True)]
+        checked = list(map(self._checked, places, arrays))
         for i, array in zip(places, checked, strict=True):
             self._parameters[i][1].value = array
 

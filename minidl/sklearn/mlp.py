@@ -150,7 +150,8 @@ class MLP(Network):
 
         def record() -> None:
             nonlocal since
-            found, finite = {}, math.isfinite(value)
+            found: dict[str, float] = {}
+            finite = math.isfinite(value)
             for part in parts:
                 measured, are = measure(model, dataset.splits[part], loss, metrics)
                 found |= {f"{part}_{k}": v for k, v in measured.items()}

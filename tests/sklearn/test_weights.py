@@ -99,7 +99,7 @@ def test_all_that_comes_after_uses_the_assigned_weights(estimator, kind, assign,
 @pytest.mark.parametrize(
     "settings",
     [
-        {"solver": "adam", "alpha": 0.0, "epsilon": 1e-30},
+        {"solver": "adam", "alpha": 0.0, "epsilon": 1e-30, "batch_size": 30, "shuffle": False},
         {"solver": "adam", "alpha": 5.0, "epsilon": 1e-30},
         {"solver": "sgd", "alpha": 8.0, "nesterovs_momentum": False},
         {
@@ -113,7 +113,7 @@ def test_all_that_comes_after_uses_the_assigned_weights(estimator, kind, assign,
     ids=str,
 )
 def test_from_the_same_weights_the_training_is_that_of_scikit_learn(kind, settings):
-    """In full batches: weights, loss_curve_ and n_iter_; the L2 penalty spares biases in both.
+    """In the same batches: weights, loss_curve_ and n_iter_; the L2 penalty spares biases in both.
 
     The two add Adam's epsilon at different places, so it is next to nothing here.
     """
