@@ -68,7 +68,7 @@ def test_full_disks(tmp_path, check):
 
 
 def test_damaged_files(tmp_path, check):
-    for tally in damage.attack(tmp_path, 80 if ALL else 10):
+    for tally in damage.attack(tmp_path, 80 if ALL else 6):
         check(tally)
 
 

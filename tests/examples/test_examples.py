@@ -1,11 +1,10 @@
 """The examples for newcomers run as scripts, without a data file; their output is checked."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import scripts
 
 import minidl
 
@@ -17,8 +16,7 @@ def run(tmp_path):
     """Run an example in an empty folder; return what it prints."""
 
     def run(name):
-        command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
+        done = scripts.run(EXAMPLES / name, cwd=tmp_path, strict=True)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return done.stdout
@@ -58,7 +56,7 @@ def test_the_check_of_own_layer_finds_a_fault(tmp_path, right, wrong, tensor):
     text = (EXAMPLES / "own_layer.py").read_text(encoding="utf-8")
     assert text.count(right) == 1
     (tmp_path / "faulty.py").write_text(text.replace(right, wrong), encoding="utf-8")
-    done = subprocess.run([sys.executable, "faulty.py"], cwd=tmp_path, capture_output=True, text=True, check=False)  # fmt: skip
+    done = scripts.run(tmp_path / "faulty.py", cwd=tmp_path)
     assert done.returncode != 0
     assert "GradientError" in done.stderr
     assert re.search(rf"^{tensor} .*(FAILED|failed|wrong)", done.stderr, re.M), done.stderr

@@ -23,12 +23,17 @@ IMPORTED = (
 
 
 def run(
-    script: Path, *args: object, cwd: Path, pictures: bool = True, without: str = ""
+    script: Path,
+    *args: object,
+    cwd: Path,
+    pictures: bool = True,
+    without: str = "",
+    strict: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Return what ``python SCRIPT ARGS`` prints in the folder ``cwd``, and its exit code.
 
     Without ``pictures`` their files are empty: to draw them takes most of the time of a small run.
-    The package ``without`` cannot be imported.
+    The package ``without`` cannot be imported. If ``strict``, a warning is an error.
     """
     words = [str(script), *map(str, args)]
     if not hasattr(os, "fork"):
@@ -44,6 +49,7 @@ def run(
             "env": {**os.environ},
             "pictures": pictures,
             "without": without,
+            "strict": strict,
         }
         server = _server()
         server.stdin.write(json.dumps(task) + "\n")
@@ -82,13 +88,22 @@ def _serve() -> None:
 
 
 def _be_the_script(
-    cwd: str, argv: list[str], out: str, err: str, env: dict[str, str], pictures: bool, without: str
+    cwd: str,
+    argv: list[str],
+    out: str,
+    err: str,
+    env: dict[str, str],
+    *,
+    pictures: bool,
+    without: str,
+    strict: bool,
 ) -> None:
     """Become ``python ARGV`` in the folder ``cwd``; does not return."""
     import multiprocessing.process
     import runpy
     import threading
     import traceback
+    import warnings
 
     for number, path in enumerate((os.devnull, out, err)):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT
@@ -103,6 +118,9 @@ def _be_the_script(
             sys.modules["matplotlib.figure"].Figure.savefig = lambda *_, **__: None
         if without:
             sys.modules[without] = None  # type: ignore[assignment]
+        if strict:
+            warnings.resetwarnings()
+            warnings.simplefilter("error")
         sys.argv = argv
         sys.path.insert(0, str(Path(argv[0]).parent))
         runpy.run_path(argv[0], run_name="__main__")
