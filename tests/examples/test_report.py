@@ -18,6 +18,7 @@ import browser
 import html5lib
 import numpy as np
 import pytest
+import scripts
 import work
 from homework.page.pictures import read_picture
 from homework.page.reading import read_run, run_folders
@@ -33,8 +34,7 @@ NAME = "a<i>&\"b'|c"
 
 
 def run(folder, *args, status=0):
-    command = [sys.executable, *map(str, args)]
-    done = subprocess.run(command, cwd=folder, env=env(), capture_output=True, text=True, check=False)  # fmt: skip
+    done = scripts.run(*args, cwd=folder)
     assert done.returncode == status, done.stderr
     return done
 
