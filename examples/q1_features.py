@@ -21,8 +21,8 @@ from homework.grids import run_points, shared
 from homework.models import COMPONENTS, linear, make_feature
 from homework.online import load, make_parser, scores
 
-from minidl import PCA, AveragePool, CrossEntropy, Dataset, History, compounding, fit_online
-from minidl.grid.points import Grid, Result, exit_status
+from minidl import PCA, AveragePool, CrossEntropy, Dataset, compounding, fit_online
+from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
 from minidl.view.plots import contact_sheet
 from minidl.view.tables import Table
@@ -50,7 +50,6 @@ def train(
         epochs=epochs,
         rng=order,
         callbacks=[test],
-        history=History(),
     )
     explained = float(feature.ratios.sum()) if isinstance(feature, PCA) else None
     count = {"features": data.features, "explained": explained, "fit_seconds": seconds}
@@ -74,8 +73,13 @@ def main() -> int:
     valid = {r.point["features"]: float(r.values["best_valid"]) for r in results if not r.error}
     best = max(valid.values(), default=None)
     for r in results:
-        marked = not r.error and r.values["best_valid"] == best
-        table.add(r.point["features"], *cells(r), marked=marked)
+        v, name = r.values, r.point["features"]
+        if r.error is None:
+            seconds = [f"{v[key]:.1f}" for key in ("time", "fit_seconds")]
+            cells = [v["features"], v["explained"], v["best_valid"], v["test"], *seconds]
+            table.add(name, *cells, marked=v["best_valid"] == best)
+        else:
+            table.add(name, None, None, r.error, None, None, None)
     table.show()
     table.write(args.out / "table")
     print("* the best validation accuracy; valid and test are those of the best epoch")
@@ -93,15 +97,6 @@ def main() -> int:
     return exit_status(results)
 
 
-def cells(r: Result) -> list[object]:
-    """Return the row of a result, without its name."""
-    if r.error is not None:
-        return [None, None, r.error, None, None, None]
-    v = r.values
-    seconds = [f"{v[key]:.1f}" for key in ("time", "fit_seconds")]
-    return [v["features"], v["explained"], v["best_valid"], v["test"], *seconds]
-
-
 def draw(dataset: Dataset, counts: Sequence[int], args: argparse.Namespace) -> bool:
     """Draw originals, pooled images and reconstructions from principal components, in rows."""
     side = round(dataset.features**0.5)
@@ -116,15 +111,11 @@ def draw(dataset: Dataset, counts: Sequence[int], args: argparse.Namespace) -> b
         some.mean, some.components = pca.mean, pca.components[:k]
         share = pca.ratios[:k].sum()
         rows[f"{k} components, {share:.3f}"] = some.reconstruct(some.apply(x))
-    top, axes = float(x.max()), (0, 2, 1)
-    upright = axes if dataset.transposed else (0, 1, 2)
-    images = {
-        label: (255 * np.clip(row / top, 0, 1))
-        .astype(np.uint8)
-        .reshape(-1, side, side)
-        .transpose(upright)
-        for label, row in rows.items()
-    }
+    upright = (0, 2, 1) if dataset.transposed else (0, 1, 2)
+    images = {}
+    for label, row in rows.items():
+        grey = (255 * np.clip(row / x.max(), 0, 1)).astype(np.uint8)
+        images[label] = grey.reshape(-1, side, side).transpose(upright)
     title = f"{dataset.title}: what features keep"
     contact_sheet(args.out / "features.png", images, title=title)
     return True

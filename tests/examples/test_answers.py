@@ -37,6 +37,13 @@ def test_overfitting(columns, words):
     assert f"lowest at epoch {low}" in sentence
 
 
+def test_the_answers_of_a_run():
+    run = history(*OVERFITTING[0][0])
+    settled, overfits = answers.of_run(run, settled=0.03, **THRESHOLDS)
+    assert settled == answers.convergence("Validation accuracy", run.column("valid_accuracy"), last=5, small=0.03)  # fmt: skip
+    assert overfits == answers.overfitting(run, **THRESHOLDS)
+
+
 CASES = {
     answers.convergence: [
         (("accuracy", [0, 0.5, 0.7, 0.701, 0.7, 0.702]), {"last": 3, "small": 0.005}, ": converged."),
