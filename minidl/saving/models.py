@@ -256,13 +256,7 @@ def write_archive(
 
 
 def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return the arrays and the ``meta`` of a file that ``write_archive`` wrote.
-
-    Raises
-    ------
-    ValueError
-        If it cannot be read, or is of another format.
-    """
+    """Return what ``write_archive`` wrote; ValueError if it is damaged or of another format."""
     with damaged(path, "model or checkpoint"):
         arrays, _ = read_npz(path)
         meta = from_json(str(arrays.pop("meta")))

@@ -88,8 +88,8 @@ def to_onnx(model: Any) -> Any:
     pixels = scale != 1
     width = next((one.in_features for one in walk(layer) if hasattr(one, "in_features")), None)
     columns = width
-    for feature in reversed(model.features):
-        columns = len(feature.mean) if hasattr(feature, "mean") else None
+    if model.features:
+        columns = len(getattr(model.features[0], "mean", ())) or None
     helper, tensor = _onnx().helper, _onnx().helper.make_tensor_value_info
     x = Value(helper.make_graph([], "minidl", [], []), "x", np.uint8 if pixels else layer.dtype)
     x.graph.input.append(tensor(x.name, x.kind, ["n", columns]))
@@ -109,9 +109,7 @@ def to_onnx(model: Any) -> Any:
 
 
 def register(method: Callable[..., Any]) -> Callable[[Nodes], Nodes]:
-    """Decorate the function that adds the nodes of a layer, feature, map or loss of your own.
-
-    It is ``nodes(part, x) -> y`` with the object and its input, a ``Value``.
+    """Decorate ``nodes(part, x) -> y``: the nodes of a part of your own for its input, a ``Value``.
 
     Parameters
     ----------
@@ -136,7 +134,6 @@ def register(method: Callable[..., Any]) -> Callable[[Nodes], Nodes]:
 
 Operand = Union["Value", float, Array]
 Nodes = Callable[[Any, "Value"], Any]
-"""``nodes(part, x) -> y``: a ``Value``, or None where ``register`` allows it."""
 
 
 def _onnx() -> Any:
