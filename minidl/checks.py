@@ -167,9 +167,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f", expected one of {', '.join(names)}" if names else ""
 
 
-def check_int(
-    owner: str, name: str, value: object, *, low: int = 1, high: int = sys.maxsize
-) -> int:
+def check_int(owner: str, name: str, value: object, *, low: int = 1, high: int = 2**63 - 1) -> int:
     """Return ``value`` as an int; ValueError unless it is a whole number in ``low..high``."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
