@@ -16,7 +16,8 @@ VERSIONS = [f"3.{minor}" for minor in range(10, 16)]
 def interpreter(version):
     """``MINIDL_PYTHONS`` has more interpreters, separated as in ``PATH``."""
     more = os.environ.get("MINIDL_PYTHONS", "").split(os.pathsep)
-    for path in [*more, shutil.which(f"python{version}"), sys.executable]:
+    own = sys.executable if version == f"3.{sys.version_info.minor}" else None
+    for path in [*more, shutil.which(f"python{version}"), own]:
         code = "import sys; print('%d.%d' % sys.version_info[:2]); import numpy"
         done = path and subprocess.run([path, "-c", code], capture_output=True, text=True, check=False)  # fmt: skip
         if done and done.returncode == 0 and done.stdout.strip() == version:
