@@ -14,20 +14,12 @@ from typing import Any
 
 import numpy as np
 from homework import answers
+from homework import landscapes as course
 from homework.data import load_data, note_generated
 from homework.figures import Trace
 from homework.flags import base_parser
 from homework.grids import run_points, shared
-from homework.landscapes import (
-    COMPARED,
-    QUESTIONS,
-    TITLES,
-    Setting,
-    draw,
-    draw_examples,
-    model_file,
-    tabulate,
-)
+from homework.landscapes import QUESTIONS, TITLES
 from homework.models import feed_forward, linear, mlp
 from homework.scenes import load_scenes
 
@@ -45,7 +37,7 @@ ERRORS, FACTOR, DROP, SETTLED = 2.0, 1.5, 0.05, 0.02
 def train(
     run: str,
     *,
-    settings: Mapping[str, Setting],
+    settings: Mapping[str, course.Setting],
     dataset: minidl.Dataset,
     epochs: Mapping[str, int],
     seed: int,
@@ -78,7 +70,7 @@ def train(
         "history": history.to_dict(),
     }
     with keeping(values):
-        minidl.Checkpoint(model_file(models, run)).save(model=model)
+        minidl.Checkpoint(course.model_file(models, run)).save(model=model)
     return values
 
 
@@ -94,9 +86,9 @@ def answer(question: str, dataset: minidl.Dataset, args: argparse.Namespace) -> 
     results = run_points(Grid(run=list(settings)), task, args, dataset=dataset, out=out)
     title = f"{TITLES[question]}, {dataset.title}"
     # Published figures belong to all examples and epochs of the assignment.
-    tabulate(title, results, epochs, settings, out, published=args.full and not args.epochs)
+    course.tabulate(title, results, epochs, settings, out, published=args.full and not args.epochs)
     finished = {r.point["run"]: r for r in results if r.error is None}
-    draw(finished, title, out)
+    course.draw(finished, title, out)
     answers.write(out, sentences(finished, len(dataset.splits["test"])))
     return results
 
@@ -107,7 +99,7 @@ def sentences(runs: Mapping[str, Result], n: int) -> dict[str, list[str]]:
     found = defaultdict(list)
     if "MLP" in test:
         found["accuracy"].append(answers.choice("Test accuracy", test, n, errors=ERRORS))
-    for picture, before, after in COMPARED:
+    for picture, before, after in course.COMPARED:
         if before in test and after in test:
             words, accuracies = f"{after} instead of {before}", (test[before], test[after])
             found[picture].append(answers.effect(words, *accuracies, n, errors=ERRORS))
@@ -147,7 +139,7 @@ def main() -> int:
     dataset = load_data(args.data, full=args.full, sizes=QUICK, generated=generated)
     print(dataset, flush=True)
     note_generated(dataset, name="photographs", path="the course's intel_landscapes.npz")
-    draw_examples(dataset, args.out)
+    course.draw_examples(dataset, args.out)
     results: list[Result] = []
     with shared(dataset, args) as mapped:
         for name in dict.fromkeys(args.questions or QUESTIONS):

@@ -12,6 +12,7 @@ import landscapes
 import numpy as np
 import pytest
 import scripts
+from homework import landscapes as course
 from homework import scenes
 
 import minidl
@@ -174,13 +175,13 @@ def test_published_figures_stand_beside_complete_runs_alone(tmp_path, capsys):
     results = [Result(name, {"run": name}, values, None, 165.0) for name in settings]
     results[1] = Result("batch 512", {"run": "batch 512"}, {}, "NonFiniteLossError: nan", 3.0)
     epochs = dict.fromkeys(settings, 200)
-    landscapes.tabulate("networks", results, epochs, settings, tmp_path, published=True)
+    course.tabulate("networks", results, epochs, settings, tmp_path, published=True)
     row = table(tmp_path)["batch 64"]
     assert (row["time"], row["published_time"]) == ("2:45.0", "2:45")
     assert (row["published_test"], row["published_valid"]) == ("0.6080", "0.6090")
     assert table(tmp_path)["batch 512"]["test"] == "NonFiniteLossError: nan"
     assert "of the course's photographs" in capsys.readouterr().out
-    landscapes.tabulate("networks", results, epochs, settings, tmp_path, published=False)
+    course.tabulate("networks", results, epochs, settings, tmp_path, published=False)
     assert "published_test" not in table(tmp_path)["batch 64"]
 
 
