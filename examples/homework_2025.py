@@ -79,11 +79,14 @@ def run_once(title: str, command: Sequence[str], out: Path, data: str | None) ->
         print(f"{title}: finished before", flush=True)
         return 0
     print(f"\n{title}: {' '.join(command)}", flush=True)
-    sys.argv = [str(Path(__file__).with_name(command[0])), *command[1:], "--out", str(out)]
+    script = str(Path(__file__).with_name(command[0]))
+    given, sys.argv = sys.argv, [script, *command[1:], "--out", str(out)]
     try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
+        runpy.run_path(script, run_name="__main__")
     except SystemExit as end:
         status = int(end.code or 0)
+    finally:
+        sys.argv = given
     if status == 130:
         raise Interrupted(f"stopped in {title}; the same command goes on")
     if status > 1:
