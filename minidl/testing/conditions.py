@@ -95,14 +95,13 @@ def shape(at: Point) -> None:
 
 def dtype(at: Point) -> None:
     """The output has the dtype of the input, and each gradient that of its tensor."""
-    first, run = at.dtype, at.run()
-    if run.y.dtype != first and run.y.ndim:
-        raise Broken(f"{at.subject.name}: output {run.y.dtype} for an input of {first}", "output")
-    for name, gradient in run.pull(at.dy).items():
-        want = at.tensors[name].dtype
+    run, name = at.run(), at.subject.name
+    if run.y.dtype != at.dtype and run.y.ndim:
+        raise Broken(f"{name}: output {run.y.dtype} for an input of {at.dtype}", "output")
+    for key, gradient in run.pull(at.dy).items():
+        want = at.tensors[key].dtype
         if gradient.dtype != want:
-            label = at.subject.label(name)
-            raise Broken(f"{label}: gradient {gradient.dtype} for a tensor of {want}", name)
+            raise Broken(f"{name}.{key}: gradient {gradient.dtype} for a tensor of {want}", key)
 
 
 def finite(at: Point) -> None:

@@ -23,8 +23,8 @@ from minidl.testing.subjects import Pass, Subject, Tensors
 NEARBY = 12
 """The number of random points nearby, and of random roundings."""
 
-TRIALS = 28
-"""The number of larger steps."""
+TRIALS, GROW = 56, 16
+"""The number of larger steps, and the factor between two of them."""
 
 FAR = 2**8
 """A step of so many times a tensor's size leads to another region of the function."""
@@ -90,11 +90,11 @@ class Point:
         u, size = self.settings.rng.choice([-1.0, 1.0], x.shape), 1.0
         with np.errstate(all="ignore"):
             for _ in range(TRIALS if here and x.size else 0):
-                moved = self.output_at(self.stepped(name, u, size))
+                moved = self.output_at(stepped := self.stepped(name, size * u))
                 change = rms((moved - self.wide_output)[np.isfinite(self.wide_output)])
                 if 2**-20 * here <= change <= here:
                     # Large numbers may change nothing but the rounding of others.
-                    noise = 0.0 if size <= 1 else self.noise_at(self.stepped(name, u, size))
+                    noise = 0.0 if size <= 1 else self.noise_at(stepped)
                     return size if 4 * noise <= abs(self.phi(moved)) else 1.0
                 size *= 2**16 if change < here else 2**-8
         return 1.0
@@ -115,34 +115,15 @@ class Point:
         used = np.isfinite(self.wide_output)
         return float(self.dy.astype(np.float64)[used] @ (y[used] - self.wide_output[used]))
 
-    def steps(self, name: str, u: Array) -> list[float]:
-        """Return the steps along a direction, from the largest to the smallest."""
-        return [self.reach[name] * h for h in self.settings.steps(u)]
-
-    def stepped(self, name: str, u: Array, h: float) -> Tensors:
-        """Return the tensors after a step of ``h`` along ``u`` in one of them."""
+    def stepped(self, name: str, step: Array) -> Tensors:
+        """Return the tensors after a step in one of them."""
         x = self.wide[name]
-        return {**self.wide, name: np.asarray(x + h * u, x.dtype)}
-
-    def slopes(self, name: str, u: Array, h: float) -> tuple[float, float, float]:
-        """Return the central and the two one-sided derivatives of ``<dy, f>`` along ``u``."""
-        ahead, back = (self.phi(self.output_at(self.stepped(name, u, s))) for s in (h, -h))
-        return (ahead - back) / (2 * h), -back / h, ahead / h
-
-    # The size to which errors are compared
+        return {**self.wide, name: np.asarray(x + step, x.dtype)}
 
     @cached_property
     def typical(self) -> dict[str, float]:
         """The root mean square of each gradient; entries that are not finite are left out."""
         return {name: rms(finite(gradient)) for name, gradient in self.gradients.items()}
-
-    def size(self, name: str, u: Array) -> float:
-        """Return the size of the derivative along a direction: that of a sum of random signs.
-
-        The derivative itself may cancel by chance.
-        """
-        own = float(np.linalg.norm(finite(self.gradients[name] * u)))
-        return max(own, self.settings.floor * self.typical[name])
 
     # Noise
 
@@ -184,11 +165,6 @@ class Point:
                 gradients.append(as_float64(run.pull(dy)))
         return gradients
 
-    def gradient_noise(self, name: str, u: Array) -> float:
-        """Return the range of the analytic derivative under these."""
-        found = (self.gradients, *self.rounded_gradients)
-        return float(np.ptp([along(g[name], u) for g in found]))
-
     def _rounded(self, v: Array) -> Array:
         """Return ``v`` with each entry changed by -1, 0 or 1 unit in the last place."""
         ulps = self.settings.rng.integers(-1, 2, v.shape).astype(v.dtype)
@@ -220,175 +196,206 @@ class Comparison:
         return abs(self.analytic - self.numeric)
 
 
-def compare(point: Point, name: str, u: Array) -> Comparison:
-    """Compare both derivatives along a direction, at smaller steps as long as they disagree."""
-    analytic, settings, size = along(point.gradients[name], u), point.settings, point.size(name, u)
-    allowed = settings.atol + settings.rtol * size
-    found, before, between = Comparison(FAILED, analytic, math.nan, math.nan), None, False
-    for k, h in enumerate(point.steps(name, u)):
-        noise = point.difference_noise[name] / h
-        hidden = noise > settings.clear * max(size, abs(found.numeric))
-        if noise > found.error or (k >= settings.precision.sure and hidden):
-            break  # rounding would hide the error that a larger step has shown, or everything
-        slopes = point.slopes(name, u, h)
-        now = Comparison(FAILED, analytic, slopes[0], h, noise)
-        tolerance = allowed + noise
-        moved = abs(slopes[0] - found.numeric)
-        if noise > 0.1 * found.error and moved < 0.5 * found.error:
-            break
-        if now.error <= tolerance:
-            clear = noise <= (allowed if k == 0 else settings.clear * size)
-            return replace(now, verdict=OK if clear else UNSURE)
-        between = min(slopes[1:]) - tolerance <= analytic <= max(slopes[1:]) + tolerance
-        if before is not None:
-            change, same = abs(slopes[0] - before[0]), noise + found.noise
-            stable = change <= 0.1 * abs(slopes[0]) + same and change + noise < 0.01 * now.error
-            now = replace(now, stable=stable)
-            if stable and np.ptp([*slopes, *before]) + noise < 0.01 * now.error:
-                return replace(now, smooth=True)
-        found, before = now, slopes
-    return replace(found, verdict=KINK if between else FAILED)
+class Line:
+    """A direction in one tensor at a point: both derivatives along it, and the noise in them.
 
-
-def climb(point: Point, name: str, u: Array, base: Comparison) -> Comparison:
-    """Compare both derivatives at larger steps, where rounding hides the small ones.
-
-    The derivative is the first value that two steps share. It proves an error if all smaller
-    steps gave the same within their noise, and agreement if these did.
-    A gradient that is zero by its own rounding is right if the output does not change at small
-    steps, and at larger ones not in proportion.
+    ``size`` is that of the derivative as a sum of random signs: it may itself cancel by chance.
+    Errors are allowed, and must be clear, in relation to it.
     """
-    settings, size = point.settings, point.size(name, u)
-    seen: list[tuple[float, float, float]] = []
-    level = -1
-    with np.errstate(all="ignore"):
-        for k in range(TRIALS):
-            h = point.steps(name, u)[0] * settings.precision.grow**k
-            try:
-                n, noise = point.slopes(name, u, h)[0], point.difference_noise[name] / h
-            except Exception:  # the subject refuses such numbers
+
+    def __init__(self, point: Point, name: str, u: Array) -> None:
+        self.point, self.name, self.u, settings = point, name, u, point.settings
+        gradient = point.gradients[name]
+        self.analytic = along(gradient, u)
+        size = float(np.linalg.norm(finite(gradient * u)))
+        self.size = max(size, settings.floor * point.typical[name])
+        self.allowed, self.clear = settings.atol + settings.rtol * self.size, settings.clear
+
+    @property
+    def steps(self) -> list[float]:
+        """The steps, from the largest to the smallest."""
+        return [self.point.reach[self.name] * h for h in self.point.settings.steps(self.u)]
+
+    def slopes(self, h: float) -> tuple[float, float, float]:
+        """Return the central and the two one-sided derivatives of ``<dy, f>``."""
+        point = self.point
+        ahead, back = (
+            point.phi(point.output_at(point.stepped(self.name, step * self.u))) for step in (h, -h)
+        )
+        return (ahead - back) / (2 * h), -back / h, ahead / h
+
+    def noise(self, h: float) -> float:
+        """Return the rounding in the numeric derivative at a step, as it is assumed."""
+        return self.point.difference_noise[self.name] / h
+
+    @cached_property
+    def gradient_noise(self) -> float:
+        """The range of the analytic derivative under random rounding."""
+        found = (self.point.gradients, *self.point.rounded_gradients)
+        return float(np.ptp([along(g[self.name], self.u) for g in found]))
+
+    def compare(self) -> Comparison:
+        """Compare both derivatives, at smaller steps as long as they disagree."""
+        analytic, precision = self.analytic, self.point.settings.precision
+        found, before, between = Comparison(FAILED, analytic, math.nan, math.nan), None, False
+        for k, h in enumerate(self.steps):
+            noise = self.noise(h)
+            hidden = noise > self.clear * max(self.size, abs(found.numeric))
+            if noise > found.error or (k >= precision.sure and hidden):
+                break  # rounding would hide the error that a larger step has shown, or everything
+            slopes = self.slopes(h)
+            now = Comparison(FAILED, analytic, slopes[0], h, noise)
+            tolerance = self.allowed + noise
+            moved = abs(slopes[0] - found.numeric)
+            if noise > 0.1 * found.error and moved < 0.5 * found.error:
                 break
-            if not np.isfinite(n):
-                break
-            _, before, rough = seen[-1] if seen else (0.0, math.inf, math.inf)
-            seen.append((h, n, noise))
-            same = abs(n - before) <= noise + rough + (
-                settings.clear if level < 0 else settings.rtol
-            ) * abs(n)
-            if level >= 0 and not same:
-                break
-            if same and rough <= 0.03 * abs(n):
-                far = point.noise_at(point.stepped(name, u, h)) / h
-                if not 4 * far <= settings.clear * abs(n):
-                    break  # the numbers are so large that their rounding is all that is seen
-                level = k
-            if level >= 0 and noise <= settings.rtol * max(size, abs(n)):
-                break
-    zero = base.verdict == UNSURE and (
-        not base.analytic or abs(base.analytic) <= 4 * point.gradient_noise(name, u)
-    )
-    if level < 0:
-        hidden = seen and abs(seen[0][1]) <= 2 * seen[0][2]
-        if zero and hidden and point.difference_noise[name] <= settings.clear * point.phi_size:
-            return replace(base, verdict=ROUNDING)
-        return _measured(point, name, u, base)
-    (_, before, rough), (h, n, noise) = seen[level - 1 : level + 1]
-    now = Comparison(FAILED, base.analytic, n, h, noise, stable=True, smooth=True)
-    vague = min(noise + abs(n - before), settings.clear * max(size, abs(n)))
-    agree = now.error <= settings.atol + settings.rtol * size + vague
-    if all(abs(m - n) <= settings.clear * abs(n) + 2 * rough for _, m, rough in seen[:level]):
+            if now.error <= tolerance:
+                clear = noise <= (self.allowed if k == 0 else self.clear * self.size)
+                return replace(now, verdict=OK if clear else UNSURE)
+            between = min(slopes[1:]) - tolerance <= analytic <= max(slopes[1:]) + tolerance
+            if before is not None:
+                change, same = abs(slopes[0] - before[0]), noise + found.noise
+                stable = change <= 0.1 * abs(slopes[0]) + same and change + noise < 0.01 * now.error
+                now = replace(now, stable=stable)
+                if stable and np.ptp([*slopes, *before]) + noise < 0.01 * now.error:
+                    return replace(now, smooth=True)
+            found, before = now, slopes
+        return replace(found, verdict=KINK if between else FAILED)
+
+    def climb(self, base: Comparison) -> Comparison:
+        """Compare both derivatives at larger steps, where rounding hides the small ones.
+
+        The derivative is the first value that two steps share. It proves an error if all smaller
+        steps gave the same within their noise, and agreement if these did.
+        A gradient that is zero by its own rounding is right if the output does not change at small
+        steps, and at larger ones not in proportion.
+        """
+        point = self.point
+        seen, level = self._larger_steps()
+        zero = base.verdict == UNSURE and (
+            not base.analytic or abs(base.analytic) <= 4 * self.gradient_noise
+        )
+        if level < 0:
+            hidden = seen and abs(seen[0][1]) <= 2 * seen[0][2]
+            if zero and hidden and point.difference_noise[self.name] <= self.clear * point.phi_size:
+                return replace(base, verdict=ROUNDING)
+            return self._measured(base)
+        (_, before, rough), (h, n, noise) = seen[level - 1 : level + 1]
+        now = Comparison(FAILED, base.analytic, n, h, noise, stable=True, smooth=True)
+        vague = min(noise + abs(n - before), self.clear * max(self.size, abs(n)))
+        agree = now.error <= self.allowed + vague
+        if all(abs(m - n) <= self.clear * abs(n) + 2 * rough for _, m, rough in seen[:level]):
+            if agree:
+                return replace(now, verdict=OK)
+            sure = now.error > self.clear * abs(n) + noise + rough
+            return now if sure else self._measured(base)
         if agree:
-            return replace(now, verdict=OK)
-        sure = now.error > settings.clear * abs(n) + noise + rough
-        return now if sure else _measured(point, name, u, base)
-    if agree:
-        return replace(now, verdict=UNSURE)
-    first = next((h for h, m, rough in seen if abs(m) > 2 * rough), math.inf)
-    near = first <= FAR * point.reach[name]
-    return replace(base, verdict=ROUNDING) if zero and near else _measured(point, name, u, base)
+            return replace(now, verdict=UNSURE)
+        first = next((h for h, m, rough in seen if abs(m) > 2 * rough), math.inf)
+        near = first <= FAR * point.reach[self.name]
+        return replace(base, verdict=ROUNDING) if zero and near else self._measured(base)
 
+    def _larger_steps(self) -> tuple[list[tuple[float, float, float]], int]:
+        """Return steps, derivatives and their noise, and the last that agrees with one before."""
+        seen: list[tuple[float, float, float]] = []
+        level, point, rtol = -1, self.point, self.point.settings.rtol
+        with np.errstate(all="ignore"):
+            for k in range(TRIALS):
+                h = self.steps[0] * GROW**k
+                try:
+                    n, noise = self.slopes(h)[0], self.noise(h)
+                except Exception:  # the subject refuses such numbers
+                    break
+                if not np.isfinite(n):
+                    break
+                _, before, rough = seen[-1] if seen else (0.0, math.inf, math.inf)
+                seen.append((h, n, noise))
+                close = (self.clear if level < 0 else rtol) * abs(n)
+                same = abs(n - before) <= noise + rough + close
+                if level >= 0 and not same:
+                    break
+                if same and rough <= 0.03 * abs(n):
+                    far = point.noise_at(point.stepped(self.name, h * self.u)) / h
+                    if 4 * far <= self.clear * abs(n):
+                        level = k
+                    elif level >= 0:
+                        break  # the numbers are so large that their rounding is all that is seen
+                if level >= 0 and noise <= rtol * max(self.size, abs(n)):
+                    break
+        return seen, level
 
-def _measured(point: Point, name: str, u: Array, base: Comparison) -> Comparison:
-    """Return OK if the noise that is measured at the small step lets an error show."""
-    clear = point.settings.clear * point.size(name, u)
-    noise = 4 * point.measured_noise / base.step
-    if base.verdict != UNSURE or min(noise, base.noise) > clear:
-        return base
-    return replace(base, verdict=OK if base.error <= clear else UNSURE)
+    def _measured(self, base: Comparison) -> Comparison:
+        """Return OK if the noise that is measured at the small step lets an error show."""
+        clear = self.clear * self.size
+        noise = 4 * self.point.measured_noise / base.step
+        if base.verdict != UNSURE or min(noise, base.noise) > clear:
+            return base
+        return replace(base, verdict=OK if base.error <= clear else UNSURE)
 
+    def measure(self) -> Comparison:
+        """Compare both derivatives, at larger steps where rounding hides the small ones."""
+        compared = self.compare()
+        return self.climb(compared) if compared.verdict == UNSURE else compared
 
-def measure(point: Point, name: str, u: Array) -> Comparison:
-    """Compare both derivatives, at larger steps where rounding hides the small ones."""
-    compared = compare(point, name, u)
-    return climb(point, name, u, compared) if compared.verdict == UNSURE else compared
+    def explained(self, compared: Comparison) -> str:
+        """Return ROUNDING or UNSURE if rounding explains a difference, else FAILED.
 
-
-def judge(point: Point, name: str, u: Array, compared: Comparison) -> Comparison:
-    """Return a comparison with the verdict that rounding explains, if it is FAILED."""
-    if compared.verdict != FAILED:
-        return compared
-    return replace(compared, verdict=explain_by_rounding(point, name, u, compared))
-
-
-def explain_by_rounding(point: Point, name: str, u: Array, compared: Comparison) -> str:
-    """Return ROUNDING or UNSURE if rounding explains a difference, else FAILED.
-
-    A narrow dtype is checked in float64 first: there the formula must be right. Elsewhere both
-    sides must change as much when their inputs change by one unit in the last place.
-    """
-    settings, error = point.settings, compared.error
-    if not np.isfinite(error):
-        return FAILED
-    clear = error <= settings.clear * max(point.size(name, u), abs(compared.numeric))
-    if point.dtype != settings.precision.dtype:
-        there = measure(point.in_float64, name, u)
-        if there.verdict in (FAILED, KINK):
-            return _unless_unstable(point.in_float64, name, u, there)
-        if there.verdict == UNSURE:
-            return UNSURE
-        return ROUNDING if clear or error <= 4 * point.gradient_noise(name, u) else UNSURE
-    noise = point.gradient_noise(name, u)
-    if error > 4 * (noise + point.measured_noise / compared.step):
-        if compared.smooth and compared.numeric:
+        A narrow dtype is checked in float64 first: there the formula must be right. Elsewhere both
+        sides must change as much when their inputs change by one unit in the last place.
+        """
+        point, error = self.point, compared.error
+        if not np.isfinite(error):
             return FAILED
-        if climb(point, name, u, compared).verdict == UNSURE:
-            return UNSURE
-        return _unless_unstable(point, name, u, compared)
-    if clear:
-        return ROUNDING
-    if compared.error <= 4 * noise + compared.noise:
-        zero = climb(point, name, u, replace(compared, verdict=UNSURE))
-        if zero.verdict == ROUNDING:
+        clear = error <= self.clear * max(self.size, abs(compared.numeric))
+        if point.dtype != point.settings.precision.dtype:
+            line = Line(point.in_float64, self.name, self.u)
+            there = line.measure()
+            if there.verdict in (FAILED, KINK):
+                return line._unless_unstable(there)
+            right = there.verdict != UNSURE and (clear or error <= 4 * self.gradient_noise)
+            return ROUNDING if right else UNSURE
+        noise = self.gradient_noise
+        if error > 4 * (noise + point.measured_noise / compared.step):
+            if compared.smooth and compared.numeric:
+                return FAILED
+            if self.climb(compared).verdict == UNSURE:
+                return UNSURE
+        elif clear or (
+            error <= 4 * noise + compared.noise
+            and self.climb(replace(compared, verdict=UNSURE)).verdict == ROUNDING
+        ):
             return ROUNDING
-    return _unless_unstable(point, name, u, compared)
+        return self._unless_unstable(compared)
 
+    def _unless_unstable(self, compared: Comparison) -> str:
+        """Return FAILED if another step gives the same numeric value, else UNSURE.
 
-def _unless_unstable(point: Point, name: str, u: Array, compared: Comparison) -> str:
-    """Return FAILED if another step gives the same numeric value, else UNSURE.
-
-    UNSURE too where a unit in the last place of the tensors changes the output itself.
-    """
-    if point.measured_noise > point.settings.clear * point.phi_size:
-        return UNSURE
-    if compared.stable:
-        return FAILED
-    for factor in (8, 1 / 8):
-        h = factor * compared.step
-        n, noise = point.slopes(name, u, h)[0], compared.noise * (1 + 1 / factor)
-        change, size = abs(n - compared.numeric), max(abs(n), abs(compared.numeric))
-        if change <= 0.1 * size + noise and change + noise < 0.5 * compared.error:
+        UNSURE too where a unit in the last place of the tensors changes the output itself.
+        """
+        if self.point.measured_noise > self.clear * self.point.phi_size:
+            return UNSURE
+        if compared.stable:
             return FAILED
-    return UNSURE
+        for factor in (8, 1 / 8):
+            n, noise = self.slopes(factor * compared.step)[0], compared.noise * (1 + 1 / factor)
+            change, size = abs(n - compared.numeric), max(abs(n), abs(compared.numeric))
+            if change <= 0.1 * size + noise and change + noise < 0.5 * compared.error:
+                return FAILED
+        return UNSURE
 
+    def judge(self, compared: Comparison) -> Comparison:
+        """Return a comparison with the verdict that rounding explains, if it is FAILED."""
+        if compared.verdict != FAILED:
+            return compared
+        return replace(compared, verdict=self.explained(compared))
 
-def error_along(point: Point, name: str, u: Array) -> float:
-    """Return the error along a direction at the largest step, 0 if within the tolerance."""
-    h = point.steps(name, u)[0]
-    analytic, numeric = along(point.gradients[name], u), point.slopes(name, u, h)[0]
-    error = abs(analytic - numeric)
-    tolerance = point.settings.atol + point.settings.rtol * point.size(name, u)
-    tolerance += point.difference_noise[name] / h
-    return 0.0 if error <= tolerance else error if np.isfinite(error) else math.inf
+    def error(self) -> float:
+        """Return the error at the largest step, 0 if within the tolerance."""
+        h = self.steps[0]
+        error = abs(self.analytic - self.slopes(h)[0])
+        if error <= self.allowed + self.noise(h):
+            return 0.0
+        return error if np.isfinite(error) else math.inf
 
 
 def taylor_slope(point: Point) -> tuple[float, float]:

@@ -1,22 +1,8 @@
 """The verdict on the gradient of a tensor.
 
 Both derivatives are compared along random directions. If they disagree, the reason is sought in
-this order:
-
-1. The step was too large: try a hundredth of it, and less while rounding leaves room.
-2. The point is on a kink: the two sides agree at random points nearby, and here the analytic
-   value lies between the two one-sided derivatives.
-3. Several kinks meet there (a row of zeros, biases of zero), which can take the value outside:
-   the two sides agree nearby, at every distance, and the value is within the range of theirs;
-   or, for a layer made of layers, each inner one passes by itself on its input here.
-4. Rounding: the analytic value changes as much when its inputs change by one unit in the last
-   place, or the numeric one does. An error that shows beside the noise is not explained by it;
-   where none would show, the check cannot tell.
-5. The search for wrong entries finds none (kinks in several entries at once). At an entry
-   where several kinks meet, the value may leave their range by twice its width, and the
-   report says so.
-
-Otherwise the gradient is wrong, and the worst entry is named.
+this order: a step that was too large, a kink, several kinks, rounding, and last the wrong entries.
+``docs/gradient-checks.md`` says what each of them must show.
 """
 
 from __future__ import annotations
@@ -30,13 +16,8 @@ from minidl.checks import Array
 from minidl.testing.differences import (
     NEARBY,
     Comparison,
+    Line,
     Point,
-    climb,
-    compare,
-    error_along,
-    explain_by_rounding,
-    judge,
-    measure,
     normalized,
     random_direction,
     relative_direction,
@@ -68,18 +49,19 @@ def _check_along(
     point: Point, name: str, u: Array, around: Array | None
 ) -> tuple[TensorCheck, Array | None]:
     """Check along one direction; ``around`` are gradients nearby, if they are right there."""
-    compared, worst = compare(point, name, u), None
+    line, worst = Line(point, name, u), None
+    compared = line.compare()
     verdict = compared.verdict
     if verdict == UNSURE:
-        compared = climb(point, name, u, compared)
+        compared = line.climb(compared)
         verdict = compared.verdict
         if verdict in (OK, FAILED):
-            point.reach[name] *= compared.step / point.steps(name, u)[0]
+            point.reach[name] *= compared.step / line.steps[0]
     elif verdict != OK and np.isfinite(compared.analytic):
-        verdict, seen = explain_by_kinks(point, name, u, compared)
+        verdict, seen = explain_by_kinks(line, compared)
         around = around if seen is None else seen
     if verdict == FAILED:
-        verdict = explain_by_rounding(point, name, u, compared)
+        verdict = line.explained(compared)
     if verdict == FAILED:
         right_nearby = around is not None and not compared.smooth
         verdict, worst = search(point, name, around, KINK if right_nearby else FAILED)
@@ -87,18 +69,16 @@ def _check_along(
     return TensorCheck(name, point.wide[name].shape, *sides, verdict, worst), around
 
 
-def explain_by_kinks(
-    point: Point, name: str, u: Array, compared: Comparison
-) -> tuple[str, Array | None]:
+def explain_by_kinks(line: Line, compared: Comparison) -> tuple[str, Array | None]:
     """Return KINK, ROUNDING or UNSURE if kinks explain a difference, else FAILED.
 
     Also return the gradients nearby, if they are right there. Several distances are tried, since a
     function of strong curvature needs a small one. A value between the one-sided derivatives is
     not enough: the kink of one entry would hide the error of another.
     """
-    label, inside, around = KINK, [], None
+    point, label, inside, around = line.point, KINK, [], None
     for distance in point.settings.precision.distances:
-        agree, points, seen = _look_around(point, name, u, distance)
+        agree, points, seen = _look_around(line, distance)
         if not agree:
             if all(c.smooth for c in seen):
                 return FAILED, around  # wrong where there is no kink
@@ -111,20 +91,19 @@ def explain_by_kinks(
         inside.append(min(slopes) <= compared.analytic <= max(slopes))
         # Where four pieces meet, a few points may miss one of them.
         points += [point.nearby(distance) for _ in range(3 * NEARBY)]
-        around = np.array([p.gradients[name] for p in points])
+        around = np.array([p.gradients[line.name] for p in points])
     # A kink is there at every distance; the slopes of a smooth function converge.
     return (label if inside and all(inside) else FAILED), around
 
 
-def _look_around(
-    point: Point, name: str, u: Array, distance: float
-) -> tuple[bool, list[Point], list[Comparison]]:
+def _look_around(line: Line, distance: float) -> tuple[bool, list[Point], list[Comparison]]:
     """Compare both sides at random points nearby, and return whether they agree at most."""
     points: list[Point] = []
     seen: list[Comparison] = []
     while len(seen) < NEARBY:
-        points.append(point.nearby(distance))
-        seen.append(judge(points[-1], name, u, measure(points[-1], name, u)))
+        points.append(line.point.nearby(distance))
+        there = Line(points[-1], line.name, line.u)
+        seen.append(there.judge(there.measure()))
         verdicts = [c.verdict for c in seen]
         if verdicts.count(FAILED) > NEARBY // 4 or verdicts.count(KINK) > NEARBY // 2:
             return False, points, seen
@@ -181,7 +160,8 @@ def search(
         for j in map(int, entries):
             u = np.zeros(x.shape)
             u.flat[j] = 1
-            compared = judge(point, name, u, compare(point, name, u))
+            line = Line(point, name, u)
+            compared = line.judge(line.compare())
             if compared.verdict != FAILED:
                 continue
             if around is not None and on_several_kinks(compared.analytic, around, j):
@@ -205,7 +185,7 @@ def _wrong_halves(point: Point, name: str, whole: Array) -> list[tuple[Array, fl
     for half in np.array_split(whole, 2):
         u = np.zeros(shape)
         u.flat[half] = relative_direction(point, name).flat[half]
-        if error := error_along(point, name, normalized(u)):
+        if error := Line(point, name, normalized(u)).error():
             found.append((half, error))
     return found
 

@@ -24,16 +24,11 @@ class Precision:
     unit: float  # the rounding in a difference, relative to its terms
     distances: tuple[float, ...]  # how far away points nearby are, relative and absolute
     by_entry: bool  # whether the step is that of one entry, or of a whole unit direction
-    grow: float  # the factor between two steps where rounding hides the smaller one
     floor: float  # entries below this size are compared as if they had it
 
 
-FLOAT64 = Precision(
-    np.dtype(np.float64), 1e-5, 100, 5, 2, 2**-50, (1e-4, 1e-6, 1e-8), False, 2**8, 3e-3
-)
-FLOAT32 = Precision(
-    np.dtype(np.float32), 2e-2, 4, 3, 1, 2**-21, (1e-1, 1e-2, 1e-3), True, 2**4, 0.1
-)
+FLOAT64 = Precision(np.dtype(np.float64), 1e-5, 100, 5, 2, 2**-50, (1e-4, 1e-6, 1e-8), False, 3e-3)
+FLOAT32 = Precision(np.dtype(np.float32), 2e-2, 4, 3, 1, 2**-21, (1e-1, 1e-2, 1e-3), True, 0.1)
 
 TOLERANCES = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4, np.dtype(np.float16): 1e-2}
 """Relative, by the dtype of the analytic side; 2e-3 where the numeric side is float32 too."""

@@ -40,8 +40,8 @@ def relative_error(analytic: float, numeric: float) -> float:
     return abs(analytic - numeric) / scale if scale else 0.0
 
 
-OURS = str(Path(__file__).parents[1]), str(Path(np.__file__).parent), "<"
-"""Files that hold no code of others."""
+OURS = str(Path(__file__).parents[1]), str(Path(np.__file__).parent), "<frozen", "<__array"
+"""Files that hold no code of others. A cell of a notebook may be ``<ipython-input-3>``."""
 
 
 def places(error: BaseException) -> list[traceback.FrameSummary]:

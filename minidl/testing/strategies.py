@@ -1,11 +1,9 @@
 """Hypothesis strategies for tests of layers, losses and maps; needs the extra ``testing``.
 
-For gradient checks they draw sizes, layouts and a seed, and fill the arrays from the seed: the
-entries of an array that Hypothesis drew itself shrink onto kinks. For algebraic laws, where
-ties and zeros are wanted, ``logits`` draws the entries.
-
-A size that is None is drawn: ``rows`` from 1 to 6, ``features`` and ``classes`` from 1 to 8.
-``dtype`` is float32 or float64.
+For gradient checks they draw sizes, layouts and a seed, and fill the arrays from the seed: entries
+that Hypothesis draws itself shrink onto kinks. For algebraic laws, where ties and zeros are wanted,
+``logits`` draws the entries. A size that is None is drawn: ``rows`` from 1 to 6, ``features`` and
+``classes`` from 1 to 8. ``dtype`` is float32 or float64.
 """
 
 from __future__ import annotations

@@ -345,10 +345,9 @@ class Subject:
         def pull(dy: Array) -> dict[str, Array]:
             given["cotangent"] = dy = layouts.get("cotangent", np.copy)(dy)
             found = raw_pull(dy)
+            words = {name: "x" if name == "input" else name for name in tensors}
             return {
-                name: returned_gradient(
-                    f"{back} to return d{'x' if name == 'input' else name}", x, found[name]
-                )
+                name: returned_gradient(f"{back} to return d{words[name]}", x, found[name])
                 for name, x in tensors.items()
             }
 
@@ -394,11 +393,7 @@ def function_subject(
     what = ("forward", "backward") if cache else ("f", "vjp")
     for word, function in zip(what, (f, backward), strict=True):
         if not callable(function):
-            hint = "y, cache = f(x), dx = vjp(dy, cache)" if cache else "y = f(x), dx = vjp(x, dy)"
-            raise TypeError(
-                f"{owner}: expected {word} to be a function, got {function!r}; "
-                f"write: {owner}({', '.join(what)}, x) with {hint}"
-            )
+            raise TypeError(f"{owner}: expected {word} to be a function, got {function!r}")
     arguments = Arguments(owner, f, x, fixed)
     if not arguments.tensors:
         raise TypeError(f"{owner}: expected at least one input that is an array of floats")
