@@ -75,13 +75,7 @@ class EarlyStopping(Callback):
     """Stop when the monitored metric has not improved for ``patience`` epochs.
 
     The metric and its direction are those of ``fit(..., monitor=, mode=)``. Only trained epochs
-    count.
-
-    Parameters
-    ----------
-    patience : int
-    min_delta : float
-        An improvement is a change by more than this.
+    count. An improvement is a change by more than ``min_delta``.
     """
 
     def __init__(self, patience: int = 5, *, min_delta: float = 0.0) -> None:
@@ -101,17 +95,9 @@ class ReduceOnPlateau(Callback):
     """Multiply the learning rate by ``factor`` when the monitored metric no longer improves.
 
     As ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with ``threshold_mode="abs"``: after more
-    than ``patience`` epochs without an improvement by more than ``min_delta``. The number of
-    reductions follows from the history, so a resumed run goes on with the same rate.
-
-    Parameters
-    ----------
-    factor : float in (0, 1)
-    patience : int
-    min_delta : float
-    cooldown : int
-        Epochs after a reduction that do not count as without improvement.
-    min_lr : float
+    than ``patience`` epochs without an improvement by more than ``min_delta``, of which the
+    ``cooldown`` epochs after a reduction do not count; down to ``min_lr``. A resumed run goes on
+    with the same rate.
     """
 
     def __init__(

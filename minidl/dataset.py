@@ -43,7 +43,7 @@ class Split:
     x : array, shape (n, features), uint8 or float
         As on disk; ``rows`` converts a batch to floats and multiplies it by ``scale``.
     y : array, shape (n,) or (n, d)
-        Whatever the loss takes: classes, numbers, several labels, distributions.
+        Whatever the loss takes.
     scale : float
     file : Path, optional
         The ``.npy`` file whose first rows ``x`` maps into memory; it is pickled as its name, so
@@ -348,10 +348,9 @@ class Dataset:
         return self.with_parts(parts)
 
     def map(self, apply: Callable[[Array], Array], dtype: DTypeLike | None = None) -> Dataset:
-        """Return the data set with ``apply(x)`` in place of the scaled rows ``x``.
+        """Return the data set with ``apply(x)`` in place of the scaled rows, a chunk at a time.
 
-        ``apply`` gets ``CHUNK`` rows at a time, in ``dtype``: by default float32 for pixels, and
-        for floats the dtype that they have.
+        They have ``dtype``, by default float32 for pixels, and for floats that which they have.
         """
         parts: dict[str, Any] = {}
         for key, split in self.splits.items():
@@ -363,13 +362,10 @@ class Dataset:
     def weighted(self, class_weight: Mapping[Any, float] | Literal["balanced"]) -> Dataset:
         """Return the data set with a weight for each training example, by its class.
 
-        Parameters
-        ----------
-        class_weight : mapping or "balanced"
-            By class, or by its original label if there are ``class_names``; 1 for classes that
-            are left out. ``"balanced"``: ``n / (K n_k)`` for a class with ``n_k`` of the ``n``
-            training examples, or of their weights, so that all classes count the same. Weights
-            that the examples have are multiplied by it. The other parts keep theirs.
+        Class weights are by class, or by its original label if there are ``class_names``; 1 for
+        classes that are left out. ``"balanced"``: ``n / (K n_k)`` for a class with ``n_k`` of the
+        ``n`` training examples, or of their weights. Weights that the examples have are multiplied
+        by it. The other parts keep theirs.
         """
         train = self.train
         if train.y.ndim != 1 or not self.classes:

@@ -37,19 +37,11 @@ from minidl.losses import CrossEntropy, Loss, Metric, ReducedLoss
 
 @quietly
 def outputs(model: Layer, x: Array | Split) -> Array:
-    """Return the outputs of ``model`` for all rows, in evaluation mode.
+    """Return the outputs of ``model`` for all rows (n, features), in evaluation mode.
 
-    Parameters
-    ----------
-    model : Layer
-    x : array, shape (n, features), or Split
-        Any real dtype; images (n, height, width, ...) are flattened. uint8 is multiplied by the
-        scale of the pixels that the model was trained on, by default 1/256.
-
-    Raises
-    ------
-    ValueError
-        If the model was trained on uint8 pixels and ``x`` has floats that are larger than these.
+    Rows are arrays of any real dtype, or a ``Split``; images (n, height, width, ...) are flattened.
+    uint8 is multiplied by the scale of the pixels that the model was trained on, by default 1/256.
+    ValueError if it was trained on uint8 pixels and ``x`` has floats that are larger than these.
     """
     if isinstance(model, type) or not callable(model) or not hasattr(model, "dtype"):
         raise TypeError(f"outputs: expected a model, got {type_text(model)}")
@@ -60,22 +52,11 @@ def outputs(model: Layer, x: Array | Split) -> Array:
 
 @quietly
 def probabilities(model: Layer, x: Array | Split, loss: Loss | None = None) -> Array:
-    """Return the probabilities of the classes for all rows.
+    """Return the probabilities of the classes for all rows, taken as by ``outputs``.
 
-    Parameters
-    ----------
-    model : Layer
-    x : array or Split
-        As for ``outputs``.
-    loss : Loss, optional
-        The loss that the model was trained with, which has the map from logits to probabilities.
-        By default ``CrossEntropy``, or no map where the model ends with a layer that gives
-        probabilities.
-
-    Raises
-    ------
-    TypeError
-        If the loss has no probabilities, as ``SquaredError``; without a loss for one output.
+    The loss that the model was trained with has the map from logits to probabilities; by default
+    ``CrossEntropy``, or no map where the model ends with a layer that gives probabilities.
+    TypeError if the loss has no probabilities, and without a loss for one output.
     """
     if loss is None and getattr(last_layer(model), "gives_probabilities", False):
         return outputs(model, x)
@@ -106,18 +87,13 @@ def evaluate(
         Part of a data set, or arrays, converted as in ``outputs``.
     loss : Loss
     metrics : mapping, optional
-        More metrics, as for ``fit``.
+        More metrics, as for ``fit``; TypeError, which names it, for one that returns no number.
 
     Returns
     -------
     dict
         ``"loss"``; the metrics that the loss names, weighted where the data has weights; those of
         ``metrics``.
-
-    Raises
-    ------
-    TypeError
-        If a metric returns no number; names it.
     """
     return measure(model, data, as_loss("evaluate", loss), as_metrics("evaluate", metrics))[0]
 

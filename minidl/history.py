@@ -283,14 +283,9 @@ class History:
     ) -> Any:
         """Draw the metrics over the epochs, with the best epoch marked (needs matplotlib).
 
-        Parameters
-        ----------
-        path : path
-            The suffix names the format; without one, PNG and SVG are written. Without a path the
-            picture is returned, and a notebook shows it.
-        title : str
-        loss_unit : str, optional
-            By default nats for a classification, none for a regression.
+        The suffix of the path names the format; without one, PNG and SVG are written. Without a
+        path the picture is returned, and a notebook shows it. ``loss_unit`` is by default nats for
+        a classification, none for a regression.
         """
         from minidl.view.plots import plot_history
 

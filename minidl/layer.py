@@ -152,21 +152,12 @@ class Layer(Configured, ABC):
 
     @quietly
     def initialize(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> Self:
-        """Draw the missing values and gather all parameters in the two flat vectors.
+        """Draw the missing values from ``rng`` and gather all parameters in the two flat vectors.
 
-        Parameters
-        ----------
-        rng : int or Generator, optional
-            The source of the missing values. Each layer that draws in training (dropout)
-            gets a stream of its own by ``Generator.spawn``, which does not change the values.
-        dtype : float32 or float64, optional
-            By default the dtype of the values that are set already, or else float32.
-
-        Raises
-        ------
-        ValueError
-            If a value is missing and there is no ``rng``, a parameter occurs twice, or belongs to
-            another model that is in use.
+        Each layer that draws in training (dropout) gets a stream of its own by ``Generator.spawn``.
+        The dtype is by default that of the values that are set already, or else float32.
+        ValueError if a value is missing and there is no ``rng``, a parameter occurs twice, or
+        belongs to another model that is in use.
         """
         parameter.check_owners(self)
         self.draw(rng, dtype)

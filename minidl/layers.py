@@ -108,7 +108,6 @@ class Dropout(Layer):
     Parameters
     ----------
     p : float in [0, 1]
-        The probability of dropping an entry.
     rng : int or Generator, optional
         Draws the masks. Not needed in a ``Sequential``, which gives each layer its own stream.
     """
@@ -167,7 +166,6 @@ class LayerNorm(Layer):
     features : int
         ``x`` and ``y`` are ``(n, features)``.
     eps : float
-        Added to the variance, so that the square root is not zero.
     dtype : float32 (default) or float64, optional
 
     Attributes
@@ -212,7 +210,6 @@ class BatchNorm(Layer):
         The weight of a new batch in the running mean and variance. With None they are the means
         over all batches so far.
     eps : float
-        Added to the variance, so that the square root is not zero.
     dtype : float32 (default) or float64, optional
 
     Attributes
@@ -220,9 +217,8 @@ class BatchNorm(Layer):
     weight, bias : Parameter, shape (features,)
         Initially ones and zeros.
     running_mean, running_var : array, shape (features,)
-        Buffers, initially zeros and ones.
     num_batches_tracked : array, shape ()
-        A buffer: the number of batches so far.
+        Buffers, initially zeros, ones and zero.
     """
 
     skips_input_grad = True

@@ -43,7 +43,8 @@ class Loss(Protocol):
 
     To take weighted data too, it has a third argument, ``weight``, an array (n,), and divides by
     its sum: ``sum_i w_i l_i / sum_i w_i``. One that sums over the batch instead has the attribute
-    ``reduction = "sum"``, also a function. Targets have the shape of ``shaped_targets``.
+    ``reduction = "sum"``, also a function; with ``expects_logits = True`` training warns of a
+    ``Softmax`` before it. Targets have the shape of ``shaped_targets``.
     """
 
     def __call__(self, logits: Array, y: Array) -> tuple[float, Array]:
@@ -190,10 +191,7 @@ class TwiceDifferentiable(ReducedLoss):
 
 
 def hessian(loss: TwiceDifferentiable, logits: Array, y: Array, *weight: Array) -> Array:
-    """Return the Hessian of each example in its logits, (n, K, K), a column at a time.
-
-    For large K use ``loss.hessian_vector_product``, which takes O(K) for an example.
-    """
+    """Return the Hessian of each example in its logits, (n, K, K), a column at a time."""
     product, units = loss.hessian_vector_product, np.eye(logits.shape[1], dtype=logits.dtype)
     columns = [product(logits, y, np.tile(unit, (len(logits), 1)), *weight) for unit in units]
     return np.stack(columns, axis=-1)
@@ -498,8 +496,7 @@ class AbsoluteError(NumberLoss):
 class Huber(NumberLoss, TwiceDifferentiable):
     r"""Squared for small errors, linear for large ones, so that outliers count less (Huber 1964).
 
-    value: ``mean_n sum_k c (|e| - c / 2)`` with ``e = z - y`` and ``c = min(|e|, delta)``, which is
-    ``e^2 / 2`` up to ``delta`` and ``delta (|e| - delta / 2)`` beyond
+    value: ``mean_n sum_k c (|e| - c / 2)`` with ``e = z - y`` and ``c = min(|e|, delta)``
 
     gradient: ``clip(e, -delta, delta) / n``; second derivative: 1 where ``|e| <= delta``, else 0
 

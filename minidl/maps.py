@@ -76,16 +76,10 @@ class SimplexMap(Configured, ABC):
 
     @quietly
     def __call__(self, z: Array, axis: int = -1, *, check_finite: bool = True) -> Array:
-        """Return the probabilities of the logits ``z``.
+        """Return the probabilities of the logits ``z`` along an axis.
 
-        Parameters
-        ----------
-        z : array of float32 or float64
-        axis : int
-            The axis of the classes.
-        check_finite : bool
-            Whether a row whose largest logit is not finite is an error; if not, all of its
-            probabilities are NaN.
+        Without ``check_finite`` all probabilities of a row whose largest logit is not finite are
+        NaN.
 
         Raises
         ------

@@ -80,9 +80,11 @@ class Optimizer(Configured, ABC):
     ----------
     lr : float or Schedule
         May be changed at any time.
+    weight_decay : float
+        The factor of the L2 penalty, which is added to the gradient.
     decay_biases : bool
-        Whether weight decay acts on all parameters, as in PyTorch unless there are parameter
-        groups, or spares those of fewer than two axes: biases, gains and offsets of normalisation.
+        Whether weight decay acts on all parameters, or spares those of fewer than two axes:
+        biases, gains and offsets of normalisation.
     clip_norm : float, optional
         Before each step, and before weight decay, ``grad *= min(1, clip_norm / (||grad|| + 1e-6))``
         with the norm over all parameters together, as ``torch.nn.utils.clip_grad_norm_``.
@@ -138,12 +140,8 @@ class Optimizer(Configured, ABC):
     def step(self) -> None:
         """Update the parameters once, from the gradient that the last backward pass wrote.
 
-        Raises
-        ------
-        ValueError
-            If the schedule gives a bad learning rate; nothing is changed.
-        FloatingPointError
-            With ``clip_norm``, if the gradient's norm is not finite; nothing is changed.
+        Nothing is changed where the schedule gives a bad rate, a ValueError, or where with
+        ``clip_norm`` the gradient's norm is not finite, a FloatingPointError.
         """
         lr = self.lr_at(self.steps)
         if self.clip_norm is not None:
@@ -267,9 +265,7 @@ class SGD(Optimizer):
     momentum, dampening : float
     nesterov : bool
         Requires momentum and no dampening.
-    weight_decay : float
-        L2 penalty, added to the gradient.
-    decay_biases, clip_norm
+    weight_decay, decay_biases, clip_norm
         See ``Optimizer``.
     """
 
@@ -335,10 +331,7 @@ class Adam(Optimizer):
     betas : (float, float)
         Each in [0, 1).
     eps : float
-        Outside the square root.
-    weight_decay : float
-        L2 penalty, added to the gradient.
-    decay_biases, clip_norm
+    weight_decay, decay_biases, clip_norm
         See ``Optimizer``.
 
     Notes
@@ -494,10 +487,7 @@ class Cosine(_Checked):
 
 @dataclass(frozen=True)
 class WarmUp:
-    """A linear rise over the first ``steps``, then ``lr``, a number or a schedule.
-
-    Step ``t`` has ``lr`` times ``min(1, (t + 1) / steps)``, so the rate of the first step is not 0.
-    """
+    """A linear rise, then ``lr``, a number or a schedule: ``lr * min(1, (t + 1) / steps)``."""
 
     lr: float | Schedule
     steps: int

@@ -18,12 +18,8 @@ class Parameter:
     """A tensor that is learned, and the gradient of the loss with respect to it.
 
     In a model, ``value`` and ``grad`` are views into its flat vectors ``theta`` and ``grad``.
-    Assigning to either copies the numbers into the view, which stays a part of the vector.
-
-    Parameters
-    ----------
-    value : array of float32 or float64
-        The initial value, copied. Use ``Parameter.drawn`` for a value that is drawn later.
+    Assigning to either copies the numbers into the view, which stays a part of the vector. The
+    initial value is copied; ``Parameter.drawn`` takes one that is drawn later.
     """
 
     __slots__ = ("_draw", "_grad", "_value", "root", "shape")
@@ -54,9 +50,8 @@ class Parameter:
         if self._draw is not None:
             value = np.array(self._draw(rng), dtype=dtype, order="C")
             if value.shape != self.shape:
-                raise ValueError(
-                    f"a parameter: expected initial values of shape {self.shape}, got {value.shape}"
-                )
+                want = f"initial values of shape {self.shape}"
+                raise ValueError(f"a parameter: expected {want}, got {value.shape}")
             self._value, self._grad, self._draw = value, np.zeros_like(value), None
 
     def bind(self, value: Array, grad: Array) -> None:
@@ -71,10 +66,8 @@ class Parameter:
     def __getattr__(self, name: str) -> Any:
         # Called only while a slot is empty, so this costs nothing once there is a value.
         if name in ("_value", "_grad"):
-            raise ValueError(
-                f"a parameter of shape {self.shape} has no value yet: give rng= to its layer, "
-                "or to the Sequential that holds it"
-            )
+            hint = "give rng= to its layer, or to the Sequential that holds it"
+            raise ValueError(f"a parameter of shape {self.shape} has no value yet: {hint}")
         raise AttributeError(name)
 
     @property
@@ -121,10 +114,7 @@ def holds(value: object) -> bool:
 
 
 def members(layer: object) -> Iterator[tuple[str, Any]]:
-    """Yield the parameters and layers among the attributes of ``layer``, with their names.
-
-    Lists and tuples are searched too; the first item of ``blocks`` is named ``"blocks.0"``.
-    """
+    """Yield the parameters and layers among the attributes of ``layer``, and in lists of it."""
     for name, value in vars(layer).items():
         if value is None or isinstance(value, (int, str, np.ndarray)) or name == "_given":
             continue  # at once, since this is asked often
@@ -207,9 +197,10 @@ def check_owners(model: object) -> None:
     shared = shared_parameter(model)
     if shared is not None:
         name, owner = shared
+        other = f"another model, a {type(owner).__name__}"
+        hint = "to train this one, build it from layer.copy()"
         raise ValueError(
-            f"{type(model).__name__}: the parameter {name!r} belongs to another model, a "
-            f"{type(owner).__name__}; to train this one, build it from layer.copy()"
+            f"{type(model).__name__}: the parameter {name!r} belongs to {other}; {hint}"
         )
 
 
@@ -226,10 +217,8 @@ def check_vectors(model: Any) -> None:
     if start != theta.ctypes.data + theta.nbytes:
         why = why or "theta has other parameters than the layers"
     if why:
-        raise ValueError(
-            f"{type(model).__name__}: {why}, since layers were changed after the model was built; "
-            "build a new model"
-        )
+        hint = "layers were changed after the model was built; build a new one"
+        raise ValueError(f"{type(model).__name__}: {why}: {hint}")
 
 
 def declared_buffers(layer: object) -> tuple[str, ...] | None:
@@ -347,10 +336,7 @@ def check_state(
 
 
 def finite_check(model: Any) -> Callable[[], str | None]:
-    """Return a function that names a parameter or buffer that is no longer finite.
-
-    Those that are not finite now are left out: masks, or extremes so far, that start with infinity.
-    """
+    """Return a function that names a parameter or buffer that is finite now and no longer then."""
     places = [(layer, name) for _, layer, name in _buffer_places(model)]
 
     def not_finite() -> list[str]:

@@ -47,7 +47,7 @@ class NonFiniteLossError(FloatingPointError, ValueError):
 
 
 class CheckpointFile(Protocol):
-    """The part of a ``minidl.Checkpoint`` that training needs; it knows no file."""
+    """The part of a ``minidl.Checkpoint`` that training needs."""
 
     every: int
     resume: bool
@@ -141,9 +141,9 @@ def fit(
 
     Notes
     -----
-    An epoch that does not end (Ctrl-C, a loss or a parameter that is not finite, another error)
-    leaves nothing behind: the model, its random streams, the optimizer and ``rng`` are set back to
-    its start, so that another call with the same ``history`` goes on from there.
+    An epoch that does not end (Ctrl-C, an error) leaves nothing behind: the model, its random
+    streams, the optimizer and ``rng`` are set back, and another call with the same ``history`` goes
+    on from its start.
 
     Returns
     -------
