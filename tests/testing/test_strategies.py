@@ -5,12 +5,14 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import find, given
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from minidl.testing import strategies
 from minidl.testing.subjects import LAYOUTS
 
+FIRST = settings(max_examples=2000, deadline=None, phases=[Phase.generate])
+"""The first example is enough: it need not be made smaller."""
 DTYPES = st.sampled_from([np.float32, np.float64])
 
 
@@ -41,7 +43,7 @@ def test_layouts_keep_the_values(x, layout):
     ids=["empty", "reversed", "Fortran", "a row of zeros"],
 )
 def test_batches_find(wanted):
-    find(strategies.batches(), wanted)
+    find(strategies.batches(), wanted, settings=FIRST)
 
 
 @given(st.data(), DTYPES, st.booleans())
@@ -65,7 +67,7 @@ def test_logits(data, dtype, neg_inf):
     ids=["ties", "one-hot", "huge", "tiny", "-inf"],
 )
 def test_logits_find(wanted):
-    find(strategies.logits(neg_inf=True), wanted)
+    find(strategies.logits(neg_inf=True), wanted, settings=FIRST)
 
 
 @given(strategies.labels(6, 3))

@@ -286,7 +286,8 @@ def test_a_history_is_drawn_as_loss_and_accuracy(tmp_path, drawn):
         ((None, 0.7, None), "squared dollars", "loss (squared dollars)"),
     ],
 )
-def test_the_unit_of_the_loss(tmp_path, drawn, figures, unit, label):
+def test_the_unit_of_the_loss(tmp_path, drawn, figures, unit, label, monkeypatch):
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
     history(*figures).plot(tmp_path / "curves.png", loss_unit=unit)
     assert drawn[0].axes[0].get_ylabel() == label
     assert len(drawn[0].axes) == (1 if figures[0] is None else 2)  # a regression has no accuracy
