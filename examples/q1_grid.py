@@ -94,9 +94,8 @@ def main() -> int:
     rows = [row for r in results if r.error is None for row in r.values["runs"]]
     if rows:
         report(rows, dataset, args)
-    for r in results:
-        if r.error is None and r.values["explained"] is not None:
-            explained = r.values["explained"]
+    for explained in (r.values["explained"] for r in results if r.error is None):
+        if explained is not None:
             print(f"PCA: {args.components} components hold {explained:.4f} of the variance")
     print(f"wrote the table and the models to {args.out}{os.sep}")
     return exit_status(results)
@@ -122,12 +121,10 @@ def report(rows: Sequence[dict[str, Any]], dataset: Dataset, args: argparse.Name
     words = {"features": "Features", "learning_rate": "Learning rates", "l2": "L2 penalties"}
     sentences = []
     for axis, name in words.items():
-        of_each = {
-            f"{value:g}" if isinstance(value, float) else value: max(
-                float(row["best_valid"]) for row in rows if row[axis] == value
-            )
-            for value in dict.fromkeys(row[axis] for row in rows)
-        }
+        of_each: dict[str, float] = {}
+        for row in rows:
+            value = row[axis] if isinstance(row[axis], str) else f"{row[axis]:g}"
+            of_each[value] = max(of_each.get(value, 0.0), float(row["best_valid"]))
         sentences.append(answers.choice(name, of_each, len(dataset.splits["valid"]), errors=ERRORS))
     answers.write(out, {"table": sentences})
 
