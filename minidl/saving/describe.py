@@ -184,30 +184,25 @@ def _has_state(kind: type[Any]) -> bool:
     return not issubclass(kind, Layer) and getattr(method, "__module__", base) != base
 
 
-MAX_LAYERS = 10_000
-"""The most layers, maps, features and losses that a file may have."""
-
-_SMALL = 1_000_000
+_SMALL, _OBJECT = 1_000_000, 100
 
 
 def check_size(description: Any, arrays: Mapping[str, Array]) -> None:
     """Raise ValueError if the arrays of a file cannot be those of the objects that it describes.
 
     Every width of a layer is a side of an array, so all widths together are at most twice as many
-    as all values; a million more may belong to layers without parameters.
+    as all values; a million more may belong to layers without parameters. An object counts as 100.
     """
-    objects, widths, kinds, rest = 0, 0, _built_in(), [description]
+    widths, kinds, rest = 0, _built_in(), [description]
     while rest:
         value = rest.pop()
         if isinstance(value, Mapping):
-            objects += "class" in value
+            widths += _OBJECT * ("class" in value)
             if value.get("class") in kinds:
                 widths += sum(n for n in value["arguments"].values() if type(n) is int and n > 0)
             rest += value.values()
         elif isinstance(value, list):
             rest += value
-    if objects > MAX_LAYERS:
-        raise ValueError(f"expected at most {MAX_LAYERS} layers, got {objects}")
     values = sum(array.size for array in arrays.values())
     if widths > 2 * values + _SMALL:
         raise ValueError(f"expected layers for {values} saved values, got widths of {widths:.3g}")
