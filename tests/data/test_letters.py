@@ -1,8 +1,9 @@
-"""Generated letters, and the scenes of the homework, have the same bytes on every processor."""
+"""Generated letters, also the scenes of the homework: the same bytes everywhere, and their cache."""
 
 import ast
 import inspect
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from homework import scenes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidl.data import exact, letters
+from minidl.data import cache, exact, letters
+from minidl.data.letters import load_letters
 
 ROOT = Path(__file__).parents[2]
 SHA256 = {
@@ -147,3 +149,142 @@ def test_waves_are_an_orthonormal_basis():
     power = np.abs(np.fft.rfft(waves)) ** 2
     assert power.argmax(axis=1).tolist() == [(row + 1) // 2 for row in range(48)]
     np.testing.assert_allclose(power.max(axis=1) / power.sum(axis=1), 1, atol=1e-14)
+
+
+# ---------------------------------------------------------------- what is drawn, and its cache
+
+
+def draw(n, **options):
+    parts = zip(*letters.LETTERS.blocks(n, **options), strict=True)
+    return tuple(map(np.concatenate, parts))
+
+
+def test_letters_are_reproducible_and_a_prefix_of_a_larger_set():
+    x, y = draw(1500, seed=3)
+    again = draw(1500, seed=3)
+    np.testing.assert_array_equal(x, again[0])
+    fewer = draw(1100, seed=3)
+    np.testing.assert_array_equal(x[:1100], fewer[0])
+    np.testing.assert_array_equal(y[:1100], fewer[1])
+    assert (x.dtype, x.shape) == (np.uint8, (1500, 784))
+    assert (draw(100, seed=4)[0] != x[:100]).any()
+    assert (draw(100, seed=3, split=1)[0] != x[:100]).any()
+    assert len(np.unique(x, axis=0)) == 1500
+    assert np.bincount(draw(1040)[1]).tolist() == [40] * 26
+
+
+def test_letters_can_be_classified():
+    """Nearest class mean over 2,600 letters is far better than chance."""
+    (x, y), (x_test, y_test) = draw(2600), draw(1040, split=1)
+    means = np.array([x[y == k].mean(axis=0) for k in range(26)])
+    distance = ((x_test[:, None] / 1.0 - means) ** 2).sum(axis=2)
+    assert (distance.argmin(axis=1) == y_test).mean() > 0.35
+
+
+def test_letters_are_cached_mapped_and_shared(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    large = load_letters(train=60, valid=30, test=30)
+    files = sorted(p.name for p in tmp_path.iterdir())
+    assert len(files) == 3
+    small = load_letters(train=40, valid=30, test=20)
+    assert sorted(p.name for p in tmp_path.iterdir()) == files  # drawn once
+    assert isinstance(small.train.x, np.memmap)
+    np.testing.assert_array_equal(small.train.x, large.train.x[:40])
+    np.testing.assert_array_equal(small.train.x, draw(40)[0])
+    np.testing.assert_array_equal(small.test.y, draw(20, split=2)[1])
+    assert small.title == "letters (generated, not EMNIST)"
+    sent = pickle.loads(pickle.dumps(small))
+    assert len(sent.train) == 40
+    assert sent.checksum() == small.checksum()
+    with pytest.raises(
+        ValueError, match=r"letters: expected train to be a whole number >= 1, got 0"
+    ):
+        load_letters(train=0)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"MINIDL_CACHE": "/a", "XDG_CACHE_HOME": "/b"}, "/a"),
+        ("linux", {"XDG_CACHE_HOME": "/b"}, "/b/minidl"),
+        ("linux", {"HOME": "/home/me"}, "/home/me/.cache/minidl"),
+        ("darwin", {"HOME": "/home/me", "XDG_CACHE_HOME": "/b"}, "/home/me/Library/Caches/minidl"),
+        ("win32", {"LOCALAPPDATA": "/c", "XDG_CACHE_HOME": "/b"}, "/c/minidl"),
+    ],
+)
+def test_the_folder_of_the_cache(monkeypatch, platform, variables, expected):
+    for name in ("MINIDL_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(cache.sys, "platform", platform)
+    assert cache.cache_folder().as_posix() == expected
+
+
+def test_the_smallest_cached_file_is_used_and_half_written_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    for n in (20, 30):
+        load_letters(n, 10, 10)
+    assert load_letters(15, 10, 10).train.file.name.endswith("-20.npy")
+    assert load_letters(20, 10, 10).train.file.name.endswith("-20.npy")
+    assert load_letters(21, 10, 10).train.file.name.endswith("-30.npy")
+    assert load_letters(5, 10, 10, seed=1).train.file.name.endswith("seed1-train-5.npy")
+    letters_ = load_letters(15, 10, 10)
+    assert (letters_.classes, letters_.train.scale, letters_.generated) == (
+        26,
+        1 / 256,
+        "not EMNIST",
+    )
+    for i, split in enumerate(letters_.splits.values()):
+        pixels, labels = draw(len(split), split=i)
+        np.testing.assert_array_equal(split.x, pixels)
+        np.testing.assert_array_equal(split.y, labels)
+
+
+def test_another_seed_draws_other_letters(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    for seed in (1, 0):
+        for i, split in enumerate(load_letters(20, 10, 10, seed=seed).splits.values()):
+            pixels, labels = draw(len(split), seed=seed, split=i)
+            np.testing.assert_array_equal(split.x, pixels)
+            np.testing.assert_array_equal(split.y, labels)
+
+
+def test_the_default_sizes_are_those_of_the_course(monkeypatch):
+    """EMNIST Letters has 4,000, 800 and 800 letters of each class; docs/homework.md."""
+    asked = []
+    monkeypatch.setattr(cache.ImageGenerator, "load", lambda *args: asked.append(args))
+    load_letters()
+    scenes.load_scenes()
+    assert [tuple(sizes.values()) for _, sizes, _, _ in asked] == [
+        (26 * 4000, 26 * 800, 26 * 800),
+        (12_630, 1_404, 3_000),
+    ]
+    assert [args[2:] for args in asked] == [(0, False)] * 2
+    assert [tuple(sizes) for _, sizes, _, _ in asked] == [("train", "valid", "test")] * 2
+
+
+@pytest.mark.parametrize("n", [10**9 + 1, 10**10, 2**63, 10**400, 10**9000], ids=int.bit_length)
+@pytest.mark.parametrize("part", ["train", "valid", "test"])
+def test_a_size_that_no_disk_holds_is_refused_at_the_door(part, n):
+    with pytest.raises(ValueError, match=rf"^letters: expected {part} to be at most 1000000000, got "):  # fmt: skip
+        load_letters(**{"train": 5, "valid": 5, "test": 5, part: n})
+    for generator in (letters.LETTERS, scenes.SCENES):
+        with pytest.raises(ValueError, match=rf"^{generator.name}: expected n to be at most"):
+            generator.blocks(n)
+
+
+def test_the_bar_counts_the_letters_that_are_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    load_letters(1500, 30, 20, progress=True)
+    shown = capsys.readouterr().err
+    for text in (
+        "drawing train letters: 100%",
+        "1500/1500",
+        "drawing valid letters: 100%",
+        "30/30",
+        "20/20",
+    ):
+        assert text in shown
+    load_letters(1500, 30, 20, progress=True)
+    assert capsys.readouterr().err == ""
