@@ -209,7 +209,9 @@ class GradientReport:
         return FAILED if self.failures else UNSURE if self.unsure else "passed"
 
     def __getitem__(self, name: str) -> TensorCheck:
-        """Return the line of the tensor ``name``."""
+        """Return the line of the tensor ``name``; ``GradientError`` if none could be checked."""
+        if not self.tensors:
+            self.raise_if_failed()
         return {tensor.name: tensor for tensor in self.tensors}[name]
 
     def raise_if_failed(self) -> None:

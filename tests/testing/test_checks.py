@@ -208,6 +208,8 @@ def test_an_exception_in_the_code_is_one_line_with_its_place(check, capsys):
     assert re.fullmatch(line, failure)
     assert str(report).splitlines()[-1] == failure
     assert (report.score(3), bool(report), report.tensors) == (0, False, ())
+    with pytest.raises(GradientError, match="KeyError: 'nothing'"):
+        report["x"]
     with pytest.raises(KeyError, match="nothing"):
         check(traceback=True)
 
