@@ -61,7 +61,7 @@ def read_script(text: str, name: str, *arguments: str) -> Any:
     bounds = [tree.body[0].end_lineno or 1, *starts, len(lines)]
     code = ["\n".join(lines[a:b]).strip("\n") for a, b in itertools.pairwise(bounds)]
     code[-1] = "main()"  # in place of the lines that only a command needs
-    jobs = ["--jobs", "1"] if re.search(r'"--jobs"|_parser\(', text) else []
+    jobs = ["--jobs", "1"] if re.search(r'"--jobs"|(base|make)_parser\(', text) else []
     argv = [f"{name}.py", *ARGUMENTS.get(name, []), *jobs, *arguments]
     folder = "sys.path.append('examples')  # the folder of the scripts, for what they share"
     if "__file__" in text:  # which a notebook does not have
