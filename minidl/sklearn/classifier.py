@@ -88,7 +88,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
         return np.asarray(found)
 
     def _width(self, y: Array) -> int:
-        return len(self.classes_)
+        return 1 if isinstance(self._loss()[0], BinaryLogistic) else len(self.classes_)
 
     def _decoded(self, y: Array) -> Array:
         return y if self.multilabel_ else np.asarray(self.classes_[y])
@@ -183,14 +183,9 @@ class MLPClassifier(Labels, MLP):
         ``"auto"`` is 200. At most all examples.
     learning_rate : {"constant", "invscaling", "adaptive"}
         For ``"sgd"``; with ``power_t`` as in scikit-learn.
-    learning_rate_init : float
     schedule : {"cosine", "one_cycle"} or callable, optional
         In place of ``learning_rate``: called with the rate and the number of steps of ``fit``,
         returns the rate as a function of the step, as ``minidl.Cosine`` does.
-    max_iter : int
-        The largest number of epochs.
-    shuffle : bool
-        Whether the order of the rows changes in each epoch.
     random_state : int, RandomState, Generator or None
     tol, n_iter_no_change : float, int
         Training ends when the monitored metric has not improved by ``tol`` for more than
@@ -217,9 +212,8 @@ class MLPClassifier(Labels, MLP):
     standardize : bool
         Whether to subtract the mean of each feature and divide by its standard deviation.
         ``partial_fit`` keeps those of its first call.
-    verbose : bool
-        Whether to print a line for each epoch.
-    momentum, nesterovs_momentum, beta_1, beta_2, epsilon : float, bool
+    learning_rate_init, max_iter, shuffle, verbose, momentum, nesterovs_momentum, beta_1, beta_2, \
+epsilon
         As in scikit-learn.
 
     Attributes
@@ -253,22 +247,12 @@ n_layers_, n_outputs_, out_activation_
             "entmax15": FenchelYoung(entmax15),
         }
         loss: Loss = choose(self._name, "loss", self.loss, known)
-        if self.multilabel_ and self.loss != "log_loss":
-            raise ValueError(
-                f"{self._name}: several labels need loss='log_loss', got {self.loss!r}"
-            )
         if self.multilabel_:
+            choose(self._name, "loss of several labels", self.loss, {"log_loss": loss})
             return BinaryCrossEntropy(label_reduction="sum"), "logistic"
-        if self._one_logit():
+        if self.loss == "log_loss" and len(self.classes_) == 2:  # the second's logit, as there
             return BinaryLogistic(), "logistic"
         return loss, "softmax" if self.loss == "log_loss" else self.loss
-
-    def _one_logit(self) -> bool:
-        """Return whether two classes share an output, as in scikit-learn: the second's logit."""
-        return self.loss == "log_loss" and not self.multilabel_ and len(self.classes_) == 2
-
-    def _width(self, y: Array) -> int:
-        return 1 if self._one_logit() else super()._width(y)
 
     def _targets(self, y: Array) -> Array:
         return 2 * y - 1 if isinstance(self.loss_function_, BinaryLogistic) else y

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,20 +34,9 @@ RATES = ("constant", "invscaling", "adaptive")
 SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {"cosine": Cosine, "one_cycle": OneCycle}
 
 
-@dataclass(frozen=True)
-class InverseScaling:
-    """scikit-learn's ``learning_rate="invscaling"``: ``lr / (t + 1)^power``.
-
-    ``t`` is the number of examples seen in the epochs that are complete.
-    """
-
-    lr: float
-    power: float
-    examples: int
-    batches: int
-
-    def __call__(self, t: int) -> float:
-        return float(self.lr / (t // self.batches * self.examples + 1) ** self.power)
+def inverse_scaling(lr: float, power: float, examples: int, batches: int, step: int) -> float:
+    """Return the rate of scikit-learn's "invscaling", by the examples of the epochs before."""
+    return float(lr / (step // batches * examples + 1) ** power)
 
 
 def in_batches(estimator: Any) -> bool:
@@ -239,5 +229,5 @@ class MLP(Network):
             schedule: Schedule = make(lr, batches * self.max_iter)
             return schedule
         if self.solver == "sgd" and self.learning_rate == "invscaling":
-            return InverseScaling(lr, self.power_t, n, batches)
+            return partial(inverse_scaling, lr, self.power_t, n, batches)
         return lr

@@ -213,18 +213,14 @@ class Network(Fitted):
 
         ``monitor`` is a metric of ``fit``, or a scorer of scikit-learn, which sees the last part.
         """
-        monitor, where = self.monitor, "valid" if validated else "train"
-        own = monitor is None or (
-            isinstance(monitor, str) and monitor.startswith(("train_", "valid_"))
-        )
-        if monitor is None:
-            monitor = self._validation_metric() if self.early_stopping else "train_loss"
-        if own:
+        default = self._validation_metric() if self.early_stopping else "train_loss"
+        monitor = default if self.monitor is None else self.monitor
+        if isinstance(monitor, str) and monitor.startswith(("train_", "valid_")):
             # What nobody reads is not measured, before training either.
             parts = ["train"] if monitor.startswith("train_") and monitor != "train_loss" else []
-            mode = "min" if monitor == "train_loss" else None
             parts += ["valid"] if validated else []
-            return {"monitor": monitor, "mode": mode, "parts": parts}
+            return {"monitor": monitor, "mode": "min" if monitor == "train_loss" else None,
+                    "parts": parts}  # fmt: skip
         scorer, twin = get_scorer(monitor), copy.copy(self)
         twin.__dict__["_outputs"] = lambda outputs: outputs
         name = monitor if isinstance(monitor, str) else getattr(monitor, "__name__", "score")
@@ -234,8 +230,9 @@ class Network(Fitted):
             finite = np.isfinite(outputs).all()
             return float(scorer(twin, outputs, y, **weights)) if finite else math.nan
 
-        watch = {"monitor": f"{where}_{name}", "parts": (where,), "metrics": {name: metric}}
-        return {**watch, "mode": "max"}
+        where = "valid" if validated else "train"
+        return {"monitor": f"{where}_{name}", "mode": "max", "parts": (where,),
+                "metrics": {name: metric}}  # fmt: skip
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
         """Return checked rows and targets; with ``reset``, learn the number of features."""
@@ -300,8 +297,8 @@ class Network(Fitted):
         """Set ``validation_fraction`` of the rows aside, stratified by class."""
         X, y, weight = rows
         strata, share = self._strata(y), self.validation_fraction
-        if strata is not None and 0 < share < 1:  # at least one row of each class
-            share = max(math.ceil(share * len(y)), len(np.unique(y)))
+        if strata is not None and 0 < share < 1:  # at least one row of each class, and two
+            share = max(math.ceil(share * len(y)), len(np.unique(y)), 2)
         try:
             parts = train_test_split(
                 np.arange(len(y)), test_size=share, random_state=seed, stratify=strata
@@ -390,11 +387,9 @@ def counted(X: Any, y: Array, weight: Array | None) -> Rows:
 class Convergence(Callback):
     """Stop when the monitored metric has not improved for more than ``patience`` epochs.
 
-    An epoch without an improvement is one whose score is not better by ``tol`` than the best score
-    of all epochs before it, as in ``sklearn.neural_network``. (``minidl.EarlyStopping`` compares
-    with the last epoch that was such an improvement.) With ``adaptive`` the learning rate is
-    divided by 5 in place of stopping, until it is 1e-6; ``verbose`` prints a line for each epoch.
-    ``converged`` says whether this rule ended the training.
+    An improvement is a score better by ``tol`` than all before it, as in scikit-learn, and not than
+    the last improvement, as in ``EarlyStopping``. With ``adaptive`` the learning rate is divided by
+    5 in place of stopping, until it is 1e-6. ``converged``: whether this rule ended training.
     """
 
     def __init__(self, tol: float, patience: float, *, adaptive: bool, verbose: bool) -> None:

@@ -811,7 +811,9 @@ def test_a_failed_fit_leaves_the_model_that_was_there():
 
 def test_several_labels_need_log_loss_and_no_class_weights():
     labels = (YR > 0).astype(int)
-    with pytest.raises(ValueError, match="several labels need loss='log_loss'"):
+    with pytest.raises(
+        ValueError, match="no loss of several labels 'sparsemax', expected one of log_loss"
+    ):
         MLPClassifier(**SHORT, loss="sparsemax").fit(XR, labels)
     with pytest.raises(ValueError, match="class_weight is not for several labels"):
         MLPClassifier(**SHORT, class_weight="balanced").fit(XR, labels)
