@@ -26,10 +26,7 @@ T = TypeVar("T", bound=str)
 F = TypeVar("F", bound=Callable[..., Any])
 
 Backward = Callable[..., Any]
-"""``backward(dy) -> dx``, the backward pass that belongs to one forward pass.
-
-If the layer declares ``skips_input_grad``, it also takes ``input_grad=False`` and returns None.
-"""
+"""``backward(dy) -> dx``, or None for ``input_grad=False`` if the layer ``skips_input_grad``."""
 
 Rng = Union[int, "np.random.SeedSequence", "np.random.Generator"]
 """A seed or a generator. In quotes, so that ``numpy.random`` is not loaded before it is used."""
@@ -191,10 +188,7 @@ def check_float(
     open_low: bool = False,
     open_high: bool = False,
 ) -> float:
-    """Return ``value`` as a float; ValueError unless it is finite and in ``[low, high]``.
-
-    With ``open_low`` or ``open_high`` the bound itself is not allowed.
-    """
+    """Return a float; ValueError unless finite and in ``[low, high]``, without an open bound."""
     try:
         number = math.nan if isinstance(value, (str, bytes)) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
@@ -381,10 +375,7 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def progress_bar(**options: Any) -> Any:
-    """Return a bar of tqdm on the standard error, where a terminal is; else a line once a minute.
-
-    In a notebook with ipywidgets it is tqdm's notebook bar. ``options`` are those of tqdm.
-    """
+    """Return a bar of tqdm, also in notebooks; where no terminal is, it is a line once a minute."""
     file = sys.stderr
     notebook = "ipykernel" in sys.modules and "ipywidgets" in sys.modules
     if file is not None and not (file.isatty() or notebook):

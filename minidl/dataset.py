@@ -152,8 +152,7 @@ def as_split(owner: str, part: Part | None, scale: float | None = None) -> Split
 def as_rows(owner: str, x: object, input_scale: float | None = None) -> Split:
     """Return rows without targets, (n, features), scaled as the rows of the training were.
 
-    Floats are taken as scaled already. ValueError for NaN and infinity, and for floats that are
-    larger than the scaled pixels on which a model was trained.
+    ValueError for NaN, infinity, and floats that are larger than the scaled pixels of the training.
     """
     if isinstance(x, Split):
         return x
@@ -409,10 +408,7 @@ class Dataset:
 
 
 def check_labels(owner: str, logits: Array, y: Array) -> Array:
-    """Check ``y``: integers in ``0..K-1``, (n,), or distributions, (n, K).
-
-    Returns labels as int64, so that no arithmetic overflows; distributions in the logits' dtype.
-    """
+    """Return labels ``0..K-1``, (n,), as int64, or distributions (n, K) in the logits' dtype."""
     y = as_array(owner, "y", y)
     check_matrix(owner, logits)
     n, k = logits.shape

@@ -111,11 +111,7 @@ def as_metrics(owner: str, metrics: Mapping[str, Metric] | None) -> dict[str, Me
 def measure(
     model: Layer, data: Part, loss: Loss, metrics: Mapping[str, Metric] | None = None
 ) -> tuple[dict[str, float], bool]:
-    """Return what ``evaluate`` does, and whether the outputs are finite.
-
-    They are where the loss is finite and no output is NaN or ``+inf``; ``-inf`` may be the logit of
-    a masked class.
-    """
+    """Return what ``evaluate`` does, and whether the loss is finite, no output NaN or ``+inf``."""
     split = data if isinstance(data, Split) else as_split("evaluate", data)
     predicted = outputs(model, split if isinstance(data, Split) else split.x)
     y, *weight = split.targets()
@@ -155,10 +151,7 @@ def as_loss(owner: str, loss: Any) -> Loss:
 
 
 def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Array]:
-    """Return ``loss(logits, *targets)``, a number and an array of the logits' shape and dtype.
-
-    TypeError or ValueError, which names the loss, if they are not.
-    """
+    """Return ``loss(logits, *targets)``: a number and an array of the logits' shape and dtype."""
     if isinstance(loss, type):
         raise TypeError(f"expected a loss, got the class {loss.__name__}; write {loss.__name__}()")
     result: Any = loss(logits, *targets)

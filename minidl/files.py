@@ -152,8 +152,7 @@ def remove_leftovers(folder: Path) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file or folder in this context; it ends with the process, too.
 
-    BlockingIOError if another process holds it; OSError, which names the file, if there is none,
-    or the file system has no locks.
+    BlockingIOError if another process holds it; OSError without the file, or without locks.
     """
     handle = _open(path)
     try:
@@ -179,10 +178,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hidden(parent: Path, stem: str, suffix: str, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Yield a new file or folder that is locked, and remove it at the end.
-
-    Its name is known before it is made, so an interrupt at any point leaves none.
-    """
+    """Yield a new file or folder that is locked; remove it at the end, or at an interrupt."""
     for _ in range(9):
         path = parent / f".{stem}.{_machine()}-{os.urandom(8).hex()}.tmp{suffix}"
         with contextlib.ExitStack() as lock:
@@ -220,10 +216,7 @@ def _remove(path: Path) -> None:
 
 @functools.cache
 def _machine() -> str:
-    """Return a name of this machine since it was started, of which locks are known.
-
-    Two containers of one name and on one machine share it, and their locks.
-    """
+    """Return a name of this machine since it was started, of which locks are known."""
     import platform  # slow to import
 
     started = ""

@@ -170,10 +170,7 @@ class History:
         self.__dict__.update(saved.__dict__, best_state=best)
 
     def score(self, record: Epoch) -> float:
-        """Return the monitored metric, with its sign changed if the lowest is the best.
-
-        It is minus infinity where the record cannot be the best.
-        """
+        """Return the monitored metric, negated in mode "min"; -inf if it cannot be the best."""
         value = record.metrics.get(self.monitor, math.nan)
         if not (record.finite and math.isfinite(value)):
             return -math.inf

@@ -292,12 +292,8 @@ class Residual(Layer):
 
     forward: ``y = x + f(x)``; backward: ``dx = dy + f'(dy)``
 
-    Parameters
-    ----------
-    *layers : Layer
-        ``f``, one after another; its output must have the shape of its input.
-    rng : int or Generator, optional
-        Draws the missing initial values.
+    ``f`` is the layers one after another; its output must have the shape of its input. ``rng``
+    draws the missing initial values.
     """
 
     skips_input_grad = True

@@ -23,10 +23,7 @@ For labels, where each row has one entry and in order, the values are the float 
 
 
 def shift(z: Array) -> tuple[Array, Array]:
-    """Return ``z`` (n, K) minus the largest entry of each row, and these entries (n, 1).
-
-    Where the largest entry is infinite or NaN, all of the row becomes NaN.
-    """
+    """Return rows (n, K) minus their largest, and these (n, 1); NaN where it is not finite."""
     # On short rows indexing is twice as fast as max; NaN counts as the largest here too.
     top = z[np.arange(len(z)), z.argmax(axis=-1)][:, None]
     return z - (top + (top - top)), top  # top - top is NaN where top is not finite
