@@ -8,8 +8,7 @@
 A mutant is ``minidl/`` with one expression or statement changed: a comparison operator, an
 arithmetic operator, ``and`` and ``or``, a negated condition, a constant, a unary minus, two swapped
 arguments, a keyword argument left out, or a statement left out. Strings, annotations, docstrings
-and ``repr`` texts are left alone. Left out too are the formulas of maps, layers and losses and the
-kernels of online SGD (``FORMULAS``): numerical gradients and PyTorch check those.
+and ``repr`` texts are left alone.
 
 A survivor that changes nothing one can observe, or a constant that is a free choice, may be marked
 in the table by hand: the outcome ``equivalent``, with the reason in ``noticed_by``.
@@ -46,7 +45,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "minidl"
-COPIED = ("minidl", "tests", "examples", "docs", "README.md", "pyproject.toml", "setup.cfg")
+COPIED = (
+    "minidl", "tests", "examples", "benchmarks", "docs", ".ci", "README.md", "CHANGELOG.md", "CONTRIBUTING.md",
+    "pyproject.toml", "setup.cfg",
+)  # fmt: skip
 
 PRELOADED = (
     "numpy", "pytest", "hypothesis.extra.numpy", "torch", "torch._dynamo", "entmax", "tqdm", "rich.table",
@@ -56,13 +58,8 @@ PRELOADED = (
 Survey_ = dict[str, dict[str, Any]]
 """By test file: ``on_import``, functions, and ``tests``, duration and functions by name."""
 
-FORMULAS = {
-    "backward", "fenchel_young", "forward", "hessian", "jvp_rows", "omega", "project_rows",
-    "project_with_threshold", "second_derivative", "hessian_vector_product", "vjp_rows", "_centred", "_shortfall",
-    "_threshold_of_sorted", "per_example", "online/tails.py:perceptron", "online/tails.py:relu_linear",
-    "online/tails.py:softmax", "online/tails.py:stacked_softmax", "__repr__",
-}  # fmt: skip
-"""Functions by name, with their module where other functions have the same name; modules."""
+LEFT_ALONE = {"__repr__"}
+"""Functions that are not changed, by name."""
 
 IGNORED = {"encoding", "lineterminator", "strict"}
 """Keyword arguments that change nothing where the code is right and the locale is UTF-8."""
@@ -168,7 +165,7 @@ def nodes(
                 continue
             inside, first = function, start
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                if {node.name, f"{module}:{node.name}"} & FORMULAS:
+                if node.name in LEFT_ALONE:
                     continue
                 inside = f"{function}.{node.name}".lstrip(".")
                 if isinstance(node, ast.FunctionDef) and not start:
@@ -191,8 +188,6 @@ def all_mutants(module: str) -> list[tuple[Mutant, bytes]]:
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     found, seen = [], Counter()
-    if module in FORMULAS:
-        return []
     for function, start, node, after in nodes(ast.parse(source), module):
         low = starts[node.lineno - 1] + node.col_offset
         high = starts[node.end_lineno - 1] + node.end_col_offset
