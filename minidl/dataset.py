@@ -252,7 +252,8 @@ class Dataset:
         ----------
         train, valid, test : (x, y) or (x, y, weight)
             ``y`` is ``(n,)``: integers, strings or booleans. The classes are the sorted labels of
-            the training part, which ``class_names`` keeps; other parts have no others.
+            the training part, which ``class_names`` keeps. A label of another part that is not
+            among them is a ValueError.
         **options
             As for ``Dataset``.
 
