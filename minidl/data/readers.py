@@ -206,7 +206,7 @@ def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
         if stem not in files.get(prefix, {}):
             wanted = f"{prefix if files else '[emnist-SPLIT-]'}{stem}-idx{dimensions}-ubyte[.gz]"
             what = f"missing {wanted}" if files else f"no IDX files, as {wanted}"
-            raise FileNotFoundError(f"{folder}: {what}; found in the folder: {_listed(names)}")
+            raise FileNotFoundError(f"{folder}: {what}; found {_listed(names)} in the folder")
         arrays.append(read_idx(folder / files[prefix][stem], dimensions))
     x, y, x_test, y_test = arrays
     if len(x) != len(y):
