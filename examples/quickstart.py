@@ -4,6 +4,7 @@ Run it with ``python examples/quickstart.py``.
 """
 
 import numpy as np
+from matplotlib.colors import ListedColormap
 
 import minidl
 from minidl.view.plots import figure, save
@@ -61,10 +62,16 @@ def draw(model: minidl.Sequential, test: minidl.Split) -> None:
     shown = model(np.stack([u.ravel(), v.ravel()], axis=1)).argmax(axis=1).reshape(u.shape)
     picture = figure(5, 5)
     axes = picture.subplots()
-    axes.contourf(u, v, shown, levels=[-0.5, 0.5, 1.5, 2.5], colors=["C0", "C1", "C2"], alpha=0.3)
+    classes = ListedColormap(["C0", "C1", "C2"])
+    axes.imshow(shown, classes, origin="lower", extent=(-1.6, 1.6, -1.6, 1.6), alpha=0.3)
     for label in range(3):
         axes.plot(*test.x[test.y == label].T, ".", color=f"C{label}", label=f"spiral {label}")
-    axes.set(xlabel="x1", ylabel="x2", aspect="equal", title="the network's classes, test points")
+    axes.set(
+        xlabel="x1",
+        ylabel="x2",
+        aspect="equal",
+        title="dots: test examples by label\nbackground: the network's class",
+    )
     axes.legend(loc="lower right")
     save(picture, "runs/quickstart.png", "Three spirals of points; the network follows their arms.")
     print("wrote runs/quickstart.png and the model, runs/quickstart.npz")

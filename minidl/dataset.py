@@ -433,7 +433,10 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
     unsigned = labels.view(np.uint64)
     if n and unsigned.max() >= k:
         i = int(unsigned.argmax())
-        got = f"y[{i}] = {y[i]}; Dataset.from_labels numbers labels from 0"
+        hint = "Dataset.from_labels numbers labels from 0"
+        if k == 1:
+            hint = "there is one output; classes have one each, BinaryCrossEntropy takes one"
+        got = f"y[{i}] = {y[i]}; {hint}"
         raise ValueError(f"{owner}: expected labels in 0..{k - 1}, got {got}")
     return labels
 
@@ -476,7 +479,7 @@ def class_factors(
         raise ValueError(f"{owner}: expected {want}, got {class_weight!r}")
     for key in class_weight:
         if key not in names:
-            raise ValueError(f"{owner}: class_weight: no class {key!r}")
+            raise ValueError(f"{owner}: class_weight: no class {key!r} among {list(names)!r:.80}")
     return np.array([class_weight.get(name, 1.0) for name in names], np.float64)
 
 
@@ -516,8 +519,14 @@ def _labels(owner: str, y: object) -> Array:
         array = array.astype(str)
     array = _column(array)
     if array.ndim != 1 or array.dtype.kind not in "biuU":
-        want, got = "integers, strings or booleans", f"{array.shape} of dtype {array.dtype}"
-        raise TypeError(f"{owner}: expected labels (n,) of {want}, got an array {got}")
+        want, got = (
+            "integers, strings or booleans",
+            f"an array {array.shape} of dtype {array.dtype}",
+        )
+        if array.ndim == 1 and array.dtype == object:
+            i = next(i for i, label in enumerate(array) if not isinstance(label, str))
+            got = f"y[{i}] = {array[i]!r:.40}"
+        raise TypeError(f"{owner}: expected labels (n,) of {want}, got {got}")
     return array
 
 

@@ -66,7 +66,9 @@ class Parameter:
     def __getattr__(self, name: str) -> Any:
         # Called only while a slot is empty, so this costs nothing once there is a value.
         if name in ("_value", "_grad"):
-            hint = "give rng= to its layer, or to the Sequential that holds it"
+            hint = (
+                "give rng= to its layer or to the Sequential that holds it, or call initialize(rng)"
+            )
             raise ValueError(f"a parameter of shape {self.shape} has no value yet: {hint}")
         raise AttributeError(name)
 

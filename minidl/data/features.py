@@ -293,7 +293,8 @@ class Predictor:
             raise TypeError(f"Predictor: expected a list of features, got {type_text(features)}")
         for feature in features:
             if not isinstance(feature, Feature):
-                raise TypeError(f"Predictor: expected fitted features, got {feature!r:.80}")
+                want = "fitted features of minidl, as Standardize"
+                raise TypeError(f"Predictor: expected {want}, got {type_text(feature)}")
         self.model, self.features, self.loss = model, tuple(features), loss
         self.input_scale: float | None = getattr(model, "input_scale", None)
         self.class_names: Array | None = None

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 
 from minidl import losses
-from minidl.checks import FLOATS, Array, Rng, check_array, check_finite, check_float, require
+from minidl.checks import (
+    FLOATS,
+    Array,
+    Rng,
+    check_array,
+    check_finite,
+    check_float,
+    require,
+    type_text,
+)
 from minidl.data import features
 from minidl.data.features import Feature, Predictor, predictor_of
 from minidl.files import atomic, from_json, read_npz, to_json
@@ -56,7 +65,8 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     predictor = predictor_of(model)
     inner = predictor.model if isinstance(predictor, Predictor) else predictor
     if not isinstance(inner, Layer):
-        raise TypeError(f"save: expected a model or a Predictor, got {model!r}")
+        want = "a model, a Predictor or an estimator of minidl"
+        raise TypeError(f"save: expected {want}, got {type_text(model)}")
     meta = model_meta(inner, describe(inner))
     state: dict[str, Any] = {"model": inner.state_dict()}
     if inner is not predictor:

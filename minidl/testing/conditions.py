@@ -163,10 +163,13 @@ def multiple(at: Point, factor: float, why: str) -> None:
 
 def written(at: Point) -> None:
     """Backward overwrites the gradients of the parameters."""
-    run = at.run()
-    for p in _parameters(at).values():
+    run, parameters = at.run(), _parameters(at)
+    for p in parameters.values():
         p.grad[...] = 1
-    expect_same(at, run.pull(at.dy), at.gradients, "added to what was there, not written")
+    found = run.pull(at.dy)
+    never = [name for name, p in parameters.items() if p.grad.size and np.all(p.grad == 1)]
+    why = "never written" if never else "added to what was there, not written"
+    expect_same(at, found, at.gradients, why)
 
 
 def in_flight(at: Point) -> None:

@@ -364,6 +364,8 @@ def test_other_errors():
         SquaredError()(np.zeros((2, 2), int), np.zeros((2, 2)))
     with pytest.raises(ValueError, match="expected logits with rows, got one number"):
         SquaredError()(np.float64(1), np.float64(1))
+    with pytest.raises(ValueError, match="one output; classes have one each"):
+        CrossEntropy()(np.zeros((2, 1)), np.array([0, 1]))
     with pytest.raises(ValueError, match=r"labels in 0..3"):
         CrossEntropy().hessian_vector_product(np.zeros((1, 4)), np.array([4]), np.ones((1, 4)))
 

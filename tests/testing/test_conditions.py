@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import random_networks as networks
 
-from minidl import BatchNorm, Linear, Residual, Sequential, Tanh
+from minidl import BatchNorm, Layer, Linear, Parameter, Residual, Sequential, Tanh
 from minidl.testing.__main__ import main
 from minidl.testing.checks import check_function, check_layer, check_simplex_map
 from minidl.testing.conditions import Broken, expect_same
@@ -19,6 +19,24 @@ X = np.random.default_rng(0).standard_normal((6, 5))
 
 
 # Tolerances and rounding
+
+
+@pytest.mark.parametrize(("line", "why"), [("pass", "never written"), ("self.bias.grad += dy.sum(0)", "added to")])  # fmt: skip
+def test_a_gradient_that_is_not_written_or_added(line, why):
+    class Shift(Layer):
+        def __init__(self):
+            self.bias = Parameter(np.ones(5))
+
+        def forward(self, x, *, train=False):
+            def backward(dy):
+                exec(line, {"self": self, "dy": dy})
+                return dy
+
+            return x + self.bias.value, backward
+
+    report = check_layer(Sequential(Shift(), rng=0), X)
+    assert not report
+    assert why in str(report)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-6), ("float32", 1e-4)])
