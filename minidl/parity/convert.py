@@ -1,8 +1,8 @@
 """Networks from our layers to ``torch.nn`` modules and back, with their weights.
 
 A layer of the catalogue whose name and arguments are those of a class of ``torch.nn`` is known by
-itself, and so is one without parameters whose ONNX operators PyTorch has too. ``COUNTERPARTS`` has
-the others; a user's own layer joins by ``register``.
+itself, and so is any layer whose ONNX operators PyTorch has too. ``COUNTERPARTS`` has the others; a
+user's own layer joins by ``register``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -37,14 +38,19 @@ class Operand(Tensor):  # type: ignore[misc]
 
 
 class Operators(nn.Module):  # type: ignore[misc]
-    """The ONNX operators of a layer without parameters, computed and differentiated by PyTorch."""
+    """The ONNX operators of a layer, computed and differentiated by PyTorch."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
+        for name, ours in layer.named_parameters():
+            self.register_parameter(name, nn.Parameter(torch.empty(ours.shape)))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = NODES[type(self.layer).forward](self.layer, x.as_subclass(Operand))
+        layer = copy.copy(self.layer)
+        for name, theirs in self.named_parameters():
+            vars(layer)[name] = SimpleNamespace(value=theirs.as_subclass(Operand))
+        y: Tensor = NODES[type(layer).forward](layer, x.as_subclass(Operand))
         return y.as_subclass(Tensor)
 
 
@@ -141,6 +147,11 @@ def _namesakes(ours: type[Any], theirs: type[Any], **names: str) -> Counterpart:
     return Counterpart(ours, theirs, to_torch, from_torch)
 
 
+def _has_operators(layer: Any) -> bool:
+    """Whether the ONNX operators of its own ``forward`` are all that a layer does."""
+    return vars(type(layer)).get("forward") in NODES and not layer.buffers
+
+
 _CLASSES = list(dict.fromkeys(type(make(1, 1)) for make in LAYERS.values()))
 COUNTERPARTS: list[Counterpart] = [
     _namesakes(LeakyReLU, nn.LeakyReLU, slope="negative_slope"),
@@ -185,18 +196,15 @@ COUNTERPARTS: list[Counterpart] = [
         lambda layer, _: SameMasks(layer.p, layer.rng),
         lambda module, _: Dropout(module.p),
     ),
-    *[
-        Counterpart(
-            ours,
-            Operators,
-            lambda layer, _: Operators(copy.deepcopy(layer)),
-            lambda module, _: copy.deepcopy(module.layer),
-        )
-        for ours in _CLASSES
-        if ours.forward in NODES
-    ],
+    Counterpart(
+        Layer,
+        Operators,
+        lambda layer, _: Operators(copy.deepcopy(layer)),
+        lambda module, _: copy.deepcopy(module.layer),
+    ),
 ]
-"""Entries of layer classes. The first entry with a class converts that class."""
+"""Entries of layer classes. The first entry with a class converts that class; the last one converts
+any layer that has ONNX operators."""
 
 
 def register(
@@ -261,7 +269,8 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
         if same_masks and type(layer) is Dropout:
             return SameMasks(layer.p, copy.deepcopy(layer.rng, streams))
         for entry in COUNTERPARTS:
-            if entry.ours is type(layer):
+            others = entry.theirs is Operators and _has_operators(layer)
+            if entry.ours is type(layer) or others:
                 return entry.to_torch(layer, convert)
         raise TypeError(f"to_torch: no PyTorch counterpart of {convert}{layer!r}")
 

@@ -23,6 +23,7 @@ from minidl import (
 from minidl.parity import convert
 from minidl.parity.convert import from_torch, register, to_torch
 from minidl.parity.report import compare
+from minidl.saving import onnx
 
 
 def network(dtype):
@@ -190,6 +191,40 @@ def test_own_layers_there_and_back(registered, dtype):
     report = compare(model, CrossEntropy(), SGD(model, 0.1), batches, dtype=dtype)
     assert report, report.verdict()
     assert report.relative.max() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_layer_with_parameters_is_known_by_its_onnx_operators(monkeypatch, dtype):
+    monkeypatch.setitem(onnx.NODES, Slope.forward, lambda layer, x: x * layer.slope.value + layer.shift.value)  # fmt: skip
+    model = Sequential(Linear(6, 5), Slope(5), Linear(5, 4), rng=0, dtype=dtype)
+    module = to_torch(model)
+    assert list(module.state_dict()) == list(model.state_dict())
+    back = from_torch(module)
+    assert type(back[1]) is Slope
+    np.testing.assert_array_equal(back.theta, model.theta)
+    rng = np.random.default_rng(3)
+    batches = [(rng.normal(size=(7, 6)), rng.integers(4, size=7)) for _ in range(5)]
+    report = compare(model, CrossEntropy(), SGD(model, 0.1), batches, dtype=dtype)
+    assert report, report.verdict()
+    backward = Slope.backward
+    monkeypatch.setattr(Slope, "backward", lambda self, x, dy: backward(self, x, 1.01 * dy))
+    assert not compare(model, CrossEntropy(), SGD(model, 0.1), batches, dtype=dtype)
+
+
+class Slope(minidl.Layer):
+    """y = slope x + shift, for each feature."""
+
+    def __init__(self, features):
+        self.slope = minidl.Parameter(np.linspace(0.5, 2, features))
+        self.shift = minidl.Parameter(np.zeros(features))
+
+    def forward(self, x, *, train=False):
+        return x * self.slope.value + self.shift.value, lambda dy: self.backward(x, dy)
+
+    def backward(self, x, dy):
+        self.slope.grad[...] = (dy * x).sum(axis=0)
+        self.shift.grad[...] = dy.sum(axis=0)
+        return dy * self.slope.value
 
 
 def test_own_layers_are_found_by_errors(registered):
