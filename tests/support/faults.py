@@ -73,22 +73,24 @@ class Outcome:
 
 
 def plant(where: str, old: str, new: str) -> ModuleType:
-    """Return a copy of a module of minidl in which the text of one class is changed.
+    """Return a copy of a module of minidl in which the text of one class or function is changed.
 
     Raises
     ------
     ValueError
-        If ``old`` does not occur exactly once in the class.
+        If ``old`` does not occur exactly once in the class or function.
     """
-    module_name, _, class_name = where.rpartition(".")
+    module_name, _, name = where.rpartition(".")
     module = importlib.import_module(f"minidl.{module_name}")
-    source = inspect.getsource(getattr(module, class_name))
+    source = inspect.getsource(getattr(module, name))
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    users = [inspect.getsource(c) for c in classes if c.__module__ == module.__name__]
     if source.count(old) != 1:
         raise ValueError(f"{where}: expected {old!r} once, found it {source.count(old)} times")
     changed = ModuleType(module.__name__)
     vars(changed).update(vars(module))
-    code = compile(source.replace(old, new), f"<{where} with a fault>", "exec")
-    exec(code, vars(changed))
+    for text in [source.replace(old, new), *(text for text in users if f"return {name}(" in text)]:
+        exec(compile(text, f"<{where} with a fault>", "exec"), vars(changed))
     return changed
 
 
@@ -228,9 +230,9 @@ def simplex(name: str, *args: float) -> Check:
 WRITTEN, STEP, FLIGHT = "written, not added", "after a step", "passes in flight"
 UNMODIFIED, REPEAT, SKIP = "not modified", "repeatable", "input_grad=False"
 
-LINEAR, DROPOUT, NORM = "layers.Linear", "layers.Dropout", "layers.LayerNorm"
+LINEAR, DROPOUT = "layers.Linear", "layers.Dropout"
 REDUCED, BCE = "losses.ReducedLoss", "losses.BinaryCrossEntropy"
-BATCH, BATCH_DX = "layers.BatchNorm", "dh - dh.mean(axis=0) - h * (dh * h).mean(axis=0)"
+NORMALIZED, BATCH = "layers._normalized", "layers.BatchNorm"
 RELU, TANH, QUADRATIC = "activations.ReLU", "activations.Tanh", "activations.Quadratic"
 DW, DB, DX = (
     "np.dot(x.T, dy, out=weight.grad)",
@@ -242,7 +244,8 @@ MASKED = "dy * mask"
 AGAIN = "dy * (self.rng.random(x.shape) >= self.p) / (1 - self.p)"
 SCALED = "keep * x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)"
 DRAWN = "self.rng.random(x.shape, dtype=np.float32)"
-CENTRED = "dh - dh.mean(axis=1, keepdims=True) - along_h"
+CENTRED = "dh - dh.mean(axis=axis, keepdims=True) - along_h"
+RUNNING = "(x - self.running_mean) * scale, scale"
 INSIDE = "inside = p > 0"
 LESS = "inside = p > np.where(p > 0, p, np.inf).min(axis=-1, keepdims=True)"
 COUNT = "inside.sum(axis=-1, keepdims=True, dtype=p.dtype)"
@@ -288,17 +291,17 @@ FAULTS = (
     Fault("slope of 5 at the kink", RELU, "dy * (y > 0)", "dy * np.where(x == 0, 5, x > 0)", on_zeros, "input", index=(2, 3)),
     Fault("derivative of another function", TANH, "1 - y * y", "1 - y", tanh, "input"),
     Fault("state shared by two passes", TANH, PULLED, SHARED, tanh, "input", FLIGHT),
-    Fault("mean's term missing", NORM, CENTRED, "dh - along_h", norm, "input"),
-    Fault("variance's term missing", NORM, CENTRED, "dh - dh.mean(axis=1, keepdims=True)", norm, "input"),
-    Fault("statistics over the wrong axis", NORM, CENTRED, CENTRED.replace("axis=1", "axis=0"), norm, "input"),
-    Fault("factor missing in a weight gradient", NORM, "(dy * h).sum(", "dy.sum(", norm, "weight"),
-    Fault("factor missing that starts at one", NORM, "dh = dy * weight.value", "dh = dy", norm, "input", STEP),
-    Fault("batch mean's term missing", BATCH, BATCH_DX, "dh - h * (dh * h).mean(axis=0)", batch_norm, "input"),
-    Fault("batch variance's term missing", BATCH, BATCH_DX, "dh - dh.mean(axis=0)", batch_norm, "input"),
-    Fault("batch norm's mean over the features", BATCH, "dh.mean(axis=0)", "dh.mean(axis=1, keepdims=True)", batch_norm, "input"),
-    Fault("batch norm in inference as in training", BATCH, "if train and n:\n                dh", "if n:\n                dh", batch_norm_inference, "input"),
-    Fault("running variance forgotten in backward", BATCH, "dx: Array = scale * dh", "dx: Array = dh", batch_norm_inference, "input"),
-    Fault("running mean in place of the batch's", BATCH, "(dy * h).sum(axis=0, out=weight.grad)", "(dy * (x - self.running_mean) * scale).sum(axis=0, out=weight.grad)", batch_norm, "weight"),
+    Fault("mean's term missing", NORMALIZED, CENTRED, "dh - along_h", norm, "input"),
+    Fault("variance's term missing", NORMALIZED, CENTRED, "dh - dh.mean(axis=axis, keepdims=True)", norm, "input"),
+    Fault("statistics over the wrong axis", NORMALIZED, CENTRED, CENTRED.replace("axis=axis", "axis=1 - axis"), norm, "input"),
+    Fault("factor missing in a weight gradient", NORMALIZED, "(dy * h).sum(", "dy.sum(", norm, "weight"),
+    Fault("factor missing that starts at one", NORMALIZED, "dh = dy * weight.value", "dh = dy", norm, "input", STEP),
+    Fault("batch mean's term missing", NORMALIZED, CENTRED, "dh - along_h", batch_norm, "input"),
+    Fault("batch variance's term missing", NORMALIZED, CENTRED, "dh - dh.mean(axis=axis, keepdims=True)", batch_norm, "input"),
+    Fault("batch norm's mean over the features", NORMALIZED, CENTRED, CENTRED.replace("axis=axis", "axis=1 - axis"), batch_norm, "input"),
+    Fault("batch norm in inference as in training", BATCH, "axis=0 if train and n else None", "axis=0 if n else None", batch_norm_inference, "input"),
+    Fault("running variance forgotten in backward", NORMALIZED, "np.asarray(scale * dh)", "np.asarray(dh)", batch_norm_inference, "input"),
+    Fault("running mean in place of the batch's", BATCH, "centred * scale, scale", RUNNING, batch_norm, "input"),
     Fault("slope forgotten in backward", "activations.LeakyReLU", "dy * factor", "dy * (x > 0)", leaky, "input"),
     Fault("alpha missing in ELU's derivative", "activations.ELU", "below + self.alpha", "below + 1", elu, "input"),
     Fault("Softplus's derivative mirrored", "activations.Softplus", "np.where(x >= 0, 1, e)", "np.where(x >= 0, e, 1)", softplus, "input"),
@@ -313,7 +316,7 @@ FAULTS = (
     Fault("gradient without the weights", REDUCED, " scaled(dlogits, shares)", "dlogits * dlogits.dtype.type(shares.mean())", weighted, "logits"),
     Fault("weights not normalised in the value", REDUCED, "shares[used] @ values[used]", "np.asarray(weight)[used] @ values[used]", weighted, "logits"),
     Fault("minus sign missing", "losses.SmoothedNLL", "-weight / at", "weight / at", smoothed, "logits"),
-    Fault("factor 2 of a square", "losses.SquaredError", "return values, error", "return values, 2 * error", squared, "logits"),
+    Fault("factor 2 of a square", "losses.SquaredError", "/ 2, error", "/ 2, 2 * error", squared, "logits"),
     Fault("label not subtracted", BCE, "(1 - y) * there - y * absent", "there", several_labels, "logits"),
     Fault("sum for mean over the labels", BCE, "dlogits * self._per_label(logits)", "dlogits", several_labels, "logits"),
     Fault("weight of the labels that are there lost", BCE, "- y * absent", "- absent", several_labels, "logits"),
