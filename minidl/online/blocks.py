@@ -215,9 +215,10 @@ class _Block:
             self.factors[:] = objective.factors[index]
         # With weight decay: outputs times c a^t, gradients over c a^(t+1).
         decays, multiply = bool((owner.a != 1).any()), np.multiply
-        powers = owner.c * self.powers
-        scales = list(powers.astype(self.z.dtype))
-        inverses = list((1 / (owner.a * powers)).astype(self.z.dtype))
+        if decays:
+            powers = owner.c * self.powers
+            scales = list(powers.astype(self.z.dtype))
+            inverses = list((1 / (owner.a * powers)).astype(self.z.dtype))
         y, steps = self.targets[0], [tail.step for tail in self.tails]
         for t, (label, (k, past, z, g)) in enumerate(zip(y.tolist(), self.rows, strict=True)):
             k.dot(past, z)
