@@ -3,6 +3,7 @@
     python tests/mutants.py --number 400            # sample, run, write mutants.csv; resumes
     python tests/mutants.py --again survived        # run the recorded survivors once more, where
                                                     # the present code still has them
+    python tests/mutants.py --again survived --wide # with the tests of all modules
     python tests/mutants.py --module optim.py --show
 
 A mutant is ``minidl/`` with one expression or statement changed: a comparison operator, an
@@ -13,8 +14,9 @@ and ``repr`` texts are left alone.
 A survivor that changes nothing one can observe, or a constant that is a free choice, may be marked
 in the table by hand: the outcome ``equivalent``, with the reason in ``noticed_by``.
 
-For each mutant the test files of its module (``test_files``) run in a copy of the tree, in a forked
-process with a limit of CPU time, until one test fails. pytest does not collect this file.
+For each mutant the test files of its module (``test_files``), or with ``--wide`` all that call the
+function, run in a copy of the tree, in a forked process with a limit of CPU time, until one test
+fails. pytest does not collect this file.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import contextlib
 import csv
 import hashlib
 import importlib
+import itertools
 import json
 import os
 import random
@@ -57,6 +60,9 @@ PRELOADED = (
 
 Survey_ = dict[str, dict[str, Any]]
 """By test file: ``on_import``, functions, and ``tests``, duration and functions by name."""
+
+SCRIPTS = {"attacks", "docs", "examples"}
+"""Folders whose tests run scripts: left out with ``--wide``, and slow."""
 
 LEFT_ALONE = {"__repr__"}
 """Functions that are not changed, by name."""
@@ -397,16 +403,20 @@ def test_mutant(mutant: Mutant, source: bytes, tree: Path, survey: Survey_, args
     if args.tests:
         run_mutant(mutant, source, tree, args.tests, Plugin(), args.cpu)
         return
-    files = test_files(mutant.place)
+    files = list(survey) if args.wide else test_files(mutant.place)
     called = f"{mutant.place}:{mutant.start}"
     tests = {k: v for f in files for k, v in survey[f]["tests"].items()}
-    if args.all or not mutant.start or any(called in survey[f]["on_import"] for f in files):
+    on_import = any(called in survey[f]["on_import"] for f in files)
+    if args.all or not mutant.start or (on_import and not args.wide):
         wanted = list(tests)
     else:
         wanted = [k for k, (_, calls) in tests.items() if called in calls or PROCESS in calls]
     if not args.all:
         wanted = [name for name in wanted if tests[name][0] < args.slowest]
     wanted.sort(key=lambda name: tests[name][0])
+    if args.wide:  # the fastest, for a minute
+        passed = itertools.accumulate(tests[name][0] for name in wanted)
+        wanted = [name for name, seconds in zip(wanted, passed, strict=True) if seconds < 60]
     files = [f for f in files if any(name.startswith(f) for name in wanted)]
     if not files:
         mutant.outcome = "survived"
@@ -510,6 +520,7 @@ def main() -> None:
         "--tests", nargs="*", help="only these, as tests/core/test_init.py::test_normal"
     )
     parser.add_argument("--all", action="store_true", help="all tests of a module's files")
+    parser.add_argument("--wide", action="store_true", help="the tests of all files that call it")
     parser.add_argument(
         "--slowest", type=float, default=40, help="seconds; slower tests are left out"
     )
@@ -538,7 +549,11 @@ def main() -> None:
         for k in range(args.jobs):
             (Path(folder) / str(k)).mkdir()
             trees.append(copy_tree(Path(folder) / str(k)))
-        files = sorted({file for m, _ in waiting for file in test_files(m.place)})
+        files = {file for m, _ in waiting for file in test_files(m.place)}
+        if args.wide:
+            found = (ROOT / "tests").rglob("test_*.py")
+            files = {p.relative_to(ROOT).as_posix() for p in found if p.parent.name not in SCRIPTS}
+        files = sorted(files)
         cache = args.out / "survey"
         survey = {} if args.tests else make_survey(trees, files, cache, args.cpu)
         started = time.monotonic()
