@@ -517,3 +517,9 @@ def test_an_own_metric_and_an_own_loss_of_one_output(seed):
         assert history.best.valid_mae == pytest.approx(by_hand, rel=1e-12)
         results.append(model.theta)
     np.testing.assert_allclose(*results, rtol=1e-9)
+
+
+def test_integers_that_int64_does_not_hold_are_refused():
+    y = np.array([0, 2**63], np.uint64)
+    with pytest.raises(ValueError, match=f"expected integers below 2.63, got y up to {2**63}"):
+        Dataset((np.eye(2), y))

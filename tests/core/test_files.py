@@ -426,3 +426,8 @@ def test_windows_by_reading(tmp_path, monkeypatch):
         files.write_text(target, "after")
     assert target.read_bytes() == b"before\n"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_does_not_fit_into_memory_is_a_value_error():
+    with pytest.raises(ValueError, match=r"does not fit into memory \(7 TB\)"), files.reading():
+        raise MemoryError("7 TB")

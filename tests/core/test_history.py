@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -319,3 +320,21 @@ def test_a_monitor_of_the_history_is_checked_as_one_of_fit(wine):
 def test_names_that_say_error_or_loss_are_minimised(low, names):
     for name in names.split():
         assert History(monitor=name).mode == ("min" if low else "max"), name
+
+
+def test_columns_and_cells_of_a_history(wine):
+    _, history = train(wine, epochs=2)
+    with pytest.raises(
+        ValueError, match="no metric 'valid_acuracy', did you mean 'valid_accuracy'"
+    ):
+        history.column("valid_acuracy")
+    cells = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", history._repr_html_())
+    rows = [
+        [record.to_dict().get(n) for n in ("epoch", *history.names)] for record in history.records
+    ]
+    width = 3 + len(history.names)
+    shown = [cells[i : i + width - 2] for i in range(width, len(cells), width)]
+    strip = functools.partial(re.sub, "<.*?>", "")
+    assert [[strip(c) for c in row] for row in shown] == [
+        ["" if v is None else f"{v:.4g}" for v in row] for row in rows
+    ]

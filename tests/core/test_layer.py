@@ -296,3 +296,11 @@ def test_init():
     np.testing.assert_array_equal(layer.theta, [5] * 6 + [0] * 2)
     with pytest.raises(ValueError, match="std"):
         minidl.init.normal(0, -1)
+
+
+@pytest.mark.parametrize("name", ["theta", "grad"])
+def test_the_vectors_of_a_model_are_changed_in_place_alone(name):
+    model = Sequential(Linear(3, 2), rng=0)
+    setattr(model, name, getattr(model, name))
+    with pytest.raises(ValueError, match=rf"cannot replace '{name}', .* write model.{name}\[:\]"):
+        setattr(model, name, np.ones_like(model.theta))

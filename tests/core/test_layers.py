@@ -226,3 +226,10 @@ def test_public_layers_are_all_in_the_table():
         if isinstance(thing, type) and issubclass(thing, minidl.Layer)
     }
     assert public - {"Layer", "Sequential"} <= set(LAYERS)
+
+
+@pytest.mark.parametrize("kind", [BatchNorm, LayerNorm])
+def test_sizes_and_eps_of_a_normalisation(kind):
+    for features, eps, what in ((0, 1e-5, "features"), (3, -1.0, "eps"), (3, 0.0, "eps")):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: expected {what} "):
+            kind(features, eps=eps)

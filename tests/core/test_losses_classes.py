@@ -295,6 +295,7 @@ def test_labels_are_checked(loss):
         ([0.0, 1.0], TypeError, "integer labels, got dtype float64"),
         ([[1, 0, 0], [0.5, 0.4, 0]], ValueError, r"got y\[1\] with sum 0.9 and least entry 0"),
         ([[1.5, -0.5, 0], [1, 0, 0]], ValueError, r"got y\[0\] with sum 1 and least entry -0.5"),
+        ([[1, 0, 0], [1.5, -0.5, 0]], ValueError, r"got y\[1\] with sum 1 and least entry -0.5"),
         ([[np.nan, 0, 1], [1, 0, 0]], ValueError, r"got y\[0\] with sum nan"),
         ([[True, False, False]] * 2, TypeError, "distributions of numbers, got dtype bool"),
     ):

@@ -297,3 +297,11 @@ def test_namesakes_are_those_of_the_library_only():
     ):
         with pytest.raises(TypeError, match="no PyTorch counterpart of"):
             to_torch(Sequential(kind()))
+
+
+@pytest.mark.parametrize(("p", "expected"), [(0.0, 1.0), (1.0, 0.0)])
+def test_the_same_masks_at_the_ends(p, expected):
+    model = Sequential(minidl.Dropout(p), rng=0)
+    y = to_torch(model, same_masks=True).train()(torch.ones(2, 3))
+    assert (y == expected).all()
+    np.testing.assert_array_equal(y, model.forward(np.ones((2, 3), "f"), train=True)[0])

@@ -831,3 +831,9 @@ def test_a_warning_where_max_iter_is_too_small():
         MLPClassifier(**{**SHORT, "max_iter": 300}, tol=0.1).fit(X, Y)
     assert [w.category for w in caught] == [ConvergenceWarning]
     assert "max_iter=15 epochs were not enough" in str(caught[0].message)
+
+
+def test_columns_that_are_classes_each_are_refused():
+    y = np.array([[0, 2], [1, 0], [2, 1], [0, 1]])
+    with pytest.raises(ValueError, match="expected one label, or labels 0 and 1, in each column"):
+        MLPClassifier().fit(np.eye(4), y)

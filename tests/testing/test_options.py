@@ -506,3 +506,10 @@ def test_a_slope_of_five_where_kinks_meet():
     report = check_function(f, vjp, (x, w1, w2))
     assert report["x"].worst.index[0] == 0
     assert "right at points nearby: if kinks meet here, move x a little" in str(report)
+
+
+def test_what_a_sweep_checks_and_what_is_left_out():
+    report = check_layer(Linear(5, 3, rng=0), X.astype("f"), sweep=True, skip=("finite",))
+    verdicts = {c.name: c.verdict for c in report.conditions}
+    assert {verdicts[name] for name in ("one row", "no rows", "16 times the input")} == {"ok"}
+    assert verdicts["finite"] == "- (left out)"
