@@ -29,7 +29,6 @@ from minidl import (
     fit_online,
     fit_side_by_side,
 )
-from minidl.saving.describe import describe
 
 rng = np.random.default_rng(0)
 Y = rng.integers(0, 3, 90)
@@ -595,11 +594,3 @@ def test_a_damaged_file_changes_nothing(tmp_path, name):
     assert (model.theta == before).all()
     np.testing.assert_equal(order.bit_generator.state, stream)
     assert (len(history), stop.epochs) == (0, [])
-
-
-def test_the_entries_of_a_list_of_ones_own_are_compared():
-    class Names(list):
-        """Might be an argument of a callback."""
-
-    one, same, other = (describe(Names(names), strict=False) for names in ("ab", "ab", "ac"))
-    assert one == same != other
