@@ -148,8 +148,13 @@ def _namesakes(ours: type[Any], theirs: type[Any], **names: str) -> Counterpart:
 
 
 def _has_operators(layer: Any) -> bool:
-    """Whether the ONNX operators of its own ``forward`` are all that a layer does."""
-    return vars(type(layer)).get("forward") in NODES and not layer.buffers
+    """Whether the ONNX operators of its own ``forward`` are all that a layer does.
+
+    One with buffers or random numbers may do something else in training.
+    """
+    if vars(type(layer)).get("forward") not in NODES or layer.buffers or hasattr(layer, "rng"):
+        return False
+    return not any("." in name for name, _ in layer.named_parameters())  # no layers inside
 
 
 _CLASSES = list(dict.fromkeys(type(make(1, 1)) for make in LAYERS.values()))

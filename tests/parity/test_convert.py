@@ -211,6 +211,37 @@ def test_a_layer_with_parameters_is_known_by_its_onnx_operators(monkeypatch, dty
     assert not compare(model, CrossEntropy(), SGD(model, 0.1), batches, dtype=dtype)
 
 
+def test_a_layer_that_may_do_something_else_in_training_is_refused(monkeypatch):
+    """The operators are those of inference: a twin of them would be wrong without a word."""
+
+    class Noise(minidl.Layer):
+        rng = None
+
+        def forward(self, x, *, train=False):
+            return (x + self.rng.normal(size=x.shape) if train else x), lambda dy: dy
+
+    class Centred(Noise):
+        buffers = ("mean",)
+        mean = np.zeros(1)
+
+        def forward(self, x, *, train=False):
+            return x - (x.mean() if train else self.mean), lambda dy: dy
+
+    class Holds(minidl.Layer):
+        def __init__(self):
+            self.inner = Linear(5, 5)
+
+        def forward(self, x, *, train=False):
+            return self.inner.forward(x, train=train)
+
+    for kind in (Noise, Centred, Holds):
+        monkeypatch.setitem(onnx.NODES, kind.forward, lambda layer, x: x)
+        with pytest.raises(
+            TypeError, match=rf"no PyTorch counterpart of module 0, {kind.__name__}"
+        ):
+            to_torch(Sequential(kind(), rng=0))
+
+
 class Slope(minidl.Layer):
     """y = slope x + shift, for each feature."""
 
