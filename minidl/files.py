@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import json
 import math
 import os
 import stat
-import sys
-import warnings
-import zlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +21,8 @@ import numpy as np
 
 from minidl.checks import Array
 
-_SWEPT: set[Path] = set()  # folders whose leftovers this process has removed
+LEFT = 24 * 3600
+"""Seconds after which a temporary file that nobody writes is one that a dead process left."""
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
@@ -52,11 +50,8 @@ def to_json(
 
 
 def from_json(text: str | bytes) -> Any:
-    """Return the value that ``to_json`` wrote; the words NaN and Infinity of old files, too."""
+    """Return the value that ``to_json`` wrote."""
     return _each(_unescaped, json.loads(text))
-
-
-_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 def _each(convert: Callable[[Any], Any], value: Any) -> Any:
@@ -79,11 +74,11 @@ def _escaped(value: Any) -> Any:
 def _unescaped(value: Any) -> Any:
     if not _is_word(value):
         return value
-    return float(value) if value in _NOT_FINITE else value[1:]
+    return value[1:] if value.startswith("\\") else float(value)
 
 
 def _is_word(value: object) -> bool:
-    return isinstance(value, str) and value.lstrip("\\") in _NOT_FINITE
+    return isinstance(value, str) and value.lstrip("\\") in ("NaN", "Infinity", "-Infinity")
 
 
 @contextlib.contextmanager
@@ -91,30 +86,30 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``; sync and rename it to ``path`` on success.
 
     If the block raises, the temporary file, of the same suffix, is removed and ``path`` is as it
-    was. An OSError names ``path``. The first call in a folder removes what dead processes left.
+    was. An OSError names ``path``.
     """
     target = as_path(path)
     if target.exists() and not target.is_file():  # a file would take the place of a device
         number, kind = (errno.EISDIR, "folder") if target.is_dir() else (errno.EINVAL, "device")
         raise OSError(number, f"expected a file to write, got a {kind}", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.parent not in _SWEPT:
-        _SWEPT.add(target.parent)
-        remove_leftovers(target.parent)
-    make = functools.partial(Path.touch, exist_ok=False)
+    remove_leftovers(target.parent)
+    name = f".{target.stem}.{os.urandom(8).hex()}.tmp{target.suffix}"
+    temporary = target.with_name(name)
     try:
-        with _hidden(target.parent, target.stem, target.suffix, make) as temporary:
-            yield temporary
-            _sync(temporary)
-            temporary.replace(target)
-            if os.name != "nt":  # Windows cannot open folders
-                _sync(target.parent)
+        temporary.touch(exist_ok=False)
+        yield temporary
+        _sync(temporary)
+        temporary.replace(target)
+        if os.name != "nt":  # Windows cannot open folders
+            _sync(target.parent)
     except OSError as error:
-        if error.filename is not None and f".{_machine()}-" not in str(error.filename):
+        if error.filename is not None and name not in str(error.filename):
             raise
-        if error.errno is None:
-            raise OSError(f"{target}: {error}") from error
-        raise OSError(error.errno, error.strerror, str(target)) from error
+        number, why = error.errno or errno.EIO, error.strerror or str(error)
+        raise OSError(number, why, str(target)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -123,115 +118,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-@contextlib.contextmanager
-def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Yield a new folder in ``parent``, by default the system's, and remove it at the end."""
-    import tempfile  # slow to import
-
-    parent = Path(tempfile.gettempdir()) if parent is None else parent
-    parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(parent)
-    with _hidden(parent, "minidl", "", functools.partial(Path.mkdir, mode=0o700)) as folder:
-        yield folder
-
-
 def remove_leftovers(folder: Path) -> None:
-    """Remove what ``atomic`` and ``temporary_folder`` left here in a process that is dead.
-
-    A process locks what it writes, and its locks end with it. What another machine left, or this
-    one before it was started anew, or where there are no locks, stays.
-    """
-    if os.name != "nt":
-        with contextlib.suppress(OSError):  # a folder that cannot be listed
-            for path in folder.glob(f".*.{_machine()}-{'[0-9a-f]' * 16}.tmp*"):
-                with contextlib.suppress(OSError), locked(path):
-                    _remove(path)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file or folder in this context; it ends with the process, too.
-
-    BlockingIOError if another process holds it; OSError without the file, or without locks.
-    """
-    handle = _open(path)
-    try:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-            else:
-                try:
-                    import fcntl
-                except ImportError:  # WebAssembly
-                    raise OSError(errno.ENOLCK, "no locks on this platform") from None
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            held = isinstance(error, (BlockingIOError, PermissionError))
-            kind, number = (BlockingIOError, errno.EAGAIN) if held else (OSError, error.errno)
-            raise kind(number, f"cannot be locked ({error.strerror})", str(path)) from error
-        yield
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
-def _hidden(parent: Path, stem: str, suffix: str, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Yield a new file or folder that is locked; remove it at the end, or at an interrupt."""
-    for _ in range(9):
-        path = parent / f".{stem}.{_machine()}-{os.urandom(8).hex()}.tmp{suffix}"
-        with contextlib.ExitStack() as lock:
-            try:
-                make(path)
-                if _is_ours(path, lock):
-                    yield path
-                    return
-            finally:
-                _remove(path)
-    raise OSError(errno.ENOLCK, f"the lock of a new file in {parent} is never free")
-
-
-def _is_ours(path: Path, lock: contextlib.ExitStack) -> bool:
-    """Lock a new file; return whether no other process has taken it for left before."""
-    try:
-        if os.name != "nt":  # there a file that is locked cannot be renamed
-            lock.enter_context(locked(path))
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # without locks nobody removes it
-    return path.exists()
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or folder, if it is there."""
-    import shutil  # slow to import
-
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-@functools.cache
-def _machine() -> str:
-    """Return a name of this machine since it was started, of which locks are known."""
-    import platform  # slow to import
-
-    started = ""
-    with contextlib.suppress(OSError):
-        started = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-    return f"{zlib.crc32(f'{platform.node()} {started}'.encode()):08x}"
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    """Remove the temporary files of ``atomic`` in a folder that nobody has written for a day."""
+    for path in folder.glob(f".*.{'[0-9a-f]' * 16}.tmp*"):
+        with contextlib.suppress(OSError):  # gone, or of another user
+            if path.stat().st_mtime < time.time() - LEFT:
+                path.unlink()
 
 
 def _sync(path: Path) -> None:
     """Wait until a file or folder is on the disk; some systems have no such wait for folders."""
-    handle = _open(path)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     except OSError as error:
@@ -295,50 +192,38 @@ def read_npz(
         if start[:3] == bytes([0, 0, 8]):
             names = "with names as train-images-idx3-ubyte"
             raise ValueError(f"an IDX file of another name; give its folder, {names}")
-        size = os.fstat(file.fileno()).st_size
+        most = largest_content(os.fstat(file.fileno()).st_size)
         with zipfile.ZipFile(file) as archive:
             members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
             arrays: dict[str, Array] = {}
             for name, member in members.items():
                 if wanted(name):
-                    done = sum(array.nbytes for array in arrays.values())
-                    arrays[name] = _read_member(archive, member, size, done)
+                    arrays[name] = _read_member(archive, member, most)
+                    most -= arrays[name].nbytes
     return arrays, list(members)
 
 
-def _read_member(archive: Any, member: Any, size: int, done: int) -> Array:
-    """Read one array of a zip archive of ``size`` bytes, after arrays of ``done`` bytes."""
-    import zipfile
-
+def _read_member(archive: Any, member: Any, most: int) -> Array:
+    """Read one array of a zip archive, of at most so many bytes."""
     name = member.filename
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if member.compress_type not in (0, 8):  # of others the content may be larger without bound
         raise ValueError(f"{name} is compressed by method {member.compress_type}, not by deflate")
-    if member.compress_size > size:
-        raise ValueError(f"{name}: {member.compress_size} compressed bytes in a file of {size}")
     with archive.open(member) as file:
-        shape, fortran, dtype = _read_header(file, name)
+        if np.lib.format.read_magic(file) != (1, 0):  # versions 2 and 3 are for structured dtypes
+            raise ValueError(f"{name} is not an .npy file of version 1.0")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.kind not in "biufcSUV" or dtype.fields is not None or dtype.itemsize == 0:
+            raise ValueError(f"{name}: expected numbers, text or bytes, got dtype {dtype}")
         length, got = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
-        most, wanted = largest_content(size) - done, f"for shape {shape} and dtype {dtype}"
         if got == length > most:
             raise ValueError(f"{name}: expected at most {most} bytes, got {got}; compress it less")
         if got == length:
             array = np.empty(shape, dtype, order="F" if fortran else "C")
             got = fill(file, array.T if fortran else array)
-        if got != length or file.read(1):  # at its end the file compares the checksum
-            raise ValueError(f"{name}: expected {length} bytes {wanted}, got {got}")
+        if got != length:
+            wanted = f"{length} bytes for shape {shape} and dtype {dtype}"
+            raise ValueError(f"{name}: expected {wanted}, got {got}")
     return array
-
-
-def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read shape, order and dtype of an ``.npy`` file."""
-    if np.lib.format.read_magic(file) != (1, 0):  # versions 2 and 3 are for structured dtypes
-        raise ValueError(f"{name} is not an .npy file of version 1.0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the parser, on odd headers
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.kind not in "biufcSUV" or dtype.fields is not None or dtype.itemsize == 0:
-        raise ValueError(f"{name}: expected numbers, text or bytes, got dtype {dtype}")
-    return shape, fortran, dtype
 
 
 def fill(file: Any, array: Array) -> int:

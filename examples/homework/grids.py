@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from pathlib import Path
@@ -16,7 +17,6 @@ from homework.runs import RUN
 from homework.sessions import session
 from minidl.checks import require
 from minidl.dataset import Dataset
-from minidl.files import temporary_folder
 from minidl.grid.folder import RESULTS, taken
 from minidl.grid.points import Grid, Point, Result
 from minidl.grid.runner import run
@@ -88,7 +88,8 @@ def shared(dataset: Dataset, args: argparse.Namespace) -> Iterator[Dataset]:
     if mapped or (here and args.jobs == 1):
         yield dataset
         return
-    with temporary_folder(None if here else args.out) as folder:
+    args.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=None if here else args.out) as folder:
         yield minidl.data.mapped(dataset, folder)
 
 

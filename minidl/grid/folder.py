@@ -6,21 +6,48 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from minidl.files import from_json, locked, remove_leftovers, to_json, write_text
+from minidl.files import from_json, to_json, write_text
 from minidl.grid.points import Result
 from minidl.saving.describe import difference
 
 RECORD = "grid.json"
 RESULTS = "results.jsonl"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file in this context; it ends with the process, too.
+
+    BlockingIOError if another process holds it; OSError where there are no locks.
+    """
+    with path.open("rb+") as file:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # WebAssembly
+            raise OSError(errno.ENOLCK, "no locks on this platform", str(path)) from None
+        except OSError as error:
+            held = isinstance(error, (BlockingIOError, PermissionError))
+            number = errno.EAGAIN if held else error.errno
+            raise OSError(number, f"cannot be locked ({error.strerror})", str(path)) from error
+        yield
 
 
 @contextlib.contextmanager
@@ -57,7 +84,6 @@ def claimed(
                 by = owner.read_text(encoding="utf-8") or by
             text = f"{folder} is being written by {by}: wait, or choose another folder"
             raise OSError(f"{text} (its lock is {lock.name})")
-        remove_leftovers(folder)
         with contextlib.suppress(OSError):  # the text is for people; the lock does not need it
             text = f"process {os.getpid()} on {platform.node()}"
             owner.write_text(text, encoding="utf-8", newline="\n")

@@ -6,8 +6,8 @@ import json
 import math
 import os
 import stat
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +81,7 @@ def test_file_and_folder_are_synced_before_and_after_the_rename(tmp_path, monkey
 def test_an_error_names_the_file(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: '.*/a.npz'"), files.atomic(tmp_path / "a.npz"):  # fmt: skip
         raise OSError(28, "No space left on device")
-    with pytest.raises(OSError, match=r"a.npz: 10 requested and 3 written"), files.atomic(tmp_path / "a.npz"):  # fmt: skip
+    with pytest.raises(OSError, match=r"10 requested and 3 written: '.*/a.npz'"), files.atomic(tmp_path / "a.npz"):  # fmt: skip
         raise OSError("10 requested and 3 written")
     with pytest.raises(OSError, match=r"other"), files.atomic(tmp_path / "a.npz"):
         raise OSError(28, "No space left on device", "other")
@@ -93,106 +93,30 @@ def test_an_error_names_the_file(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "c"]
 
 
-CODE = """
-import os, sys
-from minidl import files
-with files.temporary_folder(files.Path(".")) as folder, files.atomic("a.npz") as temporary:
-    (folder / "train.npy").write_text("x")
-    temporary.write_text("half")
-    print(flush=True)
-    sys.stdin.read() if len(sys.argv) > 1 else os._exit(1)
-"""
-
-
-def test_what_dead_processes_left_is_removed(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", CODE]
-    subprocess.run(command, cwd=tmp_path, env=environment, check=False)
-    with subprocess.Popen([*command, "live"], cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as live:  # fmt: skip
-        live.stdout.readline()
-        left = {p.name for p in tmp_path.iterdir()}
-        assert len(left) == 2  # those of the dead process went when the second one began
-        older = [".a.elsewhere-1.abc.tmp.npz", ".a.01234567-0123456789abcdef.tmp"]  # other machines
-        mine = {".hidden", ".git", "a.tmp", ".a.tmp", ".x.tmp.npz", *older}
-        for name in mine:
-            (tmp_path / name).write_text("")
-            os.utime(tmp_path / name, (0, 0))
-        files.remove_leftovers(tmp_path)
-        assert {p.name for p in tmp_path.iterdir()} == left | mine
-        live.stdin.close()
-    files.remove_leftovers(tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == mine | {"a.npz"}
-
-
-def test_a_file_of_a_container_of_the_same_name_is_not_removed(tmp_path, monkeypatch):
-    """Its process has a number that is not known here, or the clock was set."""
-
-    def unknown(pid, signal):
-        raise ProcessLookupError
-
-    with files.atomic(tmp_path / "a.txt") as temporary, files.temporary_folder(tmp_path) as folder:
+def test_what_dead_processes_left_is_removed_after_a_day(tmp_path):
+    """By its age alone, which is alike on every system; what is written now stays."""
+    left = [tmp_path / f".{name}.0123456789abcdef.tmp{end}" for name, end in [("a", ".npz"), ("b", "")]]  # fmt: skip
+    mine = [tmp_path / name for name in (".hidden", "a.tmp", ".a.tmp", ".x.tmp.npz", ".a.b-0123456789abcdef.tmp")]  # fmt: skip
+    for path in (*left, *mine):
+        path.write_text("")
+        os.utime(path, (0, 0))
+    with files.atomic(tmp_path / "a.txt") as temporary:
         temporary.write_text("whole")
-        os.utime(temporary, (0, 0))
-        monkeypatch.setattr(os, "kill", unknown)
+        assert {*tmp_path.iterdir()} == {*mine, temporary}
+        left[0].write_text("")
+        os.utime(left[0], (time.time() - files.LEFT + 100,) * 2)
         files.write_text(tmp_path / "b.txt", "")
-        files.remove_leftovers(tmp_path)
-        assert folder.exists()
-    assert {p.name for p in tmp_path.iterdir()} == {"a.txt", "b.txt"}
+    assert {*tmp_path.iterdir()} == {*mine, left[0], tmp_path / "a.txt", tmp_path / "b.txt"}
     assert (tmp_path / "a.txt").read_text() == "whole"
 
 
-@pytest.mark.parametrize("error", [OSError(37, "No locks available"), BlockingIOError(11, "held")])
-def test_locks_that_fail_have_an_end(tmp_path, monkeypatch, error):
-    fcntl = pytest.importorskip("fcntl")
-
-    def fail(handle, how):
-        raise error
-
-    left = tmp_path / f".a.{files._machine()}-0123456789abcdef.tmp"
-    left.write_text("")
-    monkeypatch.setattr(fcntl, "flock", fail)
-    files.remove_leftovers(tmp_path)
-    if isinstance(error, BlockingIOError):
-        with pytest.raises(OSError, match=r"the lock of a new file in .* is never free: '.*b.txt'"):
-            files.write_text(tmp_path / "b.txt", "")
-    else:
-        files.write_text(tmp_path / "b.txt", "whole")
-    assert {p.name for p in tmp_path.iterdir()} - {"b.txt"} == {left.name}
-    with pytest.raises(type(error), match=r"cannot be locked \(.*\): '.*tmp'"), files.locked(left):
-        pass
-
-
-def test_a_file_that_another_takes_for_left_before_it_is_locked_is_made_again(tmp_path, monkeypatch):  # fmt: skip
-    seen, locked = [], files.locked
-
-    def late(path):
-        seen.append(path)
-        if len(seen) < 3:
-            path.unlink()
-        if len(seen) == 1:
-            raise BlockingIOError
-        return locked(path)
-
-    monkeypatch.setattr(files, "locked", late)
-    files.write_text(tmp_path / "a.txt", "whole")
-    assert len(set(seen)) == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-
-
-@pytest.mark.parametrize("folder", [False, True])
-def test_an_interrupt_between_making_and_closing_leaves_nothing(tmp_path, folder):
-    """At each line that runs from the call to the block."""
-
-    def write():
-        if folder:
-            with files.temporary_folder(tmp_path):
-                sys.settrace(None)
-        else:
-            with files.atomic(tmp_path / "a.txt"):
-                sys.settrace(None)
+def test_an_interrupt_between_making_and_closing_leaves_nothing(tmp_path):
+    """At each line of ours that runs from the call to the block."""
 
     def trace(frame, event, arg):
         nonlocal left
+        if frame.f_code.co_filename != files.__file__:
+            return None
         if event == "line":
             left -= 1
             if left == 0:
@@ -200,19 +124,19 @@ def test_an_interrupt_between_making_and_closing_leaves_nothing(tmp_path, folder
                 raise KeyboardInterrupt
         return trace
 
-    files.write_text(tmp_path / "first.txt", "")
-    for at in range(1, 1000):
+    for at in range(1, 100):
         left = at
         sys.settrace(trace)
         try:
-            write()
+            with files.atomic(tmp_path / "a.txt"):
+                sys.settrace(None)
         except KeyboardInterrupt:
-            assert [p for p in tmp_path.iterdir() if p.suffix == ".tmp" or ".tmp." in p.name] == []
+            assert list(tmp_path.iterdir()) == []
         else:
             break
         finally:
             sys.settrace(None)
-    assert at > 10
+    assert 10 < at < 99
 
 
 def test_rows_are_an_npy_file(tmp_path):
@@ -248,8 +172,6 @@ def test_json_is_read_as_it_was_written(value):
     text = files.to_json(value)
     strict(text)
     assert repr(files.from_json(text)) == repr(value)  # NaN is not equal to itself
-    if "NaN" not in repr(value) and "Infinity" not in repr(value):
-        assert repr(files.from_json(json.dumps(value))) == repr(value)  # a file of before
 
 
 def test_json_of_numpy():
@@ -401,15 +323,6 @@ def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     files.write_text(tmp_path / "x", "whole")
     assert (tmp_path / "x").read_text() == "whole"
-
-
-def test_without_locks_files_are_written(tmp_path, monkeypatch):
-    """As under WebAssembly, which has no ``fcntl``; two runs in one folder are refused a lock."""
-    monkeypatch.setitem(sys.modules, "fcntl", None)
-    files.write_text(tmp_path / "x", "whole")
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
-    with pytest.raises(OSError, match="no locks on this platform"), files.locked(tmp_path / "x"):
-        pass
 
 
 def test_windows_by_reading(tmp_path, monkeypatch):

@@ -220,7 +220,6 @@ def patched(path, at_local, at_central, value):
         ((6, 8), b"\x01\0", "is encrypted"),
         ((8, 10), b"\x63\0", "is compressed by method 99, not by deflate"),
         ((22, 24), b"\xff\xff\xff\x7f", "dtype uint8, got 2147483519"),
-        ((18, 20), b"\xff\xff\xff\x7f", ": 2147483647 compressed bytes in a file of"),
         ((14, 16), b"\0\0\0\0", "Bad CRC-32 for file 'X_train.npy'"),
         ((4, 6), b"\xff\xff", "cannot be read as an .npz file"),
     ],
@@ -319,7 +318,8 @@ def test_foreign_files_in_the_cache(tmp_path, monkeypatch):
     (tmp_path / "letters-v2-seed0-train-50.npy").mkdir()
     with atomic(tmp_path / "letters.npy") as left:
         pass
-    left.write_text("half")  # as of a process that has ended
+    left.write_text("half")
+    os.utime(left, (0, 0))  # as of a process that ended long ago
     np.testing.assert_array_equal(load_letters(20, 5, 5).train.y, draw(20)[1])
     assert not left.exists()
     with pytest.warns(UserWarning, match=r"letters-v2-seed0-train-50.npy'.* MINIDL_CACHE"):
