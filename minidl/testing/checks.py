@@ -20,10 +20,9 @@ from minidl.testing.conditions import (
     SWEEP,
     Check,
     check_condition,
-    repeatable,
     unchecked_arrays,
 )
-from minidl.testing.differences import Point, taylor_slope
+from minidl.testing.differences import Point, as_float64, taylor_slope
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
 from minidl.testing.options import FLOAT32, FLOAT64, Options, Precision, Settings
@@ -33,17 +32,12 @@ from minidl.testing.subjects import Subject, function_subject, loss_subject, map
 Inputs = Array | Sequence[Any] | Mapping[str, Any]
 Fixed = Mapping[str, Any]
 
-NOT_REPEATABLE = (
-    "nothing else was checked. Keep a numpy.random.Generator in an attribute, or give "
-    "numpy_seed=0 for NumPy's and Python's global generators"
-)
+NOT_REPEATABLE = "nothing else was checked; keep a Generator in an attribute, or give numpy_seed=0"
 SEVERAL_KINKS = (
-    "several kinks meet here, and no difference can tell the right value; nearby it is right. "
-    "Check elsewhere too, as at x + 1e-3 * normal numbers"
+    "several kinks meet here, and nearby it is right; check at x + 1e-3 * normal numbers too"
 )
 SLOPE = (
-    "Taylor slope: each tensor passes, but together the remainder falls as for a wrong gradient, "
-    "so the check cannot tell; check at other inputs"
+    "Taylor slope: it falls as for a wrong gradient, though each tensor passes; try other inputs"
 )
 
 
@@ -59,21 +53,18 @@ def check_layer(
 
     The gradients with respect to the input and to each parameter are compared with central
     differences in float64, along random directions and with a random cotangent; then the side
-    conditions are checked. Kinks are told from errors, and randomness is held fixed: a
-    stochastic layer draws the same mask in every pass.
+    conditions are checked. Kinks are told from errors, and randomness is held fixed.
 
     Parameters
     ----------
     layer : object
         With ``forward(x, train=...) -> y, backward``; for other styles there is ``Cached``.
-        Parameters (``minidl.Parameter``) are found as ``Sequential`` finds them. Values,
-        gradients, attributes and random state are restored after the check.
+        Values, gradients, attributes and random state are restored after the check.
     x : array of float32 or float64, or tuple, list or dict of arrays
         A batch, not modified. The analytic side has its dtype. With several inputs ``backward``
         returns a gradient for each, or all stacked in one array; with several outputs it takes a
-        tuple. An input may be a list or a dictionary of arrays: a list is one argument,
-        ``forward([q, k, v])``, unless ``forward`` needs as many arguments. Entries that are no
-        arrays of floats are passed as they are.
+        tuple. A list is one argument, ``forward([q, k, v])``, unless ``forward`` needs as many.
+        Entries that are no arrays of floats are passed as they are.
     fixed : dict, optional
         Further inputs of ``forward`` that have no gradient, by name: indices, masks, settings.
     train : bool
@@ -89,9 +80,8 @@ def check_layer(
     Raises
     ------
     TypeError
-        If the layer does not keep the contract or ``x`` is not an array of floats.
-    ContractError
-        If ``forward`` or ``backward`` returns something of the wrong type or shape.
+        If ``x`` is not an array of floats, or the layer does not keep the contract:
+        ``ContractError`` if a pass returns something of the wrong type or shape.
 
     Examples
     --------
@@ -153,8 +143,7 @@ def check_pair(
     With several inputs, in the order of ``forward``'s arguments or by name, ``backward`` returns a
     gradient for each, as a tuple in this order or as a dict (``"x"`` or ``"dx"``). With several
     outputs, ``y1, y2, cache = forward(x)`` and ``backward(dy1, dy2, cache)``. ``fixed`` are
-    further arguments of ``forward`` that have no gradient, by name: indices, masks, dictionaries
-    of settings. ``options`` as in ``check_layer``.
+    further arguments of ``forward`` without a gradient, by name. ``options`` as in ``check_layer``.
 
     Examples
     --------
@@ -169,8 +158,8 @@ def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport
 
     ``assert_gradients(layer, x)``, ``assert_gradients(loss, logits, y)``,
     ``assert_gradients(map, z)`` or ``assert_gradients(f, vjp, x)``, with the options of the check.
-    For ``check_pair`` write ``check_pair(...).raise_if_failed()``. ``GradientError`` is an
-    ``AssertionError`` whose text is the report.
+    For ``check_pair`` write ``check_pair(...).raise_if_failed()``. A failure is a
+    ``GradientError``, an ``AssertionError`` whose text is the report.
     """
     __tracebackhide__ = True  # pytest shows the line of the test
     check: Callable[..., GradientReport]
@@ -234,7 +223,7 @@ def _report(
         shows = f"{dtype} shows an error of {error:.2g} % in one of {n:,} entries of {name}"
         notes.append(f"{shows}; check in float64 too")
     point = Point(subject, tensors, settings)
-    first = check_condition(point, "repeatable", repeatable)
+    first = check_condition(point, "repeatable", ALWAYS["repeatable"])
     if first.problem and first.tensor == "output":
         broken = replace(first, problem=f"{first.problem}; {NOT_REPEATABLE}")
         return GradientReport(heading, (), (broken,), math.nan, notes=tuple(notes))
@@ -246,8 +235,8 @@ def _report(
         else check_condition(point, name, check)
         for name, check in conditions.items()
     )
-    slope, remainder = taylor_slope(point)
     notes += [f"{t.name}: {SEVERAL_KINKS}" for t in checked if t.verdict == KINKS]
+    slope, remainder = taylor_slope(point)
     # Next to a kink the slope is 1 at steps that reach it.
     doubtful = slope < 1.5 and remainder > settings.clear
     doubts = (SLOPE,) if doubtful and all(t.verdict == OK for t in checked) else ()
@@ -255,24 +244,18 @@ def _report(
     return GradientReport(heading, checked, outcomes, slope, doubts, tuple(notes), unchecked)
 
 
-def _precision(subject: Subject, options: Options) -> tuple[dict[str, Array], Precision, str]:
+def _precision(subject: Subject, options: Options) -> tuple[Mapping[str, Array], Precision, str]:
     """Return the tensors, the precision of the numeric side, and the reason if it is float32."""
-    tensors = subject.tensors
-    narrow, wide = (
-        {k: v if v.dtype == dtype else v.astype(dtype) for k, v in tensors.items()}
-        for dtype in (np.float32, np.float64)
-    )
-    if options.precision:
-        asked = options.precision == "float32"
-        return (narrow, FLOAT32, "as asked") if asked else (tensors, FLOAT64, "")
-    try:
-        y = subject.run(wide).y
-    except Exception as error:
+    narrow = {name: v.astype(np.float32) for name, v in subject.tensors.items()}
+    why = "as asked" if options.precision == "float32" else ""
+    if options.precision is None:
         try:
-            subject.run(narrow)
-        except Exception:
-            raise error from None
-        return narrow, FLOAT32, f"{type(error).__name__} for a float64 input"
-    if y.dtype == np.float32:
-        return narrow, FLOAT32, "float32 output for a float64 input"
-    return tensors, FLOAT64, ""
+            if subject.run(as_float64(subject.tensors)).y.dtype == np.float32:
+                why = "float32 output for a float64 input"
+        except Exception as error:
+            why = f"{type(error).__name__} for a float64 input"
+            try:
+                subject.run(narrow)
+            except Exception:
+                raise error from None
+    return (narrow, FLOAT32, why) if why else (subject.tensors, FLOAT64, "")

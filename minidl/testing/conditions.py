@@ -6,7 +6,7 @@ equal are compared entry by entry, within the tolerance of their dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,11 +14,11 @@ import numpy as np
 from minidl.checks import Array
 from minidl.parameter import Parameter, declared_buffers
 from minidl.testing.cached import Cached, float_arrays
-from minidl.testing.differences import Point
+from minidl.testing.differences import Point, as_float64, largest
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
 from minidl.testing.report import FAILED, Condition, raised
-from minidl.testing.subjects import Layout, Tensors, fortran, reversed_strides, strided
+from minidl.testing.subjects import Pass, Tensors, fortran, reversed_strides, strided
 
 Check = Callable[[Point], None]
 
@@ -44,37 +44,30 @@ def check_condition(at: Point, name: str, check: Check) -> Condition:
     return Condition(name)
 
 
+def expect_all(at: Point, good: Array, name: str, why: str, *arrays: Array) -> None:
+    """Raise for the first entry that is not good; ``{}`` in ``why`` are its values."""
+    if not good.all():
+        index = tuple(map(int, np.argwhere(~good)[0]))
+        place = f"{at.subject.label(name)}{list(index) if index else ''}"
+        raise Broken(f"{place} {why.format(*(a[index] for a in arrays))}", name, index)
+
+
 def expect_same(
     at: Point, got: Tensors, want: Tensors, why: str, rounded: Sequence[Tensors] = ()
 ) -> None:
-    """Raise unless arrays agree by name, with the entry that differs most.
+    """Raise unless arrays agree by name, relative to their largest entry.
 
     ``rounded`` are some of them after rounding errors, which are allowed then.
     """
-    for name, b in want.items():
-        a, label = got[name], at.subject.label(name)
+    for name, b in as_float64(want).items():
+        a = got[name].astype(np.float64)
         if a.shape != b.shape:
-            raise Broken(f"{label}: {why}: shape {a.shape}, expected {b.shape}", name)
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            error = np.where(_same(a, b), 0, np.abs(a - b))
-        own = at.gradients.get(name, np.zeros(0))  # of which b may be a sum that cancels
-        size = max(float(np.abs(v[np.isfinite(v)]).max(initial=0)) for v in (b, own))
+            raise Broken(f"{at.subject.label(name)}: {why}: {a.shape}, expected {b.shape}", name)
+        size = max(largest(b), largest(at.gradients.get(name, b)))  # b may be a sum that cancels
         slack = 4 * np.max([np.abs(r[name] - b) for r in rounded] or 0, axis=0)
-        # Written so that a NaN fails.
-        if not (error <= at.settings.atol + at.settings.rtol * size + slack).all():
-            index = tuple(int(i) for i in np.unravel_index(np.argmax(error), error.shape))
-            place = f"{label}{list(index)}" if index else label
-            problem = f"{place} {why}: {a[index]:.4g}, expected {b[index]:.4g}"
-            raise Broken(problem, name, index)
-
-
-def expect_all(at: Point, good: Array, name: str, values: Array, why: str) -> None:
-    """Raise for the first entry that is not good; ``{}`` in ``why`` is its value."""
-    if not good.all():
-        index = tuple(map(int, np.argwhere(~good)[0]))
-        place = f"{at.subject.label(name)}{list(index)}"
-        raise Broken(f"{place} {why.format(values[index])}", name, index)
+        with np.errstate(invalid="ignore"):
+            near = np.abs(a - b) <= at.settings.atol + at.settings.rtol * size + slack
+        expect_all(at, near | _same(a, b), name, why + ": {:.4g}, expected {:.4g}", a, b)
 
 
 def expect_right(at: Point, other: Point, directions: int = 2) -> None:
@@ -107,15 +100,27 @@ def dtype(at: Point) -> None:
 def finite(at: Point) -> None:
     """Output and gradients are finite."""
     for name, v in {"output": at.output, **at.gradients}.items():
-        expect_all(at, np.isfinite(v), name, v, "is {}")
+        expect_all(at, np.isfinite(v), name, "is {}", v)
 
 
-def repeatable(at: Point) -> None:
-    """The same pass gives the same output, and a second call of backward the same gradients."""
-    again = at.run()
-    expect_same(at, {"output": again.y}, {"output": at.output}, "at the same input")
-    again.pull(at.dy)
-    expect_same(at, again.pull(at.dy), at.gradients, "when backward is called again")
+def undisturbed(at: Point, disturb: Callable[[Point, Pass], object], why: str) -> None:
+    """What happens between forward and backward changes neither the output nor the gradients."""
+    run = at.run()
+    disturb(at, run)
+    expect_same(at, {"output": run.y}, {"output": at.output}, why)
+    expect_same(at, run.pull(at.dy), at.gradients, why)
+
+
+def fill_gradients(at: Point, run: Pass) -> None:
+    """Write ones into the gradients of the parameters."""
+    for p in _parameters(at).values():
+        p.grad[...] = 1
+
+
+def run_on_half(at: Point, run: Pass) -> None:
+    """Run another pass on half the input."""
+    name, x = next(iter(at.tensors.items()))
+    at.subject.run({**at.tensors, name: np.asarray(0.5 * x, x.dtype)})
 
 
 def not_modified(at: Point) -> None:
@@ -126,7 +131,7 @@ def not_modified(at: Point) -> None:
     after = np.random.get_state()  # noqa: NPY002 - only read
     wanted = {"output": run.y, "cotangent": at.dy, **at.tensors}
     for name, given in run.given.items():
-        expect_all(at, _same(given, wanted[name]), name, given, "was modified in place")
+        expect_all(at, _same(given, wanted[name]), name, "was modified in place")
     if at.subject.numpy_seed is None and not all(map(np.array_equal, before, after)):
         raise Broken("numpy.random's global state was used; keep a Generator", "output")
 
@@ -138,48 +143,25 @@ def any_layout(at: Point) -> None:
     condition is broken only if it is at all of a few points nearby, and by more than rounding.
     """
     name = next(iter(at.tensors))
-
-    def broken(layout: Layout, point: Point, rounded: Sequence[Tensors]) -> Broken | None:
-        run = at.subject.run(point.tensors, {name: layout, "cotangent": layout})
-        got, why = run.pull(at.dy), "in another memory layout"
-        try:
-            expect_same(at, got, point.gradients, why, rounded)
-        except Broken as error:
-            return error
-        return None
-
     for layout in (fortran, strided, reversed_strides):
-        error = broken(layout, at, ())
-        nearby = (at.nearby(distance) for distance in (0, 1e-4, 1e-3, 1e-2))
-        if error and all(broken(layout, point, point.rounded_gradients) for point in nearby):
-            raise error
+        failures = []
+        for distance in (None, 0, 1e-4, 1e-3, 1e-2):
+            point = at if distance is None else at.nearby(distance)
+            rounded = () if distance is None else point.rounded_gradients
+            got = at.subject.run(point.tensors, {name: layout, "cotangent": layout}).pull(at.dy)
+            try:
+                expect_same(at, got, point.gradients, "in another memory layout", rounded)
+                break
+            except Broken as broken:
+                failures.append(broken)
+        else:
+            raise failures[0]
 
 
 def multiple(at: Point, factor: float, why: str) -> None:
     """A multiple of the cotangent gives that of the gradient."""
     wanted = {name: factor * g for name, g in at.gradients.items()}
     expect_same(at, at.run().pull(factor * at.dy), wanted, why)
-
-
-def written(at: Point) -> None:
-    """Backward overwrites the gradients of the parameters."""
-    run, parameters = at.run(), _parameters(at)
-    for p in parameters.values():
-        p.grad[...] = 1
-    found = run.pull(at.dy)
-    never = [name for name, p in parameters.items() if p.grad.size and np.all(p.grad == 1)]
-    why = "never written" if never else "added to what was there, not written"
-    expect_same(at, found, at.gradients, why)
-
-
-def in_flight(at: Point) -> None:
-    """A second pass on another input changes nothing for the first."""
-    first, name = at.run(), next(iter(at.tensors))
-    y, x = first.y.copy(), at.tensors[name]
-    at.subject.run({**at.tensors, name: np.asarray(0.5 * x, x.dtype)})
-    why = "after a second pass on another input"
-    expect_same(at, {"output": first.y}, {"output": y}, why)
-    expect_same(at, first.pull(at.dy), at.gradients, why)
 
 
 def after_a_step(at: Point) -> None:
@@ -201,20 +183,19 @@ def input_grad(at: Point) -> None:
         raise NothingToCheck("not offered") from None
     if (dx := found.pop("input", None)) is not None:
         raise Broken(f"backward(dy, input_grad=False) returned {type(dx).__name__}, not None")
-    got = {key: found[key] for key in at.subject.parameters}
-    expect_same(at, got, {key: at.gradients[key] for key in got}, "with input_grad=False")
+    wanted = {key: at.gradients[key] for key in at.subject.parameters}
+    expect_same(at, found, wanted, "with input_grad=False")
 
 
 def both_precisions(at: Point) -> None:
     """The value in the tensors' own dtype is that in float64."""
-    want = at.subject.run(at.wide).y
-    expect_same(at, {"value": at.run().y}, {"value": want}, "against float64")
+    expect_same(at, {"value": at.output}, {"value": at.wide_output}, "against float64")
 
 
 def on_simplex(at: Point) -> None:
     """The output is never negative and sums to one."""
-    p = at.run().y
-    expect_all(at, ~(p < 0), "output", p, "= {:.4g} < 0")
+    p = at.output
+    expect_all(at, ~(p < 0), "output", "= {:.4g} < 0", p)
     sums = p.sum(axis=at.subject.axis, dtype=np.float64)
     expect_same(at, {"output": sums}, {"output": np.ones_like(sums)}, "summed along the axis")
 
@@ -237,9 +218,8 @@ def jvp_agrees(at: Point) -> None:
 def jacobian_agrees(at: Point) -> None:
     """The rows of ``jacobian(z)``, contracted with the cotangent, are the vjp."""
     axis, jacobian = at.subject.axis, _offered(at, "jacobian")
-    dp, z = (np.moveaxis(a, axis, -1) for a in (at.dy, at.tensors["z"]))
+    dp, z, want = (np.moveaxis(a, axis, -1) for a in (at.dy, at.tensors["z"], at.gradients["z"]))
     dz = np.einsum("...i,...ij->...j", dp, jacobian(np.copy(z)))
-    want = np.moveaxis(at.gradients["z"], axis, -1)
     expect_same(at, {"z": dz}, {"z": want}, "by jacobian(z) against the vjp")
 
 
@@ -253,27 +233,31 @@ def larger(at: Point, factor: float) -> None:
 
 
 def rows(at: Point, k: int) -> None:
-    """The gradients are right on the first k rows."""
-    arrays = {**at.tensors, **at.subject.fixed}
-    lengths = {n: len(v) for n, v in arrays.items() if isinstance(v, np.ndarray) and v.ndim}
-    first = next(iter(_inputs(at)), None)
-    if not at.subject.batch or first is None:
+    """The gradients are right on the first k rows: of all inputs as long as the first, or of it.
+
+    An input may have as many rows by chance.
+    """
+    inputs = _inputs(at)
+    if not at.subject.batch or not inputs:
         raise NothingToCheck("not a batch of rows")
-    if lengths[first] < k:
+    n = len(at.tensors[inputs[0]])
+    if n < k:
         raise NothingToCheck("too few rows")
-    examples = {n for n in lengths if lengths[n] == lengths[first]} - {*at.subject.parameters}
-    for names in (examples, {first}):  # a weight may have as many rows by chance
-        subject = at.subject.first_rows(k, names)
-        tensors = {n: v[:k] if n in names else v for n, v in at.tensors.items()}
-        try:
-            with subject.preserved(at.settings.rng):
-                expect_right(at, Point(subject, tensors, at.settings))
-            return
-        except Broken:
-            raise
-        except Exception:
-            if names == {first}:
-                raise
+    given = {**{name: at.tensors[name] for name in inputs}, **at.subject.fixed}
+    examples = [name for name, v in given.items() if np.ndim(v) and len(v) == n]
+    try:
+        _expect_right_rows(at, k, examples)
+    except Broken:
+        raise
+    except Exception:
+        _expect_right_rows(at, k, inputs[:1])
+
+
+def _expect_right_rows(at: Point, k: int, names: Collection[str]) -> None:
+    subject = at.subject.first_rows(k, names)
+    tensors = {name: v[:k] if name in names else v for name, v in at.tensors.items()}
+    with subject.preserved(at.settings.rng):
+        expect_right(at, Point(subject, tensors, at.settings))
 
 
 def used_twice(at: Point) -> None:
@@ -298,7 +282,9 @@ ALWAYS: dict[str, Check] = {
     "shape": shape,
     "dtype": dtype,
     "finite": finite,
-    "repeatable": repeatable,
+    "repeatable": partial(
+        undisturbed, disturb=lambda at, run: run.pull(at.dy), why="when run again"
+    ),
     "not modified": not_modified,
     "any layout": any_layout,
 }
@@ -307,8 +293,10 @@ LINEAR: dict[str, Check] = {
     "twice the cotangent": partial(multiple, factor=2, why=CLIPS),
 }
 LAYER: dict[str, Check] = {
-    "written, not added": written,
-    "passes in flight": in_flight,
+    "written, not added": partial(
+        undisturbed, disturb=fill_gradients, why="added to ones, or not written"
+    ),
+    "passes in flight": partial(undisturbed, disturb=run_on_half, why="after another pass"),
     "after a step": after_a_step,
     "input_grad=False": input_grad,
 }
@@ -348,25 +336,21 @@ def _offered(at: Point, method: str) -> Callable[..., Array]:
 
 
 def unchecked_arrays(at: Point) -> Iterator[str]:
-    """Yield the names of plain arrays in the layers whose values change the output.
-
-    Each is changed, and put back. Buffers that a layer declares do not count.
-    """
-    subject, seen = at.subject, set[int]()
+    """Yield the names of plain arrays in the layers, not declared, that change the output."""
+    subject = at.subject
     if not isinstance(subject, LayerSubject):
         return
     pairs = [*subject.arrays.values(), *((p.value, p.grad) for p in subject.parameters.values())]
-    known = [array for pair in pairs for array in pair]
+    seen = [array for pair in pairs for array in pair]
     for layer in subject.layers:
         adapted = isinstance(layer, Cached)
         owner = layer.layer if adapted else layer
         buffers = (layer.not_learned if adapted else ()) or declared_buffers(owner) or ()
         for path, array in float_arrays(owner):
-            shared = any(np.may_share_memory(array, other) for other in known)
-            if shared or id(array) in seen or not array.flags.writeable:
+            if any(np.may_share_memory(array, other) for other in seen):
                 continue
-            seen.add(id(array))
-            if path not in buffers and _changes_output(at, array):
+            seen.append(array)
+            if array.flags.writeable and path not in buffers and _changes_output(at, array):
                 yield path
 
 

@@ -447,6 +447,11 @@ def finite(x: Array) -> Array:
     return x[np.isfinite(x)]
 
 
+def largest(x: Array) -> float:
+    """Return the absolute value of the largest entry that is finite."""
+    return float(np.abs(finite(x)).max(initial=0))
+
+
 def as_float64(tensors: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.asarray(x, np.float64) for name, x in tensors.items()}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -12,22 +13,16 @@ from typing import Any
 
 import numpy as np
 
-OK, KINK, ROUNDING, FAILED = "ok", "ok (kink)", "ok (rounding)", "FAILED"
-KINKS, UNSURE = "ok (several kinks)", "cannot tell"
+OK, KINK, KINKS, ROUNDING = "ok", "ok (kink)", "ok (several kinks)", "ok (rounding)"
+FAILED, UNSURE = "FAILED", "cannot tell"
 
-HIDDEN = (
-    "rounding hides the derivative, so the check cannot tell; give other inputs (numbers of size "
-    "1), arrays of float64, or outputs without a large constant"
-)
-NO_ENTRY = (
-    "the derivative along a direction is wrong; no entry was found whose error alone exceeds the "
-    "tolerance (or not within locate_seconds)"
-)
+HIDDEN = "rounding hides the derivative, so the check cannot tell; give inputs of size 1 or float64"
+NO_ENTRY = "wrong along a direction, but no entry was found whose error alone exceeds the tolerance"
 UNCHECKED = (
-    "plain arrays, not checked as parameters, on which the output depends; make them "
-    "minidl.Parameter, or name them in minidl.testing.Cached"
+    "plain arrays, not checked, that change the output; name them in Cached or make them Parameter"
 )
-RED = "#b00020"
+TABLE = "tensor", "shape", "analytic", "numeric", "relative error", "verdict"
+RED = '<span style="color:#b00020">{}</span>'
 
 
 class GradientError(AssertionError):
@@ -79,18 +74,18 @@ class Entry:
     ratio: float | None = None
 
     def __str__(self) -> str:
-        where = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+        where = str(list(self.index)) if self.index else ""
         part = f"{self.searched} searched of " if self.searched < self.size else ""
-        more = ""
-        if self.ratio is not None:
-            more = f"; all {self.wrong} are {self.ratio:.4g} times the numeric value"
-        if self.nearby:
-            more += "; right at points nearby: if kinks meet here, move x a little"
-        return (
+        error = relative_error(self.analytic, self.numeric)
+        text = (
             f"{self.tensor}{where}: analytic {self.analytic:.4g}, numeric {self.numeric:.4g}, "
-            f"relative error {relative_error(self.analytic, self.numeric):.1e} "
-            f"(the worst of {self.wrong} wrong among {part}{self.size}){more}"
+            f"relative error {error:.1e} (the worst of {self.wrong} wrong among {part}{self.size})"
         )
+        if self.ratio is not None:
+            text += f"; all {self.wrong} are {self.ratio:.4g} times the numeric value"
+        if self.nearby:
+            text += "; right at points nearby: if kinks meet here, move x a little"
+        return text
 
 
 @dataclass(frozen=True)
@@ -114,20 +109,12 @@ class TensorCheck:
         """The sentence that says what is wrong, empty if nothing is."""
         if self.verdict != FAILED:
             return ""
-        return str(self.worst) if self.worst else f"{self.name}: {NO_ENTRY}"
-
-    @property
-    def doubt(self) -> str:
-        """The sentence that says why the check cannot tell, empty if it can."""
-        return f"{self.name}: {HIDDEN}" if self.verdict == UNSURE else ""
+        return str(self.worst or f"{self.name}: {NO_ENTRY}")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """The outcome of a side condition: ``problem`` says what is wrong, None if nothing is.
-
-    ``skipped`` says why there was nothing to check.
-    """
+    """The outcome of a side condition: what is wrong, or why there was nothing to check."""
 
     name: str
     problem: str | None = None
@@ -137,21 +124,19 @@ class Condition:
 
     @property
     def verdict(self) -> str:
-        """The word in the table."""
-        if self.skipped:
-            return f"- ({self.skipped})"
-        return f"{FAILED}: {self.problem}" if self.problem else OK
+        """The words for the outcome."""
+        if self.problem:
+            return f"{FAILED}: {self.problem}"
+        return f"- ({self.skipped})" if self.skipped else OK
 
 
 def aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
     """Return rows as lines with columns of equal width, left-aligned except those in ``right``."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        padded = [f"{c:>{w}}" if k in right else f"{c:<{w}}" for k, (c, w) in enumerate(cells)]
-        lines.append("  ".join(padded).rstrip())
-    return lines
+    columns = []
+    for k, column in enumerate(zip(*rows, strict=True)):
+        side, width = ">" if k in right else "<", max(map(len, column))
+        columns.append([f"{cell:{side}{width}}" for cell in column])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -167,16 +152,13 @@ class GradientReport:
     tensors : tuple of TensorCheck
         One for the input and one for each parameter.
     conditions : tuple of Condition
-        One for each side condition.
+        The side conditions.
     slope : float
         The rate at which the remainder of the first-order Taylor expansion falls with the
         step, all tensors moving at once: 2 if the gradient is right, 1 if it is wrong, infinity
-        if no remainder is above rounding (a linear function). It needs no tolerance. A slope of 1
-        that no kink explains is a doubt.
-    doubts : tuple of str
-        Why the check as a whole cannot tell.
-    notes : tuple of str
-        What the check could not see, or did differently.
+        if no remainder is above rounding. A slope of 1 that no kink explains is a doubt.
+    doubts, notes : tuple of str
+        Why the check as a whole cannot tell; what it could not see, or did differently.
     unchecked : tuple of str
         Arrays that look like parameters, since the output depends on them, and were not checked.
     """
@@ -201,7 +183,8 @@ class GradientReport:
     @property
     def unsure(self) -> tuple[str, ...]:
         """A sentence for each tensor of which the check cannot tell, and the doubts."""
-        return (*(t.doubt for t in self.tensors if t.doubt), *self.doubts)
+        hidden = (f"{t.name}: {HIDDEN}" for t in self.tensors if t.verdict == UNSURE)
+        return (*hidden, *self.doubts)
 
     @property
     def verdict(self) -> str:
@@ -220,52 +203,44 @@ class GradientReport:
         if not self:
             raise GradientError(f"\n{self}")
 
-    def _lines(self) -> Iterator[tuple[str, bool]]:
-        """Yield the lines of the report, and whether each says that something is wrong."""
-        but = f", but not checked: {', '.join(self.unchecked)}" if self.unchecked else ""
-        yield f"{self.subject}: {self.verdict}{but}", not self
-        yield "", False
-        table = [("tensor", "shape", "analytic", "numeric", "relative error", "verdict")]
-        for t in self.tensors:
-            sides = f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}"
-            table.append((t.name, str(t.shape), *sides, t.verdict))
+    def __str__(self) -> str:
+        names = ", ".join(self.unchecked)
+        but = f", but not checked: {names}" if names else ""
+        lines = [f"{self.subject}: {self.verdict}{but}", ""]
         if self.tensors:
-            wrong = [False, *(bool(t.failure or t.doubt) for t in self.tensors)]
-            yield from zip(aligned(table, right=(2, 3, 4)), wrong, strict=True)
-            yield "", False
-        conditions = [(c.name, FAILED if c.problem else c.verdict) for c in self.conditions]
+            rows = [TABLE]
+            for t in self.tensors:
+                sides = f"{t.analytic:.8g}", f"{t.numeric:.8g}", f"{t.error:.1e}"
+                rows.append((t.name, str(t.shape), *sides, t.verdict))
+            lines += [*aligned(rows, right=(2, 3, 4)), ""]
+        outcomes = [(c.name, FAILED if c.problem else c.verdict) for c in self.conditions]
         if not math.isnan(self.slope):
             means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
-            conditions.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
-        for line, (_, verdict) in zip(aligned(conditions), conditions, strict=True):
-            yield line, verdict.startswith(FAILED)
-        unchecked = [f"{', '.join(self.unchecked)}: {UNCHECKED}"] if self.unchecked else []
-        yield from ((f"note: {note}", False) for note in (*self.notes, *unchecked))
-        if not self:
-            yield "", False
-            yield from ((sentence, True) for sentence in (*self.failures, *self.unsure))
-
-    def __str__(self) -> str:
-        return "\n".join(line for line, _ in self._lines())
+            outcomes.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
+        lines += aligned(outcomes)
+        unchecked = [f"{names}: {UNCHECKED}"] if names else []
+        lines += [f"note: {note}" for note in (*self.notes, *unchecked)]
+        return "\n".join(lines if self else [*lines, "", *self.failures, *self.unsure])
 
     def _repr_html_(self) -> str:
         """Return the printed report, with what is wrong in red."""
-        lines = [
-            f'<span style="color:{RED}">{escape(line)}</span>' if wrong else escape(line)
-            for line, wrong in self._lines()
-        ]
+        wrong, lines = {*self.failures, *self.unsure}, []
+        for line in str(self).split("\n"):
+            red = line in wrong or FAILED in line or UNSURE in line
+            lines.append(RED.format(escape(line)) if red else escape(line))
         return "<pre>" + "\n".join(lines) + "</pre>"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as a dictionary for ``json.dump``; NaN and infinity are None."""
         names = "subject", "verdict", "notes", "unchecked", "failures", "unsure"
         found: dict[str, Any] = {name: getattr(self, name) for name in names}
-        found["passed"], found["taylor_slope"] = bool(self), self.slope
+        found |= {"passed": bool(self), "taylor_slope": self.slope}
         found["conditions"] = [asdict(c) | {"passed": not c.problem} for c in self.conditions]
         found["tensors"] = [
             asdict(t) | {"relative_error": t.error, "failure": t.failure} for t in self.tensors
         ]
-        return {name: _plain(value) for name, value in found.items()}
+        plain: dict[str, Any] = json.loads(json.dumps(found), parse_constant=lambda _: None)
+        return plain
 
     def score(self, points: float = 1.0) -> float:
         """Return the points that are earned; print the report if these are not all.
@@ -273,16 +248,8 @@ class GradientReport:
         Each tensor and the side conditions together have equal parts. nbgrader takes the value of
         the last line of a cell as partial credit: ``check_layer(layer, x).score(5)``.
         """
-        right = [not (t.failure or t.doubt) for t in self.tensors]
+        right = [t.verdict not in (FAILED, UNSURE) for t in self.tensors]
         right.append(not any(c.problem for c in self.conditions))
         if not self:
             print(self)
         return points * sum(right) / len(right)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

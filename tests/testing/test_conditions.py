@@ -21,8 +21,8 @@ X = np.random.default_rng(0).standard_normal((6, 5))
 # Tolerances and rounding
 
 
-@pytest.mark.parametrize(("line", "why"), [("pass", "never written"), ("self.bias.grad += dy.sum(0)", "added to")])  # fmt: skip
-def test_a_gradient_that_is_not_written_or_added(line, why):
+@pytest.mark.parametrize("line", ["pass", "self.bias.grad += dy.sum(0)"])
+def test_a_gradient_that_is_not_written_or_added(line):
     class Shift(Layer):
         def __init__(self):
             self.bias = Parameter(np.ones(5))
@@ -35,8 +35,7 @@ def test_a_gradient_that_is_not_written_or_added(line, why):
             return x + self.bias.value, backward
 
     report = check_layer(Sequential(Shift(), rng=0), X)
-    assert not report
-    assert why in str(report)
+    assert "written, not added: Sequential.0.bias[0] added to ones, or not written" in str(report)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("float64", 1e-6), ("float32", 1e-4)])
