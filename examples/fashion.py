@@ -5,15 +5,14 @@ initial values with three learning rates (4.1). ffn: networks with dropout (4.2 
 model is that of the last epoch.
 """
 
-import argparse
-from collections.abc import Sequence
+from argparse import Namespace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from homework import answers
 from homework.data import QUICK
-from homework.fashion import Curves, OneChange, curves_of, draw, load_fashion, published, tabulate
+from homework.fashion import Curves, OneChange, draw, load_fashion, published, tabulate
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
 from homework.grids import run_points, shared
@@ -21,22 +20,9 @@ from homework.models import feed_forward, linear, mlp
 from homework.networks import ACTIVATIONS, OPTIMIZERS
 from homework.runs import single_run
 
-from minidl import (
-    CrossEntropy,
-    Dataset,
-    History,
-    Layer,
-    Perceptron,
-    Progress,
-    TorchRandom,
-    compounding,
-    fit,
-    fit_online,
-)
+import minidl
 from minidl.files import to_json, write_text
 from minidl.grid.points import Grid, Point, Result, exit_status
-from minidl.losses import Loss
-from minidl.saving.runs import Checkpoint
 from minidl.view.cli import run_main
 from minidl.view.tables import Table
 
@@ -47,33 +33,22 @@ THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
 ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
-def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
+def run_plain(dataset: minidl.Dataset, args: Namespace) -> None:
     """Train one model of Question 3; print validation and test accuracy of each epoch."""
     random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
-    settings: tuple[object, ...] = (args.model,)
-    loss: Loss = CrossEntropy()
-    model: Layer = linear(dataset, args.dtype)
-    lr = 1e-3
+    loss: minidl.Loss = minidl.CrossEntropy()
+    model: minidl.Layer = linear(dataset, args.dtype)
+    lr, settings = 1e-3, {"logistic": ("zeros", 1e-3), "mlp": (args.width,)}.get(args.model, ())
     if args.model == "perceptron":
-        loss, lr = Perceptron(), 1.0
-    elif args.model == "logistic":
-        settings = (args.model, "zeros", lr)
-    else:
+        loss, lr = minidl.Perceptron(), 1.0
+    if args.model == "mlp":
         model = mlp(dataset, args.width, random, args.dtype)
-        settings = (args.model, args.width)
-    history, test = History(), TestAccuracy(dataset, loss)
+    history, test = minidl.History(), TestAccuracy(dataset, loss)
+    options: dict[str, Any] = {"lr": lr, "epochs": args.epochs, "history": history}
+    options |= {"rng": minidl.compounding(len(dataset.train), random)}
     with single_run(args, dataset) as (resumable,):
-        fit_online(
-            model,
-            dataset,
-            loss,
-            lr=lr,
-            epochs=args.epochs,
-            rng=compounding(len(dataset.train), random),
-            callbacks=[Progress(), test],
-            history=history,
-            **resumable,
-        )
+        callbacks = [minidl.Progress(), test]
+        minidl.fit_online(model, dataset, loss, callbacks=callbacks, **options, **resumable)
         table = Table(["epoch", "training loss", "train", "valid", "test"], dataset.title)
         for record, accuracy in zip(history, test.values, strict=False):
             cells = record.train_loss, record.train_accuracy, record.valid_accuracy, accuracy
@@ -82,14 +57,13 @@ def run_plain(dataset: Dataset, args: argparse.Namespace) -> None:
         table.write(args.out / "table")
         print("* the best epoch on the validation part; the tested model is that of the last epoch")
         print(f"{args.model}: test accuracy, last epoch {test.values[-1]:.4f}")
-        figure = published(dataset, args.epochs, *settings)
-        if figure is not None:
+        if figure := published(dataset, args.epochs, args.model, *settings):
             print(f"published: {figure}")
-        scores: dict[str, Any] = {"valid": history[-1].valid_accuracy, "test": test.values[-1]}
-        scores["data"] = dataset.name
-        write_text(args.out / "scores.json", to_json(scores, indent=1) + "\n")
-        Checkpoint(args.out / "last.npz").save(model=model, history=history)
-        draw(args, f"{args.model}, {dataset.title}", {"": (history, test.values)})
+        scores = {"valid": history[-1].valid_accuracy, "test": test.values[-1]}
+        content = to_json({**scores, "data": dataset.name}, indent=1)
+        write_text(args.out / "scores.json", content + "\n")
+        minidl.Checkpoint(args.out / "last.npz").save(model=model, history=history)
+        draw(args, f"{args.model}, {dataset.title}", {"": Curves(history, test.values)})
         answers.write(args.out, {"curves": answers.of_run(history, **THRESHOLDS)})
 
 
@@ -101,7 +75,7 @@ def train(
     optimizer: str = "sgd",
     layers: int = 0,
     *,
-    dataset: Dataset,
+    dataset: minidl.Dataset,
     epochs: int,
     seed: int,
     dtype: str,
@@ -111,87 +85,77 @@ def train(
 
     Without hidden layers it is a logistic regression.
     """
-    model = feed_forward(
-        dataset,
-        [width] * layers,
-        ACTIVATIONS[activation],
-        dropout=dropout,
-        rng=TorchRandom(seed),
-        dtype=dtype,
-    )
-    loss = CrossEntropy()
+    widths = [width] * layers
+    start: dict[str, Any] = {"rng": minidl.TorchRandom(seed), "dtype": dtype}
+    model = feed_forward(dataset, widths, ACTIVATIONS[activation], dropout=dropout, **start)
+    loss = minidl.CrossEntropy()
     test = TestAccuracy(dataset, loss)
-    options: dict[str, Any] = {"epochs": epochs, "rng": TorchRandom(seed), "callbacks": [test]}
+    options: dict[str, Any] = {"epochs": epochs, "rng": minidl.TorchRandom(seed)}
+    options |= {"callbacks": [test]}
     if optimizer == "sgd" and batch_size == 1:
-        history = fit_online(model, dataset, loss, lr=learning_rate, **options)
+        history = minidl.fit_online(model, dataset, loss, lr=learning_rate, **options)
     else:
         update = OPTIMIZERS[optimizer](model, learning_rate)
-        history = fit(model, dataset, loss, update, batch_size=batch_size, **options)
+        history = minidl.fit(model, dataset, loss, update, batch_size=batch_size, **options)
     return {"history": history.to_dict(), "test": test.values}
 
 
-def run_grid(grid: Grid, dataset: Dataset, args: argparse.Namespace) -> list[Result]:
+def cost(point: Point) -> float:
+    """Return the relative duration of a training, from measured steps."""
+    slow = 6 if point.get("optimizer") == "adam" else 1
+    return slow * (2 + 3 * float(point.get("layers", 0)))
+
+
+def run_grid(grid: Grid, dataset: minidl.Dataset, args: Namespace) -> list[Result]:
     """Train every point of the grid; finished runs are kept in the folder ``--out``."""
-
-    def cost(point: Point) -> float:  # from measured steps
-        slow = 6 if point.get("optimizer") == "adam" else 1
-        return slow * (2 + 3 * float(point.get("layers", 0)))
-
-    options = {"epochs": args.epochs, "seed": args.seed, "dtype": args.dtype}
+    options = {name: getattr(args, name) for name in ("epochs", "seed", "dtype", "batch_size")}
     with shared(dataset, args) as mapped:
-        task = partial(train, dataset=mapped, batch_size=args.batch_size, **options)
+        task = partial(train, dataset=mapped, **options)
         return run_points(grid, task, args, dataset=dataset, cost=cost)
 
 
-def run_logistic(dataset: Dataset, args: argparse.Namespace) -> int:
+def run_logistic(dataset: minidl.Dataset, args: Namespace) -> int:
     """Train the plain logistic regression, and those from PyTorch's initial values (4.1)."""
     run_plain(dataset, args)
     args.out, args.batch_size = args.out / "pytorch", 1
     print("from PyTorch's initial values (4.1):")
     results = run_grid(Grid(learning_rate=args.learning_rates), dataset, args)
-    tabulate(dataset, results, args, start="pytorch")
-    curves: dict[str, Curves] = {
-        f"lr {r.point['learning_rate']:g}": curves_of(r) for r in results if not r.error
-    }
+    tabulate(dataset, results, args, "pytorch")
+    finished = [r for r in results if not r.error]
+    curves = {f"lr {r.point['learning_rate']:g}": Curves.of(r) for r in finished}
     if curves:
         draw(args, f"logistic regression from PyTorch's initial values, {dataset.title}", curves)
-        rates = {k: float(history[-1].valid_accuracy) for k, (history, _) in curves.items()}
+        valid = {name: one.valid for name, one in curves.items()}
         n = len(dataset.splits["valid"])
-        sentences = [answers.choice("Learning rates", rates, n, errors=ERRORS)]
-        answers.write(args.out, {"curves": sentences})
+        sentence = answers.choice("Learning rates", valid, n, errors=ERRORS)
+        answers.write(args.out, {"curves": [sentence]})
     return exit_status(results)
 
 
-def run_networks(dataset: Dataset, args: argparse.Namespace) -> int:
-    """Train the networks of the grid; print their table and draw the best one (4.2, 4.3)."""
-    names = ("learning_rate", "width", "dropout", "activation", "optimizer")
+def run_networks(dataset: minidl.Dataset, args: Namespace) -> int:
+    """Train the networks of the grid; draw the best one, and compare on each axis (4.2, 4.3)."""
+    names = "learning_rate", "width", "dropout", "activation", "optimizer"
     axes = {name: getattr(args, f"{name}s") for name in names}
     grid = OneChange(args.all, args.deep_learning_rate, **axes, layers=args.layers)
     print(f"{len(grid)} networks: " + ("all settings" if args.all else "one change at a time"))
     results = run_grid(grid, dataset, args)
     best = tabulate(dataset, results, args)
-    if best is not None:
-        name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
-        draw(args, f"the best network, {dataset.title}\n{name}", {"": curves_of(best)})
-        answers.write(args.out, {"curves": compared(dataset, results)})
-    return exit_status(results)
-
-
-def compared(dataset: Dataset, results: Sequence[Result]) -> list[str]:
-    """Return for each axis which value is best, where the other settings are the same."""
-    first, n = results[0].point, len(dataset.splits["valid"])
-    found = []
+    if best is None:
+        return exit_status(results)
+    name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
+    draw(args, f"the best network, {dataset.title}\n{name}", {"": Curves.of(best)})
+    first, n, found = results[0].point, len(dataset.splits["valid"]), []
+    finished = [r for r in results if not r.error]
     for axis in first:
         same = results[-1].point if axis == "layers" else first  # deeper ones have another rate
-        accuracies = {
-            str(r.point[axis]): float(curves_of(r)[0][-1].valid_accuracy)
-            for r in results
-            if r.error is None and all(r.point[k] == same[k] for k in first if k != axis)
-        }
-        if len(accuracies) > 1:
-            name = axis.replace("_", " ").capitalize()
-            found.append(answers.choice(name, accuracies, n, errors=ERRORS))
-    return found
+        others = [k for k in first if k != axis]
+        alike = [r for r in finished if all(r.point[k] == same[k] for k in others)]
+        if len(alike) > 1:
+            valid = {str(r.point[axis]): Curves.of(r).valid for r in alike}
+            words = axis.replace("_", " ").capitalize()
+            found.append(answers.choice(words, valid, n, errors=ERRORS))
+    answers.write(args.out, {"curves": found})
+    return exit_status(results)
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,43 +84,48 @@ class OneChange(Grid):
         return sum(1 for _ in self)
 
 
-Curves = tuple[History, Sequence[float]]
-"""A history, and the test accuracies of its epochs."""
+class Curves(NamedTuple):
+    """A history, and the test accuracies of its epochs."""
 
+    history: History
+    test: Sequence[float]
 
-def curves_of(result: Result) -> Curves:
-    """Return the history of a finished run and its test accuracies."""
-    return History.from_dict(result.values["history"]), result.values["test"]
+    @classmethod
+    def of(cls, result: Result) -> Curves:
+        """Return the curves of a finished run."""
+        return cls(History.from_dict(result.values["history"]), result.values["test"])
+
+    @property
+    def valid(self) -> float:
+        """The validation accuracy of the last epoch."""
+        return float(self.history[-1].valid_accuracy)
 
 
 def tabulate(
-    dataset: Dataset, results: Sequence[Result], args: argparse.Namespace, **before: str
+    dataset: Dataset, results: Sequence[Result], args: argparse.Namespace, *start: str
 ) -> Result | None:
     """Print and write the table of the runs; return the one with the best validation accuracy.
 
-    ``before`` holds settings that all runs share, for the published figures.
+    ``start`` are settings that all runs share, for the published figures.
     """
-
-    def valid(result: Result) -> float:
-        return float(curves_of(result)[0][-1].valid_accuracy or 0)
-
-    best = max((r for r in results if r.error is None), key=valid, default=None)
-    known = (args.model, *before.values())
-    notes = [published(dataset, args.epochs, *known, *r.point.values()) for r in results]
+    curves = {r.id: Curves.of(r) for r in results if r.error is None}
+    best = max(curves, key=lambda name: curves[name].valid, default=None)
+    shown = [
+        published(dataset, args.epochs, args.model, *start, *r.point.values()) for r in results
+    ]
     columns = [*results[0].point, "training loss", "valid", "test", "seconds"]
-    table = Table(columns + ["published"] * any(notes), dataset.title)
-    for r, note in zip(results, notes, strict=True):
+    table = Table(columns + ["published"] * any(shown), dataset.title)
+    for r, note in zip(results, shown, strict=True):
         cells: list[object] = [r.error, None, None]
-        if r.error is None:
-            history, test = curves_of(r)
-            cells = [history[-1].train_loss, valid(r), test[-1]]
+        if one := curves.get(r.id):
+            cells = [one.history[-1].train_loss, one.valid, one.test[-1]]
         setting = [f"{v:g}" if isinstance(v, (int, float)) else v for v in r.point.values()]
-        last = [f"{r.seconds:.1f}"] + [note] * any(notes)
-        table.add(*setting, *cells, *last, marked=r is best)
+        seconds = [f"{r.seconds:.1f}"] + [note] * any(shown)
+        table.add(*setting, *cells, *seconds, marked=r.id == best)
     table.show()
     table.write(args.out / "table-of-runs")
     print("* the highest validation accuracy of the last epoch, which is the one that is tested")
-    return best
+    return next((r for r in results if r.id == best), None)
 
 
 def running_means(history: History) -> list[float]:
@@ -135,8 +140,8 @@ def running_means(history: History) -> list[float]:
 
 def draw(args: argparse.Namespace, title: str, curves: Mapping[str, Curves]) -> None:
     """Draw the training loss, computed in two ways, and the accuracies over the epochs."""
-    losses: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
-    accuracies: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+    losses: dict[str, Any] = {}
+    accuracies: dict[str, Any] = {}
     for name, (history, test) in curves.items():
         label, epochs = f"{name}, " if name else "", history.column("epoch")[1:]
         losses[f"{label}this epoch"] = epochs, history.column("train_loss")[1:]
@@ -144,12 +149,10 @@ def draw(args: argparse.Namespace, title: str, curves: Mapping[str, Curves]) -> 
         accuracies[f"{label}validation"] = epochs, history.column("valid_accuracy")[1:]
         accuracies[f"{label}test"] = epochs, test[1 : len(epochs) + 1]
     unit = "logits" if args.model == "perceptron" else "nats"
-    labels = f"mean training loss ({unit})", "accuracy (share of examples)"
-    best = history.best.epoch if len(curves) == 1 else None
-    pairs = len(curves) > 1
-    drawn = [
-        Panel(lines, "epoch", label, dashed=list(lines)[1::2], pairs=pairs, mark=mark)
-        for lines, label, mark in zip((losses, accuracies), labels, (None, best), strict=True)
-    ]
-    line_plot(args.out / "curves.png", *drawn, title=title)
+    dashed = [list(lines)[1::2] for lines in (losses, accuracies)]
+    pairs, best = len(curves) > 1, None if len(curves) > 1 else history.best.epoch
+    words = f"mean training loss ({unit})", "accuracy (share of examples)"
+    left = Panel(losses, "epoch", words[0], dashed=dashed[0], pairs=pairs)
+    right = Panel(accuracies, "epoch", words[1], dashed=dashed[1], pairs=pairs, mark=best)
+    line_plot(args.out / "curves.png", left, right, title=title)
     print(f"wrote curves.png and tables to {args.out}{os.sep}")

@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 import scripts
 import work
-from homework.page.pictures import read_picture
-from homework.page.reading import read_run, run_folders
+from homework.page.reading import read_picture, read_run, run_folders
 from homework.page.writing import write_report
 from homework.sessions import environment, session, sessions
 

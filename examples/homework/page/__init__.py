@@ -1,4 +1,4 @@
 """Reports of finished runs: one static HTML page, and the same as Markdown.
 
-``reading`` reads the folders of runs, ``pictures`` their pictures, ``writing`` fills the templates.
+``reading`` reads the folders of runs, ``writing`` fills the templates.
 """

@@ -17,7 +17,9 @@ and listed. Every file is bounded in size.
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import math
 import os
 from collections import Counter
@@ -27,25 +29,41 @@ from pathlib import Path
 from typing import Any
 
 from homework.answers import FILE as ANSWERS
-from homework.page.pictures import Picture, read_picture
 from homework.sessions import SESSIONS, sessions
+from minidl.checks import require
 from minidl.files import from_json, open_to_read
 from minidl.grid.folder import RECORD, RESULTS, kept
+from minidl.view.plots import DPI
 from minidl.view.tables import Table
 
 RECORDS = (RECORD, "run.json", "*-run-*.json")
 SCORES = ("scores.json", "*-scores-*.json")
-KINDS = (".csv", ".png", ".svg")
-"""Suffixes of tables and pictures."""
-BEST = "best"
-"""The last column of the file of a table."""
-LARGEST = 4_000_000
-"""The size of a file of JSON or of a table, in bytes, at most."""
-LARGEST_RESULTS = 8 * LARGEST
-"""The size of the results of a grid; each line is at most ``LARGEST``."""
-CELLS = 100_000
-"""Of a table, at most."""
-TOO_MANY = f"more than {CELLS:,} cells"
+BYTES = {".png": 20_000_000, ".jsonl": 32_000_000}
+"""The size of a file, at most, by its suffix; of others 4,000,000."""
+PIXELS, CELLS = 20_000_000, 100_000
+"""Of a picture and of a table, at most."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, with its size on the page in CSS pixels."""
+
+    file: Path
+    description: str
+    width: int
+    height: int
+
+    @property
+    def uri(self) -> str:
+        """The picture as a ``data:`` address."""
+        content = base64.b64encode(self.file.read_bytes()).decode("ascii")
+        return f"data:image/png;base64,{content}"
+
+    @property
+    def weight(self) -> int:
+        """The length of what stands for it on the page, at most."""
+        around = 500 + 2 * len(os.fsencode(self.file.name)) + len(self.description.encode())
+        return self.file.stat().st_size * 4 // 3 + around
 
 
 @dataclass
@@ -54,25 +72,29 @@ class Run:
 
     title: str
     folder: Path
+    sessions: list[dict[str, Any]]
+    kept: int = 0
+    """The number of runs of a grid that ended."""
     settings: list[Table] = field(default_factory=list)
-    scores: list[Table] = field(default_factory=list)
     values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The scores themselves, by the titles of their tables."""
+    """The scores, by the titles of their tables."""
     tables: list[Table] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
     answers: dict[str, list[str]] = field(default_factory=dict)
     """Sentences by the name of the picture, without a suffix, that they stand below."""
     left_out: dict[str, str] = field(default_factory=dict)
     """The names of pictures and tables that are not shown, and why."""
-    sessions: list[dict[str, Any]] = field(default_factory=list)
-    kept: int = 0
-    """The number of runs of a grid that ended."""
+
+    @property
+    def scores(self) -> list[Table]:
+        """The tables of the scores."""
+        return [pairs(v, "figure", f"Figures of {title}") for title, v in self.values.items()]
 
     @property
     def finished(self) -> bool:
         """Whether the last session ended, and left results."""
         ended = not self.sessions or self.sessions[-1]["ended"]
-        return bool(ended and (self.scores or self.tables))
+        return bool(ended and (self.values or self.tables))
 
     @property
     def others(self) -> list[str]:
@@ -88,88 +110,58 @@ class Run:
     def last(self, name: str, default: Any = None, record: str = "") -> Any:
         """Return what the last session that has ``name`` noted, of those of a file of settings."""
         of = [s for s in self.sessions if not record or s.get("record", record) == record]
-        found = [s[name] for s in of if s.get(name)]
-        return found[-1] if found else default
+        return next((s[name] for s in reversed(of) if s.get(name)), default)
 
 
 def run_folders(paths: Sequence[Path]) -> dict[Path, str]:
     """Return the folders of runs at or below the paths, and titles for them.
 
     A title is the path of a folder from the one that was given, or all of it if others share that.
-
-    Raises
-    ------
-    ValueError
-        If there is no run at or below a path; names it.
+    ValueError names a path at or below which there is no run.
     """
     found: dict[Path, tuple[Path, str]] = {}
     for path in paths:
-        below: list[Path] = []
-        for name, folders, _ in os.walk(path):
-            folders[:] = sorted(f for f in folders if not f.startswith("."))
-            below += [Path(name)] if is_run(Path(name)) else []
-        if not below:
-            raise ValueError(
-                f"{path}: expected the folder of a run, with run.json, grid.json or "
-                "sessions.jsonl, or a folder of those"
-            )
-        for folder in below:
+        below = [path, *sorted(p for p in path.rglob("*") if p.is_dir())]
+        shown = [p for p in below if not any(n[0] == "." for n in p.relative_to(path).parts)]
+        runs = [p for p in shown if _files(p, (*RECORDS, SESSIONS))]
+        if not runs:
+            files = "run.json, grid.json or sessions.jsonl"
+            raise ValueError(f"{path}: expected the folder of a run, with {files}, or one of those")
+        for folder in runs:
             full = folder.resolve()
             title = full.relative_to(path.resolve().parent).as_posix()
             found.setdefault(full, (folder, title))
     count = Counter(title for _, title in found.values())
-    return {
-        folder: title if count[title] == 1 else folder.as_posix()
-        for folder, title in found.values()
-    }
-
-
-def is_run(folder: Path) -> bool:
-    """Return whether a folder holds the settings or the sessions of a run."""
-    return folder.is_dir() and bool(_files(folder, (*RECORDS, SESSIONS)))
+    return {f: title if count[title] == 1 else f.as_posix() for f, title in found.values()}
 
 
 def read_run(folder: Path, title: str = "") -> Run:
     """Read the folder of a run; the title is by default its name.
 
-    Raises
-    ------
-    ValueError
-        If a file is not as its program wrote it; names it.
+    ValueError names a file that is not as its program wrote it.
     """
-    results = _results(folder)
-    run = Run(title or folder.resolve().name, folder, sessions=sessions(folder), kept=len(results))
+    rows = _results(folder)
+    run = Run(title or folder.resolve().name, folder, sessions(folder), len(rows))
     records, scores = _files(folder, RECORDS), _files(folder, SCORES)
     for file in records:
+        settings = _flat({**_object(file), "session": run.last("settings", {}, file.name)})
         name = f"{run.title}, {file.stem}" if len(records) > 1 else run.title
-        noted = run.last("settings", {}, record=file.name)
-        settings = _flat({**_object(file), "session": noted})
         run.settings.append(pairs(settings, "setting", f"Settings of {name}"))
     for file in scores:
         name = f"{run.title}, {file.stem}" if len(scores) > 1 else run.title
         run.values[name] = _object(file)
-        run.scores.append(pairs(run.values[name], "figure", f"Figures of {name}"))
     for file in sorted(folder.iterdir()):
-        if file.suffix not in KINDS or file.name.startswith(".") or file.is_dir():
-            continue
-        try:
-            if not file.is_file():
-                raise LeftOutError("a device, a pipe or a broken link")
-            if file.suffix == ".csv":
-                run.tables.append(read_table(file))
-            elif file.suffix == ".png":
-                run.pictures.append(read_picture(file))
-            elif not file.with_suffix(".png").is_file():
-                raise LeftOutError("pictures are read from PNG files")
-        except LeftOutError as reason:
-            run.left_out[file.name] = str(reason)
-    if results and not run.tables and _is_whole(run):
-        table = Table(list(dict.fromkeys(name for row in results for name in row)), "Runs")
-        if len(table.columns) * (1 + len(results)) > CELLS:
-            run.left_out[RESULTS] = TOO_MANY
+        if file.suffix in (".csv", ".png", ".svg") and file.name[0] != "." and not file.is_dir():
+            reason = _take(run, file)
+            if reason:
+                run.left_out[file.name] = reason
+    if rows and not run.tables and _is_whole(run):
+        table = Table(list(dict.fromkeys(name for row in rows for name in row)), "Runs")
+        for row in rows:
+            table.add(*(text(row.get(name)) for name in table.columns))
+        if len(table.columns) * (1 + len(rows)) > CELLS:
+            run.left_out[RESULTS] = f"more than {CELLS:,} cells"
         else:
-            for row in results:
-                table.add(*(text(row.get(name)) for name in table.columns))
             run.tables.append(table)
     if (file := folder / ANSWERS).is_file():
         for name, sentences in _object(file).items():
@@ -179,25 +171,64 @@ def read_run(folder: Path, title: str = "") -> Run:
     return run
 
 
-class LeftOutError(Exception):
-    """A file is not one that our scripts write; the reason is the text."""
+def _take(run: Run, file: Path) -> str:
+    """Add the table or picture of a file to a run, or return why it is none of our scripts'."""
+    if not file.is_file():
+        return "a device, a pipe or a broken link"
+    if file.suffix == ".svg":
+        drawn = file.with_suffix(".png").is_file()
+        return "" if drawn else "pictures are read from PNG files"
+    if file.suffix == ".png":
+        run.pictures.append(read_picture(file))
+        return ""
+    try:
+        header, *rows = list(csv.reader(io.StringIO(_read(file).decode(), newline=""))) or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: cannot be read as a table ({error})") from error
+    if header[-1:] != ["best"] or len(header) < 2:
+        return "no table with a last column best"
+    if len(header) * (1 + len(rows)) > CELLS:
+        return f"more than {CELLS:,} cells"
+    beside = file.with_suffix(".md")
+    first = _read(beside).decode(errors="replace") if beside.is_file() else ""
+    title = first.partition("\n")[0].removeprefix("# ") if first.startswith("# ") else file.stem
+    table = Table(header[:-1], title)
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise ValueError(f"{file}, line {number}: expected {len(header)} cells, got {len(row)}")
+        table.add(*row[:-1], marked=row[-1] == "1")
+    run.tables.append(table)
+    return ""
+
+
+def read_picture(file: Path) -> Picture:
+    """Read size and description of a PNG file; its pixels are not decompressed.
+
+    ValueError names a file that is too large, is no PNG picture, or was changed.
+    """
+    pillow, content = require("PIL.Image", "plot"), _read(file)  # matplotlib has it
+    try:
+        with pillow.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            width, height = picture.size
+            description = str(picture.info.get("Description", ""))
+            picture.verify()
+        if width * height > PIXELS:
+            raise ValueError(f"more than {PIXELS:,} pixels")
+    except Exception as error:  # of many kinds, some of them Pillow's own
+        raise ValueError(f"{file}: expected a PNG picture ({error})") from error
+    return Picture(file, description, round(width * 96 / DPI), round(height * 96 / DPI))
 
 
 def _results(folder: Path) -> list[dict[str, Any]]:
     """Return points, metrics and seconds of the runs of a grid that ended."""
     for file in _files(folder, ["results*.jsonl"]):
-        too_large = file.stat().st_size > LARGEST_RESULTS
-        with open_to_read(file) as lines:
-            too_large = too_large or any(len(line) > LARGEST for line in lines)
-        if too_large:
-            raise ValueError(
-                f"{file}: expected at most {LARGEST_RESULTS:,} bytes, and {LARGEST:,} in a line"
-            )
+        _read(file)
     rows = []
     for result in kept(folder).values():
-        if not (isinstance(result.point, dict) and isinstance(result.values, dict)):
-            raise ValueError(f"{folder}: expected results with points and values as objects")
-        rows.append({**result.point, **_scalars(result.values), "seconds": result.seconds})
+        if not isinstance(result.point, dict):
+            raise ValueError(f"{folder}: expected results with points as objects")
+        plain = {k: v for k, v in result.values.items() if isinstance(v, (bool, int, float, str))}
+        rows.append({**result.point, **plain, "seconds": result.seconds})
     return rows
 
 
@@ -212,36 +243,13 @@ def _is_whole(run: Run) -> bool:
     return run.kept >= math.prod(map(len, axes.values()))
 
 
-def read_table(file: Path) -> Table:
-    """Read a file that ``Table.write`` wrote; LeftOutError for a CSV file of another kind."""
-    try:
-        header, *rows = list(csv.reader(text_of(file).splitlines(keepends=True))) or [[]]
-    except csv.Error as error:
-        raise ValueError(f"{file}: cannot be read as a table ({error})") from error
-    if header[-1:] != [BEST] or len(header) < 2:
-        raise LeftOutError(f"no table with a last column {BEST}")
-    if len(header) * (1 + len(rows)) > CELLS:
-        raise LeftOutError(TOO_MANY)
-    beside = file.with_suffix(".md")
-    first = text_of(beside).partition("\n")[0] if beside.is_file() else ""
-    table = Table(header[:-1], first.removeprefix("# ") if first.startswith("# ") else file.stem)
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise ValueError(f"{file}, line {number}: expected {len(header)} cells, got {len(row)}")
-        table.add(*row[:-1], marked=row[-1] == "1")
-    return table
-
-
-def text_of(file: Path) -> str:
-    """Return the text of a file of at most ``LARGEST`` bytes; ValueError names it."""
+def _read(file: Path) -> bytes:
+    limit = BYTES.get(file.suffix, 4_000_000)
     with open_to_read(file) as stream:
-        content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise ValueError(f"{file}: expected at most {LARGEST:,} bytes")
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: expected UTF-8 ({error})") from error
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{file}: expected at most {limit:,} bytes")
+    return content
 
 
 def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
@@ -251,13 +259,14 @@ def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
 
 
 def _object(file: Path) -> dict[str, Any]:
+    content = _read(file)
     try:
-        content = from_json(text_of(file))
+        found = from_json(content.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: cannot be read ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: expected an object, got {type(content).__name__}")
-    return content
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: expected an object, got {type(found).__name__}")
+    return found
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -290,7 +299,3 @@ def text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4f}" if abs(value) >= 0.01 else f"{value:.4g}"
     return "" if value is None else str(value)
-
-
-def _scalars(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: v for name, v in values.items() if isinstance(v, (bool, int, float, str))}

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from homework.page.pictures import Picture
-from homework.page.reading import Run, pairs, text
+from homework.page.reading import Picture, Run, pairs, text
 from minidl.checks import require
 from minidl.files import to_json, write_text
 from minidl.view.tables import Table
@@ -28,19 +27,16 @@ def write_report(
 ) -> Path:
     """Write ``report.html``, ``report.md`` and the folder ``pictures`` to ``out`` (needs jinja2).
 
-    The HTML page has its pictures in it and makes no request. The smallest ones come first, up to
-    ``limit`` bytes; the others are linked.
-
-    Returns
-    -------
-    Path
-        Of the HTML page.
+    The HTML page, whose path is returned, has its pictures in it and makes no request. The smallest
+    ones come first, up to ``limit`` bytes; the others are linked.
     """
     if not runs:
         raise ValueError("write_report: expected at least one run")
     copies = _copy(runs, out / "pictures")
     machines = _distinct(s.get("environment", {}) for run in runs for s in run.sessions)
-    data = _distinct(run.last("data", {}) for run in runs)
+    trained = [run for run in runs if run.last("data")]
+    generated = [run.title for run in trained if run.last("data").get("generated")]
+    everything = generated and len(generated) == len(trained)
     values: dict[str, Any] = {
         "title": title,
         "runs": runs,
@@ -49,9 +45,9 @@ def write_report(
         "summary": _summary(runs),
         "scores": _scores(runs),
         "links": [f"#run-{i}" for i, _ in enumerate(runs, start=1)],
-        "data": _data_sets(data, runs),
+        "data": _data_sets(runs),
         "machines": [pairs(m, "property", f"Machine {i}") for i, m in enumerate(machines, start=1)],
-        "generated": _generated(runs),
+        "generated": "All runs with data" if everything else ", ".join(generated),
         "short": lambda tables: [t for t in tables if len(t.rows) <= SHORT],
         "long": lambda tables: [t for t in tables if len(t.rows) > SHORT],
         "facts": lambda run: _facts(run, machines),
@@ -60,7 +56,7 @@ def write_report(
     room = limit - len(_render("report.html.j2", inline=(), **values).encode())
     inline = []
     for picture in sorted(copies, key=lambda picture: picture.weight):
-        room -= picture.weight + len(picture.description.encode())
+        room -= picture.weight
         if room > 0:
             inline.append(picture)
     page = out / "report.html"
@@ -123,28 +119,18 @@ def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({to_json(value): value for value in values if value}.values())
 
 
-def _generated(runs: Sequence[Run]) -> str:
-    """Return which runs used generated data, in words; empty if none did."""
-    found = [run.title for run in runs if run.last("data", {}).get("generated")]
-    trained = [run for run in runs if run.last("data")]
-    return "All runs with data" if found and len(found) == len(trained) else ", ".join(found)
-
-
 def _facts(run: Run, machines: Sequence[dict[str, Any]]) -> str:
     """Return when, how long and where a run was computed, and on which data."""
-    last = run.sessions[-1]
+    last, n = run.sessions[-1], len(run.sessions)
     start = run.sessions[0].get("started", "").replace("T", " ").replace("Z", " UTC")
     words = [f"Started {start}", f"took {duration(run.seconds)}"]
-    if len(run.sessions) > 1:
-        words.append(f"in {len(run.sessions)} sessions")
-    if "processes" in last:
-        words.append(f"processes: {last['processes']}")
-    if "threads" in last:
-        words.append(f"BLAS threads of each: {last['threads']}")
+    words += [f"in {n} sessions"] * (n > 1)
+    named = {"processes": "processes", "threads": "BLAS threads of each"}
+    words += [f"{text}: {last[key]}" for key, text in named.items() if key in last]
     where = [machines.index(s["environment"]) + 1 for s in run.sessions if s.get("environment")]
     words.append(f"machine {', '.join(map(str, dict.fromkeys(where)))}")
-    if run.last("data"):
-        words.append(f"data: {run.last('data').get('name')}")
+    if data := run.last("data"):
+        words.append(f"data: {data.get('name')}")
     return "; ".join(words) + "."
 
 
@@ -152,8 +138,8 @@ def _summary(runs: Sequence[Run]) -> Table:
     """Return the table of all runs."""
     table = Table(["run", "state", "duration", "data"], "State, duration and data of all runs")
     for run in runs:
-        state = "finished" if run.finished else "not finished"
         data = run.last("data", {}).get("name", "none")
+        state = "finished" if run.finished else "not finished"
         table.add(run.title, state, duration(run.seconds), data)
     return table
 
@@ -173,20 +159,15 @@ def _scores(runs: Sequence[Run]) -> Table:
     return table
 
 
-def _data_sets(data: Sequence[dict[str, Any]], runs: Sequence[Run]) -> Table:
+def _data_sets(runs: Sequence[Run]) -> Table:
     """Return a table of the data sets."""
     columns = ["data set", "drawn by a program", "examples", "features", "classes", "SHA-256"]
     table = Table([*columns, "runs"], "Data sets")
-    for one in data:
-        examples = [f"{n:,} {part}" for part, n in one.get("examples", {}).items()]
+    for one in _distinct(run.last("data", {}) for run in runs):
+        examples = ", ".join(f"{n:,} {part}" for part, n in one.get("examples", {}).items())
         users = [run.title for run in runs if run.last("data") == one]
-        table.add(
-            one.get("name"),
-            "yes" if one.get("generated") else "no",
-            ", ".join(examples),
-            one.get("features"),
-            one.get("classes"),
-            one.get("sha256"),
-            "all" if len(users) == len(runs) else ", ".join(users),
-        )
+        made = "yes" if one.get("generated") else "no"
+        cells = [one.get(name) for name in ("features", "classes", "sha256")]
+        shown = "all" if len(users) == len(runs) else ", ".join(users)
+        table.add(one.get("name"), made, examples, *cells, shown)
     return table
