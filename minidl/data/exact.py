@@ -14,9 +14,7 @@ import numpy as np
 from minidl.checks import Array
 
 _UNIT = 2.0**20  # factors of a product are rounded to multiples of 1 / _UNIT
-_SQUARINGS = 6
-_UNIFORMS = 8
-_SPREAD = math.sqrt(_UNIFORMS * (2**32 - 1) / 12)  # standard deviation of a sum of 16-bit numbers
+_SPREAD = math.sqrt(8 * (2**32 - 1) / 12)  # standard deviation of the sum of eight 16-bit numbers
 
 
 def normal(rng: np.random.Generator, *shape: int) -> Array:
@@ -24,9 +22,9 @@ def normal(rng: np.random.Generator, *shape: int) -> Array:
 
     Their kurtosis is 2.85 where the normal distribution has 3, and none is beyond 4.9.
     """
-    uniform = rng.integers(2**16, size=(_UNIFORMS, *shape), dtype=np.uint16)
+    uniform = rng.integers(2**16, size=(8, *shape), dtype=np.uint16)
     total: Array = uniform.sum(axis=0, dtype=np.float32)  # exact: below 2^24
-    total -= np.float32(_UNIFORMS * (2**16 - 1) / 2)
+    total -= np.float32(8 * (2**16 - 1) / 2)
     total *= np.float32(1 / _SPREAD)
     return total
 
@@ -37,13 +35,13 @@ def exp(x: Array) -> Array:
     The relative error is about ``|x|^3 / 24,576``: 0.3 per cent at 4. No value is below 5e-20. It
     has the dtype of x, float32 or float64.
     """
-    y = np.maximum(x, -(2.0**_SQUARINGS))
-    y *= 0.5**_SQUARINGS
+    y = np.maximum(x, -64.0)
+    y /= 64
     power = y * 0.5
     power += 1
     power *= y
     power += 1
-    for _ in range(_SQUARINGS):
+    for _ in range(6):
         power *= power
     return power
 

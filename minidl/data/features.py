@@ -7,7 +7,6 @@ sets, and ``apply(x)`` for an array of rows. By default pixels become float32, w
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -44,7 +43,7 @@ class Feature(Configured, ABC):
     @quietly
     def fit(self, dataset: Dataset) -> Self:
         """Learn from ``dataset.train`` alone."""
-        self.learn(_as_dataset(self, dataset).train)
+        self.learn(_dataset(self, dataset).train)
         return self
 
     def learn(self, train: Split) -> None:
@@ -58,18 +57,41 @@ class Feature(Configured, ABC):
     @quietly
     def transform(self, dataset: Dataset, dtype: DTypeLike | None = None) -> Dataset:
         """Apply to all parts of ``dataset``, in ``dtype``."""
-        return _as_dataset(self, dataset).map(self.apply, dtype)
+        return _dataset(self, dataset).map(self.apply, dtype)
 
     def fit_transform(self, dataset: Dataset, dtype: DTypeLike | None = None) -> Dataset:
         """``fit``, then ``transform``."""
         return self.fit(dataset).transform(dataset, dtype)
 
+    def _rows(self, x: Array, *learned: str) -> list[Array]:
+        """Return rows (n, features) and, in their dtype, what was learned, or raise an error."""
+        if learned and not hasattr(self, learned[0]):
+            raise ValueError(f"{self!r}: not fitted yet; call fit(dataset) first")
+        values = [getattr(self, name) for name in learned]
+        x, width = as_floats(self, "x", x), values[0].shape[-1] if values else "features"
+        if x.ndim != 2 or (values and x.shape[1] != width):
+            raise ValueError(f"{self!r}: expected x of shape (n, {width}), got {x.shape}")
+        return [x, *(value.astype(x.dtype, copy=False) for value in values)]
 
-def _as_dataset(owner: object, dataset: object) -> Dataset:
+
+def _dataset(owner: object, dataset: object) -> Dataset:
     if not isinstance(dataset, Dataset):
         got = type_text(dataset)
         raise TypeError(f"{type(owner).__name__}: expected dataset to be a Dataset, got {got}")
     return dataset
+
+
+def _weighted(split: Split, weight: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield the weights and the rows of all examples, some at a time, in float64."""
+    parts = np.split(weight, range(CHUNK, len(weight), CHUNK))
+    return zip(parts, split.chunks(np.float64), strict=True)
+
+
+def _mean(split: Split, weight: Array) -> Array:
+    """Return the mean of each feature, in float64; without rounding where a feature is constant."""
+    first = split.rows(slice(0, 1), np.float64)[0]
+    total = sum(w @ x for w, x in _weighted(split, weight))
+    return np.asarray(np.where(np.ptp(split.x, axis=0) == 0, first, total / weight.sum()))
 
 
 class Standardize(Feature):
@@ -79,15 +101,14 @@ class Standardize(Feature):
     are the weights of the examples, by default 1.
 
     A feature that is constant in the training part up to rounding is divided by 1, as in
-    scikit-learn's ``StandardScaler``: one more than its mean becomes 1. It counts as constant if
-    its variance is at most ``n eps var + (n eps mean)^2``, a bound of the rounding errors of ``n``
-    additions (Chan, Golub and LeVeque 1983), with float64's ``eps`` for every dtype.
+    scikit-learn's ``StandardScaler``: its variance is at most ``n eps var + (n eps mean)^2``, a
+    bound of the rounding errors of ``n`` additions (Chan, Golub and LeVeque 1983), with float64's
+    ``eps`` for every dtype.
 
     Attributes
     ----------
     mean, std : array, shape (features,), float64
-        Mean and standard deviation of the training part; 1 for the standard deviation of a
-        feature that is constant.
+        Of the training part; 1 for the ``std`` of a feature that is constant.
     """
 
     mean: Array
@@ -99,12 +120,11 @@ class Standardize(Feature):
         squares = sum(w @ np.square(x - self.mean) for w, x in _weighted(train, weight))
         variance = squares / weight.sum()
         rounding = len(train) * np.finfo(np.float64).eps
-        with np.errstate(over="ignore", under="ignore"):
-            constant = variance <= rounding * variance + np.square(rounding * self.mean)
+        constant = variance <= rounding * variance + np.square(rounding * self.mean)
         self.std = np.where(constant, 1.0, np.sqrt(variance))
 
     def apply(self, x: Array) -> Array:
-        x, mean, std = _fitted(self, x, "mean", "std")
+        x, mean, std = self._rows(x, "mean", "std")
         centred: Array = x - mean
         centred /= std
         return centred
@@ -128,7 +148,7 @@ class AveragePool(Feature):
             check_int("AveragePool", "shape", side)
 
     def apply(self, x: Array) -> Array:
-        x, size = _rows(self, x), self.size
+        (x,), size = self._rows(x), self.size
         height, width = self.shape or [math.isqrt(x.shape[1])] * 2
         if height * width != x.shape[1] or height % size or width % size:
             want = f"{height}x{width}" if self.shape else "square"
@@ -191,8 +211,7 @@ class PCA(Feature):
         variances, vectors = np.linalg.eigh(covariance)
         # eigh gives them in ascending order, and rounding may leave the smallest just below 0.
         variances, vectors = np.maximum(variances[::-1], 0), vectors[:, ::-1].T
-        total = variances.sum()
-        ratios = variances / total if total > 0 else np.zeros(features)
+        ratios = variances / (variances.sum() or 1)
         if isinstance(k, float):
             k = min(int(np.searchsorted(np.cumsum(ratios), k * (1 - 1e-12))) + 1, features)
         largest = vectors[np.arange(features), np.abs(vectors).argmax(axis=1)]
@@ -200,7 +219,7 @@ class PCA(Feature):
         self.variances, self.ratios = variances[:k], ratios[:k]
 
     def apply(self, x: Array) -> Array:
-        x, mean, components = _fitted(self, x, "mean", "components")
+        x, mean, components = self._rows(x, "mean", "components")
         scores: Array = (x - mean) @ components.T
         return scores
 
@@ -209,41 +228,6 @@ class PCA(Feature):
         z = as_floats(self, "z", z)
         rows: Array = z @ self.components.astype(z.dtype) + self.mean.astype(z.dtype)
         return rows
-
-
-def _weighted(split: Split, weight: Array) -> Iterator[tuple[Array, Array]]:
-    """Yield the weights and the rows of all examples, some at a time, in float64."""
-    return zip(
-        np.split(weight, range(CHUNK, len(weight), CHUNK)), split.chunks(np.float64), strict=True
-    )
-
-
-def _mean(split: Split, weight: Array) -> Array:
-    """Return the mean of each feature, in float64; without rounding where a feature is constant."""
-    first = split.rows(slice(0, 1), np.float64)[0]
-    total, constant = np.zeros_like(first), np.ones(first.shape, bool)
-    for w, x in _weighted(split, weight):
-        total += w @ x
-        constant &= (x == first).all(axis=0)
-    return np.asarray(np.where(constant, first, total / weight.sum()))
-
-
-def _fitted(feature: Feature, x: Array, *names: str) -> list[Array]:
-    """Return ``x``, and what was learned in its dtype; refuse ``x`` of the wrong width."""
-    if not hasattr(feature, names[0]):
-        raise ValueError(f"{feature!r}: not fitted yet; call fit(dataset) first")
-    learned = [getattr(feature, name) for name in names]
-    x = _rows(feature, x, learned[0].shape[-1])
-    return [x, *(value.astype(x.dtype, copy=False) for value in learned)]
-
-
-def _rows(feature: Feature, x: Array, features: int | None = None) -> Array:
-    """Return rows of floats as an array (n, features)."""
-    x = as_floats(feature, "x", x)
-    if x.ndim != 2 or features not in (None, x.shape[1]):
-        want = f"x of shape (n, {features or 'features'})"
-        raise ValueError(f"{feature!r}: expected {want}, got {x.shape}")
-    return x
 
 
 class Predictor:
@@ -289,53 +273,41 @@ class Predictor:
     ) -> None:
         if not is_layer(model):
             raise TypeError(f"Predictor: expected a model, got {type_text(model)}")
-        if not isinstance(features, Sequence):
-            raise TypeError(f"Predictor: expected a list of features, got {type_text(features)}")
-        for feature in features:
-            if not isinstance(feature, Feature):
-                want = "fitted features of minidl, as Standardize"
-                raise TypeError(f"Predictor: expected {want}, got {type_text(feature)}")
+        listed = isinstance(features, Sequence)
+        if not listed or not all(isinstance(feature, Feature) for feature in features):
+            want = "a list of fitted features, as [standardize]"
+            raise TypeError(f"Predictor: expected {want}, got {features!r:.80}")
         self.model, self.features, self.loss = model, tuple(features), loss
         self.input_scale: float | None = getattr(model, "input_scale", None)
         self.class_names: Array | None = None
-        self._of_classes = dataset is None or _as_dataset(self, dataset).classes > 0
+        self._of_classes = True
         if dataset is not None:
+            self._of_classes = _dataset(self, dataset).classes > 0
             self.input_scale, self.class_names = dataset.train.scale, dataset.class_names
 
     @quietly
-    def rows(self, x: Array) -> Array:
-        """Return rows (n, features) of the features that the model takes."""
+    def _rows(self, x: Array) -> Split:
+        """Return rows of the features that the model takes, which are not to be scaled again."""
         rows = as_rows("Predictor", x, self.input_scale)
         z = rows.rows(slice(None), np.float32 if rows.x.dtype == np.uint8 else rows.x.dtype)
         for feature in self.features:
             z = feature.apply(z)
-        return z
-
-    def _scaled(self, x: Array) -> Split:
-        """Return ``rows(x)`` as a split, so that they are not scaled again."""
-        z = self.rows(x)
         return Split(z, np.empty((len(z), 0)), 1.0)
 
     def outputs(self, x: Array) -> Array:
         """Return the outputs of the model for rows as they come."""
-        return outputs(self.model, self._scaled(x))
+        return outputs(self.model, self._rows(x))
 
     def probabilities(self, x: Array) -> Array:
         """Return the probabilities of the classes for rows as they come."""
-        return probabilities(self.model, self._scaled(x), self.loss)
+        return probabilities(self.model, self._rows(x), self.loss)
 
     def predict(self, x: Array) -> Array:
         """Return what the loss predicts for rows as they come, ``loss.predict(outputs)``.
 
-        ======================================  ================================================
-        loss                                    prediction
-        ======================================  ================================================
-        of classes, as ``CrossEntropy``         class (n,): its name, or its number without names
-        ``BinaryLogistic``                      -1 or +1, (n,), or the first or second of two names
-        ``BinaryCrossEntropy``                  0 and 1, (n, K); for one label (n,), or its name
-        of numbers, as ``SquaredError``         numbers (n, K), or (n,) for one
-        ``Quantile``                            quantiles (n, K), or (n,) for one
-        ======================================  ================================================
+        A class (n,) by its number, or by its name if there are names, which may be those of -1 and
+        +1, or of 0 and 1 of one label; 0 and 1 (n, K) of ``BinaryCrossEntropy``; numbers or
+        quantiles (n, K). One column is (n,).
 
         Raises
         ------
@@ -358,10 +330,5 @@ class Predictor:
 
 
 def predictor_of(model: Any) -> Any:
-    """Return the predictor of an estimator, and anything else as it is.
-
-    An estimator that is not fitted raises its own error.
-    """
-    if inspect.getattr_static(model, "predictor_", None) is None:
-        return model
-    return model.predictor_
+    """Return the predictor of an estimator, if it is fitted, and anything else as it is."""
+    return model.predictor_ if hasattr(type(model), "predictor_") else model

@@ -1,4 +1,4 @@
-"""Readers of data files: the course's ``.npz`` files of several years, and IDX folders."""
+"""Readers of data files: ``.npz`` files of the course and of Keras, and folders of IDX files."""
 
 from __future__ import annotations
 
@@ -11,37 +11,32 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, did_you_mean
+from minidl.checks import Array
 from minidl.data.letters import load_letters
 from minidl.dataset import Dataset
 from minidl.files import as_path, fill, largest_content, open_to_read, read_npz, reading
 
-# The keys of the course's files, by year, and of Keras: x and y of train, valid and test.
+# The keys of x and y of train, valid and test.
 _SCHEMES: dict[str, tuple[str, ...]] = {
     "2025-26": ("X_train", "y_train", "X_valid", "y_valid", "X_test", "y_test"),
     "2024-25": (
         "train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels",
     ),
+    "2021-22 without a dev part": ("Xtrain", "ytrain", "Xtest", "ytest"),
     "2021-22": ("Xtrain", "ytrain", "Xdev", "ydev", "Xtest", "ytest"),
     "Keras": ("x_train", "y_train", "x_test", "y_test"),
 }  # fmt: skip
 
-# The splits of EMNIST and their classes. Letters counts them from 1, and copies from 0; the others
-# count from 0, and a part of their files may lack some.
+# The splits of EMNIST and their classes, counted from 0, of which a file may lack some. Letters are
+# counted from 1, in some copies from 0.
 _EMNIST = {
     "letters": None, "balanced": 47, "byclass": 62, "bymerge": 47, "digits": 10, "mnist": 10,
 }  # fmt: skip
-# Some copies have train-images.idx3-ubyte.
-_IDX_NAME = re.compile(
+_EMNIST_VALID = 20_800  # of Letters, as its authors say: as many rows as the test part, balanced
+_MAX_CLASSES = 1000  # the largest label of a file with fewer examples; 10^9 would be an error of it
+_IDX_NAME = re.compile(  # some copies have train-images.idx3-ubyte
     rf"(|emnist-(?:{'|'.join(_EMNIST)})-)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(?:\.gz)?"
 )
-
-MAX_CLASSES = 1000
-"""The largest label that a file may have if it has fewer examples."""
-
-EMNIST_VALID = 20_800
-"""The number of EMNIST Letters' training rows, from the end, that become the validation part. It is
-then as large as the test part, and balanced, as the authors of EMNIST describe."""
 
 
 def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> Dataset:
@@ -67,8 +62,9 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     Labels are ``(n,)``, and count from 1 if that is the least label of all parts, else from 0. The
     training part has the largest label. Columns ``(n, K)`` of 0 and 1 are classes if every row of
     every part has a single 1 (one-hot labels); else they are ``K`` labels that do not exclude each
-    other. Where there is no validation part, it is taken from the end of the training part: as
-    many rows as the test part has for EMNIST, else the last sixth.
+    other. Training targets of an ``.npz`` that are not whole are those of a regression. Where MNIST
+    or EMNIST has no validation part, it is the end of the training part: as many rows as the test
+    part has for EMNIST, else the last sixth.
 
     Raises
     ------
@@ -83,8 +79,7 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     if path.is_dir():
         return _load_idx(path)
     if not path.exists():
-        hint = did_you_mean(str(source), ["letters"]) if path.suffix == "" else ""
-        raise FileNotFoundError(f"{path}: no such file or folder{hint}")
+        raise FileNotFoundError(f"{path}: no such file or folder; the one name is 'letters'")
     if idx := _IDX_NAME.fullmatch(path.name):
         return _load_idx(path.parent, idx[1])
     return _load_npz(path)
@@ -100,21 +95,16 @@ def _load_npz(path: Path) -> Dataset:
     except ValueError as error:
         raise ValueError(f"{path}: cannot be read as an .npz file ({error})") from error
     year, keys = max(_SCHEMES.items(), key=lambda item: len(set(item[1]) & set(found)))
-    missing = [key for key in keys if key not in found]
-    if year == "2021-22" and missing == ["Xdev", "ydev"]:  # the Ames file has no validation part
-        missing, keys = [], (*keys[:2], *keys[4:])
-    if missing:
+    if missing := [key for key in keys if key not in found]:
         scheme = f"{', '.join(missing)} (the keys of {year})"
         raise ValueError(f"{path}: missing {scheme}; found {_listed(found)}")
     ys, classes = {key: arrays[key] for key in keys[1::2]}, None
-    # The only regression among the course's data sets, Ames house prices, has these keys.
-    if year != "2021-22" or not _no_label(ys[keys[1]]):
+    if not _fractions(ys[keys[1]]).size:
         ys, classes = _labels(path, ys)
     train, *valid, test = [(arrays[x], ys[y]) for x, y in zip(keys[::2], keys[1::2], strict=True)]
     if year == "Keras":
         train, *valid = _with_validation(path, train, len(train[0]) // 6)
-    valid_part = valid[0] if valid else None
-    return Dataset(train, valid_part, test, name=path.stem, classes=classes)
+    return Dataset(train, valid[0] if valid else None, test, name=path.stem, classes=classes)
 
 
 def _with_validation(path: Path, train: Pair, valid: int) -> tuple[Pair, Pair]:
@@ -127,15 +117,9 @@ def _with_validation(path: Path, train: Pair, valid: int) -> tuple[Pair, Pair]:
     return (x[:cut], y[:cut]), (x[cut:], y[cut:])
 
 
-def _no_label(y: Array) -> str:
-    """Return the first entry that is no whole number, and its dtype; nothing if there is none."""
-    if y.dtype.kind == "f":
-        y = y[~(np.isfinite(y) & (y == np.round(y)))]
-    if y.dtype.kind in "iu" or (y.dtype.kind == "b" and y.ndim == 2):
-        return ""
-    if y.size:
-        return f"{y.item(0)!r} of dtype {y.dtype}"
-    return "" if y.dtype.kind == "f" else f"dtype {y.dtype}"
+def _fractions(y: Array) -> Array:
+    """Return the entries of an array of floats that are not whole numbers, as NaN."""
+    return y[y != np.round(y)] if y.dtype.kind == "f" else y.ravel()[:0]
 
 
 def _labels(
@@ -143,42 +127,38 @@ def _labels(
 ) -> tuple[dict[str, Array], int | None]:
     """Return the labels of all parts as ``load_dataset`` says, and the number of classes.
 
-    With ``classes`` they count from 0. A label of 10^9 is an error of the file, and would need as
-    many outputs of a model. Errors have the numbers of the file.
+    With ``classes`` they count from 0. Errors have the numbers of the file.
     """
     ys = {k: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for k, y in ys.items()}
     first, train = next(iter(ys.items()))
-    limit = max(MAX_CLASSES, len(train))
+    limit = max(_MAX_CLASSES, len(train))
     for key, y in ys.items():
-        want, got = "", f"an array {y.shape} of {y.dtype} up to "
-        if no_label := _no_label(y):
-            want, got = "integer labels", no_label
+        want, got = "", f"an array {y.shape} of {y.dtype}"
+        if y.dtype.kind not in "biuf":
+            want, got = "integer labels", f"dtype {y.dtype}"
+        elif (wrong := _fractions(y)).size:
+            want, got = "integer labels", wrong[0]
         elif y.ndim not in (1, 2) or (y.ndim == 2 and not ((y == 0) | (y == 1)).all()):
-            want, got = "labels (n,), or columns of 0 and 1", f"{got}{y.max(initial=0)}"
+            want, got = "labels (n,), or columns of 0 and 1", f"{got} up to {y.max(initial=0)}"
         elif y.shape[1:] != train.shape[1:]:
-            want, got = f"labels (n, ...) {train.shape[1:]} as in {first}", f"an array {y.shape}"
-        elif len(large := y[np.abs(y) > limit]):
-            want, got = f"labels of at most {limit}", f"{large[0]}"
+            want = f"labels (n, ...) {train.shape[1:]} as in {first}"
+        elif (wrong := y[np.abs(y) > limit]).size:
+            want, got = f"labels of at most {limit}", wrong[0]
         if want:
             raise ValueError(f"{path}: {key}: expected {want}, got {got}")
-    integers = {key: y.astype(np.int64) for key, y in ys.items()}
+    ys = {key: y.astype(np.int64) for key, y in ys.items()}
     if train.ndim == 2:
-        if any((y.sum(axis=1) != 1).any() for y in integers.values()):
-            return integers, None
-        return {key: y.argmax(axis=1) for key, y in integers.items()}, train.shape[1]
-    if not len(train):  # an error of the data set
-        return integers, None
-    least = min(y.min() for y in integers.values() if y.size)
+        if any((y.sum(axis=1) != 1).any() for y in ys.values()):
+            return ys, None
+        return {key: y.argmax(axis=1) for key, y in ys.items()}, train.shape[1]
+    least = min(y.min(initial=limit) for y in ys.values())
     base = int(classes is None and least == 1)
-    classes = classes or int(integers[first].max(initial=base)) + 1 - base
-    for key, y in integers.items():
-        wrong = np.flatnonzero((y < base) | (y >= base + classes))
-        if len(wrong):
-            raise ValueError(
-                f"{path}: {key}: expected labels in {base}..{base + classes - 1}, got "
-                f"y[{wrong[0]}] = {y[wrong[0]]}"
-            )
-    return {key: y - base for key, y in integers.items()}, classes
+    classes = classes or int(ys[first].max(initial=base)) + 1 - base
+    for key, y in ys.items():
+        for i in np.flatnonzero((y < base) | (y >= base + classes)):
+            want, got = f"labels in {base}..{base + classes - 1}", f"y[{i}] = {y[i]}"
+            raise ValueError(f"{path}: {key}: expected {want}, got {got}")
+    return {key: y - base for key, y in ys.items()}, classes
 
 
 def _listed(names: list[str]) -> str:
@@ -193,27 +173,21 @@ def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
     for found in filter(None, map(_IDX_NAME.fullmatch, names)):
         files.setdefault(found[1], {}).setdefault(f"{found[2]}-{found[3]}", found[0])
     if prefix is None:
-        prefix = "emnist-letters-" if len(files) != 1 else next(iter(files))
-        if len(files) > 1 and prefix not in files:
-            several = ", ".join(p.strip("-") or "MNIST" for p in files)
-            which = "give the path of one of the files to say which"
-            raise ValueError(f"{folder}: several data sets: {several}; {which}")
+        prefix = next(iter(files)) if len(files) == 1 else "emnist-letters-"
     split = prefix.removeprefix("emnist-").strip("-")
     test = "test" if split else "t10k"
     arrays = []
     for stem in ("train-images", "train-labels", f"{test}-images", f"{test}-labels"):
         dimensions = 3 if stem.endswith("images") else 1
         if stem not in files.get(prefix, {}):
-            wanted = f"{prefix if files else '[emnist-SPLIT-]'}{stem}-idx{dimensions}-ubyte[.gz]"
-            what = f"missing {wanted}" if files else f"no IDX files, as {wanted}"
-            raise FileNotFoundError(f"{folder}: {what}; found {_listed(names)} in the folder")
+            missing = f"missing {prefix}{stem}-idx{dimensions}-ubyte[.gz] in this folder"
+            hint = "for another data set give the path of one of its files"
+            raise FileNotFoundError(f"{folder}: {missing}; found {_listed(names)}; {hint}")
         arrays.append(read_idx(folder / files[prefix][stem], dimensions))
     x, y, x_test, y_test = arrays
-    if len(x) != len(y):
-        raise ValueError(f"{folder}: {len(x)} training images but {len(y)} labels")
     ys, classes = _labels(folder, {"training labels": y, "test labels": y_test}, _EMNIST.get(split))
     y, y_test = ys.values()
-    n_valid = EMNIST_VALID if split == "letters" else len(x_test) if split else len(x) // 6
+    n_valid = _EMNIST_VALID if split == "letters" else len(x_test) if split else len(x) // 6
     train, valid = _with_validation(folder, (x, y), n_valid)
     return Dataset(
         train, valid, (x_test, y_test), name=prefix.strip("-") or folder.resolve().name,
@@ -238,16 +212,14 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
     try:
         with reading(), open_to_read(path) as file:
             largest = os.fstat(file.fileno()).st_size
-            zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            content: Any = gzip.GzipFile(fileobj=file) if zipped else file
-            largest = largest_content(largest) if zipped else largest
+            content: Any = file
+            if content.peek(2)[:2] == b"\x1f\x8b":
+                content, largest = gzip.GzipFile(fileobj=file), largest_content(largest)
             start, sizes = content.read(4), content.read(4 * dimensions)
             if start != bytes([0, 0, 8, dimensions]) or len(sizes) < 4 * dimensions:
-                raise ValueError(
-                    f"expected an IDX file of uint8 with {dimensions} dimensions, "
-                    f"got one that begins with {start.hex(' ') or 'nothing'}"
-                )
+                want = f"an IDX file of uint8 with {dimensions} dimensions"
+                begin = start.hex(" ") or "nothing"
+                raise ValueError(f"expected {want}, got one that begins with {begin}")
             shape = tuple(np.frombuffer(sizes, ">u4").tolist())
             count = math.prod(shape)
             wanted = f"expected {count} values for shape {shape}"

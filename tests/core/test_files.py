@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 import minidl
 from minidl import files
-from minidl.data.cache import write_rows
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
@@ -139,14 +138,11 @@ def test_an_interrupt_between_making_and_closing_leaves_nothing(tmp_path):
     assert 10 < at < 99
 
 
-def test_rows_are_an_npy_file(tmp_path):
-    x = np.arange(60, dtype=np.uint8).reshape(12, 5)
-    for dtype in (np.uint8, np.float32, ">f8"):
-        rows = np.asfortranarray(x.astype(dtype))
-        write_rows(tmp_path / "x.npy", rows.shape, (rows[i : i + 5] for i in (0, 5, 10)))
-        read = np.load(tmp_path / "x.npy")
-        assert read.dtype == rows.dtype
-        np.testing.assert_array_equal(read, x)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, ">f8"])
+def test_mapped_rows_are_an_npy_file(tmp_path, dtype):
+    x = np.asfortranarray(np.arange(60, dtype=np.uint8).reshape(12, 5).astype(dtype))
+    minidl.data.mapped(minidl.Dataset((x, np.zeros(12, int))), tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "train.npy", mmap_mode="r"), x)
 
 
 # ---------------------------------------------------------------- JSON

@@ -214,8 +214,8 @@ def test_damaged_npz(tmp_path, how):
     [
         (lambda c: c.pop("y_valid"), r"missing y_valid \(the keys of 2025-26\); found X_train, y_train"),
         (lambda c: c.update(y_test=np.array([0.5] * 6)), r"y_test: expected integer labels, got 0.5"),
-        (lambda c: c.update(y_test=np.array(["a"] * 6)), r"y_test: expected integer labels, got 'a'"),
-        (lambda c: c.update(y_train=np.full(12, np.nan)), r"y_train: expected integer labels, got nan"),
+        (lambda c: c.update(y_test=np.array(["a"] * 6)), r"y_test: expected integer labels, got dtype <U1"),
+        (lambda c: c.update(y_train=np.full(12, np.nan)), r"train: expected finite targets, got y\[0\] = nan"),
         (lambda c: c.update(y_test=np.full(6, 7)), r"test: expected labels in 0..2, got y\[0\] = 7"),
         (lambda c: c.update(X_test=np.full((6, 9), np.inf)), r"test: expected finite features"),
         (lambda c: c.update(X_test=np.array([None])), r"cannot be read as an .npz file"),
@@ -228,12 +228,14 @@ def test_npz_with_wrong_content(tmp_path, change, message):
 
 def test_sources_that_are_not_data_sets(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"leters: no such file or folder, did you mean 'letters'"
+        FileNotFoundError, match=r"leters: no such file .*; the one name is 'letters'"
     ):
         load_dataset("leters")
     with pytest.raises(FileNotFoundError, match=r"nothing.npz: no such file"):
         load_dataset(tmp_path / "nothing.npz")
-    with pytest.raises(FileNotFoundError, match=r"no IDX files.*found nothing"):
+    with pytest.raises(
+        FileNotFoundError, match=r"missing emnist-letters-train-images-.*found nothing"
+    ):
         load_dataset(tmp_path)
     np.save(tmp_path / "a.npy", np.zeros(3))
     with pytest.raises(ValueError, match=r"a single array"):
@@ -337,7 +339,7 @@ def test_the_other_splits_of_emnist(tmp_path, name, zipped):
 def test_the_path_of_one_idx_file_says_which_of_several(tmp_path):
     for name in ("balanced", "digits"):
         write_idx(tmp_path, f"emnist-{name}-", "test", (40, 8))
-    with pytest.raises(ValueError, match=r"several data sets: emnist-balanced, emnist-digits; give the path of one of the files"):  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"missing emnist-letters-.*; found emnist-balanced-.*; for another data set give the path of one of"):  # fmt: skip
         load_dataset(tmp_path)
     write_idx(tmp_path, zipped=True)
     write_idx(tmp_path, "emnist-letters-", "test", (20_900, 8), base=1)
@@ -358,6 +360,20 @@ def test_the_path_of_one_idx_file_says_which_of_several(tmp_path):
 # ---------------------------------------------------------------- labels of .npz files
 
 KINDS = ["uint8", "int64", "float32", "float64", ">i4"]
+
+
+@pytest.mark.parametrize("year", KEYS)
+def test_booleans_are_labels_and_fractions_are_a_regression(tmp_path, year):
+    """Whatever the keys of the file."""
+    for make, classes in ((lambda y: y == 1, 2), (lambda y: y / 2, 0)):
+
+        def change(content, make=make):
+            for key in KEYS[year][1::2]:
+                content[key] = make(content[key])
+
+        data = load_dataset(write_npz(tmp_path / "set.npz", year, change))
+        assert data.classes == classes
+        np.testing.assert_array_equal(data.train.y, make(np.arange(12) % 3))
 
 
 @given(classes=st.integers(2, 40), kind=st.sampled_from([*KINDS, "bool"]), seed=st.integers(0, 99))
@@ -454,11 +470,11 @@ def test_the_keys_of_keras(tmp_path, n):
 
 
 SHOWN = {
-    "labels": (lambda n: (np.arange(n)[:, None] >> np.arange(3)) % 2, "3 labels of each example", "each label in"),
-    "one-hot": (lambda n: np.eye(3)[np.arange(n) % 3], "3 classes", "labels 0 .. 2"),
-    "lacking": (lambda n: np.arange(n) % 2 if n == 6 else np.full(n, 1), "2 classes", "0 to 12 a class"),
-    "numbers": (lambda n: np.arange(n) / 7, "a regression", "targets 0 .."),
-    "columns": (lambda n: np.arange(2 * n).reshape(n, 2) / 7, "a regression", "targets 0 .."),
+    "labels": (lambda n: (np.arange(n)[:, None] >> np.arange(3)) % 2, "y int64 (3,)", "0 .. 1, 4 to 6 of each"),
+    "one-hot": (lambda n: np.eye(3)[np.arange(n) % 3], "3 classes", "0 .. 2, 4 to 4 of each"),
+    "lacking": (lambda n: np.arange(n) % 2 if n == 6 else np.full(n, 1), "2 classes", "1 .. 1, 0 to 12 of each"),
+    "numbers": (lambda n: np.arange(n) / 7, "y float64", "y float64 0 .. 1.57143\n"),
+    "columns": (lambda n: np.arange(2 * n).reshape(n, 2) / 7, "y float64 (2,)", "y float64 0 .. 3.28571\n"),
 }  # fmt: skip
 
 
@@ -481,7 +497,9 @@ def test_incomplete_idx_folders(tmp_path):
     with pytest.raises(ValueError, match="expected an IDX file of uint8 with 1 dim"):
         read_idx(tmp_path / "t10k-images-idx3-ubyte", 1)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match=r"missing t10k-labels-idx1-ubyte\[.gz\]; found"):
+    with pytest.raises(
+        FileNotFoundError, match=r"missing t10k-labels-idx1-ubyte\[.gz\] in .*; found"
+    ):
         load_dataset(tmp_path)
     write_idx(tmp_path, "emnist-letters-", "test")
     with pytest.raises(ValueError, match=r"more than 20800 training images"):
@@ -512,9 +530,9 @@ def test_show(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "set: 3 classes, 9 features"
-    assert lines[1].startswith("train       12 examples; uint8 ")
-    assert "labels 0 .. 2, 4 to 4 a class" in lines[1]
+    assert lines[0] == "Dataset(set: train 12, valid 6, test 6; 9 features, 3 classes)"
+    assert lines[1].startswith("train x uint8 ")
+    assert lines[1].endswith("y int64 0 .. 2, 4 to 4 of each")
     assert lines[4] == f"sha256 {load_dataset(tmp_path / 'set.npz').checksum()}"
     assert (tmp_path / "set.png").read_bytes().startswith(b"\x89PNG")
 
@@ -684,8 +702,8 @@ def test_bytes_after_an_idx_array(tmp_path, name, zipped):
 
 def test_idx_files_that_do_not_belong_together(tmp_path):
     write_idx(tmp_path)
-    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(11)))
-    with pytest.raises(ValueError, match="12 training images but 11 labels"):
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(11) % 4))
+    with pytest.raises(ValueError, match="valid: expected as many rows in x and y, got 2 and 1"):
         load_dataset(tmp_path)
     array = read_idx(tmp_path / "train-images-idx3-ubyte", 3)
     assert (array.shape, array.dtype) == ((12, 3, 3), np.uint8)
@@ -764,16 +782,16 @@ def test_descriptions():
     x, y = np.array([[0, 255], [3, 4], [5, 6]], np.uint8), np.array([0, 1, 1])
     data = Dataset((x, y), (x[1:], y[1:]), name="some", generated=True)
     assert describe(data).splitlines() == [
-        "some: 2 classes, 2 features",
-        "generated by a program: not real data",
-        "train        3 examples; uint8 0 .. 255, scaled by 0.00390625; labels 0 .. 1, 1 to 2 a class",
-        "valid        2 examples; uint8 3 .. 6, scaled by 0.00390625; labels 1 .. 1, 0 to 2 a class",
+        "Dataset(some: train 3, valid 2; 2 features, 2 classes)",
+        "some (generated)",
+        "train x uint8 0 .. 255, scaled by 0.00390625; y int64 0 .. 1, 1 to 2 of each",
+        "valid x uint8 3 .. 6, scaled by 0.00390625; y int64 1 .. 1, 0 to 2 of each",
         f"sha256 {data.checksum()}",
     ]
     regression = Dataset((np.array([[0.5], [2]]), np.array([-1.5, 3])), name="houses")
     assert describe(regression).splitlines()[:2] == [
-        "houses: a regression, 1 features",
-        "train        2 examples; float64 0.5 .. 2, scaled by 1; targets -1.5 .. 3",
+        "Dataset(houses: train 2; 1 features, y float64)",
+        "train x float64 0.5 .. 2, scaled by 1; y float64 -1.5 .. 3",
     ]
 
 
