@@ -1,4 +1,4 @@
-"""Loss and accuracy over a whole part of a data set: minidl beside PyTorch, JAX and bare products.
+"""Loss and accuracy over a whole part of a data set: minidl beside PyTorch and JAX.
 
     python benchmarks/evaluate.py
 
@@ -7,7 +7,6 @@ uint8 pixels are converted chunk by chunk by everyone; float32 rows are ready.
 
 from __future__ import annotations
 
-import numpy as np
 from problems import Case, Evaluation
 from step import jax_forward, torch_network
 from timing import Contestant, Rounds, Task
@@ -85,25 +84,10 @@ def jax_jit(problem: Evaluation) -> Task:
     return Task(loss_and_accuracy, loss_and_accuracy)
 
 
-def products(problem: Evaluation) -> Task:
-    """Compute the matrix products, in chunks: a bound, not a contestant."""
-    chunks = [problem.floats[i : i + CHUNK] for i in range(0, len(problem.floats), CHUNK)]
-    w1, w2 = problem.weights[::2]
-    hidden = [c @ w1 for c in chunks]
-
-    def call() -> None:
-        for c, h in zip(chunks, hidden, strict=True):
-            np.dot(c, w1)
-            np.dot(h, w2)
-
-    return Task(call)
-
-
 CONTESTANTS = {
     "minidl": Contestant(ours),
     "PyTorch": Contestant(pytorch, "torch"),
     "JAX": Contestant(jax_jit, "jax"),
-    "matrix products": Contestant(products),
 }
 
 if __name__ == "__main__":

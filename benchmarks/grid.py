@@ -1,11 +1,12 @@
 """A grid of networks, from start to end, in two processes: ``examples/q2_width.py`` beside PyTorch.
 
     python benchmarks/grid.py           # 16 networks of width 16, two epochs
-    python benchmarks/grid.py --full    # the 80 networks: ten minutes
+    python benchmarks/grid.py --full    # the 80 networks: a quarter of an hour
 
 Each command runs once, after another, on letters that are drawn before: its start, the reading of
 data, training, the evaluation of all parts after each epoch, models and results on disk. minidl's
-command also draws two pictures. The PyTorch script below trains the same networks.
+command also draws two pictures; it runs in one process and on two local Dask workers as well. The
+PyTorch script below trains the same networks.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import minidl
 from minidl.view.cli import run_main
 
 UNIT, FACTOR = "seconds", 1
-ROUNDS = Rounds(least=1, most=1, warm_up=False)
+ROUNDS = Rounds(least=1, most=1)
 
 
 def cases(full: bool) -> list[Case]:
@@ -59,12 +60,12 @@ def problem(case: Case) -> Grid:
     return Grid(case)
 
 
-def ours(problem: Grid) -> Task:
-    widths = [str(width) for width in problem.case["widths"]]
-    flags = ["--epochs", str(problem.case["epochs"]), "--jobs", "2", "--widths", *widths]
+def ours(problem: Grid, *, command: tuple[str, ...] = ("q2_width.py", "--jobs", "2")) -> Task:
+    widths = map(str, problem.case["widths"])
+    flags = [*command[1:], "--epochs", str(problem.case["epochs"]), "--widths", *widths]
 
     def accuracies(folder: str) -> list[float]:
-        run_python("examples/q2_width.py", *flags, "--out", folder)
+        run_python(f"examples/{command[0]}", *flags, "--out", folder)
         lines = (Path(folder) / "results.jsonl").read_text(encoding="utf-8").splitlines()
         return [json.loads(line)["values"]["best_valid"] for line in lines]
 
@@ -167,6 +168,8 @@ def train_all(folder: str, case: str, loader: bool) -> None:
 
 CONTESTANTS = {
     "minidl": Contestant(ours),
+    "minidl, one process": Contestant(partial(ours, command=("q2_width.py", "--jobs", "1"))),
+    "minidl, Dask": Contestant(partial(ours, command=("cluster.py",)), "distributed"),
     "PyTorch DataLoader": Contestant(partial(pytorch, loader=True), "torch"),
     "PyTorch": Contestant(pytorch, "torch"),
 }

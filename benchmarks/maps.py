@@ -48,15 +48,7 @@ problem = Mapping.of
 
 def ours(problem: Mapping) -> Task:
     """Call a map and its ``vjp``, or a loss."""
-    if problem.is_loss:
-        loss, z, y = problem.loss(), problem.z, problem.y
-        return Task(lambda: loss(z, y), lambda: loss(z, y))
-    map, z, dp = problem.map(), problem.z, problem.dp
-
-    def both() -> tuple[Array, Array]:
-        p = map(z)
-        return p, map.vjp(p, dp)
-
+    both = partial(problem.both, problem.z, problem.dp)
     return Task(both, both)
 
 
@@ -89,11 +81,10 @@ def by_entmax(problem: Mapping, *, k: int | None = None) -> Task:
     import torch
 
     label = torch.from_numpy(problem.y)
-    if problem.is_loss:
-        loss = {"sparsemax": entmax.sparsemax_loss, "entmax15": entmax.entmax15_loss}[problem.name]
-        return differentiated(problem, lambda z: loss(z, label, k=k).mean())
-    map = {"sparsemax": entmax.sparsemax, "entmax15": entmax.entmax15}[problem.name]
-    return differentiated(problem, lambda z: map(z, dim=-1, k=k))
+    function = getattr(entmax, problem.what.replace(" ", "_"))
+    if problem.loss is None:
+        return differentiated(problem, lambda z: function(z, dim=-1, k=k))
+    return differentiated(problem, lambda z: function(z, label, k=k).mean())
 
 
 def differentiated(problem: Mapping, function: Callable[[Any], Any]) -> Task:
@@ -101,7 +92,7 @@ def differentiated(problem: Mapping, function: Callable[[Any], Any]) -> Task:
     import torch
 
     z = torch.from_numpy(problem.z).requires_grad_()
-    dp = None if problem.is_loss else torch.from_numpy(problem.dp)
+    dp = None if problem.loss else torch.from_numpy(problem.dp)
 
     def both() -> tuple[Any, Any]:
         value = function(z)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from problems import CLASSES, MODELS, Case, Online
+from problems import CLASSES, MODELS, SCALE, Case, Online
 from step import jax_forward, torch_network, torch_weights
 from timing import Contestant, Rounds, Task
 
@@ -39,7 +39,7 @@ def ours(problem: Online) -> Task:
     loss = minidl.Perceptron() if problem.is_perceptron else minidl.CrossEntropy()
 
     def epochs(rows: slice) -> tuple[Callable[[], object], list[OnlineRun]]:
-        part = Split(problem.part.x[rows], problem.y[rows], problem.part.scale)
+        part = Split(problem.part.x[rows], problem.y[rows], SCALE)
         dataset = minidl.Dataset(part, classes=CLASSES)
         runs = [OnlineRun(problem.network(), lr, weight_decay=l2) for lr, l2 in problem.settings]
         fit = partial(fit_side_by_side, runs, dataset, loss, rng=0, parts=("valid",))

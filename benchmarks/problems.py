@@ -20,7 +20,7 @@ from minidl.checks import Array
 from minidl.dataset import Split
 from minidl.training import epoch_rng
 
-FEATURES, CLASSES = 784, 26
+FEATURES, CLASSES, SCALE = 784, 26, 1 / 256
 
 Case = dict[str, Any]
 """The coordinates of a measurement, as JSON holds them."""
@@ -111,19 +111,16 @@ class Step:
     y: Array
     optimizer: str = "Adam"
     l2: float = 0.0
-    scale: float = 1 / 256
-    """The factor that turns a pixel into a number."""
     checked_steps: int = 20
 
     @classmethod
     def of(cls, case: Case) -> Step:
-        """Return noisy patterns of the classes, enough for 20 to 200 steps, or real images."""
+        """Return letters, or noisy patterns of the classes that are enough for 20 to 200 steps."""
         batch, optimizer, l2 = case["batch"], case["optimizer"], case.get("l2", 0.0)
-        if "data" in case:
-            part = images(case["data"], case["rows"]).train
-            x, y = np.array(part.x[: case["rows"]]), part.y[: case["rows"]]
-            sizes = (x.shape[1], case["width"], int(y.max()) + 1)
-            return cls(sizes, batch, x, y, optimizer, l2, part.scale)
+        if "letters" in case:
+            part = letters(case["letters"])
+            sizes = (FEATURES, case["width"], CLASSES)
+            return cls(sizes, batch, np.array(part.x), part.y, optimizer, l2)
         sizes = (FEATURES, *[case["width"]] * case["depth"], case.get("classes", CLASSES))
         entries = sum(i * o for i, o in itertools.pairwise(sizes))
         # Longer epochs for smaller steps, whose fixed costs count.
@@ -161,7 +158,7 @@ class Step:
         return epoch_rng(0, 1).permutation(n).reshape(-1, self.batch)
 
     def floats(self, rows: slice = slice(None)) -> Array:
-        return self.x[rows].astype(np.float32) * np.float32(self.scale)
+        return self.x[rows].astype(np.float32) * np.float32(SCALE)
 
     @cached_property
     def expected(self) -> tuple[float, float]:
@@ -183,10 +180,8 @@ class Step:
 
 
 @lru_cache(maxsize=1)
-def images(source: str, rows: int) -> minidl.Dataset:
-    if source == "letters":
-        return minidl.load_letters(rows, CLASSES, CLASSES)
-    return minidl.load_dataset(source)
+def letters(rows: int) -> Split:
+    return minidl.load_letters(rows, CLASSES, CLASSES).train
 
 
 # ---------------------------------------------------------------- one example at a time
@@ -246,7 +241,7 @@ class Online:
     @classmethod
     def of(cls, case: Case) -> Online:
         """Return the letters and a model of the case."""
-        return cls(case["model"], images("letters", case["rows"]).train)
+        return cls(case["model"], letters(case["rows"]))
 
     @property
     def is_perceptron(self) -> bool:
@@ -267,7 +262,7 @@ class Online:
 
     @cached_property
     def floats(self) -> Array:
-        return self.part.x.astype(np.float32) * np.float32(self.part.scale)
+        return self.part.x.astype(np.float32) * np.float32(SCALE)
 
     def network(self) -> minidl.Sequential:
         if self.model == "MLP":
@@ -333,10 +328,10 @@ class Evaluation:
         rng = np.random.default_rng(0)
         x = rng.integers(0, 256, (case["rows"], FEATURES), dtype=np.uint8)
         y = rng.integers(0, CLASSES, len(x))
-        floats = x.astype(np.float32) / 256
+        floats = x.astype(np.float32) * np.float32(SCALE)
         layers = [minidl.Linear(FEATURES, case["width"]), minidl.ReLU()]
         model = minidl.Sequential(*layers, minidl.Linear(case["width"], CLASSES), rng=0)
-        part = Split(x, y, 1 / 256) if case["x"] == "uint8" else Split(floats, y, 1.0)
+        part = Split(x, y, SCALE) if case["x"] == "uint8" else Split(floats, y, 1.0)
         return cls(model, part, floats)
 
     @property
@@ -378,28 +373,26 @@ class Mapping:
     def name(self) -> str:
         return self.what.removesuffix(" loss")
 
-    @property
-    def is_loss(self) -> bool:
-        return self.what.endswith(" loss")
-
+    @cached_property
     def map(self) -> Any:
-        if self.name == "relumax":
-            return minidl.relumax(self.b)
-        return getattr(minidl, self.name)
+        return minidl.relumax(self.b) if self.name == "relumax" else getattr(minidl, self.name)
 
-    def loss(self) -> minidl.FenchelYoung | minidl.SmoothedNLL:
+    @cached_property
+    def loss(self) -> Any:
+        """The loss of the map; None where the map itself is measured."""
+        if self.name == self.what:
+            return None
         if self.name == "relumax":
-            return minidl.SmoothedNLL(self.map(), self.eps)
-        return minidl.CrossEntropy() if self.name == "softmax" else minidl.FenchelYoung(self.map())
+            return minidl.SmoothedNLL(self.map, self.eps)
+        return minidl.CrossEntropy() if self.name == "softmax" else minidl.FenchelYoung(self.map)
 
     def both(self, z: Array, dp: Array) -> tuple[Any, Array]:
         """Return minidl's value and gradient, in the dtype of the logits."""
-        if self.is_loss:
-            pair: tuple[Any, Array] = self.loss()(z, self.y)
+        if self.loss is not None:
+            pair: tuple[Any, Array] = self.loss(z, self.y)
             return pair
-        map = self.map()
-        p = map(z)
-        return p, map.vjp(p, dp)
+        p = self.map(z)
+        return p, self.map.vjp(p, dp)
 
     def disagreement(self, found: tuple[Any, Array]) -> str | None:
         """Compare value and gradient with those in float64."""

@@ -11,7 +11,6 @@ from typing import Any
 from timing import Results, make_parser, measure
 
 from minidl.files import write_text
-from minidl.view.cli import Parser
 from minidl.view.plots import Panel, line_plot
 
 BOUND = "matrix products"
@@ -20,12 +19,9 @@ BOUND = "matrix products"
 
 def main(workload: str) -> int:
     module = importlib.import_module(workload)
-    parser: Parser = make_parser(module.__doc__)
-    getattr(module, "add_flags", lambda parser: None)(parser)
-    args = parser.parse_args()
-    chosen = getattr(module, "chosen", lambda args: None)(args)
+    parser = make_parser(module.__doc__)
     try:
-        results = measure(workload, args, chosen)
+        results = measure(workload, parser.parse_args())
     except ValueError as error:
         parser.error(str(error))
     print(section(workload, results))
@@ -41,12 +37,13 @@ def section(workload: str, results: Results) -> str:
         rows = [row for row in results.rows if row["threads"] == threads]
         text += (
             f"\n{module.UNIT}, {threads} thread{'s' if threads > 1 else ''}: the median; then the "
-            f"ratio minidl / theirs, median of the rounds (quartiles):\n\n"
+            f"ratio minidl / theirs, median of the rounds (quartiles), and the seconds of "
+            f"compilation from 0.1 on:\n\n"
         )
         names = [n for n in module.CONTESTANTS if any(n in row["contestants"] for row in rows)]
         lines = [[label(row["case"]), *cells(row, names, module.FACTOR)] for row in rows]
         text += markdown_table(["case", *names], lines)
-    return text + paid(results)
+    return text
 
 
 def machine(results: Results) -> str:
@@ -72,6 +69,8 @@ def cells(row: dict[str, Any], names: Sequence[str], factor: float) -> Iterator[
         if found and name != "minidl" and "ratio" in found:
             low, high = found["quartiles"]
             text += f"; {found['ratio']:.2f} ({low:.2f}, {high:.2f})"
+            if (found["compilation"] or 0) >= 0.1:
+                text += f"; {found['compilation']:.1f} s"
         yield text
 
 
@@ -88,25 +87,6 @@ def label(case: dict[str, Any]) -> str:
 
 def digits(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
-
-
-def paid(results: Results) -> str:
-    """Return after how many steps the programs that compile have paid for it."""
-    rows = []
-    for row in results.rows:
-        ours = row["contestants"].get("minidl")
-        for name, theirs in row["contestants"].items():
-            if ours and name in ("JAX", "torch.compile"):
-                steps = steps_to_pay(theirs["compilation"], ours["median"], theirs["median"])
-                case = f"{label(row['case'])}, {row['threads']} thread(s)"
-                rows.append([case, name, f"{theirs['compilation']:.1f}", steps])
-    columns = ["case", "first call of", "took longer, in seconds", "calls until it has paid"]
-    return f"\n{markdown_table(columns, rows)}" if rows else ""
-
-
-def steps_to_pay(compilation: float, ours: float, theirs: float) -> str:
-    """Return the number of steps after which compiling once is faster than minidl."""
-    return "never" if theirs >= ours else f"{math.ceil(compilation / (ours - theirs)):,}"
 
 
 def panels(results: Results) -> Iterator[Panel]:

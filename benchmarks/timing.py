@@ -49,7 +49,8 @@ from minidl.view.cli import Interrupted, Parser, float_argument, int_argument
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.append(str(ROOT / "examples"))  # the scripts note the same about a machine
-from homework import sessions
+from homework.sessions import cores as cores
+from homework.sessions import environment as machine
 
 SHORTEST = 0.01
 """Seconds of a round, at least: short calls are repeated."""
@@ -95,15 +96,14 @@ class Rounds:
     most: int = 40
     share: float = 1.0
     """Of the seconds of a case."""
-    warm_up: bool = True
-    """Whether a call goes before the rounds; where none does, every call is of interest."""
+
+    @property
+    def warm_up(self) -> bool:
+        """Whether a call goes before the rounds; a command that runs once has none."""
+        return self.most > 1
 
 
 # ---------------------------------------------------------------- threads and processes
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -215,7 +215,7 @@ def prepare(workload: str, case: Case, name: str, warm_up: bool) -> dict[str, An
             task.call()
             second = time.perf_counter() - since
             made["calls"] = 1 if task.measures else max(1, math.ceil(SHORTEST / second))
-            made["compilation"] = max(0.0, first - second)
+            made["compilation"] = short(max(0.0, first - second))[0]
     except Exception as error:  # any failure of another library is reported, and the others go on
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     _tasks[name] = task
@@ -263,27 +263,23 @@ def in_turn(
 def describe(values: Sequence[float], ours: Sequence[float] | None) -> dict[str, Any]:
     """Return median, extremes and, pair by pair, the ratios ours / theirs with their quartiles.
 
-    The ratio is the median of those of the rounds: a drift of the machine is in both times.
+    All have four digits. The ratio is the median of those of the rounds: a drift of the machine is
+    in both times.
     """
-    figures: dict[str, Any] = {
-        "median": statistics.median(values),
-        "extremes": [min(values), max(values)],
-        "rounds": len(values),
-    }
+    middle, extremes = short(statistics.median(values), min(values), max(values))
+    figures = {"median": middle, "extremes": extremes, "rounds": len(values)}
     if ours is not None:
         ratios = [a / b for a, b in zip(ours, values, strict=True)]
         parts = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios
-        figures |= {"ratio": statistics.median(ratios), "quartiles": [parts[0], parts[-1]]}
+        ratio, quartiles = short(statistics.median(ratios), parts[0], parts[-1])
+        figures |= {"ratio": ratio, "quartiles": quartiles}
     return figures
 
 
-def rounded(value: Any) -> Any:
-    """Return the figures with four digits."""
-    if isinstance(value, dict):
-        return {name: rounded(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [rounded(one) for one in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+def short(first: float, *others: float) -> tuple[float, list[float]]:
+    """Return figures with four digits."""
+    head, *rest = (float(f"{value:.4g}") for value in (first, *others))
+    return head, rest
 
 
 def play(
@@ -316,7 +312,7 @@ def play(
         n: {**describe(v, values.get("minidl")), "compilation": made[n].get("compilation")}
         for n, v in values.items()
     }
-    return rounded({"contestants": found, "refused": refused})  # type: ignore[no-any-return]
+    return {"contestants": found, "refused": refused}
 
 
 # ---------------------------------------------------------------- the file of results
@@ -324,7 +320,7 @@ def play(
 
 def environment() -> dict[str, Any]:
     """Return the machine, the versions of the contestants, and the commit where git knows one."""
-    found: dict[str, Any] = sessions.environment()
+    found: dict[str, Any] = machine()
     for name in ("torch", "jax", "scikit-learn", "entmax"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
@@ -393,7 +389,7 @@ def make_parser(about: str | None) -> Parser:
     return parser
 
 
-def measure(workload: str, args: Any, cases: Sequence[Case] | None = None) -> Results:
+def measure(workload: str, args: Any) -> Results:
     """Measure the cases of a workload that are not in its file yet, and return all of them."""
     module = importlib.import_module(workload)
     known = list(module.CONTESTANTS)
@@ -413,7 +409,7 @@ def measure(workload: str, args: Any, cases: Sequence[Case] | None = None) -> Re
         (case, threads)
         for threads in (args.threads or [1])
         if threads == 1 or getattr(module, "THREADS", False)
-        for case in (module.cases(args.full) if cases is None else cases)
+        for case in module.cases(args.full)
         if not results.has(case, threads)
     ]
     bar = require("tqdm", "examples").tqdm(todo, unit="case", desc=workload, smoothing=0.1)

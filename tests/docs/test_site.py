@@ -49,6 +49,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow(seconds=120)  # it builds the site, before another worker needs it
 def test_no_dead_link(site):
     assert dead_links(site) == []
 
