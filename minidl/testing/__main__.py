@@ -13,9 +13,6 @@ not be checked.
 from __future__ import annotations
 
 import argparse
-import ast
-import importlib
-import inspect
 import re
 import sys
 from pathlib import Path
@@ -23,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import ContractError, did_you_mean, is_layer, takes
+from minidl.checks import ContractError, is_layer
 from minidl.files import to_json
 from minidl.layer import Layer
 from minidl.parameter import named_parameters
@@ -32,7 +29,7 @@ from minidl.testing.cached import AdaptedLoss, Cached, Step
 from minidl.testing.catalogue import TARGETS
 from minidl.testing.report import GradientReport, raised
 from minidl.testing.subjects import title
-from minidl.testing.survey import survey
+from minidl.testing.survey import imported, survey
 from minidl.view.cli import Parser, int_argument, run_main
 
 OPTIONS = ("eps", "rtol", "atol", "precision", "cotangent", "numpy_seed", "skip", "sweep")
@@ -47,9 +44,8 @@ def main() -> None:
     add("--targets", choices=TARGETS, help="check a loss, with random targets of this kind")
     add("--vjp", metavar="NAME", help='check a function; this is "module:f_vjp": dx = f_vjp(x, dy)')
     add("--backward", metavar="NAME", help="check a pair: y, cache = f(x), dx = b(dy, cache)")
-    add("--fixed", type=_literal, help="arguments that have no gradient, as \"{'p': 0.5}\"")
+    add("--fixed", metavar="DICT", help="arguments that have no gradient, as \"{'p': 0.5}\"")
     add("--all", action="store_true", help="check all that a package has, and say what cannot be")
-    add("--dtype", choices=("float32", "float64"), help="default: the layer's own")
     add("--inference", action="store_true", help="check with train=False")
     add("--seed", type=seed, default=0, help="draws the batch and the directions")
     add("--eps", type=float, help="step of the differences (1e-5)")
@@ -66,8 +62,7 @@ def main() -> None:
     if args.all == (args.input is not None):
         parser.error("--input: expected the shape of the batch, as 8x12, or --all for a package")
     options = {key: v for key in OPTIONS if (v := getattr(args, key)) is not None}
-    if str(Path.cwd()) not in (str(Path(entry or ".").resolve()) for entry in sys.path):
-        sys.path.insert(0, str(Path.cwd()))
+    sys.path.insert(0, str(Path.cwd()))
     try:
         report = survey(args.name, **options) if args.all else check_named(args, options)
     except ContractError as error:
@@ -88,70 +83,43 @@ def check_named(args: argparse.Namespace, options: dict[str, Any]) -> GradientRe
     options = {"rng": rng, "traceback": True, **options}
     found, other = load(args.name), args.vjp or args.backward
     made = is_layer(found) or hasattr(found, "vjp") or args.targets or other
-    if isinstance(found, type) or not made:
-        found = _called(args.name, found)
+    if isinstance(found, type) or (callable(found) and not made):
+        found = found()
     if isinstance(found, Layer):
-        found.initialize(rng, args.dtype)
+        found.initialize(rng)
     own = [p.value.dtype for _, p in named_parameters(found)] if is_layer(found) else []
-    dtype = args.dtype or (np.result_type(*own) if own else np.float64)
+    dtype = np.result_type(*own) if own else np.float64
     inputs = tuple(np.asarray(rng.standard_normal(shape), dtype) for shape in args.input)
-    if other:
-        check = checks.check_function if args.vjp else checks.check_pair
-        return check(found, load(other), inputs, fixed=args.fixed, **options)
     if args.targets:
         return checks.check_loss(found, inputs[0], TARGETS[args.targets](rng, inputs[0]), **options)
-    if callable(getattr(found, "vjp", None)):
+    if hasattr(found, "vjp"):
         return checks.check_simplex_map(found, inputs[0], **options)
-    call = args.name.partition(":")[2]
+    module, _, call = args.name.partition(":")
+    options["fixed"] = load(f"{module}:{args.fixed}") if args.fixed else None
+    if other:
+        check = checks.check_function if args.vjp else checks.check_pair
+        return check(found, load(other), inputs, **options)
     if "(" in call and "(" not in title(found):
         options["name"] = call
-    return checks.check_layer(found, inputs, fixed=args.fixed, train=not args.inference, **options)
+    return checks.check_layer(found, inputs, train=not args.inference, **options)
 
 
 def load(text: str) -> Any:
     """Return the value of an expression in a module, as ``"module:name(1, key=2)"``."""
     module_name, _, expression = text.partition(":")
-    first = re.match(r"\w+", expression)
-    if not module_name or first is None:
-        raise ValueError(f"expected module:Layer or module:Layer(12, 5), got {text!r}")
+    names = {kind.__name__: kind for kind in (AdaptedLoss, Cached, Step)}
+    names |= vars(imported(module_name))
     try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # not 0 or 1, the statuses of a verdict
-        raise ImportError(f"{module_name} cannot be imported: {error!r}") from error
-    names = {**{kind.__name__: kind for kind in (AdaptedLoss, Cached, Step)}, **vars(module)}
-    if first[0] not in names:
-        public = [name for name in vars(module) if not name.startswith("_")]
-        raise ValueError(f"{module_name} has no {first[0]!r}{did_you_mean(first[0], public)}")
-    try:
-        return eval(expression, names)  # noqa: S307 - of the one who runs the command
+        code = compile(expression, text, "eval")
     except SyntaxError:
         raise ValueError(f"expected module:Layer or module:Layer(12, 5), got {text!r}") from None
-
-
-def _called(text: str, maker: Any) -> Any:
-    """Return what a class, or a function that makes a layer, returns without arguments."""
-    if not callable(maker):
-        raise TypeError(f"{text}: expected a layer, or a function that makes one, got {maker!r}")
-    if not takes(maker):
-        signature = inspect.signature(maker)
-        raise TypeError(f'{text}: expected its arguments {signature}; write: "{text}(12, 5)"')
-    return maker()
+    return eval(code, names)  # noqa: S307 - of the one who runs the command
 
 
 def _shape(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text):
         raise argparse.ArgumentTypeError(f"expected a shape as 8x12, got {text!r}")
     return tuple(map(int, text.split("x")))
-
-
-def _literal(text: str) -> dict[str, Any]:
-    try:
-        value = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"expected a dictionary as \"{{'p': 0.5}}\", got {text!r}")
-    return value
 
 
 if __name__ == "__main__":

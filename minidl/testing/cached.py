@@ -3,83 +3,59 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from minidl.checks import (
-    Array,
-    Backward,
-    ContractError,
-    returned_gradient,
-    returned_pass,
-    takes,
-    type_text,
-)
+from minidl.checks import Array, Backward, returned_gradient, returned_pass, takes, type_text
 from minidl.parameter import Parameter
-from minidl.testing.subjects import argument_names, function_name, is_tensor, title
-
-DEPTH = 4
-"""Objects within objects are searched so deep."""
-
-
-def items_of(holder: Any) -> dict[Any, Any] | None:
-    """Return what a dictionary, list or tuple holds, None for anything else."""
-    if isinstance(holder, Mapping):
-        return dict(holder)
-    return dict(enumerate(holder)) if isinstance(holder, (list, tuple)) else None
+from minidl.testing.subjects import function_name, is_tensor, items_of, signature_of, title
 
 
 def look_up(found: Any, path: str) -> Any:
-    """Return what a path leads to: attributes, items of dictionaries, lists and tuples.
-
-    LookupError, with the part of the path that does not exist.
-    """
-    for part in path.split("."):
-        try:
-            if isinstance(found, (list, tuple)):
-                found = found[int(part)]
-            else:
-                found = found[part] if isinstance(found, Mapping) else getattr(found, part)
-        except (AttributeError, LookupError, ValueError):
-            raise LookupError(part) from None
+    """Return what a path of attributes, keys and positions leads to; None if it leads nowhere."""
+    for part in path.split(".") if path else ():
+        items = items_of(found)
+        if items is None:
+            found = getattr(found, part, None)
+        else:
+            found = {str(key): value for key, value in items.items()}.get(part)
     return found
 
 
 def put(owner: Any, path: str, value: Any) -> None:
     """Put a value where a path leads."""
     parent, _, last = path.rpartition(".")
-    holder = look_up(owner, parent) if parent else owner
-    if isinstance(holder, MutableMapping):
-        holder[last] = value
-    elif isinstance(holder, list):
-        holder[int(last)] = value
-    else:
+    holder = look_up(owner, parent)
+    items = items_of(holder)
+    if items is None:
         setattr(holder, last, value)
+    else:
+        holder[{str(key): key for key in items}.get(last, last)] = value
 
 
 def float_arrays(
-    owner: Any, prefix: str = "", depth: int = DEPTH, seen: set[int] | None = None
+    owner: Any, prefix: str = "", depth: int = 4, seen: set[int] | None = None
 ) -> Iterator[tuple[str, Array]]:
     """Yield the arrays of floats in an object and in what it holds, each once, with their paths.
 
     Functions, classes and modules are not entered.
     """
     seen = set() if seen is None else seen
-    if id(owner) in seen or depth == 0 or isinstance(owner, (type, FunctionType, ModuleType)):
+    if id(owner) in seen or isinstance(owner, (type, FunctionType, ModuleType)):
         return
     seen.add(id(owner))
     if isinstance(owner, np.ndarray):
         if owner.dtype.kind == "f" and owner.size:
             yield prefix, owner
-        return
-    held = items_of(owner)
-    for name, value in (dict(getattr(owner, "__dict__", {})) if held is None else held).items():
-        deeper = depth if isinstance(value, np.ndarray) else depth - 1
-        yield from float_arrays(value, f"{prefix}.{name}".lstrip("."), deeper, seen)
+    elif depth:
+        held = items_of(owner)
+        held = dict(getattr(owner, "__dict__", {})) if held is None else held
+        for name, value in held.items():
+            yield from float_arrays(value, f"{prefix}.{name}".lstrip("."), depth - 1, seen)
 
 
 class Step:
@@ -128,14 +104,13 @@ USUAL_FLAGS = {**dict.fromkeys(TRAINING, False), **dict.fromkeys(EVALUATION, Tru
 def find_flag(layer: Any, forward: Callable[..., Any], told: str | None) -> tuple[str, str, bool]:
     """Return the kind of the training flag, its name, and whether it says the opposite."""
     names = {told.removeprefix("not "): told.startswith("not ")} if told else USUAL_FLAGS
-    arguments = argument_names(forward)
-    for name, opposite in names.items():
-        if name in arguments:
-            return "argument", name, opposite
-    for name, opposite in names.items():
-        with suppress(LookupError):
-            if isinstance(look_up(layer, name), bool) or told:
-                return "attribute", name, opposite
+    known = {
+        "argument": [name for name in names if name in signature_of(forward)],
+        "attribute": [name for name in names if isinstance(look_up(layer, name), (int, np.bool_))],
+    }
+    for kind, found in known.items():
+        if found:
+            return kind, found[0], names[found[0]]
     if told:
         raise ValueError(f"Cached: {type(layer).__name__} has no flag {told!r}")
     methods = all(callable(getattr(layer, method, None)) for method in ("train", "eval"))
@@ -178,7 +153,6 @@ class Cached:
     Examples
     --------
     >>> print(check_layer(Cached(Affine(12, 5), W="dW", b="db"), x))
-    >>> print(check_layer(Cached(Dense(12, 5), params="params", grads="grads"), x))
     """
 
     def __init__(
@@ -196,165 +170,130 @@ class Cached:
         buffers: Sequence[str] = (),
         **gradients: Any,
     ) -> None:
-        for method in (forward, backward, before_forward):
-            if method is not None and not callable(getattr(layer, method, None)):
+        self._names = forward, backward, before_forward
+        for method in filter(None, self._names):
+            if not callable(getattr(layer, method, None)):
                 raise TypeError(
                     f"Cached: expected an object with y = forward(x) and dx = backward(dy), "
                     f"got {layer!r}, which has no {method}"
                 )
         self.layer, self.method = layer, getattr(layer, forward)
-        self._names = forward, backward, before_forward
-        self._params, self._grads = params, grads
+        # Paths lead from what these two return.
+        self._values: Callable[[Any], Any] = params if callable(params) else lambda m: m
+        self._grads: Callable[[Any], Any] = grads if callable(grads) else lambda m: m
+        self._places: dict[str, Any] = self._paths(params, grads) | gradients
         self._adds, self.not_learned = adds, tuple(buffers)
+        self._steps = steps or any(isinstance(g, Step) for g in self._places.values())
         self._flag = find_flag(layer, self.method, train)
         self._object: Any = None  # the copy of all passes, if it is kept
-        self._keeps_object = False
-        self._gradients: dict[str, Any] = self._paths(layer) | gradients
-        self._steps = steps or any(isinstance(g, Step) for g in self._gradients.values())
-        for path in self._gradients:
-            value = np.asarray(self._value(layer, path))
+        for path in self._places:
+            value = np.asarray(look_up(self._values(layer), path))
             if value.dtype.kind not in "fiu":
-                raise ValueError(
-                    f"Cached: {type(layer).__name__}.{path} is {type_text(value[()])}, not an "
-                    "array of numbers; if the first pass makes it, run one before"
-                )
+                want = f"{type(layer).__name__}.{path} to be an array of numbers"
+                hint = "if the first pass makes it, run one before"
+                raise ValueError(f"Cached: expected {want}, got {type_text(value[()])}; {hint}")
             setattr(self, path, Parameter(value))
 
-    def _paths(self, layer: Any) -> dict[str, Any]:
+    def _paths(self, params: Any, grads: Any) -> dict[str, Any]:
         """Return the path of the gradient for the path of each parameter."""
-        params, grads = self._params, self._grads
         if params is None or isinstance(params, Mapping):
             return dict(params or {})
         if callable(params) and callable(grads):
-            return {path: path for path in params(layer)}
+            return {path: path for path in params(self.layer)}
         if not (isinstance(params, str) and isinstance(grads, str)):
             raise TypeError("Cached: expected grads= with params=, two names or two functions")
-        found = {}
-        for path in (params, grads):
-            with suppress(LookupError):
-                found[path] = items_of(look_up(layer, path))
-        values, known = found.get(params), found.get(grads)
+        values, known = (items_of(look_up(self.layer, path)) for path in (params, grads))
         if values is None:
-            raise ValueError(f"Cached: {type(layer).__name__} has no dictionary or list {params!r}")
+            owner = type(self.layer).__name__
+            raise ValueError(f"Cached: {owner} has no dictionary or list {params!r}")
         # A value without a gradient, among others that have one, is a buffer; a setting too.
-        return {
-            f"{params}.{k}": f"{grads}.{k}"
-            for k, v in values.items()
-            if (k in known and (is_tensor(v) or type(v) is float) if known else is_tensor(v))
-        }
-
-    def _value(self, layer: Any, path: str) -> Any:
-        try:
-            return look_up(self._params(layer) if callable(self._params) else layer, path)
-        except LookupError:
-            raise ValueError(f"Cached: {type(layer).__name__} has no attribute {path!r}") from None
+        learned = [k for k, v in values.items() if is_tensor(v) or (known and type(v) is float)]
+        return {f"{params}.{k}": f"{grads}.{k}" for k in learned if not known or k in known}
 
     def forward(self, *x: Any, train: bool = False, **fixed: Any) -> tuple[Any, Backward]:
         """Run one pass of a copy of the layer, with the present values of the parameters."""
-        forward_name, backward_name, before_forward = self._names
-        values = {path: getattr(self, path).value for path in self._gradients}
-        if self._steps:
-            values = {path: value.copy() for path, value in values.items()}
-        layer = self._copy(values)
+        name, (forward, pull_name, before_forward) = type(self.layer).__name__, self._names
+        values = {path: getattr(self, path).value for path in self._places}
+        held = {path: v.copy() if self._steps else v for path, v in values.items()}
+        layer = self._copy(held) if self._object is None else self._object
+        self._put(layer, held)
         kind, flag, opposite = self._flag
-        options = {flag: train != opposite} if kind == "argument" else {}
-        if kind == "attribute":
+        if kind == "argument":
+            fixed[flag] = train != opposite
+        elif kind == "attribute":
             put(layer, flag, train != opposite)
         elif kind == "methods":
             (layer.train if train else layer.eval)()
         if before_forward:
             getattr(layer, before_forward)()
-        y = getattr(layer, forward_name)(*x, **fixed, **options)
-        if backward_name:
-            pull = getattr(layer, backward_name)
-        else:
-            y, pull = returned_pass(type(layer).__name__, forward_name, y)
+        y = getattr(layer, forward)(*x, **fixed)
+        y, pull = (y, getattr(layer, pull_name)) if pull_name else returned_pass(name, forward, y)
+
+        def gradient(path: str) -> Any:
+            where = self._places[path]
+            if isinstance(where, Step):
+                return where.gradient(layer, path, values[path])
+            return look_up(self._grads(layer), where)
 
         def backward(dy: Any) -> Any:
-            before = {p: self._present_gradient(layer, p) for p in values if self._adds}
-            dx = pull(*dy) if isinstance(dy, tuple) and backward_name else pull(dy)
+            earlier = {path: copy.copy(gradient(path)) for path in values if self._adds}
+            dx = pull(*dy) if isinstance(dy, tuple) and pull_name else pull(dy)
             for path, value in values.items():
-                got = self._gradient(layer, path)
-                expected = f"{type(layer).__name__}: expected the gradient of {path}"
-                gradient = returned_gradient(expected, value, got) - before.get(path, 0)
-                getattr(self, path).grad = gradient
+                place = getattr(self._places[path], "optimizer", self._places[path])
+                expected = f"{name}: expected backward to write the gradient of {path} to {place!r}"
+                found, old = returned_gradient(expected, value, gradient(path)), earlier.get(path)
+                getattr(self, path).grad = found if old is None else found - old
             if self._steps:
-                self._put(layer, {path: getattr(self, path).value.copy() for path in values})
+                self._put(layer, {path: value.copy() for path, value in values.items()})
             return dx
 
         return y, backward
 
     def keep_object(self) -> None:
         """Run the next passes on one copy, instead of a new one each."""
-        self._keeps_object = True
-
-    def notes(self, train: bool) -> tuple[str, ...]:
-        """Return what must be said of the training flag: none, or set otherwise by hand."""
-        (kind, flag, opposite), name = self._flag, type(self.layer).__name__
-        if not kind and not train:
-            return (
-                f"train=False had no effect: {name} has no training flag among the usual names; "
-                "name it with Cached(..., train=)",
-            )
-        found = look_up(self.layer, flag) if kind == "attribute" else train != opposite
-        if bool(found) != (train != opposite):
-            return (
-                f"{name}.{flag} was {found!r} and is {train != opposite} in this check; as it was: "
-                f"train={not train}",
-            )
-        return ()
-
-    def _gradient(self, layer: Any, path: str) -> Any:
-        """Return the gradient that the pass of a copy has left for a parameter."""
-        where = self._gradients[path]
-        try:
-            if isinstance(where, Step):
-                return where.gradient(layer, path, getattr(self, path).value)
-            return look_up(self._grads(layer) if callable(self._grads) else layer, where)
-        except LookupError:
-            raise ContractError(
-                f"{type(layer).__name__}: expected backward to write the gradient of {path} to "
-                f"{where!r}, which does not exist"
-            ) from None
-
-    def _present_gradient(self, layer: Any, path: str) -> Any:
-        """Return a copy of the gradient as it is now, 0 if there is none yet."""
-        try:
-            gradient = self._gradient(layer, path)
-        except (ContractError, AttributeError):
-            return 0
-        return 0 if gradient is None else np.array(gradient)
+        self._object = self._copy({path: getattr(self, path).value.copy() for path in self._places})
 
     def _copy(self, values: Mapping[str, Array]) -> Any:
         """Return a copy of the layer that holds these arrays wherever it holds parameters."""
-        if self._object is not None:
-            self._put(self._object, values)
-            return self._object
-        own = {path: self._value(self.layer, path) for path in values}
-        memo = {id(own[p]): value for p, value in values.items() if isinstance(own[p], np.ndarray)}
+        own = {path: look_up(self._values(self.layer), path) for path in values}
+        memo: dict[int, Any] = {
+            id(module): module for module in sys.modules.values()
+        }  # they cannot be copied
+        memo |= {id(own[p]): v for p, v in values.items() if isinstance(own[p], np.ndarray)}
         try:
             layer = copy.deepcopy(self.layer, memo)
-        except TypeError:  # it holds something that cannot be copied
-            layer = copy.copy(self.layer)
-        self._put(layer, values)
-        for gradient in self._gradients.values():
-            if isinstance(gradient, Step) and gradient.optimizer:
-                put(layer, gradient.optimizer, Recorder())
-        self._object = layer if self._keeps_object else None
+        except TypeError as error:
+            name = type(self.layer).__name__
+            raise TypeError(
+                f"Cached: expected a layer that can be copied, got {name}: {error}"
+            ) from None
+        for place in self._places.values():
+            if isinstance(place, Step) and place.optimizer:
+                put(layer, place.optimizer, Recorder())
         return layer
 
     def _put(self, layer: Any, values: Mapping[str, Array]) -> None:
         """Put values where the copy does not hold them yet."""
         for path, value in values.items():
-            found = self._value(layer, path)
-            if found is value:
-                continue
-            if not callable(self._params):
-                put(layer, path, value if isinstance(found, np.ndarray) else value[()])
-            elif isinstance(found, np.ndarray) and found.dtype == value.dtype:
+            found = look_up(self._values(layer), path)
+            if isinstance(found, np.ndarray) and found.dtype == value.dtype:
                 found[...] = value
             else:
-                raise TypeError("Cached: expected params= to return the layer's own arrays")
+                put(
+                    self._values(layer), path, value if isinstance(found, np.ndarray) else value[()]
+                )
+
+    def notes(self, train: bool) -> tuple[str, ...]:
+        """Return what must be said of the training flag: none, or set otherwise by hand."""
+        (kind, flag, opposite), name = self._flag, type(self.layer).__name__
+        if not kind and not train:
+            none = f"{name} has no training flag among the usual names"
+            return (f"train=False had no effect: {none}; name it with Cached(..., train=)",)
+        found, now = look_up(self.layer, flag), train != opposite
+        if kind != "attribute" or bool(found) == now:
+            return ()
+        was = f"was {found!r} and is {now} in this check; as it was: train={not train}"
+        return (f"{name}.{flag} {was}",)
 
     def __repr__(self) -> str:
         return f"Cached({title(self.layer)})"
@@ -377,7 +316,6 @@ class AdaptedLoss:
     Examples
     --------
     >>> print(check_loss(AdaptedLoss(mse.loss, mse.gradient, targets_first=True), x, y))
-    >>> print(check_loss(AdaptedLoss(head.forward, head.backward), x, y))
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,9 +31,7 @@ LAYERS: dict[str, MakeLayer] = {
     "BatchNorm, cumulative": lambda features, out: layers.BatchNorm(features, momentum=None),
     "Flatten": lambda features, out: layers.Flatten(),
     "Identity": lambda features, out: layers.Identity(),
-    "Residual": lambda features, out: layers.Residual(
-        layers.Linear(features, features), activations.Tanh()
-    ),
+    "Residual": lambda n, out: layers.Residual(layers.Linear(n, n), activations.Tanh()),
     "Sequential": lambda features, out: Sequential(
         layers.Linear(features, out), activations.ReLU(), layers.Dropout(0.2)
     ),
@@ -64,50 +63,24 @@ Targets = Callable[[np.random.Generator, Array], Array]
 """``targets(rng, logits)``: random targets for a batch of logits."""
 
 
-def classes(rng: np.random.Generator, logits: Array) -> Array:
-    """Draw a class for each row."""
-    return rng.integers(0, logits.shape[1], len(logits))
-
-
-def distributions(rng: np.random.Generator, logits: Array) -> Array:
+def distributions(rng: np.random.Generator, z: Array) -> Array:
     """Draw a distribution over the classes for each row; about half of the entries are 0."""
-    y = rng.uniform(0.1, 1, logits.shape) * (rng.random(logits.shape) < 0.5)
+    y = rng.uniform(0.1, 1, z.shape) * (rng.random(z.shape) < 0.5)
     y[:, 0] += y.sum(axis=1) == 0
-    return np.asarray(y / y.sum(axis=1, keepdims=True), logits.dtype)
+    return np.asarray(y / y.sum(axis=1, keepdims=True), z.dtype)
 
 
-def signs(rng: np.random.Generator, logits: Array) -> Array:
-    """Draw -1 or +1 for each row, for losses of one logit."""
-    return rng.choice([-1, 1], len(logits))
-
-
-def several_labels(rng: np.random.Generator, logits: Array) -> Array:
-    """Draw 0 or 1 for each logit."""
-    return rng.integers(0, 2, logits.shape)
-
-
-def probabilities(rng: np.random.Generator, logits: Array) -> Array:
-    """Draw a number in [0, 1] for each logit; about a quarter are 0, a quarter 1."""
-    return np.asarray(np.clip(rng.uniform(-0.5, 1.5, logits.shape), 0, 1), logits.dtype)
-
-
-def number(rng: np.random.Generator, logits: Array) -> Array:
-    """Draw a number for each row."""
-    return np.asarray(rng.standard_normal(len(logits)), logits.dtype)
-
-
-def counts(rng: np.random.Generator, logits: Array) -> Array:
-    """Draw a count for each output; about a third are 0."""
-    return np.asarray(rng.poisson(1.0, logits.shape), logits.dtype)
-
-
-def numbers(rng: np.random.Generator, logits: Array) -> Array:
-    """Draw a number for each output."""
-    return np.asarray(rng.standard_normal(logits.shape), logits.dtype)
-
-
-DRAWN = (classes, distributions, signs, several_labels, probabilities, counts, number, numbers)
-TARGETS: dict[str, Targets] = {draw.__name__: draw for draw in DRAWN}
+TARGETS: dict[str, Targets] = {
+    "classes": lambda rng, z: rng.integers(0, z.shape[1], len(z)),
+    "distributions": distributions,
+    "signs": lambda rng, z: rng.choice([-1, 1], len(z)),
+    "several_labels": lambda rng, z: rng.integers(0, 2, z.shape),
+    "probabilities": lambda rng, z: np.clip(rng.uniform(-0.5, 1.5, z.shape), 0, 1).astype(z.dtype),
+    "counts": lambda rng, z: rng.poisson(1.0, z.shape).astype(z.dtype),
+    "number": lambda rng, z: rng.standard_normal(len(z)).astype(z.dtype),  # one for each row
+    "numbers": lambda rng, z: rng.standard_normal(z.shape).astype(z.dtype),
+}
+"""By name; of the probabilities a quarter are 0, and a quarter 1."""
 
 
 @dataclass(frozen=True)
@@ -120,41 +93,44 @@ class LossEntry:
     """The number of logits of an example, where the loss demands one."""
 
 
-LOSSES: dict[str, LossEntry] = {
-    "CrossEntropy": LossEntry(losses.CrossEntropy(), classes),
-    "CrossEntropy, sum": LossEntry(losses.CrossEntropy("sum"), classes),
-    "CrossEntropy, distributions": LossEntry(losses.CrossEntropy(), distributions),
-    "FenchelYoung(sparsemax)": LossEntry(losses.FenchelYoung(maps.sparsemax), classes),
-    "FenchelYoung(sparsemax), sum": LossEntry(losses.FenchelYoung(maps.sparsemax, "sum"), classes),
-    "FenchelYoung(sparsemax), distributions": LossEntry(
-        losses.FenchelYoung(maps.sparsemax), distributions
+_LOSSES: dict[str, tuple[Any, ...]] = {
+    "CrossEntropy": (losses.CrossEntropy(), "classes"),
+    "CrossEntropy, sum": (losses.CrossEntropy("sum"), "classes"),
+    "CrossEntropy, distributions": (losses.CrossEntropy(), "distributions"),
+    "FenchelYoung(sparsemax)": (losses.FenchelYoung(maps.sparsemax), "classes"),
+    "FenchelYoung(sparsemax), sum": (losses.FenchelYoung(maps.sparsemax, "sum"), "classes"),
+    "FenchelYoung(sparsemax), distributions": (
+        losses.FenchelYoung(maps.sparsemax),
+        "distributions",
     ),
-    "FenchelYoung(entmax15)": LossEntry(losses.FenchelYoung(maps.entmax15), classes),
-    "FenchelYoung(entmax15), distributions": LossEntry(
-        losses.FenchelYoung(maps.entmax15), distributions
+    "FenchelYoung(entmax15)": (losses.FenchelYoung(maps.entmax15), "classes"),
+    "FenchelYoung(entmax15), distributions": (losses.FenchelYoung(maps.entmax15), "distributions"),
+    "SmoothedNLL(relumax)": (losses.SmoothedNLL(maps.relumax(5.0)), "classes"),
+    "SmoothedNLL(relumax), distributions": (losses.SmoothedNLL(maps.relumax(5.0)), "distributions"),
+    "SmoothedNLL(sparsemax)": (losses.SmoothedNLL(maps.sparsemax, eps=0.1), "classes"),
+    "Perceptron": (losses.Perceptron(), "classes"),
+    "BinaryLogistic": (losses.BinaryLogistic(), "signs", 1),
+    "BinaryCrossEntropy": (losses.BinaryCrossEntropy(), "several_labels"),
+    "BinaryCrossEntropy, sum": (losses.BinaryCrossEntropy("sum"), "several_labels"),
+    "BinaryCrossEntropy, labels summed": (
+        losses.BinaryCrossEntropy(label_reduction="sum"),
+        "several_labels",
     ),
-    "SmoothedNLL(relumax)": LossEntry(losses.SmoothedNLL(maps.relumax(5.0)), classes),
-    "SmoothedNLL(relumax), distributions": LossEntry(
-        losses.SmoothedNLL(maps.relumax(5.0)), distributions
-    ),
-    "SmoothedNLL(sparsemax)": LossEntry(losses.SmoothedNLL(maps.sparsemax, eps=0.1), classes),
-    "Perceptron": LossEntry(losses.Perceptron(), classes),
-    "BinaryLogistic": LossEntry(losses.BinaryLogistic(), signs, outputs=1),
-    "BinaryCrossEntropy": LossEntry(losses.BinaryCrossEntropy(), several_labels),
-    "BinaryCrossEntropy, sum": LossEntry(losses.BinaryCrossEntropy("sum"), several_labels),
-    "BinaryCrossEntropy, labels summed": LossEntry(
-        losses.BinaryCrossEntropy(label_reduction="sum"), several_labels
-    ),
-    "BinaryCrossEntropy, probabilities": LossEntry(losses.BinaryCrossEntropy(), probabilities),
-    "SquaredError": LossEntry(losses.SquaredError(), numbers),
-    "SquaredError, sum": LossEntry(losses.SquaredError("sum"), numbers),
-    "AbsoluteError": LossEntry(losses.AbsoluteError(), numbers),
-    "AbsoluteError, sum": LossEntry(losses.AbsoluteError("sum"), numbers),
-    "Huber": LossEntry(losses.Huber(0.8), numbers),
-    "Huber, sum": LossEntry(losses.Huber(2.5, "sum"), numbers),
-    "Poisson": LossEntry(losses.Poisson(), counts),
-    "Poisson, sum": LossEntry(losses.Poisson("sum"), counts),
-    "Quantile": LossEntry(losses.Quantile(0.3), numbers),
-    "Quantile, several": LossEntry(losses.Quantile((0.1, 0.5, 0.9)), number, outputs=3),
-    "Quantile, sum": LossEntry(losses.Quantile(0.9, "sum"), number, outputs=1),
+    "BinaryCrossEntropy, probabilities": (losses.BinaryCrossEntropy(), "probabilities"),
+    "SquaredError": (losses.SquaredError(), "numbers"),
+    "SquaredError, sum": (losses.SquaredError("sum"), "numbers"),
+    "AbsoluteError": (losses.AbsoluteError(), "numbers"),
+    "AbsoluteError, sum": (losses.AbsoluteError("sum"), "numbers"),
+    "Huber": (losses.Huber(0.8), "numbers"),
+    "Huber, sum": (losses.Huber(2.5, "sum"), "numbers"),
+    "Poisson": (losses.Poisson(), "counts"),
+    "Poisson, sum": (losses.Poisson("sum"), "counts"),
+    "Quantile": (losses.Quantile(0.3), "numbers"),
+    "Quantile, several": (losses.Quantile((0.1, 0.5, 0.9)), "number", 3),
+    "Quantile, sum": (losses.Quantile(0.9, "sum"), "number", 1),
+}
+
+LOSSES = {
+    name: LossEntry(loss, TARGETS[targets], *outputs)
+    for name, (loss, targets, *outputs) in _LOSSES.items()
 }

@@ -13,10 +13,12 @@ from minidl.checks import Array, Backward, is_layer, returned_pass, takes, type_
 from minidl.layer import Layer
 from minidl.parameter import Parameter, declared_buffers, named_parameters, walk
 from minidl.testing.cached import Cached
-from minidl.testing.subjects import Arguments, Subject, Tap, Tensors, title
+from minidl.testing.subjects import Subject, Tap, Tensors
 
-CONTRACT = "write: def forward(self, x, *, train=False): ...; return y, backward"
-ADAPTERS = 'or adapt it: Cached(layer, W="dW"), AdaptedLoss(loss.value, loss.gradient)'
+WRITE = (
+    "write: def forward(self, x, *, train=False): ...; return y, backward; "
+    'or adapt it: Cached(layer, W="dW"), AdaptedLoss(loss.value, loss.gradient)'
+)
 
 
 class Snapshot:
@@ -54,63 +56,40 @@ class LayerSubject(Subject):
     def __init__(
         self, layer: Any, x: Any = (), *, train: bool = True, fixed: Mapping[str, Any] | None = None
     ) -> None:
-        if isinstance(layer, type):
-            raise TypeError(
-                f"expected a layer, got the class {layer.__name__}: make one of it first"
-            )
         if not is_layer(layer) or not hasattr(layer, "__dict__"):
-            raise TypeError(
-                f"{type(layer).__name__}: expected an object with forward(x, train=...) -> y, "
-                f"backward, got {type_text(layer)}; {CONTRACT}; {ADAPTERS}"
-            )
-        forward: Callable[..., Any] = layer.forward
-        adapted = isinstance(layer, Cached)
-        arguments = Arguments(
-            "check_layer", layer.method if adapted else forward, x, fixed, only="input"
+            want = "an object with forward(x, train=...) -> y, backward"
+            got = f"{type_text(layer)}; {WRITE}"
+            raise TypeError(f"{type(layer).__name__}: expected {want}, got {got}")
+        forward, adapted = layer.forward, isinstance(layer, Cached)
+        passes, function = (
+            {"forward": forward, "backward(dy)": forward},
+            layer.method if adapted else forward,
         )
-        super().__init__(layer, arguments, ("forward", "backward(dy)"), forward)
-        self.train = train
+        super().__init__(
+            "check_layer", layer, passes, forward, x, fixed, function=function, only="input"
+        )
+        self.train, self.layers = train, list(walk(layer))
         self.name = type(layer.layer if adapted else layer).__name__
-        if not arguments.names and takes(forward, None) and not takes(forward):
-            raise TypeError(
-                f"check_layer: expected x, a batch of inputs of {title(layer)}; write: "
-                "check_layer(layer, np.random.default_rng(0).standard_normal((8, features)))"
-            )
-        if not takes(forward, *arguments.names, train=True):
-            names = ", ".join(["x" if n == "input" else n for n in arguments.names])
-            raise TypeError(
-                f"{self.name}: expected forward to take {names} and train=; {CONTRACT}; {ADAPTERS}"
-            )
-        self.parameters: dict[str, Parameter] = {}
+        if not takes(forward, *self.arguments, train=True):
+            given = ", ".join(self.arguments).replace("input", "x") or "no x"
+            raise TypeError(f"{self.name}: expected forward to take {given} and train=; {WRITE}")
+        found: dict[int, tuple[str, Parameter]] = {}
         for key, p in named_parameters(layer):
-            if all(p is not q for q in self.parameters.values()):
-                self.parameters[key] = p
+            found.setdefault(id(p), (key, p))
+        self.parameters = dict(found.values())
         self.tensors |= {key: p.value.copy() for key, p in self.parameters.items()}
         if not self.tensors:
             raise TypeError(f"{self.name}: nothing to check, neither inputs nor parameters")
-        self.layers = list(walk(layer))
         self.details = f"{self.details}, train={train}".removeprefix(", ")
         adapters = [m for m in self.layers if isinstance(m, Cached)]
         self.notes = (*self.notes, *(note for m in adapters for note in m.notes(train)))
 
-    def forward(self, given: dict[str, Array]) -> tuple[Any, Backward]:
-        self._put_parameters(given)
-        self._before_pass()
-        values = self.arguments.values(given, self.fixed)
-        result = self.arguments.call(self._call, values, train=self.train)
-        given.update((key, p.value) for key, p in self.parameters.items())
-        return returned_pass(self.name, "forward(x, train=...)", result)
-
-    def _put_parameters(self, values: Tensors) -> None:
-        """Give the parameters these values and gradients of 0, in the dtype of the values."""
+    def forward(self, given: dict[str, Array], **options: Any) -> tuple[Any, Backward]:
         for key, p in self.parameters.items():
-            dtype = values[key].dtype
-            if p.value.dtype != dtype:
-                p.bind(*(np.asarray(array, dtype) for array in self.arrays[key]))
-                for layer in self.layers:
-                    if isinstance(layer, Layer):
-                        layer.forget_vectors()
-            p.value[...], p.grad[...] = values[key], 0
+            p.bind(given[key], np.zeros_like(given[key]))
+        self._before_pass()
+        result = super().forward(given, train=self.train)
+        return returned_pass(self.name, "forward(x, train=...)", result)
 
     def _before_pass(self) -> None:
         """Put back the random generators, and the buffers that a layer declares."""
@@ -121,11 +100,12 @@ class LayerSubject(Subject):
     def preserved(self, rng: np.random.Generator) -> Iterator[None]:
         """Restore the attributes, the parameters, the arrays and the random states too."""
         self.arrays = {key: (p.value, p.grad) for key, p in self.parameters.items()}
-        contents = [(a, a.copy()) for pair in self.arrays.values() for a in pair]
         with super().preserved(rng), Snapshot(self.layers):
             for layer in self.layers:
                 if getattr(layer, "rng", layer) is None:
                     layer.rng = rng.spawn(1)[0]
+                if isinstance(layer, Layer):  # each pass has arrays of its own
+                    layer.forget_vectors()
             self._as_new = Snapshot(self.layers)
             self._before = list(self._random_states_and_buffers())
             try:
@@ -134,8 +114,6 @@ class LayerSubject(Subject):
                 self._before_pass()
                 for key, p in self.parameters.items():
                     p.bind(*self.arrays[key])
-                for array, content in contents:
-                    array[...] = content
 
     def _random_states_and_buffers(self) -> Iterator[tuple[Any, str, Any]]:
         """Yield the objects that hold them, the names of the attributes, and their values."""
@@ -166,11 +144,12 @@ class LayerSubject(Subject):
 
         def redirected(layer: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
             def through_tap(x: Any, *args: Any, **options: Any) -> Any:
-                if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
-                    return forward(x, *args, **options)
-                x, tap_cotangent = tap(layer, x)
+                tap_cotangent = None
+                if isinstance(x, np.ndarray) and x.dtype.kind == "f":
+                    x, tap_cotangent = tap(layer, x)
                 result = forward(x, *args, **options)
-                if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
+                ours = isinstance(result, tuple) and len(result) == 2 and callable(result[1])
+                if tap_cotangent is None or not ours:
                     return result
                 y, backward = result
                 return y, lambda dy, **skip: backward(tap_cotangent(dy), **skip)
@@ -186,11 +165,8 @@ class LayerSubject(Subject):
     def innermost(self) -> list[Any]:
         """Return the layers in this one that hold no layers themselves."""
         wrapped = {id(m) for c in self.layers if isinstance(c, Cached) for m in [*walk(c)][1:]}
-        return [
-            m
-            for m in self.layers[1:]
-            if id(m) not in wrapped and (isinstance(m, Cached) or len([*walk(m)]) == 1)
-        ]
+        inner = [m for m in self.layers[1:] if id(m) not in wrapped]
+        return [m for m in inner if isinstance(m, Cached) or len([*walk(m)]) == 1]
 
     def inner_calls(self, tensors: Tensors, dy: Array) -> list[tuple[Any, Array, Array]]:
         """Return the innermost layers, each with its input in this pass and its cotangent.

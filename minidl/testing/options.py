@@ -42,10 +42,10 @@ class Settings:
     ) -> None:
         rtol = TOLERANCES[dtype] if precision is FLOAT64 else 2e-3
         self.rng, self.precision = rng, precision
-        self.eps = precision.eps if options.eps is None else float(options.eps)
-        self.rtol = rtol if options.rtol is None else float(options.rtol)
-        self.atol, self.cotangent = float(options.atol or 0), float(options.cotangent)
-        self.seconds_left = float(options.locate_seconds)  # of the CPU, for all tensors together
+        self.eps = precision.eps if options.eps is None else options.eps
+        self.rtol = rtol if options.rtol is None else options.rtol
+        self.atol, self.cotangent = options.atol, options.cotangent
+        self.seconds_left = options.locate_seconds  # of the CPU, for all tensors together
         # The error, relative to the derivative, that must show beside the noise.
         self.clear = math.sqrt(self.rtol)
         # The size, relative to the typical entry, that all entries are taken to have.
@@ -65,42 +65,38 @@ class Options:
     Attributes
     ----------
     rng : int or Generator
-        Draws the directions and the cotangent; 0 by default.
+        Draws the directions and the cotangent.
     eps : float
         The step of the central differences, relative to the size of the tensor: 1e-5, or 0.02 in
-        ``precision="float32"``; smaller ones are tried if the two sides disagree, larger ones if
+        ``precision="float32"``. Smaller ones are tried if the two sides disagree, larger ones if
         rounding hides them.
     rtol, atol : float
         Tolerances: relative 1e-6 in float64, 1e-4 in float32, 2e-3 in ``precision="float32"``;
         absolute 0.
     precision : "float64" or "float32"
-        The precision of the numeric side. By default float64, and float32 for code that can
-        compute nothing else: it returns float32 for float64, or refuses float64.
+        The precision of the numeric side: float32 by default for code that can compute nothing
+        else, since it returns float32 for float64, or refuses float64.
     cotangent : float
-        The size of the random cotangent, 1 by default. For code that clips gradients a small
-        one, as 1e-3: within the bounds the gradient is that of the function.
+        The size of the random cotangent: a small one, as 1e-3, for code that clips gradients.
     locate_seconds : float
-        The CPU time for naming the wrong entries, of all tensors together; 5 by default. A
-        busy machine does not shorten it.
+        The CPU time for naming the wrong entries, of all tensors together.
     numpy_seed : int
-        Seeds the global generators of NumPy and of Python's ``random`` before every pass, for
-        code that draws from them. Their states are restored after the check.
+        Seeds the global generators of NumPy and of Python's ``random`` before every pass.
     skip : sequence of str
         Names of side conditions that are left out, as in the report.
     sweep : bool
-        Repeat the check with other inputs: 4 and 16 times as large, one row, no rows; and use
-        the same object twice.
+        Check at other inputs too: 4 and 16 times as large, one row, no rows; and use the same
+        object twice.
     name : str
         The name of the subject in the report.
     traceback : bool
-        Raise an exception in the code that is checked as it is; by default the report is one line
-        with its place.
+        Raise an exception in the code that is checked, in place of a report of one line.
     """
 
     rng: Rng = 0
     eps: float | None = None
     rtol: float | None = None
-    atol: float | None = None
+    atol: float = 0.0
     precision: Literal["float64", "float32"] | None = None
     cotangent: float = 1.0
     locate_seconds: float = 5.0
@@ -112,24 +108,21 @@ class Options:
 
     @classmethod
     def of(cls, owner: str, given: Mapping[str, Any]) -> Options:
-        """Return the options given to the function ``owner``; an error for one that is wrong.
+        """Return the options given to the function ``owner``.
 
         TypeError for an unknown option, ValueError for a value that an option cannot have.
         """
-        known = [field.name for field in fields(cls)]
-        for key in given:
+        known, checked = [field.name for field in fields(cls)], dict(given)
+        for key, value in given.items():
             if key not in known:
                 raise TypeError(f"{owner}: unknown option {key!r}{did_you_mean(key, known)}")
-        options = cls(**given)
-        if options.precision is not None:
-            check_choice(owner, "precision", options.precision, ("float64", "float32"))
-        if isinstance(options.skip, str):
-            raise TypeError(
-                f"{owner}: expected skip to be a sequence of names, as ({options.skip!r},)"
-            )
-        for key in ("eps", "rtol", "atol", "cotangent", "locate_seconds"):
-            if (value := getattr(options, key)) is not None:
-                check_float(owner, key, value, low=0, open_low=key in ("eps", "cotangent"))
-        if options.numpy_seed is not None:
-            check_int(owner, "numpy_seed", options.numpy_seed, low=0)
-        return options
+            if value is None:
+                del checked[key]
+            elif key == "precision":
+                check_choice(owner, key, value, ("float64", "float32"))
+            elif key == "numpy_seed":
+                check_int(owner, key, value, low=0)
+            elif key in ("eps", "rtol", "atol", "cotangent", "locate_seconds"):
+                above = key in ("eps", "cotangent")
+                checked[key] = check_float(owner, key, value, low=0, open_low=above)
+        return cls(**checked)

@@ -10,7 +10,7 @@ import copy
 import inspect
 import random
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType, ModuleType
@@ -35,9 +35,6 @@ Tap = Callable[[Any, Array], tuple[Array, Callable[[Array], Array]]]
 """``tap(layer, x)`` returns the input to use, and a function that is applied to the cotangent."""
 Layout = Callable[[Array], Array]
 NONE: Mapping[str, Any] = MappingProxyType({})
-
-
-# Memory layouts: copies of the same values, which a backward pass must treat the same
 
 
 def fortran(x: Array) -> Array:
@@ -68,7 +65,21 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
-# Calls of anyone's functions
+# Names
+
+
+def signature_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Return the arguments of a function that have a name; none if it does not tell them."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def needed_arguments(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the arguments that have no default."""
+    return [name for name, p in signature_of(function).items() if p.default is p.empty]
 
 
 def function_name(f: Any) -> str:
@@ -89,35 +100,17 @@ def title(value: Any) -> str:
     if " at 0x" not in repr(value):
         return short_text(value)
     kind, shown, in_place = type(value), [], True
-    for name in argument_names(kind):
+    for name, parameter in signature_of(kind).items():
         given = getattr(value, name, None)
-        if isinstance(given, (bool, int, float, str)) and given != default_of(kind, name):
+        told = isinstance(given, (int, float, str)) and given != parameter.default
+        if told:
             shown.append(repr(given) if in_place else f"{name}={given!r}")
-        else:
-            in_place = False
+        in_place = in_place and told
     text = f"{kind.__name__}({', '.join(shown)})"
     return text if shown and len(text) <= 70 else kind.__name__
 
 
-def default_of(function: Callable[..., Any], name: str) -> Any:
-    """Return the default of an argument."""
-    return inspect.signature(function).parameters[name].default
-
-
-def argument_names(function: Callable[..., Any], *, by_name: bool = True) -> list[str]:
-    """Return the names of the arguments; with ``by_name``, of those that can be given by name."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    given = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return [p.name for p in given if not (by_name and p.kind is p.POSITIONAL_ONLY)]
-
-
-def needed_arguments(function: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments that have no default."""
-    names = argument_names(function, by_name=False)
-    return [name for name in names if default_of(function, name) is inspect.Parameter.empty]
+# Arrays in lists and dictionaries
 
 
 def is_tensor(x: Any) -> bool:
@@ -125,139 +118,58 @@ def is_tensor(x: Any) -> bool:
     return isinstance(x, np.ndarray) and x.dtype.name in ("float16", "float32", "float64")
 
 
-def children(path: str, value: Any) -> dict[str, Any] | None:
-    """Return what a list, tuple or dictionary holds, by its name in a report, else None."""
-    if isinstance(value, Mapping):
-        return {f"{path}.{key}": child for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return {f"{path}[{k}]": child for k, child in enumerate(value)}
-    return None
+def items_of(holder: Any) -> dict[Any, Any] | None:
+    """Return what a dictionary, list or tuple holds, None for anything else."""
+    if isinstance(holder, Mapping):
+        return dict(holder)
+    return dict(enumerate(holder)) if isinstance(holder, (list, tuple)) else None
 
 
 def each_leaf(change: Callable[[str, Any], Any], path: str, value: Any) -> Any:
     """Return a value with ``change(path, leaf)`` in place of all that it holds, or of itself."""
-    inner = children(path, value)
+    inner = items_of(value)
     if inner is None:
         return change(path, value)
-    made = [each_leaf(change, below, child) for below, child in inner.items()]
-    return dict(zip(value, made, strict=True)) if isinstance(value, Mapping) else type(value)(made)
+    made = {key: each_leaf(change, f"{path}.{key}", child) for key, child in inner.items()}
+    return made if isinstance(value, Mapping) else type(value)(made.values())
 
 
-class Arguments:
-    """The arguments of a function: tensors, lists and dictionaries of tensors, and fixed values.
+def leaves(path: str, value: Any) -> dict[str, Any]:
+    """Return all that a value holds, or itself, by path."""
+    found: dict[str, Any] = {}
+    each_leaf(found.setdefault, path, value)
+    return found
 
-    ``tensors`` are the arrays of floats among the inputs, by name: ``x``, ``inputs[0]``,
-    ``params.W``; ``fixed`` the arguments that have no gradient. ``notes`` tell what dictionaries
-    and lists hold besides: settings, passed as they are.
+
+def gradients_of(expected: str, nodes: Mapping[str, Any], got: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the gradient of each tensor in these values, by path.
+
+    ``got`` is that of the only value with tensors, or holds one for each of these values, or for
+    each value: a tuple, list, stacked array, or dictionary by name or ``dx``. Within lists and
+    dictionaries the same. ContractError if gradients are missing.
     """
-
-    def __init__(
-        self,
-        owner: str,
-        function: Callable[..., Any],
-        x: Any,
-        fixed: Mapping[str, Any] | None,
-        only: str = "",
-    ) -> None:
-        """Take the inputs apart; ``only`` is the name of an input that is the only argument."""
-        self.fixed = dict(fixed or {})
-        inputs = dict(x) if isinstance(x, Mapping) else self._named(function, x)
-        if only and len(inputs) == 1 and not self.fixed and not isinstance(x, Mapping):
-            inputs = {only: next(iter(inputs.values()))}
-        self._inputs, found = inputs, dict[str, Any]()
-        for name, value in inputs.items():
-            each_leaf(found.setdefault, name, value)
-        self.tensors: dict[str, Array] = {path: v for path, v in found.items() if is_tensor(v)}
-        for name, value in inputs.items():
-            alone = children(name, value) is None and not isinstance(x, Mapping)
-            if not is_tensor(value) and (alone or not self.tensors):
-                word = "x" if name == only else name
-                fix = f", or pass fixed={{'{word}': ...}}" if isinstance(value, np.ndarray) else ""
-                raise TypeError(
-                    f"{owner}: expected {word} to be an array of float32 or float64, got "
-                    f"{type_text(value)}; write: np.asarray({word}, np.float64){fix}"
-                )
-        others = [path for path in found if path not in self.tensors]
-        left = f"{', '.join(others)}: no arrays of floats, left alone"
-        self.notes = (left,) if others else ()
-        known, given = argument_names(function), (*inputs, *self.fixed)
-        self._by_name = set(given) <= set(known)
-        self.names = sorted(given, key=known.index) if self._by_name else list(given)
-
-    def _named(self, function: Callable[..., Any], x: Any) -> dict[str, Any]:
-        """Return the inputs by the names of the arguments that are not fixed.
-
-        A list is one argument, unless the function needs as many as it has entries.
-        """
-        needed = [name for name in needed_arguments(function) if name not in self.fixed]
-        spread = isinstance(x, tuple) or (isinstance(x, list) and 1 < len(x) <= len(needed))
-        values = tuple(x) if spread else (x,)
-        names = [n for n in argument_names(function, by_name=False) if n not in self.fixed]
-        if len(names) < len(values):
-            names = ["x"] if len(values) == 1 else [f"x{i}" for i in range(len(values))]
-        return dict(zip(names, values, strict=False))
-
-    def values(self, given: Tensors, fixed: Mapping[str, Any]) -> list[Any]:
-        """Return the arguments in order, with these tensors."""
-        made = {name: each_leaf(given.get, name, value) for name, value in self._inputs.items()}
-        return [{**made, **fixed}[name] for name in self.names]
-
-    def call(self, function: Callable[..., Any], values: Sequence[Any], **options: Any) -> Any:
-        """Call a function with arguments in this order: by name if it has all of the names."""
-        if self._by_name:
-            return function(**dict(zip(self.names, values, strict=True)), **options)
-        return function(*values, **options)
-
-    def gradients(self, expected: str, got: Any) -> dict[str, Any]:
-        """Return the gradients of the tensors by name, from what a backward pass returned.
-
-        That is one array, a tuple, list or dictionary, or one array of all of them stacked. A
-        sequence may have an item for each argument, of which some have no gradient. The keys of
-        a dictionary are the names, or ``dx``. Lists and dictionaries of tensors have gradients
-        of the same form. ContractError with ``expected``, if gradients are missing or too many.
-        """
-        found: dict[str, Any] = {}
-        arguments = {name: {**self.fixed, **self._inputs}[name] for name in self.names}
-        self._collect(expected, arguments, got, found)
-        return found
-
-    def _collect(
-        self, expected: str, nodes: Mapping[str, Any], got: Any, found: dict[str, Any]
-    ) -> None:
-        """Put the gradients of the tensors in these arguments, or in these entries, by name."""
-        wanted = [
-            n
-            for n in nodes
-            if any(p == n or p.startswith((f"{n}.", f"{n}[")) for p in self.tensors)
-        ]
-        inner = {name: children(name, nodes[name]) for name in wanted}
-        listed = isinstance(got, (tuple, list))
-        items: dict[str, Any] = {}
-        if isinstance(got, Mapping):
-            keys = {name: _key(got, name) for name in wanted}
-            items = {name: got[key] for name, key in keys.items() if key is not None}
-        elif listed or (len(wanted) > 1 and np.ndim(got)):
-            names = wanted if len(got) == len(wanted) else list(nodes) if listed else []
-            if len(got) == len(names):
-                items = {n: item for n, item in zip(names, got, strict=True) if n in wanted}
-        if len(wanted) == 1 and not items and (inner[wanted[0]] or not listed):
-            items = {wanted[0]: got}  # the gradient itself
-        if len(items) < len(wanted):
-            raise ContractError(
-                f"{expected} {len(wanted)} gradients, one for each of {', '.join(wanted)}, got "
-                f"{', '.join(map(str, got)) if isinstance(got, Mapping) else type_text(got)}"
-            )
-        for name, item in items.items():
-            if inner[name] is None:
-                found[name] = item
-            else:
-                self._collect(expected, inner[name] or {}, item, found)
-
-
-def _key(got: Mapping[Any, Any], name: str) -> Any:
-    """Return the key of a gradient: the last part of the name, or ``d`` and this."""
-    last = name.rpartition(".")[2]
-    return next((key for key in (name, last, f"d{last}") if key in got), None)
+    wanted = [path for path, v in nodes.items() if any(map(is_tensor, leaves(path, v).values()))]
+    items: dict[str, Any] = {wanted[0]: got} if len(wanted) == 1 else {}
+    if isinstance(got, Mapping):
+        for path in wanted:
+            last = path.rpartition(".")[2]
+            for key in (f"d{last}", last, path):
+                if key in got:
+                    items[path] = got[key]
+    elif isinstance(got, (tuple, list)) or (len(wanted) > 1 and np.ndim(got)):
+        fitting = (paths for paths in (wanted, list(nodes)) if len(paths) == len(got))
+        items |= dict(zip(next(fitting, []), got, strict=False))
+    if not items.keys() >= set(wanted):
+        had = type_text(list(got) if isinstance(got, Mapping) else got)
+        want = f"{len(wanted)} gradients, one for each of {', '.join(wanted)}"
+        raise ContractError(f"{expected} {want}, got {had}")
+    for path in wanted:
+        inner = items_of(nodes[path])
+        if inner is None:
+            yield path, items[path]
+        else:
+            below = {f"{path}.{key}": child for key, child in inner.items()}
+            yield from gradients_of(expected, below, items[path])
 
 
 def joined(expected: str, output: Any) -> tuple[Array, Callable[[Array], Any]]:
@@ -267,9 +179,9 @@ def joined(expected: str, output: Any) -> tuple[Array, Callable[[Array], Any]]:
     parts = [returned_floats(expected, y) for y in output]
     ends = np.cumsum([y.size for y in parts])[:-1]
 
-    def apart(dy: Array) -> Any:
+    def apart(dy: Array) -> tuple[Array, ...]:
         pieces = zip(np.split(dy, ends), parts, strict=True)
-        return type(output)([piece.reshape(y.shape).astype(y.dtype) for piece, y in pieces])
+        return tuple(piece.reshape(y.shape).astype(y.dtype) for piece, y in pieces)
 
     return np.concatenate([y.ravel() for y in parts]), apart
 
@@ -294,8 +206,11 @@ class Pass:
 class Subject:
     """A function of named tensors, first inputs and then parameters, with its backward pass.
 
-    ``source`` is what the caller gave; ``name`` stands in messages, ``title`` and ``details`` in
-    the heading of the report. ``fixed`` are further arguments, which have no gradient.
+    ``source`` is what the caller gave to ``owner``; ``name`` stands in messages, ``title`` and
+    ``details`` in the heading of the report. ``tensors`` are the arrays of floats in the inputs,
+    by path: ``x``, ``inputs.0``, ``params.W``; ``notes`` tell what lists and dictionaries hold
+    besides. ``fixed`` are further arguments, which have no gradient; ``arguments`` have the names
+    of all in their order, and the inputs.
     """
 
     parameters: Mapping[str, Parameter] = NONE
@@ -305,22 +220,64 @@ class Subject:
 
     def __init__(
         self,
+        owner: str,
         source: Any,
-        arguments: Arguments,
-        passes: tuple[str, str],
+        passes: Mapping[str, Any],
         call: Callable[..., Any],
+        x: Any,
+        fixed: Mapping[str, Any] | None = None,
+        *,
+        function: Callable[..., Any] | None = None,
+        only: str = "",
     ) -> None:
-        """``call(*values)`` returns the output and ``backward``; ``passes`` are their names."""
-        self.source, self.arguments, self.passes, self._call = source, arguments, passes, call
-        self.tensors, self.inputs = dict(arguments.tensors), list(arguments.tensors)
-        self.fixed, self.notes = arguments.fixed, arguments.notes
-        self.name, self.title = function_name(source), title(source)
-        shapes = {re.sub(r"^input\b", "x", key): v for key, v in self.tensors.items()}
-        self.details = ", ".join(f"{key} {v.shape} {v.dtype}" for key, v in shapes.items())
+        """``call`` takes the arguments of ``function`` and returns ``y, backward``.
 
-    def forward(self, given: dict[str, Array]) -> tuple[Any, Backward]:
+        ``passes`` are the two functions by name, ``only`` is the name of an input that is alone.
+        """
+        for word, f in passes.items():
+            if not callable(f):
+                raise TypeError(f"{owner}: expected {word} to be a function, got {type_text(f)}")
+        self.source, self.passes, self._call = source, tuple(passes), call
+        self.fixed, known = dict(fixed or {}), signature_of(function or call)
+        needed = [name for name in needed_arguments(function or call) if name not in self.fixed]
+        named = isinstance(x, Mapping)
+        # A list is one argument, unless the function needs as many as it has entries.
+        spread = isinstance(x, tuple) or (isinstance(x, list) and 1 < len(x) <= len(needed))
+        values = tuple(x) if spread or named else (x,)
+        names = [name for name in known if name not in self.fixed] or ["x"]
+        names += [f"x{i}" for i in range(len(names), len(values))]
+        if only and len(values) == 1 and not self.fixed:
+            names = [only]
+        inputs = dict(x) if named else dict(zip(names, values, strict=False))
+        self.tensors, others = dict[str, Array](), list[str]()
+        for name, value in inputs.items():
+            found = leaves(name, value)
+            tensors = {path: leaf for path, leaf in found.items() if is_tensor(leaf)}
+            if not tensors:
+                raise TypeError(
+                    f"{owner}: expected {_word(name)} to be an array of float32 or float64, got "
+                    f"{type_text(value)}; write: np.asarray({_word(name)}, np.float64), or pass "
+                    f"fixed={{'{name}': ...}}"
+                )
+            self.tensors |= tensors
+            others += [path for path in found if path not in tensors]
+        self.inputs, left = list(self.tensors), ", ".join(others)
+        self.notes = (f"{left}: no arrays of floats, left alone",) if others else ()
+        given = {**inputs, **self.fixed}
+        by_name = {name for name, p in known.items() if p.kind is not p.POSITIONAL_ONLY}
+        self._by_name = given.keys() <= by_name
+        order = [name for name in known if name in given] if self._by_name else given
+        self.arguments = {name: inputs.get(name) for name in order}
+        self.name, self.title = function_name(source), title(source)
+        shapes = (f"{_word(path)} {v.shape} {v.dtype}" for path, v in self.tensors.items())
+        self.details = ", ".join(shapes)
+
+    def forward(self, given: dict[str, Array], **options: Any) -> tuple[Any, Backward]:
         """Run one pass on these copies of the tensors."""
-        result: tuple[Any, Backward] = self._call(*self.arguments.values(given, self.fixed))
+        arguments = {name: each_leaf(given.get, name, v) for name, v in self.arguments.items()}
+        arguments |= self.fixed
+        values, named = ((), arguments) if self._by_name else (arguments.values(), {})
+        result: tuple[Any, Backward] = self._call(*values, **named, **options)
         return result
 
     def run(self, tensors: Tensors, layouts: Mapping[str, Layout] = NONE) -> Pass:
@@ -339,15 +296,14 @@ class Subject:
 
         def raw_pull(dy: Array, **options: Any) -> dict[str, Any]:
             got = backward(apart(dy), **options)
-            found = self.arguments.gradients(f"{back} to return", got)
+            found = dict(gradients_of(f"{back} to return", self.arguments, got))
             return {**found, **{key: p.grad for key, p in self.parameters.items()}}
 
         def pull(dy: Array) -> dict[str, Array]:
             given["cotangent"] = dy = layouts.get("cotangent", np.copy)(dy)
             found = raw_pull(dy)
-            words = {name: "x" if name == "input" else name for name in tensors}
             return {
-                name: returned_gradient(f"{back} to return d{words[name]}", x, found[name])
+                name: returned_gradient(f"{back} to return d{_word(name)}", x, found[name])
                 for name, x in tensors.items()
             }
 
@@ -382,37 +338,37 @@ class Subject:
         return less
 
 
+def _word(path: str) -> str:
+    """Return the name of a tensor in a heading: the input of a layer is ``x`` there."""
+    return re.sub(r"^input\b", "x", path)
+
+
 def function_subject(
     owner: str, f: Any, backward: Any, x: Any, fixed: Mapping[str, Any] | None, *, cache: bool
 ) -> Subject:
-    """Return a pair of functions as a subject.
+    """Return ``y = f(x)`` and ``dx = backward(x, dy)`` as a subject.
 
-    They are ``y = f(x)`` and ``dx = backward(x, dy)``, or with ``cache`` ``y, cache = f(x)`` and
-    ``dx = backward(dy, cache)``.
+    With ``cache`` they are ``y, cache = f(x)`` and ``dx = backward(dy, cache)``.
     """
-    what = ("forward", "backward") if cache else ("f", "vjp")
-    for word, function in zip(what, (f, backward), strict=True):
-        if not callable(function):
-            raise TypeError(f"{owner}: expected {word} to be a function, got {function!r}")
-    arguments = Arguments(owner, f, x, fixed)
-    if not arguments.tensors:
-        raise TypeError(f"{owner}: expected at least one input that is an array of floats")
+    passes = {"forward": f, "backward": backward} if cache else {"f": f, "vjp": backward}
 
-    def call(*values: Any) -> tuple[Any, Backward]:
-        result = arguments.call(f, values)
+    def call(*values: Any, **named: Any) -> tuple[Any, Backward]:
+        result = f(*values, **named)
         if not cache:
-            return result, lambda dy: backward(*values, dy)
+            return result, lambda dy: backward(*values, *named.values(), dy)
         if not isinstance(result, tuple) or len(result) < 2:
-            raise ContractError(
-                f"{function_name(f)}: expected forward to return the output and a cache, got "
-                f"{type_text(result)}; write: return y, cache"
-            )
+            want = "forward to return the output and a cache"
+            got = f"{type_text(result)}; write: return y, cache"
+            raise ContractError(f"{function_name(f)}: expected {want}, got {got}")
         *outputs, kept = result
         if len(outputs) == 1:
             return outputs[0], lambda dy: backward(dy, kept)
         return tuple(outputs), lambda dys: backward(*dys, kept)
 
-    return Subject(f, arguments, what, call)
+    subject = Subject(owner, f, passes, call, x, fixed, function=f)
+    if not subject.tensors:
+        raise TypeError(f"{owner}: expected at least one input that is an array of floats")
+    return subject
 
 
 def loss_subject(loss: Any, logits: Any, y: Any, *, as_fit: bool) -> Subject:
@@ -420,46 +376,36 @@ def loss_subject(loss: Any, logits: Any, y: Any, *, as_fit: bool) -> Subject:
 
     ``as_fit`` gives them the shape in which ``fit`` passes them.
     """
-    if not callable(loss):
-        raise TypeError(
-            f"check_loss: expected a function value, dlogits = loss(logits, y), got "
-            f"{type_text(loss)}; write: AdaptedLoss(loss.value, loss.gradient)"
-        )
+    name = function_name(loss)
 
     def call(logits: Array, y: Array) -> tuple[Any, Backward]:
         targets = np.array(y)
         result = loss(logits, shaped_targets(loss, logits, targets) if as_fit else targets)
-        pair = isinstance(result, tuple) and len(result) == 2
-        if not pair or np.size(result[0]) != 1:
-            hint = "a value for each example: AdaptedLoss(..., reduce=np.sum)"
+        if not (isinstance(result, tuple) and len(result) == 2 and np.size(result[0]) == 1):
             raise ContractError(
-                f"{function_name(loss)}: expected loss(logits, y) to return a number and its "
-                f"gradient, got {type_text(result)}; "
-                f"{hint if pair else 'write: return value, dlogits'}"
+                f"{name}: expected loss(logits, y) to return a number and its gradient, got "
+                f"{type_text(result)}; write: return value, dlogits; for a value for each "
+                f"example: AdaptedLoss(..., reduce=np.sum)"
             )
         value = np.asarray(result[0]).reshape(())
-        expected = f"{function_name(loss)}: expected the loss to return dlogits"
+        value = value if value.dtype.kind == "f" else value.astype(np.float64)
+        expected = f"{name}: expected the loss to return dlogits"
         dlogits = returned_gradient(expected, logits, result[1])
-        whole = value.dtype.kind in "iub"
-        return value.astype(np.float64) if whole else value, lambda dy: dlogits * float(dy)
+        return value, lambda dy: dlogits * float(dy)
 
-    arguments = Arguments("check_loss", call, (logits,), {"y": np.asarray(y)})
-    return Subject(loss, arguments, ("loss", "the loss"), call)
+    passes = {"loss": loss, "the loss": loss}
+    return Subject("check_loss", loss, passes, call, (logits,), {"y": np.asarray(y)})
 
 
 def map_subject(map: Any, z: Any, axis: int) -> Subject:
     """Return a simplex map and its ``vjp`` as a subject."""
-    if not callable(map) or not callable(getattr(map, "vjp", None)):
-        raise TypeError(
-            f"check_simplex_map: expected map(z, axis=-1) with map.vjp(p, dp, axis=-1), got {map!r}"
-        )
 
     def call(z: Array) -> tuple[Any, Backward]:
         p = map(z, axis=axis)
         return p, lambda dp: map.vjp(p, dp, axis=axis)
 
-    arguments = Arguments("check_simplex_map", call, (z,), None)
-    subject = Subject(map, arguments, ("map", "vjp(p, dp)"), call)
+    passes = {"map": map, "vjp(p, dp)": getattr(map, "vjp", None)}
+    subject = Subject("check_simplex_map", map, passes, call, (z,))
     subject.name = subject.title
     subject.axis, subject.batch = axis, axis not in (0, -z.ndim)
     subject.details += f", axis={axis}"

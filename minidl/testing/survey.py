@@ -31,7 +31,7 @@ from minidl.maps import SimplexMap
 from minidl.testing import checks
 from minidl.testing.cached import AdaptedLoss, Cached, float_arrays
 from minidl.testing.report import GradientReport, raised
-from minidl.testing.subjects import argument_names, default_of, is_tensor, needed_arguments
+from minidl.testing.subjects import is_tensor, needed_arguments, signature_of
 
 FORWARDS = {"forward", "pass", "propagate", "fprop", "feed", "activate", "call", "loss", "value"}
 BACKWARDS = {
@@ -39,9 +39,6 @@ BACKWARDS = {
     *("derivative", "deriv", "derivate", "gradient", "grad", "prime", "d", "dloss"),
 }
 """The words of names: ``forward_pass``, ``sigmoid_derivative``."""
-
-OURS = {Layer, ReducedLoss, SimplexMap}
-"""Their subclasses keep the contracts of minidl."""
 
 TARGETS = re.compile(r"true|target|label|gold|actual|^y$|^t$", re.IGNORECASE)
 GRADIENT = re.compile(r"^(d_?|delta_?|g_|nabla_?)|_?grad(ient)?s?_?", re.IGNORECASE)
@@ -90,14 +87,18 @@ class Survey:
         lines = [f"{self.package}: {len(self.findings)} found: {numbers}"]
         for verdict in (WRONG, SIDE, UNSURE, NOT, RIGHT):
             lines += ["", verdict] if counts[verdict] else []
-            for finding in self.findings:
-                if finding.verdict == verdict:
-                    lines += [f"  {finding.name}", *(f"      {why}" for why in finding.why)]
+            for f in self.findings:
+                if f.verdict == verdict:
+                    lines += [f"  {f.name}", *(f"      {why}" for why in f.why)]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as a dictionary for ``json.dump``."""
         return {"passed": bool(self), **asdict(self)}
+
+
+Trial = Callable[..., GradientReport]
+"""A way to check an object, with options; it raises where the object does not run so."""
 
 
 def survey(package: str, **options: Any) -> Survey:
@@ -106,13 +107,18 @@ def survey(package: str, **options: Any) -> Survey:
     ``options`` are those of ``check_layer``. Everything runs with a few small sizes; code that
     draws from global generators is seeded.
     """
-    found = Survey(package)
     options = {"numpy_seed": 0, "locate_seconds": 1, "traceback": True, **options}
-    for name, module in _modules(package):
-        if isinstance(module, BaseException):
-            found.findings.append(Finding(name, NOT, (f"cannot be imported: {module!r}",)))
+    found, paths = Survey(package), getattr(imported(package), "__path__", [])
+    inner = [m.name for m in pkgutil.walk_packages(paths, f"{package}.", lambda _: None)]
+    for name in (package, *inner):
+        if name.rpartition(".")[2].startswith(("__main__", "test")):
             continue
-        for label, trials in _subjects(module):
+        try:
+            subjects = list(_subjects(imported(name)))
+        except ImportError as error:
+            found.findings.append(Finding(name, NOT, (str(error),)))
+            continue
+        for label, trials in subjects:
             with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(StringIO()):
                 warnings.simplefilter("ignore")
                 finding = _first(f"{name}:{label}", trials, options)
@@ -121,24 +127,12 @@ def survey(package: str, **options: Any) -> Survey:
     return found
 
 
-def _modules(package: str) -> Iterator[tuple[str, ModuleType | BaseException]]:
-    """Yield the modules of a package by name, or the error of their import."""
+def imported(name: str) -> ModuleType:
+    """Return a module; ImportError for whatever it raises, and if it ends the program."""
     try:
-        top = importlib.import_module(package)
+        return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ImportError(f"{package} cannot be imported: {error!r}") from error
-    yield package, top
-    for found in pkgutil.walk_packages(getattr(top, "__path__", []), f"{package}.", lambda _: None):
-        if found.name.rpartition(".")[2].startswith(("__main__", "test")):
-            continue
-        try:
-            yield found.name, importlib.import_module(found.name)
-        except (Exception, SystemExit) as error:
-            yield found.name, error
-
-
-Trial = Callable[..., GradientReport]
-"""A way to check an object, with options; it raises where the object does not run so."""
+        raise ImportError(f"{name} cannot be imported: {error!r}") from error
 
 
 def _subjects(module: ModuleType) -> Iterator[tuple[str, Callable[[], Iterator[Trial]]]]:
@@ -149,11 +143,11 @@ def _subjects(module: ModuleType) -> Iterator[tuple[str, Callable[[], Iterator[T
         if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
     }
     for name, value in own.items():
-        if getattr(value, "__name__", name) != name and value.__name__ in own:
-            continue  # another name of the same
-        if inspect.isabstract(value):
+        another_name = getattr(value, "__name__", name) != name and value.__name__ in own
+        if another_name or inspect.isabstract(value):
             continue
-        if isinstance(value, SimplexMap) or OURS & set(getattr(value, "__mro__", ())):
+        bases = getattr(value, "__mro__", ())
+        if isinstance(value, SimplexMap) or {Layer, ReducedLoss, SimplexMap} & set(bases):
             yield name, partial(_of_ours, value)
         elif inspect.isclass(value) and (passes := _passes(dir(value))):
             yield name, partial(_of_object, value, *passes)
@@ -161,8 +155,7 @@ def _subjects(module: ModuleType) -> Iterator[tuple[str, Callable[[], Iterator[T
             yield name, partial(_of_loss, value, None)
     functions = [name for name, value in own.items() if inspect.isfunction(value)]
     for forward, backward in _pairs(functions):
-        trials = partial(_of_functions, own[forward], own[backward])
-        yield f"{forward}, {backward}", trials
+        yield f"{forward}, {backward}", partial(_of_functions, own[forward], own[backward])
 
 
 def _words(name: str) -> frozenset[str]:
@@ -195,33 +188,35 @@ def _first(name: str, trials: Callable[[], Iterator[Trial]], options: dict[str, 
     reasons: list[str] = []
     outcome: Finding | None = None
     try:
-        for trial in trials():
-            try:
-                now = _finding(name, trial(**options))
-            except Exception as error:
-                reasons.append(raised(error)[:200])
-                continue
-            if now.verdict == WRONG and "precision" not in options:
-                # Code that computes in float32 inside and returns float64 cannot be seen to do so.
+        ways = list(trials())
+    except Exception as error:  # it cannot be made
+        return Finding(name, NOT, (raised(error)[:200],))
+    for trial in ways:
+        try:
+            now = _finding(name, trial(**options))
+        except Exception as error:
+            reasons.append(raised(error)[:200])
+            continue
+        if now.verdict == WRONG and "precision" not in options:
+            # Code that computes in float32 inside and returns float64 cannot be seen to do so.
+            with suppress(Exception):
                 narrow = _finding(name, trial(**options, precision="float32"))
                 now = narrow if narrow.verdict == RIGHT else now
-            if now.verdict == RIGHT:
-                return now
-            outcome = outcome or now
-    except Exception as error:  # it cannot be made
-        reasons.append(raised(error)[:200])
+        if now.verdict == RIGHT:
+            return now
+        outcome = outcome or now
     # Of the first and of the last shape of an input.
     why = tuple(dict.fromkeys([*reasons[:1], *reasons[-1:]])) or ("no way to run it",)
     return outcome or Finding(name, NOT, why)
 
 
 def _finding(name: str, report: GradientReport) -> Finding:
-    tensors = tuple(t.failure for t in report.tensors if t.failure)
-    sentences = tensors or report.failures or report.unsure or report.notes
-    unchecked = (f"not checked: {', '.join(report.unchecked)}",) if report.unchecked else ()
-    verdict = WRONG if tensors else SIDE if report.failures else UNSURE if report.unsure else RIGHT
-    verdict = verdict if report.tensors else NOT
-    return Finding(f"{name} as {report.subject}", verdict, (*sentences, *unchecked))
+    wrong = tuple(t.failure for t in report.tensors if t.failure)
+    found = {WRONG: wrong, SIDE: report.failures, UNSURE: report.unsure, RIGHT: report.notes}
+    verdict = next((v for v, sentences in found.items() if sentences), RIGHT)
+    left = (f"not checked: {', '.join(report.unchecked)}",) if report.unchecked else ()
+    shown = verdict if report.tensors else NOT
+    return Finding(f"{name} as {report.subject}", shown, (*found[verdict], *left))
 
 
 # Objects
@@ -230,13 +225,13 @@ def _finding(name: str, report: GradientReport) -> Finding:
 def _made(kind: type) -> Any:
     """Return an object with small sizes; TypeError for an argument that is no size."""
     given: dict[str, Any] = {}
-    for name in argument_names(kind):
+    for name, argument in signature_of(kind).items():
         sizes = [v for words, v in SIZES.items() if re.search(words, name, re.IGNORECASE)]
-        default = default_of(kind, name)
-        needed = default is inspect.Parameter.empty
+        needed = argument.default is argument.empty
         if needed and not sizes:
             raise TypeError(f"needs an argument {name}")
-        if needed or (default is None and re.search(r"^(n_|num_)?in(put)?(_|s$|$)", name)):
+        unset = argument.default is None and re.search(r"^(n_|num_)?in(put)?(_|s$|$)", name)
+        if needed or unset:
             given[name] = sizes[0]
     made = kind(**given)
     for setup in ("connect_to", "build", "initialize", "init_weights"):
@@ -286,11 +281,11 @@ def _check_object(
     ready = copy.deepcopy(tried)
     getattr(tried, backward)(np.ones_like(y))
     arrays, params = dict(float_arrays(tried)), dict[str, str]()
-    stems = {_stem(path): path for path, _ in float_arrays(ready)}
+    owners = {_stem(path): path for path, _ in float_arrays(ready)}
     for path, array in arrays.items():
         above, _, last = path.rpartition(".")
         for name in (f"{above}.{GRADIENT.sub('', last)}", GRADIENT.sub("", path, 1)):
-            owner = stems.get(_stem(name))
+            owner = owners.get(_stem(name))
             if owner and owner != path and arrays[owner].shape == array.shape:
                 params[owner] = path
     layer = Cached(ready, params=params, forward=forward, backward=backward, adds=adds)
@@ -306,16 +301,6 @@ def _stem(path: str) -> str:
 
 def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Iterator[Trial]:
     """Yield the ways to check a function and its derivative: elementwise, or with a cotangent."""
-    rng = np.random.default_rng(0)
-    needed = len(needed_arguments(f))
-    for shapes in SEVERAL:
-        if len(shapes) == needed:
-            inputs = tuple(rng.standard_normal(shape) for shape in shapes)
-            yield partial(checks.check_pair, f, derivative, inputs)
-            yield partial(checks.check_function, f, derivative, inputs)
-    if needed >= 2:
-        yield from _of_loss(f, derivative)
-        return
 
     def elementwise(x: Array, dy: Array) -> Any:
         needs_none = not needed_arguments(derivative) and f(x) is not None
@@ -324,22 +309,27 @@ def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Iter
             return np.einsum("...i,...ij->...j", dy, slope)
         return dy * slope
 
-    for shape in SHAPES[:4]:
-        x = rng.standard_normal(shape)
-        if len(needed_arguments(derivative)) >= 2:
-            yield partial(checks.check_pair, f, derivative, x)
-            yield partial(checks.check_function, f, derivative, x)
-            yield partial(checks.check_function, f, lambda x, dy: derivative(dy, x), x)
-        else:
-            yield partial(checks.check_function, f, elementwise, x)
-            # The derivative may be a function of the output.
-            yield partial(checks.check_function, f, lambda x, dy: elementwise(f(x), dy), x)
+    rng, needed = np.random.default_rng(0), len(needed_arguments(f))
+    vjps: tuple[Callable[..., Any], ...] = (
+        derivative,
+        lambda *args: derivative(args[-1], *args[:-1]),
+    )
+    with_cotangent = needed >= 2 or len(needed_arguments(derivative)) >= 2
+    if not with_cotangent:  # the derivative may be a function of the output
+        vjps = elementwise, lambda x, dy: elementwise(f(x), dy)
+    for shapes in (*((shape,) for shape in SHAPES[:4]), *SEVERAL):
+        if len(shapes) == max(needed, 1):
+            inputs = tuple(rng.standard_normal(shape) for shape in shapes)
+            if with_cotangent:
+                yield partial(checks.check_pair, f, derivative, inputs)
+            yield from (partial(checks.check_function, f, vjp, inputs) for vjp in vjps)
+    if needed >= 2:
+        yield from _of_loss(f, derivative)
 
 
 def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None) -> Iterator[Trial]:
     """Yield the ways to check a loss: at probabilities, with one-hot targets and with classes."""
-    rng = np.random.default_rng(0)
-    z = rng.random((4, FEATURES)) + 0.1
+    z = np.random.default_rng(0).random((4, FEATURES)) + 0.1
     z /= z.sum(axis=1, keepdims=True)
     classes = np.arange(4) % FEATURES
     first, second = [*needed_arguments(value), "", ""][:2]

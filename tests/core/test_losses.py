@@ -34,8 +34,10 @@ from minidl.checks import shaped_targets
 from minidl.dataset import Split, check_labels
 from minidl.losses import ReducedLoss, hessian
 from minidl.parity.formulas import criterion
-from minidl.testing.catalogue import LOSSES, LossEntry, classes, distributions, signs
+from minidl.testing.catalogue import LOSSES, TARGETS, LossEntry, distributions
 from minidl.testing.checks import check_loss
+
+classes, signs = TARGETS["classes"], TARGETS["signs"]
 
 CASES = {
     **LOSSES,
