@@ -17,7 +17,7 @@ from minidl.files import as_path
 from minidl.grid.folder import RECORD, RESULTS, append, claimed, kept
 from minidl.grid.points import Grid, Point, Results, exit_status
 from minidl.grid.workers import EndedError, Train, full_disk, outcomes, task_of
-from minidl.saving.describe import describe_task
+from minidl.saving.describe import describe
 from minidl.view.cli import Interrupted
 
 
@@ -92,7 +92,7 @@ def run(
     task = task_of(train, in_processes=jobs > 1 and executor is None)
     require("threadpoolctl", "examples")
     points = sorted(grid, key=cost, reverse=True)
-    described = {**describe_task(train), **(settings or {})}
+    described = {**describe(train, strict=False), **(settings or {})}
     try:
         with claimed(out / RECORD, described, grid.axes, lambda: bool(kept(out))):
             results = kept(out, repair=True)

@@ -15,18 +15,10 @@ from typing import Any
 import numpy as np
 
 from minidl import losses
-from minidl.checks import (
-    FLOATS,
-    Array,
-    Rng,
-    check_array,
-    check_finite,
-    check_float,
-    require,
-    type_text,
-)
+from minidl.checks import Array, Rng, as_dtype, check_array, check_finite, check_float, require
+from minidl.checks import type_text
 from minidl.data import features
-from minidl.data.features import Feature, Predictor, predictor_of
+from minidl.data.features import Predictor, predictor_of
 from minidl.files import atomic, from_json, read_npz, to_json
 from minidl.layer import Layer
 from minidl.maps import SimplexMap
@@ -70,7 +62,7 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     meta = model_meta(inner, describe(inner))
     state: dict[str, Any] = {"model": inner.state_dict()}
     if inner is not predictor:
-        meta["predictor"] = _describe_steps(predictor, state)
+        meta["predictor"] = _describe_predictor(predictor, state)
     if predictor is not model:
         meta["estimator"] = _describe_estimator(model, state)
     arrays = split(state)[1]
@@ -109,16 +101,12 @@ def load(
     arrays, meta = read_archive(path)
     with damaged(path, "model"):
         check_size([meta["architecture"], meta.get("predictor")], arrays)
-        model, dtype = build(meta["architecture"], own), np.dtype(meta["dtype"])
+        model, dtype = build(meta["architecture"], own), as_dtype("the model", meta["dtype"])
         if not isinstance(model, Layer):
             raise ValueError(f"expected a model, got {model!r}")
-        if dtype not in FLOATS:
-            raise ValueError(f"expected dtype float32 or float64, got {dtype}")
         state = join({"model": {}, "estimator": meta.get("estimator", {}).get("state")}, arrays)
         for name, parameter in model.named_parameters():
-            if name not in state["model"]:
-                raise ValueError(f"the state has no value for {name!r}")
-            check_array("the model", name, state["model"][name], parameter.shape, dtype)
+            check_array("the model", name, state["model"].get(name), parameter.shape, dtype)
             parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced
         model.initialize(rng, dtype)
         model.load_state_dict(state["model"])
@@ -130,9 +118,22 @@ def load(
         if "estimator" not in meta or importlib.util.find_spec("sklearn") is None:
             return predictor
         wing, saved = require("minidl.sklearn", "sklearn"), meta["estimator"]
-        settings = {k: build(v) for k, v in saved["settings"].items()}
-        estimator = wing.ESTIMATORS[saved["class"]]
-        return estimator.from_state(predictor, {**state["estimator"], "settings": settings})
+        state["estimator"]["settings"] = {k: build(v) for k, v in saved["settings"].items()}
+        return wing.ESTIMATORS[saved["class"]].from_state(predictor, state["estimator"])
+
+
+def model_meta(model: Layer, architecture: Any) -> dict[str, Any]:
+    """Return what a file says of a model beside its arrays."""
+    dtype, scale = model.dtype.name, model.input_scale
+    return {"architecture": architecture, "dtype": dtype, "input_scale": scale}
+
+
+def _input_scale(meta: Mapping[str, Any]) -> float | None:
+    """Return the factor of uint8 rows that was saved."""
+    if "input_scale" not in meta:
+        raise ValueError("was written by an older version of minidl, which alone can read it")
+    saved = meta["input_scale"]
+    return None if saved is None else check_float("load", "input_scale", saved)
 
 
 def _check_values(owner: str, model: Layer, arrays: Mapping[str, Array]) -> None:
@@ -144,28 +145,7 @@ def _check_values(owner: str, model: Layer, arrays: Mapping[str, Array]) -> None
             raise ValueError(f"{owner}: expected numbers in {name}, got NaN")
 
 
-def model_meta(model: Layer, architecture: Any) -> dict[str, Any]:
-    """Return what a file says of a model beside its arrays."""
-    dtype, scale = model.dtype.name, model.input_scale
-    return {"architecture": architecture, "dtype": dtype, "input_scale": scale}
-
-
-def _input_scale(meta: Mapping[str, Any]) -> float | None:
-    """Return the factor of uint8 rows that was saved.
-
-    Files of before have ``trained_on``: whether the rows were uint8, and their factor.
-    """
-    saved, before = meta.get("input_scale"), meta.get("trained_on")
-    if before is not None:
-        pixels, saved = before if isinstance(before, list) and len(before) == 2 else (True, before)
-        if not pixels and saved != 1:
-            raise ValueError(
-                f"the model was trained on floats times {saved}, and floats are no longer scaled"
-            )
-    return None if saved is None else check_float("load", "input_scale", saved)
-
-
-def _describe_steps(predictor: Predictor, state: dict[str, Any]) -> dict[str, Any]:
+def _describe_predictor(predictor: Predictor, state: dict[str, Any]) -> dict[str, Any]:
     """Return what a file says of a predictor's steps; add what they learned to the state."""
     names = predictor.class_names
     if names is not None:
@@ -176,11 +156,26 @@ def _describe_steps(predictor: Predictor, state: dict[str, Any]) -> dict[str, An
         str(i): {k: v for k, v in vars(feature).items() if isinstance(v, np.ndarray)}
         for i, feature in enumerate(predictor.features)
     }
-    return {
-        "features": [describe(feature) for feature in predictor.features],
-        "loss": describe(predictor.loss),
-        "input_scale": predictor.input_scale,
-    }
+    made = [describe(feature) for feature in predictor.features]
+    scale = predictor.input_scale
+    return {"features": made, "loss": describe(predictor.loss), "input_scale": scale}
+
+
+def _predictor(
+    model: Layer, steps: Mapping[str, Any], state: Mapping[str, Any], own: list[type[Any]]
+) -> Predictor:
+    """Return the predictor of a file around its model."""
+    classes = [c for m in (features, losses) for c in vars(m).values() if isinstance(c, type)]
+    known = [c for c in classes if c.__module__.startswith("minidl.")] + own
+    loss = build(steps["loss"], known)
+    if loss is not None and (not callable(loss) or isinstance(loss, (Layer, SimplexMap))):
+        raise ValueError(f"expected a loss, got {loss!r}")
+    predictor = Predictor(model, [build(made, known) for made in steps["features"]], loss=loss)
+    for i, feature in enumerate(predictor.features):
+        vars(feature).update(state.get("features", {}).get(str(i), {}))
+    predictor.input_scale = _input_scale(steps)
+    predictor.class_names = state.get("class_names")
+    return predictor
 
 
 def _describe_estimator(estimator: Any, state: dict[str, Any]) -> dict[str, Any]:
@@ -196,35 +191,14 @@ def _describe_estimator(estimator: Any, state: dict[str, Any]) -> dict[str, Any]
     return {"class": type(estimator).__name__, "settings": settings, "state": plain}
 
 
-def _predictor(
-    model: Layer, steps: Mapping[str, Any], state: Mapping[str, Any], own: list[type[Any]]
-) -> Predictor:
-    """Return the predictor of a file around its model."""
-    classes = [c for m in (features, losses) for c in vars(m).values() if isinstance(c, type)]
-    known = [c for c in classes if c.__module__.startswith("minidl.")] + own
-    made: list[Feature] = [build(description, known) for description in steps["features"]]
-    for i, feature in enumerate(made):
-        vars(feature).update(state.get("features", {}).get(str(i), {}))
-    loss = build(steps["loss"], known)
-    if loss is not None and (not callable(loss) or isinstance(loss, (Layer, SimplexMap))):
-        raise ValueError(f"expected a loss, got {loss!r}")
-    predictor = Predictor(model, made, loss=loss)
-    predictor.input_scale = _input_scale(steps)
-    predictor.class_names = state.get("class_names")
-    return predictor
-
-
 @contextlib.contextmanager
 def damaged(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turn any error about the contents of a file into a ValueError that names the file.
-
-    Its text is cut, since it may have a value of the file, of any length.
-    """
+    """Turn any error about the contents of a file into a ValueError that names the file."""
     try:
         yield
     except FileNotFoundError:
         raise
-    except ValueError as error:
+    except ValueError as error:  # cut, since it may have a value of the file, of any length
         raise ValueError(f"{path}: {error!s:.2000}") from error
     except Exception as error:  # own classes may raise any kind
         raise ValueError(f"{path}: cannot be read as a {what} ({error!r:.2000})") from error

@@ -82,15 +82,12 @@ class Checkpoint:
         """
         arrays, meta = read_archive(self.path)
         with damaged(self.path, "checkpoint"):
-            now = self.describe(settings)
-            if "parts" not in meta or ("loss" in now and "model" not in meta["settings"]):
-                raise ValueError(
-                    "was written by an older version, whose runs cannot be resumed; "
-                    "minidl.load(path) reads its model"
-                )
+            if "parts" not in meta:
+                raise ValueError("expected a checkpoint, got a model or a run of an older version")
             made = {"model": meta.get("architecture"), **meta["made"]}
             old = {name: made[name] for name in made if name in parts} | meta["settings"]
-            now = {name: _made(part) for name, part in parts.items() if name in made} | now
+            now = {name: _made(part) for name, part in parts.items() if name in made}
+            now |= self.describe(settings)
             if other := difference(old, now):
                 raise ValueError(f"holds another run: {other}")
             history, model = parts.get("history"), parts.get("model")
@@ -98,9 +95,8 @@ class Checkpoint:
                 history.follow(model, None, None)
             states, whole = join(meta["parts"], arrays), with_streams(parts)
             before = {name: part.state_dict() for name, part in whole.items()}
-            for name in before:
-                if before[name] and not states.get(name):
-                    raise ValueError(f"has no state of {name!r}")
+            if missing := [name for name in whole if before[name] and not states.get(name)]:
+                raise ValueError(f"has no state of {missing[0]!r}")
             try:
                 for name, part in whole.items():
                     if states.get(name):
@@ -117,11 +113,10 @@ class Checkpoint:
         for name, value in (settings or {}).items():
             try:
                 described[name] = describe(value, strict=False)
-            except TypeError as error:
-                raise TypeError(f"Checkpoint: {name}: {error}") from error
-            except RecursionError as error:
-                text = "what holds itself cannot be compared with that of another run"
-                raise TypeError(f"Checkpoint: {name}: {text}; define config()") from error
+            except (TypeError, RecursionError) as error:
+                why = f"{name}: a part of it cannot be compared with that of another run ({error})"
+                hint = "define config() in its class, which returns what it was made with as a dict"
+                raise TypeError(f"Checkpoint: {why}; {hint}") from error
         return described
 
     def exists(self) -> bool:

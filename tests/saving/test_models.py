@@ -216,7 +216,7 @@ class WrongConfig(Closed):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (Closed(len), r"Closed: the argument 'function' is not known, .* self.function, or define config\(\)"),
+        (Closed(len), r"Closed: the argument 'function' is not known; keep it as an attribute .*, or define config\(\)"),
         (Kept(len), "Kept: the argument 'function' cannot be saved, since it is <built-in"),
         (NoRecord(2), "NoRecord: the argument 'power' is not known"),
         (WrongConfig(len), "WrongConfig: the argument 'function' cannot be saved, since it is <built-in"),
@@ -229,7 +229,7 @@ def test_a_layer_that_cannot_be_described_is_named(tmp_path, layer, message):
     assert list(tmp_path.iterdir()) == []
     minidl.Checkpoint(tmp_path / "c.npz").save(model=model)  # only compared there
     minidl.Checkpoint(tmp_path / "c.npz").load(model=model)
-    with pytest.raises(ValueError, match=r"c.npz: the layer class|c.npz: the file has no arguments"):  # fmt: skip
+    with pytest.raises(ValueError, match="c.npz: Sequential or a layer in it has an argument that cannot be saved"):  # fmt: skip
         minidl.load(tmp_path / "c.npz", layers=[type(layer)])
 
 
@@ -268,18 +268,18 @@ def edit(path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a, m: a.pop("model/0.bias"), "the state has no value for '0.bias'"),
+        (lambda a, m: a.pop("model/0.bias"), r"expected 0.bias of shape \(2,\), got \(\)"),
         (lambda a, m: a.update({"model/0.bias": np.ones(3)}), r"expected 0.bias of shape \(2,\), got \(3,\)"),
         (lambda a, m: a.update({"model/2.bias": np.ones(3)}), "no parameter or buffer '2.bias'"),
         (lambda a, m: m.pop("architecture"), "cannot be read as a model"),
-        (lambda a, m: m.update(dtype="float16"), "expected dtype float32 or float64, got float16"),
-        (lambda a, m: m.update(dtype="x"), "cannot be read as a model"),
+        (lambda a, m: m.update(dtype="float16"), "expected dtype float32 or float64, got 'float16'"),
+        (lambda a, m: m.update(dtype="x"), "expected dtype float32 or float64, got 'x'"),
         (lambda a, m: m.update(architecture={"class": "relumax", "arguments": {"b": 2}}), "expected a model, got relumax"),
         (lambda a, m: m.update(architecture={"class": "Linear", "arguments": {"in_features": -1, "out_features": 2}}), "expected in_features"),
         (lambda a, m: m.update(architecture={"class": "os.system", "arguments": {}}), "'os.system' is not known"),
         (lambda a, m: m.update(architecture=[1]), r"expected a model, got \[1\]"),
         (lambda a, m: m.update(format=1), "expected format 2, got 1"),
-        (lambda a, m: m.update(dtype="U100000000"), "expected dtype float32 or float64, got <U100000000"),
+        (lambda a, m: m.update(dtype="U100000000"), "expected dtype float32 or float64, got 'U100000000'"),
         (lambda a, m: a["model/0.bias"].fill(np.nan), r"expected finite parameters, got 0.bias\[0\] = nan"),
         (lambda a, m: a["model/0.weight"].fill(np.inf), r"expected finite parameters, got 0.weight\[0, 0\] = inf"),
         (lambda a, m: a.update({"model/0.bias": np.array([1, 1e300])}), r"expected 0.bias in the range of float32, got 1e\+300"),
@@ -354,25 +354,14 @@ def test_the_scale_of_pixels_is_saved_and_copied(tmp_path):
     assert there_and_back(tmp_path, model).input_scale == model.copy().input_scale == 1 / 255
 
 
-@pytest.mark.parametrize("before", [None, [True, 1 / 255], [True, 1.0], [False, 1.0], [False, 0.5]])
-def test_the_scale_of_pixels_in_files_of_before(tmp_path, before):
-    """They have ``trained_on``, whether the rows were uint8 and their factor."""
-
-    def change(arrays, meta):
-        for part in (meta, meta["predictor"]):
-            del part["input_scale"]
-            part["trained_on"] = before
-
+def test_files_of_older_versions_are_refused(tmp_path):
+    """They have ``trained_on`` in place of ``input_scale``."""
     minidl.save(tmp_path / "p.npz", minidl.Predictor(Sequential(Linear(3, 2), rng=0)))
-    edit(tmp_path / "p.npz", change)
-    if before == [False, 0.5]:
-        with pytest.raises(
-            ValueError, match=r"p.npz: .* floats times 0.5, and floats are no longer"
-        ):
+    for change in (lambda a, m: m.pop("input_scale"), lambda a, m: m["predictor"].pop("input_scale")):  # fmt: skip
+        edit(tmp_path / "p.npz", change)
+        with pytest.raises(ValueError, match=r"p.npz: was written by an older version of minidl"):
             minidl.load(tmp_path / "p.npz")
-        return
-    back, scale = minidl.load(tmp_path / "p.npz"), None if before is None else before[1]
-    assert (back.input_scale, back.model.input_scale) == (scale, scale)
+        minidl.save(tmp_path / "p.npz", minidl.Predictor(Sequential(Linear(3, 2), rng=0)))
 
 
 # Predictors: the steps before and after the model
@@ -463,12 +452,12 @@ def net(act, **options):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (net(Tanh()), r"model.1 was ReLU\(\), now it is Tanh\(\)"),
-        (net(minidl.LeakyReLU(0.1)), r"model.1 was ReLU\(\), now it is LeakyReLU\(slope=0.1\)"),
+        (net(Tanh()), "model.1 was 'ReLU', now it is 'Tanh'"),
+        (net(minidl.LeakyReLU(0.1)), "model.1 was 'ReLU', now it is 'LeakyReLU'"),
         (Sequential(*net(ReLU()).layers[:3], Linear(4, 2, bias=False, rng=0)), "model.3.bias was True, now it is False"),
-        (Sequential(Linear(3, 4), ReLU(), Residual(Linear(4, 4), ReLU()), Linear(4, 2), rng=0), r"model.2.1 was Tanh\(\), now it is ReLU\(\)"),
-        (Sequential(*net(ReLU()).layers[:2], rng=0), r"model.2 was Residual\(.*, now it is None"),
-        (Linear(3, 2, rng=0), r"model was Sequential\(.*, now it is Linear\("),
+        (Sequential(Linear(3, 4), ReLU(), Residual(Linear(4, 4), ReLU()), Linear(4, 2), rng=0), "model.2.1 was 'Tanh', now it is 'ReLU'"),
+        (Sequential(*net(ReLU()).layers[:2], rng=0), "model.2 was 'Residual', now it is None"),
+        (Linear(3, 2, rng=0), "model was 'Sequential', now it is 'Linear'"),
     ],
 )  # fmt: skip
 def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path, other, message):

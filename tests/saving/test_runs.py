@@ -188,12 +188,9 @@ def test_a_run_that_early_stopping_has_ended_trains_no_further_epoch(tmp_path):
     assert len(first["records"]) < 40
     assert with_fit(0, minidl.EarlyStopping(1), epochs=50, **files) == first
     for callbacks, message in (
-        ((), r"callbacks was \[EarlyStopping\(patience=1, min_delta=0.0\)\], now it is \[\]"),
+        ((), "callbacks.0 was 'EarlyStopping', now it is None"),
         ((minidl.EarlyStopping(2),), "callbacks.0.patience was 1, now it is 2"),
-        (
-            (minidl.EarlyStopping(1), Batches(None)),
-            r"callbacks was \[Early.*, Batches\(stop=None\)",
-        ),
+        ((minidl.EarlyStopping(1), Batches(None)), "callbacks.1 was None, now it is 'Batches'"),
     ):
         with pytest.raises(ValueError, match=f"run.npz: holds another run: {message}"):
             with_fit(0, *callbacks, epochs=50, **files)
@@ -263,9 +260,9 @@ def test_an_iterator_without_a_state_is_refused(tmp_path):
     ("change", "message"),
     [
         ({"lr": 0.1}, "optimizer.lr was 0.05, now it is 0.1"),
-        ({"lr": minidl.Cosine(0.05, 9)}, r"optimizer.lr was 0.05, now it is Cosine\("),
+        ({"lr": minidl.Cosine(0.05, 9)}, "optimizer.lr was 0.05, now it is 'Cosine'"),
         ({"order": 6}, "rng was 5, now it is 6"),
-        ({"order": TorchRandom(5)}, r"rng was 5, now it is 'TorchRandom\(5\)'"),
+        ({"order": TorchRandom(5)}, r"rng was 5, now it is 'TorchRandom\(5\)"),
         ({"parts": ("valid",)}, r"parts was \['train', 'valid'\], now it is \['valid'\]"),
         ({"monitor": "valid_loss"}, "judged by valid_accuracy"),
     ],
