@@ -101,8 +101,8 @@ def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
     if not strict:
         known = {argument: given for argument, given in config.items() if given is not ...}
         own = _is_own(kind) and not _is_own(getattr(kind, "config", Configured))
-        state = {} if is_layer(value) else getattr(value, "state_dict", dict)()
-        if len(known) < len(config) or (own and not state):
+        changes = not is_layer(value) and bool(getattr(value, "state_dict", dict)())
+        if len(known) < len(config) or (own and not changes):
             left_out = {*_OF_MODELS, *own_names(value)} if is_layer(value) else set()
             held = {k: v for k, v in vars(value).items() if k not in {*left_out, "_given"}}
             known = {k: v for k, v in held.items() if not k.endswith("_init")} | known
@@ -202,7 +202,7 @@ def _describe_function(function: Any) -> dict[str, Any]:
 
 
 def _used(function: Any) -> dict[str, Any]:
-    """Return defaults, closure, and functions and constants of the module: numbers, text, tuples."""
+    """Return its defaults, its closure, and functions and plain constants of its module."""
     code, module = function.__code__, function.__module__ or ""
     defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
     used = {n: value for n, value in defaults.items() if value is not inspect.Parameter.empty}

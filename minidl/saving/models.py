@@ -16,7 +16,6 @@ import numpy as np
 
 from minidl import losses
 from minidl.checks import Array, Rng, as_dtype, check_array, check_finite, check_float, require
-from minidl.checks import type_text
 from minidl.data import features
 from minidl.data.features import Predictor, predictor_of
 from minidl.files import atomic, from_json, read_npz, to_json
@@ -58,7 +57,7 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     inner = predictor.model if isinstance(predictor, Predictor) else predictor
     if not isinstance(inner, Layer):
         want = "a model, a Predictor or an estimator of minidl"
-        raise TypeError(f"save: expected {want}, got {type_text(model)}")
+        raise TypeError(f"save: expected {want}, got {model!r:.80}")
     meta = model_meta(inner, describe(inner))
     state: dict[str, Any] = {"model": inner.state_dict()}
     if inner is not predictor:

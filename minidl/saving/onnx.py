@@ -78,31 +78,30 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
 
 def to_onnx(model: Any) -> Any:
     """Return a model as ``onnx.ModelProto``; see ``export``."""
-    model = predictor_of(model)
-    if isinstance(model, Layer):
-        model = Predictor(model)
-        model.input_scale = None  # its rows are floats
-    if not isinstance(model, Predictor) or not isinstance(model.model, Layer):
+    predictor = predictor_of(model)
+    if isinstance(predictor, Layer):
+        predictor = Predictor(predictor)
+        predictor.input_scale = None  # its rows are floats
+    if not isinstance(predictor, Predictor) or not isinstance(predictor.model, Layer):
         raise TypeError(f"export: expected a Layer, a Predictor or an estimator, got {model!r:.80}")
-    layer, scale = model.model, 1.0 if model.input_scale is None else model.input_scale
+    layer, steps, scale = predictor.model, predictor.features, predictor.input_scale or 1.0
     pixels = scale != 1
     width = next((one.in_features for one in walk(layer) if hasattr(one, "in_features")), None)
-    columns = width
-    if model.features:
-        columns = len(getattr(model.features[0], "mean", ())) or None
+    columns = len(getattr(steps[0], "mean", ())) or None if steps else width
     helper, tensor = _onnx().helper, _onnx().helper.make_tensor_value_info
-    x = Value(helper.make_graph([], "minidl", [], []), "x", np.uint8 if pixels else layer.dtype)
-    x.graph.input.append(tensor(x.name, x.kind, ["n", columns]))
+    graph = helper.make_graph([], "minidl", [], [])
+    x = Value(graph, "x", np.uint8 if pixels else layer.dtype)
+    graph.input.append(tensor(x.name, x.kind, ["n", columns]))
     z = x.cast(layer.dtype) * scale if pixels else x
-    for feature in model.features:
+    for feature in steps:
         z = convert(feature, "apply", z)
     outputs = None if width is None else layer(np.zeros((1, width), layer.dtype)).shape[1]
-    for name, value, shape in _outputs(model, convert(layer, "forward", z), outputs):
-        x.graph.node.append(helper.make_node("Identity", [value.name], [name]))
-        x.graph.output.append(tensor(name, value.kind, shape))
+    for name, value, shape in _outputs(predictor, convert(layer, "forward", z), outputs):
+        graph.node.append(helper.make_node("Identity", [value.name], [name]))
+        graph.output.append(tensor(name, value.kind, shape))
     opset = [helper.make_opsetid("", OPSET)]
     proto = helper.make_model(
-        x.graph, producer_name="minidl", opset_imports=opset, ir_version=IR_VERSION
+        graph, producer_name="minidl", opset_imports=opset, ir_version=IR_VERSION
     )
     _onnx().checker.check_model(proto, full_check=True)
     return proto
@@ -140,15 +139,7 @@ def _onnx() -> Any:
     return require("onnx", "onnx")
 
 
-def _constant(graph: Any, array: Array) -> Value:
-    """Add an array to a graph, of numbers or of text as objects."""
-    name = f"constant_{len(graph.initializer)}"
-    graph.initializer.append(_onnx().numpy_helper.from_array(np.asarray(array, order="C"), name))
-    return Value(graph, name, array.dtype)
-
-
 def _binary(operator: str) -> Callable[[Value, Operand], Value]:
-    """Return the method of a binary operator."""
     return lambda self, other: self.op(operator, other)
 
 
@@ -169,7 +160,7 @@ class Value:
         A comparison passes the dtype on too, to the numbers that ``Where`` takes.
         """
         name = f"{operator}_{len(self.graph.node)}"
-        inputs = [self.name, *(self._beside(other).name for other in others)]
+        inputs = [self.name, *(self.constant(other).name for other in others)]
         outputs = [name, f"{name}_indices"] if operator == "TopK" else [name]
         self.graph.node.append(_onnx().helper.make_node(operator, inputs, outputs, **attributes))
         return Value(self.graph, name, self.dtype if dtype is None else dtype)
@@ -178,17 +169,21 @@ class Value:
         """Return the value in another dtype."""
         return self.op("Cast", dtype=dtype, to=Value(self.graph, "", dtype).kind)
 
-    def _beside(self, other: Operand) -> Value:
+    def constant(self, other: Operand) -> Value:
+        """Return a number or an array as a value of the graph."""
         if isinstance(other, Value):
             return other
         axes = isinstance(other, np.ndarray) and other.dtype.kind == "i"
-        return _constant(self.graph, np.asarray(other, None if axes else self.dtype))
-
-    def __rsub__(self, other: Operand) -> Value:
-        return self._beside(other) - self
+        array = np.asarray(other, None if axes else self.dtype, order="C")
+        name = f"constant_{len(self.graph.initializer)}"
+        self.graph.initializer.append(_onnx().numpy_helper.from_array(array, name))
+        return Value(self.graph, name, array.dtype)
 
     __add__, __sub__ = _binary("Add"), _binary("Sub")
     __mul__, __truediv__ = _binary("Mul"), _binary("Div")
+
+    def __rsub__(self, other: Operand) -> Value:
+        return self.constant(other) - self
 
 
 def convert(part: Any, method: str, x: Value) -> Any:
@@ -217,22 +212,13 @@ def _outputs(
     elif label is not None and (width == 1 or isinstance(task, losses.ClassLoss)):
         label = label.op("Squeeze", np.array([1]))
         if names is not None:
-            index = label.op("Max", 0)  # the sign -1 is the first name
-            label = _constant(z.graph, _class_names(names)).op("Gather", index)
+            texts = names.astype(object) if names.dtype.kind == "U" else names
+            constant = Value(z.graph, "", texts.dtype).constant(texts)
+            label = constant.op("Gather", label.op("Max", 0))  # -1 is the first name
         yield "label", label, ["n"]
     elif label is not None:
         yield "label", label, ["n", None]
     yield ("outputs", z, ["n", None]) if p is None else ("probabilities", p, ["n", None])
-
-
-def _class_names(names: Array) -> Array:
-    """Return names of classes as a constant: numbers, or text as objects; TypeError for others."""
-    names = np.asarray(names)
-    if names.dtype.kind in "biuf":
-        return names
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"export: expected class names of text or numbers, got {names[:3]!r}")
-    return names.astype(object)
 
 
 def _max(x: Value) -> Value:
@@ -288,7 +274,6 @@ def _simplex(layer: act.Simplex, x: Value) -> Value:
 
 
 def _map(part: Any, z: Value) -> Any:
-    """Add the nodes of the map of a layer or loss, along the last axis."""
     return convert(part.map, "project_rows", z)
 
 
@@ -307,8 +292,7 @@ def _sequential(layer: Sequential, x: Value) -> Value:
 def _layer_norm(layer: layers.LayerNorm, x: Value) -> Value:
     # LayerNormalization has its epsilon in float32, which is not exact enough for float64.
     centred = x - x.op("ReduceMean", axes=[-1])
-    variance = (centred * centred).op("ReduceMean", axes=[-1])
-    scale = (variance + layer.eps).op("Sqrt")
+    scale = ((centred * centred).op("ReduceMean", axes=[-1]) + layer.eps).op("Sqrt")
     return centred / scale * layer.weight.value + layer.bias.value
 
 
@@ -322,14 +306,10 @@ def _softplus(layer: act.Softplus, x: Value) -> Value:
 
 
 def _gelu(layer: act.GELU, x: Value) -> Value:
-    if layer.approximate == "none":
-        return x * _normal_cdf(x)
-    t = ((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)).op("Tanh")
-    return x * 0.5 * (t + 1)
-
-
-def _normal_cdf(x: Value) -> Value:
-    """The distribution function of ``minidl.activations``: onnxruntime has no Erf of float64."""
+    if layer.approximate != "none":
+        t = ((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)).op("Tanh")
+        return x * 0.5 * (t + 1)
+    # The distribution function of minidl.activations: onnxruntime has no Erf of float64.
     size = x.op("Abs").op("Min", 50)
     z = size * math.sqrt(0.5)
     t = (z - 2.5) / (z + 2.5)
@@ -338,7 +318,7 @@ def _normal_cdf(x: Value) -> Value:
     for coefficient in rest:
         series = t * series + coefficient
     tail = (size * size * -0.5).op("Exp") * series / (z * 4 + 2)
-    return x.op("Less", 0).op("Where", tail, 1 - tail)
+    return x * x.op("Less", 0).op("Where", tail, 1 - tail)
 
 
 def _average_pool(feature: features.AveragePool, x: Value) -> Value:

@@ -17,15 +17,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from minidl.checks import Array, check_finite, did_you_mean, require
-from minidl.files import atomic, open_to_read, reading
+from minidl.files import atomic, open_to_read
 from minidl.layer import Layer
 from minidl.layers import Linear
 from minidl.parameter import walk
+from minidl.saving.models import damaged
 
-_DTYPES = {
-    "BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8",
-    "BOOL": "?",
-}  # fmt: skip
+_FLOATS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_DTYPES = {**_FLOATS, "I32": "<i4", "I64": "<i8", "BOOL": "?"}
 
 
 def transposed(model: Layer) -> set[str]:
@@ -91,19 +90,10 @@ def load(
     """
     transposed(model)  # an error for what is no model
     library = require("safetensors", "safetensors")
-    try:
-        with reading(), open_to_read(path) as file:
+    with damaged(path, "safetensors file"):
+        with open_to_read(path) as file:
             content = library.deserialize(file.read())
-        state: dict[str, Array] = {}
-        for name, tensor in content:
-            kind = tensor["dtype"]
-            if kind not in _DTYPES:
-                raise ValueError(f"expected {name} of dtype {', '.join(_DTYPES)}, got {kind}")
-            values = np.frombuffer(tensor["data"], _DTYPES[kind])
-            if kind == "BF16":  # the upper half of a float32
-                values = (values.astype(np.uint32) << 16).view(np.float32)
-            state[name] = values.reshape(tensor["shape"])
-        state = _renamed(state, rename or {})
+        state = _renamed({name: _array(name, **tensor) for name, tensor in content}, rename or {})
         own, learned = model.state_dict(), dict(model.named_parameters())
         for name in own.keys() & state.keys():
             if state[name].dtype.kind != own[name].dtype.kind:
@@ -111,8 +101,16 @@ def load(
             if name in learned:
                 check_finite("safetensors.load", "parameters", name, state[name])
         load_torch_state(model, state)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+
+
+def _array(name: str, dtype: str, shape: list[int], data: bytes) -> Array:
+    """Return a tensor of a file as an array."""
+    if dtype not in _DTYPES:
+        raise ValueError(f"expected {name} of dtype {', '.join(_DTYPES)}, got {dtype}")
+    values: Array = np.frombuffer(data, _DTYPES[dtype])
+    if dtype == "BF16":  # the upper half of a float32
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.reshape(shape)
 
 
 def _renamed(state: Mapping[str, Array], rename: Mapping[str, str]) -> dict[str, Array]:
@@ -120,11 +118,10 @@ def _renamed(state: Mapping[str, Array], rename: Mapping[str, str]) -> dict[str,
     found: dict[str, Array] = {}
     unused = set(rename)
     for name, value in state.items():
-        fits = [old for old in rename if name == old or name.startswith(f"{old}.")]
-        new, old = name, max(fits, key=len, default=None)
-        if old is not None:
-            new = f"{rename[old]}{name.removeprefix(old)}".removeprefix(".")
-            unused.discard(old)
+        fits = [old for old in rename if f"{name}.".startswith(f"{old}.")]
+        longest = max(fits, key=len, default="")
+        unused.discard(longest)
+        new = f"{rename[longest]}{name.removeprefix(longest)}".removeprefix(".") if fits else name
         if new in found:
             raise ValueError(f"rename: two tensors of the file become {new!r}")
         found[new] = value

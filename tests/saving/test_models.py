@@ -424,7 +424,7 @@ def test_predictors_that_cannot_be_saved_or_built(tmp_path):
     made.class_names = np.array(["a", None], dtype=object)
     with pytest.raises(TypeError, match="expected class names of text or numbers"):
         minidl.save(tmp_path / "p.npz", made)
-    with pytest.raises(TypeError, match="a Predictor or an estimator of minidl, got int 3"):
+    with pytest.raises(TypeError, match="a Predictor or an estimator of minidl, got 3"):
         minidl.save(tmp_path / "p.npz", 3)
     made.class_names = None
     for change in (lambda s: s.pop("features"), lambda s: s.update(features=3), lambda s: s.update(input_scale=[3]), lambda s: s.update(loss={"class": "Huber", "arguments": {"delta": -1}}), *(lambda s, loss=loss: s.update(loss=loss) for loss in ("Huber", {"class": "Standardize", "arguments": {}}, {"class": "softmax"}, {"class": "Identity", "arguments": {}}))):  # fmt: skip
