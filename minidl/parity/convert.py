@@ -10,9 +10,8 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ class Operators(nn.Module):  # type: ignore[misc]
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer = copy.deepcopy(layer)
         for name, ours in layer.named_parameters():
             self.register_parameter(name, nn.Parameter(torch.empty(ours.shape)))
 
@@ -84,20 +83,8 @@ class SameMasks(nn.Module):  # type: ignore[misc]
         return x * keep / (1 - self.p) if self.p < 1 else x * 0
 
 
-@dataclass(frozen=True)
-class Convert:
-    """``convert(child, name)`` converts a layer or module that is inside another one."""
-
-    part: Callable[[Any, Convert], Any]
-    path: str = ""
-
-    def __call__(self, child: Any, name: str) -> Any:
-        return self.part(child, Convert(self.part, f"{self.path}.{name}".lstrip(".")))
-
-    def __str__(self) -> str:
-        """The position in the whole network, for messages."""
-        return f"module {self.path}, " if self.path else ""
-
+Convert = Callable[[Any, str], Any]
+"""``convert(child, name)`` converts a layer or module that is inside another one."""
 
 ToTorch = Callable[[Any, Convert], nn.Module]
 FromTorch = Callable[[Any, Convert], Layer]
@@ -112,6 +99,10 @@ class Counterpart(NamedTuple):
     from_torch: FromTorch
 
 
+class _RefusedError(Exception):
+    """A module has options that its counterpart lacks."""
+
+
 def _options(module: nn.Module) -> dict[str, Any]:
     """Return the constructor's arguments of a module that it has as attributes.
 
@@ -124,27 +115,24 @@ def _options(module: nn.Module) -> dict[str, Any]:
 
 
 def _namesakes(ours: type[Any], theirs: type[Any], **names: str) -> Counterpart:
-    """Return the entry of two classes with the same arguments; ``names`` has theirs by ours.
+    """Return the entry of two classes with the same arguments; ``names`` has theirs by ours."""
 
-    A module is refused if the layer lacks one of its options, so that the way back gives another.
-    """
-
-    def to_torch(layer: Any, convert: Convert) -> nn.Module:
+    def there(layer: Any, convert: Convert) -> nn.Module:
         return theirs(**{names.get(name, name): x for name, x in layer.config().items()})
 
-    def from_torch(module: Any, convert: Convert) -> Layer:
+    def back(module: Any, convert: Convert) -> Layer:
         given, known = _options(module), inspect.signature(ours).parameters
-        refused = f"from_torch: no counterpart of {convert}{module!r}"
+        options = {n: given[names.get(n, n)] for n in known if names.get(n, n) in given}
         try:
-            layer = ours(**{n: given[names.get(n, n)] for n in known if names.get(n, n) in given})
+            layer: Layer = ours(**options)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{refused} ({error})") from error
-        nearest = to_torch(layer, convert)
+            raise _RefusedError(f" ({error})") from error
+        nearest = there(layer, convert)
         if _options(nearest) != given:
-            raise ValueError(f"{refused}, only of {nearest!r}")
-        return cast(Layer, layer)
+            raise _RefusedError(f", only of {nearest!r}")
+        return layer
 
-    return Counterpart(ours, theirs, to_torch, from_torch)
+    return Counterpart(ours, theirs, there, back)
 
 
 def _has_operators(layer: Any) -> bool:
@@ -157,7 +145,6 @@ def _has_operators(layer: Any) -> bool:
     return not any("." in name for name, _ in layer.named_parameters())  # no layers inside
 
 
-_CLASSES = list(dict.fromkeys(type(make(1, 1)) for make in LAYERS.values()))
 COUNTERPARTS: list[Counterpart] = [
     _namesakes(LeakyReLU, nn.LeakyReLU, slope="negative_slope"),
     _namesakes(LayerNorm, nn.LayerNorm, features="normalized_shape"),
@@ -192,19 +179,13 @@ COUNTERPARTS: list[Counterpart] = [
     ),
     *[
         _namesakes(ours, getattr(nn, ours.__name__))
-        for ours in _CLASSES
+        for ours in dict.fromkeys(type(make(1, 1)) for make in LAYERS.values())
         if hasattr(nn, ours.__name__)
     ],
     Counterpart(
-        Dropout,
-        SameMasks,
-        lambda layer, _: SameMasks(layer.p, layer.rng),
-        lambda module, _: Dropout(module.p),
-    ),
-    Counterpart(
         Layer,
         Operators,
-        lambda layer, _: Operators(copy.deepcopy(layer)),
+        lambda layer, _: Operators(layer),
         lambda module, _: copy.deepcopy(module.layer),
     ),
 ]
@@ -238,7 +219,6 @@ def register(
 
     Examples
     --------
-    >>> minidl.parity.convert.register(Square, TorchSquare)  # neither has sizes
     >>> minidl.parity.convert.register(
     ...     Scale,
     ...     TorchScale,
@@ -249,6 +229,16 @@ def register(
     there = to_torch or (lambda layer, convert: theirs())
     back = from_torch or (lambda module, convert: ours())
     COUNTERPARTS.insert(0, Counterpart(ours, theirs, there, back))
+
+
+def _converted(part: Callable[[Any, str, Convert], Any], whole: Any, path: str = "") -> Any:
+    """Return ``part(whole, where, convert)``; ``where`` is the position for messages."""
+
+    def convert(child: Any, name: str) -> Any:
+        return _converted(part, child, f"{path}.{name}".lstrip("."))
+
+    with torch.device("meta"):  # draws no random numbers and allocates no memory
+        return part(whole, f"module {path}, " if path else "", convert)
 
 
 def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
@@ -270,17 +260,16 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
     """
     streams: dict[int, Any] = {}  # a stream that several layers share is shared in the copy too
 
-    def part(layer: Any, convert: Convert) -> nn.Module:
+    def part(layer: Any, where: str, convert: Convert) -> nn.Module:
         if same_masks and type(layer) is Dropout:
             return SameMasks(layer.p, copy.deepcopy(layer.rng, streams))
         for entry in COUNTERPARTS:
             others = entry.theirs is Operators and _has_operators(layer)
             if entry.ours is type(layer) or others:
                 return entry.to_torch(layer, convert)
-        raise TypeError(f"to_torch: no PyTorch counterpart of {convert}{layer!r}")
+        raise TypeError(f"to_torch: no PyTorch counterpart of {where}{layer!r}")
 
-    with torch.device("meta"):  # draws no random numbers and allocates no memory
-        module = part(model, Convert(part))
+    module: nn.Module = _converted(part, model)
     state = {name: torch.from_numpy(value) for name, value in torch_state(model).items()}
     module.load_state_dict(state, assign=True)
     return module
@@ -307,45 +296,38 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_torch: expected a module of PyTorch, got {module!r:.80}")
     values = [value for _, value in module.named_parameters(remove_duplicate=False)]
-    dtypes = {value.dtype for value in values} or {torch.float32}
-    if dtypes not in ({torch.float32}, {torch.float64}):
-        raise ValueError(
-            "from_torch: expected parameters of dtype float32 or float64, the same for all, "
-            f"got {', '.join(sorted(map(str, dtypes)))}"
-        )
+    dtypes = {str(value.dtype) for value in values} or {"torch.float32"}
+    if dtypes not in ({"torch.float32"}, {"torch.float64"}):
+        want = "parameters of dtype float32 or float64, the same for all"
+        raise ValueError(f"from_torch: expected {want}, got {', '.join(sorted(dtypes))}")
     if len({id(value) for value in values}) < len(values):
         raise ValueError("from_torch: a module occurs twice; shared parameters are not supported")
     entries = {entry.theirs: entry for entry in reversed(COUNTERPARTS)}  # the first one counts
 
-    def part(module: Any, convert: Convert) -> Layer:
+    def part(module: Any, where: str, convert: Convert) -> Layer:
         kind = type(module)
         if kind not in entries and kind.forward is nn.Sequential.forward:
             kind = nn.Sequential  # a subclass that only builds its modules
         if kind not in entries:
             what = kind.__name__ if any(module.children()) else repr(module)
             raise TypeError(
-                f"from_torch: no counterpart of {convert}{what}; build the network as a "
+                f"from_torch: no counterpart of {where}{what}; build the network as a "
                 "nn.Sequential, or give the class a counterpart by minidl.parity.register"
             )
-        layer: Layer = entries[kind].from_torch(module, convert)
+        try:
+            layer: Layer = entries[kind].from_torch(module, convert)
+        except _RefusedError as error:
+            raise ValueError(f"from_torch: no counterpart of {where}{module!r}{error}") from error
         return layer
 
-    with torch.device("meta"):
-        model = part(module, Convert(part))
-    dtype = np.dtype(str(dtypes.pop()).removeprefix("torch."))
+    model: Layer = _converted(part, module)
+    dtype = np.dtype(dtypes.pop().removeprefix("torch."))
     for _, parameter in model.named_parameters():
         parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced
     model.initialize(dtype=dtype)
-    state = {_name(module, k): v.numpy(force=True) for k, v in module.state_dict().items()}
-    load_torch_state(model, state)
+    numbered = copy.deepcopy(module)  # with the names of ours
+    for chain in numbered.modules():
+        if isinstance(chain, nn.Sequential):
+            chain._modules = {str(i): part for i, part in enumerate(chain._modules.values())}
+    load_torch_state(model, {k: v.numpy(force=True) for k, v in numbered.state_dict().items()})
     return model.initialize(rng)
-
-
-def _name(module: Any, name: str) -> str:
-    """Return our name of a module's tensor: the layers of a Sequential are numbered."""
-    parts = []
-    for part in name.split("."):
-        chained = isinstance(module, nn.Sequential)
-        parts.append(str(list(module._modules).index(part)) if chained else part)
-        module = getattr(module, part)
-    return ".".join(parts)

@@ -19,12 +19,14 @@ from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
 
 
 class Formula(NamedTuple):
-    """A class of maps in PyTorch."""
+    """A class of maps in PyTorch.
+
+    ``project(map, z, dim)`` is the probabilities of the logits ``z`` along ``dim``; ``omega(map,
+    p)`` the terms of the regulariser, which is their sum over the last axis.
+    """
 
     project: Callable[[Any, Tensor, int], Tensor]
-    """``project(map, z, dim)``: the probabilities of the logits ``z`` along ``dim``."""
     omega: Callable[[Any, Tensor], Tensor] | None = None
-    """``omega(map, p)``: the terms of the regulariser, which is their sum over the last axis."""
 
 
 class Simplex(nn.Module):  # type: ignore[misc]
@@ -129,29 +131,19 @@ def _smoothed_nll(loss: losses.SmoothedNLL, z: Tensor, y: Tensor) -> Tensor:
 
 def _quantile(loss: losses.Quantile, z: Tensor, y: Tensor) -> Tensor:
     q = torch.tensor(loss.q, dtype=z.dtype)
-    error = (y.reshape(-1, 1) if isinstance(loss.q, tuple) else _like(y, z)) - z
+    error = y.reshape(len(z), -1) - z
     return torch.maximum(q * error, (q - 1) * error).sum(dim=-1)
 
 
-def _huber(loss: losses.Huber, z: Tensor, y: Tensor) -> Tensor:
-    return F.huber_loss(z, _like(y, z), reduction="none", delta=loss.delta).sum(dim=-1)
-
-
 def _poisson(loss: losses.Poisson, z: Tensor, y: Tensor) -> Tensor:
-    y = _like(y, z)
     values = F.poisson_nll_loss(z, y, log_input=True, full=False, reduction="none")
     return (values + torch.xlogy(y, y) - y).sum(dim=-1)
 
 
 def _binary_cross_entropy(loss: losses.BinaryCrossEntropy, z: Tensor, y: Tensor) -> Tensor:
-    entropy = F.binary_cross_entropy_with_logits(z, _like(y, z), reduction="none")
+    entropy = F.binary_cross_entropy_with_logits(z, y, reduction="none")
     mean = (loss.label_reduction or loss.reduction) == "mean"
     return entropy.mean(dim=-1) if mean else entropy.sum(dim=-1)
-
-
-def _like(y: Tensor, z: Tensor) -> Tensor:
-    """Return numbers in the shape and dtype of the outputs."""
-    return y.reshape(z.shape).to(z.dtype)
 
 
 def _distributions(y: Tensor, z: Tensor) -> Tensor:
@@ -159,17 +151,27 @@ def _distributions(y: Tensor, z: Tensor) -> Tensor:
     return y if y.ndim == 2 else F.one_hot(y, z.shape[1]).to(z.dtype)
 
 
-CRITERIA: dict[type[Any], Callable[[Any, Tensor, Tensor], Tensor]] = {
-    losses.AbsoluteError: lambda _, z, y: (z - _like(y, z)).abs().sum(dim=-1),
-    losses.BinaryCrossEntropy: _binary_cross_entropy,
-    losses.BinaryLogistic: lambda _, z, y: F.softplus(-_like(y, z) * z).sum(dim=-1),
+Values = Callable[[Any, Tensor, Tensor], Tensor]
+"""``values(loss, z, y)``: the loss of each row, (n,)."""
+
+
+def _alike(values: Values) -> Values:
+    """Return ``values`` of numbers in the shape and dtype of the outputs."""
+    return lambda loss, z, y: values(loss, z, y.reshape(z.shape).to(z.dtype))
+
+
+CRITERIA: dict[type[Any], Values] = {
+    losses.AbsoluteError: _alike(lambda _, z, y: (z - y).abs().sum(dim=-1)),
+    losses.BinaryCrossEntropy: _alike(_binary_cross_entropy),
+    losses.BinaryLogistic: _alike(lambda _, z, y: F.softplus(-y * z).sum(dim=-1)),
     losses.CrossEntropy: _cross_entropy,
     losses.FenchelYoung: _fenchel_young,
-    losses.Huber: _huber,
+    losses.Huber: _alike(
+        lambda loss, z, y: F.huber_loss(z, y, reduction="none", delta=loss.delta).sum(dim=-1)
+    ),
     losses.Perceptron: lambda _, z, y: z.max(dim=-1).values - z.gather(-1, y[:, None])[:, 0],
-    losses.Poisson: _poisson,
+    losses.Poisson: _alike(_poisson),
     losses.Quantile: _quantile,
     losses.SmoothedNLL: _smoothed_nll,
-    losses.SquaredError: lambda _, z, y: (z - _like(y, z)).square().sum(dim=-1) / 2,
+    losses.SquaredError: _alike(lambda _, z, y: (z - y).square().sum(dim=-1) / 2),
 }
-"""For each class of losses, ``values(loss, z, y)``: one for each row, (n,)."""

@@ -19,6 +19,14 @@ from minidl.parity.torch_model import torch_counterparts
 Tolerance = Callable[[int], float]
 """The largest relative difference allowed at a step, counted from 1."""
 
+Results = dict[str, Array]
+"""The results of one step by kind, in the order of computation.
+
+A kind that is not in ``WHOLE`` has one entry for each entry of ``theta`` of the model.
+"""
+
+WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
+
 
 def default_tolerance(dtype: str) -> Tolerance:
     """Return the tolerance for a dtype.
@@ -76,10 +84,8 @@ class ParityReport:
             return f"within the tolerance at all {len(self.relative)} steps"
         step, quantity = self.first
         value = self.relative[step - 1, self.quantities.index(quantity)]
-        return (
-            f"{quantity} passes the tolerance at step {step}: "
-            f"relative difference {value:.1e} > {self.tolerance(step):.1e}"
-        )
+        found = f"relative difference {value:.1e} > {self.tolerance(step):.1e}"
+        return f"{quantity} passes the tolerance at step {step}: {found}"
 
     def __repr__(self) -> str:
         return f"ParityReport({', '.join(filter(None, [self.title, self.dtype, self.verdict()]))})"
@@ -136,16 +142,6 @@ def compare(
     model = model.copy(dtype)
     batches = batches if isinstance(batches, Iterable) else [batches]
     return report(model, lockstep(model, loss, optimizer.copy(model), batches), title, tolerance)
-
-
-Results = dict[str, Array]
-"""The results of one step by kind, in the order of computation.
-
-A kind that is not in ``WHOLE`` has one entry for each entry of ``theta`` of the model.
-"""
-
-WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
-"""The kinds of results that do not consist of one piece for each parameter."""
 
 
 def lockstep(

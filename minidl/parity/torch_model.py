@@ -18,24 +18,13 @@ import torch
 from torch import Tensor
 from torch.optim import lr_scheduler
 
-from minidl import training
+from minidl import optim, training
 from minidl.checks import Array, Backward
 from minidl.dataset import Dataset
 from minidl.history import History
 from minidl.layer import Layer, name_probabilities
 from minidl.losses import Loss
-from minidl.optim import (
-    SGD,
-    Adam,
-    AdamW,
-    Cosine,
-    OneCycle,
-    Optimizer,
-    Schedule,
-    StepDecay,
-    WarmUp,
-    check_optimizer,
-)
+from minidl.optim import Optimizer, check_optimizer
 from minidl.parameter import named_buffers, set_buffers
 from minidl.parity.convert import to_torch
 from minidl.parity.formulas import criterion
@@ -109,13 +98,10 @@ class TorchModel(Layer):
 
     def scatter(self, vector: Array) -> list[Tensor]:
         """Return views of a vector laid out as ``theta``: one tensor for each parameter."""
-        tensors, start = [], 0
-        for shape, turned in self._layout:
-            end = start + math.prod(shape)
-            piece = vector[start:end].reshape(shape)
-            tensors.append(torch.from_numpy(piece.T if turned else piece))
-            start = end
-        return tensors
+        ends = np.cumsum([math.prod(shape) for shape, _ in self._layout])
+        pieces = zip(np.split(vector, ends)[:-1], self._layout, strict=True)
+        views = [(piece.reshape(shape), turned) for piece, (shape, turned) in pieces]
+        return [torch.from_numpy(view.T if turned else view) for view, turned in views]
 
     def __repr__(self) -> str:
         return self._name
@@ -147,10 +133,9 @@ class TorchOptimizer:
         self._inner = _torch_optimizer(ours, model.tensors)
         self._clip_norm = ours.clip_norm
         self._rates = islice(_learning_rates(ours.lr), ours.steps, None)
-        if self.steps:
-            for name, vector in ours.torch_moments().items():
-                for p, moment in zip(model.tensors, model.scatter(vector.copy()), strict=True):
-                    self._inner.state[p] |= {"step": torch.tensor(float(self.steps)), name: moment}
+        for name, vector in ours.torch_moments().items() if self.steps else ():
+            for p, moment in zip(model.tensors, model.scatter(vector.copy()), strict=True):
+                self._inner.state[p] |= {"step": torch.tensor(float(self.steps)), name: moment}
 
     def step(self) -> None:
         """Update the parameters from their gradients."""
@@ -177,36 +162,35 @@ def _torch_optimizer(ours: Optimizer, tensors: list[Tensor]) -> Any:
 
     With ``decay_biases=False`` the parameters are in two groups, the second without weight decay.
     """
-    groups = [
-        {"params": [p for p in tensors if ours.decay_biases or p.ndim >= 2]},
-        {"params": [p for p in tensors if not ours.decay_biases and p.ndim < 2], "weight_decay": 0},
-    ]
+    decayed = [p for p in tensors if ours.decay_biases or p.ndim >= 2]
+    others = [p for p in tensors if not ours.decay_biases and p.ndim < 2]
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0}]
     options: dict[str, Any] = {"weight_decay": ours.weight_decay}
     kind = type(ours)
-    if isinstance(ours, SGD) and kind is SGD:
+    if isinstance(ours, optim.SGD) and kind is optim.SGD:
         options |= {"momentum": ours.momentum, "dampening": ours.dampening}
         return torch.optim.SGD(groups, nesterov=ours.nesterov, **options)
-    if isinstance(ours, Adam) and kind in (Adam, AdamW):
-        theirs = torch.optim.Adam if kind is Adam else torch.optim.AdamW
+    if isinstance(ours, optim.Adam) and kind in (optim.Adam, optim.AdamW):
+        theirs = getattr(torch.optim, kind.__name__)
         return theirs(groups, betas=ours.betas, eps=ours.eps, **options)
     raise TypeError(f"minidl.parity: no PyTorch counterpart of the optimizer {ours!r}")
 
 
-def _learning_rates(lr: float | Schedule) -> Iterator[float]:
+def _learning_rates(lr: float | optim.Schedule) -> Iterator[float]:
     """Yield the learning rate of each step, from PyTorch's scheduler if it has this one."""
-    if isinstance(lr, StepDecay):
+    if isinstance(lr, optim.StepDecay):
         return _scheduled(lr.lr, lambda o: lr_scheduler.StepLR(o, lr.every, lr.factor))
-    if isinstance(lr, Cosine):
+    if isinstance(lr, optim.Cosine):
         curve = _scheduled(lr.lr, lambda o: lr_scheduler.CosineAnnealingLR(o, lr.steps, lr.final))
         # After the last step PyTorch's rate rises again; ours stays.
         return chain(islice(curve, lr.steps), repeat(lr.final))
-    if isinstance(lr, OneCycle):
+    if isinstance(lr, optim.OneCycle):
         names = ("pct_start", "div_factor", "final_div_factor")
         options = {name: getattr(lr, name) for name in names} | {"cycle_momentum": False}
         curve = _scheduled(lr.lr, lambda o: lr_scheduler.OneCycleLR(o, lr.lr, lr.steps, **options))
         rates = list(islice(curve, lr.steps))  # PyTorch's scheduler refuses a further step
         return chain(rates, repeat(rates[-1]))
-    if isinstance(lr, WarmUp):
+    if isinstance(lr, optim.WarmUp):
         first, last = 1 / lr.steps, lr.steps - 1
         rise = _scheduled(1.0, lambda o: lr_scheduler.LinearLR(o, first, total_iters=last))
         return map(mul, rise, _learning_rates(lr.lr))
@@ -224,11 +208,7 @@ def _scheduled(lr: float, scheduler: Callable[[Any], Any]) -> Iterator[float]:
 
 
 def fit(
-    model: Layer,
-    dataset: Dataset,
-    loss: Loss,
-    optimizer: Optimizer,
-    **options: Any,
+    model: Layer, dataset: Dataset, loss: Loss, optimizer: Optimizer, **options: Any
 ) -> History:
     """Train as ``minidl.fit`` does, with all arithmetic done by PyTorch on one thread.
 

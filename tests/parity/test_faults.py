@@ -232,7 +232,7 @@ FAULTS = [
     (schedules.StepDecay, "__call__", step_decay_off_by_one, "depth 1, SGD(lr=StepDecay(lr=0.1, every=20, factor=0.5))", "parameter of 2.bias", 20, "depth 1, Adam("),
     (Optimizer, "_clip", clip_without_the_minimum, "depth 9, SGD(lr=0.1, clip_norm=100.0)", "gradient of 18.bias", 1, "depth 1, Adam"),
     (Optimizer, "_clip", clip_to_a_largest_entry, "depth 1, SGD(lr=0.1, clip_norm=0.1)", "gradient of 2.bias", 1, "depth 1, Adam("),
-    (schedules.OneCycle, "__call__", one_cycle_off_by_one, "depth 1, AdamW(lr=OneCycle(lr=0.01, steps=100, pct_start=0.2), clip_norm=0.05)", "parameter of 2.bias", 1, "depth 1, Adam("),
+    (schedules.OneCycle, "__call__", one_cycle_off_by_one, "depth 1, AdamW(lr=OneCycle(lr=0.01, steps=100, pct_start=0.2, div_factor=25.0, final_div_factor=10000.0), clip_norm=0.05)", "parameter of 2.bias", 1, "depth 1, Adam("),
     (blocks, "soft_threshold", threshold_by_half, "fit_online, linear, l1", "loss", 1, "depth 3, SGD(lr=0.1)"),
     (tails.KERNELS, CrossEntropy, softmax_with_twice_the_rate, "fit_online, linear", "loss", 1, "depth 3, SGD(lr=0.1)"),
     (TorchRandom, "permutation", TorchRandom.randperm, "TorchRandom", "order", 1, "depth 3, SGD(lr=0.1)"),
