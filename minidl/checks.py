@@ -10,7 +10,7 @@ import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, runtime_checkable
 
@@ -469,18 +469,27 @@ def as_generator(rng: Rng) -> np.random.Generator:
     raise TypeError(f"rng: expected a seed (int >= 0) or a numpy.random.Generator, got {rng!r}")
 
 
+@cache
+def _blas() -> Any:
+    """Return the control of the threads, found once: that takes as long as a short fit."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
+
+
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Limit matrix products in this context to one thread, if threadpoolctl is installed.
+    """Limit matrix products to one thread in this context, if threadpoolctl is installed.
 
     Two threads take twice as long on narrow layers, 20 to 40 times on one example at a time.
     """
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
+    blas = _blas()
+    if blas is None:
         yield
         return
-    with threadpool_limits(1):
+    with blas.limit(limits=1):
         yield
 
 

@@ -144,7 +144,9 @@ def _asked(loss: Any, method: str, outputs: Array) -> Array:
 
 def as_loss(owner: str, loss: Any) -> Loss:
     """Return a loss; TypeError for a class, and for what is not called as ``loss(logits, y)``."""
-    called = callable(loss) and (takes(loss, None, None) or takes(loss, None, None, None))
+    called = callable(loss) and (
+        isinstance(loss, ReducedLoss) or takes(loss, None, None) or takes(loss, None, None, None)
+    )
     if isinstance(loss, type) or not called:
         raise TypeError(f"{owner}: expected a loss as CrossEntropy(), got {loss!r:.80}")
     return loss  # type: ignore[no-any-return]

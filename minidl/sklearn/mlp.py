@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from minidl.callbacks import Callback, Run
-from minidl.checks import Array, check_choice, check_float, check_int, quiet
+from minidl.checks import Array, check_choice, check_float, check_int, one_blas_thread, quiet
 from minidl.dataset import Dataset
 from minidl.evaluation import measure
 from minidl.history import Epoch, History
@@ -31,6 +32,8 @@ NORMALIZATIONS: dict[str | None, Callable[[int], list[Layer]]] = {
     "batch": lambda width: [BatchNorm(width)],
 }
 RATES = ("constant", "invscaling", "adaptive")
+SLOW_ON_THREADS = range(2**18, 1_500_000)
+"""Multiplications of a matrix product: with fewer OpenBLAS takes one thread by itself."""
 SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {"cosine": Cosine, "one_cycle": OneCycle}
 
 
@@ -112,7 +115,9 @@ class MLP(Network):
         if not (again and hasattr(self, "_optimizer")):
             self._optimizer = self._new_optimizer(n, batch_size, mean_weight)
         options |= {"batch_size": batch_size, "mean_weight": mean_weight}
-        fit(self.model_, dataset, self.loss_function_, self._optimizer, **options)
+        most = batch_size * max(p.size for _, p in self.model_.named_parameters())
+        with one_blas_thread() if most in SLOW_ON_THREADS else nullcontext():
+            fit(self.model_, dataset, self.loss_function_, self._optimizer, **options)
         return None
 
     def _lbfgs(

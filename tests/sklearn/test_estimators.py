@@ -837,3 +837,19 @@ def test_columns_that_are_classes_each_are_refused():
     y = np.array([[0, 2], [1, 0], [2, 1], [0, 1]])
     with pytest.raises(ValueError, match="expected one label, or labels 0 and 1, in each column"):
         MLPClassifier().fit(np.eye(4), y)
+
+
+def test_narrow_products_have_one_thread():
+    """On two threads they take longer; wide ones have all."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    seen = []
+
+    class Watch(minidl.Callback):
+        def on_epoch(self, run):
+            rows = threadpoolctl.threadpool_info()
+            seen.append({row["num_threads"] for row in rows if row["user_api"] == "blas"})
+
+    with threadpoolctl.threadpool_limits(2):
+        for width in (64, 400):
+            MLPClassifier((width, width), max_iter=1, callbacks=[Watch()]).fit(X, Y)
+    assert seen == [{1}, {2}]
