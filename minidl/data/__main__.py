@@ -12,7 +12,7 @@ from minidl.checks import Array
 from minidl.data.readers import load_dataset
 from minidl.dataset import Dataset, Split
 from minidl.files import as_path
-from minidl.view.cli import Parser, int_argument, run_main
+from minidl.view.cli import Parser, run_main
 from minidl.view.plots import contact_sheet
 
 
@@ -40,26 +40,20 @@ def class_name(dataset: Dataset, k: int) -> str:
 
 
 def main() -> None:
-    parser = Parser(prog="python -m minidl.data", description="Look at data sets.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    show = commands.add_parser("show", help="describe a data set and draw a contact sheet")
-    show.add_argument("path", help='an .npz of the course or Keras, IDX files, or "letters"')
-    show.add_argument("--out", type=as_path, help="the file of the picture (default: NAME.png)")
-    show.add_argument("--split", choices=("train", "valid", "test"), default="train")
-    help = "examples of each class (default: 16)"
-    show.add_argument("--columns", type=int_argument("columns"), default=16, help=help)
+    parser = Parser(prog="python -m minidl.data", description=__doc__.partition(": ")[2])
+    parser.add_argument("command", choices=["show"])
+    parser.add_argument("path", help='an .npz of the course or Keras, IDX files, or "letters"')
+    parser.add_argument("--out", type=as_path, help="the file of the picture (default: NAME.png)")
     args = parser.parse_args()
     dataset = load_dataset(args.path, progress=True)
     print(describe(dataset))
-    if args.split not in dataset.splits:
-        parser.error(f"--split: {dataset.name} has no {args.split} part")
-    rows = sheet_rows(dataset, dataset.splits[args.split], args.columns)
+    rows = sheet_rows(dataset, 16)
     if rows is None:
         what = "are not square images with class labels"
         print(f"no picture: the {dataset.features} features {what}")
         return
     out = args.out or Path(f"{dataset.name}.png")
-    contact_sheet(out, rows, title=f"{dataset.name}, {args.split}, one row per class")
+    contact_sheet(out, rows, title=f"{dataset.title}, training part, one row a class")
     print(f"wrote {out}")
 
 
@@ -77,14 +71,13 @@ def describe(dataset: Dataset) -> str:
     return "\n".join([*lines, f"sha256 {dataset.checksum()}"])
 
 
-def sheet_rows(dataset: Dataset, split: Split, columns: int) -> dict[str, Array] | None:
-    """Return the first examples of each class as images; None if they are not square images."""
-    chosen = [np.flatnonzero(split.y == k)[:columns] for k in range(dataset.classes)]
-    images = as_images(dataset, split, np.concatenate([np.arange(0), *chosen]))
-    if images is None:
-        return None
-    parts = np.split(images, np.cumsum([len(rows) for rows in chosen])[:-1])
-    return {class_name(dataset, k): part for k, part in enumerate(parts)}
+def sheet_rows(dataset: Dataset, columns: int) -> dict[str, Array] | None:
+    """Return the first training examples of each class as images; None if they are no images."""
+    y = dataset.train.y
+    chosen = [np.flatnonzero(y == k)[:columns] for k in range(dataset.classes)]
+    parts = [as_images(dataset, dataset.train, rows) for rows in chosen]
+    images = {class_name(dataset, k): part for k, part in enumerate(parts) if part is not None}
+    return images or None
 
 
 if __name__ == "__main__":

@@ -111,9 +111,6 @@ class Standardize(Feature):
         Of the training part; 1 for the ``std`` of a feature that is constant.
     """
 
-    mean: Array
-    std: Array
-
     def learn(self, train: Split) -> None:
         weight = np.ones(len(train)) if train.weight is None else train.weight / train.weight.max()
         self.mean = _mean(train, weight)
@@ -182,11 +179,6 @@ class PCA(Feature):
     ratios : array, shape (k,)
         The share of each component in the total variance.
     """
-
-    mean: Array
-    components: Array
-    variances: Array
-    ratios: Array
 
     def __init__(self, n_components: int | float | None = None) -> None:
         self.n_components = n_components

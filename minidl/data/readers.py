@@ -85,9 +85,6 @@ def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> D
     return _load_npz(path)
 
 
-Pair = tuple[Array, Array]
-
-
 def _load_npz(path: Path) -> Dataset:
     known = {key for keys in _SCHEMES.values() for key in keys}
     try:
@@ -97,24 +94,24 @@ def _load_npz(path: Path) -> Dataset:
     year, keys = max(_SCHEMES.items(), key=lambda item: len(set(item[1]) & set(found)))
     if missing := [key for key in keys if key not in found]:
         scheme = f"{', '.join(missing)} (the keys of {year})"
-        raise ValueError(f"{path}: missing {scheme}; found {_listed(found)}")
+        raise ValueError(f"{path}: missing {scheme}; found {', '.join(found[:12]) or 'nothing'}")
     ys, classes = {key: arrays[key] for key in keys[1::2]}, None
     if not _fractions(ys[keys[1]]).size:
         ys, classes = _labels(path, ys)
-    train, *valid, test = [(arrays[x], ys[y]) for x, y in zip(keys[::2], keys[1::2], strict=True)]
+    parts = [(arrays[x], ys[y]) for x, y in zip(keys[::2], keys[1::2], strict=True)]
     if year == "Keras":
-        train, *valid = _with_validation(path, train, len(train[0]) // 6)
-    return Dataset(train, valid[0] if valid else None, test, name=path.stem, classes=classes)
+        parts[:1] = _with_validation(path, *parts[0], len(parts[0][0]) // 6)
+    valid = parts[1] if len(parts) == 3 else None
+    return Dataset(parts[0], valid, parts[-1], name=path.stem, classes=classes)
 
 
-def _with_validation(path: Path, train: Pair, valid: int) -> tuple[Pair, Pair]:
+def _with_validation(path: Path, x: Array, y: Array, valid: int) -> list[tuple[Array, Array]]:
     """Return two parts; the validation part is the last ``valid`` of the training examples."""
-    x, y = train
     cut = len(x) - valid
     if cut < 1:
         expected = f"expected more than {valid} training images, the validation part"
         raise ValueError(f"{path}: {expected}; got {len(x)}")
-    return (x[:cut], y[:cut]), (x[cut:], y[cut:])
+    return [(x[:cut], y[:cut]), (x[cut:], y[cut:])]
 
 
 def _fractions(y: Array) -> Array:
@@ -161,11 +158,6 @@ def _labels(
     return {key: y - base for key, y in ys.items()}, classes
 
 
-def _listed(names: list[str]) -> str:
-    """Return the names in a line, the first ones of many."""
-    return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") or "nothing"
-
-
 def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
     """Read the IDX files of a folder: those that begin with ``prefix``, or the only ones."""
     names = sorted(p.name for p in folder.iterdir())
@@ -181,14 +173,15 @@ def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
         dimensions = 3 if stem.endswith("images") else 1
         if stem not in files.get(prefix, {}):
             missing = f"missing {prefix}{stem}-idx{dimensions}-ubyte[.gz] in this folder"
+            seen = f"found {', '.join(names[:12]) or 'nothing'}"
             hint = "for another data set give the path of one of its files"
-            raise FileNotFoundError(f"{folder}: {missing}; found {_listed(names)}; {hint}")
+            raise FileNotFoundError(f"{folder}: {missing}; {seen}; {hint}")
         arrays.append(read_idx(folder / files[prefix][stem], dimensions))
     x, y, x_test, y_test = arrays
     ys, classes = _labels(folder, {"training labels": y, "test labels": y_test}, _EMNIST.get(split))
     y, y_test = ys.values()
     n_valid = _EMNIST_VALID if split == "letters" else len(x_test) if split else len(x) // 6
-    train, valid = _with_validation(folder, (x, y), n_valid)
+    train, valid = _with_validation(folder, x, y, n_valid)
     return Dataset(
         train, valid, (x_test, y_test), name=prefix.strip("-") or folder.resolve().name,
         classes=classes, transposed=bool(prefix),

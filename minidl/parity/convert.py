@@ -149,12 +149,7 @@ COUNTERPARTS: list[Counterpart] = [
     _namesakes(LeakyReLU, nn.LeakyReLU, slope="negative_slope"),
     _namesakes(LayerNorm, nn.LayerNorm, features="normalized_shape"),
     _namesakes(BatchNorm, nn.BatchNorm1d, features="num_features"),
-    Counterpart(
-        Softmax,
-        nn.Softmax,
-        lambda layer, _: nn.Softmax(layer.axis),
-        lambda module, _: Softmax(-1 if module.dim is None else module.dim),
-    ),
+    _namesakes(Softmax, nn.Softmax, axis="dim"),
     *[
         Counterpart(
             kind,

@@ -28,15 +28,12 @@ class TorchRandom(np.random.Generator):
     Notes
     -----
     PyTorch's generator is MT19937 (Matsumoto and Nishimura 1998) with the authors' seeding of 2002,
-    which is that of ``numpy.random.RandomState``. Verified against PyTorch 2.13.
+    as that of ``numpy.random.RandomState``. Verified against PyTorch 2.13.
 
     Examples
     --------
     >>> model = Sequential(Linear(12, 32), ReLU(), Linear(32, 5), rng=TorchRandom(42))
     >>> optimizer = SGD(model, lr=0.1)
-
-    The second one is as the generator of a ``DataLoader``, seeded with 42:
-
     >>> history = fit(model, data, loss, optimizer, epochs=1, rng=TorchRandom(42))
     """
 

@@ -33,7 +33,7 @@ def nested():
 
 def of_options():
     # Options that are whole numbers; two layers of the same shape, which are not to be swapped.
-    return nn.Sequential(nn.Linear(12, 12), nn.ELU(alpha=1), nn.Dropout(p=0), nn.Linear(12, 12), nn.Softplus(beta=1), nn.LayerNorm([12]), nn.LeakyReLU(0.2, True), nn.Softmax())  # fmt: skip
+    return nn.Sequential(nn.Linear(12, 12), nn.ELU(alpha=1), nn.Dropout(p=0), nn.Linear(12, 12), nn.Softplus(beta=1), nn.LayerNorm([12]), nn.LeakyReLU(0.2, True), nn.Softmax(1))  # fmt: skip
 
 
 class Functional(nn.Module):
@@ -60,7 +60,6 @@ def trained(module):
     return module.eval()
 
 
-@pytest.mark.filterwarnings("ignore:Implicit dimension choice")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("make", [nested, of_options, lambda: nn.Sequential(Block(12, 4)), lambda: Block(12, 4)])  # fmt: skip
 def test_a_user_s_module(make, dtype):
@@ -109,6 +108,7 @@ def test_every_new_layer_there_and_back(dtype):
         (nn.Softplus(beta=2), "only of Softplus(beta=1.0, threshold=20.0)"),
         (nn.Softplus(threshold=1), "only of Softplus(beta=1.0, threshold=20.0)"),
         (nn.LeakyReLU(float("nan")), "expected slope to be"),
+        (nn.Softmax(), "expected axis to be"),
     ],
 )  # fmt: skip
 def test_options_without_a_counterpart_are_refused(module, named):
