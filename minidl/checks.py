@@ -1,4 +1,4 @@
-"""Types, arguments and the words of errors: what all modules share."""
+"""Arguments and the words of errors, and how an object was made: what all modules share."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ Backward = Callable[..., Any]
 Rng = Union[int, "np.random.SeedSequence", "np.random.Generator"]
 """A seed or a generator. In quotes, so that ``numpy.random`` is not loaded before it is used."""
 
+FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
+"""The dtypes that maps, layers and losses compute in."""
+
 
 @runtime_checkable
 class Stateful(Protocol):
@@ -43,8 +46,6 @@ class Stateful(Protocol):
         """Set what ``state_dict`` returned; ValueError, and nothing changed, if it does not fit."""
 
 
-_LEFT_OUT = ("rng", "dtype", "model")
-
 # Of a class: to read it takes longer than all the rest.
 _signature: Callable[[Any], inspect.Signature] = lru_cache(256)(inspect.signature)
 
@@ -55,16 +56,18 @@ class Configured:
     This one record serves ``repr``, saving, comparing and resuming.
     """
 
-    _given: tuple[tuple[Any, ...], dict[str, Any]]
+    _given: dict[str, Any]
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Keep the arguments."""
+        """Keep the arguments, but no arrays, generators and functions, which a copy would have."""
         if cls.__init__ is object.__init__ and (args or options):
             raise TypeError(f"{cls.__name__}() takes no arguments")
         made = super().__new__(cls)
-        # Not what a copy or a pickle should not have: arrays, generators, functions.
-        kept = {name: v if is_plain(v) else ... for name, v in options.items()}
-        made.__dict__["_given"] = tuple(v if is_plain(v) else ... for v in args), kept
+        made.__dict__["_given"] = {}
+        plain = [v if is_plain(v) else ... for v in args]
+        named = {name: v if is_plain(v) else ... for name, v in options.items()}
+        with contextlib.suppress(TypeError):  # which ``__init__`` raises
+            made.__dict__["_given"] = _signature(cls).bind_partial(*plain, **named).arguments
         return made
 
     def config(self) -> dict[str, Any]:
@@ -74,48 +77,33 @@ class Configured:
         object of this class or a list of them; else what was given; else the default. Left out
         are generators, dtypes, initialisers (``*_init``) and the model of an optimizer.
         """
-        return arguments_of(self)
+        given, found = getattr(self, "_given", {}), {}
+        for name, parameter in _signature(type(self)).parameters.items():
+            if name in ("rng", "dtype", "model") or name.endswith("_init"):
+                continue
+            variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            value = attribute = vars(self).get(name, ...)
+            if not isinstance(value, np.ndarray) and not is_plain(value):
+                default = attribute if parameter.default is parameter.empty else parameter.default
+                value = given.get(name, () if variable else default)
+            if not variable or value:
+                found[name] = attribute if value is ... else value
+        return found
 
     def __repr__(self) -> str:
         shown: list[str] = []
-        config, in_place = self.config(), True
-        for name, parameter in _signature(type(self)).parameters.items():
-            default, value = parameter.default, config.get(name, ())
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            first = number and name == next(iter(config))
+        config = self.config()
+        for i, (name, parameter) in enumerate(_signature(type(self)).parameters.items()):
+            default, value = parameter.default, config.get(name, parameter.default)
+            keyword = parameter.kind is parameter.KEYWORD_ONLY
+            number = i == 0 and not keyword and type(value) in (int, float)
             same = value is default or (is_plain(value) and bool(value == default))
             if parameter.kind is parameter.VAR_POSITIONAL:
-                shown += map(_text, value)
-            # A float in first place is shown always: Dropout(0.5), Huber(1).
-            elif name not in config or (same and not (first and isinstance(value, float))):
-                in_place = False
-            else:
-                keyword = parameter.kind is parameter.KEYWORD_ONLY
-                bare = in_place and not keyword and (default is parameter.empty or first)
+                shown += map(_text, config.get(name, ()))
+            elif not same or (number and isinstance(value, float)):  # always Dropout(0.5)
+                bare = number or not (keyword or default is not parameter.empty)
                 shown.append(_text(value) if bare else f"{name}={_text(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
-
-
-def arguments_of(made: object) -> dict[str, Any]:
-    """Return the arguments that make an object like ``made``, by the rule of ``Configured``."""
-    args, options = getattr(made, "_given", ((), {}))
-    signature = _signature(type(made))
-    try:
-        given = signature.bind_partial(*args, **options).arguments
-    except TypeError:  # a copy that took the record of an object of another class
-        given = {}
-    found: dict[str, Any] = {}
-    for name, parameter in signature.parameters.items():
-        if name in _LEFT_OUT or name.endswith("_init"):
-            continue
-        variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        value = attribute = vars(made).get(name, ...)
-        if not isinstance(value, np.ndarray) and not is_plain(value):
-            default = attribute if parameter.default is parameter.empty else parameter.default
-            value = given.get(name, () if variable else default)
-        if not variable or value:
-            found[name] = attribute if value is ... else value
-    return found
 
 
 def is_plain(value: object) -> bool:
@@ -158,23 +146,53 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     import difflib
 
     names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f", did you mean {close[0]!r}?"
+    for close in difflib.get_close_matches(word, names, n=1):
+        return f", did you mean {close!r}?"
     return f", expected one of {', '.join(names)}" if names else ""
+
+
+def short_text(value: object) -> str:
+    """Return the name or ``repr`` of an object, or the name of its type if that is long."""
+    text = getattr(value, "__name__", None) or repr(value)
+    return text if len(text) <= 70 and "\n" not in text else type(value).__name__
+
+
+def type_text(value: object) -> str:
+    """Return the type of a value, and the shape and dtype of an array, for an error."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}, {value.dtype}"
+    if isinstance(value, tuple):
+        return f"a tuple ({', '.join(map(type_text, value))})"
+    return "None" if value is None else f"{type(value).__name__} {short_text(value)}"
+
+
+def takes(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
+    """Return whether a call with these arguments fits the signature of the function."""
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except (TypeError, ValueError) as error:  # ValueError: a built-in one without a signature
+        return isinstance(error, ValueError) and not options
+    return True
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency; if it is missing, the error names the extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package, hint = module.partition(".")[0], f"pip install 'minidl[{extra}]'"
+        raise ImportError(f"{package} is needed for this: {hint} ({error})") from error
 
 
 def check_int(owner: str, name: str, value: object, *, low: int = 1, high: int = 2**63 - 1) -> int:
     """Return ``value`` as an int; ValueError unless it is a whole number in ``low..high``."""
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
+        number = low - 1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         number = low - 1
-    if number < low or isinstance(value, bool):
-        raise ValueError(f"{owner}: expected {name} to be a whole number >= {low}, got {value!r}")
-    if number > high:
-        got = number if number < 2**64 else f"one of {number.bit_length()} bits"
-        raise ValueError(f"{owner}: expected {name} to be at most {high}, got {got}")
+    if not low <= number <= high:
+        want = f"a whole number >= {low}" if number < low else f"at most {high}"
+        raise ValueError(f"{owner}: expected {name} to be {want}, got {value!r:.80}")
     return number
 
 
@@ -193,9 +211,8 @@ def check_float(
         number = math.nan if isinstance(value, (str, bytes)) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    above = number > low if open_low else number >= low
-    below = number < high if open_high else number <= high
-    if not (math.isfinite(number) and above and below):
+    inside = low <= number <= high and not (open_low and number == low)
+    if not (inside and math.isfinite(number)) or (open_high and number == high):
         bounds = [f"{'>' if open_low else '>='} {low:g}"] if low > -math.inf else []
         bounds += [f"{'<' if open_high else '<='} {high:g}"] if high < math.inf else []
         want = " ".join(["a finite number", " and ".join(bounds)]).strip()
@@ -211,33 +228,65 @@ def check_choice(owner: str, name: str, value: T, choices: Sequence[T]) -> T:
     return value
 
 
-def as_array(owner: object, name: str, value: Any) -> Array:
+def as_dtype(owner: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return float32 or float64 as a dtype; ValueError for any other."""
+    with contextlib.suppress(Exception):  # NumPy raises many kinds
+        if dtype is not None and np.dtype(dtype) in FLOATS:
+            return np.dtype(dtype)
+    raise ValueError(f"{owner}: expected dtype float32 or float64, got {dtype!r}")
+
+
+def as_generator(rng: Rng) -> np.random.Generator:
+    """Return the generator itself, or a new one from a seed; TypeError for anything else."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    seed = isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0
+    if seed or isinstance(rng, np.random.SeedSequence):
+        return np.random.default_rng(rng)
+    raise TypeError(f"rng: expected a seed (int >= 0) or a numpy.random.Generator, got {rng!r}")
+
+
+def as_array(owner: object, name: str, value: Any, *, numbers: bool = False) -> Array:
     """Return what a user hands in as an array of NumPy in the byte order of this machine.
 
     Lists, tensors of PyTorch without a gradient, and frames and series of pandas and Polars are
-    converted; a frame's columns of numbers and booleans, nullable ones too, to their common dtype.
-    TypeError for a masked array, a sparse matrix, and what does not become an array; ValueError
-    for rows of unequal length, and for a missing value in a nullable column.
+    converted; a frame of pandas column by column, nullable ones too, to their common dtype.
+    TypeError for a masked array, a sparse matrix, what does not become an array, and with
+    ``numbers`` for other than booleans, integers and floats; ValueError for rows of unequal
+    length, and for a missing value in a nullable column.
     """
-    if type(value) is np.ndarray and value.dtype.isnative:
-        return value
-    refuse_mask(owner, name, value)
+    array: Array = value
+    if type(array) is not np.ndarray or not array.dtype.isnative:
+        refuse_mask(owner, name, value)
+        try:
+            array = _converted(owner, name, value, numbers)
+        except Exception as error:  # PyTorch: a gradient, bfloat16, another device
+            if str(error).startswith(f"{owner}: "):
+                raise
+            kind = ValueError if isinstance(error, ValueError) else TypeError
+            got = f"{type(value).__name__} ({error})"
+            raise kind(f"{owner}: expected {name} as an array, got {got}") from error
+    if numbers and array.dtype.kind not in "biuf":
+        raise TypeError(f"{owner}: expected {name} of real numbers, got dtype {array.dtype}")
+    return array
+
+
+def _converted(owner: object, name: str, value: Any, numbers: bool) -> Array:
+    """Return an array_like, a frame or a series as an array."""
+    dtype = getattr(value, "dtype", None)
+    plain = getattr(dtype, "numpy_dtype", None)  # of nullable and of Arrow's dtypes
     if hasattr(value, "toarray"):
-        kind = type(value).__name__
-        raise TypeError(
-            f"{owner}: expected {name} as a dense array, got a {kind}; write {name}.toarray()"
-        )
-    try:
-        convert = _frame_values if _is_frame(value) else _column_values
-        array = convert(owner, name, value)
-    except (TypeError, RuntimeError) as error:  # PyTorch: a gradient, bfloat16, another device
-        hint = f"; write {name}.detach().cpu().numpy()" if hasattr(value, "detach") else ""
-        got = f"a {type(value).__name__} ({error}){hint}"
-        raise TypeError(f"{owner}: expected {name} as an array, got {got}") from error
-    except ValueError as error:
-        if str(error).startswith(f"{owner}: "):
-            raise
-        raise ValueError(f"{owner}: expected {name} as an array, got {error}") from error
+        raise TypeError(f"a sparse matrix; write {name}.toarray()")
+    if hasattr(value, "iloc") and hasattr(value, "columns"):  # NumPy makes objects of mixed columns
+        columns = ((f"column {c!r} of {name}", value.iloc[:, i]) for i, c in enumerate(value))
+        found = [as_array(owner, *column, numbers=numbers) for column in columns]
+        array = np.stack(found, axis=1)
+    elif plain is not None and getattr(dtype, "kind", "O") in "biuf":
+        for row in np.flatnonzero(np.asarray(value.isna())):
+            raise ValueError(f"{owner}: {name} has a missing value in row {row}")
+        array = value.to_numpy(dtype=plain)
+    else:
+        array = np.asarray(value)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
@@ -249,79 +298,12 @@ def refuse_mask(owner: object, name: str, value: object) -> None:
         raise TypeError(f"{owner}: expected {name} without a mask, got a masked array; {hint}")
 
 
-def as_numbers(owner: object, name: str, value: Any, kind: str = "real numbers") -> Array:
-    """Return ``as_array`` of ``value``; TypeError unless it holds booleans, integers or floats."""
-    array = as_array(owner, name, value)
-    if array.dtype.kind not in "biuf":
-        where = ""
-        if _is_frame(value):
-            kinds = zip(value.columns, value.dtypes, strict=True)
-            others = [column for column, dtype in kinds if _kind(dtype) not in "biuf"]
-            where = f" in column {others[0]!r}" if others else ""
-        raise TypeError(f"{owner}: expected {name} of {kind}, got dtype {array.dtype}{where}")
-    return array
-
-
-FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
-"""The dtypes that maps, layers and losses compute in."""
-
-
-def as_dtype(owner: str, dtype: DTypeLike) -> np.dtype[Any]:
-    """Return float32 or float64 as a dtype; ValueError for any other."""
-    with contextlib.suppress(Exception):  # NumPy raises many kinds
-        if dtype is not None and np.dtype(dtype) in FLOATS:
-            return np.dtype(dtype)
-    raise ValueError(f"{owner}: expected dtype float32 or float64, got {dtype!r}")
-
-
 def as_floats(owner: object, name: str, value: Any) -> Array:
     """Return ``as_array`` of ``value``; TypeError unless it is float32 or float64."""
     array = as_array(owner, name, value)
     if array.dtype not in FLOATS:
         raise TypeError(f"{owner}: expected {name} of dtype float32 or float64, got {array.dtype}")
     return array
-
-
-def check_finite(owner: object, what: str, name: str, array: Array) -> None:
-    """Raise ValueError, and name the first entry, if an array has NaN or infinity."""
-    with np.errstate(all="ignore"):
-        if array.dtype.kind != "f" or np.isfinite(array.sum()):  # one pass, and no array of bool
-            return
-    for index in np.argwhere(~np.isfinite(array)):  # none if the sum overflowed
-        got = f"{name}[{', '.join(map(str, index))}] = {array[tuple(index)]}"
-        raise ValueError(f"{owner}: expected finite {what}, got {got}")
-
-
-def _is_frame(value: object) -> bool:
-    """Return whether ``value`` is a frame of pandas, without loading pandas."""
-    return hasattr(value, "iloc") and hasattr(value, "columns")
-
-
-def _kind(dtype: object) -> str:
-    """Return the kind of numbers of a column, as NumPy names it; "O" for others."""
-    return getattr(dtype, "kind", "O")
-
-
-def _frame_values(owner: object, name: str, frame: Any) -> Array:
-    """Return the values of a frame of pandas, of which NumPy makes objects if dtypes are mixed."""
-    dtypes = set(frame.dtypes)
-    alike = len(dtypes) == 1 and isinstance(next(iter(dtypes)), np.dtype)
-    if not dtypes or alike or not {_kind(dtype) for dtype in dtypes} <= set("biuf"):
-        return np.asarray(frame)
-    columns = [frame.iloc[:, i] for i in range(frame.shape[1])]
-    found = [_column_values(owner, f"column {c.name!r} of {name}", c) for c in columns]
-    return np.stack(found, axis=1, dtype=np.result_type(*found), casting="unsafe")
-
-
-def _column_values(owner: object, name: str, column: Any) -> Array:
-    """Return the values of an array_like, or of a series of pandas, which may be nullable."""
-    dtype = getattr(column, "dtype", None)
-    plain = getattr(dtype, "numpy_dtype", None)  # of nullable and of Arrow's dtypes
-    if plain is None or _kind(dtype) not in "biuf":
-        return np.asarray(column)
-    for row in np.flatnonzero(np.asarray(column.isna())):
-        raise ValueError(f"{owner}: {name} has a missing value in row {row}")
-    return np.asarray(column.to_numpy(dtype=plain))
 
 
 def check_array(
@@ -335,22 +317,29 @@ def check_array(
         raise ValueError(f"{owner}: expected {name} to be real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
-    if dtype.kind == "f" and (over := np.isinf(cast) & ~np.isinf(array)).any():
-        got = array[over].item(0)
-        raise ValueError(f"{owner}: expected {name} in the range of {dtype}, got {got}")
+    if dtype.kind == "f" and (np.isinf(cast) & ~np.isinf(array)).any():
+        raise ValueError(f"{owner}: expected {name} in the range of {dtype}")
     return cast
 
 
 def check_weight(owner: str, weight: object, n: int) -> Array:
     """Return weights of ``n`` examples as float64; ValueError unless finite and not negative."""
-    array = as_numbers(owner, "weight", weight, "numbers")
-    if array.shape != (n,):
-        raise ValueError(f"{owner}: expected weight of shape ({n},), got {array.shape}")
-    array = array.astype(np.float64)
+    array = as_array(owner, "weight", weight, numbers=True)
+    array = check_array(owner, "weight", array, (n,), np.dtype(np.float64))
     for i in np.flatnonzero(~((array >= 0) & (array < math.inf))):
         got = f"weight[{i}] = {array[i]}"
         raise ValueError(f"{owner}: expected finite weights that are not negative, got {got}")
     return array
+
+
+def check_finite(owner: object, what: str, name: str, array: Array) -> None:
+    """Raise ValueError, and name the first entry, if an array has NaN or infinity."""
+    with np.errstate(all="ignore"):
+        if array.dtype.kind != "f" or np.isfinite(array.sum()):  # one pass, and no array of bool
+            return
+    for index in np.argwhere(~np.isfinite(array)):  # none if the sum overflowed
+        got = f"{name}[{', '.join(map(str, index))}] = {array[tuple(index)]}"
+        raise ValueError(f"{owner}: expected finite {what}, got {got}")
 
 
 def shaped_targets(loss: object, outputs: Array, y: Array) -> Array:
@@ -362,48 +351,6 @@ def shaped_targets(loss: object, outputs: Array, y: Array) -> Array:
     labels = getattr(loss, "class_labels", None)
     column = outputs.shape[1:] == (1,) if labels is None else not labels
     return y[:, None] if column and y.ndim == 1 else y
-
-
-def require(module: str, extra: str) -> ModuleType:
-    """Import an optional dependency; if it is missing, the error names the extra to install."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        hint = f"pip install 'minidl[{extra}]'"
-        raise ImportError(f"{package} is needed for this: {hint} ({error})") from error
-
-
-def progress_bar(**options: Any) -> Any:
-    """Return a bar of tqdm, also in notebooks; where no terminal is, it is a line once a minute."""
-    file = sys.stderr
-    notebook = "ipykernel" in sys.modules and "ipywidgets" in sys.modules
-    if file is not None and not (file.isatty() or notebook):
-        options |= {"file": _Lines(file), "mininterval": 60, "maxinterval": 60, "miniters": 1}
-    tqdm = require("tqdm.notebook" if notebook else "tqdm", "examples").tqdm
-    return tqdm(disable=file is None, **options)
-
-
-class _Lines:
-    """A stream on which each state of a bar is a line, in place of one that is overwritten."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-
-    def write(self, text: str) -> None:
-        self.file.write(text.strip() and f"{text.strip()}\n")
-
-    def flush(self) -> None:
-        self.file.flush()
-
-
-def type_text(value: object) -> str:
-    """Return the type of a value, and the shape and dtype of an array, for an error."""
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape}, {value.dtype}"
-    if isinstance(value, tuple):
-        return f"a tuple ({', '.join(map(type_text, value))})"
-    return "None" if value is None else f"{type(value).__name__} {short_text(value)}"
 
 
 class ContractError(TypeError, ValueError):
@@ -442,55 +389,30 @@ def returned_gradient(expected: str, x: Array, dx: Any) -> Array:
     return np.array(dx)
 
 
-def takes(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
-    """Return whether a call with these arguments fits the signature of the function."""
-    try:
-        inspect.signature(function).bind(*args, **options)
-    except TypeError:
-        return False
-    except ValueError:  # a built-in function without a signature
-        return not options
-    return True
-
-
-def short_text(value: object) -> str:
-    """Return the name or ``repr`` of an object, or the name of its type if that is long."""
-    text = getattr(value, "__name__", None) or repr(value)
-    return text if len(text) <= 70 and "\n" not in text else type(value).__name__
-
-
-def as_generator(rng: Rng) -> np.random.Generator:
-    """Return the generator itself, or a new one from a seed; TypeError for anything else."""
-    if isinstance(rng, np.random.Generator):
-        return rng
-    seed = isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and rng >= 0
-    if seed or isinstance(rng, np.random.SeedSequence):
-        return np.random.default_rng(rng)
-    raise TypeError(f"rng: expected a seed (int >= 0) or a numpy.random.Generator, got {rng!r}")
+def progress_bar(**options: Any) -> Any:
+    """Return a bar of tqdm, also in notebooks; without a terminal it is written once a minute."""
+    notebook = "ipykernel" in sys.modules and "ipywidgets" in sys.modules
+    if sys.stderr is not None and not (sys.stderr.isatty() or notebook):
+        options |= {"mininterval": 60, "maxinterval": 60, "miniters": 1}
+    tqdm = require("tqdm.notebook" if notebook else "tqdm", "examples").tqdm
+    return tqdm(disable=sys.stderr is None, **options)
 
 
 @cache
 def _blas() -> Any:
     """Return the control of the threads, found once: that takes as long as a short fit."""
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ImportError:
-        return None
-    return ThreadpoolController()
+    return require("threadpoolctl", "sklearn").ThreadpoolController()
 
 
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
+def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
     """Limit matrix products to one thread in this context, if threadpoolctl is installed.
 
     Two threads take twice as long on narrow layers, 20 to 40 times on one example at a time.
     """
-    blas = _blas()
-    if blas is None:
-        yield
-        return
-    with blas.limit(limits=1):
-        yield
+    try:
+        return _blas().limit(limits=1)  # type: ignore[no-any-return]
+    except ImportError:
+        return contextlib.nullcontext()
 
 
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
@@ -508,29 +430,19 @@ def quiet() -> Iterator[None]:
 
 
 def quietly(function: F) -> F:
-    """Decorate a function to run in ``quiet``; inside another one this costs 0.1 microseconds."""
+    """Decorate a function to run in ``quiet``, and so the backward pass if it returns one.
+
+    Inside another one this costs 0.1 microseconds.
+    """
 
     @wraps(function)
     def run(*args: Any, **options: Any) -> Any:
         if _QUIET.get():
             return function(*args, **options)
         with quiet():
-            return function(*args, **options)
-
-    return run  # type: ignore[return-value]
-
-
-def quiet_passes(forward: F) -> F:
-    """Decorate ``forward(...) -> y, backward``: both passes run in ``quiet``."""
-
-    @wraps(forward)
-    def run(*args: Any, **options: Any) -> Any:
-        if _QUIET.get():
-            return forward(*args, **options)
-        with quiet():
-            passes = forward(*args, **options)
-        if isinstance(passes, tuple) and len(passes) == 2 and callable(passes[1]):
-            return passes[0], quietly(passes[1])
-        return passes  # not what the contract says; whoever checks it tells
+            result = function(*args, **options)
+        if isinstance(result, tuple) and len(result) == 2 and callable(result[1]):
+            return result[0], quietly(result[1])
+        return result
 
     return run  # type: ignore[return-value]

@@ -19,7 +19,6 @@ from minidl.checks import (
     FLOATS,
     Array,
     as_array,
-    as_numbers,
     check_finite,
     check_float,
     check_int,
@@ -273,8 +272,7 @@ class Dataset:
             x, y, *weight = part
             labels = _labels(f"{name}: {key}", y).tolist()
             classes = np.array([numbers.get(label, -1) for label in labels], np.int64)
-            if classes.min(initial=0) < 0:
-                i = int(classes.argmin())
+            for i in np.flatnonzero(classes < 0):
                 known = ", ".join(map(str, class_names[:8])) + ", ..." * (len(class_names) > 8)
                 want = f"the labels of the training part, {known}"
                 raise ValueError(f"{name}: {key}: expected {want}; got y[{i}] = {labels[i]}")
@@ -282,25 +280,21 @@ class Dataset:
         return cls(**parts, classes=len(class_names), class_names=class_names, **options)
 
     def _check(self, owner: str, split: Split, classes: int) -> None:
-        train = self.train
+        """Raise an error if a part is not as the training part."""
+        train, y = self.train, split.y
         as_split(owner, split)
         if split.x.shape[1] != self.features:
             want = f"{self.features} features as in train"
             raise ValueError(f"{owner}: expected {want}, got {split.x.shape[1]}")
-        kinds = ["integers" if y.dtype.kind in "iu" else "floats" for y in (train.y, split.y)]
-        if kinds[0] != kinds[1] or split.y.shape[1:] != train.y.shape[1:]:
-            want = f"y of {kinds[0]} (n, ...) {train.y.shape[1:]} as in train"
-            raise TypeError(f"{owner}: expected {want}, got {kinds[1]} {split.y.shape[1:]}")
-        if classes and split.y.ndim == 1 and kinds[1] == "integers":
-            for i in np.flatnonzero((split.y < 0) | (split.y >= classes)):
-                got = f"y[{i}] = {split.y[i]}"
-                raise ValueError(f"{owner}: expected labels in 0..{classes - 1}, got {got}")
+        if _kind(split) != _kind(train):
+            raise TypeError(f"{owner}: expected {_kind(train)} as in train, got {_kind(split)}")
+        if classes and y.ndim == 1 and y.dtype.kind in "iu":
+            for i in np.flatnonzero((y < 0) | (y >= classes)):
+                want = f"labels in 0..{classes - 1}"
+                raise ValueError(f"{owner}: expected {want}, got y[{i}] = {y[i]}")
         check_finite(owner, "features", "x", split.x)
-        if (split.x.dtype == np.uint8) != (train.x.dtype == np.uint8):
-            want = f"x of dtype {train.x.dtype} as in train"
-            raise TypeError(f"{owner}: expected {want}, got {split.x.dtype}")
-        floats = split.x.dtype.kind == "f"
-        if floats and _like_pixels(split.x[:CHUNK]) and train.x.min() >= 0 and train.x.max() <= 1:
+        unit = split.x.dtype.kind == "f" and train.x.min() >= 0 and train.x.max() <= 1
+        if unit and _like_pixels(split.x[:CHUNK]):
             got = f"whole numbers up to {split.x.max():g}, as of pixels that were not divided"
             raise ValueError(f"{owner}: expected x in 0..1 as in train, got {got}")
 
@@ -343,8 +337,8 @@ class Dataset:
         for key, split in self.splits.items():
             n = min(check_int(self.name, key, sizes.get(key, len(split))), len(split))
             rows = np.arange(n) * len(split) // n
-            weight = None if split.weight is None else split.weight[rows]
-            parts[key] = replace(split, x=split.x[rows], y=split.y[rows], weight=weight, file=None)
+            y, *weight = split.targets(rows)
+            parts[key] = Split(split.x[rows], y, split.scale, None, *weight)
         return self.with_parts(parts)
 
     def map(self, apply: Callable[[Array], Array], dtype: DTypeLike | None = None) -> Dataset:
@@ -367,14 +361,12 @@ class Dataset:
         ``n`` training examples, or of their weights. Weights that the examples have are multiplied
         by it. The other parts keep theirs.
         """
-        train = self.train
-        if train.y.ndim != 1 or not self.classes:
-            raise TypeError(f"{self.name}: class weights need labels 0..K-1, got {train!r}")
+        labels, before = self._labels("class weights need"), self.train.weight
         names = np.arange(self.classes) if self.class_names is None else self.class_names
-        factors = class_factors(self.name, class_weight, names.tolist(), train.y, train.weight)
-        before = 1.0 if train.weight is None else train.weight
-        weight = check_weight(f"{self.name}: class_weight", factors[train.y] * before, len(train))
-        return self.with_parts({**self.splits, "train": replace(train, weight=weight)})
+        factors = class_factors(self.name, class_weight, names.tolist(), labels, before)
+        product = factors[labels] * (1.0 if before is None else before)
+        weight = check_weight(f"{self.name}: class_weight", product, len(labels))
+        return self.with_parts({**self.splits, "train": replace(self.train, weight=weight)})
 
     def smoothed(self, eps: float) -> Dataset:
         """Return the data set with distributions for training labels (label smoothing).
@@ -383,8 +375,7 @@ class Dataset:
         (Szegedy et al. 2016). The other parts are not smoothed.
         """
         eps = check_float(self.name, "eps", eps, low=0, high=1)
-        if self.train.y.ndim != 1 or not self.classes:
-            raise TypeError(f"{self.name}: label smoothing needs labels, got {self.train!r}")
+        self._labels("label smoothing needs")
         parts = {}
         for key, split in self.splits.items():
             share = eps if key == "train" else 0.0
@@ -392,6 +383,12 @@ class Dataset:
             y[np.arange(len(split)), split.y] += 1 - share
             parts[key] = replace(split, y=y)
         return self.with_parts(parts)
+
+    def _labels(self, what: str) -> Array:
+        """Return the labels of the training part; TypeError if it has none."""
+        if self.train.y.ndim != 1 or not self.classes:
+            raise TypeError(f"{self.name}: {what} labels 0..K-1, got {self.train!r}")
+        return self.train.y
 
     def with_parts(self, parts: Mapping[str, Split]) -> Dataset:
         """Return the data set with these parts alone, which are checked as those of a new one."""
@@ -460,9 +457,9 @@ def check_shaped(
         hint = "; CrossEntropy takes one class of several" if y.shape == logits.shape[:1] else ""
         shape = f"the outputs' shape {logits.shape}"
         raise ValueError(f"{owner}: expected y of {shape}, got {y.shape}{hint}")
-    if fits and len(wrong := np.argwhere(~fits(y))):
-        at, got = ", ".join(map(str, wrong[0])), y[tuple(wrong[0])]
-        raise ValueError(f"{owner}: expected {want}, got y[{at}] = {got}")
+    for at in np.argwhere(~fits(y)) if fits else ():
+        got = f"y[{', '.join(map(str, at))}] = {y[tuple(at)]}"
+        raise ValueError(f"{owner}: expected {want}, got {got}")
     return y.reshape(logits.shape).astype(logits.dtype, copy=False)
 
 
@@ -485,7 +482,7 @@ def class_factors(
 
 def _features(owner: str, x: object) -> Array:
     """Return ``x`` as rows (n, features) of uint8, float32 or float64, which are kept."""
-    array = as_numbers(owner, "x", x)
+    array = as_array(owner, "x", x, numbers=True)
     if array.ndim < 2:
         raise ValueError(f"{owner}: expected x of shape (n, features), got {array.shape}")
     features = int(np.prod(array.shape[1:]))
@@ -519,13 +516,7 @@ def _labels(owner: str, y: object) -> Array:
         array = array.astype(str)
     array = _column(array)
     if array.ndim != 1 or array.dtype.kind not in "biuU":
-        want, got = (
-            "integers, strings or booleans",
-            f"an array {array.shape} of dtype {array.dtype}",
-        )
-        if array.ndim == 1 and array.dtype == object:
-            i = next(i for i, label in enumerate(array) if not isinstance(label, str))
-            got = f"y[{i}] = {array[i]!r:.40}"
+        want, got = "integers, strings or booleans", f"{array.dtype} {array.shape}: {array!r:.60}"
         raise TypeError(f"{owner}: expected labels (n,) of {want}, got {got}")
     return array
 
@@ -540,6 +531,13 @@ def _floats(array: Array) -> Array:
 def _column(array: Array) -> Array:
     """Return a column (n, 1) as (n,), and other arrays as they are."""
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _kind(split: Split) -> str:
+    """Return the kinds of arrays that the parts of a data set have in common."""
+    x = "pixels" if split.x.dtype == np.uint8 else "floats"
+    y = "integers" if split.y.dtype.kind in "iu" else "floats"
+    return f"x of {x} and y of {y} (n, ...) {split.y.shape[1:]}"
 
 
 def _like_pixels(x: Array) -> bool:

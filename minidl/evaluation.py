@@ -18,8 +18,8 @@ import numpy as np
 
 from minidl.checks import (
     Array,
+    as_array,
     as_floats,
-    as_numbers,
     check_weight,
     did_you_mean,
     is_floats,
@@ -276,7 +276,7 @@ def _arrays(
     owner: str, outputs: Array, y: Array, weight: Array | None, labels: bool = False
 ) -> tuple[Array, Array, Array]:
     """Return outputs (n, K), ``y`` of their shape, or ``labels`` (n,), and weights up to 1."""
-    outputs, y = as_numbers(owner, "outputs", outputs), as_numbers(owner, "y", y)
+    outputs, y = (as_array(owner, n, a, numbers=True) for n, a in (("outputs", outputs), ("y", y)))
     whole = outputs.dtype.kind != "f"
     outputs = outputs.astype(np.float64) if whole else as_floats(owner, "outputs", outputs)
     if outputs.ndim != 2:

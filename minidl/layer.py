@@ -36,7 +36,6 @@ from minidl.checks import (
     as_dtype,
     as_generator,
     is_layer,
-    quiet_passes,
     quietly,
     returned_floats,
     returned_gradient,
@@ -84,7 +83,7 @@ class Layer(Configured, ABC):
 
     def __init_subclass__(cls) -> None:
         if "forward" in vars(cls):
-            cls.forward = quiet_passes(cls.forward)  # type: ignore[method-assign]
+            cls.forward = quietly(cls.forward)  # type: ignore[method-assign]
         for flag in ("skips_input_grad", "gives_probabilities"):
             first = next(b for b in cls.__mro__ if flag in vars(b) or "forward" in vars(b))
             if flag not in vars(first):

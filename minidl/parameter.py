@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.checks import Array, as_numbers, check_array, did_you_mean, is_layer
+from minidl.checks import Array, as_array, check_array, did_you_mean, is_layer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,7 +32,7 @@ class Parameter:
     """The model whose vectors hold the parameter, if there is one."""
 
     def __init__(self, value: Array) -> None:
-        array = np.array(as_numbers("Parameter", "value", value))
+        array = np.array(as_array("Parameter", "value", value, numbers=True))
         self.shape: tuple[int, ...] = array.shape
         self._draw = self.root = None
         self._value = array if array.dtype.kind == "f" else array.astype(np.float32)

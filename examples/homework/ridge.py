@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from homework import answers
-from minidl.checks import Array, as_floats, as_numbers, check_float
+from minidl.checks import Array, as_array, as_floats, check_float
 from minidl.dataset import Dataset
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
@@ -33,7 +33,7 @@ def ridge(x: Array, y: Array, l2: float) -> Array:
     array, shape (features,) or (features, outputs), of the dtype of ``x``
     """
     l2 = check_float("ridge", "l2", l2, low=0)
-    x, y = as_floats("ridge", "x", x), as_numbers("ridge", "y", y, "numbers")
+    x, y = as_floats("ridge", "x", x), as_array("ridge", "y", y, numbers=True)
     if x.ndim != 2 or y.ndim not in (1, 2) or len(x) != len(y) or x.size == 0:
         raise ValueError(
             f"ridge: expected x (n, features) and y (n,) or (n, outputs), not empty, "

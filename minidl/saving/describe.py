@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minidl import activations, layer, layers, maps
-from minidl.checks import Array, Configured, arguments_of, as_array, is_layer
+from minidl.checks import Array, Configured, as_array, is_layer
 from minidl.layer import Layer
 from minidl.parameter import own_names
 
@@ -97,7 +97,8 @@ def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
             f"{kind.__module__}.{kind.__qualname__}: minidl has another class of this name, so a "
             "file could not tell them apart; rename it"
         )
-    config = value.config() if callable(getattr(value, "config", None)) else arguments_of(value)
+    known_to_it = callable(getattr(value, "config", None))
+    config = value.config() if known_to_it else Configured.config(value)
     if not strict:
         known = {argument: given for argument, given in config.items() if given is not ...}
         own = _is_own(kind) and not _is_own(getattr(kind, "config", Configured))

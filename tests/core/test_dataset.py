@@ -248,7 +248,7 @@ def test_weights_go_with_their_examples(tmp_path):
         ([1.0, -1.0], r"expected finite weights that are not negative, got weight\[1\] = -1"),
         ([np.nan, 1], r"expected finite weights .* got weight\[0\] = nan"),
         ([0.0, 0.0], "expected a weight above 0"),
-        (["a", "b"], "expected weight of numbers"),
+        (["a", "b"], "expected weight of real numbers"),
     ],
 )
 def test_bad_weights(weight, message):

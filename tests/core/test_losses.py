@@ -228,7 +228,7 @@ WRONG_WEIGHTS = [
     ([1, 2, -1], ValueError, r"finite weights that are not negative, got weight\[2\] = -1"),
     ([1, math.inf, 1], ValueError, r"got weight\[1\] = inf"),
     ([math.nan, 1, 1], ValueError, r"got weight\[0\] = nan"),
-    (["a", "b", "c"], TypeError, "expected weight of numbers, got dtype <U1"),
+    (["a", "b", "c"], TypeError, "expected weight of real numbers, got dtype <U1"),
 ]
 
 
