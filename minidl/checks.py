@@ -317,8 +317,9 @@ def check_array(
         raise ValueError(f"{owner}: expected {name} to be real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
-    if dtype.kind == "f" and (np.isinf(cast) & ~np.isinf(array)).any():
-        raise ValueError(f"{owner}: expected {name} in the range of {dtype}")
+    if dtype.kind == "f" and (over := np.isinf(cast) & ~np.isinf(array)).any():
+        want, got = f"{name} in the range of {dtype}", array[over].item(0)
+        raise ValueError(f"{owner}: expected {want}, got {got}")
     return cast
 
 

@@ -14,7 +14,7 @@ into ``model.grad``. A parameter belongs to one model, ``parameter.root``.
 from __future__ import annotations
 
 import copy
-import sys
+import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,6 +50,25 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+def _vector(name: str, doc: str) -> Any:
+    """Return a property of a model that gives ``_theta`` or ``_grad``, made on first use.
+
+    ``model.grad *= 2`` changes the vector in place; another vector is refused.
+    """
+
+    def get(model: Layer) -> Any:
+        if "_theta" not in model.__dict__:
+            model.initialize()
+        return model.__dict__[name]
+
+    def put(model: Layer, value: Array) -> None:
+        if value is not get(model):
+            hint = f"of which every parameter has a view; write model.{name[1:]}[:] = ..."
+            raise ValueError(f"{type(model).__name__}: cannot replace {name[1:]!r}, {hint}")
+
+    return property(get, put, doc=doc)
+
+
 class Layer(Configured, ABC):
     """A function of a batch, with its backward pass.
 
@@ -78,8 +97,12 @@ class Layer(Configured, ABC):
     input_scale: float | None = None
     """The factor of uint8 rows in the training; None for a model that ``fit`` did not train."""
 
-    _theta: Array
-    _grad: Array
+    theta: Array = _vector(
+        "_theta", "All parameters in one contiguous vector; each parameter is a view into it."
+    )
+    grad: Array = _vector(
+        "_grad", "All gradients in one contiguous vector, in the order of ``theta``."
+    )
 
     def __init_subclass__(cls) -> None:
         if "forward" in vars(cls):
@@ -113,38 +136,10 @@ class Layer(Configured, ABC):
         return named_parameters(self)
 
     @property
-    def theta(self) -> Array:
-        """All parameters in one contiguous vector; each parameter is a view into it."""
-        if "_theta" not in self.__dict__:
-            self.initialize()
-        return self._theta
-
-    @theta.setter
-    def theta(self, value: Array) -> None:
-        self._refuse_another("theta", value)
-
-    @property
-    def grad(self) -> Array:
-        """All gradients in one contiguous vector, in the order of ``theta``."""
-        if "_theta" not in self.__dict__:
-            self.initialize()
-        return self._grad
-
-    @grad.setter
-    def grad(self, value: Array) -> None:
-        self._refuse_another("grad", value)
-
-    def _refuse_another(self, name: str, value: Array) -> None:
-        """Allow ``model.grad *= 2``, which changes the vector in place; refuse another vector."""
-        if value is not getattr(self, name):
-            hint = f"of which every parameter has a view; write model.{name}[:] = ..."
-            raise ValueError(f"{type(self).__name__}: cannot replace {name!r}, {hint}")
-
-    @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the parameters; of the buffers if there are none; or else float32."""
         if "_theta" in self.__dict__:
-            return self._theta.dtype
+            return self.theta.dtype
         kinds = [p.value.dtype for _, p in self.named_parameters() if p.is_set]
         kinds = kinds or [b.dtype for _, b in parameter.named_buffers(self) if b.dtype.kind == "f"]
         return np.result_type(*kinds) if kinds else np.dtype(np.float32)
@@ -162,7 +157,9 @@ class Layer(Configured, ABC):
         self.draw(rng, dtype)
         kind = self.dtype if dtype is None else np.dtype(dtype)
         parameter.gather(self, kind)
-        parameter.cast_buffers(self, kind)
+        buffers = parameter.named_buffers(self)
+        floats = {n: b.astype(kind, copy=False) for n, b in buffers if b.dtype.kind == "f"}
+        parameter.set_buffers(self, floats)
         return self
 
     def draw(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> None:
@@ -178,7 +175,7 @@ class Layer(Configured, ABC):
 
     def use_vectors(self, theta: Array, grad: Array) -> None:
         """Take these as ``theta`` and ``grad``; the parameters are views into them already."""
-        self._theta, self._grad = theta, grad
+        self.__dict__.update(_theta=theta, _grad=grad)
 
     def forget_vectors(self) -> None:
         """Drop ``theta`` and ``grad``; they are gathered again from the parameters on first use."""
@@ -322,37 +319,20 @@ class Sequential(Layer):
 
     def summary(self) -> str:
         """Return a table of the layers, their output shapes and their parameter counts."""
-        rows, total = self._table()
-        w = [max(len(row[k]) for row in rows) for k in range(4)]
-        lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
-        return _Shown("\n".join([lines[0], "-" * len(lines[0]), *lines[1:], total]))
-
-    def _repr_html_(self) -> str:
-        rows, total = self._table()
-        return html_table([*rows, (total,)])
-
-    def _table(self) -> tuple[list[tuple[str, ...]], str]:
-        """Return a header and a row for each layer, and a line about the whole model."""
         features = next((v.in_features for v in walk(self) if hasattr(v, "in_features")), None)
         x = None if features is None else np.zeros((0, features), self.dtype)
-        rows: list[tuple[str, ...]] = [("", "layer", "output", "parameters")]
+        rows = [("", "layer", "output", "parameters")]
         for i, layer in enumerate(self.layers):
             x = None if x is None else infer(layer, x)
             shape = "" if x is None else f"(n, {', '.join(map(str, x.shape[1:]))})"
             count = sum(p.size for _, p in named_parameters(layer))
             rows.append((str(i), repr(layer), shape, f"{count:,}"))
+        w = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"{a:>{w[0]}}  {b:<{w[1]}}  {c:<{w[2]}}  {d:>{w[3]}}" for a, b, c, d in rows]
         total = sum(p.size for _, p in self.named_parameters())
         size = total * self.dtype.itemsize / 1e6
-        return rows, f"{total:,} parameters, {self.dtype}, {size:.2f} MB"
-
-
-class _Shown(str):
-    """A text that a prompt shows as it is printed."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
+        last = f"{total:,} parameters, {self.dtype}, {size:.2f} MB"
+        return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], last])
 
 
 def html_table(rows: Iterable[Sequence[str]], bold: int | None = None) -> str:
@@ -413,17 +393,17 @@ def checked(model: object) -> Iterator[Forward]:
         if isinstance(layer, Sequential):
             for i, inner in enumerate(layer.layers):
                 places[id(inner)] = f"layer {prefix}{i}, {short_text(inner)}", inner
-    own = [vars(layer) for _, layer in places.values()]
-    hidden = [{k: v for k, v in names.items() if k == "forward"} for names in own]
+    before = [(vars(layer), vars(layer).get("forward")) for _, layer in places.values()]
     for name, layer in places.values():
         # An attribute of the object hides the method of the class.
         vars(layer)["forward"] = _checked_forward(name, layer)
     try:
         yield model.forward  # type: ignore[attr-defined]
     finally:
-        for names, forward in zip(own, hidden, strict=True):
+        for names, forward in before:
             del names["forward"]
-            names.update(forward)
+            if forward is not None:
+                names["forward"] = forward
 
 
 def _checked_forward(name: str, layer: Any) -> Forward:
@@ -439,14 +419,10 @@ def _checked_forward(name: str, layer: Any) -> Forward:
             raise ValueError(f"{name}: expected {want}, got {type_text(y)}")
 
         def checked_backward(dy: Array, **options: bool) -> Any:
-            try:
-                dx = backward(dy, **options)
-            except TypeError as error:
-                if takes(backward, dy, **options):
-                    raise
+            if not takes(backward, dy, **options):
                 hint = "write: def backward(dy, input_grad=True)"
-                why = f"{name}: its class declares skips_input_grad; {hint}"
-                raise TypeError(why) from error
+                raise TypeError(f"{name}: its class declares skips_input_grad; {hint}")
+            dx = backward(dy, **options)
             if options.get("input_grad", True):
                 want = f"{name}: expected backward(dy) to return dx"
                 returned_floats(f"{want},", dx, x.dtype)
@@ -458,20 +434,14 @@ def _checked_forward(name: str, layer: Any) -> Forward:
     return checked_forward
 
 
-def _outside() -> int:
-    """Return the level of the first caller that is not in this library, for a warning."""
-    here, level, frame = str(Path(__file__).parent), 0, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
-        level, frame = level + 1, frame.f_back
-    return level + 1
-
-
 def name_probabilities(owner: str, model: object, loss: object) -> None:
     """Warn if a model ends with a layer that gives probabilities, and the loss expects logits."""
     last = last_layer(model)
     if getattr(last, "gives_probabilities", False) and getattr(loss, "expects_logits", False):
+        here = str(Path(__file__).parent)
+        inside = [frame.filename.startswith(here) for frame in inspect.stack(0)]
         warnings.warn(
             f"{owner}: the model ends with {last!r}, which gives probabilities, but {loss!r} "
             "expects logits; leave that layer out, and use minidl.probabilities(model, x, loss)",
-            stacklevel=_outside(),
+            stacklevel=inside.index(False) + 1,
         )

@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.checks import (
-    Array,
-    Configured,
-    check_float,
-    check_int,
-    quietly,
-)
+from minidl.checks import Array, Configured, check_float, check_int, quietly
 from minidl.layer import Layer, check_model
 from minidl.parameter import check_state
 
@@ -126,15 +120,8 @@ class Optimizer(Configured, ABC):
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0; ValueError if it is not finite."""
-        given = self.lr(step) if callable(self.lr) else self.lr
-        try:
-            lr = float(given)
-        except (TypeError, ValueError):
-            lr = math.nan
-        if not 0 <= lr < math.inf:
-            want = f"a finite learning rate >= 0 from {self.lr!r} for step {step}"
-            raise ValueError(f"{type(self).__name__}: expected {want}, got {given!r}")
-        return lr
+        lr = self.lr(step) if callable(self.lr) else self.lr
+        return check_float(type(self).__name__, f"lr of step {step}", lr, low=0)
 
     @quietly
     def step(self) -> None:
@@ -183,14 +170,14 @@ class Optimizer(Configured, ABC):
 
     def _views(self) -> list[tuple[tuple[Array, ...], Array]]:
         """Return the arguments of ``_update`` for each block, and where in it weights decay."""
-        theta, grad = self.model.theta, self.model.grad
+        theta = self.model.theta
         if theta is not self._theta:  # the first step, or the model has new vectors
-            if theta.size != sum(decays.size for _, decays in self._blocks) and self._blocks:
+            if any(theta.size != vector.size for vector in self._state):
                 raise ValueError(f"{self!r}: the model has other parameters than at the start")
             shapes = [p.shape for _, p in self.model.named_parameters()]
             sizes = [math.prod(shape) for shape in shapes]
             decays = np.repeat([self.decay_biases or len(shape) > 1 for shape in shapes], sizes)
-            vectors = [theta, grad, *self._state]
+            vectors = [theta, self.model.grad, *self._state]
             scratch = [np.empty(min(BLOCK, theta.size), theta.dtype) for _ in range(2)]
             self._blocks, self._theta = [], theta
             for start in range(0, theta.size, BLOCK):
@@ -365,9 +352,10 @@ class Adam(Optimizer):
         owner = type(self).__name__
         if np.shape(betas) != (2,):
             raise ValueError(f"{owner}: expected two betas, got {betas!r}")
+        first, second = betas
         self.betas = (
-            check_float(owner, "betas[0]", betas[0], low=0, high=1, open_high=True),
-            check_float(owner, "betas[1]", betas[1], low=0, high=1, open_high=True),
+            check_float(owner, "betas[0]", first, low=0, high=1, open_high=True),
+            check_float(owner, "betas[1]", second, low=0, high=1, open_high=True),
         )
         self.eps = check_float(owner, "eps", eps, low=0)
         super().__init__(model, lr, weight_decay, clip_norm, decay_biases)

@@ -67,9 +67,7 @@ class Parameter:
     def __getattr__(self, name: str) -> Any:
         # Called only while a slot is empty, so this costs nothing once there is a value.
         if name in ("_value", "_grad"):
-            hint = (
-                "give rng= to its layer or to the Sequential that holds it, or call initialize(rng)"
-            )
+            hint = "give rng= to its layer or to the Sequential around it, or call initialize(rng)"
             raise ValueError(f"a parameter of shape {self.shape} has no value yet: {hint}")
         raise AttributeError(name)
 
@@ -135,13 +133,12 @@ def infer(layer: object, x: Array) -> Array:
     return y
 
 
-def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-    """Yield every parameter of any object and of the layers in it, as ``("0.weight", p)``."""
+def named_layers(layer: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every layer, outer ones first, after its prefix: ``""``, ``"0."``, ``"0.inner."``."""
+    yield prefix, layer
     for name, member in members(layer):
-        if isinstance(member, Parameter):
-            yield prefix + name, member
-        else:
-            yield from named_parameters(member, f"{prefix}{name}.")
+        if not isinstance(member, Parameter):
+            yield from named_layers(member, f"{prefix}{name}.")
 
 
 def walk(layer: object) -> Iterator[Any]:
@@ -149,12 +146,13 @@ def walk(layer: object) -> Iterator[Any]:
     return (inner for _, inner in named_layers(layer))
 
 
-def named_layers(layer: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what ``walk`` yields, each layer with its prefix: ``""``, ``"0."``, ``"0.inner."``."""
-    yield prefix, layer
+def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+    """Yield every parameter of any object and of the layers in it, as ``("0.weight", p)``."""
     for name, member in members(layer):
-        if not isinstance(member, Parameter):
-            yield from named_layers(member, f"{prefix}{name}.")
+        if isinstance(member, Parameter):
+            yield prefix + name, member
+        else:
+            yield from named_parameters(member, f"{prefix}{name}.")
 
 
 def gather(model: Any, dtype: np.dtype[Any]) -> None:
@@ -168,12 +166,11 @@ def _gather(root: object, layer: Any, theta: Array, grad: Array) -> int:
     end = 0
     for _, member in members(layer):
         if isinstance(member, Parameter):
-            piece = slice(end, end + member.size)
+            piece, end = slice(end, end + member.size), end + member.size
             value, own_grad = theta[piece].reshape(member.shape), grad[piece].reshape(member.shape)
             value[...], own_grad[...] = member.value, member.grad
             member.bind(value, own_grad)
             member.root = weakref.ref(root)
-            end = piece.stop
         else:
             end += _gather(root, member, theta[end:], grad[end:])
     if hasattr(layer, "use_vectors"):
@@ -197,14 +194,11 @@ def check_owners(model: object) -> None:
     if len({id(p) for p in parameters}) < len(parameters):
         why = "backward writes gradients and does not add them"
         raise ValueError(f"{model!r}: a layer occurs twice, but {why}")
-    shared = shared_parameter(model)
-    if shared is not None:
-        name, owner = shared
-        other = f"another model, a {type(owner).__name__}"
+    if shared := shared_parameter(model):
+        other = f"another model, a {type(shared[1]).__name__}"
+        why = f"the parameter {shared[0]!r} belongs to {other}"
         hint = "to train this one, build it from layer.copy()"
-        raise ValueError(
-            f"{type(model).__name__}: the parameter {name!r} belongs to {other}; {hint}"
-        )
+        raise ValueError(f"{type(model).__name__}: {why}; {hint}")
 
 
 def check_vectors(model: Any) -> None:
@@ -212,14 +206,13 @@ def check_vectors(model: Any) -> None:
     theta: Array = model.theta
     if theta is not vars(model).get("_theta"):
         return  # a model with vectors of its own making, as in minidl.parity
-    start, why = theta.ctypes.data, ""
+    end, wrong = theta.ctypes.data, ""
     for name, p in named_parameters(model):
-        if p.size and p.value.ctypes.data != start:
-            why = why or f"the parameter {name!r} is not at its place in theta"
-        start += p.value.nbytes
-    if start != theta.ctypes.data + theta.nbytes:
-        why = why or "theta has other parameters than the layers"
-    if why:
+        if p.size and p.value.ctypes.data != end:
+            wrong = wrong or f"the parameter {name!r} is not at its place in theta"
+        end += p.value.nbytes
+    if wrong or end != theta.ctypes.data + theta.nbytes:
+        why = wrong or "theta has other parameters than the layers"
         hint = "layers were changed after the model was built; build a new one"
         raise ValueError(f"{type(model).__name__}: {why}: {hint}")
 
@@ -250,7 +243,7 @@ def check_buffers(model: object) -> None:
                 )
 
 
-def _places(model: object, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+def places(model: object, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """Yield the name of each parameter's value and each buffer, its owner, and its name there.
 
     In PyTorch's order: the parameters of a layer, its buffers, then those of the layers in it.
@@ -260,51 +253,34 @@ def _places(model: object, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     yield from ((prefix + n, model, n) for n in declared_buffers(model) or ())
     for name, member in found:
         if not isinstance(member, Parameter):
-            yield from _places(member, f"{prefix}{name}.")
+            yield from places(member, f"{prefix}{name}.")
 
 
-def _buffer_places(model: object) -> Iterator[tuple[str, Any, str]]:
-    return (place for place in _places(model) if not isinstance(place[1], Parameter))
+def _numbers(owner: object, name: str) -> Array:
+    array = np.asarray(value := getattr(owner, name, None))
+    if array.dtype.kind not in "biuf":
+        want = f"the buffer {name!r} to be an array of real numbers"
+        raise ValueError(f"{type(owner).__name__}: expected {want}, got {value!r}")
+    return array
 
 
 def named_buffers(model: object) -> Iterator[tuple[str, Array]]:
     """Yield every buffer of a model with its name, as ``("1.running_mean", array)``."""
-    return ((path, _buffer(layer, name)) for path, layer, name in _buffer_places(model))
-
-
-def _buffer(layer: object, name: str) -> Array:
-    value = getattr(layer, name, None)
-    array = np.asarray(value)
-    if array.dtype.kind not in "biuf":
-        want = f"the buffer {name!r} to be an array of real numbers"
-        raise ValueError(f"{type(layer).__name__}: expected {want}, got {value!r}")
-    return array
+    for path, owner, name in places(model):
+        if not isinstance(owner, Parameter):
+            yield path, _numbers(owner, name)
 
 
 def set_buffers(model: object, values: Mapping[str, Array]) -> None:
     """Replace the buffers that are in ``values`` by these arrays."""
-    for path, layer, name in _buffer_places(model):
-        if path in values:
-            setattr(layer, name, values[path])
-
-
-def cast_buffers(model: object, dtype: np.dtype[Any]) -> None:
-    """Convert the buffers of floats to ``dtype``."""
-    for _, layer, name in _buffer_places(model):
-        value = _buffer(layer, name)
-        if value.dtype.kind == "f":
-            setattr(layer, name, value.astype(dtype, copy=False))
-
-
-def own_names(layer: object) -> list[str]:
-    """Return the names of a layer's parameters and buffers, without those of layers in it."""
-    parameters = [name for name, member in members(layer) if isinstance(member, Parameter)]
-    return [*parameters, *(declared_buffers(layer) or ())]
+    for path, owner, name in places(model):
+        if path in values and not isinstance(owner, Parameter):
+            setattr(owner, name, values[path])
 
 
 def state_dict(model: object) -> dict[str, Array]:
     """Return a copy of every parameter's value and every buffer by its name, as in PyTorch."""
-    return {name: np.array(_buffer(owner, at)) for name, owner, at in _places(model)}
+    return {path: np.array(_numbers(owner, name)) for path, owner, name in places(model)}
 
 
 def load_state_dict(model: object, state: Mapping[str, Array]) -> None:
@@ -314,12 +290,11 @@ def load_state_dict(model: object, state: Mapping[str, Array]) -> None:
         if type(value).__module__.partition(".")[0] == "torch":
             hint = "use minidl.saving.safetensors.load_torch_state(model, state)"
             raise TypeError(f"{owner}: {name!r} is a tensor of PyTorch; {hint}")
-    parameters, buffers = dict(named_parameters(model)), dict(named_buffers(model))
-    own = {name: p.value for name, p in parameters.items()} | buffers
-    parts = check_state(owner, own, state)
-    for name, p in parameters.items():
-        p.value = parts[name]
-    set_buffers(model, {name: parts[name] for name in buffers})
+    found = list(places(model))
+    own = {path: _numbers(part, name) for path, part, name in found}
+    new = check_state(owner, own, state)
+    for path, part, name in found:
+        setattr(part, name, new[path])
 
 
 def check_state(
@@ -340,10 +315,9 @@ def check_state(
 
 def finite_check(model: Any) -> Callable[[], str | None]:
     """Return a function that names a parameter or buffer that is finite now and no longer then."""
-    places = [(layer, name) for _, layer, name in _buffer_places(model)]
 
     def not_finite() -> list[str]:
-        buffers_are = all(np.isfinite(getattr(layer, name)).all() for layer, name in places)
+        buffers_are = all(np.isfinite(buffer).all() for _, buffer in named_buffers(model))
         if buffers_are and np.isfinite(model.theta.sum()):  # one pass; a sum may overflow
             return []
         return [name for name, value in model.state_dict().items() if not np.isfinite(value).all()]
@@ -356,7 +330,7 @@ class Values:
     """The parameters and buffers of a model, found once, so that a copy of them takes little."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self._places = model, list(_places(model))
+        self.model, self._places = model, list(places(model))
 
     def state_dict(self) -> dict[str, Array]:
         """Return what ``state_dict`` of the model does."""

@@ -27,7 +27,7 @@ import numpy as np
 from minidl import activations, layer, layers, maps
 from minidl.checks import Array, Configured, as_array, is_layer
 from minidl.layer import Layer
-from minidl.parameter import own_names
+from minidl.parameter import places
 
 _REGISTERED: dict[str, type[Any]] = {}
 
@@ -104,7 +104,8 @@ def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
         own = _is_own(kind) and not _is_own(getattr(kind, "config", Configured))
         changes = not is_layer(value) and bool(getattr(value, "state_dict", dict)())
         if len(known) < len(config) or (own and not changes):
-            left_out = {*_OF_MODELS, *own_names(value)} if is_layer(value) else set()
+            own_state = [path for path, _, _ in places(value)] if is_layer(value) else []
+            left_out = {*_OF_MODELS, *own_state} if is_layer(value) else set()
             held = {k: v for k, v in vars(value).items() if k not in {*left_out, "_given"}}
             known = {k: v for k, v in held.items() if not k.endswith("_init")} | known
         config = known

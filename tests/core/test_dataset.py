@@ -167,7 +167,7 @@ def test_labels_of_any_kind_are_mapped(y, names):
         ([1, 2], [2, 3], ValueError, r"valid: .* 1, 2; got y\[1\] = 3"),
         ([1, 2], ["x", "y"], ValueError, r"valid: expected the labels"),
         ([0.5, 1.5], None, TypeError, "train: expected labels .* of integers, strings or booleans"),
-        ([None, "a"], None, TypeError, r"train: expected labels \(n,\) of .*, got y\[0\] = None"),
+        ([None, "a"], None, TypeError, r"train: expected labels \(n,\) of .*, got object \(2,\): .*None"),
         (np.eye(2, dtype=int), None, TypeError, "train: expected labels"),
     ],
 )  # fmt: skip
