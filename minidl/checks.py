@@ -327,20 +327,23 @@ def check_weight(owner: str, weight: object, n: int) -> Array:
     """Return weights of ``n`` examples as float64; ValueError unless finite and not negative."""
     array = as_array(owner, "weight", weight, numbers=True)
     array = check_array(owner, "weight", array, (n,), np.dtype(np.float64))
-    for i in np.flatnonzero(~((array >= 0) & (array < math.inf))):
-        got = f"weight[{i}] = {array[i]}"
-        raise ValueError(f"{owner}: expected finite weights that are not negative, got {got}")
+    want = "finite weights that are not negative"
+    check_entries(owner, want, "weight", array, (array >= 0) & (array < math.inf))
     return array
 
 
 def check_finite(owner: object, what: str, name: str, array: Array) -> None:
     """Raise ValueError, and name the first entry, if an array has NaN or infinity."""
-    with np.errstate(all="ignore"):
-        if array.dtype.kind != "f" or np.isfinite(array.sum()):  # one pass, and no array of bool
-            return
-    for index in np.argwhere(~np.isfinite(array)):  # none if the sum overflowed
-        got = f"{name}[{', '.join(map(str, index))}] = {array[tuple(index)]}"
-        raise ValueError(f"{owner}: expected finite {what}, got {got}")
+    with np.errstate(all="ignore"):  # one pass, and no array of bool, unless the sum is not finite
+        if array.dtype.kind == "f" and not np.isfinite(array.sum()):
+            check_entries(owner, f"finite {what}", name, array, np.isfinite(array))
+
+
+def check_entries(owner: object, want: str, name: str, array: Array, fits: Array) -> None:
+    """Raise ValueError, and name the first entry that does not fit, unless all do."""
+    for at in np.argwhere(~fits):
+        got = f"{name}[{', '.join(map(str, at))}] = {array[tuple(at)]}"
+        raise ValueError(f"{owner}: expected {want}, got {got}")
 
 
 def shaped_targets(loss: object, outputs: Array, y: Array) -> Array:
@@ -372,22 +375,20 @@ def is_floats(value: Any, dtype: np.dtype[Any] | None = None) -> bool:
     return floats and (dtype is None or dtype.kind != "f" or value.dtype == dtype)
 
 
-def returned_floats(expected: str, y: Any, dtype: np.dtype[Any] | None = None) -> Array:
-    """Return an output as an array, if it holds floats; ``expected`` begins the error."""
-    if not (is_floats(y, dtype) or (dtype is None and isinstance(y, float))):
+def returned_floats(
+    expected: str,
+    y: Any,
+    dtype: np.dtype[Any] | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Array:
+    """Return a copy of an output or a gradient, if it fits; ``expected`` begins the error."""
+    floats = is_floats(y, dtype) or (dtype is None and isinstance(y, float))
+    if not floats or shape not in (None, np.shape(y)):
         kind = "floats" if dtype is None or dtype.kind != "f" else dtype
-        raise ContractError(f"{expected} an array of {kind}, got {type_text(y)}")
-    return np.asarray(y)
-
-
-def returned_gradient(expected: str, x: Array, dx: Any) -> Array:
-    """Return a copy of a gradient, if it has the shape of its tensor."""
-    number = isinstance(dx, float) and x.ndim == 0
-    if not (is_floats(dx) or number) or np.shape(dx) != x.shape:
-        turned = is_floats(dx) and dx.shape == x.shape[::-1]
-        hint = "; is a transpose missing?" if turned else ""
-        raise ContractError(f"{expected}, an array of shape {x.shape}, got {type_text(dx)}{hint}")
-    return np.array(dx)
+        want = f"shape {shape}" if shape is not None and (floats or dtype is None) else kind
+        hint = "; is a transpose missing?" if shape and np.shape(y) == shape[::-1] else ""
+        raise ContractError(f"{expected} an array of {want}, got {type_text(y)}{hint}")
+    return np.array(y)
 
 
 def progress_bar(**options: Any) -> Any:

@@ -19,6 +19,7 @@ from minidl.checks import (
     FLOATS,
     Array,
     as_array,
+    check_entries,
     check_finite,
     check_float,
     check_int,
@@ -289,9 +290,8 @@ class Dataset:
         if _kind(split) != _kind(train):
             raise TypeError(f"{owner}: expected {_kind(train)} as in train, got {_kind(split)}")
         if classes and y.ndim == 1 and y.dtype.kind in "iu":
-            for i in np.flatnonzero((y < 0) | (y >= classes)):
-                want = f"labels in 0..{classes - 1}"
-                raise ValueError(f"{owner}: expected {want}, got y[{i}] = {y[i]}")
+            fits = (y >= 0) & (y < classes)
+            check_entries(owner, f"labels in 0..{classes - 1}", "y", y, fits)
         check_finite(owner, "features", "x", split.x)
         unit = split.x.dtype.kind == "f" and train.x.min() >= 0 and train.x.max() <= 1
         if unit and _like_pixels(split.x[:CHUNK]):
@@ -457,9 +457,8 @@ def check_shaped(
         hint = "; CrossEntropy takes one class of several" if y.shape == logits.shape[:1] else ""
         shape = f"the outputs' shape {logits.shape}"
         raise ValueError(f"{owner}: expected y of {shape}, got {y.shape}{hint}")
-    for at in np.argwhere(~fits(y)) if fits else ():
-        got = f"y[{', '.join(map(str, at))}] = {y[tuple(at)]}"
-        raise ValueError(f"{owner}: expected {want}, got {got}")
+    if fits:
+        check_entries(owner, want, "y", y, fits(y))
     return y.reshape(logits.shape).astype(logits.dtype, copy=False)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, Backward, returned_gradient, returned_pass, takes, type_text
+from minidl.checks import Array, Backward, returned_floats, returned_pass, takes, type_text
 from minidl.parameter import Parameter
 from minidl.testing.subjects import function_name, is_tensor, items_of, signature_of, title
 
@@ -240,8 +240,11 @@ class Cached:
             dx = pull(*dy) if isinstance(dy, tuple) and pull_name else pull(dy)
             for path, value in values.items():
                 place = getattr(self._places[path], "optimizer", self._places[path])
-                expected = f"{name}: expected backward to write the gradient of {path} to {place!r}"
-                found, old = returned_gradient(expected, value, gradient(path)), earlier.get(path)
+                expected = (
+                    f"{name}: expected backward to write the gradient of {path} to {place!r},"
+                )
+                found = returned_floats(expected, gradient(path), shape=value.shape)
+                old = earlier.get(path)
                 getattr(self, path).grad = found if old is None else found - old
             if self._steps:
                 self._put(layer, {path: value.copy() for path, value in values.items()})

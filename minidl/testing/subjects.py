@@ -23,7 +23,6 @@ from minidl.checks import (
     Backward,
     ContractError,
     returned_floats,
-    returned_gradient,
     shaped_targets,
     short_text,
     type_text,
@@ -303,8 +302,8 @@ class Subject:
             given["cotangent"] = dy = layouts.get("cotangent", np.copy)(dy)
             found = raw_pull(dy)
             return {
-                name: returned_gradient(f"{back} to return d{_word(name)}", x, found[name])
-                for name, x in tensors.items()
+                k: returned_floats(f"{back} to return d{_word(k)},", found[k], shape=x.shape)
+                for k, x in tensors.items()
             }
 
         return Pass(y.copy(), pull, raw_pull, given)
@@ -389,8 +388,8 @@ def loss_subject(loss: Any, logits: Any, y: Any, *, as_fit: bool) -> Subject:
             )
         value = np.asarray(result[0]).reshape(())
         value = value if value.dtype.kind == "f" else value.astype(np.float64)
-        expected = f"{name}: expected the loss to return dlogits"
-        dlogits = returned_gradient(expected, logits, result[1])
+        expected = f"{name}: expected the loss to return dlogits,"
+        dlogits = returned_floats(expected, result[1], shape=logits.shape)
         return value, lambda dy: dlogits * float(dy)
 
     passes = {"loss": loss, "the loss": loss}
