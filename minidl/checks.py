@@ -403,7 +403,9 @@ def progress_bar(**options: Any) -> Any:
 @cache
 def _blas() -> Any:
     """Return the control of the threads, found once: that takes as long as a short fit."""
-    return require("threadpoolctl", "sklearn").ThreadpoolController()
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def one_blas_thread() -> contextlib.AbstractContextManager[Any]:
