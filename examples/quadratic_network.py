@@ -44,18 +44,16 @@ class Starts(minidl.Layer):
     skips_input_grad = True
 
     def __init__(self, features: int, units: int, starts: int, rng: np.random.Generator) -> None:
-        self.in_features = features
-
         def uniform(fan_in: int, *shape: int) -> minidl.Parameter:
             return minidl.Parameter(rng.uniform(-1, 1, (starts, *shape)) / np.sqrt(fan_in))
 
+        self.in_features = features
         self.w, self.b = uniform(features, features, units), uniform(features, 1, units)
         self.v, self.v0 = uniform(units, units, 1), uniform(units, 1, 1)
 
     def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
         z = x @ self.w.value + self.b.value  # (starts, n, units)
         h = z * (1 - z)
-        y = h @ self.v.value + self.v0.value
 
         def backward(dy: Array, input_grad: bool = True) -> Array | None:
             dy = dy.T[:, :, None]
@@ -64,7 +62,7 @@ class Starts(minidl.Layer):
             self.w.grad, self.b.grad = x.T @ dz, dz.sum(axis=1, keepdims=True)
             return (dz @ self.w.value.swapaxes(1, 2)).sum(axis=0) if input_grad else None
 
-        return y[:, :, 0].T, backward
+        return (h @ self.v.value + self.v0.value)[:, :, 0].T, backward
 
 
 def mean_loss(predicted: Array, y: Array) -> Array:
@@ -110,29 +108,32 @@ def compare(
 
 def report_fits(results: list[Result], features: int, out: Path) -> None:
     """Print, write and draw the gaps between gradient descent and least squares."""
-    columns = "least_squares", "best", "median", "gap"
+    columns, panels, sentences = ("least_squares", "best", "median", "gap"), [], []
     title = f"half the mean squared error, D = {features}"
-    table, panels, sentences = Table(["target", "units", *columns, "diverged"], title), [], []
+    table = Table(["target", "units", *columns, "diverged"], title)
     for target, words in TARGETS.items():
-        rows = [r for r in results if r.point["target"] == target]
-        for r in rows:
+        found = {r.point["units"]: r for r in results if r.point["target"] == target}
+        for units, r in found.items():
             cells = [r.error, "", "", ""] if r.error else [f"{r.values[k]:.3e}" for k in columns]
-            table.add(target, r.point["units"], *cells, r.values.get("diverged"))
+            table.add(target, units, *cells, r.values.get("diverged"))
         table.end_group()
-        found = {r.point["units"]: r.values for r in rows if not r.error}
-        if not found:
+        fits = {units: r.values for units, r in found.items() if not r.error}
+        if not fits:
             continue
-        reached = [k for k, v in found.items() if v["gap"] < NEAR * v["least_squares"]]
+        needed = next(iter(fits.values()))["needed"]
+        reached = [k for k, v in fits.items() if v["gap"] < NEAR * v["least_squares"]]
         least = f"with {reached[0]} units or more" if reached else "with no number of units here"
-        needed = next(iter(found.values()))["needed"]
         answer = f"the best start reaches the global minimum {least}; {needed} are needed."
         sentences.append(f"{target} ({words}): {answer}")
-        curves = {}
-        for name in ("best", "median"):
-            gaps = [max(v[name] - v["least_squares"], 1e-17) for v in found.values()]
-            curves[f"{name} of all starts"] = list(found), gaps
+        curves = {
+            f"{name} of all starts": (
+                list(fits),
+                [max(v[name] - v["least_squares"], 1e-17) for v in fits.values()],
+            )
+            for name in ("best", "median")
+        }
         axes = "hidden units K", "loss above least squares", f"{words}\n{needed} units needed"
-        panels.append(Panel(curves, *axes, list(found), ylog=True))
+        panels.append(Panel(curves, *axes, list(fits), ylog=True))
     table.show()
     table.write(out / "gaps")
     if panels:
@@ -145,18 +146,18 @@ def report_units(features: int, starts: int, seed: int, out: Path) -> None:
     """Print and write the units that each kind of c needs, and the best fits with fewer."""
     columns = ["rank", "linear_part", "units", "error", "one_less", "its_largest", "two_less"]
     table = Table(columns, f"distance to a random c, D = {features}: smallest of {starts} starts")
-    rng = np.random.default_rng(seed)
-    for rank in range(features + 1):
-        for inside in (True, False) if 0 < rank < features else (rank > 0,):
-            c = random_c(features, rank, inside, rng)
-            need = units_needed(c)
-            error = np.abs(fold(unfold(c, need)) - c).max()
-            near, largest = distances(c, need - 1, starts, 200, seed)
-            figures = [error, near.min(), largest[near.argmin()]]
-            if not inside:
-                figures.append(distances(c, need - 2, starts, 200, seed)[0].min())
-            cells = [f"{figure:.1e}" for figure in figures]
-            table.add(rank, "inside" if inside else "outside", need, *cells, *[""] * inside)
+    rng, kinds = np.random.default_rng(seed), [(0, False)]
+    kinds += [(rank, inside) for rank in range(1, features) for inside in (True, False)]
+    for rank, inside in [*kinds, (features, True)]:
+        c = random_c(features, rank, inside, rng)
+        need = units_needed(c)
+        error = np.abs(fold(unfold(c, need)) - c).max()
+        near, largest = distances(c, need - 1, starts, 200, seed)
+        figures = [error, near.min(), largest[near.argmin()]]
+        if not inside:
+            figures.append(distances(c, need - 2, starts, 200, seed)[0].min())
+        cells = [f"{figure:.1e}" for figure in figures]
+        table.add(rank, "inside" if inside else "outside", need, *cells, *[""] * inside)
     table.show()
     print(
         "error: of the network with that many units; one_less, two_less: the closest network\n"

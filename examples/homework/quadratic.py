@@ -122,34 +122,30 @@ def unfold(c: Array, units: int, epsilon: float = 0.0) -> Sequential:
     r, e, q, m, rest = decompose(c)
     slope = float(np.linalg.norm(rest))
     if units < len(e):
-        tail = np.sort(np.abs(e))[: len(e) - units]
+        far = np.linalg.norm(np.sort(np.abs(e))[: len(e) - units])
         raise ValueError(
             f"unfold: the quadratic part of c has rank {len(e)}, that of a network with {units} "
-            f"units at most {units}: its distance is at least {np.linalg.norm(tail):.3g}"
+            f"units at most {units}: its distance is at least {far:.3g}"
         )
-    spare = units - len(e)
-    if slope and spare >= 2:
-        # 4 n'x = (n'x + 1)^2 - (n'x - 1)^2, for a unit vector n.
-        e = np.append(e, [slope / 4, -slope / 4])
-        q = np.vstack([q, rest / slope, rest / slope])
-        m = np.append(m, [1, -1])
-        spare -= 2
-    elif slope and spare == 1 and epsilon > 0:
-        # d (n'x + s)^2 - d s^2 = 2 d s n'x + d (n'x)^2: the last term is the error.
-        d = min(epsilon / 2, slope)
-        s = slope / (2 * d)
-        e, q, m = np.append(e, d), np.vstack([q, rest / slope]), np.append(m, s)
-        r -= d * s**2
-        spare -= 1
-    elif slope:
+    if slope and units < len(e) + (1 if epsilon > 0 else 2):
         raise ValueError(
             f"unfold: the linear part is outside the range of the quadratic part, of rank "
             f"{len(e)}: expected {len(e) + 2} units for c itself, or {len(e) + 1} and epsilon > 0 "
             f"to come close, got {units} and epsilon {epsilon:g}"
         )
+    if slope and units > len(e) + 1:
+        # 4 n'x = (n'x + 1)^2 - (n'x - 1)^2, for a unit vector n.
+        q = np.vstack([q, rest / slope, rest / slope])
+        e, m = np.append(e, [slope / 4, -slope / 4]), np.append(m, [1, -1])
+    elif slope:
+        # d (n'x + s)^2 - d s^2 = 2 d s n'x + d (n'x)^2: the last term is the error.
+        d = min(epsilon / 2, slope)
+        s = slope / (2 * d)
+        e, q, m = np.append(e, d), np.vstack([q, rest / slope]), np.append(m, s)
+        r -= d * s**2
     # e (q'x + m)^2 = e / 4 - e g(q'x + m + 1/2); units that are not needed are 0.
-    pad = np.zeros(spare)
-    w, b = np.vstack([q, np.zeros((spare, q.shape[1]))]), np.append(m + 0.5, pad)
+    pad = np.zeros(units - len(e))
+    w, b = np.vstack([q, np.zeros((len(pad), q.shape[1]))]), np.append(m + 0.5, pad)
     return make_network(w, b, np.append(-e, pad), r + e.sum() / 4)
 
 
@@ -182,35 +178,23 @@ def distances(c: Array, units: int, starts: int, steps: int, seed: int) -> tuple
     Returns the distance and the largest parameter of each start. The output bias fits the constant
     exactly, so only the other entries of c count. Up to that constant a network is
     ``sum_k s_k (w_k'x + m_k)^2`` with signs ``s_k``, which are drawn; Levenberg-Marquardt steps
-    change w and m, all starts at once.
+    change u_k = (w_k, m_k), all starts at once.
     """
-    rng = np.random.default_rng(seed)
-    d = len(polynomial(c)[1])
+    rng, d = np.random.default_rng(seed), len(polynomial(c)[1])
     i, j = np.triu_indices(d)
-    double = np.where(i == j, 1.0, 2.0)
-    eye = np.eye(d)
-    sign = rng.choice([-1.0, 1.0], (starts, units, 1))
-    u = rng.normal(size=(starts, units, d + 1))  # w and m of each unit
+    i, j = np.append(np.arange(d), i), np.append(np.full(d, d), j)  # u_i u_j: w m, then w w
+    eye, double = np.eye(d + 1), np.where(i == j, 1.0, 2.0)
+    factor = double * rng.choice([-1.0, 1.0], (starts, units, 1))
+    u = rng.normal(size=(starts, units, d + 1))
 
     def residual(u: Array) -> Array:
-        w, m = u[..., :d], u[..., d:]
-        linear, quadratic = (2 * sign * m * w).sum(1), (sign * w[..., i] * w[..., j]).sum(1)
-        return np.concatenate([linear, double * quadratic], axis=1) - c[1:]
+        found: Array = (factor * u[..., i] * u[..., j]).sum(1) - c[1:]
+        return found
 
-    def jacobian(u: Array) -> Array:
-        w, m = u[..., :d], u[..., d:]
-        dlinear = np.concatenate(
-            [2 * (sign * m)[..., None] * eye, 2 * (sign * w)[..., None]], axis=3
-        )
-        pairs = w[..., j, None] * eye[i] + w[..., i, None] * eye[j]
-        dquadratic = np.pad((sign * double)[..., None] * pairs, [(0, 0)] * 3 + [(0, 1)])
-        both = np.concatenate([dlinear, dquadratic], axis=2)  # (starts, units, P - 1, d + 1)
-        return both.swapaxes(1, 2).reshape(starts, len(c) - 1, -1)
-
-    damping = np.ones((starts, 1, 1))
-    r = residual(u)
+    r, damping = residual(u), np.ones((starts, 1, 1))
     for _ in range(steps):
-        a = jacobian(u)
+        slopes = factor[..., None] * (u[..., j, None] * eye[i] + u[..., i, None] * eye[j])
+        a = slopes.swapaxes(1, 2).reshape(starts, len(c) - 1, -1)
         normal = a.swapaxes(1, 2) @ a + damping * np.eye(a.shape[2])
         change = np.linalg.solve(normal, a.swapaxes(1, 2) @ r[..., None])
         proposed = u - change.reshape(u.shape)
