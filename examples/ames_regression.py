@@ -15,9 +15,8 @@ import numpy as np
 from homework import answers
 from homework.figures import Trace
 from homework.flags import add_number
-from homework.houses import generated_houses
 from homework.models import linear, mlp
-from homework.ridge import Directions
+from homework.ridge import Directions, generated_houses
 from homework.runs import single_run
 
 import minidl

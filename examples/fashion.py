@@ -15,10 +15,9 @@ from homework.data import QUICK
 from homework.fashion import Curves, OneChange, draw, load_fashion, published, tabulate
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
-from homework.grids import run_points, shared
 from homework.models import feed_forward, linear, mlp
 from homework.networks import ACTIVATIONS, OPTIMIZERS
-from homework.runs import single_run
+from homework.runs import run_points, shared, single_run
 
 import minidl
 from minidl.files import to_json, write_text

@@ -80,61 +80,45 @@ report = check_pair(mlp_forward, mlp_backward, (x, *parameters))
 assert not report["{tensor}"].failure, report["{tensor}"].failure
 """
 
-QUESTIONS: list[tuple[str, str, str, list[str]]] = [
+QUESTIONS = [
     (
-        "q1_1",
         "**Question 1.1.** Fill in the gradient of the perceptron's loss.",
         PERCEPTRON,
         [LOSS_TEST.format(name="perceptron")],
     ),
     (
-        "q1_2",
         "**Question 1.2.** Fill in the gradient of the cross-entropy of a logistic regression.",
         CROSS_ENTROPY,
         [LOSS_TEST.format(name="cross_entropy")],
     ),
     (
-        "q1_3",
         "**Question 1.3.** Fill in the backward pass of the network: a point for each gradient.",
         MLP,
         [MLP_TEST.format(tensor=name) for name in ("x", "w1", "b1", "w2", "b2")],
     ),
 ]
-"""The name, the text, the solution and the tests of each question."""
-
-
-def cell(kind: str, source: str, name: int) -> dict[str, Any]:
-    """Return a cell of a notebook."""
-    made = {"cell_type": kind, "id": f"cell-{name}", "metadata": {}, "source": source.rstrip()}
-    return made | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+"""The text, the solution and the tests of each question."""
 
 
 def notebook() -> dict[str, Any]:
     """Return the master notebook in otter-grader's format."""
-    cells = [
-        ("raw", "# ASSIGNMENT CONFIG\nrun_tests: true"),
-        ("markdown", "# Question 1: backward passes"),
-        ("code", SETUP),
-    ]
-    for name, text, solution, tests in QUESTIONS:
-        cells += [
-            ("raw", f"# BEGIN QUESTION\nname: {name}\npoints: {len(tests)}"),
-            ("markdown", text),
-            ("raw", "# BEGIN SOLUTION"),
-            ("code", solution),
-            ("raw", "# END SOLUTION"),
-            ("raw", "# BEGIN TESTS"),
-            *(("code", test) for test in tests),
-            ("raw", "# END TESTS"),
-            ("raw", "# END QUESTION"),
-        ]
+    cells = [("raw", "# ASSIGNMENT CONFIG\nrun_tests: true")]
+    cells += [("markdown", "# Question 1: backward passes"), ("code", SETUP)]
+    for i, (text, solution, tests) in enumerate(QUESTIONS, start=1):
+        question = f"# BEGIN QUESTION\nname: q1_{i}\npoints: {len(tests)}"
+        cells += [("raw", question), ("markdown", text), ("raw", "# BEGIN SOLUTION")]
+        cells += [("code", solution), ("raw", "# END SOLUTION"), ("raw", "# BEGIN TESTS")]
+        cells += [("code", test) for test in tests]
+        cells += [("raw", "# END TESTS"), ("raw", "# END QUESTION")]
+    made: list[dict[str, Any]] = []
+    for k, (kind, source) in enumerate(cells):
+        made.append(
+            {"cell_type": kind, "id": f"cell-{k}", "metadata": {}, "source": source.rstrip()}
+        )
+        made[-1] |= {"execution_count": None, "outputs": []} if kind == "code" else {}
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return {
-        "cells": [cell(*pair, k) for k, pair in enumerate(cells)],
-        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    return {"cells": made, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
 def main() -> None:

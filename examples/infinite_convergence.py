@@ -5,7 +5,6 @@ networks are from those of an infinitely wide one, after the same steps of gradi
 """
 
 import os
-from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,61 +138,57 @@ def main() -> None:
     with single_run(args, dataset, names=()):
         errors = sample(x[:10], args.networks, widths[0], options)
         exact = Exact(x, y, *options)
-        wanted = {step: exact.outputs(z, step) for step in steps}
-        distances: Lines = {f"step {step}": [] for step in steps}
-        table = Table(["width", "seed", *distances], f"{dataset.title}: distance to infinite width")
-        losses: Lines = {}
+        wanted = [exact.outputs(z, step) for step in steps]
+        labels = [f"step {step}" for step in steps]
+        table = Table(["width", "seed", *labels], f"{dataset.title}: distance to infinite width")
+        distances, losses = Lines(), Lines()
         for width in widths:
-            found = []
             for seed in range(args.seeds):
                 model = network(x.shape[1], width, k, *options, [width, seed])
                 after, losses[f"width {width}"] = train(model, x, y, z, exact.rate, steps)
-                found.append([distance(f, wanted[step]) for step, f in after])
-                table.add(width, seed, *found[-1])
-            for label, mean in zip(distances, np.mean(found, axis=0), strict=True):
-                distances[label].append(float(mean))
+                found = [distance(f, w) for (_, f), w in zip(after, wanted, strict=True)]
+                table.add(width, seed, *found)
+                for label, value in zip(labels, found, strict=True):
+                    distances.setdefault(label, []).append(value)
         losses[LIMIT] = [exact.loss(step) for step in range(steps[-1])]
-        sampled = [slope(args.networks, values) for values in errors.values()]
-        trained = [slope(widths, values) for values in distances.values()]
-        table.add("slope", "", *trained)
-        means = Table(["kernel", *map(str, args.networks), "slope"], "distance of N networks' mean")
-        for (name, values), power in zip(errors.items(), sampled, strict=True):
-            means.add(name, *values, power)
-        for name, one in {"distances": table, "kernels": means}.items():
+        means = {
+            k: np.reshape(v, (len(widths), -1)).mean(axis=1).tolist() for k, v in distances.items()
+        }
+        table.add("slope", "", *(slope(widths, values) for values in means.values()))
+        sampled = Table(
+            ["kernel", *map(str, args.networks), "slope"], "distance of N networks' mean"
+        )
+        for name, values in errors.items():
+            sampled.add(name, *values, slope(args.networks, values))
+        for name, one in {"distances": table, "kernels": sampled}.items():
             one.show()
             one.write(args.out / name)
-        draw(args, errors, distances, losses, dataset.title)
-        labels = [
-            *(f"The mean kernel, {k}" for k in errors),
-            *(f"The network, {k}" for k in distances),
-        ]
+        heading = f"kernels of networks of width {widths[0]}"
+        words = "number of networks", "distance of their mean kernel", heading
+        more = "width (hidden units)", "distance of the test outputs", "after gradient descent"
+        panels = [by_root(args.networks, errors, words), by_root(widths, means, more)]
+        line_plot(args.out / "convergence", *panels, title=dataset.title)
+        curves = {label: (range(len(v)), v) for label, v in losses.items()}
+        title = f"{dataset.title}\ntraining on all examples at once"
+        panel = Panel(curves, "step", "half the mean squared error", title, dashed=[LIMIT])
+        line_plot(args.out / "training", panel)
+        powers = {f"The mean kernel, {k}": slope(args.networks, v) for k, v in errors.items()}
+        powers |= {f"The network, {k}": slope(widths, v) for k, v in means.items()}
         sentences = [
             f"{label}: the distance falls with the power {power:.2f}, "
             f"{'as' if abs(power + 0.5) < NEAR else 'not as'} one over the root."
-            for label, power in zip(labels, [*sampled, *trained], strict=True)
+            for label, power in powers.items()
         ]
         answers.write(args.out, {"convergence": sentences})
     print(f"wrote the tables and the picture to {args.out}{os.sep}")
 
 
-def draw(args: Namespace, errors: Lines, distances: Lines, losses: Lines, title: str) -> None:
-    """Draw the errors of sampled kernels, the distances to infinite width, and the training."""
-    widths, half = sorted(args.widths), "slope -0.5"
-    heading = f"kernels of networks of width {widths[0]}"
-    words = "number of networks", "distance of their mean kernel", heading
-    more = "width (hidden units)", "distance of the test outputs", "after gradient descent"
-    panels = []
-    for x, lines, axes in ((args.networks, errors, words), (widths, distances, more)):
-        curves: dict[str, Any] = {
-            f"{k} (slope {slope(x, v):.2f})": (x, v) for k, v in lines.items()
-        }
-        start = max(values[0] for values in lines.values())
-        curves[half] = x, [start * (x[0] / number) ** 0.5 for number in x]
-        panels.append(Panel(curves, *axes, x, ylog=True, dashed=[half]))
-    line_plot(args.out / "convergence", *panels, title=title)
-    curves = {label: (range(len(v)), v) for label, v in losses.items()}
-    words = "step", "half the mean squared error", f"{title}\ntraining on all examples at once"
-    line_plot(args.out / "training", Panel(curves, *words, dashed=[LIMIT]))
+def by_root(x: Sequence[float], lines: Lines, words: tuple[str, str, str]) -> Panel:
+    """Return a panel of lines that fall, beside one over the root of x."""
+    curves: dict[str, Any] = {f"{k} (slope {slope(x, v):.2f})": (x, v) for k, v in lines.items()}
+    start, half = max(values[0] for values in lines.values()), "slope -0.5"
+    curves[half] = x, [start * (x[0] / number) ** 0.5 for number in x]
+    return Panel(curves, *words, x, ylog=True, dashed=[half])
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from homework import landscapes as course
 from homework.data import load_data, note_generated
 from homework.figures import Trace
 from homework.flags import base_parser
-from homework.grids import run_points, shared
 from homework.landscapes import QUESTIONS, TITLES
 from homework.models import feed_forward, linear, mlp
+from homework.runs import run_points, shared
 from homework.scenes import load_scenes
 
 import minidl
@@ -47,7 +47,7 @@ def train(
     """Train the model of one run, save it and return its figures."""
     s, norms = settings[run], Trace(lambda model: {"norms": float(np.linalg.norm(model.theta))})
     random = np.random.RandomState(seed)  # draws the weights, then the order of each epoch
-    loss: minidl.Loss = minidl.CrossEntropy() if s.loss != "perceptron" else minidl.Perceptron()
+    loss: minidl.Loss = minidl.Perceptron() if s.loss == "perceptron" else minidl.CrossEntropy()
     options: dict[str, Any] = {"epochs": epochs[run], "callbacks": [norms], "parts": ("valid",)}
     model: minidl.Layer
     if s.batch_size:
@@ -104,37 +104,33 @@ def sentences(runs: Mapping[str, Result], n: int) -> dict[str, list[str]]:
             words, accuracies = f"{after} instead of {before}", (test[before], test[after])
             found[picture].append(answers.effect(words, *accuracies, n, errors=ERRORS))
     for name, r in runs.items():
-        history, share = minidl.History.from_dict(r.values["history"]), r.values["exact_zeros"]
-        kind = name.split()[0]
+        history, kind = minidl.History.from_dict(r.values["history"]), name.split()[0]
         if kind == "lr":
             accuracy = history.column("valid_accuracy")
             found["curves"].append(answers.stability(name, accuracy, drop=DROP))
         elif kind == "dropout":
             loss, words = history.column("valid_loss"), f"{name}: validation loss"
-            settled = answers.convergence(words, loss, last=10, small=SETTLED)
-            found["dropout"].append(settled)
+            found[kind].append(answers.convergence(words, loss, last=10, small=SETTLED))
         elif kind == "logistic" and name != kind and kind in runs:
-            norms = [float(runs[k].values["norms"][-1]) for k in (kind, name)]
-            words = f"{name} beside {kind}"
-            found["norms"].append(answers.shrinkage(words, *norms, factor=FACTOR))
+            norms, share = (
+                [runs[k].values["norms"][-1] for k in (kind, name)],
+                r.values["exact_zeros"],
+            )
+            sentence = answers.shrinkage(f"{name} beside {kind}", *norms, factor=FACTOR)
+            found["norms"].append(sentence)
             found["weights"].append(f"{name}: {share:.1%} of the parameters are exactly 0.")
     return found
-
-
-def question(name: str) -> str:
-    """Check the name of a question; an argparse type."""
-    if name not in QUESTIONS:
-        raise argparse.ArgumentTypeError(f"expected {', '.join(QUESTIONS)}, got {name!r}")
-    return name
 
 
 def main() -> int:
     epochs = "default: those of the assignment, without --full a fifth of them"
     parser = base_parser(__doc__, "runs/landscapes", epochs=epochs)
-    names = f"{', '.join(QUESTIONS)} (default: all)"
-    parser.add_argument("questions", nargs="*", metavar="QUESTION", type=question, help=names)
+    names = ", ".join(QUESTIONS)
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"{names} (default: all)")
     parser.set_defaults(data="scenes")
     args = parser.parse_args()
+    if unknown := [name for name in args.questions if name not in QUESTIONS]:
+        raise ValueError(f"expected {names}, got {unknown[0]!r}")
     generated = "scenes", load_scenes
     dataset = load_data(args.data, full=args.full, sizes=QUICK, generated=generated)
     print(dataset, flush=True)

@@ -17,9 +17,9 @@ import numpy as np
 from homework import answers
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number
-from homework.grids import run_points, shared
 from homework.models import COMPONENTS, linear, make_feature
 from homework.online import load, make_parser, scores
+from homework.runs import run_points, shared
 
 from minidl import PCA, AveragePool, CrossEntropy, Dataset, compounding, fit_online
 from minidl.grid.points import Grid, exit_status

@@ -15,10 +15,10 @@ import numpy as np
 from homework import answers
 from homework.figures import HEADINGS, WORDS
 from homework.flags import add_axis, add_number
-from homework.grids import run_points, shared
 from homework.models import COMPONENTS, linear, make_feature
 from homework.online import load, make_parser, scores
 from homework.published import tabulate_published
+from homework.runs import run_points, shared
 
 from minidl import PCA, CrossEntropy, Dataset, History, OnlineRun, compounding, evaluate
 from minidl import fit_side_by_side as fit

@@ -7,38 +7,20 @@ gradients and the dead units of SGD and Adam, without and with remedies.
 """
 
 import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from homework import answers
-from homework.backends import fit_with
-from homework.depth import (
-    by_kind,
-    draw_depths,
-    draw_flatness,
-    draw_reasons,
-    signals,
-    take_setting,
-)
+from homework.depth import by_kind, draw_flatness, draw_reasons, signals, take_setting
 from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
-from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
+from homework.networks import ACTIVATIONS, Settings, Trained, make_parser, run_grid
 from homework.report import best_of_each, plot_by_axis, show_best, tabulate
 
-from minidl import (
-    BatchNorm,
-    CrossEntropy,
-    Dropout,
-    Layer,
-    LayerNorm,
-    Linear,
-    Residual,
-    Sequential,
-)
+import minidl
 from minidl.files import as_path
-from minidl.grid.points import Grid, Result, exit_status
+from minidl.grid.points import Grid, exit_status
 from minidl.init import he, zeros
 from minidl.view.cli import run_main
 
@@ -70,51 +52,26 @@ def train(
     """
     dataset, remedies = settings.dataset, network.split("+")
     start: dict[str, Any] = {"weight_init": he, "bias_init": zeros} if "he" in remedies else {}
-    norms = {"layer": LayerNorm, "batch": BatchNorm}
-    hidden: list[Layer] = []
+    norms = {"layer": minidl.LayerNorm, "batch": minidl.BatchNorm}
+    hidden: list[minidl.Layer] = []
     for i in range(layers):
-        block: list[Layer] = [Linear(width if i else dataset.features, width, **start)]
+        block: list[minidl.Layer] = [
+            minidl.Linear(width if i else dataset.features, width, **start)
+        ]
         block += [norm(width) for name, norm in norms.items() if name in remedies]
-        block += [ACTIVATIONS[settings.activation](), Dropout(dropout)]
-        hidden += [Residual(*block)] if i and "residual" in remedies else block
-    output = Linear(width, dataset.classes)
-    model = Sequential(*hidden, output, rng=settings.rng(), dtype=settings.dtype)
-    loss = CrossEntropy()
-    test = TestAccuracy(dataset, loss)
-    name, rate = settings.optimizer, learning_rate
-    if optimizer:
-        name, rate = optimizer.split()[0], float(optimizer.split()[1])
-    update = OPTIMIZERS[name](model, rate, weight_decay=l2)
-    reasons = [signals(dataset, loss)] * why
-    fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
-    history = fit(
-        model,
-        dataset,
-        loss,
-        update,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        rng=settings.rng(),
-        callbacks=[test, *reasons],
-    )
+        block += [ACTIVATIONS[settings.activation](), minidl.Dropout(dropout)]
+        hidden += [minidl.Residual(*block)] if i and "residual" in remedies else block
+    output = minidl.Linear(width, dataset.classes or 1)
+    model = minidl.Sequential(*hidden, output, rng=settings.rng(), dtype=settings.dtype)
+    loss = minidl.CrossEntropy()
+    test, reasons = TestAccuracy(dataset, loss), [signals(dataset, loss)] * why
+    name, _, rate = optimizer.partition(" ")
+    lr, callbacks = float(rate or learning_rate), [test, *reasons]
+    history = settings.fit(model, loss, lr, l2, optimizer=name, callbacks=callbacks)
     figures = both_epochs(history, test.values)
     for trace in reasons:
         figures |= trace.columns
     return model, history, figures
-
-
-def sentences(results: Sequence[Result]) -> list[str]:
-    """Return for each kind of network which depth is best, and what fails in the deeper ones."""
-    found = []
-    for words, of_kind in by_kind(results).items():
-        runs = best_of_each("layers", of_kind)
-        x = [r.point["layers"] for r in runs]
-        train, valid = (
-            [float(r.values[key]) for r in runs] for key in ("last_train", "best_valid")
-        )
-        name = f"{words}: " if words else ""
-        found.append(name + answers.depth(x, train, valid, small=SMALL))
-    return found
 
 
 def main() -> int:
@@ -133,36 +90,37 @@ def main() -> int:
     args = parser.parse_args()
     if args.source:
         take_setting(args)
-    words = [args.init] * (args.init != "pytorch") + [args.norm] * (args.norm != "none")
+    words = [word for word in (args.init, args.norm) if word not in ("pytorch", "none")]
     remedies = "+".join(words + ["residual"] * args.residual) or PLAIN
+    axes: dict[str, list[Any]] = {"layers": args.layers, "width": args.widths}
+    others = {"dropout": args.dropouts, "l2": args.l2s}
     if args.why:
         if args.backend != "numpy":
             raise ValueError("--why takes no --parity")
         remedies = "he+layer+residual" if remedies == PLAIN else remedies
         args.epochs = args.epochs or (None if args.full else WHY_EPOCHS)
-
-    axes: dict[str, list[Any]] = {"layers": args.layers, "width": args.widths}
-    if not args.why:
-        axes["learning_rate"] = args.learning_rates
-    axes |= {"dropout": args.dropouts, "l2": args.l2s}
-    if args.why:
-        axes["optimizer"] = WHY
+        axes |= others | {"optimizer": WHY}
+    else:
+        axes |= {"learning_rate": args.learning_rates} | others
     if remedies != PLAIN:
         axes["network"] = [PLAIN, remedies]
-    if args.out == OUT and (args.why or remedies != PLAIN):
+    if args.out == OUT and "network" in axes:
         args.out = Path(f"{OUT}-why" if args.why else f"{OUT}-{remedies}")
     dataset, results = run_grid(Grid(**axes), partial(train, why=args.why), args)
 
     tabulate(dataset, results, args, axis="layers")
     show_best(dataset, results, args.out)
-    found: dict[str, list[str]] = {"accuracy-by-layers": sentences(results)}
-    if remedies != PLAIN:
-        draw_depths(dataset, results, args.out)
-    else:
-        label = "depth (hidden layers)"
-        plot_by_axis(dataset, results, axis="layers", xlabel=label, out=args.out)
-        if args.activation == "relu":
-            draw_flatness(dataset, args.layers, args.widths[0], args.out)
+    kinds, sentences = by_kind(results), []
+    for kind, of_kind in kinds.items():
+        runs = best_of_each("layers", of_kind)
+        x = [r.point["layers"] for r in runs]
+        fitted, valid = ([float(r.values[k]) for r in runs] for k in ("last_train", "best_valid"))
+        answer = answers.depth(x, fitted, valid, small=SMALL)
+        sentences.append(f"{kind}: {answer}" if kind else answer)
+    found = {"accuracy-by-layers": sentences}
+    plot_by_axis(dataset, kinds, "layers", "depth (hidden layers)", args.out)
+    if remedies == PLAIN and args.activation == "relu":
+        draw_flatness(dataset, args.layers, args.widths[0], args.out)
     if args.why:
         found |= draw_reasons(dataset, results, args.out)
     answers.write(args.out, found)

@@ -5,17 +5,16 @@ With --seed-like torch:42 it starts from the weights and sees the batches of the
 """
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from homework import answers
-from homework.backends import add_parity_flags, fit_with, new_rng, plot_parity, print_parity
 from homework.data import load_data, note_generated
-from homework.models import feed_forward
-from homework.networks import ACTIVATIONS, OPTIMIZERS
+from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, add_parity_flags, show_parity
 from homework.runs import single_run
 
-from minidl import CrossEntropy, Dataset, History, Progress, evaluate
+import minidl
 from minidl.checks import one_blas_thread, require
 from minidl.files import as_path, to_json, write_text
 from minidl.view.cli import Parser, float_argument, int_argument, run_main
@@ -26,30 +25,13 @@ THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
 """Of the answers in words, see ``homework.answers``."""
 
 
-def train(dataset: Dataset, args: Namespace, backend: str, **options: Any) -> tuple[History, float]:
+def train(settings: Settings, args: Namespace, **options: Any) -> tuple[minidl.History, float]:
     """Train the network that the flags describe; return its history and test accuracy."""
-    model = feed_forward(
-        dataset,
-        [args.hidden_size] * args.layers,
-        ACTIVATIONS[args.activation],
-        dropout=args.dropout,
-        rng=new_rng(args.seed),
-        dtype=args.dtype,
-    )
-    loss = CrossEntropy()
-    optimizer = OPTIMIZERS[args.optimizer](model, args.learning_rate, weight_decay=args.l2_decay)
-    fit = fit_with(backend)  # minidl.fit, or the same computed by PyTorch
-    history = fit(
-        model,
-        dataset,
-        loss,
-        optimizer,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        rng=new_rng(args.seed),
-        **options,
-    )
-    return history, evaluate(model, dataset.splits["test"], loss)["accuracy"]
+    model = settings.network([args.hidden_size] * args.layers, args.dropout)
+    loss = minidl.CrossEntropy()
+    history = settings.fit(model, loss, args.learning_rate, args.l2_decay, **options)
+    test = minidl.evaluate(model, settings.dataset.splits["test"], loss)
+    return history, test["accuracy"]
 
 
 def main() -> None:
@@ -74,66 +56,57 @@ def main() -> None:
     args = parser.parse_args()
     if args.backend == "both":
         require("torch", "parity")
-
     generated = args.data == DATA and not Path(DATA).exists()
     args.data = "letters" if generated else args.data
     dataset = load_data(args.data, full=args.full or not generated)
     print(dataset)
     note_generated(dataset, "--data PATH")
-
-    settings = (
+    names = ("epochs", "batch_size", "optimizer", "activation", "seed", "dtype")
+    shared = {name: getattr(args, name) for name in names}
+    settings = Settings(dataset, **shared, backend="numpy")
+    flags = (
         f"batch-{args.batch_size}-lr-{args.learning_rate}-epochs-{args.epochs}-"
         f"hidden-{args.hidden_size}-dropout-{args.dropout}-l2-{args.l2_decay}-"
         f"layers-{args.layers}-act-{args.activation}-opt-{args.optimizer}"
     )
-    names = [f"{args.model}-checkpoint-{settings}.npz"]
-    record = f"{args.model}-run-{settings}.json"
-    with single_run(args, dataset, names=names, record=record) as (resumable,), one_blas_thread():
-        history, test = train(dataset, args, "numpy", callbacks=[Progress()], **resumable)
-        beside = train(dataset, args, "torch")[0] if args.backend == "both" else None
-        report(dataset, history, test, beside, settings, args)
+    file, record = f"{args.model}-checkpoint-{flags}.npz", f"{args.model}-run-{flags}.json"
+    with single_run(args, dataset, names=[file], record=record) as (resumable,), one_blas_thread():
+        callbacks = [minidl.Progress()]
+        history, test = train(settings, args, callbacks=callbacks, **resumable)
+        report(dataset, history, test, flags, args)
+        if args.backend == "both":
+            beside = train(replace(settings, backend="torch"), args)[0]
+            picture = args.out / f"{args.model}-parity-{flags}.png"
+            show_parity(picture, [(history, beside)], dataset.title)
+    print(f"wrote the history and the pictures to {args.out}/")
 
 
 def report(
-    dataset: Dataset,
-    history: History,
-    test: float,
-    beside: History | None,
-    settings: str,
-    args: Namespace,
+    dataset: minidl.Dataset, history: minidl.History, test: float, flags: str, args: Namespace
 ) -> None:
-    """Print the figures, and write the history and the curves; ``beside`` is PyTorch's run."""
-
-    def path(word: str, suffix: str = "") -> Path:
-        return Path(args.out / f"{args.model}-{word}-{settings}{suffix}")
-
-    history.to_json(path("history", ".json"))
-    figures = {
-        "final_train": history[-1].train_accuracy,
-        "best_valid": history.best.valid_accuracy,
-        "best_epoch": history.best.epoch,
-        "final_test": test,
-    }
-    write_text(path("scores", ".json"), to_json(figures, indent=1) + "\n")
+    """Print and write the figures, the history, the curves and the answers."""
+    last, best = history[-1], history.best
+    history.to_json(args.out / f"{args.model}-history-{flags}.json")
+    figures = {"final_train": last.train_accuracy, "best_valid": best.valid_accuracy}
+    figures |= {"best_epoch": best.epoch, "final_test": test}
+    content = to_json(figures, indent=1) + "\n"
+    write_text(args.out / f"{args.model}-scores-{flags}.json", content)
     print(f"{dataset.title}, initial training loss {history[0].train_loss:.6f}")
-    print(f"Final Training Accuracy   {history[-1].train_accuracy:.4f}")
-    print(f"Best Validation Accuracy  {history.best.valid_accuracy:.4f}")
+    print(f"Final Training Accuracy   {last.train_accuracy:.4f}")
+    print(f"Best Validation Accuracy  {best.valid_accuracy:.4f}")
     print(f"Final Test Accuracy       {test:.4f}")
-    labels = {"loss": "loss (nats)", "accuracy": "accuracy (share of examples)"}
-    for name, metric in (("training-loss", "loss"), ("validation-accuracy", "accuracy")):
+    drawn = {"training-loss": "loss (nats)", "validation-accuracy": "accuracy (share of examples)"}
+    for name, label in drawn.items():
+        metric, epochs = label.partition(" ")[0], history.column("epoch")
         curves = {
-            words: (history.column("epoch"), history.column(f"{part}_{metric}"))
-            for words, part in (("training", "train"), ("validation", "valid"))
+            "training": (epochs, history.column(f"train_{metric}")),
+            "validation": (epochs, history.column(f"valid_{metric}")),
         }
-        for suffix in (".pdf", ".png"):
-            panel = Panel(curves, "epoch", labels[metric], dataset.title)
-            line_plot(path(name, suffix), panel)
-    if beside is not None:
-        plot_parity(path("parity", ".png"), history, beside, dataset.title)
-        print_parity([(history, beside)])
+        for suffix in ("pdf", "png"):
+            picture = args.out / f"{args.model}-{name}-{flags}.{suffix}"
+            line_plot(picture, Panel(curves, "epoch", label, dataset.title))
     sentences = answers.of_run(history, **THRESHOLDS)
-    answers.write(args.out, {path("validation-accuracy").name: sentences})
-    print(f"wrote the history and the pictures to {args.out}/")
+    answers.write(args.out, {f"{args.model}-validation-accuracy-{flags}": sentences})
 
 
 if __name__ == "__main__":

@@ -9,15 +9,13 @@ import os
 from pathlib import Path
 
 from homework import answers
-from homework.backends import fit_with
 from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
-from homework.grids import add_executor
-from homework.models import feed_forward
-from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
+from homework.networks import Settings, Trained, make_parser, run_grid
 from homework.report import best_of_each, plot_by_axis, show_best, tabulate
+from homework.runs import add_executor
 
-from minidl import CrossEntropy, Dataset, History
+import minidl
 from minidl.files import as_path
 from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
@@ -32,36 +30,17 @@ def train(
     width: int, learning_rate: float, dropout: float, l2: float, *, settings: Settings
 ) -> Trained:
     """Train the network of one point of the grid."""
-    dataset, loss = settings.dataset, CrossEntropy()
-    model = feed_forward(
-        dataset,
-        [width],
-        ACTIVATIONS[settings.activation],
-        dropout=dropout,
-        rng=settings.rng(),
-        dtype=settings.dtype,
-    )
-    test = TestAccuracy(dataset, loss)
-    optimizer = OPTIMIZERS[settings.optimizer](model, learning_rate, weight_decay=l2)
-    fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
-    history = fit(
-        model,
-        dataset,
-        loss,
-        optimizer,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        rng=settings.rng(),
-        callbacks=[test],
-    )
+    model, loss = settings.network([width], dropout), minidl.CrossEntropy()
+    test = TestAccuracy(settings.dataset, loss)
+    history = settings.fit(model, loss, learning_rate, l2, callbacks=[test])
     return model, history, both_epochs(history, test.values)
 
 
-def infinite_width(dataset: Dataset, file: Path) -> dict[str, float]:
+def infinite_width(dataset: minidl.Dataset, file: Path) -> dict[str, float]:
     """Return what infinite_width.py found on the same training examples, if it has run."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        if record["examples"] != Dataset(dataset.train).checksum():
+        if record["examples"] != minidl.Dataset(dataset.train).checksum():
             print(f"{file} is about other training examples, and not in the picture")
             return {}
         (ntk,) = (r for r in record["results"] if (r["layers"], r["kernel"]) == (1, "NTK"))
@@ -92,23 +71,18 @@ def main() -> int:
 
     tabulate(dataset, results, args, axis="width")
     levels = infinite_width(dataset, args.infinite)
-    label = "width (hidden units)"
-    plot_by_axis(dataset, results, axis="width", xlabel=label, out=args.out, levels=levels)
+    plot_by_axis(dataset, {"": results}, "width", "width (hidden units)", args.out, levels)
     best = show_best(dataset, results, args.out)
     if best is not None:
         each = best_of_each("width", results)
-        x = [r.point["width"] for r in each]
-        train_accuracy, valid = (
-            [float(r.values[key]) for r in each] for key in ("last_train", "best_valid")
-        )
-        last, n = each[-1].values, len(dataset.train)
-        limit = answers.capacity(x[-1], train_accuracy[-1], last["last_test"], n, fits=FITS)
+        x, last = [r.point["width"] for r in each], each[-1].values
+        fitted, valid = ([float(r.values[k]) for r in each] for k in ("last_train", "best_valid"))
+        n, curves = len(dataset.train), minidl.History.from_dict(best.values["history"])
         by_width = [
-            answers.growth("Training accuracy", "width", x, train_accuracy, small=SMALL),
+            answers.growth("Training accuracy", "width", x, fitted, small=SMALL),
             answers.growth("Validation accuracy", "width", x, valid, small=SMALL),
-            limit,
+            answers.capacity(x[-1], fitted[-1], last["last_test"], n, fits=FITS),
         ]
-        curves = History.from_dict(best.values["history"])
         of_best = [answers.overfitting(curves, gap=GAP, rise=RISE, fits=FITS)]
         answers.write(args.out, {"accuracy-by-width": by_width, "best-curves": of_best})
     print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")

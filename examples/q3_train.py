@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 from homework import answers, sparse
-from homework.backends import fit_with, plot_parity, print_parity
 from homework.figures import Trace
 from homework.flags import add_axis
-from homework.models import feed_forward
-from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, Trained, make_parser, run_grid
+from homework.networks import Settings, Trained, make_parser, run_grid, show_parity
 from homework.report import histories
 
-from minidl import Dataset, History, outputs
+import minidl
 from minidl.grid.points import Grid, Result, exit_status
 from minidl.view.cli import run_main
 from minidl.view.plots import Panel, line_plot
@@ -34,16 +32,11 @@ def train(
 ) -> Trained:
     """Train the network of one point of the grid; it is tested at its best epoch."""
     dataset, test = settings.dataset, settings.dataset.splits["test"]
-    start: dict[str, Any] = {"dropout": dropout, "rng": settings.rng(), "dtype": settings.dtype}
-    model = feed_forward(dataset, [width], ACTIVATIONS[settings.activation], **start)
-    map, criterion = sparse.map_and_loss(loss)
-    optimizer = OPTIMIZERS[settings.optimizer](model, learning_rate, weight_decay=l2)
+    model, (map, criterion) = settings.network([width], dropout), sparse.map_and_loss(loss)
     supports = Trace(partial(sparse.support_size, map=map, split=dataset.splits["valid"]))
-    training: dict[str, Any] = {"epochs": settings.epochs, "batch_size": settings.batch_size}
-    training |= {"rng": settings.rng(), "callbacks": [supports], "restore_best": True}
-    fit = fit_with(settings.backend)  # minidl.fit, or the same computed by PyTorch
-    history = fit(model, dataset, criterion, optimizer, **training)
-    logits = outputs(model, test)
+    options: dict[str, Any] = {"callbacks": [supports], "restore_best": True}
+    history = settings.fit(model, criterion, learning_rate, l2, **options)
+    logits = minidl.outputs(model, test)
     p = map(logits)
     support, batch = map.support(p), slice(settings.batch_size)
     figures = {
@@ -72,16 +65,24 @@ def main() -> int:
     add_axis(parser, "--l2s", [0.0], low=0)
     args = parser.parse_args()
     smoothed = [sparse.relumax_loss(b, eps) for b in args.b for eps in args.eps]
-    grid = Grid(
-        loss=[*sparse.REGULARIZED, *smoothed],
-        width=args.widths,
-        learning_rate=args.learning_rates,
-        dropout=args.dropouts,
-        l2=args.l2s,
-    )
+    axes = {"width": args.widths, "learning_rate": args.learning_rates, "dropout": args.dropouts}
+    grid = Grid(loss=[*sparse.REGULARIZED, *smoothed], **axes, l2=args.l2s)
     dataset, results = run_grid(grid, train, args)
     named = {name_of(result, results): result for result in results}
-    tabulate(dataset, named, args.out)
+    table = Table(["loss", *COLUMNS, "loss, us a batch", "s an epoch"])
+    table.title = f"{dataset.title}: the best epoch of each loss, on the test part"
+    for name, r in named.items():
+        if r.error:
+            table.add(name, r.error, *[None] * len(COLUMNS), None)
+        else:
+            times = f"{r.values['microseconds']:.0f}", f"{r.values['epoch_seconds']:.2f}"
+            table.add(name, *[r.values[key] for key in COLUMNS], *times)
+    table.show()
+    table.write(args.out / "table")
+    print(
+        "support: classes of probability > 0, mean; certain: share of examples with one such "
+        "class;\ncovered: share whose label is in the support"
+    )
     finished = {name: r for name, r in named.items() if not r.error}
     if finished:
         report(dataset, finished, args.out)
@@ -95,43 +96,21 @@ def name_of(result: Result, results: Sequence[Result]) -> str:
     return " ".join([point["loss"], *[f"{k}={point[k]}" for k in varying]])
 
 
-def tabulate(dataset: Dataset, results: dict[str, Result], out: Path) -> None:
-    """Print and write the table."""
-    title = f"{dataset.title}: the best epoch of each loss, on the test part"
-    table = Table(["loss", *COLUMNS, "loss, us a batch", "s an epoch"], title)
-    for name, r in results.items():
-        if r.error:
-            table.add(name, r.error, *[None] * len(COLUMNS), None)
-            continue
-        times = f"{r.values['microseconds']:.0f}", f"{r.values['epoch_seconds']:.2f}"
-        table.add(name, *[r.values[key] for key in COLUMNS], *times)
-    table.show()
-    table.write(out / "table")
-    print(
-        "support: classes of probability > 0, mean; certain: share of examples with one such "
-        "class;\ncovered: share whose label is in the support"
-    )
-
-
-def report(dataset: Dataset, results: dict[str, Result], out: Path) -> None:
+def report(dataset: minidl.Dataset, results: dict[str, Result], out: Path) -> None:
     """Draw the curves of all losses and a contact sheet for each sparse one; write the answers."""
-    title, files = dataset.title, {name: name.replace(" ", "-") for name in results}
-    curves = {name: History.from_dict(r.values["history"]) for name, r in results.items()}
-    epochs = {name: history.column("epoch") for name, history in curves.items()}
-    supports = {name: (epochs[name], r.values["supports"]) for name, r in results.items()}
-    accuracies = {k: (epochs[k], history.column("valid_accuracy")) for k, history in curves.items()}
+    supports, accuracies, sheets = {}, {}, 0
+    for name, r in results.items():
+        history, heading = minidl.History.from_dict(r.values["history"]), f"{dataset.title}: {name}"
+        supports[name] = history.column("epoch"), r.values["supports"]
+        accuracies[name] = history.column("epoch"), history.column("valid_accuracy")
+        file = name.replace(" ", "-")
+        sheets += sparse.draw_candidates(dataset, r, heading, out / f"candidates-{file}.png")
+        if "beside" in r.values:
+            show_parity(out / f"parity-{file}.png", [histories(r)], heading)
     sizes = Panel(supports, "epoch", "mean support size (classes)")
     valid = Panel(accuracies, "epoch", "validation accuracy (share of examples)")
-    line_plot(out / "training", sizes, valid, title=title)
-    sheets, both = 0, []
-    for name, r in results.items():
-        heading, file = f"{title}: {name}", out / f"candidates-{files[name]}.png"
-        sheets += sparse.draw_candidates(dataset, r, heading, file)
-        if "beside" in r.values:
-            both.append(histories(r))
-            plot_parity(out / f"parity-{files[name]}.png", *both[-1], heading)
-    test = {name: float(r.values["test"]) for name, r in results.items()}
-    n = len(dataset.splits["test"])
+    line_plot(out / "training", sizes, valid, title=dataset.title)
+    test, n = {k: float(r.values["test"]) for k, r in results.items()}, len(dataset.splits["test"])
     sentences = [answers.choice("Test accuracy", test, n, errors=ERRORS)]
     sentences += [
         f"{name}: {r.values['support']:.2f} classes of {dataset.classes} on average, and in "
@@ -139,8 +118,6 @@ def report(dataset: Dataset, results: dict[str, Result], out: Path) -> None:
         for name, r in results.items()
     ]
     answers.write(out, {"training": sentences})
-    if both:
-        print_parity(both)
     print(f"wrote the table, the curves, {sheets} contact sheets and the models to {out}{os.sep}")
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from homework import answers
 from homework.flags import add_number
-from homework.grids import run_points
 from homework.quadratic import distances, fold, least_squares, phi, random_c, unfold, units_needed
+from homework.runs import run_points
 
 import minidl
 from minidl.checks import Array, Backward

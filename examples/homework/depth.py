@@ -13,15 +13,12 @@ from homework import answers
 from homework.figures import Trace
 from homework.kernels import kernels, pixels
 from homework.report import best_of
-from minidl.activations import ReLU
+from minidl import Dataset, Layer, Linear, Loss, ReLU, Residual, Sequential
 from minidl.checks import Array
-from minidl.dataset import Dataset
 from minidl.files import from_json
 from minidl.grid.folder import kept
 from minidl.grid.points import Result
-from minidl.layer import Layer, Sequential, write_gradients
-from minidl.layers import Linear, Residual
-from minidl.losses import Loss
+from minidl.layer import write_gradients
 from minidl.parameter import walk
 from minidl.view.plots import Panel, figure, line_plot, save
 
@@ -37,17 +34,14 @@ def signals(dataset: Dataset, loss: Loss, n: int = 1000) -> Trace:
     split, y = dataset.train.rows(slice(n)), dataset.train.y[:n]
 
     def measure(model: Layer) -> dict[str, Any]:
-        x = split.astype(model.dtype)
+        x, found = split.astype(model.dtype), list[Array]()
         logits, backward = model.forward(x)
         write_gradients(model, backward, loss(logits, y)[1])
         weights = [layer.weight for layer in walk(model) if isinstance(layer, Linear)]
-        found: list[Array] = []
         _relu_outputs(model, x, found)
-        dead = [(output == 0).all(axis=0) for output in found]
-        return {
-            "gradients": [float(np.linalg.norm(weight.grad)) for weight in weights],
-            "dead": float(np.mean(np.concatenate(dead))) if dead else 0.0,
-        }
+        dead = np.concatenate([(output == 0).all(axis=0) for output in found or [x]])
+        gradients = [float(np.linalg.norm(weight.grad)) for weight in weights]
+        return {"gradients": gradients, "dead": float(np.mean(dead)) if found else 0.0}
 
     return Trace(measure)
 
@@ -68,33 +62,29 @@ def _relu_outputs(layer: Layer, x: Array, found: list[Array]) -> Array:
 
 def draw_signals(path: Path, runs: Mapping[int, Mapping[str, Any]], title: str) -> None:
     """Draw the gradient norms and the share of dead units; ``runs`` is by the number of layers."""
-    picture = figure(2.9 * len(runs) + 1, 5.4)
-    grid = picture.subplots(2, len(runs), squeeze=False, sharex=True, sharey="row")
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
 
-    for column, (layers, values) in enumerate(runs.items()):
-        norms = np.array(values["gradients"])
+    picture, words = figure(2.9 * len(runs) + 1, 5.4), []
+    grid = picture.subplots(2, len(runs), squeeze=False, sharex=True, sharey="row")
+    for (above, below), (layers, values) in zip(grid.T, runs.items(), strict=True):
+        norms, dead = np.array(values["gradients"]), values["dead"]
         for k, curve in enumerate(norms.T):
             colour = colormaps["viridis"](0.95 * k / max(norms.shape[1] - 1, 1))
-            grid[0, column].plot(np.maximum(curve, 1e-12), color=colour)
-        grid[0, column].set(yscale="log", title=f"{layers} hidden layer{'s' * (layers > 1)}")
-        grid[1, column].plot(values["dead"], color="black")
-        accuracy = values["best_valid"]
-        grid[1, column].set(xlabel="epoch", ylim=(-0.05, 1.05))
-        grid[1, column].set_title(f"best validation accuracy {accuracy:.3f}", fontsize=9)
-        for axes in grid[:, column]:
+            above.plot(np.maximum(curve, 1e-12), color=colour)
+        above.set(yscale="log", title=f"{layers} hidden layer{'s' * (layers > 1)}")
+        below.plot(dead, color="black")
+        below.set(xlabel="epoch", ylim=(-0.05, 1.05))
+        below.set_title(f"best validation accuracy {values['best_valid']:.3f}", fontsize=9)
+        for axes in (above, below):
             axes.grid(alpha=0.3)
+        ends = f"first layer {norms[-1, 0]:.1g}, last layer {norms[-1, -1]:.1g}"
+        words.append(f"{layers} hidden layers: {ends}, dead {dead[-1]:.2f}")
     grid[0, 0].set_ylabel("gradient norm of a layer's weight")
     grid[1, 0].set_ylabel("share of dead ReLU units")
     bar = picture.colorbar(ScalarMappable(cmap="viridis"), ax=list(grid[0]), ticks=[0, 1])
     bar.set_ticklabels(["first layer", "last layer"])
     picture.suptitle(title)
-    words = [
-        f"{layers} hidden layers: first layer {values['gradients'][-1][0]:.1g}, last layer "
-        f"{values['gradients'][-1][-1]:.1g}, dead {values['dead'][-1]:.2f}"
-        for layers, values in runs.items()
-    ]
     description = (
         f"{title}. Gradient norm of each layer's weight, and share of dead ReLU units, against the "
         f"epoch. At the last epoch: {'; '.join(words)}."
@@ -107,21 +97,18 @@ def take_setting(args: argparse.Namespace) -> None:
     folder, width = args.source, args.widths[0]
     try:
         record = from_json((folder / "grid.json").read_bytes())["settings"]
-        data, settings = record["data"], record["settings"]
-        taken = {name: settings[name] for name in ("optimizer", "activation", "epochs")}
-        args.batch_size = settings["batch_size"]
+        names = "optimizer", "activation", "epochs", "batch_size"
+        taken = {name: record["settings"][name] for name in names}
+        data = record["data"]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{folder}: expected the folder of a run of q2_width.py ({error!r})"
-        ) from error
+        text = f"{folder}: expected the folder of a run of q2_width.py ({error!r})"
+        raise ValueError(text) from error
     best = best_of([r for r in kept(folder).values() if r.point.get("width") == width])
     if best is None:
         raise ValueError(f"{folder}: no finished run of width {width}")
-    for axis in ("learning_rate", "dropout", "l2"):
-        setattr(args, f"{axis}s", [best.point[axis]])
-    vars(args).update(taken)
-    words = {**best.point, **taken}
-    print(f"from {folder}: " + ", ".join(f"{k} {v}" for k, v in words.items()))
+    axes = {f"{axis}s": [best.point[axis]] for axis in ("learning_rate", "dropout", "l2")}
+    vars(args).update(axes | taken)
+    print(f"from {folder}: " + ", ".join(f"{k} {v}" for k, v in {**best.point, **taken}.items()))
     if data != args.data:
         print(f"  (trained there on {data})")
 
@@ -136,20 +123,6 @@ def by_kind(results: Sequence[Result]) -> dict[str, list[Result]]:
     return kinds
 
 
-def draw_depths(dataset: Dataset, results: Sequence[Result], out: Path) -> None:
-    """Draw training and validation accuracy against depth, for each kind of network."""
-    curves: dict[str, Any] = {}
-    for name, runs in by_kind(results).items():
-        depths = [r.point["layers"] for r in runs]
-        curves[f"{name}: validation"] = depths, [r.values["best_valid"] for r in runs]
-        curves[f"{name}: training, last epoch"] = depths, [r.values["last_train"] for r in runs]
-    ticks = sorted({r.point["layers"] for r in results})
-    dashed = [label for label in curves if label.endswith("last epoch")]
-    label = "accuracy (share of examples)"
-    panel = Panel(curves, "depth (hidden layers)", label, xticks=ticks, dashed=dashed, pairs=True)
-    line_plot(out / "accuracy-by-layers", panel, title=dataset.title)
-
-
 def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> dict[str, list[str]]:
     """Draw the records of --why, a picture for each kind of network and optimizer, and say them."""
     found = {}
@@ -158,10 +131,8 @@ def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> dict
         name = f"why-{network}-{optimizer}".replace(" ", "-")
         runs = {r.point["layers"]: r.values for r in of_kind}
         draw_signals(out / f"{name}.png", runs, f"{dataset.title}: {network} networks, {optimizer}")
-        found[name] = [
-            f"{kind}: " + answers.gradients(v["gradients"][-1], v["dead"][-1], vanish=VANISH)
-            for v in runs.values()
-        ]
+        ends = [(v["gradients"][-1], v["dead"][-1]) for v in runs.values()]
+        found[name] = [f"{kind}: " + answers.gradients(*end, vanish=VANISH) for end in ends]
     return found
 
 
@@ -176,16 +147,13 @@ def draw_flatness(dataset: Dataset, layers: Sequence[int], width: int, out: Path
     """Print and draw how much of the difference of two examples the initial values keep."""
     x = pixels(dataset.sample(train=500).train)
     first, rest = 1 / (3 * dataset.features), 1 / (3 * width)
-    starts: dict[str, list[float]] = {
-        "PyTorch's initial values": [
-            flatness(x, n, 1 / 3, [first] + [rest] * (n - 1)) for n in layers
-        ],
-        "He's": [flatness(x, n, 2, 0) for n in layers],
-    }
-    ylabel = "mean of 1 - cos t of two examples, in the kernel of infinite width"
+    pytorch = [flatness(x, n, 1 / 3, [first] + [rest] * (n - 1)) for n in layers]
+    starts = {"PyTorch's initial values": pytorch, "He's": [flatness(x, n, 2, 0) for n in layers]}
+    label = "mean of 1 - cos t"
     for name, values in starts.items():
-        print(f"{ylabel}, {name}: " + ", ".join(f"{value:.2g}" for value in values))
+        shown = ", ".join(f"{value:.2g}" for value in values)
+        print(f"{label} of two examples, in the kernel of infinite width, {name}: {shown}")
     curves = {name: (layers, values) for name, values in starts.items()}
     title = f"{dataset.title}\nhow much of a difference the last layer sees"
-    panel = Panel(curves, "depth (hidden layers)", "mean of 1 - cos t", title, layers, ylog=True)
+    panel = Panel(curves, "depth (hidden layers)", label, title, layers, ylog=True)
     line_plot(out / "flatness", panel)

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 
 from homework.scenes import CLASSES
+from minidl import Dataset, History, load
 from minidl.data.__main__ import as_images
-from minidl.dataset import Dataset
 from minidl.grid.points import Result
-from minidl.history import History
-from minidl.saving.models import load
 from minidl.view.plots import Panel, contact_sheet, figure, line_plot, save
 from minidl.view.tables import Table
 
@@ -82,7 +80,6 @@ COMPARED = (
     ("momentum", "momentum 0", "momentum 0.9"),
 )
 """Pictures, and runs whose test accuracies are compared below them."""
-ACCURACY = "validation accuracy (share of examples)"
 
 
 def model_file(models: Path, run: str) -> Path:
@@ -101,17 +98,18 @@ def tabulate(
 ) -> None:
     """Print and write the table of one question, with the published figures or without."""
     columns = ["run", "epochs", "test", "valid", "best_valid", "norm", "zeros", "time"]
-    if published:
-        columns += ["published_test", "published_valid", "published_time"]
-    table = Table(columns, title)
+    theirs = ["published_test", "published_valid", "published_time"]
+    table = Table(columns + theirs * published, title)
     for r in results:
         run, values = r.point["run"], r.values
-        keys = "test_accuracy", "valid_accuracy", "best_valid_accuracy"
-        cells = [values[key] for key in keys] if r.error is None else [r.error, None, None]
-        cells += [f"{values['norms'][-1]:.2f}", values["exact_zeros"]] if values else [None, None]
-        cells.append(f"{int(r.seconds) // 60}:{r.seconds % 60:04.1f}")
-        theirs = list(settings[run].published.values()) if published else []
-        table.add(run, epochs[run], *cells, *theirs)
+        cells = [r.error, None, None, None, None]
+        if r.error is None:
+            keys = "test_accuracy", "valid_accuracy", "best_valid_accuracy"
+            norm, zeros = f"{values['norms'][-1]:.2f}", values["exact_zeros"]
+            cells = [*(values[key] for key in keys), norm, zeros]
+        time = f"{int(r.seconds) // 60}:{r.seconds % 60:04.1f}"
+        figures = settings[run].published.values() if published else ()
+        table.add(run, epochs[run], *cells, time, *figures)
     table.show()
     table.write(out / "table")
     if published:
@@ -121,30 +119,24 @@ def tabulate(
 def draw(runs: Mapping[str, Result], title: str, out: Path) -> None:
     """Draw the pictures of the question that the runs belong to."""
     histories = {name: History.from_dict(r.values["history"]) for name, r in runs.items()}
-    for kind in ("lr", "batch", "dropout", "momentum"):
+
+    def panel(histories: Mapping[str, History], column: str, label: str, ylog: bool) -> Panel:
+        curves = {name: (h.column("epoch"), h.column(column)) for name, h in histories.items()}
+        return Panel(curves, "epoch", label, ylog=ylog)
+
+    accuracy = "valid_accuracy", "validation accuracy (share of examples)", False
+    pictures = {"curves": "lr", "batch": "batch", "dropout": "dropout", "momentum": "momentum"}
+    for picture, kind in pictures.items():
         some = {name: h for name, h in histories.items() if name.split()[0] == kind}
         if kind == "batch":
             some = {f"{name}, {runs[name].seconds:.0f} s": h for name, h in some.items()}
-        columns = {
-            "train_loss": "training loss (nats)",
-            "valid_loss": "validation loss (nats)",
-            "valid_accuracy": ACCURACY,
-        }
-        panels = [
-            Panel(
-                {name: (h.column("epoch"), h.column(key)) for name, h in some.items()},
-                "epoch",
-                label,
-                # The loss of the largest learning rate is far above the others.
-                ylog=kind == "lr" and key.endswith("loss"),
-            )
-            for key, label in columns.items()
-        ]
-        if some:
-            line_plot(out / f"{'curves' if kind == 'lr' else kind}.png", *panels, title=title)
+        if some:  # the loss of the largest learning rate is far above the others
+            log = kind == "lr"
+            train = panel(some, "train_loss", "training loss (nats)", log)
+            valid = panel(some, "valid_loss", "validation loss (nats)", log)
+            line_plot(out / f"{picture}.png", train, valid, panel(some, *accuracy), title=title)
     if "logistic" in runs or "MLP" in runs:
-        curves = {k: (h.column("epoch"), h.column("valid_accuracy")) for k, h in histories.items()}
-        line_plot(out / "accuracy.png", Panel(curves, "epoch", ACCURACY), title=title)
+        line_plot(out / "accuracy.png", panel(histories, *accuracy), title=title)
     penalties = {name: r for name, r in runs.items() if name.startswith("logistic")}
     if len(penalties) == 3:
         draw_penalties(penalties, title, out)
@@ -166,15 +158,14 @@ def draw_penalties(runs: Mapping[str, Result], title: str, out: Path) -> None:
     axes.set(xlabel=xlabel, ylabel="number of weights", yscale="log", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
-    save(
-        picture, out / "weights.png", f"{title}. Histograms of the weights of {', '.join(weights)}."
-    )
+    text = f"{title}. Histograms of the weights of {', '.join(weights)}."
+    save(picture, out / "weights.png", text)
 
 
 def draw_examples(dataset: Dataset, out: Path) -> None:
     """Draw the first examples of each class, if the features are the pixels of images."""
     rows = {}
-    for k in range(dataset.classes):
+    for k in range(dataset.classes or 0):
         first = np.flatnonzero(dataset.train.y == k)[:14]
         images = as_images(dataset, dataset.train, first)
         if images is None or not len(first):

@@ -1,36 +1,31 @@
-"""Grids of feed-forward networks: settings, and the run of a whole grid."""
+"""Networks of Questions 2 and 3: flags, training by minidl or PyTorch, and the run of a grid."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from homework.backends import add_parity_flags, new_rng
+import minidl
 from homework.data import load_data, note_generated
 from homework.flags import base_parser
-from homework.grids import run_points, shared
-from minidl.activations import ReLU, Tanh
+from homework.models import feed_forward
+from homework.runs import run_points, shared
+from minidl import Dataset, History, Layer, Loss, Sequential, TorchRandom
 from minidl.checks import Rng, require
-from minidl.dataset import Dataset
 from minidl.grid.points import Grid, Point, Result, keeping
-from minidl.history import History
-from minidl.layer import Layer, Sequential
-from minidl.optim import SGD, Adam
-from minidl.saving.runs import Checkpoint
 from minidl.view.cli import Parser, int_argument
+from minidl.view.plots import Panel, line_plot
 
-ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": ReLU, "tanh": Tanh}
-OPTIMIZERS: Mapping[str, type[SGD] | type[Adam]] = {"adam": Adam, "sgd": SGD}
-
+ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": minidl.ReLU, "tanh": minidl.Tanh}
+OPTIMIZERS: Mapping[str, Any] = {"adam": minidl.Adam, "sgd": minidl.SGD}
 QUICK_EPOCHS, FULL_EPOCHS = 15, 30
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """Everything that all networks of an experiment share."""
 
@@ -44,8 +39,28 @@ class Settings:
     backend: str
 
     def rng(self) -> Rng:
-        """Return the seed, or a new stream of PyTorch's random numbers."""
-        return new_rng(self.seed)
+        """Return the seed, or for ``"torch:42"`` a new stream of PyTorch's random numbers."""
+        if isinstance(self.seed, int):
+            return self.seed
+        return TorchRandom(int(self.seed.removeprefix("torch:")))
+
+    def network(self, widths: Iterable[int], dropout: float) -> Sequential:
+        """Return a new network with these widths of hidden layers."""
+        activation, rng = ACTIVATIONS[self.activation], self.rng()
+        return feed_forward(
+            self.dataset, widths, activation, dropout=dropout, rng=rng, dtype=self.dtype
+        )
+
+    def fit(
+        self, model: Layer, loss: Loss, lr: float, l2: float, *, optimizer: str = "", **options: Any
+    ) -> History:
+        """Train a network by ``minidl.fit``, or the same computed by PyTorch."""
+        update = OPTIMIZERS[optimizer or self.optimizer](model, lr, weight_decay=l2)
+        options |= {"epochs": self.epochs, "batch_size": self.batch_size, "rng": self.rng()}
+        fit: Callable[..., History] = minidl.fit
+        if self.backend == "torch":
+            from minidl.parity.torch_model import fit
+        return fit(model, self.dataset, loss, update, **options)
 
 
 Trained = tuple[Sequential, History, dict[str, Any]]
@@ -63,6 +78,29 @@ def make_parser(doc: str, out: str) -> Parser:
     return parser
 
 
+def add_parity_flags(parser: Parser) -> None:
+    """Add ``--seed`` or ``--seed-like``, and ``--parity``."""
+    seeds = parser.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=int_argument("seed", low=0), default=42)
+    text = "the initial weights and batches of a PyTorch script with this seed"
+    seeds.add_argument("--seed-like", dest="seed", type=seed_like, metavar="torch:SEED", help=text)
+    text = "train with PyTorch too and draw the two over each other"
+    parser.set_defaults(backend="numpy")
+    parser.add_argument("--parity", dest="backend", action="store_const", const="both", help=text)
+
+
+def seed_like(text: str) -> str:
+    """Parse ``torch:`` and a seed; an argparse type."""
+    library, _, seed = text.partition(":")
+    if library != "torch" or not seed.removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"expected torch:SEED, as torch:42, got {text!r}")
+    try:
+        TorchRandom(int(seed))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return f"torch:{int(seed)}"
+
+
 def run_grid(
     grid: Grid, train: Callable[..., Trained], args: argparse.Namespace
 ) -> tuple[Dataset, list[Result]]:
@@ -76,13 +114,12 @@ def run_grid(
     epochs = args.epochs or (FULL_EPOCHS if args.full else QUICK_EPOCHS)
     print(f"{dataset}; {len(grid)} networks, {epochs} epochs each", flush=True)
     note_generated(dataset)
+    flags = ("batch_size", "optimizer", "activation", "seed", "dtype", "backend")
     with shared(dataset, args) as mapped:
-        models = (args.out / "models").absolute()  # workers may have another working folder
-        flags = ("batch_size", "optimizer", "activation", "seed", "dtype", "backend")
         settings = Settings(mapped, epochs, **{name: getattr(args, name) for name in flags})
+        models = (args.out / "models").absolute()  # workers may have another working folder
         task = partial(train_point, train, settings, models)
-        results = run_points(grid, task, args, dataset=dataset, cost=cost)
-    return dataset, results
+        return dataset, run_points(grid, task, args, dataset=dataset, cost=cost)
 
 
 def train_point(
@@ -90,8 +127,7 @@ def train_point(
 ) -> dict[str, Any]:
     """Train the network of one point and save it; return its figures and its history.
 
-    With the backend ``"both"`` the network is also trained by PyTorch; that history is returned
-    as ``"beside"``.
+    With the backend ``"both"`` also by PyTorch; that history is ``"beside"``.
     """
     ours, theirs = (dataclasses.replace(settings, backend=b) for b in ("numpy", "torch"))
     model, history, figures = train(**point, settings=ours)
@@ -99,7 +135,8 @@ def train_point(
     if settings.backend == "both":
         values["beside"] = train(**point, settings=theirs)[1].to_dict()
     with keeping(values):
-        Checkpoint(models / f"{Grid.identifier(point)}.npz").save(model=model, history=history)
+        file = models / f"{Grid.identifier(point)}.npz"
+        minidl.Checkpoint(file).save(model=model, history=history)
     return values
 
 
@@ -107,3 +144,25 @@ def cost(point: Point) -> float:
     """Return the relative duration of a training: a line through measured steps."""
     width = int(point["width"])
     return 20_000 + 800 * width + (int(point.get("layers", 1)) - 1) * (width**2 + 5_000)
+
+
+def show_parity(path: Path, pairs: Sequence[tuple[History, History]], title: str) -> None:
+    """Draw the first pair of histories, by minidl and by PyTorch; print the differences of all."""
+    panels = []
+    print(f"minidl beside PyTorch, the largest differences over {len(pairs)} network(s):")
+    for name in ("train_loss", "valid_loss", "valid_accuracy"):
+        gaps = [
+            max(abs(a - b) for a, b in zip(one.column(name), other.column(name), strict=True))
+            for one, other in pairs
+        ]
+        words = name.replace("_", " ")
+        print(f"  {words:<16}{max(gaps):.2g}")
+        words = words.replace("train", "training").replace("valid", "validation")
+        unit = "nats" if name.endswith("loss") else "share of examples"
+        curves = {
+            library: (history.column("epoch"), history.column(name))
+            for library, history in zip(("minidl", "PyTorch"), pairs[0], strict=True)
+        }
+        heading = f"largest difference {gaps[0]:.2g}"
+        panels.append(Panel(curves, "epoch", f"{words} ({unit})", heading, dashed=("PyTorch",)))
+    line_plot(path, *panels, title=title)

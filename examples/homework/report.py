@@ -7,18 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from homework.backends import plot_parity, print_parity
 from homework.figures import HEADINGS, WORDS
+from homework.networks import show_parity
 from homework.published import in_words, tabulate_published
-from minidl.dataset import Dataset
+from minidl import Dataset, History
 from minidl.files import to_json, write_text
 from minidl.grid.points import Result
-from minidl.history import History
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
-
-CURVES = {"final training accuracy": "last_train", "best validation accuracy": "best_valid"}
-"""The figures that are drawn against an axis, by their labels."""
 
 
 def best_of(results: Sequence[Result]) -> Result | None:
@@ -44,30 +40,28 @@ def tabulate(
     """
     table = Table([*results[0].point, *HEADINGS, "seconds"], f"{dataset.title}: accuracies")
     values = dict.fromkeys(r.point[axis] for r in results)
-    choice = len(values) < len(results)
+    choice, published = len(values) < len(results), []
     best = best_of_each(axis, results) if choice else [best_of(results)]
-    published = []
+    known = {"layers": 1, "optimizer": args.optimizer, "batch_size": args.batch_size}
     for value in values:
         for r in (r for r in results if r.point[axis] == value):
             setting = [v if isinstance(v, str) else f"{v:g}" for v in r.point.values()]
-            cells = [r.values.get(key) for key in WORDS]
-            cells = [r.error or cells[0], *cells[1:], f"{r.seconds:.1f}"]
-            table.add(*setting, *cells, marked=r in best)
+            first, *others = (r.values.get(key) for key in WORDS)
+            table.add(*setting, r.error or first, *others, f"{r.seconds:.1f}", marked=r in best)
             if r.error is None and r.point.get("network", "plain") == "plain":
-                known = {"layers": 1, "optimizer": args.optimizer, "batch_size": args.batch_size}
-                known |= {**r.point, "epochs": len(r.values["history"]["records"]) - 1}
-                published.append((known, r.values))
+                epochs = len(r.values["history"]["records"]) - 1
+                published.append(({**known, **r.point, "epochs": epochs}, r.values))
         table.end_group()
     table.show()
     print(f"* the best of each {axis}" if choice else "* the best validation accuracy")
     table.write(args.out / "table")
     tabulate_published("network", published, dataset, args.out)
-    failed = sum(r.error is not None for r in results)
+    failed, n = sum(r.error is not None for r in results), len(results)
     if failed:
-        print(f"{failed} of {len(results)} runs failed; the table says why")
+        print(f"{failed} of {n} runs failed; the table says why")
     unsaved = [r.unsaved for r in results if r.unsaved]
     if unsaved:
-        print(f"{len(unsaved)} of {len(results)} models could not be saved: {unsaved[0]}")
+        print(f"{len(unsaved)} of {n} models could not be saved: {unsaved[0]}")
 
 
 def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> Result | None:
@@ -83,9 +77,9 @@ def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> Result 
     write_text(out / "scores.json", to_json({**best.point, **figures}, indent=1) + "\n")
     title = f"{dataset.title}\n{name}"
     History.from_dict(best.values["history"]).plot(out / "best-curves", title=title)
+    pairs = [histories(r) for r in results if "beside" in r.values and r is not best]
     if "beside" in best.values:
-        plot_parity(out / "parity.png", *histories(best), title)
-        print_parity([histories(r) for r in results if "beside" in r.values])
+        show_parity(out / "parity.png", [histories(best), *pairs], title)
     return best
 
 
@@ -97,21 +91,30 @@ def histories(result: Result) -> tuple[History, History]:
 
 def plot_by_axis(
     dataset: Dataset,
-    results: Sequence[Result],
-    *,
+    kinds: Mapping[str, Sequence[Result]],
     axis: str,
     xlabel: str,
     out: Path,
     levels: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Draw the accuracies of the best run of each value of an axis; ``levels`` are lines."""
-    best = best_of_each(axis, results)
-    if not best:
+    """Draw the accuracies of the best run of each value of an axis, for each kind of network.
+
+    The name of a kind may be empty; ``levels`` are lines.
+    """
+    drawn = {"final training accuracy": "last_train", "best validation accuracy": "best_valid"}
+    lines: dict[str, tuple[list[float], list[float]]] = {}
+    for kind, results in kinds.items():
+        best = best_of_each(axis, results)
+        ticks = [r.point[axis] for r in best]
+        for label, key in drawn.items():
+            values = [float(r.values[key]) for r in best]
+            lines[f"{kind}: {label}" if kind else label] = ticks, values
+    ticks = sorted({tick for of_kind, _ in lines.values() for tick in of_kind})
+    if not ticks:
         return
-    ticks = [r.point[axis] for r in best]
-    lines = {label: (ticks, [r.values[key] for r in best]) for label, key in CURVES.items()}
+    pairs = len(kinds) > 1
+    dashed = [label for label in lines if pairs and "training" in label] + list(levels)
     lines |= {label: (ticks, [level] * len(ticks)) for label, level in levels.items()}
-    title = f"{dataset.title}\nbest of each"
-    label = "accuracy (share of examples)"
-    panel = Panel(lines, xlabel, label, title, ticks, dashed=list(levels))
+    title, label = f"{dataset.title}\nbest of each", "accuracy (share of examples)"
+    panel = Panel(lines, xlabel, label, title, ticks, dashed=dashed, pairs=pairs)
     line_plot(out / f"accuracy-by-{axis}", panel)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+import minidl
 from minidl.files import from_json, to_json
 
 SESSIONS = "sessions.jsonl"
@@ -35,17 +36,40 @@ def environment() -> dict[str, str | int]:
     ``BLAS`` names the library of the matrix products and its kernels, ``BLAS threads`` the number
     of threads that it takes by default (both need threadpoolctl).
     """
-    blas, threads = _blas()
+    processor, pools = platform.processor() or platform.machine(), list[dict[str, Any]]()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        processor = next(named, processor)
+    with contextlib.suppress(ImportError):
+        from threadpoolctl import threadpool_info
+
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    blas, threads = "not known", "not known"
+    if pools:
+        pool = next((p for p in pools if "numpy" in p["filepath"]), pools[0])  # SciPy has its own
+        blas, threads = (
+            f"{pool['internal_api']} {pool['version'] or ''}".strip(),
+            pool["num_threads"],
+        )
+        blas += f", {pool['architecture']} kernels" if pool.get("architecture") else ""
     return {
-        "processor": _processor(),
+        "processor": processor,
         "cores": cores(),
         "system": platform.platform(),
         "Python": platform.python_version(),
         "NumPy": np.__version__,
-        "minidl": sys.modules["minidl"].__version__,
+        "minidl": minidl.__version__,
         "BLAS": blas,
         "BLAS threads": threads,
     }
+
+
+def cores() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -57,8 +81,12 @@ def session(folder: Path, *files: Path, note: Mapping[str, Any] | None = None) -
     It is left out if none of ``files`` changed, where there are any, since then nothing was
     computed, and if it cannot be written: results do not depend on it.
     """
-    before, start = _states(files), time.time()
-    ended = False
+
+    def states() -> list[tuple[int, int]]:
+        stats = [file.stat() for file in files if file.exists()]
+        return [(s.st_size, s.st_mtime_ns) for s in stats]
+
+    before, start, ended = states(), time.time(), False
     try:
         yield
         ended = True
@@ -66,7 +94,7 @@ def session(folder: Path, *files: Path, note: Mapping[str, Any] | None = None) -
         with contextlib.suppress(OSError, ValueError):  # a full disk; a line that was changed
             known = sessions(folder)
             late = ended and not (known and known[-1]["ended"])  # stopped when all was computed
-            if not files or _states(files) != before or late:
+            if not files or states() != before or late:
                 program = sys.modules["__main__"].__doc__ or ""
                 line = {
                     "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(start)),
@@ -86,65 +114,20 @@ def sessions(folder: Path) -> list[dict[str, Any]]:
 
     A line that is not a session is a ValueError that names it.
     """
-    file = folder / SESSIONS
+    file, found = folder / SESSIONS, []
     if not file.is_file():
         return []
     if file.stat().st_size > LARGEST:
         raise ValueError(f"{file}: expected at most {LARGEST:,} bytes")
-    found = []
     for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            found.append(_checked(from_json(line)))
+            one = from_json(line)
+            kinds = all(isinstance(one.get(k, kind()), kind) for k, kind in _KINDS.items())
+            examples = one.get("data", {}).get("examples", {}).values()
+            seconds = float(one["seconds"])
+            if not (kinds and all(isinstance(n, int) for n in examples) and 0 <= seconds < 1e12):
+                raise ValueError("expected texts, objects, whole numbers and seconds")
+            found.append({**one, "ended": bool(one["ended"]), "seconds": seconds})
         except Exception as error:
             raise ValueError(f"{file}, line {number}: not a session ({error!r:.200})") from error
     return found
-
-
-def _checked(one: Any) -> dict[str, Any]:
-    """Return a session; an error if a reader could not rely on it."""
-    for name, kind in _KINDS.items():
-        if not isinstance(one.get(name, kind()), kind):
-            raise TypeError(f"expected {name} as {kind.__name__}")
-    if not all(isinstance(n, int) for n in one.get("data", {}).get("examples", {}).values()):
-        raise TypeError("expected the examples of each part as whole numbers")
-    seconds = float(one["seconds"])
-    if not 0 <= seconds < 1e12:
-        raise ValueError(f"expected seconds, got {seconds}")
-    return {**one, "ended": bool(one["ended"]), "seconds": seconds}
-
-
-def _states(files: tuple[Path, ...]) -> list[tuple[int, int]]:
-    """Return the size and the time of the last change of each file that exists."""
-    stats = [file.stat() for file in files if file.exists()]
-    return [(s.st_size, s.st_mtime_ns) for s in stats]
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Return the number of processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _blas() -> tuple[str, int | str]:
-    """Return the library of the matrix products with its kernels, and its number of threads."""
-    pools: list[dict[str, Any]] = []
-    with contextlib.suppress(ImportError):
-        from threadpoolctl import threadpool_info
-
-        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    if not pools:
-        return "not known", "not known"
-    pool = next((p for p in pools if "numpy" in p["filepath"]), pools[0])  # SciPy has its own
-    kernels = pool.get("architecture")
-    words = f"{pool['internal_api']} {pool['version'] or ''}".strip()
-    return words + (f", {kernels} kernels" if kernels else ""), pool["num_threads"]

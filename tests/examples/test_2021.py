@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scripts
 from homework.fashion import OneChange, load_fashion, published, running_means
-from homework.houses import generated_houses
+from homework.ridge import generated_houses
 
 import minidl
 

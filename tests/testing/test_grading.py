@@ -25,7 +25,7 @@ def without(mistake, source):
 def points(change):
     """Return the points of each question for the solution after ``change``."""
     earned = []
-    for _, _, solution, tests in grading.QUESTIONS:
+    for _, solution, tests in grading.QUESTIONS:
         scope = {}
         exec(grading.SETUP + change(solution), scope)
         earned.append(0)
