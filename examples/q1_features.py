@@ -6,9 +6,9 @@ picture that a shift of one pixel changes less (LeCun et al. 1998). Both have fe
 learn; the table says what that costs, and the picture what is kept.
 """
 
-import argparse
 import os
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from homework.models import COMPONENTS, linear, make_feature
 from homework.online import load, make_parser, scores
 from homework.runs import run_points, shared
 
-from minidl import PCA, AveragePool, CrossEntropy, Dataset, compounding, fit_online
+import minidl
 from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
 from minidl.view.plots import contact_sheet
@@ -31,27 +31,29 @@ ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
 def train(
-    features: str, *, dataset: Dataset, lr: float, l2: float, epochs: int, seed: int, dtype: str
+    features: str,
+    *,
+    dataset: minidl.Dataset,
+    lr: float,
+    l2: float,
+    epochs: int,
+    seed: int,
+    dtype: str,
 ) -> dict[str, Any]:
     """Train on one set of features: ``raw``, ``pool``, or ``pca 90`` for 90 components."""
     name, _, components = features.partition(" ")
-    feature, loss = make_feature(name, int(components or COMPONENTS)), CrossEntropy()
+    feature, loss = make_feature(name, int(components or COMPONENTS)), minidl.CrossEntropy()
     start = time.perf_counter()
     data = dataset if feature is None else feature.fit_transform(dataset, dtype)
-    seconds = time.perf_counter() - start
-    test = TestAccuracy(data, loss)
-    order = compounding(len(data.train), np.random.RandomState(seed))
-    history = fit_online(
+    seconds, model, test = (
+        time.perf_counter() - start,
         linear(data, dtype),
-        data,
-        loss,
-        lr=lr,
-        weight_decay=l2,
-        epochs=epochs,
-        rng=order,
-        callbacks=[test],
+        TestAccuracy(data, loss),
     )
-    explained = float(feature.ratios.sum()) if isinstance(feature, PCA) else None
+    order = minidl.compounding(len(data.train), np.random.RandomState(seed))
+    options: dict[str, Any] = {"epochs": epochs, "rng": order, "callbacks": [test]}
+    history = minidl.fit_online(model, data, loss, lr=lr, weight_decay=l2, **options)
+    explained = float(feature.ratios.sum()) if isinstance(feature, minidl.PCA) else None
     count = {"features": data.features, "explained": explained, "fit_seconds": seconds}
     return {**scores(data, history, test.values, time=sum(history.column("seconds"))), **count}
 
@@ -73,13 +75,12 @@ def main() -> int:
     valid = {r.point["features"]: float(r.values["best_valid"]) for r in results if not r.error}
     best = max(valid.values(), default=None)
     for r in results:
-        v, name = r.values, r.point["features"]
+        cells = [None, None, r.error, None, None, None]
         if r.error is None:
-            seconds = [f"{v[key]:.1f}" for key in ("time", "fit_seconds")]
-            cells = [v["features"], v["explained"], v["best_valid"], v["test"], *seconds]
-            table.add(name, *cells, marked=v["best_valid"] == best)
-        else:
-            table.add(name, None, None, r.error, None, None, None)
+            seconds = [f"{r.values[key]:.1f}" for key in ("time", "fit_seconds")]
+            keys = "features", "explained", "best_valid", "test"
+            cells = [*(r.values[key] for key in keys), *seconds]
+        table.add(r.point["features"], *cells, marked=best == r.values.get("best_valid"))
     table.show()
     table.write(args.out / "table")
     print("* the best validation accuracy; valid and test are those of the best epoch")
@@ -87,37 +88,32 @@ def main() -> int:
         print("features.png shows what the features keep")
     n = len(dataset.splits["valid"])
     sentences = [answers.choice("Features", valid, n, errors=ERRORS)]
-    sentences += [
-        answers.effect(f"{name} instead of raw pixels", valid["raw"], valid[name], n, errors=ERRORS)
-        for name in valid
-        if name != "raw" and "raw" in valid
-    ]
+    if "raw" in valid:
+        raw = valid.pop("raw")
+        named = [(f"{name} instead of raw pixels", accuracy) for name, accuracy in valid.items()]
+        sentences += [answers.effect(words, raw, a, n, errors=ERRORS) for words, a in named]
     answers.write(args.out, {"features": sentences})
     print(f"wrote the table and the picture to {args.out}{os.sep}")
     return exit_status(results)
 
 
-def draw(dataset: Dataset, counts: Sequence[int], args: argparse.Namespace) -> bool:
+def draw(dataset: minidl.Dataset, counts: Sequence[int], args: Namespace) -> bool:
     """Draw originals, pooled images and reconstructions from principal components, in rows."""
     side = round(dataset.features**0.5)
     if side * side != dataset.features or side % 2:
         return False
-    x = dataset.splits["valid"].rows(slice(12), np.float64)
-    pooled = AveragePool(2).apply(x).reshape(-1, side // 2, side // 2)
+    x, pca = dataset.splits["valid"].rows(slice(12), np.float64), minidl.PCA().fit(dataset)
+    pooled = minidl.AveragePool(2).apply(x).reshape(-1, side // 2, side // 2)
     rows = {"original": x, "pooled 2x2": pooled.repeat(2, axis=1).repeat(2, axis=2)}
-    pca = PCA().fit(dataset)
     for k in counts:
-        some = PCA(k)
+        some = minidl.PCA(k)
         some.mean, some.components = pca.mean, pca.components[:k]
-        share = pca.ratios[:k].sum()
-        rows[f"{k} components, {share:.3f}"] = some.reconstruct(some.apply(x))
+        rows[f"{k} components, {pca.ratios[:k].sum():.3f}"] = some.reconstruct(some.apply(x))
     upright = (0, 2, 1) if dataset.transposed else (0, 1, 2)
-    images = {}
     for label, row in rows.items():
         grey = (255 * np.clip(row / x.max(), 0, 1)).astype(np.uint8)
-        images[label] = grey.reshape(-1, side, side).transpose(upright)
-    title = f"{dataset.title}: what features keep"
-    contact_sheet(args.out / "features.png", images, title=title)
+        rows[label] = grey.reshape(-1, side, side).transpose(upright)
+    contact_sheet(args.out / "features.png", rows, title=f"{dataset.title}: what features keep")
     return True
 
 

@@ -20,58 +20,44 @@ from homework.online import load, make_parser, scores
 from homework.published import tabulate_published
 from homework.runs import run_points, shared
 
-from minidl import PCA, CrossEntropy, Dataset, History, OnlineRun, compounding, evaluate
-from minidl import fit_side_by_side as fit
+import minidl
 from minidl.files import to_json, write_text
 from minidl.grid.points import Grid, exit_status, keeping
-from minidl.saving.runs import Checkpoint
 from minidl.view.cli import run_main
 from minidl.view.tables import Table
 
-AXES = ("features", "learning_rate", "l2")
+AXES = {"features": "Features", "learning_rate": "Learning rates", "l2": "L2 penalties"}
 ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
-def train(
-    features: str,
-    *,
-    dataset: Dataset,
-    learning_rates: Sequence[float],
-    l2s: Sequence[float],
-    epochs: int,
-    seed: int,
-    dtype: str,
-    components: int,
-    models: Path,
-) -> dict[str, Any]:
+def train(features: str, *, dataset: minidl.Dataset, models: Path, **flags: Any) -> dict[str, Any]:
     """Train all learning rates and penalties on one set of features, side by side."""
-    start = time.perf_counter()
-    feature, loss = make_feature(features, components), CrossEntropy()
+    start, dtype = time.perf_counter(), flags["dtype"]
+    feature, loss = make_feature(features, flags["components"]), minidl.CrossEntropy()
     data = dataset if feature is None else feature.fit_transform(dataset, dtype)
     runs = [
-        OnlineRun(linear(data, dtype), lr, l2, history=History())
-        for lr in learning_rates
-        for l2 in l2s
+        minidl.OnlineRun(linear(data, dtype), lr, l2, history=minidl.History())
+        for lr in flags["learning_rates"]
+        for l2 in flags["l2s"]
     ]
-    order = compounding(len(data.train), np.random.RandomState(seed))
-    fit(runs, data, loss, epochs=epochs, rng=order)
+    order = minidl.compounding(len(data.train), np.random.RandomState(flags["seed"]))
+    minidl.fit_side_by_side(runs, data, loss, epochs=flags["epochs"], rng=order)
     share = (time.perf_counter() - start) / len(runs)
     part, rows = data.splits["test"], []
     for one in runs:
-        point = {"features": features, "learning_rate": one.lr, "l2": one.weight_decay}
-        last = evaluate(one.model, part, loss)["accuracy"]
+        last = minidl.evaluate(one.model, part, loss)["accuracy"]
         one.history.restore_best(one.model)
-        test = [evaluate(one.model, part, loss)["accuracy"]] * len(one.history)
-        test[-1] = last
-        figures = scores(data, one.history, test, share_of_seconds=share)
+        test = [minidl.evaluate(one.model, part, loss)["accuracy"]] * len(one.history)
+        row = {"features": features, "learning_rate": one.lr, "l2": one.weight_decay}
+        row |= scores(data, one.history, [*test[:-1], last], share_of_seconds=share)
         norm = float(np.linalg.norm(one.model.theta))
-        rows.append({**point, **figures, "norm": norm, "error": one.error})
-    explained = float(feature.ratios.sum()) if isinstance(feature, PCA) else None
+        rows.append({**row, "norm": norm, "error": one.error})
+    explained = float(feature.ratios.sum()) if isinstance(feature, minidl.PCA) else None
     values = {"runs": rows, "explained": explained}
     with keeping(values):
         for one, row in zip(runs, rows, strict=True):
-            name = Grid.identifier({axis: row[axis] for axis in AXES})
-            Checkpoint(models / f"{name}.npz").save(model=one.model, history=one.history)
+            file = models / f"{Grid.identifier({axis: row[axis] for axis in AXES})}.npz"
+            minidl.Checkpoint(file).save(model=one.model, history=one.history)
     return values
 
 
@@ -91,41 +77,44 @@ def main() -> int:
     for result in results:
         if not result.complete:
             print(f"{result.id}: {result.error or result.unsaved}")
-    rows = [row for r in results if r.error is None for row in r.values["runs"]]
-    if rows:
-        report(rows, dataset, args)
-    for explained in (r.values["explained"] for r in results if r.error is None):
-        if explained is not None:
-            print(f"PCA: {args.components} components hold {explained:.4f} of the variance")
+    finished = [r.values for r in results if r.error is None]
+    if finished:
+        report([row for values in finished for row in values["runs"]], dataset, args)
+    for values in finished:
+        if values["explained"] is not None:
+            print(
+                f"PCA: {args.components} components hold {values['explained']:.4f} of the variance"
+            )
     print(f"wrote the table and the models to {args.out}{os.sep}")
     return exit_status(results)
 
 
-def report(rows: Sequence[dict[str, Any]], dataset: Dataset, args: argparse.Namespace) -> None:
+def report(
+    rows: Sequence[dict[str, Any]], dataset: minidl.Dataset, args: argparse.Namespace
+) -> None:
     """Print and write the table of all runs, the best one's figures, and the answers."""
     best, out = max(rows, key=lambda row: float(row["best_valid"])), args.out
+    n = len(dataset.splits["valid"])
     columns = [*AXES, *HEADINGS, "norm", "share of seconds"]
     table = Table(columns, f"logistic regression, {dataset.title}")
     for row in rows:
-        cells = [row[key] for key in WORDS]
+        first, *others = (row[key] for key in WORDS)
         setting = (row["features"], f"{row['learning_rate']:g}", f"{row['l2']:g}")
         last = f"{row['norm']:.2f}", f"{row['share_of_seconds']:.1f}"
-        table.add(*setting, row["error"] or cells[0], *cells[1:], *last, marked=row is best)
+        table.add(*setting, row["error"] or first, *others, *last, marked=row is best)
     table.show()
     table.write(out / "table")
     print("* the best validation accuracy; runs on the same features share their seconds evenly")
     write_text(out / "scores.json", to_json(best, indent=1) + "\n")
-    known = {"epochs": args.epochs, "l1": 0.0}
-    runs = [({**row, "lr": row["learning_rate"], **known}, row) for row in rows]
+    runs = [({**r, "lr": r["learning_rate"], "epochs": args.epochs, "l1": 0.0}, r) for r in rows]
     tabulate_published("logistic regression", runs, dataset, out)
-    words = {"features": "Features", "learning_rate": "Learning rates", "l2": "L2 penalties"}
     sentences = []
-    for axis, name in words.items():
-        of_each: dict[str, float] = {}
+    for axis, name in AXES.items():
+        valid: dict[str, float] = {}
         for row in rows:
             value = row[axis] if isinstance(row[axis], str) else f"{row[axis]:g}"
-            of_each[value] = max(of_each.get(value, 0.0), float(row["best_valid"]))
-        sentences.append(answers.choice(name, of_each, len(dataset.splits["valid"]), errors=ERRORS))
+            valid[value] = max(valid.get(value, 0.0), float(row["best_valid"]))
+        sentences.append(answers.choice(name, valid, n, errors=ERRORS))
     answers.write(out, {"table": sentences})
 
 

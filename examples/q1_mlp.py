@@ -8,11 +8,8 @@ from homework.models import mlp
 from homework.online import load, make_parser, report
 from homework.runs import single_run
 
-from minidl import CrossEntropy, History, Progress, compounding, fit_online
+import minidl
 from minidl.view.cli import run_main
-
-THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
-"""Of the answers in words, see ``homework.answers``."""
 
 
 def main() -> None:
@@ -23,26 +20,16 @@ def main() -> None:
     args = parser.parse_args()
     dataset = load(args)
     random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
-    model = mlp(dataset, args.width, random, args.dtype)
-    loss, history = CrossEntropy(), History()
-    test = TestAccuracy(dataset, loss)
+    model, loss = mlp(dataset, args.width, random, args.dtype), minidl.CrossEntropy()
+    history, test = minidl.History(), TestAccuracy(dataset, loss)
+    order = minidl.compounding(len(dataset.train), random)
+    options = {"epochs": args.epochs, "rng": order, "history": history}
+    options |= {"lr": args.lr, "weight_decay": args.l2, "callbacks": [minidl.Progress(), test]}
     with single_run(args, dataset) as (resumable,):
-        fit_online(
-            model,
-            dataset,
-            loss,
-            lr=args.lr,
-            weight_decay=args.l2,
-            epochs=args.epochs,
-            rng=compounding(len(dataset.train), random),
-            history=history,
-            callbacks=[Progress(), test],
-            **resumable,
-        )
-        history.restore_best(model)
+        minidl.fit_online(model, dataset, loss, **options, **resumable)
         settings = {"width": args.width, "lr": args.lr, "l2": args.l2}
-        report("MLP", model, dataset, history, test.values, args, settings=settings)
-        answers.write(args.out, {"curves": answers.of_run(history, **THRESHOLDS)})
+        found = report("MLP", model, dataset, history, test.values, args, settings=settings)
+        answers.write(args.out, {"curves": found})
 
 
 if __name__ == "__main__":

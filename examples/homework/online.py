@@ -17,20 +17,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from homework import answers
 from homework.data import load_data, note_generated
 from homework.figures import both_epochs
 from homework.flags import base_parser
-from homework.published import compare, is_course_file, tabulate_published
+from homework.published import is_course_file, tabulate_published
 from homework.sheets import weight_sheet
-from minidl.data.features import PCA, Feature
-from minidl.dataset import Dataset
+from minidl import PCA, Checkpoint, Dataset, History, Layer, Sequential
+from minidl.data.features import Feature
 from minidl.files import to_json, write_text
-from minidl.history import History
-from minidl.layer import Layer, Sequential
-from minidl.saving.runs import Checkpoint
 from minidl.view.cli import Parser
 
 EPOCHS = 20
+THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
+"""Of the answers in words, see ``homework.answers``."""
 
 
 def make_parser(doc: str, out: str, *, dtype: str) -> Parser:
@@ -75,34 +75,31 @@ def report(
     settings: Mapping[str, Any] | None = None,
     loss_unit: str = "nats",
     pixels: Feature | None = None,
-) -> None:
+) -> list[str]:
     """Print and write the figures, the curves, and pictures of the weights of the best epoch.
 
     ``test`` holds the test accuracies of all epochs. ``settings`` are compared with those of
     published runs. ``pixels`` is the map from pixels to the features that the model was trained
-    on.
+    on. Return what the curves say.
     """
     out: Path = args.out
+    history.restore_best(model)
     figures = scores(dataset, history, test, time=sum(history.column("seconds")))
     write_text(out / "scores.json", to_json(figures, indent=1) + "\n")
     history.to_csv(out / "history.csv")
     Checkpoint(out / "best.npz").save(model=model, history=history)
     title, last = f"{name}, {dataset.title}", history[-1].epoch
     print(f"{title}: {last} epochs in {figures['time']:.1f} s")
-    print(
-        f"  best epoch {figures['selected_epoch']:<4} validation {figures['best_valid']:.4f}  "
-        f"train {figures['train']:.4f}  test {figures['test']:.4f}"
-    )
-    print(
-        f"  last epoch {last:<4} validation {history[-1].valid_accuracy:.4f}  "
-        f"train {figures['last_train']:.4f}  test {figures['last_test']:.4f}"
-    )
-    settings = {"epochs": last, **(settings or {})}
-    compare(name, settings, figures, args.data, full=args.full)
-    tabulate_published(name, [(settings, figures)], dataset, out)
+    for word, epoch, prefix in (("best", figures["selected_epoch"], ""), ("last", last, "last_")):
+        parts = f"train {figures[prefix + 'train']:.4f}  test {figures[prefix + 'test']:.4f}"
+        valid = history[epoch].valid_accuracy
+        print(f"  {word} epoch {epoch:<4} validation {valid:.4f}  {parts}")
+    runs = [({"epochs": last, **(settings or {})}, figures)]
+    tabulate_published(name, runs, dataset, out)
     history.plot(out / "curves", title=title, loss_unit=loss_unit)
     draw_weights(out / "weights.png", model, dataset, title, pixels)
     print(f"wrote scores.json, history.csv, best.npz and pictures to {out}{os.sep}")
+    return answers.of_run(history, **THRESHOLDS)
 
 
 def draw_weights(
@@ -117,13 +114,12 @@ def draw_weights(
     weights = first.weight.value.T  # type: ignore[attr-defined]
     if isinstance(pixels, PCA):
         weights = weights @ pixels.components
-    side = round(weights.shape[1] ** 0.5)
+    n, side = len(weights), round(weights.shape[1] ** 0.5)
     if side * side != weights.shape[1]:
         return
     images = weights.reshape(-1, side, side)
     if dataset.transposed:
         images = images.transpose(0, 2, 1)
-    n = len(images)
     letters = n == len(string.ascii_uppercase) and first is model
     labels = list(string.ascii_uppercase) if letters else [str(i) for i in range(n)]
     content = "one image a class" if first is model else "one image a hidden unit"

@@ -157,30 +157,35 @@ def test_the_initial_weights_of_the_mlp_come_from_the_course_s_stream():
     assert not model[0].bias.value.any()
 
 
-def test_published_digits_are_compared_by_data_and_settings(folder, monkeypatch, capsys):
-    file = folder / "set.npz"
-    figures = {"best_valid": 0.61268, "selected_epoch": 6, "test": 0.61112}
+def test_published_digits_stand_beside_runs_of_their_settings(folder):
+    data = minidl.load_dataset(folder / "set.npz")
+    figures = dict.fromkeys(published.WORDS, 0.5)
 
-    def told(settings, full=True, name="perceptron", figures=figures):
-        published.compare(name, settings, figures, file, full=full)
-        return capsys.readouterr().out
+    def told(name, settings):
+        published.tabulate_published(name, [(settings, figures)], data, folder)
+        file = folder / "published.csv"
+        return file.read_text().splitlines() if file.exists() else []
 
-    assert told({"epochs": 20}) == ""
-    monkeypatch.setattr(published, "COURSE_FILE", blob_sha1(file))
-    words = told({"epochs": 20})
-    assert "group a: test 0.6110 (here 0.6111)" in words
-    assert "best_valid 0.6127 (equal), selected_epoch 6 (equal), test 0.6111 (equal)" in words
-    assert "selected_epoch 6 (here 7)" in told({"epochs": 20}, figures={**figures, "selected_epoch": 7})  # fmt: skip
-    assert told({"epochs": 19}) == told({"epochs": 20}, full=False) == ""
+    header, *rows = told("perceptron", {"epochs": 20})
+    assert header == "settings,figure,ours,group a,group b,best"
+    assert 'epochs 20,"test accuracy, best epoch",0.5000,0.6110,0.6111,0' in rows
+    assert told("perceptron", {"epochs": 19}) == []
     logistic = {"epochs": 20, "features": "pool", "lr": 1e-4, "l2": 1e-5, "l1": 0.0}
-    words = told(logistic, name="logistic regression")
-    assert "group b: best_valid 0.6544 (here 0.6127), test 0.6521 (here 0.6111)" in words
-    assert "group a" not in words
+    header, *rows = told("logistic regression", logistic)
+    assert header == "settings,figure,ours,group b,best"
+    assert [row.split(",")[-2] for row in rows] == ["0.6544", "0.6521"]
     for change in ({"features": "pca"}, {"lr": 1e-3}, {"l2": 0}, {"l1": 0.1}):
-        assert told({**logistic, **change}, name="logistic regression") == ""
+        assert told("logistic regression", {**logistic, **change}) == []
     mlp = {"epochs": 20, "width": 100, "lr": 1e-3, "l2": 0.0}
-    assert "0.8803365" in told(mlp, name="MLP")
-    assert told({**mlp, "width": 101}, name="MLP") == ""
+    assert any("0.8803365" in row for row in told("MLP", mlp))
+    assert told("MLP", {**mlp, "width": 101}) == []
+
+
+def test_the_course_s_file_is_known_by_its_name_in_git(folder, monkeypatch):
+    file = folder / "set.npz"
+    assert not published.is_course_file(file)
+    monkeypatch.setattr(published, "COURSE_FILE", blob_sha1(file))
+    assert published.is_course_file(file)
     with file.open("ab") as end:
         end.write(b"\0")
     assert not published.is_course_file(file)
