@@ -6,17 +6,19 @@ model is that of the last epoch.
 """
 
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from homework import answers
 from homework.data import QUICK
-from homework.fashion import Curves, OneChange, draw, load_fashion, published, tabulate
+from homework.fashion import Curves, OneChange, draw, load_fashion, tabulate
 from homework.figures import TestAccuracy
 from homework.flags import add_axis, add_number, base_parser
-from homework.models import feed_forward, linear, mlp
-from homework.networks import ACTIVATIONS, OPTIMIZERS
+from homework.models import linear, mlp
+from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings
+from homework.online import THRESHOLDS
 from homework.runs import run_points, shared, single_run
 
 import minidl
@@ -27,8 +29,6 @@ from minidl.view.tables import Table
 
 QUICK_FFN = {"train": 3_900, "valid": 1_300, "test": 1_300}
 EPOCHS, QUICK_FFN_EPOCHS = 20, 10
-THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
-"""Of the answers in words, see ``homework.answers``."""
 ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
@@ -37,7 +37,7 @@ def run_plain(dataset: minidl.Dataset, args: Namespace) -> None:
     random = np.random.RandomState(args.seed)  # draws the weights, then the order of each epoch
     loss: minidl.Loss = minidl.CrossEntropy()
     model: minidl.Layer = linear(dataset, args.dtype)
-    lr, settings = 1e-3, {"logistic": ("zeros", 1e-3), "mlp": (args.width,)}.get(args.model, ())
+    lr = 1e-3
     if args.model == "perceptron":
         loss, lr = minidl.Perceptron(), 1.0
     if args.model == "mlp":
@@ -56,8 +56,6 @@ def run_plain(dataset: minidl.Dataset, args: Namespace) -> None:
         table.write(args.out / "table")
         print("* the best epoch on the validation part; the tested model is that of the last epoch")
         print(f"{args.model}: test accuracy, last epoch {test.values[-1]:.4f}")
-        if figure := published(dataset, args.epochs, args.model, *settings):
-            print(f"published: {figure}")
         scores = {"valid": history[-1].valid_accuracy, "test": test.values[-1]}
         content = to_json({**scores, "data": dataset.name}, indent=1)
         write_text(args.out / "scores.json", content + "\n")
@@ -74,28 +72,17 @@ def train(
     optimizer: str = "sgd",
     layers: int = 0,
     *,
-    dataset: minidl.Dataset,
-    epochs: int,
-    seed: int,
-    dtype: str,
-    batch_size: int,
+    settings: Settings,
 ) -> dict[str, Any]:
-    """Train one model of Question 4, with the weights and the order that PyTorch would draw.
-
-    Without hidden layers it is a logistic regression.
-    """
-    widths = [width] * layers
-    start: dict[str, Any] = {"rng": minidl.TorchRandom(seed), "dtype": dtype}
-    model = feed_forward(dataset, widths, ACTIVATIONS[activation], dropout=dropout, **start)
-    loss = minidl.CrossEntropy()
-    test = TestAccuracy(dataset, loss)
-    options: dict[str, Any] = {"epochs": epochs, "rng": minidl.TorchRandom(seed)}
-    options |= {"callbacks": [test]}
-    if optimizer == "sgd" and batch_size == 1:
-        history = minidl.fit_online(model, dataset, loss, lr=learning_rate, **options)
+    """Train one model of Question 4; without hidden layers it is a logistic regression."""
+    settings, loss = replace(settings, activation=activation), minidl.CrossEntropy()
+    model, test = settings.network([width] * layers, dropout), TestAccuracy(settings.dataset, loss)
+    options: dict[str, Any] = {"callbacks": [test]}
+    if optimizer == "sgd" and settings.batch_size == 1:
+        options |= {"lr": learning_rate, "epochs": settings.epochs, "rng": settings.rng()}
+        history = minidl.fit_online(model, settings.dataset, loss, **options)
     else:
-        update = OPTIMIZERS[optimizer](model, learning_rate)
-        history = minidl.fit(model, dataset, loss, update, batch_size=batch_size, **options)
+        history = settings.fit(model, loss, learning_rate, 0.0, optimizer=optimizer, **options)
     return {"history": history.to_dict(), "test": test.values}
 
 
@@ -105,21 +92,22 @@ def cost(point: Point) -> float:
     return slow * (2 + 3 * float(point.get("layers", 0)))
 
 
-def run_grid(grid: Grid, dataset: minidl.Dataset, args: Namespace) -> list[Result]:
-    """Train every point of the grid; finished runs are kept in the folder ``--out``."""
-    options = {name: getattr(args, name) for name in ("epochs", "seed", "dtype", "batch_size")}
+def run_grid(grid: Grid, dataset: minidl.Dataset, args: Namespace, batch_size: int) -> list[Result]:
+    """Train every point of the grid, with the weights and the order that PyTorch would draw."""
+    words = {"seed": f"torch:{args.seed}", "dtype": args.dtype, "backend": "numpy"}
+    words |= {"optimizer": "of the point", "activation": "of the point"}
     with shared(dataset, args) as mapped:
-        task = partial(train, dataset=mapped, **options)
-        return run_points(grid, task, args, dataset=dataset, cost=cost)
+        settings = Settings(mapped, args.epochs, batch_size, **words)
+        return run_points(grid, partial(train, settings=settings), args, dataset=dataset, cost=cost)
 
 
 def run_logistic(dataset: minidl.Dataset, args: Namespace) -> int:
     """Train the plain logistic regression, and those from PyTorch's initial values (4.1)."""
     run_plain(dataset, args)
-    args.out, args.batch_size = args.out / "pytorch", 1
+    args.out = args.out / "pytorch"
     print("from PyTorch's initial values (4.1):")
-    results = run_grid(Grid(learning_rate=args.learning_rates), dataset, args)
-    tabulate(dataset, results, args, "pytorch")
+    results = run_grid(Grid(learning_rate=args.learning_rates), dataset, args, 1)
+    tabulate(dataset, results, args.out)
     finished = [r for r in results if not r.error]
     curves = {f"lr {r.point['learning_rate']:g}": Curves.of(r) for r in finished}
     if curves:
@@ -137,8 +125,8 @@ def run_networks(dataset: minidl.Dataset, args: Namespace) -> int:
     axes = {name: getattr(args, f"{name}s") for name in names}
     grid = OneChange(args.all, args.deep_learning_rate, **axes, layers=args.layers)
     print(f"{len(grid)} networks: " + ("all settings" if args.all else "one change at a time"))
-    results = run_grid(grid, dataset, args)
-    best = tabulate(dataset, results, args)
+    results = run_grid(grid, dataset, args, args.batch_size)
+    best = tabulate(dataset, results, args.out)
     if best is None:
         return exit_status(results)
     name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())

@@ -12,6 +12,7 @@ from typing import Any
 from homework import answers
 from homework.data import load_data, note_generated
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, add_parity_flags, show_parity
+from homework.online import THRESHOLDS
 from homework.runs import single_run
 
 import minidl
@@ -21,8 +22,6 @@ from minidl.view.cli import Parser, float_argument, int_argument, run_main
 from minidl.view.plots import Panel, line_plot
 
 DATA = "emnist-letters.npz"
-THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
-"""Of the answers in words, see ``homework.answers``."""
 
 
 def train(settings: Settings, args: Namespace, **options: Any) -> tuple[minidl.History, float]:

@@ -1,4 +1,4 @@
-"""Data, published figures, grid, table and pictures of Fashion-MNIST in 2021-22."""
+"""Data, grid, table and pictures of Fashion-MNIST in 2021-22."""
 
 from __future__ import annotations
 
@@ -12,25 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from homework.data import load_data, note_generated
-from minidl.dataset import Dataset, Split
+from minidl import Dataset, History, Split
 from minidl.grid.points import Grid, Point, Result
-from minidl.history import History
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
-
-CHECKSUM = "4a1c3cbe9e9a0660dc03acf48040e57b7cc92eb49e11ff9c2bbba846179ce1fe"
-"""``Dataset.checksum()`` of Fashion-MNIST in the course's split."""
-
-PUBLISHED: Mapping[tuple[str, ...], str] = {
-    ("perceptron",): "validation between 0.72 and 0.82",
-    ("logistic", "zeros", "0.001"): "test about 0.84",
-    ("mlp", "200"): "test 0.86 to 0.87, validation above 0.87",
-    ("logistic", "pytorch", "0.001"): "test 0.8388",
-    ("ffn", "0.001", "200", "0.3", "relu", "sgd", "1"): "test 0.8795",
-    ("ffn", "0.01", "200", "0.3", "relu", "sgd", "2"): "test 0.8753",
-    ("ffn", "0.01", "200", "0.3", "relu", "sgd", "3"): "test 0.8608",
-}
-"""Figures of reports by the settings that they belong to; all are of 20 epochs, batch size 1."""
 
 
 def load_fashion(source: str, *, full: bool, sizes: Mapping[str, int]) -> Dataset:
@@ -50,14 +35,6 @@ def load_fashion(source: str, *, full: bool, sizes: Mapping[str, int]) -> Datase
     train, valid = (Split(x[i], y[i], dataset.train.scale) for i in (order[n:], order[:n]))
     dataset = replace(dataset, train=train, valid=valid)
     return dataset if full else dataset.sample(**sizes)
-
-
-def published(dataset: Dataset, epochs: int, *settings: object) -> str | None:
-    """Return the published figure for these settings, None if there is none for this run."""
-    key = tuple(f"{s:g}" if isinstance(s, float) else str(s) for s in settings)
-    if epochs != 20 or key not in PUBLISHED or dataset.checksum() != CHECKSUM:
-        return None
-    return PUBLISHED[key]
 
 
 class OneChange(Grid):
@@ -101,29 +78,20 @@ class Curves(NamedTuple):
         return float(self.history[-1].valid_accuracy)
 
 
-def tabulate(
-    dataset: Dataset, results: Sequence[Result], args: argparse.Namespace, *start: str
-) -> Result | None:
-    """Print and write the table of the runs; return the one with the best validation accuracy.
-
-    ``start`` are settings that all runs share, for the published figures.
-    """
+def tabulate(dataset: Dataset, results: Sequence[Result], out: Path) -> Result | None:
+    """Print and write the table of the runs; return the one with the best validation accuracy."""
     curves = {r.id: Curves.of(r) for r in results if r.error is None}
     best = max(curves, key=lambda name: curves[name].valid, default=None)
-    shown = [
-        published(dataset, args.epochs, args.model, *start, *r.point.values()) for r in results
-    ]
     columns = [*results[0].point, "training loss", "valid", "test", "seconds"]
-    table = Table(columns + ["published"] * any(shown), dataset.title)
-    for r, note in zip(results, shown, strict=True):
+    table = Table(columns, dataset.title)
+    for r in results:
         cells: list[object] = [r.error, None, None]
         if one := curves.get(r.id):
             cells = [one.history[-1].train_loss, one.valid, one.test[-1]]
         setting = [f"{v:g}" if isinstance(v, (int, float)) else v for v in r.point.values()]
-        seconds = [f"{r.seconds:.1f}"] + [note] * any(shown)
-        table.add(*setting, *cells, *seconds, marked=r.id == best)
+        table.add(*setting, *cells, f"{r.seconds:.1f}", marked=r.id == best)
     table.show()
-    table.write(args.out / "table-of-runs")
+    table.write(out / "table-of-runs")
     print("* the highest validation accuracy of the last epoch, which is the one that is tested")
     return next((r for r in results if r.id == best), None)
 

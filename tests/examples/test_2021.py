@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scripts
-from homework.fashion import OneChange, load_fashion, published, running_means
+from homework.fashion import OneChange, load_fashion, running_means
 from homework.ridge import generated_houses
 
 import minidl
@@ -105,7 +105,6 @@ def test_plain_models_of_fashion(small, model):
     scores = json.loads((out / "scores.json").read_text())
     assert f"{scores['test']:.4f}" == rows[-1]["test"]  # the last model is tested
     assert pictures(out) == ["curves.png"]
-    assert "published" not in done.stdout
 
 
 def test_logistic_from_zeros_and_from_pytorch_values(small):
@@ -160,10 +159,6 @@ def test_the_course_s_split(shared):
     assert (data.train.y == y[order[10_000:]]).all()
     where = order[-1] - 50_000
     assert (data.train.x[-1] == (raw.valid.x[where] if where >= 0 else raw.train.x[where])).all()
-    assert published(data, 20, "logistic", "pytorch", 1e-3) == "test 0.8388"
-    assert published(data, 19, "logistic", "pytorch", 1e-3) is None
-    assert published(data, 20, "logistic", "pytorch", 1e-2) is None
-    assert published(raw, 20, "logistic", "pytorch", 1e-3) is None
 
 
 @pytest.mark.parametrize(
