@@ -12,8 +12,8 @@ from pathlib import Path
 from homework.page.reading import read_run
 from homework.page.writing import write_report
 
+from minidl import load_dataset
 from minidl.checks import require
-from minidl.data.readers import load_dataset
 from minidl.files import as_path, from_json, to_json, write_text
 from minidl.view.cli import Interrupted, Parser, int_argument, run_main
 

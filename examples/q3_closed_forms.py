@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from homework.runs import single_run
 
+from minidl import relumax, softmax, sparsemax
 from minidl.checks import Array, check_float
 from minidl.files import as_path
-from minidl.maps import SimplexMap, relumax, softmax, sparsemax
+from minidl.maps import SimplexMap
 from minidl.view.cli import Parser, run_main
 from minidl.view.plots import figure, save
 from minidl.view.tables import Table

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from homework.runs import single_run
 
+from minidl import entmax15, relumax, softmax, sparsemax
 from minidl.checks import Array, check_int
 from minidl.files import as_path
-from minidl.maps import entmax15, relumax, softmax, sparsemax
 from minidl.view.cli import Parser, run_main
 from minidl.view.tables import Table
 

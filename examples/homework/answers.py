@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from minidl import History
 from minidl.files import to_json, write_text
-from minidl.history import History
 
 Values = Sequence[float]
 FILE = "answers.json"  # lists of sentences by the name of the picture that they stand below
@@ -32,9 +32,8 @@ def convergence(what: str, values: Values, *, last: int, small: float) -> str:
     """
     epochs = len(values) - 1
     last = min(last, max(epochs - 1, 1))  # the first step from untrained is no sign
-    tail = values[-1 - last :]
+    tail, when = values[-1 - last :], f"in the last {last} of {epochs} epochs"
     spread, change = max(tail) - min(tail), tail[-1] - tail[0]
-    when = f"in the last {last} of {epochs} epochs"
     if spread <= small:
         return f"{what} stays within {spread:.4f} {when}: converged."
     if abs(change) > spread / 2:
@@ -55,86 +54,79 @@ def overfitting(history: History, *, gap: float, rise: float, fits: float) -> st
     train, valid = last.train_accuracy, last.valid_accuracy
     rising, apart = loss[-1] > (1 + rise) * loss[low], train - valid > gap
     end = f"{loss[low]:.3f}, and {loss[-1]:.3f} at the last" if low < last.epoch else "the last"
-    words = (
+    verdict = {
+        (True, True): "it overfits",
+        (True, False): "the loss rises on new examples, their accuracy does not show it yet",
+        (False, True): "it fits better than it generalises, but more epochs have not done harm",
+    }.get((rising, apart), "neither overfitting nor underfitting")
+    if not rising and not apart and train < fits:
+        verdict = "it does not overfit, it underfits"
+    return (
         f"The best epoch is {best} of {last.epoch}. The validation loss is lowest at epoch {low}, "
         f"{end}; training accuracy ends {train - valid:+.4f} from validation "
-        f"({train:.4f}, {valid:.4f})"
+        f"({train:.4f}, {valid:.4f}): {verdict}."
     )
-    if rising and apart:
-        return f"{words}: it overfits."
-    if rising:
-        return f"{words}: the loss rises on new examples, their accuracy does not show it yet."
-    if apart:
-        return f"{words}: it fits better than it generalises, but more epochs have not done harm."
-    underfits = "it does not overfit, it underfits" if train < fits else ""
-    return f"{words}: {underfits or 'neither overfitting nor underfitting'}."
 
 
 def of_run(history: History, *, settled: float, **thresholds: float) -> list[str]:
     """Return what the curves of a classifier say: ``convergence`` and ``overfitting``."""
     valid = history.column("valid_accuracy")
-    return [
-        convergence("Validation accuracy", valid, last=5, small=settled),
-        overfitting(history, **thresholds),
-    ]
+    settling = convergence("Validation accuracy", valid, last=5, small=settled)
+    return [settling, overfitting(history, **thresholds)]
 
 
 def excess(train: Values, test: Values, *, rise: float) -> str:
     """Say whether a regression overfits: its test error ends a share ``rise`` above the lowest."""
     low, last = min(range(len(test)), key=test.__getitem__), len(test) - 1
-    words = (
-        f"The test error is lowest at epoch {low} of {last}, {test[low]:.4f}, and {test[-1]:.4f} at"
-        f" the last; the training error goes from {train[low]:.4f} to {train[-1]:.4f}"
-    )
+    verdict = "it overfits" if train[-1] < train[low] else "the run has not settled"
     if test[-1] <= (1 + rise) * test[low]:
-        return f"{words}: no overfitting."
-    return f"{words}: " + ("it overfits." if train[-1] < train[low] else "the run has not settled.")
+        verdict = "no overfitting"
+    return (
+        f"The test error is lowest at epoch {low} of {last}, {test[low]:.4f}, and {test[-1]:.4f} at"
+        f" the last; the training error goes from {train[low]:.4f} to {train[-1]:.4f}: {verdict}."
+    )
 
 
 def growth(what: str, axis: str, x: Sequence[int], y: Values, *, small: float) -> str:
     """Say how a figure changes along an axis: growing, with diminishing returns, a peak, flat."""
-    top = max(range(len(y)), key=y.__getitem__)
+    top, spread = max(range(len(y)), key=y.__getitem__), max(y) - min(y)
+    begin, end = f"{y[0]:.4f} at {axis} {x[0]}", f"{y[-1]:.4f} at {axis} {x[-1]}"
     if len(y) < 2:
-        return f"{what} is {y[0]:.4f} at {axis} {x[0]}, the only one."
-    spread = max(y) - min(y)
+        return f"{what} is {begin}, the only one."
     if spread <= small:
         return f"{what} stays within {spread:.4f} from {axis} {x[0]} to {x[-1]}: no effect."
     if y[top] - y[-1] > small:
-        side = f"is highest at {axis} {x[top]}, {y[top]:.4f}, and" if top else "falls"
-        verb = " falls" if top else f" from {y[0]:.4f} at {axis} {x[0]}"
-        return f"{what} {side}{verb} to {y[-1]:.4f} at {axis} {x[-1]}."
-    first, last = y[1] - y[0], y[-1] - y[-2]
+        peak = f"is highest at {axis} {x[top]}, {y[top]:.4f}, and falls"
+        return f"{what} {peak if top else f'falls from {begin}'} to {end}."
     dips = ", not at every step," if any(a - b > small for a, b in pairwise(y)) else ""
-    words = f"{what} rises{dips} from {y[0]:.4f} at {axis} {x[0]} to {y[-1]:.4f} at {axis} {x[-1]}"
+    words = f"{what} rises{dips} from {begin} to {end}"
     if len(y) < 3:
         return f"{words}."
-    words += f"; the first step adds {first:+.4f}, the last {last:+.4f}"
-    if last <= small:
-        return f"{words}: it has levelled off."
-    return f"{words}: " + ("diminishing returns." if last < first else "no sign of a limit.")
+    first, last = y[1] - y[0], y[-1] - y[-2]
+    verdict = "diminishing returns" if last < first else "no sign of a limit"
+    verdict = "it has levelled off" if last <= small else verdict
+    return f"{words}; the first step adds {first:+.4f}, the last {last:+.4f}: {verdict}."
 
 
 def capacity(width: int, train: float, test: float, n: int, *, fits: float) -> str:
     """Say what a training accuracy has to do with universal approximation."""
-    wrong, gap = round((1 - train) * n), train - test
     reason = "universal approximation promises a width that fits all, not that training finds it"
     if train >= fits:
         reason = (
             "the network is nearly wide enough to fit them all, as universal approximation says"
         )
     return (
-        f"At width {width} {wrong:,} of {n:,} training examples are wrong: {reason}. "
-        f"It says nothing of new examples: test accuracy is {gap:.4f} lower."
+        f"At width {width} {round((1 - train) * n):,} of {n:,} training examples are wrong: "
+        f"{reason}. It says nothing of new examples: test accuracy is {train - test:.4f} lower."
     )
 
 
 def depth(layers: Sequence[int], train: Values, valid: Values, *, small: float) -> str:
     """Say which depth is best, and whether deeper networks fail to fit or to generalise."""
-    top = max(range(len(valid)), key=valid.__getitem__)
-    best, last = layers[top], layers[-1]
+    top, last = max(range(len(valid)), key=valid.__getitem__), layers[-1]
     if valid[top] - valid[-1] <= small:
         return f"Depth {last} is as good as any ({valid[-1]:.4f}): depth does no harm here."
-    words = f"Depth {best} is best, {valid[top]:.4f}; depth {last} has {valid[-1]:.4f}"
+    words = f"Depth {layers[top]} is best, {valid[top]:.4f}; depth {last} has {valid[-1]:.4f}"
     if train[top] - train[-1] > small:
         words += f". Training accuracy falls too, from {train[top]:.4f} to {train[-1]:.4f}"
         return f"{words}: the deep network is not trained well, it does not overfit."
@@ -153,23 +145,28 @@ def gradients(norms: Values, dead: float, *, vanish: float) -> str:
     )
 
 
+def noise(a: float, b: float, n: int, errors: float) -> float:
+    """Return ``errors`` standard errors of the difference of two accuracies on n examples."""
+    return errors * math.sqrt((a * (1 - a) + b * (1 - b)) / n)
+
+
 def choice(what: str, accuracies: Mapping[str, float], n: int, *, errors: float) -> str:
     """Say which is best, and whether it leads by ``errors`` standard errors on ``n`` examples."""
     if len(accuracies) < 2:
         return f"{what}: {', '.join(f'{k} alone, {a:.4f}' for k, a in accuracies.items())}."
     (first, a), (second, b), *_ = sorted(accuracies.items(), key=lambda item: -item[1])
-    noise = errors * math.sqrt((a * (1 - a) + b * (1 - b)) / n)
-    words = f"{what}: {first} is best, {a:.4f}, {a - b:.4f} ahead of {second}"
-    size = f"than {errors:g} standard errors on {n:,} examples ({noise:.4f})"
-    return f"{words}: " + (f"more {size}." if a - b > noise else f"less {size}, so a tie.")
+    least = noise(a, b, n, errors)
+    more, verdict = ("more", "") if a - b > least else ("less", ", so a tie")
+    size = f"{errors:g} standard errors on {n:,} examples ({least:.4f})"
+    lead = f"{first} is best, {a:.4f}, {a - b:.4f} ahead of {second}"
+    return f"{what}: {lead}: {more} than {size}{verdict}."
 
 
 def effect(what: str, before: float, after: float, n: int, *, errors: float) -> str:
     """Say whether a change raises or lowers an accuracy on ``n`` examples, or neither."""
-    noise = errors * math.sqrt((before * (1 - before) + after * (1 - after)) / n)
-    verb = "raises" if after > before else "lowers"
-    if abs(after - before) <= noise:
-        verb = f"makes no difference beyond {errors:g} standard errors ({noise:.4f}) to"
+    least, verb = noise(before, after, n, errors), "raises" if after > before else "lowers"
+    if abs(after - before) <= least:
+        verb = f"makes no difference beyond {errors:g} standard errors ({least:.4f}) to"
     return f"{what} {verb} the accuracy: from {before:.4f} to {after:.4f}."
 
 
@@ -193,8 +190,8 @@ def shrinkage(what: str, without: float, with_: float, *, factor: float) -> str:
 def approach(what: str, distances: Values, *, near: float) -> str:
     """Say whether distances fall at every step, and whether less than ``near`` of it is left."""
     left = distances[-1] / distances[0] if distances[0] else 0.0
-    falls = all(b < a for a, b in pairwise(distances))
-    steps = "falling at every step" if falls else "not falling at every step"
-    end = "it arrives" if left < near else "it does not arrive"
-    words = f"{what} goes from {distances[0]:.4f} to {distances[-1]:.4f}, {steps}"
-    return f"{words}; {left:.1%} is left: {end}."
+    steps = "" if all(b < a for a, b in pairwise(distances)) else "not "
+    words = (
+        f"{what} goes from {distances[0]:.4f} to {distances[-1]:.4f}, {steps}falling at every step"
+    )
+    return f"{words}; {left:.1%} is left: it {'arrives' if left < near else 'does not arrive'}."

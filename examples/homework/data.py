@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from minidl.data.letters import load_letters
-from minidl.data.readers import load_dataset
-from minidl.dataset import Dataset
+from minidl import Dataset, load_dataset, load_letters
 
 QUICK = {"train": 10_400, "valid": 2_600, "test": 2_600}
 """Sizes of a run without --full: 80 networks in about a minute on two cores."""

@@ -7,12 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.callbacks import Callback, Run
-from minidl.dataset import Dataset
-from minidl.evaluation import evaluate
-from minidl.history import History
-from minidl.layer import Layer
-from minidl.losses import Loss
+from minidl import Callback, Dataset, History, Layer, Loss, evaluate
+from minidl.callbacks import Run
 
 WORDS = {
     "best_valid": "validation accuracy, best epoch",

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from minidl import Split
 from minidl.checks import Array
-from minidl.dataset import Split
 
 BLOCK = 256
 """Rows of a block of the matrix."""

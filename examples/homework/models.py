@@ -6,13 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from minidl.activations import ReLU
+from minidl import PCA, AveragePool, Dataset, Dropout, Layer, Linear, ReLU, Sequential
 from minidl.checks import Rng
-from minidl.data.features import PCA, AveragePool, Feature
-from minidl.dataset import Dataset
+from minidl.data.features import Feature
 from minidl.init import zeros
-from minidl.layer import Layer, Sequential
-from minidl.layers import Dropout, Linear
 
 COMPONENTS = 90
 """As in a published report, where they hold 0.9315 of the variance."""

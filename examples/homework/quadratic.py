@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minidl.activations import Quadratic
+from minidl import Linear, Quadratic, Sequential
 from minidl.checks import Array, check_int
-from minidl.layer import Sequential
-from minidl.layers import Linear
 
 RANK_TOLERANCE = 1e-10
 """Eigenvalues and parts of vectors that are smaller than the largest by this factor count as 0."""

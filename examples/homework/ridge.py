@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from homework import answers
+from minidl import Dataset
 from minidl.checks import Array, as_array, as_floats, check_float
-from minidl.dataset import Dataset
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 

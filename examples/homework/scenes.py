@@ -23,10 +23,10 @@ from functools import cache
 
 import numpy as np
 
+from minidl import Dataset
 from minidl.checks import Array, quietly
 from minidl.data import exact
 from minidl.data.cache import ImageGenerator
-from minidl.dataset import Dataset
 
 CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 N_CLASSES = len(CLASSES)

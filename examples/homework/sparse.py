@@ -8,22 +8,27 @@ from pathlib import Path
 import numpy as np
 
 from homework.sheets import captioned_sheet
+from minidl import (
+    Dataset,
+    FenchelYoung,
+    Layer,
+    Loss,
+    SmoothedNLL,
+    Split,
+    entmax15,
+    outputs,
+    relumax,
+    softmax,
+    sparsemax,
+)
 from minidl.checks import Array, did_you_mean
 from minidl.data.__main__ import as_images, class_name
-from minidl.dataset import Dataset, Split
-from minidl.evaluation import outputs
 from minidl.grid.points import Result
-from minidl.layer import Layer
-from minidl.losses import FenchelYoung, Loss, SmoothedNLL
-from minidl.maps import RegularizedMap, SimplexMap, entmax15, relumax, softmax, sparsemax
+from minidl.maps import RegularizedMap, SimplexMap
 
-REGULARIZED: dict[str, RegularizedMap] = {
-    "softmax": softmax,
-    "sparsemax": sparsemax,
-    "entmax15": entmax15,
-}
-SHOWN = 16
-"""Examples of a kind on the contact sheet."""
+REGULARIZED: dict[str, RegularizedMap] = {"softmax": softmax, "sparsemax": sparsemax}
+REGULARIZED["entmax15"] = entmax15
+SHOWN = 16  # examples of a kind on the contact sheet
 
 
 def relumax_loss(b: float, eps: float) -> str:
@@ -77,23 +82,18 @@ def candidates(support: Array, p: Array) -> dict[str, list[tuple[int, dict[int, 
     Each row comes with the probabilities of its classes, the most probable first.
     """
     size, largest = support.sum(axis=1), p.max(axis=1)
-    order = np.lexsort((largest, -size))
+    order, found = np.lexsort((largest, -size)), {}
     pairs = order[size[order] == 2]
     kinds = {"the largest supports": order, "two candidates, nearest to even": pairs}
-
-    def classes(row: int) -> dict[int, float]:
-        ranked = np.argsort(-p[row], kind="stable")[: size[row]]
-        return {int(k): float(p[row, k]) for k in ranked}
-
-    return {
-        kind: [(int(row), classes(row)) for row in rows[:SHOWN]] for kind, rows in kinds.items()
-    }
+    for kind, rows in kinds.items():
+        ranked = {int(i): np.argsort(-p[i], kind="stable")[: size[i]] for i in rows[:SHOWN]}
+        found[kind] = [(i, {int(k): float(p[i, k]) for k in best}) for i, best in ranked.items()]
+    return found
 
 
 def draw_candidates(dataset: Dataset, result: Result, title: str, path: Path) -> bool:
     """Draw the images of a result's candidates; return whether there is anything to draw."""
-    test = dataset.splits["test"]
-    groups = {}
+    test, groups = dataset.splits["test"], {}
     for kind, examples in result.values["candidates"].items():
         images = as_images(dataset, test, np.array([row for row, _ in examples], int))
         if images is None or result.point["loss"] == "softmax":
