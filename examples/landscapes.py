@@ -85,8 +85,7 @@ def answer(question: str, dataset: minidl.Dataset, args: argparse.Namespace) -> 
     task = partial(train, settings=settings, dataset=dataset, models=models, **options)
     results = run_points(Grid(run=list(settings)), task, args, dataset=dataset, out=out)
     title = f"{TITLES[question]}, {dataset.title}"
-    # Published figures belong to all examples and epochs of the assignment.
-    course.tabulate(title, results, epochs, settings, out, published=args.full and not args.epochs)
+    course.tabulate(title, results, epochs, out)
     finished = {r.point["run"]: r for r in results if r.error is None}
     course.draw(finished, title, out)
     answers.write(out, sentences(finished, len(dataset.splits["test"])))

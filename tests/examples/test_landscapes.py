@@ -169,20 +169,14 @@ def test_bad_input_is_one_line(tmp_path, args, message):
     assert not (tmp_path / "runs").exists()
 
 
-def test_published_figures_stand_beside_complete_runs_alone(tmp_path, capsys):
+def test_the_table_of_runs_has_their_durations_and_errors(tmp_path):
     values = {"test_accuracy": 0.6, "valid_accuracy": 0.61, "best_valid_accuracy": 0.62, "norms": [1.0, 2.0], "exact_zeros": 0.0}  # fmt: skip
     settings = landscapes.QUESTIONS["q2.2"]
     results = [Result(name, {"run": name}, values, None, 165.0) for name in settings]
     results[1] = Result("batch 512", {"run": "batch 512"}, {}, "NonFiniteLossError: nan", 3.0)
-    epochs = dict.fromkeys(settings, 200)
-    course.tabulate("networks", results, epochs, settings, tmp_path, published=True)
-    row = table(tmp_path)["batch 64"]
-    assert (row["time"], row["published_time"]) == ("2:45.0", "2:45")
-    assert (row["published_test"], row["published_valid"]) == ("0.6080", "0.6090")
+    course.tabulate("networks", results, dict.fromkeys(settings, 200), tmp_path)
+    assert table(tmp_path)["batch 64"]["time"] == "2:45.0"
     assert table(tmp_path)["batch 512"]["test"] == "NonFiniteLossError: nan"
-    assert "of the course's photographs" in capsys.readouterr().out
-    course.tabulate("networks", results, epochs, settings, tmp_path, published=False)
-    assert "published_test" not in table(tmp_path)["batch 64"]
 
 
 # ---------------------------------------------------------------- generated scenes
