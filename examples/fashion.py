@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 from homework import answers
-from homework.data import QUICK
 from homework.fashion import Curves, OneChange, draw, load_fashion, tabulate
 from homework.figures import TestAccuracy
-from homework.flags import add_axis, add_number, base_parser
+from homework.flags import QUICK, add_axis, add_number, base_parser
 from homework.models import linear, mlp
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings
 from homework.online import THRESHOLDS

@@ -51,15 +51,16 @@ def main() -> int:
     checksum = load_dataset(args.data).checksum() if args.data else None
     runs, failed = [], 0
     for title, (name, line, flags) in STEPS.items():
-        if title.split()[0] in args.only:
-            command = [word.format(out=args.out) for word in line.split()]
-            for flag in flags:
-                value = getattr(args, flag.strip("-"))
-                if value is not None:
-                    command += [flag] if value is True else [flag, str(value)]
-            data = checksum if "--data" in flags else None
-            failed |= run_once(title, command, args.out / name, data)
-            runs.append(read_run(args.out / name, title))
+        if title.split()[0] not in args.only:
+            continue
+        command = [word.format(out=args.out) for word in line.split()]
+        given = {flag: getattr(args, flag.strip("-")) for flag in flags}
+        for flag, value in given.items():
+            if value is not None:
+                command += [flag] if value is True else [flag, str(value)]
+        data = checksum if "--data" in flags else None
+        failed |= run_once(title, command, args.out / name, data)
+        runs.append(read_run(args.out / name, title))
     page = write_report(runs, args.out / "report", title="Homework 2025-26")
     print(f"\nwrote {page} ({page.stat().st_size / 1e6:.1f} MB) and the same as Markdown")
     return failed

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 from homework import answers
-from homework.data import load_data, note_generated
-from homework.flags import add_axis, add_number, kernel_parser
+from homework.flags import add_axis, add_number, kernel_parser, load_data, note_generated
 from homework.kernels import KERNELS, Exact, kernels, pixels
 from homework.runs import single_run
 

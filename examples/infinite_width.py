@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 from homework import answers
-from homework.data import load_data, note_generated
-from homework.flags import add_axis, kernel_parser
+from homework.flags import add_axis, kernel_parser, load_data, note_generated
 from homework.kernels import BLOCK, KERNELS, kernels, merge, pixels, solve
 from homework.runs import single_run
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from homework import answers
 from homework import landscapes as course
-from homework.data import load_data, note_generated
 from homework.figures import Trace
-from homework.flags import base_parser
+from homework.flags import base_parser, load_data, note_generated
 from homework.landscapes import QUESTIONS, TITLES
 from homework.models import feed_forward, linear, mlp
 from homework.runs import run_points, shared

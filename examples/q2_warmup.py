@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from homework import answers
-from homework.data import load_data, note_generated
+from homework.flags import load_data, note_generated
 from homework.networks import ACTIVATIONS, OPTIMIZERS, Settings, add_parity_flags, show_parity
 from homework.online import THRESHOLDS
 from homework.runs import single_run

@@ -53,15 +53,12 @@ def draw(bs: Sequence[float], out: Path) -> None:
         z = np.stack([np.zeros_like(t), t], axis=1)
         maps = {"softmax": softmax, "sparsemax": sparsemax, "relumax": relumax(b)}
         for i, (name, map) in enumerate(maps.items()):
-            forms = closed_form(map, t)
-            computed = map(z)[:, 1], map.jacobian(z)[:, 1, 1]
-            for axes, form, ours in zip(column, forms, computed, strict=True):
+            computed, cells = (map(z)[:, 1], map.jacobian(z)[:, 1, 1]), []
+            for axes, form, ours in zip(column, closed_form(map, t), computed, strict=True):
                 axes.plot(t, form, color=f"C{i}", label=f"{name}: closed form")
                 axes.plot(t[::50], ours[::50], ".", color=f"C{i}", label="computed by the library")
-            differences = [
-                f"{np.abs(a - b).max():.1e}" for a, b in zip(forms, computed, strict=True)
-            ]
-            table.add(f"{b:g}", name, *differences)
+                cells.append(f"{np.abs(form - ours).max():.1e}")
+            table.add(f"{b:g}", name, *cells)
         for axes in column:
             for at in (-b, 0, b):
                 axes.axvline(at, color="grey", linestyle=":", linewidth=1)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from homework.data import load_data, note_generated
+from homework.flags import load_data, note_generated
 from minidl import Dataset, History, Split
 from minidl.grid.points import Grid, Point, Result
 from minidl.view.plots import Panel, line_plot

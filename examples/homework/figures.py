@@ -42,11 +42,9 @@ class Trace(Callback):
             self.columns.setdefault(name, []).append(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the records so far."""
         return {name: np.array(column) for name, column in self.columns.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set what ``state_dict`` returned."""
         self.columns = {name: list(column) for name, column in state.items()}
 
 
@@ -64,16 +62,8 @@ class TestAccuracy(Trace):
 
 
 def both_epochs(history: History, test: Sequence[float]) -> dict[str, Any]:
-    """Return the accuracies at the epoch of the best validation accuracy, and at the last one.
-
-    ``test`` holds the test accuracies of all epochs.
-    """
+    """Return the figures of ``WORDS``; ``test`` holds the test accuracies of all epochs."""
     best, last = history.best, history[-1]
-    return {
-        "best_valid": best.valid_accuracy,
-        "selected_epoch": best.epoch,
-        "train": best.train_accuracy,
-        "test": test[best.epoch],
-        "last_train": last.train_accuracy,
-        "last_test": test[last.epoch],
-    }
+    found = {"best_valid": best.valid_accuracy, "selected_epoch": best.epoch}
+    found |= {"train": best.train_accuracy, "test": test[best.epoch]}
+    return found | {"last_train": last.train_accuracy, "last_test": test[last.epoch]}

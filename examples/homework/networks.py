@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import minidl
-from homework.data import load_data, note_generated
-from homework.flags import base_parser
+from homework.flags import base_parser, load_data, note_generated
 from homework.models import feed_forward
 from homework.runs import run_points, shared
 from minidl import Dataset, History, Layer, Loss, Sequential, TorchRandom

@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from homework import answers
-from homework.data import load_data, note_generated
 from homework.figures import both_epochs
-from homework.flags import base_parser
+from homework.flags import base_parser, load_data, note_generated
 from homework.published import is_course_file, tabulate_published
 from homework.sheets import weight_sheet
 from minidl import PCA, Checkpoint, Dataset, History, Layer, Sequential

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import minidl
-from homework.data import about
+from homework.flags import about
 from homework.sessions import session
 from minidl import Checkpoint, Dataset
 from minidl.checks import require

@@ -1,17 +1,11 @@
 """Generated colour scenes that resemble landscapes, for use without a data file.
 
 They are *not* photographs. Six classes of outdoor scenes, 48x48 pixels in red, green and blue.
-
-A scene is drawn in a few array operations for a whole block of scenes:
-
-1. Take three cues of its class: the layout, the colours and the texture of the ground. Each cue is
-   sometimes that of another class, so no cue decides alone, as with a street between buildings.
-2. The layout is a skyline, the height of the border between sky and ground at each column, and for
-   a street also a road that runs to a vanishing point.
-3. The texture is white noise with the power spectrum of the class: streaks, grains or a grid. Its
-   sign is random, so its mean is zero and a linear model cannot see it.
-4. Light, contrast, tint and a layer of clutter with the spectrum of natural images, ``1/f``, vary
-   from scene to scene.
+Each has three cues of its class: the layout (a skyline, the border between sky and ground, and for
+a street a road to a vanishing point), the colours, and the texture of the ground (noise with the
+power spectrum of the class, of random sign, so that a linear model cannot see it). Each cue is
+sometimes that of another class, so no cue decides alone. Light, contrast, tint and a layer of
+clutter with the spectrum of natural images, ``1/f``, vary from scene to scene.
 
 The same arguments give the same bytes on every processor; see ``minidl.data.exact``.
 """
@@ -39,22 +33,14 @@ _LAYOUT, _COLOUR, _TEXTURE = 0.90, 0.89, 0.90
 _CLUTTER = 0.11  # standard deviation of the 1/f clutter
 _NOISE = 0.04  # standard deviation of the noise of each pixel
 
-# Of each class: the mean height of the skyline from the top, and the height of its details.
+# Of each class: the mean height of the skyline from the top, the height of its details, the mean
+# colour of the ground, and how strong its texture is.
 _HORIZON = np.array([0.35, 0.18, 0.45, 0.45, 0.45, 0.40], np.float32)
 _RELIEF = np.array([0.16, 0.05, 0.12, 0.22, 0.0, 0.35], np.float32)
-
-# Of each class: the mean colour of the ground, and how strong its texture is.
-_GROUND = np.array(
-    [
-        [0.50, 0.46, 0.42],
-        [0.28, 0.38, 0.22],
-        [0.62, 0.68, 0.74],
-        [0.44, 0.42, 0.38],
-        [0.34, 0.46, 0.54],
-        [0.46, 0.43, 0.41],
-    ],
-    np.float32,
-)
+_RED = [0.50, 0.28, 0.62, 0.44, 0.34, 0.46]
+_GREEN = [0.46, 0.38, 0.68, 0.42, 0.46, 0.43]
+_BLUE = [0.42, 0.22, 0.74, 0.38, 0.54, 0.41]
+_GROUND = np.array(list(zip(_RED, _GREEN, _BLUE, strict=True)), np.float32)
 _STRENGTH = np.array([0.16, 0.20, 0.10, 0.14, 0.10, 0.14], np.float32)
 _SKIES = np.array(
     [[0.55, 0.70, 0.88], [0.78, 0.80, 0.82], [0.85, 0.68, 0.55], [0.45, 0.50, 0.60]], np.float32
@@ -71,11 +57,7 @@ def load_scenes(
     seed: int = 0,
     progress: bool = False,
 ) -> Dataset:
-    """Load the generated scenes, drawing them on first use.
-
-    The default sizes are those of the course's landscapes. The parameters and the cache are those
-    of ``minidl.load_letters``.
-    """
+    """Load the generated scenes, by default as many as the course's: see ``load_letters``."""
     return SCENES.load({"train": train, "valid": valid, "test": test}, seed, progress)
 
 
