@@ -49,13 +49,14 @@ def kernels(
 
 
 class Solution(NamedTuple):
-    """Kernel regression on n examples: f(z) = k(z, x) alpha."""
+    """Kernel regression on n examples: f(z) = k(z, x) alpha.
+
+    ``fitted`` is K alpha, ``alone`` the output at each example of regression on all others.
+    """
 
     alpha: Array
     fitted: Array
-    """K alpha, the outputs at the examples."""
     alone: Array
-    """The output at each example of regression on all others."""
     jitter: float
 
 
@@ -103,7 +104,8 @@ def invert(matrix: Array, blocks: Sequence[slice], y: Array) -> tuple[Array, Arr
     return alpha, precision
 
 
-def pixels(split: Split) -> Array:  # in float64
+def pixels(split: Split) -> Array:
+    """Return all rows in float64."""
     return split.rows(slice(None), np.float64)
 
 

@@ -14,23 +14,14 @@ from minidl.view.tables import Table
 
 
 def ridge(x: Array, y: Array, l2: float) -> Array:
-    r"""Return the weights ``w`` with the least ``||x w - y||^2 + l2 ||w||^2``.
+    r"""Return the w with the least ``||x w - y||^2 + l2 ||w||^2``: (n, d), (n[, k]) to (d[, k]).
 
     With the singular value decomposition ``x = U diag(s) V^T`` the solution is
     ``w = V diag(s / (s^2 + l2)) U^T y``. Singular values below ``max(x.shape) * eps * max(s)``
     count as 0, so ``l2=0`` gives the solution of least squares with the smallest norm. ``x^T x``,
     whose condition number is the square of that of ``x``, is never formed. There is no intercept:
-    append a column of ones for one, whose weight is penalised too.
-
-    Parameters
-    ----------
-    x : array, shape (n, features), float32 or float64
-    y : array, shape (n,) or (n, outputs)
-    l2 : float >= 0
-
-    Returns
-    -------
-    array, shape (features,) or (features, outputs), of the dtype of ``x``
+    append a column of ones for one, whose weight is penalised too. The dtype is that of ``x``,
+    float32 or float64.
     """
     l2 = check_float("ridge", "l2", l2, low=0)
     x, y = as_floats("ridge", "x", x), as_array("ridge", "y", y, numbers=True)
@@ -61,17 +52,14 @@ class Directions:
             pairs[part] = np.column_stack([x, np.ones(len(x))]), dataset.splits[part].y
         x, y = pairs["train"]
         _, s, self.vt = np.linalg.svd(x)
-        self.rank = int(np.sum(s > max(x.shape) * np.finfo(x.dtype).eps * s[0]))
-        self.s = s[: self.rank]
+        self.s = s[s > max(x.shape) * np.finfo(x.dtype).eps * s[0]]
         columns = f"{x.shape[1]} columns with the column of ones"
-        print(f"closed forms: X has {columns}, rank {self.rank}")
-        forms = {"least squares of minimum norm": 0, f"ridge, lambda {l2:g}": l2}
-        for name, penalty in forms.items():
-            self.ridge = ridge(x, y, penalty)
-            errors = {p: np.sqrt(np.mean((a @ self.ridge - b) ** 2)) for p, (a, b) in pairs.items()}
+        print(f"closed forms: X has {columns}, rank {len(self.s)}")
+        for name, penalty in (("least squares of minimum norm", 0), (f"ridge, lambda {l2:g}", l2)):
+            w = self.ridge = ridge(x, y, penalty)
+            errors = {part: np.sqrt(np.mean((a @ w - b) ** 2)) for part, (a, b) in pairs.items()}
             words = ", ".join(f"{part} {error:.4f}" for part, error in errors.items())
-            norm = np.linalg.norm(self.ridge)
-            print(f"  {name:<30}RMSE {words}; norm of the weights {norm:.4f}")
+            print(f"  {name:<30}RMSE {words}; norm of the weights {np.linalg.norm(w):.4f}")
 
     def distances(self, weights: Array, title: str, out: Path, *, near: float) -> list[str]:
         """Print and draw the distance of the weights of each epoch to the ridge solution.
@@ -80,16 +68,14 @@ class Directions:
         stays 0, and so is that of the ridge solution: the solutions of least squares differ only
         there.
         """
-        rank, distance = self.rank, np.linalg.norm(weights - self.ridge, axis=1)
-        gaps = np.abs((weights - self.ridge) @ self.vt.T)[:, :rank]  # (epochs, directions)
-        null = float(np.abs(weights @ self.vt[rank:].T).max(initial=0))
+        rank, distance = len(self.s), np.linalg.norm(weights - self.ridge, axis=1)
+        gaps = np.abs((weights - self.ridge) @ self.vt[:rank].T)  # (epochs, directions)
         slow = int(np.sum(gaps[-1] > 0.5 * gaps[0]))
-        share = float(np.square(gaps[-1, rank // 2 :]).sum() / np.square(distance[-1]))
         print(f"  {slow} of {rank} directions have kept more than half of their distance")
         epochs, curves = range(len(weights)), {}
         for group in np.array_split(np.arange(rank), min(5, rank)):
-            low, high = group[0], group[-1]
-            label = f"{low + 1} to {high + 1}, s {self.s[low]:.3g} to {self.s[high]:.3g}"
+            ends = [f"{self.s[i]:.3g}" for i in (group[0], group[-1])]
+            label = f"{group[0] + 1} to {group[-1] + 1}, s {' to '.join(ends)}"
             curves[label] = epochs, np.linalg.norm(gaps[:, group], axis=1)
         axes = "epoch", "distance (norm)"
         all_of_them = Panel({"SGD": (epochs, distance)}, *axes, "all directions")
@@ -99,11 +85,13 @@ class Directions:
         for i, row in enumerate(zip(self.s, gaps[0], gaps[-1], strict=True)):
             table.add(i + 1, *(f"{value:.4g}" for value in row))
         table.write(out / "directions")
-        reached = answers.approach("The distance to the ridge solution", list(distance), near=near)
+        null = float(np.abs(weights @ self.vt[rank:].T).max(initial=0))
+        share = float(np.square(gaps[-1, rank // 2 :]).sum() / np.square(distance[-1]))
         inside = f"{null:.1e} in the null space, where alone the solutions of least squares differ"
         slowly = (
             f"the half of the directions with the smaller singular values has {share:.2%} of it"
         )
+        reached = answers.approach("The distance to the ridge solution", list(distance), near=near)
         return [reached, f"SGD has at most {inside}; {slowly}."]
 
 
