@@ -104,17 +104,18 @@ USUAL_FLAGS = {**dict.fromkeys(TRAINING, False), **dict.fromkeys(EVALUATION, Tru
 def find_flag(layer: Any, forward: Callable[..., Any], told: str | None) -> tuple[str, str, bool]:
     """Return the kind of the training flag, its name, and whether it says the opposite."""
     names = {told.removeprefix("not "): told.startswith("not ")} if told else USUAL_FLAGS
+    methods = all(callable(getattr(layer, method, None)) for method in ("train", "eval"))
     known = {
         "argument": [name for name in names if name in signature_of(forward)],
         "attribute": [name for name in names if isinstance(look_up(layer, name), (int, np.bool_))],
+        "methods": ["train"] if methods and not told else [],
     }
     for kind, found in known.items():
         if found:
             return kind, found[0], names[found[0]]
     if told:
         raise ValueError(f"Cached: {type(layer).__name__} has no flag {told!r}")
-    methods = all(callable(getattr(layer, method, None)) for method in ("train", "eval"))
-    return "methods" if methods else "", "", False
+    return "", "", False
 
 
 class Cached:
@@ -179,15 +180,15 @@ class Cached:
                 )
         self.layer, self.method = layer, getattr(layer, forward)
         # Paths lead from what these two return.
-        self._values: Callable[[Any], Any] = params if callable(params) else lambda m: m
-        self._grads: Callable[[Any], Any] = grads if callable(grads) else lambda m: m
+        self._values_of: Callable[[Any], Any] = params if callable(params) else lambda m: m
+        self._grads_of: Callable[[Any], Any] = grads if callable(grads) else lambda m: m
         self._places: dict[str, Any] = self._paths(params, grads) | gradients
         self._adds, self.not_learned = adds, tuple(buffers)
         self._steps = steps or any(isinstance(g, Step) for g in self._places.values())
         self._flag = find_flag(layer, self.method, train)
         self._object: Any = None  # the copy of all passes, if it is kept
         for path in self._places:
-            value = np.asarray(look_up(self._values(layer), path))
+            value = np.asarray(look_up(self._values_of(layer), path))
             if value.dtype.kind not in "fiu":
                 want = f"{type(layer).__name__}.{path} to be an array of numbers"
                 hint = "if the first pass makes it, run one before"
@@ -233,7 +234,7 @@ class Cached:
             where = self._places[path]
             if isinstance(where, Step):
                 return where.gradient(layer, path, values[path])
-            return look_up(self._grads(layer), where)
+            return look_up(self._grads_of(layer), where)
 
         def backward(dy: Any) -> Any:
             earlier = {path: copy.copy(gradient(path)) for path in values if self._adds}
@@ -258,18 +259,14 @@ class Cached:
 
     def _copy(self, values: Mapping[str, Array]) -> Any:
         """Return a copy of the layer that holds these arrays wherever it holds parameters."""
-        own = {path: look_up(self._values(self.layer), path) for path in values}
-        memo: dict[int, Any] = {
-            id(module): module for module in sys.modules.values()
-        }  # they cannot be copied
-        memo |= {id(own[p]): v for p, v in values.items() if isinstance(own[p], np.ndarray)}
+        own = {path: look_up(self._values_of(self.layer), path) for path in values}
+        arrays = {id(own[p]): v for p, v in values.items() if isinstance(own[p], np.ndarray)}
+        modules: dict[int, Any] = {id(m): m for m in sys.modules.values()}  # have no copies
         try:
-            layer = copy.deepcopy(self.layer, memo)
+            layer = copy.deepcopy(self.layer, modules | arrays)
         except TypeError as error:
             name = type(self.layer).__name__
-            raise TypeError(
-                f"Cached: expected a layer that can be copied, got {name}: {error}"
-            ) from None
+            raise TypeError(f"Cached: expected a layer that copies, got {name}: {error}") from None
         for place in self._places.values():
             if isinstance(place, Step) and place.optimizer:
                 put(layer, place.optimizer, Recorder())
@@ -278,13 +275,12 @@ class Cached:
     def _put(self, layer: Any, values: Mapping[str, Array]) -> None:
         """Put values where the copy does not hold them yet."""
         for path, value in values.items():
-            found = look_up(self._values(layer), path)
+            owner = self._values_of(layer)
+            found = look_up(owner, path)
             if isinstance(found, np.ndarray) and found.dtype == value.dtype:
                 found[...] = value
             else:
-                put(
-                    self._values(layer), path, value if isinstance(found, np.ndarray) else value[()]
-                )
+                put(owner, path, value if isinstance(found, np.ndarray) else value[()])
 
     def notes(self, train: bool) -> tuple[str, ...]:
         """Return what must be said of the training flag: none, or set otherwise by hand."""
