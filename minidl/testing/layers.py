@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,36 +21,32 @@ WRITE = (
 )
 
 
-class Snapshot:
-    """The attributes of objects, and the contents of arrays among them; put back after ``with``."""
+@contextmanager
+def kept(objects: list[Any]) -> Iterator[Callable[[], None]]:
+    """Put back the attributes of objects, and the contents of arrays among them; on call too."""
+    attributes = [(vars(o), dict(vars(o))) for o in objects]
+    arrays = [v for _, then in attributes for v in then.values() if isinstance(v, np.ndarray)]
+    contents = [(a, a.copy()) for a in arrays]
 
-    def __init__(self, objects: Sequence[Any]) -> None:
-        self._attributes = [(vars(o), dict(vars(o))) for o in objects]
-        arrays = [v for _, then in self._attributes for v in then.values()]
-        self._contents = [(a, a.copy()) for a in arrays if isinstance(a, np.ndarray)]
-
-    def put_back(self) -> None:
-        """Give the objects these attributes, and the arrays these contents, again."""
-        for now, then in self._attributes:
+    def put_back() -> None:
+        for now, then in attributes:
             now.clear()
             now.update(then)
-        for array, content in self._contents:
+        for array, content in contents:
             if array.flags.writeable:
                 array[...] = content
 
-    def __enter__(self) -> Snapshot:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.put_back()
+    try:
+        yield put_back
+    finally:
+        put_back()
 
 
 class LayerSubject(Subject):
     """A layer at its inputs and the values of its parameters.
 
-    The layer itself is run, not a deep copy: a copy of an object that holds closures would share
-    their variables. So its passes must be made within ``preserved``. ``layers`` are the layer and
-    those inside it, ``arrays`` the parameters' own values and gradients.
+    The layer itself is run, within ``preserved``: a copy of closures would share their variables.
+    ``layers`` are it and those inside it, ``arrays`` the parameters' own values and gradients.
     """
 
     def __init__(
@@ -100,16 +96,16 @@ class LayerSubject(Subject):
     def preserved(self, rng: np.random.Generator) -> Iterator[None]:
         """Restore the attributes, the parameters, the arrays and the random states too."""
         self.arrays = {key: (p.value, p.grad) for key, p in self.parameters.items()}
-        with super().preserved(rng), Snapshot(self.layers):
+        with super().preserved(rng), kept(self.layers):
             for layer in self.layers:
                 if getattr(layer, "rng", layer) is None:
                     layer.rng = rng.spawn(1)[0]
                 if isinstance(layer, Layer):  # each pass has arrays of its own
                     layer.forget_vectors()
-            self._as_new = Snapshot(self.layers)
             self._before = list(self._random_states_and_buffers())
             try:
-                yield
+                with kept(self.layers) as self._make_new:
+                    yield
             finally:
                 self._before_pass()
                 for key, p in self.parameters.items():
@@ -128,12 +124,14 @@ class LayerSubject(Subject):
     @contextmanager
     def one_object(self) -> Iterator[None]:
         """Run all passes of this context on the same objects, from new ones on."""
-        self._as_new.put_back()
-        with self._as_new:
-            for layer in self.layers:
-                if isinstance(layer, Cached):
-                    layer.keep_object()
+        self._make_new()
+        for layer in self.layers:
+            if isinstance(layer, Cached):
+                layer.keep_object()
+        try:
             yield
+        finally:
+            self._make_new()
 
     @contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:
@@ -157,7 +155,7 @@ class LayerSubject(Subject):
             return through_tap
 
         innermost = self.innermost()
-        with Snapshot(innermost):
+        with kept(innermost):
             for layer in innermost:
                 layer.forward = redirected(layer, layer.forward)
             yield

@@ -61,6 +61,9 @@ SIZES = {
 RIGHT, WRONG, UNSURE = "right", "wrong", "cannot tell"
 SIDE, NOT = "side condition only", "not checked"
 
+Trial = Callable[..., GradientReport]
+"""A way to check an object, with options; it raises where the object does not run so."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -95,10 +98,6 @@ class Survey:
     def to_json(self) -> dict[str, Any]:
         """Return the findings as a dictionary for ``json.dump``."""
         return {"passed": bool(self), **asdict(self)}
-
-
-Trial = Callable[..., GradientReport]
-"""A way to check an object, with options; it raises where the object does not run so."""
 
 
 def survey(package: str, **options: Any) -> Survey:
@@ -253,8 +252,9 @@ def _of_ours(value: Any) -> Iterator[Trial]:
 def _of_object(kind: type, forward: str, backward: str) -> Iterator[Trial]:
     made, rng = _made(kind), np.random.default_rng(0)
     f, derivative = getattr(made, forward), getattr(made, backward)
-    if not re.search("back|prop", backward) or len(needed_arguments(f)) >= 2:
-        yield from _of_functions(f, derivative)
+    if len(needed_arguments(f)) >= 2 or not re.search("back|prop", backward):
+        ways = _of_loss if len(needed_arguments(f)) >= 2 else _of_functions
+        yield from ways(f, derivative)
         return
     for x in (rng.standard_normal(shape) for shape in SHAPES):
         for adds in (False, True):
