@@ -40,10 +40,7 @@ def put(owner: Any, path: str, value: Any) -> None:
 def float_arrays(
     owner: Any, prefix: str = "", depth: int = 4, seen: set[int] | None = None
 ) -> Iterator[tuple[str, Array]]:
-    """Yield the arrays of floats in an object and in what it holds, each once, with their paths.
-
-    Functions, classes and modules are not entered.
-    """
+    """Yield the arrays of floats in an object and in other objects that it holds, by path."""
     seen = set() if seen is None else seen
     if id(owner) in seen or isinstance(owner, (type, FunctionType, ModuleType)):
         return

@@ -135,10 +135,7 @@ class LayerSubject(Subject):
 
     @contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:
-        """Pass the inputs and cotangents of the innermost layers through ``tap``.
-
-        An attribute with a ``forward`` of another style is no layer, and not tapped.
-        """
+        """Pass the inputs and cotangents of the innermost layers through ``tap``."""
 
         def redirected(layer: Any, forward: Callable[..., Any]) -> Callable[..., Any]:
             def through_tap(x: Any, *args: Any, **options: Any) -> Any:
@@ -167,10 +164,7 @@ class LayerSubject(Subject):
         return [m for m in inner if isinstance(m, Cached) or len([*walk(m)]) == 1]
 
     def inner_calls(self, tensors: Tensors, dy: Array) -> list[tuple[Any, Array, Array]]:
-        """Return the innermost layers, each with its input in this pass and its cotangent.
-
-        None of them unless all have been called.
-        """
+        """Return the innermost layers, each with its input and cotangent, if all were called."""
         calls: list[tuple[Any, Array, Array]] = []
 
         def tap(layer: Any, x: Array) -> tuple[Array, Callable[[Array], Array]]:

@@ -39,10 +39,7 @@ def batches(
     dtype: DTypeLike = np.float64,
     layout: SearchStrategy[Layout] | None = None,
 ) -> Array:
-    """Draw a batch ``(rows, features)``, normal or of small whole numbers with a row of zeros.
-
-    ``layout`` draws its memory layout: ``layouts()``, which may leave no rows.
-    """
+    """Draw a batch ``(rows, features)``, normal or of small whole numbers with a row of zeros."""
     shape = draw(_size(rows, 6)), draw(_size(features, 8))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     if draw(st.booleans()):

@@ -90,10 +90,7 @@ def function_name(f: Any) -> str:
 
 
 def title(value: Any) -> str:
-    """Return the name or ``repr`` of an object; for one without, its type and plain arguments.
-
-    An argument is known where an attribute has its name.
-    """
+    """Return the name or ``repr`` of an object; without one, its type and arguments it keeps."""
     if hasattr(value, "__name__"):
         return function_name(value)
     if " at 0x" not in repr(value):
@@ -190,10 +187,9 @@ def joined(expected: str, output: Any) -> tuple[Array, Callable[[Array], Any]]:
 
 @dataclass(frozen=True)
 class Pass:
-    """One forward pass: a copy of the output, and the gradients for a cotangent.
+    """One forward pass: a copy of the output, and the gradients for a cotangent by name.
 
-    ``pull`` returns checked copies of all gradients by name, ``raw_pull`` the subject's own.
-    ``given`` are the arrays that it received and returned, after ``pull`` the cotangent too.
+    ``pull`` returns checked copies of them. ``given`` are the arrays that were passed both ways.
     """
 
     y: Array
@@ -229,10 +225,7 @@ class Subject:
         function: Callable[..., Any] | None = None,
         only: str = "",
     ) -> None:
-        """``call`` takes the arguments of ``function`` and returns ``y, backward``.
-
-        ``passes`` are the two functions by name, ``only`` is the name of an input that is alone.
-        """
+        """``call`` takes the arguments of ``function``; ``only`` names an input that is alone."""
         for word, f in passes.items():
             if not callable(f):
                 raise TypeError(f"{owner}: expected {word} to be a function, got {type_text(f)}")
@@ -280,10 +273,7 @@ class Subject:
         return result
 
     def run(self, tensors: Tensors, layouts: Mapping[str, Layout] = NONE) -> Pass:
-        """Run one pass at these values; their dtypes decide the precision.
-
-        The tensors, and the ``cotangent``, are copied by their ``layouts``, if these are given.
-        """
+        """Run one pass on copies in these ``layouts``, which may have one of the ``cotangent``."""
         given = {name: layouts.get(name, np.copy)(value) for name, value in tensors.items()}
         if self.numpy_seed is not None:
             random.seed(self.numpy_seed)
@@ -310,10 +300,7 @@ class Subject:
 
     @contextmanager
     def preserved(self, rng: np.random.Generator) -> Iterator[None]:
-        """Restore, after this context, all that a pass may change; passes are made within it.
-
-        ``rng`` gives generators to layers that have none yet.
-        """
+        """Restore all that a pass may change; ``rng`` is for layers without a generator."""
         states = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
             yield
@@ -371,10 +358,7 @@ def function_subject(
 
 
 def loss_subject(loss: Any, logits: Any, y: Any, *, as_fit: bool) -> Subject:
-    """Return ``value, dlogits = loss(logits, y)`` as a subject; the targets are held still.
-
-    ``as_fit`` gives them the shape in which ``fit`` passes them.
-    """
+    """Return ``value, dlogits = loss(logits, y)`` as a subject; ``as_fit`` shapes the targets."""
     name = function_name(loss)
 
     def call(logits: Array, y: Array) -> tuple[Any, Backward]:
