@@ -54,8 +54,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
         self, y: Any, classes: Any = None, *, first: bool = False, again: bool = False
     ) -> Array:
         """Return classes (n,) or labels (n, K); with ``first``, learn the classes."""
-        if hasattr(y, "toarray"):
-            y = y.toarray()
+        y = y.toarray() if hasattr(y, "toarray") else y
         y = as_text(as_array(self._name, "y", y))  # in native byte order, as the classes
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -76,15 +75,12 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
         found = np.searchsorted(self.classes_, y)
         wrong = self.classes_[np.minimum(found, len(self.classes_) - 1)] != y
         if again and (wrong.any() or len(np.unique(y)) < len(self.classes_)):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous "
-                f"call to fit. Previously got {self.classes_}, `y` has {np.unique(y)}"
-            )
+            why = "warm_start can only be used where `y` has the same classes as in the previous"
+            got = f"Previously got {self.classes_}, `y` has {np.unique(y)}"
+            raise ValueError(f"{why} call to fit. {got}")
         if wrong.any():
-            raise ValueError(
-                f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}, "
-                f"`y` has {np.unique(y[wrong])}."
-            )
+            want = f"`self.classes_` has {self.classes_}, `y` has {np.unique(y[wrong])}."
+            raise ValueError(f"`y` has classes not in `self.classes_`. {want}")
         return np.asarray(found)
 
     def _width(self, y: Array) -> int:
@@ -105,19 +101,17 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
             if classes is None and np.ndim(y) == 1:
                 raise ValueError("classes must be passed on the first call to partial_fit.")
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(
-                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
-                f"{self.classes_!r}"
-            )
+            why = "is not the same as on last call to partial_fit, was"
+            raise ValueError(f"`classes={classes!r}` {why}: {self.classes_!r}")
 
     def _weighted(self, y: Array, weight: Array | None) -> Array | None:
         """Return the weights of the examples times those of their classes."""
-        given = self.class_weight
-        if given is None:
+        if self.class_weight is None:
             return weight
         if self.multilabel_:
             raise ValueError(f"{self._name}: class_weight is not for several labels")
-        factors = class_factors(self._name, given, self.classes_.tolist(), y, weight)
+        names = self.classes_.tolist()
+        factors = class_factors(self._name, self.class_weight, names, y, weight)
         return np.asarray(factors[y] * (1.0 if weight is None else weight))
 
     def _predicted(self, outputs: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,7 +16,6 @@ from minidl.history import History
 from minidl.layer import Sequential
 from minidl.layers import Linear
 from minidl.losses import BinaryLogistic, CrossEntropy, Loss
-from minidl.parameter import Parameter
 
 FITTED = ("n_features_in_", "n_outputs_", "n_iter_", "t_", "multilabel_", "_shape")
 """The plain fitted attributes that a file keeps."""
@@ -26,9 +25,9 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
     """The attributes of a fitted network, and the state that ``minidl.save`` writes."""
 
     model_: Sequential
-    history_: History
     loss_function_: Loss
     scaler_: Standardize | None
+    target_scaler_: Standardize | None = None
     early_stopping: bool
 
     @property
@@ -42,6 +41,12 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
     def _tail(self) -> Linear | None:
         """Return a last layer after which the outputs are those of a ``Predictor``, or None."""
         return None
+
+    @property
+    def _records(self) -> History:
+        check_is_fitted(self)
+        found: History = self.history_
+        return found
 
     def _validation_metric(self, monitor: str = "") -> str:
         """Return ``monitor`` if it is of the validation part, or else accuracy, R2 or the loss.
@@ -77,9 +82,8 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         if isinstance(weights := settings.get("class_weight"), Mapping):
             settings["class_weight"] = [list(pair) for pair in weights.items()]
         kept = {k: v for k, v in vars(self).items() if k in FITTED}
-        names = getattr(self, "feature_names_in_", None)
+        names, target = getattr(self, "feature_names_in_", None), self.target_scaler_
         kept["feature_names_in_"] = None if names is None else names.tolist()
-        target = getattr(self, "target_scaler_", None)
         kept["target"] = None if target is None else {"mean": target.mean, "std": target.std}
         return {"settings": settings, "history": self.history_.to_dict(), "fitted": kept}
 
@@ -90,22 +94,22 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         if isinstance(settings.get("class_weight"), list):
             settings["class_weight"] = dict(settings["class_weight"])
         made: Any = cls(**settings)
+        names, target = fitted.pop("feature_names_in_"), fitted.pop("target")
+        vars(made).update(fitted, history_=History.from_dict(state["history"]))
         if predictor.class_names is not None:
             made.classes_ = predictor.class_names
-        names, target = fitted.pop("feature_names_in_"), fitted.pop("target")
         if names is not None:
             made.feature_names_in_ = np.array(names, object)
-        vars(made).update(fitted, target_scaler_=None, history_=History.from_dict(state["history"]))
         if target is not None:
             made.target_scaler_ = Standardize()
             vars(made.target_scaler_).update(target)
         made.scaler_ = next(iter(predictor.features), None)
         made.loss_function_, made.out_activation_ = made._loss()
-        made.model_ = predictor.model
+        made.model_ = model = predictor.model
         if made._tail() is not None:
-            layers = predictor.model.layers[:-1]  # type: ignore[attr-defined]
+            layers = model.layers[:-1]  # type: ignore[attr-defined]
             made.model_ = Sequential(*[layer.copy() for layer in layers])
-            made.model_.input_scale = predictor.model.input_scale
+            made.model_.input_scale = model.input_scale
         made._convergence = made._new_convergence()
         return made
 
@@ -137,7 +141,9 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         _ = self.model_.theta  # a copy or a pickle makes its vectors on first use
         layers = [layer for layer in self.model_ if isinstance(layer, Linear)]
-        return Weights(self._name, name, [(one, getattr(one, parameter)) for one in layers])
+        views = Weights(getattr(layer, parameter).value for layer in layers)
+        views.owner, views.name = self._name, name
+        return views
 
     @property
     def n_layers_(self) -> int:
@@ -147,14 +153,12 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
     @property
     def loss_curve_(self) -> list[float]:
         """The training loss of each epoch."""
-        check_is_fitted(self)
-        return [record.metrics["train_loss"] for record in self.history_.records[1:]]
+        return [record.train_loss for record in self._records.records[1:]]
 
     @property
     def loss_(self) -> float:
         """The training loss of the last epoch."""
-        check_is_fitted(self)
-        return self.history_[-1].train_loss
+        return self._records[-1].train_loss
 
     @property
     def best_loss_(self) -> float | None:
@@ -169,22 +173,18 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         It is the monitored metric if that is one of the validation part, or else the accuracy or R2
         (the loss where neither is defined).
         """
-        check_is_fitted(self)
-        name = self._validation_metric(self.history_.monitor)
-        if not any(name in record.metrics for record in self.history_):
+        name, records = self._validation_metric(self._records.monitor), self._records.records
+        if not any(name in record.metrics for record in records):
             return None
-        return [record.metrics.get(name, np.nan) for record in self.history_.records[1:]]
+        return [record.metrics.get(name, np.nan) for record in records[1:]]
 
     @property
     def best_validation_score_(self) -> float | None:
         """The best of ``validation_scores_``, the lowest for a loss."""
-        scores = self.validation_scores_
-        if scores is None:
-            return None
-        monitor = self.history_.monitor
-        name = self._validation_metric(monitor)
-        lowest = self.history_.mode == "min" if name == monitor else name.endswith("loss")
-        return float((np.nanmin if lowest else np.nanmax)(scores))
+        scores, history = self.validation_scores_, self._records
+        name = self._validation_metric(history.monitor)
+        lowest = history.mode == "min" if name == history.monitor else name.endswith("loss")
+        return None if scores is None else float((np.nanmin if lowest else np.nanmax)(scores))
 
 
 class Weights(list[Array]):
@@ -194,11 +194,8 @@ class Weights(list[Array]):
     length. A copy or a pickle of it is a plain list, whose arrays are the caller's.
     """
 
-    def __init__(
-        self, owner: str, name: str, parameters: Sequence[tuple[Linear, Parameter]]
-    ) -> None:
-        super().__init__(parameter.value for _, parameter in parameters)
-        self._owner, self._name, self._parameters = owner, name, parameters
+    owner: str
+    name: str
 
     def __setitem__(self, index: Any, new: Any) -> None:
         """Write one array, or those of a slice, into the model: all or, on an error, none.
@@ -210,27 +207,19 @@ class Weights(list[Array]):
             places, new = range(places, places + 1), [new]
         arrays = list(new) if isinstance(new, Iterable) else [new]
         if len(arrays) != len(places):
-            raise ValueError(
-                f"{self._owner}: expected {self._name} to be {len(places)} arrays, one for each "
-                f"layer, got {len(arrays)}"
-            )
-        checked = list(map(self._checked, places, arrays))
-        for i, array in zip(places, checked, strict=True):
-            self._parameters[i][1].value = array
-
-    def _checked(self, i: int, array: Any) -> Array:
-        layer, parameter = self._parameters[i]
-        name = f"{self._name}[{i}], of layer {i + 1}, {layer!r},"
-        new = check_array(self._owner, name, array, parameter.shape, parameter.value.dtype)
-        if not np.isfinite(new).all():
-            raise ValueError(f"{self._owner}: expected {name} to be finite")
-        return new
+            want = f"{self.name} to be {len(places)} arrays, one for each layer"
+            raise ValueError(f"{self.owner}: expected {want}, got {len(arrays)}")
+        for i, place in enumerate(places):
+            view, name = self[place], f"{self.name}[{place}]"
+            arrays[i] = check_array(self.owner, name, arrays[i], view.shape, view.dtype)
+            if not np.isfinite(arrays[i]).all():
+                raise ValueError(f"{self.owner}: expected {name} to be finite")
+        for place, array in zip(places, arrays, strict=True):
+            self[place][...] = array
 
     def _fixed(self, *args: Any, **options: Any) -> NoReturn:
-        raise TypeError(
-            f"{self._owner}: the length of {self._name} is fixed by hidden_layer_sizes; assign "
-            f"arrays to its items, or a list of {len(self)} arrays"
-        )
+        why = f"the length of {self.name} is fixed by hidden_layer_sizes; assign {len(self)} arrays"
+        raise TypeError(f"{self.owner}: {why}")
 
     append = clear = extend = insert = pop = remove = reverse = sort = _fixed
     __delitem__ = __iadd__ = __imul__ = _fixed

@@ -1,4 +1,4 @@
-"""Training in mini-batches: the base of ``MLPClassifier`` and ``MLPRegressor``."""
+"""Training in mini-batches, or by L-BFGS: the base of ``MLPClassifier`` and ``MLPRegressor``."""
 
 from __future__ import annotations
 
@@ -98,16 +98,16 @@ class MLP(Network):
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
-    def _hidden(self) -> Callable[[int], list[Layer]]:
+    def _hidden(self, width: int) -> list[Layer]:
         """Return normalization, activation and dropout, where asked for."""
-        activation = super()._hidden()
         normalize = choose(self._name, "normalization", self.normalization, NORMALIZATIONS)
         p = check_float(self._name, "dropout", self.dropout, low=0, high=1, open_high=True)
-        return lambda width: [*normalize(width), *activation(width), *([Dropout(p)] if p else [])]
+        return [*normalize(width), *super()._hidden(width), *([Dropout(p)] if p else [])]
 
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
         if self.solver == "lbfgs":
-            return self._lbfgs(dataset, **options)
+            self._lbfgs(dataset, **options)
+            return
         n, weight = len(dataset.train.counted), dataset.train.weight
         batch_size, mean_weight = self._batch_size(n), options["mean_weight"]
         if mean_weight is None:
@@ -118,7 +118,6 @@ class MLP(Network):
         most = batch_size * max(p.size for _, p in self.model_.named_parameters())
         with one_blas_thread() if most in SLOW_ON_THREADS else nullcontext():
             fit(self.model_, dataset, self.loss_function_, self._optimizer, **options)
-        return None
 
     def _lbfgs(
         self, dataset: Dataset, *, callbacks: list[Callback], history: History, monitor: str,
@@ -136,26 +135,24 @@ class MLP(Network):
         objective = Objective(name, loss, dataset)
         objective.look(model)
         x, targets = objective.train.rows(slice(None), model.dtype), objective.train.targets()
-        decays = [np.full(p.size, len(p.shape) > 1) for _, p in model.named_parameters()]
         total = len(x) if len(targets) == 1 else targets[1].sum()
-        decay = np.concatenate(decays) * check_float(name, "alpha", self.alpha, low=0) / total
+        weights = [np.full(p.size, len(p.shape) > 1) for _, p in model.named_parameters()]
+        decay = np.concatenate(weights) * check_float(name, "alpha", self.alpha, low=0) / total
         run = Run(model, SGD(model, 1.0), history, epochs, 1)
         history.follow(model, monitor, mode)
         value, since, stop = math.nan, time.perf_counter(), False
 
         def record() -> None:
             nonlocal since
-            found: dict[str, float] = {}
-            finite = math.isfinite(value)
+            found, finite = {"train_loss": value}, math.isfinite(value)
             for part in parts:
                 measured, are = measure(model, dataset.splits[part], loss, metrics)
-                found |= {f"{part}_{k}": v for k, v in measured.items()}
+                found = {**{f"{part}_{k}": v for k, v in measured.items()}, **found}
                 finite &= are
             before, since = since, time.perf_counter()
-            found |= {"train_loss": value}
             history.append(Epoch(len(history), since - before, 1.0, found, finite), model)
 
-        def minimised(theta: Array) -> tuple[float, Array]:
+        def penalised(theta: Array) -> tuple[float, Array]:
             nonlocal value
             model.theta[:] = theta
             logits, backward = model.forward(x, train=True)
@@ -168,17 +165,16 @@ class MLP(Network):
         def end_step(theta: Array) -> None:
             nonlocal stop
             record()
-            stop = any([one.on_epoch(run) for one in callbacks])  # noqa: C419 (all are called)
+            asked = callbacks if self.early_stopping else callbacks[:-1]
+            stop = any([callback.on_epoch(run) for callback in asked])  # noqa: C419 (all are called)
             if stop:
                 raise StopIteration
 
-        if not self.early_stopping:
-            callbacks.remove(self._convergence)
-        options = {"maxiter": self.max_iter, "maxfun": check_int(name, "max_fun", self.max_fun)}
+        limits = {"maxiter": self.max_iter, "maxfun": check_int(name, "max_fun", self.max_fun)}
         with quiet():
             found = minimize(
-                minimised, model.theta.copy(), jac=True, method="L-BFGS-B", callback=end_step,
-                options={**options, "gtol": self.tol},
+                penalised, model.theta.copy(), jac=True, method="L-BFGS-B", callback=end_step,
+                options={**limits, "gtol": self.tol},
             )  # fmt: skip
         model.theta[:] = found.x
         if not np.isfinite(model.theta).all():
@@ -210,29 +206,28 @@ class MLP(Network):
         scikit-learn divides ``alpha`` by the sum of the weights of a batch; here by its size times
         the mean weight, which is 1 in ``partial_fit``.
         """
-        name = self._name
+        name, lr = self._name, self.learning_rate_init
+        lr = check_float(name, "learning_rate_init", lr, low=0, open_low=True)
         alpha = check_float(name, "alpha", self.alpha, low=0)
-        betas, nesterov = (self.beta_1, self.beta_2), bool(self.nesterovs_momentum)
-        adam = {"betas": betas, "eps": self.epsilon, "weight_decay": alpha}
+        adam = {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon, "weight_decay": alpha}
         share = {"weight_decay": alpha / (batch_size * mean_weight)}
-        sgd = {"momentum": self.momentum, "nesterov": nesterov and self.momentum > 0, **share}
-        known = {"adam": (Adam, {**adam, **share}), "adamw": (AdamW, adam), "sgd": (SGD, sgd),
-                 "lbfgs": None}  # fmt: skip
+        nesterov = bool(self.nesterovs_momentum and self.momentum > 0)
+        known = {
+            "adam": (Adam, {**adam, **share}),
+            "adamw": (AdamW, adam),
+            "sgd": (SGD, {"momentum": self.momentum, "nesterov": nesterov, **share}),
+            "lbfgs": None,
+        }
         kind, options = choose(name, "solver", self.solver, known)
-        lr, clip_norm = self._rate(n, -(-n // batch_size)), self.clip_norm
-        made: Optimizer = kind(self.model_, lr, decay_biases=False, clip_norm=clip_norm, **options)
-        return made
-
-    def _rate(self, n: int, batches: int) -> float | Schedule:
-        """Return the learning rate or its schedule."""
-        name, rate = self._name, self.learning_rate_init
-        lr = check_float(name, "learning_rate_init", rate, low=0, open_low=True)
+        rate: float | Schedule = lr
         check_choice(name, "learning_rate", self.learning_rate, RATES)
+        batches = -(-n // batch_size)
         if self.schedule is not None:
             make = self.schedule
             make = make if callable(make) else choose(name, "schedule", make, SCHEDULES)
-            schedule: Schedule = make(lr, batches * self.max_iter)
-            return schedule
-        if self.solver == "sgd" and self.learning_rate == "invscaling":
-            return partial(inverse_scaling, lr, self.power_t, n, batches)
-        return lr
+            rate = make(lr, batches * self.max_iter)
+        elif self.solver == "sgd" and self.learning_rate == "invscaling":
+            rate = partial(inverse_scaling, lr, self.power_t, n, batches)
+        options |= {"decay_biases": False, "clip_norm": self.clip_norm}
+        made: Optimizer = kind(self.model_, rate, **options)
+        return made

@@ -1,4 +1,4 @@
-"""The base of all estimators: checked arrays, one call of ``fit``, fitted attributes.
+"""The base of all estimators: checked arrays, one call of ``fit``, what ends training.
 
 A subclass says which targets it takes, which loss it has and how it trains.
 """
@@ -36,16 +36,12 @@ from minidl.sklearn.rows import Checked, Examples, answers, sparse_first
 from minidl.training import NonFiniteLossError
 
 ACTIVATIONS: dict[str, Callable[[], Layer]] = {
-    "identity": Identity,
-    "logistic": Sigmoid,
-    "tanh": Tanh,
-    "relu": ReLU,
-    "leaky_relu": LeakyReLU,
-    "elu": ELU,
-    "gelu": GELU,
-    "silu": SiLU,
-    "softplus": Softplus,
-}
+    "identity": Identity, "logistic": Sigmoid, "tanh": Tanh, "relu": ReLU, "leaky_relu": LeakyReLU,
+    "elu": ELU, "gelu": GELU, "silu": SiLU, "softplus": Softplus,
+}  # fmt: skip
+
+Rows = tuple[Any, Any, Any]
+"""Checked rows, encoded targets, weights or None; of the user's validation part as given."""
 
 
 def choose(owner: str, name: str, value: Any, known: Mapping[Any, Any]) -> Any:
@@ -58,10 +54,6 @@ def choose(owner: str, name: str, value: Any, known: Mapping[Any, Any]) -> Any:
 
 def _linear(features: int, width: int) -> Linear:
     return Linear(features, width, weight_init=glorot, bias_init=glorot)
-
-
-Rows = tuple[Any, Any, Any]
-"""Checked rows, encoded targets, weights or None; of the user's validation part as given."""
 
 
 @dataclass(eq=False, repr=False)
@@ -102,31 +94,13 @@ class Network(Fitted):
         """Return encoded targets as the loss takes them."""
         return y
 
-    @abstractmethod
-    def _predicted(self, outputs: Array) -> Array:
-        """Return what outputs of the model predict, as the user wrote it."""
-
     def _decoded(self, y: Array) -> Array:
         """Return encoded targets as the user wrote them."""
         return y
 
-    def _hidden(self) -> Callable[[int], list[Layer]]:
-        """Return the function from the width of a hidden ``Linear`` to the layers after it."""
-        make = choose(self._name, "activation", self.activation, ACTIVATIONS)
-        return lambda width: [make()]
-
-    def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
-        """Return an untrained model, with scikit-learn's first values (Glorot and Bengio 2010)."""
-        hidden, layers = self._hidden(), []
-        for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object)).tolist():
-            width = check_int(self._name, "hidden_layer_sizes", size)
-            layers += [_linear(features, width), *hidden(width)]
-            features = width
-        return Sequential(*layers, _linear(features, outputs), rng=seed, dtype=dtype)
-
     @abstractmethod
-    def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
-        """Train ``model_`` with the options of ``fit``; ``again`` goes on with the optimizer."""
+    def _predicted(self, outputs: Array) -> Array:
+        """Return what outputs of the model predict, as the user wrote it."""
 
     def _strata(self, y: Array) -> Array | None:
         """Return the classes that a split keeps in proportion; None where there are none."""
@@ -136,126 +110,27 @@ class Network(Fitted):
         """Return the weights of the training rows, with those of their classes."""
         return weight
 
-    def _fit(
-        self, X: Any, y: Any, weight: Any, valid: Rows, *, one_epoch: bool = False,
-        classes: Any = None,
-    ) -> Any:  # fmt: skip
-        """Train for ``max_iter`` epochs (fit), or for one more (partial_fit)."""
-        first = not hasattr(self, "model_") or not (one_epoch or self.warm_start)
-        max_iter = check_int(self._name, "max_iter", self.max_iter)
-        if one_epoch and self.early_stopping and valid[0] is None:
-            raise ValueError(
-                f"{self._name}: partial_fit does not support early_stopping=True without "
-                "validation data; it needs X_val and y_val"
-            )
-        if first or not one_epoch:
-            self._convergence: Convergence = self._new_convergence()
-        elif self._convergence.converged:
-            return self
-        seed = check_seed(self.random_state)
-        X, y = self._validated(X, y, reset=first)
-        y = self._encode(y, classes, first=first, again=not (first or one_epoch))
-        parts = self._parts((X, y, check_weights(weight, X)), valid, seed)
-        if first:
-            self._start(*parts[0], seed)
-        done = len(self.history_)
-        dataset = Checked(*map(self._scaled, parts), classes=0)
-        try:
-            with sparse_first(self.model_, X):
-                self._train(
-                    dataset,
-                    again=one_epoch and not first,
-                    rng=seed,
-                    epochs=max(done, 1) if one_epoch else max(done - 1, 0) + max_iter,
-                    callbacks=[*(self.callbacks or ()), self._convergence],
-                    restore_best=bool(self.early_stopping) and not one_epoch,
-                    history=self.history_,
-                    mean_weight=1.0 if one_epoch else None,
-                    **self._watched(parts[-1], len(parts) > 1),
-                )
-        except KeyboardInterrupt:  # the epochs so far are kept, as scikit-learn does
-            warnings.warn("Training interrupted by user.", stacklevel=3)
-        except NonFiniteLossError as error:
-            if one_epoch or not self.early_stopping or len(self.history_) < 2:
-                raise NonFiniteLossError(
-                    f"{self._name}: Solver produced non-finite parameter weights. The input data "
-                    f"may contain large values and need to be preprocessed. ({error})"
-                ) from error
-            self._diverged(error)
-        self.n_iter_ = len(self.history_) - max(done, 1)
-        self.t_: int = (0 if first else self.t_) + self.n_iter_ * len(dataset.train)
-        converged = self._convergence.converged
-        if one_epoch and self.early_stopping and converged:
-            self.history_.restore_best(self.model_)
-        elif one_epoch:
-            self._convergence.converged = False
-        elif not converged and self.n_iter_ >= max_iter:
-            warnings.warn(
-                f"{self._name}: max_iter={max_iter} epochs were not enough to converge",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        if not one_epoch:  # partial_fit after fit goes on
-            self._convergence = self._new_convergence()
-        return self
+    @abstractmethod
+    def _width(self, y: Array) -> int:
+        """Return the number of outputs for encoded targets."""
 
-    def _diverged(self, error: NonFiniteLossError) -> None:
-        """Record an epoch that did not end well; the weights of the best one are back."""
-        monitor, last = self.history_.monitor, self.history_[-1]
-        metrics = dict.fromkeys(["train_loss", monitor], math.nan)
-        record = Epoch(len(self.history_), 0.0, last.lr, metrics, finite=False)
-        self.history_.append(record, self.model_)
-        best = f"the weights are those of epoch {self.history_.best.epoch}"
-        warnings.warn(f"{self._name}: {error}; {best}", ConvergenceWarning, stacklevel=4)
+    @abstractmethod
+    def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
+        """Train ``model_`` with the options of ``fit``; ``again`` goes on with the optimizer."""
 
-    def _watched(self, part: Rows, validated: bool) -> dict[str, Any]:
-        """Return the options of ``fit`` that say what is measured and monitored.
+    def _hidden(self, width: int) -> list[Layer]:
+        """Return the layers after a hidden ``Linear``."""
+        return [choose(self._name, "activation", self.activation, ACTIVATIONS)()]
 
-        ``monitor`` is a metric of ``fit``, or a scorer of scikit-learn, which sees the last part.
-        """
-        default = self._validation_metric() if self.early_stopping else "train_loss"
-        monitor = default if self.monitor is None else self.monitor
-        if isinstance(monitor, str) and monitor.startswith(("train_", "valid_")):
-            # What nobody reads is not measured, before training either.
-            parts = ["train"] if monitor.startswith("train_") and monitor != "train_loss" else []
-            parts += ["valid"] if validated else []
-            return {"monitor": monitor, "mode": "min" if monitor == "train_loss" else None,
-                    "parts": parts}  # fmt: skip
-        scorer, twin = get_scorer(monitor), copy.copy(self)
-        twin.__dict__["_outputs"] = lambda outputs: outputs
-        name = monitor if isinstance(monitor, str) else getattr(monitor, "__name__", "score")
-        y, weights = self._decoded(part[1]), {} if part[2] is None else {"sample_weight": part[2]}
-
-        def metric(outputs: Array, targets: Array) -> float:
-            finite = np.isfinite(outputs).all()
-            return float(scorer(twin, outputs, y, **weights)) if finite else math.nan
-
-        where = "valid" if validated else "train"
-        return {"monitor": f"{where}_{name}", "mode": "max", "parts": (where,),
-                "metrics": {name: metric}}  # fmt: skip
-
-    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
-        """Return checked rows and targets; with ``reset``, learn the number of features."""
-        refuse_mask(self._name, "X", X)
-        refuse_mask(self._name, "y", y)
-        X, y = validate_data(
-            self, X, y, reset=reset, dtype=self._input_dtype(), multi_output=True,
-            y_numeric=is_regressor(self), accept_sparse="csr" if self._sparse else False,
-        )  # fmt: skip
-        if self.standardize and not isinstance(X, np.ndarray):
-            raise ValueError(
-                f"{self._name}: standardize=True would make sparse rows dense; scale them before, "
-                "with MaxAbsScaler or StandardScaler(with_mean=False)"
-            )
-        return X, y
-
-    def _input_dtype(self) -> Any:
-        """Return the dtype, or the dtypes, that rows may have."""
-        if self.dtype is None:
-            return [np.float64, np.float32]
-        if np.dtype(self.dtype) not in (np.float32, np.float64):
-            raise ValueError(f"{self._name}: expected dtype float32 or float64, got {self.dtype!r}")
-        return np.dtype(self.dtype)
+    def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
+        """Return an untrained model, with scikit-learn's first values (Glorot and Bengio 2010)."""
+        self._hidden(1)  # names what is wrong also where there is no hidden layer
+        layers: list[Layer] = []
+        for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object)).tolist():
+            width = check_int(self._name, "hidden_layer_sizes", size)
+            layers += [_linear(features, width), *self._hidden(width)]
+            features = width
+        return Sequential(*layers, _linear(features, outputs), rng=seed, dtype=dtype)
 
     def _start(self, X: Any, y: Array, weight: Array | None, seed: int) -> None:
         """Build the model, and learn the scale of the features."""
@@ -269,9 +144,65 @@ class Network(Fitted):
         self.n_outputs_, self.loss_function_, self.out_activation_ = outputs, loss, activation
         self.model_, self.history_ = model, History()
 
-    @abstractmethod
-    def _width(self, y: Array) -> int:
-        """Return the number of outputs for encoded targets."""
+    def _fit(
+        self, X: Any, y: Any, weight: Any, valid: Rows, *, one_epoch: bool = False,
+        classes: Any = None,
+    ) -> Any:  # fmt: skip
+        """Train for ``max_iter`` epochs (fit), or for one more (partial_fit)."""
+        name, max_iter = self._name, check_int(self._name, "max_iter", self.max_iter)
+        first = "model_" not in vars(self) or not (one_epoch or self.warm_start)
+        if one_epoch and self.early_stopping and valid[0] is None:
+            why = "partial_fit does not support early_stopping=True without validation data"
+            raise ValueError(f"{name}: {why}; it needs X_val and y_val")
+        if first or not one_epoch:
+            self._convergence = self._new_convergence()
+        elif self._convergence.converged:
+            return self
+        seed = check_seed(self.random_state)
+        X, y = self._validated(X, y, reset=first)
+        y = self._encode(y, classes, first=first, again=not (first or one_epoch))
+        parts = self._parts((X, y, check_weights(weight, X)), valid, seed)
+        if first:
+            self._start(*parts[0], seed)
+        done, history = len(self.history_), self.history_
+        dataset = Checked(*map(self._scaled, parts), classes=0)
+        try:
+            with sparse_first(self.model_, X):
+                self._train(
+                    dataset,
+                    again=one_epoch and not first,
+                    rng=seed,
+                    epochs=max(done, 1) if one_epoch else max(done - 1, 0) + max_iter,
+                    callbacks=[*(self.callbacks or ()), self._convergence],
+                    restore_best=bool(self.early_stopping) and not one_epoch,
+                    history=history,
+                    mean_weight=1.0 if one_epoch else None,
+                    **self._watched(parts[-1], len(parts) > 1),
+                )
+        except KeyboardInterrupt:  # the epochs so far are kept, as scikit-learn does
+            warnings.warn("Training interrupted by user.", stacklevel=3)
+        except NonFiniteLossError as error:
+            if one_epoch or not self.early_stopping or len(history) < 2:
+                why = "Solver produced non-finite parameter weights. The input data may contain"
+                hint = "large values and need to be preprocessed"
+                raise NonFiniteLossError(f"{name}: {why} {hint}. ({error})") from error
+            # An epoch that did not end well; the weights of the best one are back.
+            metrics = dict.fromkeys(["train_loss", history.monitor], math.nan)
+            history.append(Epoch(len(history), 0.0, history[-1].lr, metrics, False), self.model_)
+            best = f"the weights are those of epoch {history.best.epoch}"
+            warnings.warn(f"{name}: {error}; {best}", ConvergenceWarning, stacklevel=3)
+        self.n_iter_ = len(history) - max(done, 1)
+        self.t_: int = (0 if first else self.t_) + self.n_iter_ * len(dataset.train)
+        if not one_epoch:
+            if not self._convergence.converged and self.n_iter_ >= max_iter:
+                why = f"max_iter={max_iter} epochs were not enough to converge"
+                warnings.warn(f"{name}: {why}", ConvergenceWarning, stacklevel=3)
+            self._convergence = self._new_convergence()  # partial_fit after fit goes on
+        elif not self.early_stopping:
+            self._convergence.converged = False
+        elif self._convergence.converged:
+            history.restore_best(self.model_)
+        return self
 
     def _new_convergence(self) -> Convergence:
         patience, settings = self.n_iter_no_change, vars(self)
@@ -280,6 +211,53 @@ class Network(Fitted):
         tol = check_float(self._name, "tol", self.tol, low=0)
         adaptive = settings.get("solver") == "sgd" and settings["learning_rate"] == "adaptive"
         return Convergence(tol, patience, adaptive=adaptive, verbose=bool(self.verbose))
+
+    def _watched(self, part: Rows, validated: bool) -> dict[str, Any]:
+        """Return the options of ``fit`` that say what is measured and monitored.
+
+        ``monitor`` is a metric of ``fit``, or a scorer of scikit-learn, which sees the last part.
+        """
+        default = self._validation_metric() if self.early_stopping else "train_loss"
+        monitor = default if self.monitor is None else self.monitor
+        parts = ["valid"] if validated else []
+        if isinstance(monitor, str) and monitor.startswith(("train_", "valid_")):
+            mode = "min" if monitor == "train_loss" else None
+            if monitor.startswith("train_") and monitor != "train_loss":
+                parts.append("train")  # what nobody reads is not measured
+            return {"monitor": monitor, "mode": mode, "parts": parts}
+        scorer, twin = get_scorer(monitor), copy.copy(self)
+        twin.__dict__["_outputs"] = lambda outputs: outputs
+        name = monitor if isinstance(monitor, str) else getattr(monitor, "__name__", "score")
+        y, weights = self._decoded(part[1]), {} if part[2] is None else {"sample_weight": part[2]}
+
+        def metric(outputs: Array, targets: Array) -> float:
+            finite = np.isfinite(outputs).all()
+            return float(scorer(twin, outputs, y, **weights)) if finite else math.nan
+
+        parts = parts or ["train"]
+        watched = {"monitor": f"{parts[0]}_{name}", "mode": "max", "parts": parts}
+        return {**watched, "metrics": {name: metric}}
+
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
+        """Return checked rows and targets; with ``reset``, learn the number of features."""
+        refuse_mask(self._name, "X", X)
+        refuse_mask(self._name, "y", y)
+        X, y = validate_data(
+            self, X, y, reset=reset, dtype=self._input_dtype(), multi_output=True,
+            y_numeric=is_regressor(self), accept_sparse="csr" if self._sparse else False,
+        )  # fmt: skip
+        if self.standardize and not isinstance(X, np.ndarray):
+            hint = "scale them before, with MaxAbsScaler or StandardScaler(with_mean=False)"
+            raise ValueError(f"{self._name}: standardize=True would make sparse rows dense; {hint}")
+        return X, y
+
+    def _input_dtype(self) -> Any:
+        """Return the dtype, or the dtypes, that rows may have."""
+        if self.dtype is None:
+            return [np.float64, np.float32]
+        if np.dtype(self.dtype) not in FLOATS:
+            raise ValueError(f"{self._name}: expected dtype float32 or float64, got {self.dtype!r}")
+        return np.dtype(self.dtype)
 
     def _parts(self, train: Rows, valid: Rows, seed: int) -> list[Rows]:
         """Return the weighted training part and any validation part, without rows of weight 0."""
@@ -297,26 +275,23 @@ class Network(Fitted):
         """Set ``validation_fraction`` of the rows aside, stratified by class."""
         X, y, weight = rows
         strata, share = self._strata(y), self.validation_fraction
-        if strata is not None and 0 < share < 1:  # at least one row of each class, and two
-            share = max(math.ceil(share * len(y)), len(np.unique(y)), 2)
-        try:
-            parts = train_test_split(
-                np.arange(len(y)), test_size=share, random_state=seed, stratify=strata
-            )
-        except ValueError as error:
-            if strata is None:
-                raise
-            names, counts = np.unique(self._decoded(y), return_counts=True)
-            rare = f"; there is only 1 of {names[counts < 2].tolist()}" if counts.min() < 2 else ""
-            raise ValueError(
-                f"{self._name}: early_stopping sets validation_fraction of each class aside, so "
-                f"each needs 2 rows, or give X_val and y_val (n_samples={len(y)}): {error}{rare}"
-            ) from error
+        if strata is not None:
+            found, counts = np.unique(y, return_counts=True)
+            if counts.min() < 2:
+                rare = self._decoded(found[counts < 2]).tolist()
+                raise ValueError(
+                    f"{self._name}: early_stopping sets validation_fraction of each class aside, "
+                    "so each needs 2 rows, or give X_val and y_val "
+                    f"(n_samples={len(y)}); there is only 1 of {rare}"
+                )
+            if 0 < share < 1:  # at least one row of each class, and two
+                share = max(math.ceil(share * len(y)), len(found), 2)
+        parts = train_test_split(
+            np.arange(len(y)), test_size=share, random_state=seed, stratify=strata
+        )
         if len(parts[1]) < 2:
-            raise ValueError(
-                "The validation set is too small. Increase 'validation_fraction' or the size of "
-                "your dataset."
-            )
+            why = "Increase 'validation_fraction' or the size of your dataset."
+            raise ValueError(f"The validation set is too small. {why}")
         return [(X[i], y[i], None if weight is None else weight[i]) for i in parts]
 
     def _scaled(self, rows: Rows) -> Split:
@@ -330,10 +305,8 @@ class Network(Fitted):
         if not self._plain(X):
             check_is_fitted(self)
             refuse_mask(self._name, "X", X)
-            X = validate_data(
-                self, X, reset=False, dtype=[np.float64, np.float32],
-                accept_sparse="csr" if self._sparse else False,
-            )  # fmt: skip
+            kinds, sparse = [np.float64, np.float32], "csr" if self._sparse else False
+            X = validate_data(self, X, reset=False, dtype=kinds, accept_sparse=sparse)
         return answers(self.model_, X if self.scaler_ is None else self.scaler_.apply(X))
 
     def _plain(self, X: Any) -> bool:
@@ -393,8 +366,7 @@ class Convergence(Callback):
     """
 
     def __init__(self, tol: float, patience: float, *, adaptive: bool, verbose: bool) -> None:
-        self.tol, self.patience = tol, patience
-        self.adaptive, self.verbose = adaptive, verbose
+        self.tol, self.patience, self.adaptive, self.verbose = tol, patience, adaptive, verbose
         self.best, self.without, self.converged = -math.inf, 0, False
 
     def on_epoch(self, run: Run) -> bool:
@@ -403,14 +375,13 @@ class Convergence(Callback):
         self.without = self.without + 1 if score < self.best + self.tol else 0
         self.best = max(self.best, score)
         if self.verbose:
-            shown = {"train_loss": "loss", **{n: n for n in record.metrics if n != "train_loss"}}
-            values = (f"{name} = {record.metrics[n]:.8f}" for n, name in shown.items())
-            print(f"Iteration {record.epoch}, {', '.join(values)}", flush=True)
-        if self.without <= self.patience:
-            return False
-        lr = run.optimizer.lr
-        if self.adaptive and not callable(lr) and lr > 1e-6:
+            shown = {"loss": record.train_loss, **record.metrics}
+            del shown["train_loss"]
+            values = ", ".join(f"{name} = {value:.8f}" for name, value in shown.items())
+            print(f"Iteration {record.epoch}, {values}", flush=True)
+        lr, stops = run.optimizer.lr, self.without > self.patience
+        if stops and self.adaptive and not callable(lr) and lr > 1e-6:
             run.optimizer.lr, self.without = lr / 5, 0
             return False
-        self.converged = True
-        return True
+        self.converged |= stops
+        return stops

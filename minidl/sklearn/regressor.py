@@ -21,6 +21,11 @@ from minidl.sklearn.mlp import MLP, in_batches
 from minidl.sklearn.network import choose
 
 
+def as_columns(y: Array) -> Array:
+    """Return numbers (n,) or (n, d) as (n, d), in float64."""
+    return np.asarray(y, np.float64).reshape(len(y), -1)
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     """A network for one or several numbers.
@@ -56,9 +61,8 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
         if first:
             self._shape = y.shape[1:]
         elif y.shape[1:] != tuple(self._shape):
-            raise ValueError(
-                f"{self._name}: expected y of shape (n, ...) {self._shape} as before, got {y.shape}"
-            )
+            want = f"y of shape (n, ...) {self._shape} as before"
+            raise ValueError(f"{self._name}: expected {want}, got {y.shape}")
         return y
 
     def _width(self, y: Array) -> int:
@@ -80,14 +84,11 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
         self.target_scaler_ = None
         if self.standardize and self.loss != "poisson":
             self.target_scaler_ = Standardize()
-            columns = np.asarray(y, np.float64).reshape(len(y), -1)
-            self.target_scaler_.learn(Split(columns, y, 1.0, weight=weight))
+            self.target_scaler_.learn(Split(as_columns(y), y, 1.0, weight=weight))
 
     def _targets(self, y: Array) -> Array:
-        if self.target_scaler_ is None:
-            return y
-        columns = np.asarray(y, np.float64).reshape(len(y), -1)
-        return self.target_scaler_.apply(columns).reshape(y.shape)
+        scaler = self.target_scaler_
+        return y if scaler is None else scaler.apply(as_columns(y)).reshape(y.shape)
 
     def _tail(self) -> Linear | None:
         scaler, dtype = self.target_scaler_, self.model_.dtype

@@ -26,16 +26,11 @@ from minidl.layers import Linear
 class SparseRows(tuple[Any]):
     """Rows of a CSR matrix as one batch, with the shape, length and dtype of an array."""
 
-    def __new__(cls, matrix: Any) -> SparseRows:
-        made = super().__new__(cls, (matrix,))
-        made.shape, made.dtype = matrix.shape, matrix.dtype
-        return made
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
+    shape = property(lambda self: self[0].shape)
+    dtype = property(lambda self: self[0].dtype)
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return int(self[0].shape[0])
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
         """Return the stored entries, which are all that can be other than finite."""
@@ -46,17 +41,17 @@ class SparseLinear(Linear):
     """A ``Linear`` of sparse rows: ``y = x W + b``; backward: ``dW = x^T dy``, and no ``dx``."""
 
     skips_input_grad = True
+    weight: Any
+    bias: Any
 
     def forward(self, x: Any, *, train: bool = False) -> tuple[Array, Backward]:
-        (matrix,), weight, bias = x, self.weight, self.bias
-        y = matrix @ weight.value
-        if bias is not None:
-            y += bias.value
+        (matrix,) = x
+        y = matrix @ self.weight.value
+        y += self.bias.value
 
         def backward(dy: Array, input_grad: bool = False) -> None:
-            weight.grad = matrix.T @ dy
-            if bias is not None:
-                dy.sum(axis=0, out=bias.grad)
+            self.weight.grad = matrix.T @ dy
+            dy.sum(axis=0, out=self.bias.grad)
 
         return y, backward
 
@@ -65,9 +60,8 @@ class SparseLinear(Linear):
 def sparse_first(model: Sequential, x: Any) -> Iterator[None]:
     """Let the first layer take sparse rows for a while, if ``x`` is sparse."""
     first = model.layers[0]
+    first.__class__ = SparseLinear if issparse(x) else Linear
     try:
-        if issparse(x):
-            first.__class__ = SparseLinear
         yield
     finally:
         first.__class__ = Linear
@@ -92,7 +86,7 @@ class Examples(Split):
             return super().rows(index, dtype, out)
         x = self.x[index].astype(dtype, copy=False)
         if issparse(x):
-            return SparseRows(x)
+            return SparseRows((x,))
         if isinstance(index, slice):
             x.flags.writeable = False
         return x
@@ -100,9 +94,8 @@ class Examples(Split):
     def batches(
         self, batch_size: int, rng: Any, dtype: DTypeLike = np.float32
     ) -> Iterator[tuple[Array, ...]]:
-        if not self.shuffle:
-            rng = SimpleNamespace(permutation=np.arange)
-        return super().batches(batch_size, rng, dtype)
+        order: Any = rng if self.shuffle else SimpleNamespace(permutation=np.arange)
+        return super().batches(batch_size, order, dtype)
 
 
 class Checked(Dataset):
@@ -119,7 +112,7 @@ def answers(model: Sequential, x: Any) -> Array:
     if not issparse(x):
         return outputs(model, Examples(x, np.empty((len(x), 0)), 1.0))
     first, *rest = model.layers
-    rows: Any = SparseRows(x.astype(model.dtype, copy=False))
+    rows = SparseRows((x.astype(model.dtype, copy=False),))
     z = SparseLinear.forward(first, rows)[0]  # type: ignore[arg-type]
     for layer in rest:
         z = layer(z)

@@ -187,11 +187,11 @@ def fitted():
 @pytest.mark.parametrize(
     ("place", "new", "message"),
     [
-        ("coefs_[1]", np.zeros((4, 3)), "coefs_[1], of layer 2, Linear(3, 3), of shape (3, 3), got (4, 3)"),
-        ("coefs_[-2]", np.zeros(5), "coefs_[0], of layer 1, Linear(5, 3), of shape (5, 3), got (5,)"),
-        ("intercepts_[0]", 0.0, "intercepts_[0], of layer 1, Linear(5, 3), of shape (3,), got ()"),
+        ("coefs_[1]", np.zeros((4, 3)), "coefs_[1] of shape (3, 3), got (4, 3)"),
+        ("coefs_[-2]", np.zeros(5), "coefs_[0] of shape (5, 3), got (5,)"),
+        ("intercepts_[0]", 0.0, "intercepts_[0] of shape (3,), got ()"),
         ("coefs_[0]", np.full((5, 3), "a"), "to be real numbers, got dtype <U1"),
-        ("coefs_[0]", np.full((5, 3), np.nan), "coefs_[0], of layer 1, Linear(5, 3), to be finite"),
+        ("coefs_[0]", np.full((5, 3), np.nan), "coefs_[0] to be finite"),
         ("coefs_[0]", np.zeros((5, 3), complex), "to be real numbers, got dtype complex128"),
         ("coefs_", [np.zeros((5, 3)), np.zeros((3, 2))], "of shape (3, 3), got (3, 2)"),
         ("coefs_", [np.zeros((5, 3))], "coefs_ to be 2 arrays, one for each layer, got 1"),
