@@ -6,7 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,14 @@ class ImageGenerator:
         ``split`` is the number of an independent stream of the seed: 0 for training, 1 for
         validation, 2 for testing.
         """
-        n = check_int(self.name, "n", n, high=MOST)
-        return ((self.draw(rng, y)[:k], y[:k]) for rng, y, k in self._streams(n, seed, split))
+        n, m = check_int(self.name, "n", n, high=MOST), len(self.labels)
 
-    def _streams(
-        self, n: int, seed: int, split: int
-    ) -> Iterator[tuple[np.random.Generator, Array, int]]:
-        """Yield the random stream, the labels and the number of rows that count of each block."""
-        for i, start in enumerate(range(0, n, len(self.labels))):
+        def block(i: int) -> tuple[Array, Array]:
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split, i)))
-            yield rng, rng.permutation(self.labels), n - start
+            labels, rows = rng.permutation(self.labels), slice(n - i * m)
+            return self.draw(rng, labels)[rows], labels[rows]
+
+        return map(block, range(-(-n // m)))
 
     def load(self, sizes: dict[str, int], seed: int, progress: bool) -> Dataset:
         """Return parts of these sizes; they are drawn if the folder of the cache lacks them.
@@ -65,10 +63,11 @@ class ImageGenerator:
         Where the folder cannot be written, they are drawn into memory, with a warning.
         """
         seed, parts = check_int(self.name, "seed", seed, low=0), []
+        without_pixels = replace(self, draw=lambda rng, labels: labels)
         for i, (key, n) in enumerate(sizes.items()):
-            n = check_int(self.name, key, n, high=MOST)
-            labels = [y[:k] for _, y, k in self._streams(n, seed, i)]
-            parts.append((key, np.concatenate(labels).astype(np.int64)))
+            check_int(self.name, key, n, high=MOST)
+            blocks = without_pixels.blocks(n, seed=seed, split=i)
+            parts.append((key, np.concatenate([y for _, y in blocks]).astype(np.int64)))
 
         def pixels(i: int) -> Iterator[Array]:
             key, y = parts[i]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,17 +81,18 @@ def _dataset(owner: object, dataset: object) -> Dataset:
     return dataset
 
 
-def _weighted(split: Split, weight: Array) -> Iterator[tuple[Array, Array]]:
-    """Yield the weights and the rows of all examples, some at a time, in float64."""
+def _average(split: Split, weight: Array, f: Callable[[Array], Array]) -> Array:
+    """Return the weighted mean of ``f(x)`` over all rows, converted to float64 some at a time."""
     parts = np.split(weight, range(CHUNK, len(weight), CHUNK))
-    return zip(parts, split.chunks(np.float64), strict=True)
+    chunks = zip(parts, split.chunks(np.float64), strict=True)
+    return np.asarray(sum(w @ f(x) for w, x in chunks) / weight.sum())
 
 
 def _mean(split: Split, weight: Array) -> Array:
     """Return the mean of each feature, in float64; without rounding where a feature is constant."""
     first = split.rows(slice(0, 1), np.float64)[0]
-    total = sum(w @ x for w, x in _weighted(split, weight))
-    return np.asarray(np.where(np.ptp(split.x, axis=0) == 0, first, total / weight.sum()))
+    constant = np.ptp(split.x, axis=0) == 0
+    return np.where(constant, first, _average(split, weight, lambda x: x))
 
 
 class Standardize(Feature):
@@ -114,8 +115,7 @@ class Standardize(Feature):
     def learn(self, train: Split) -> None:
         weight = np.ones(len(train)) if train.weight is None else train.weight / train.weight.max()
         self.mean = _mean(train, weight)
-        squares = sum(w @ np.square(x - self.mean) for w, x in _weighted(train, weight))
-        variance = squares / weight.sum()
+        variance = _average(train, weight, lambda x: np.square(x - self.mean))
         rounding = len(train) * np.finfo(np.float64).eps
         constant = variance <= rounding * variance + np.square(rounding * self.mean)
         self.std = np.where(constant, 1.0, np.sqrt(variance))
@@ -195,11 +195,8 @@ class PCA(Feature):
             most = f"at most {features}, the number of features"
             raise ValueError(f"{self!r}: expected n_components to be {most}")
         self.mean = _mean(train, np.ones(len(train)))
-        covariance = np.zeros((features, features))
-        for x in train.chunks(np.float64):
-            x -= self.mean
-            covariance += x.T @ x
-        covariance /= max(len(train) - 1, 1)
+        centred = (x - self.mean for x in train.chunks(np.float64))
+        covariance = sum(x.T @ x for x in centred) / max(len(train) - 1, 1)
         variances, vectors = np.linalg.eigh(covariance)
         # eigh gives them in ascending order, and rounding may leave the smallest just below 0.
         variances, vectors = np.maximum(variances[::-1], 0), vectors[:, ::-1].T

@@ -161,22 +161,22 @@ def _labels(
 def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
     """Read the IDX files of a folder: those that begin with ``prefix``, or the only ones."""
     names = sorted(p.name for p in folder.iterdir())
-    files: dict[str, dict[str, str]] = {}
-    for found in filter(None, map(_IDX_NAME.fullmatch, names)):
-        files.setdefault(found[1], {}).setdefault(f"{found[2]}-{found[3]}", found[0])
+    found = filter(None, map(_IDX_NAME.fullmatch, reversed(names)))  # so that plain files count
+    files = {(name[1], f"{name[2]}-{name[3]}"): name[0] for name in found}
     if prefix is None:
-        prefix = next(iter(files)) if len(files) == 1 else "emnist-letters-"
+        prefixes = {prefix for prefix, _ in files}
+        prefix = prefixes.pop() if len(prefixes) == 1 else "emnist-letters-"
     split = prefix.removeprefix("emnist-").strip("-")
     test = "test" if split else "t10k"
     arrays = []
     for stem in ("train-images", "train-labels", f"{test}-images", f"{test}-labels"):
         dimensions = 3 if stem.endswith("images") else 1
-        if stem not in files.get(prefix, {}):
+        if (prefix, stem) not in files:
             missing = f"missing {prefix}{stem}-idx{dimensions}-ubyte[.gz] in this folder"
             seen = f"found {', '.join(names[:12]) or 'nothing'}"
             hint = "for another data set give the path of one of its files"
             raise FileNotFoundError(f"{folder}: {missing}; {seen}; {hint}")
-        arrays.append(read_idx(folder / files[prefix][stem], dimensions))
+        arrays.append(read_idx(folder / files[prefix, stem], dimensions))
     x, y, x_test, y_test = arrays
     ys, classes = _labels(folder, {"training labels": y, "test labels": y_test}, _EMNIST.get(split))
     y, y_test = ys.values()

@@ -28,11 +28,11 @@ def main() -> None:
     from minidl.parity.torch_model import one_thread
 
     cases, reports = standard_set(), []
-    total = len(cases) * args.steps
-    with one_thread(), progress_bar(total=total, desc="comparing", unit="step") as bar:
+    with one_thread(), progress_bar(total=len(cases), desc="comparing", unit="case") as bar:
         for case in cases:
             bar.set_description_str(case.name, refresh=False)
-            reports.append(case.run(args.steps, args.dtype, bar.update))
+            reports.append(case.run(args.steps, args.dtype))
+            bar.update()
     _table(reports).show()
     failed = [report for report in reports if not report]
     if args.json:

@@ -39,10 +39,6 @@ class Simplex(nn.Module):  # type: ignore[misc]
     def forward(self, z: Tensor) -> Tensor:
         return self.formula.project(self.map, z, self.dim)
 
-    def extra_repr(self) -> str:
-        """Return the arguments that ``repr`` shows."""
-        return f"{self.map!r}, dim={self.dim}"
-
 
 def formula(map: SimplexMap) -> Formula:
     """Return the formulas of one of our maps; TypeError if it has none."""

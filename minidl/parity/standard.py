@@ -87,17 +87,10 @@ class ParityCase:
     optimizer: Optimizer = (SGD, {"lr": 0.02, "momentum": 0.9})
     tolerance: Tolerance | None = None
 
-    def run(
-        self, steps: int, dtype: str, tick: Callable[[], object] = lambda: None
-    ) -> ParityReport:
-        """Compare both libraries for a number of steps; ``tick`` is called at each."""
-
-        def results() -> Pairs:
-            for pair in self.results(steps, dtype):
-                yield pair
-                tick()
-
-        return report(self.model(dtype), results(), self.name, self.tolerance)
+    def run(self, steps: int, dtype: str) -> ParityReport:
+        """Compare both libraries for a number of steps."""
+        results = self.results(steps, dtype)
+        return report(self.model(dtype), results, self.name, self.tolerance)
 
     def results(self, steps: int, dtype: str) -> Pairs:
         """Train in both libraries on batches of random examples."""
