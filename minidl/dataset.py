@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -45,9 +44,6 @@ class Split:
     y : array, shape (n,) or (n, d)
         Whatever the loss takes.
     scale : float
-    file : Path, optional
-        The ``.npy`` file whose first rows ``x`` maps into memory; it is pickled as its name, so
-        that several processes share one copy of the pixels.
     weight : array, shape (n,), optional
         The weight of each example in the loss and its metrics.
     """
@@ -55,18 +51,7 @@ class Split:
     x: Array
     y: Array
     scale: float
-    file: Path | None = None
     weight: Array | None = None
-
-    @classmethod
-    def mapped(cls, file: Path, y: Array, scale: float, weight: Array | None = None) -> Split:
-        """Return the split whose ``x`` maps the first ``len(y)`` rows of a ``.npy`` file."""
-        return cls(np.load(file, mmap_mode="r")[: len(y)], y, scale, file, weight)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.file is not None:
-            return Split.mapped, (self.file, self.y, self.scale, self.weight)
-        return Split, (self.x, self.y, self.scale, None, self.weight)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -338,7 +323,7 @@ class Dataset:
             n = min(check_int(self.name, key, sizes.get(key, len(split))), len(split))
             rows = np.arange(n) * len(split) // n
             y, *weight = split.targets(rows)
-            parts[key] = Split(split.x[rows], y, split.scale, None, *weight)
+            parts[key] = Split(split.x[rows], y, split.scale, *weight)
         return self.with_parts(parts)
 
     def map(self, apply: Callable[[Array], Array], dtype: DTypeLike | None = None) -> Dataset:
@@ -350,7 +335,7 @@ class Dataset:
         for key, split in self.splits.items():
             kind = dtype or (np.float32 if split.x.dtype == np.uint8 else split.x.dtype)
             x = np.concatenate([apply(chunk) for chunk in split.chunks(kind)])
-            parts[key] = replace(split, x=x, scale=1.0, file=None)
+            parts[key] = Split(x, split.y, 1.0, split.weight)
         return self.with_parts(parts)
 
     def weighted(self, class_weight: Mapping[Any, float] | Literal["balanced"]) -> Dataset:

@@ -201,7 +201,8 @@ class Layer(Configured, ABC):
 
         The weight of a ``Linear`` is transposed there; see ``minidl.saving.safetensors``.
         """
-        return parameter.state_dict(self)
+        places = parameter.places(self)
+        return {path: np.array(parameter.array_at(owner, at)) for path, owner, at in places}
 
     @quietly
     def load_state_dict(self, state_dict: Mapping[str, Array]) -> None:
@@ -210,7 +211,16 @@ class Layer(Configured, ABC):
         ValueError if a name is missing or unknown, a shape differs, or a value is not a number;
         TypeError for a tensor of PyTorch, see ``minidl.saving.safetensors.load_torch_state``.
         """
-        parameter.load_state_dict(self, state_dict)
+        owner = type(self).__name__
+        for name, value in state_dict.items():
+            if type(value).__module__.partition(".")[0] == "torch":
+                hint = "use minidl.saving.safetensors.load_torch_state(model, state)"
+                raise TypeError(f"{owner}: {name!r} is a tensor of PyTorch; {hint}")
+        found = list(parameter.places(self))
+        own = {path: parameter.array_at(part, name) for path, part, name in found}
+        new = parameter.check_state(owner, own, state_dict)
+        for path, part, name in found:
+            setattr(part, name, new[path])
 
 
 def check_input(layer: Layer, x: Array, features: int, like: Array) -> Array:

@@ -256,7 +256,8 @@ def places(model: object, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
             yield from places(member, f"{prefix}{name}.")
 
 
-def _numbers(owner: object, name: str) -> Array:
+def array_at(owner: object, name: str) -> Array:
+    """Return a parameter's value or a buffer; ValueError unless it has real numbers."""
     array = np.asarray(value := getattr(owner, name, None))
     if array.dtype.kind not in "biuf":
         want = f"the buffer {name!r} to be an array of real numbers"
@@ -268,7 +269,7 @@ def named_buffers(model: object) -> Iterator[tuple[str, Array]]:
     """Yield every buffer of a model with its name, as ``("1.running_mean", array)``."""
     for path, owner, name in places(model):
         if not isinstance(owner, Parameter):
-            yield path, _numbers(owner, name)
+            yield path, array_at(owner, name)
 
 
 def set_buffers(model: object, values: Mapping[str, Array]) -> None:
@@ -276,25 +277,6 @@ def set_buffers(model: object, values: Mapping[str, Array]) -> None:
     for path, owner, name in places(model):
         if path in values and not isinstance(owner, Parameter):
             setattr(owner, name, values[path])
-
-
-def state_dict(model: object) -> dict[str, Array]:
-    """Return a copy of every parameter's value and every buffer by its name, as in PyTorch."""
-    return {path: np.array(_numbers(owner, name)) for path, owner, name in places(model)}
-
-
-def load_state_dict(model: object, state: Mapping[str, Array]) -> None:
-    """Set all parameters and buffers, as ``Layer.load_state_dict`` says."""
-    owner = type(model).__name__
-    for name, value in state.items():
-        if type(value).__module__.partition(".")[0] == "torch":
-            hint = "use minidl.saving.safetensors.load_torch_state(model, state)"
-            raise TypeError(f"{owner}: {name!r} is a tensor of PyTorch; {hint}")
-    found = list(places(model))
-    own = {path: _numbers(part, name) for path, part, name in found}
-    new = check_state(owner, own, state)
-    for path, part, name in found:
-        setattr(part, name, new[path])
 
 
 def check_state(

@@ -120,7 +120,7 @@ def shared(dataset: Dataset, args: argparse.Namespace) -> Iterator[Dataset]:
     Executors may have workers on other machines, which see the folder ``args.out`` only.
     """
     here = getattr(args, "executor", PROCESSES) == PROCESSES
-    mapped = all(split.file is not None for split in dataset.splits.values())
+    mapped = all(isinstance(split, MappedSplit) for split in dataset.splits.values())
     if mapped or (here and args.jobs == 1):
         yield dataset
         return

@@ -87,7 +87,7 @@ class ImageGenerator:
             ends = [path.stem.removeprefix(f"{stem}-") for path in folder.glob(f"{stem}-*.npy")]
             for size in sorted(int(end) for end in ends if end.isdecimal()):
                 with contextlib.suppress(Exception):  # damaged; the parsers raise many kinds
-                    split = Split.mapped(folder / f"{stem}-{size}.npy", y, PIXEL_SCALE)
+                    split = MappedSplit.of(folder / f"{stem}-{size}.npy", y, PIXEL_SCALE)
                     if split.x.shape == shape and split.x.dtype == np.uint8:
                         return split
             file = folder / f"{stem}-{len(y)}.npy"
@@ -96,7 +96,7 @@ class ImageGenerator:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(stream, header)
                 stream.writelines(x.data for x in pixels(i))
-            return Split.mapped(file, y, PIXEL_SCALE)
+            return MappedSplit.of(file, y, PIXEL_SCALE)
 
         try:
             folder = cache_folder()
@@ -113,6 +113,24 @@ class ImageGenerator:
         return Dataset(*splits, name=self.name, classes=classes, generated=self.note)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class MappedSplit(Split):
+    """A part whose ``x`` maps the first rows of a ``.npy`` file into memory.
+
+    It is pickled as the file's name, so that several processes share one copy of the pixels.
+    """
+
+    file: Path = Path()
+
+    @classmethod
+    def of(cls, file: Path, y: Array, scale: float, weight: Array | None = None) -> Split:
+        """Return the part whose ``x`` maps the first ``len(y)`` rows of a file."""
+        return cls(np.load(file, mmap_mode="r")[: len(y)], y, scale, weight, file)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MappedSplit.of, (self.file, self.y, self.scale, self.weight)
+
+
 def mapped(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     """Return the data set with each ``x`` written to ``folder`` and mapped into memory.
 
@@ -123,5 +141,5 @@ def mapped(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
         file = as_path(folder) / f"{key}.npy"
         with atomic(file) as temporary:
             np.save(temporary, np.ascontiguousarray(split.x))
-        parts[key] = Split.mapped(file.resolve(), split.y, split.scale, split.weight)
+        parts[key] = MappedSplit.of(file.resolve(), split.y, split.scale, split.weight)
     return dataset.with_parts(parts)

@@ -298,7 +298,7 @@ class Network(Fitted):
         """Return rows as a part of a data set, standardised where asked for."""
         X, y, weight = rows
         X = X if self.scaler_ is None else self.scaler_.apply(X)
-        return Examples(X, self._targets(y), 1.0, None, weight, getattr(self, "shuffle", True))
+        return Examples(X, self._targets(y), 1.0, weight, getattr(self, "shuffle", True))
 
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the model for checked rows."""
