@@ -192,7 +192,8 @@ def check_int(owner: str, name: str, value: object, *, low: int = 1, high: int =
         number = low - 1
     if not low <= number <= high:
         want = f"a whole number >= {low}" if number < low else f"at most {high}"
-        raise ValueError(f"{owner}: expected {name} to be {want}, got {value!r:.80}")
+        got = repr(value) if number < 2**64 else f"one of {number.bit_length()} bits"
+        raise ValueError(f"{owner}: expected {name} to be {want}, got {got}")
     return number
 
 

@@ -269,6 +269,7 @@ class Dataset:
         """Raise an error if a part is not as the training part."""
         train, y = self.train, split.y
         as_split(owner, split)
+        check_finite(owner, "features", "x", split.x)
         if split.x.shape[1] != self.features:
             want = f"{self.features} features as in train"
             raise ValueError(f"{owner}: expected {want}, got {split.x.shape[1]}")
@@ -277,7 +278,6 @@ class Dataset:
         if classes and y.ndim == 1 and y.dtype.kind in "iu":
             fits = (y >= 0) & (y < classes)
             check_entries(owner, f"labels in 0..{classes - 1}", "y", y, fits)
-        check_finite(owner, "features", "x", split.x)
         unit = split.x.dtype.kind == "f" and train.x.min() >= 0 and train.x.max() <= 1
         if unit and _like_pixels(split.x[:CHUNK]):
             got = f"whole numbers up to {split.x.max():g}, as of pixels that were not divided"
