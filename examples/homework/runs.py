@@ -16,6 +16,7 @@ from homework.flags import about
 from homework.sessions import session
 from minidl import Checkpoint, Dataset
 from minidl.checks import require
+from minidl.data.cache import MappedSplit
 from minidl.grid.folder import RECORD, RESULTS, claimed, kept, taken
 from minidl.grid.points import Grid, Point, Result
 from minidl.saving.describe import describe
