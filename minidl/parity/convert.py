@@ -11,7 +11,7 @@ import copy
 import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,119 +86,26 @@ class SameMasks(nn.Module):  # type: ignore[misc]
 Convert = Callable[[Any, str], Any]
 """``convert(child, name)`` converts a layer or module that is inside another one."""
 
-ToTorch = Callable[[Any, Convert], nn.Module]
-FromTorch = Callable[[Any, Convert], Layer]
-
-
-class Counterpart(NamedTuple):
-    """A layer class and the module class that computes the same; see ``register``."""
-
-    ours: type[Any]
-    theirs: type[Any]
-    to_torch: ToTorch
-    from_torch: FromTorch
+Converter = Callable[[Any, Convert], Any]
+COUNTERPARTS: dict[type[Any], Converter] = {}
+"""For each class of layers what makes the module, and for each class of modules the layer."""
 
 
 class _RefusedError(Exception):
     """A module has options that its counterpart lacks."""
 
 
-def _options(module: nn.Module) -> dict[str, Any]:
-    """Return the constructor's arguments of a module that it has as attributes.
-
-    A tensor stands for True, and a shape of one axis for its length.
-    """
-    names = inspect.signature(type(module)).parameters.keys() - {"inplace"}
-    found = {name: getattr(module, name) for name in names if hasattr(module, name)}
-    found |= {name: True for name, value in found.items() if isinstance(value, Tensor)}
-    return {k: v[0] if isinstance(v, tuple) and len(v) == 1 else v for k, v in found.items()}
-
-
-def _namesakes(ours: type[Any], theirs: type[Any], **names: str) -> Counterpart:
-    """Return the entry of two classes with the same arguments; ``names`` has theirs by ours."""
-
-    def there(layer: Any, convert: Convert) -> nn.Module:
-        return theirs(**{names.get(name, name): x for name, x in layer.config().items()})
-
-    def back(module: Any, convert: Convert) -> Layer:
-        given, known = _options(module), inspect.signature(ours).parameters
-        options = {n: given[names.get(n, n)] for n in known if names.get(n, n) in given}
-        try:
-            layer: Layer = ours(**options)
-        except (TypeError, ValueError) as error:
-            raise _RefusedError(f" ({error})") from error
-        nearest = there(layer, convert)
-        if _options(nearest) != given:
-            raise _RefusedError(f", only of {nearest!r}")
-        return layer
-
-    return Counterpart(ours, theirs, there, back)
-
-
-def _has_operators(layer: Any) -> bool:
-    """Whether the ONNX operators of its own ``forward`` are all that a layer does.
-
-    One with buffers or random numbers may do something else in training.
-    """
-    if vars(type(layer)).get("forward") not in NODES or layer.buffers or hasattr(layer, "rng"):
-        return False
-    return not any("." in name for name, _ in layer.named_parameters())  # no layers inside
-
-
-COUNTERPARTS: list[Counterpart] = [
-    _namesakes(LeakyReLU, nn.LeakyReLU, slope="negative_slope"),
-    _namesakes(LayerNorm, nn.LayerNorm, features="normalized_shape"),
-    _namesakes(BatchNorm, nn.BatchNorm1d, features="num_features"),
-    _namesakes(Softmax, nn.Softmax, axis="dim"),
-    *[
-        Counterpart(
-            kind,
-            formulas.Simplex,
-            lambda layer, _: formulas.Simplex(layer.map, layer.axis),
-            lambda module, _: Simplex(module.map, module.dim),
-        )
-        for kind in (Simplex, Sparsemax, Entmax15, Relumax)
-    ],
-    Counterpart(
-        Sequential,
-        nn.Sequential,
-        lambda layer, convert: nn.Sequential(*[convert(f, str(i)) for i, f in enumerate(layer)]),
-        # Not named_children(), which leaves out a module that occurs again.
-        lambda module, convert: Sequential(*[convert(f, n) for n, f in module._modules.items()]),
-    ),
-    Counterpart(
-        Residual,
-        TorchResidual,
-        lambda layer, convert: TorchResidual(convert(layer.inner, "inner")),
-        lambda module, convert: Residual(*convert(module.inner, "inner")),
-    ),
-    *[
-        _namesakes(ours, getattr(nn, ours.__name__))
-        for ours in dict.fromkeys(type(make(1, 1)) for make in LAYERS.values())
-        if hasattr(nn, ours.__name__)
-    ],
-    Counterpart(
-        Layer,
-        Operators,
-        lambda layer, _: Operators(layer),
-        lambda module, _: copy.deepcopy(module.layer),
-    ),
-]
-"""Entries of layer classes. The first entry with a class converts that class; the last one converts
-any layer that has ONNX operators."""
-
-
 def register(
     ours: type[Any],
     theirs: type[Any],
-    to_torch: ToTorch | None = None,
-    from_torch: FromTorch | None = None,
+    to_torch: Converter | None = None,
+    from_torch: Converter | None = None,
 ) -> None:
     """Make ``to_torch``, ``from_torch`` and ``compare`` know a layer class of your own.
 
     The parameters and buffers of the layer and of the module have the same names and shapes; only
-    the weight of a ``Linear`` is transposed. Their values are copied for you. An entry for a class
-    that has one already takes precedence over it.
+    the weight of a ``Linear`` is transposed. Their values are copied for you. A class that is known
+    already gets the new converter.
 
     Parameters
     ----------
@@ -221,9 +128,80 @@ def register(
     ...     from_torch=lambda module, convert: Scale(module.features),
     ... )
     """
-    there = to_torch or (lambda layer, convert: theirs())
-    back = from_torch or (lambda module, convert: ours())
-    COUNTERPARTS.insert(0, Counterpart(ours, theirs, there, back))
+    COUNTERPARTS[ours] = to_torch or (lambda layer, convert: theirs())
+    COUNTERPARTS[theirs] = from_torch or (lambda module, convert: ours())
+
+
+def _options(module: nn.Module) -> dict[str, Any]:
+    """Return the constructor's arguments of a module that it has as attributes.
+
+    A tensor stands for True, and a shape of one axis for its length.
+    """
+    names = inspect.signature(type(module)).parameters.keys() - {"inplace"}
+    found = {name: getattr(module, name) for name in names if hasattr(module, name)}
+    found |= {name: True for name, value in found.items() if isinstance(value, Tensor)}
+    return {k: v[0] if isinstance(v, tuple) and len(v) == 1 else v for k, v in found.items()}
+
+
+def _register_namesakes(ours: type[Any], theirs: type[Any], **names: str) -> None:
+    """Register two classes with the same arguments; ``names`` has theirs by ours."""
+
+    def there(layer: Any, convert: Convert) -> nn.Module:
+        return theirs(**{names.get(name, name): x for name, x in layer.config().items()})
+
+    def back(module: Any, convert: Convert) -> Layer:
+        given, known = _options(module), inspect.signature(ours).parameters
+        options = {n: given[names.get(n, n)] for n in known if names.get(n, n) in given}
+        try:
+            layer: Layer = ours(**options)
+        except (TypeError, ValueError) as error:
+            raise _RefusedError(f" ({error})") from error
+        nearest = there(layer, convert)
+        if _options(nearest) != given:
+            raise _RefusedError(f", only of {nearest!r}")
+        return layer
+
+    register(ours, theirs, there, back)
+
+
+for kind in {type(make(1, 1)) for make in LAYERS.values()}:
+    if hasattr(nn, kind.__name__):
+        _register_namesakes(kind, getattr(nn, kind.__name__))
+_register_namesakes(LeakyReLU, nn.LeakyReLU, slope="negative_slope")
+_register_namesakes(LayerNorm, nn.LayerNorm, features="normalized_shape")
+_register_namesakes(BatchNorm, nn.BatchNorm1d, features="num_features")
+_register_namesakes(Softmax, nn.Softmax, axis="dim")
+for kind in (Simplex, Sparsemax, Entmax15, Relumax):
+    register(
+        kind,
+        formulas.Simplex,
+        lambda layer, _: formulas.Simplex(layer.map, layer.axis),
+        lambda module, _: Simplex(module.map, module.dim),
+    )
+register(
+    Sequential,
+    nn.Sequential,
+    lambda layer, convert: nn.Sequential(*[convert(f, str(i)) for i, f in enumerate(layer)]),
+    # Not named_children(), which leaves out a module that occurs again.
+    lambda module, convert: Sequential(*[convert(f, n) for n, f in module._modules.items()]),
+)
+register(
+    Residual,
+    TorchResidual,
+    lambda layer, convert: TorchResidual(convert(layer.inner, "inner")),
+    lambda module, convert: Residual(*convert(module.inner, "inner")),
+)
+COUNTERPARTS[Operators] = lambda module, _: copy.deepcopy(module.layer)
+
+
+def _has_operators(layer: Any) -> bool:
+    """Whether the ONNX operators of its own ``forward`` are all that a layer does.
+
+    One with buffers or random numbers may do something else in training.
+    """
+    if vars(type(layer)).get("forward") not in NODES or layer.buffers or hasattr(layer, "rng"):
+        return False
+    return not any("." in name for name, _ in layer.named_parameters())  # no layers inside
 
 
 def _converted(part: Callable[[Any, str, Convert], Any], whole: Any, path: str = "") -> Any:
@@ -258,10 +236,11 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
     def part(layer: Any, where: str, convert: Convert) -> nn.Module:
         if same_masks and type(layer) is Dropout:
             return SameMasks(layer.p, copy.deepcopy(layer.rng, streams))
-        for entry in COUNTERPARTS:
-            others = entry.theirs is Operators and _has_operators(layer)
-            if entry.ours is type(layer) or others:
-                return entry.to_torch(layer, convert)
+        if type(layer) in COUNTERPARTS:
+            module: nn.Module = COUNTERPARTS[type(layer)](layer, convert)
+            return module
+        if _has_operators(layer):
+            return Operators(layer)
         raise TypeError(f"to_torch: no PyTorch counterpart of {where}{layer!r}")
 
     module: nn.Module = _converted(part, model)
@@ -297,20 +276,19 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
         raise ValueError(f"from_torch: expected {want}, got {', '.join(sorted(dtypes))}")
     if len({id(value) for value in values}) < len(values):
         raise ValueError("from_torch: a module occurs twice; shared parameters are not supported")
-    entries = {entry.theirs: entry for entry in reversed(COUNTERPARTS)}  # the first one counts
 
     def part(module: Any, where: str, convert: Convert) -> Layer:
         kind = type(module)
-        if kind not in entries and kind.forward is nn.Sequential.forward:
+        if kind not in COUNTERPARTS and kind.forward is nn.Sequential.forward:
             kind = nn.Sequential  # a subclass that only builds its modules
-        if kind not in entries:
+        if kind not in COUNTERPARTS:
             what = kind.__name__ if any(module.children()) else repr(module)
             raise TypeError(
                 f"from_torch: no counterpart of {where}{what}; build the network as a "
                 "nn.Sequential, or give the class a counterpart by minidl.parity.register"
             )
         try:
-            layer: Layer = entries[kind].from_torch(module, convert)
+            layer: Layer = COUNTERPARTS[kind](module, convert)
         except _RefusedError as error:
             raise ValueError(f"from_torch: no counterpart of {where}{module!r}{error}") from error
         return layer

@@ -92,14 +92,12 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON, with the largest differences of each quantity."""
-        worst: dict[str, dict[str, float]] = {name: {} for name in self.quantities}
-        for kind, differences in (("relative", self.relative), ("absolute", self.absolute)):
-            for name, column in zip(self.quantities, differences.T, strict=True):
-                step = int(column.argmax())
-                worst[name] |= {kind: float(column[step]), f"{kind}_step": step + 1}
+        largest = zip(self.relative.max(axis=0), self.absolute.max(axis=0), strict=True)
+        worst = [{"relative": float(r), "absolute": float(a)} for r, a in largest]
         return {
             "title": self.title, "dtype": self.dtype, "steps": len(self.relative),
-            "passed": bool(self), "verdict": self.verdict(), "worst": worst,
+            "passed": bool(self), "verdict": self.verdict(),
+            "worst": dict(zip(self.quantities, worst, strict=True)),
             "relative": {kind: column.tolist() for kind, column in self.by_kind.items()},
         }  # fmt: skip
 

@@ -168,7 +168,7 @@ def test_example(name, monkeypatch, tmp_path):
     module, text = EXAMPLES[name]
     if "parity" in name:
         convert = pytest.importorskip("minidl.parity.convert")
-        monkeypatch.setattr(convert, "COUNTERPARTS", list(convert.COUNTERPARTS))
+        monkeypatch.setattr(convert, "COUNTERPARTS", dict(convert.COUNTERPARTS))
     if "onnx" in name:
         monkeypatch.setattr(minidl.onnx, "NODES", {**minidl.onnx.NODES})
     if "sklearn" in name:

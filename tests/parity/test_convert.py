@@ -159,7 +159,7 @@ class TorchOwn(nn.Module):
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setattr(convert, "COUNTERPARTS", list(convert.COUNTERPARTS))
+    monkeypatch.setattr(convert, "COUNTERPARTS", dict(convert.COUNTERPARTS))
     register(Own, TorchOwn)
     register(
         Scale,
@@ -266,7 +266,7 @@ def test_own_layers_are_found_by_errors(registered):
 
 
 def test_a_registered_class_takes_precedence(monkeypatch):
-    monkeypatch.setattr(convert, "COUNTERPARTS", list(convert.COUNTERPARTS))
+    monkeypatch.setattr(convert, "COUNTERPARTS", dict(convert.COUNTERPARTS))
     assert type(to_torch(Sequential(ReLU()))[0]) is nn.ReLU
     register(ReLU, nn.ReLU6)
     assert type(to_torch(Sequential(ReLU()))[0]) is nn.ReLU6
@@ -303,7 +303,7 @@ class TorchGained(nn.Module):
 
 
 def test_tensors_are_matched_by_name(monkeypatch):
-    monkeypatch.setattr(convert, "COUNTERPARTS", list(convert.COUNTERPARTS))
+    monkeypatch.setattr(convert, "COUNTERPARTS", dict(convert.COUNTERPARTS))
     register(Gained, TorchGained, lambda layer, _: TorchGained(layer.gain.size), lambda module, _: Gained(module.first.in_features))  # fmt: skip
     model = Sequential(Linear(6, 4), Gained(4), rng=0, dtype="float64")
     model.theta[:] += np.random.default_rng(1).normal(size=model.theta.size) / 3

@@ -55,7 +55,7 @@ class TorchHalf(nn.Module):
 @pytest.mark.parametrize("fault", ["zeros", "dtype"])
 def test_outputs_of_another_kind_differ_without_bound(fault, monkeypatch):
     """Zeros have no largest entry to divide by; arrays of another dtype are never the same."""
-    monkeypatch.setattr(convert, "COUNTERPARTS", list(convert.COUNTERPARTS))
+    monkeypatch.setattr(convert, "COUNTERPARTS", dict(convert.COUNTERPARTS))
     register(Half, TorchHalf, to_torch=lambda layer, convert: TorchHalf(fault))
     model = Sequential(Linear(6, 4), Half(), rng=0)
     rng = np.random.default_rng(0)
