@@ -9,8 +9,7 @@ output of an example of weight above 0 is NaN. Losses name the metrics that desc
 from __future__ import annotations
 
 import math
-import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,13 +17,13 @@ import numpy as np
 
 from minidl.checks import (
     Array,
+    ContractError,
     as_array,
     as_floats,
     check_weight,
     did_you_mean,
     is_floats,
     quietly,
-    returned_floats,
     shaped_targets,
     short_text,
     takes,
@@ -102,9 +101,8 @@ def as_metrics(owner: str, metrics: Mapping[str, Metric] | None) -> dict[str, Me
     """Return a user's metrics by name; TypeError for anything but functions by name."""
     named = isinstance(metrics, (Mapping, type(None)))
     if not named or not all(map(callable, (metrics or {}).values())):
-        raise TypeError(
-            f"{owner}: expected metrics by name, as {{'f1': function}}, got {type_text(metrics)}"
-        )
+        want = "metrics by name, as {'f1': function}"
+        raise TypeError(f"{owner}: expected {want}, got {type_text(metrics)}")
     return dict(metrics or {})
 
 
@@ -129,17 +127,14 @@ def measure(
 
 def predict(loss: Any, outputs: Array) -> Array:
     """Return ``loss.predict(outputs)`` of any loss; TypeError, which names it, without."""
-    return _asked(loss, "predict", outputs)
+    own = getattr(loss, "predict", partial(ReducedLoss.predict, loss))
+    return np.asarray(own(outputs))
 
 
 def probabilities_of(loss: Any, outputs: Array) -> Array:
     """Return ``loss.probabilities(outputs)`` of any loss; TypeError, which names it, without."""
-    return _asked(loss, "probabilities", outputs)
-
-
-def _asked(loss: Any, method: str, outputs: Array) -> Array:
-    own = partial(getattr(ReducedLoss, method), loss)
-    return np.asarray(getattr(loss, method, own)(outputs))
+    own = getattr(loss, "probabilities", partial(ReducedLoss.probabilities, loss))
+    return np.asarray(own(outputs))
 
 
 def as_loss(owner: str, loss: Any) -> Loss:
@@ -154,21 +149,15 @@ def as_loss(owner: str, loss: Any) -> Loss:
 
 def checked_loss(loss: Any, logits: Array, *targets: Array) -> tuple[float, Array]:
     """Return ``loss(logits, *targets)``: a number and an array of the logits' shape and dtype."""
-    if isinstance(loss, type):
-        raise TypeError(f"expected a loss, got the class {loss.__name__}; write {loss.__name__}()")
     result: Any = loss(logits, *targets)
-    if not (isinstance(result, tuple) and len(result) == 2):
-        want = f"{short_text(loss)}: expected loss(logits, y) to return value, dlogits"
-        raise TypeError(f"{want}, got {type_text(result)}")
-    value, dlogits = result
-    if isinstance(value, complex) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
-        want = f"{short_text(loss)}: expected its value to be a number"
-        raise TypeError(f"{want}, got {type_text(value)}")
+    pair: Any = result if isinstance(result, tuple) and len(result) == 2 else (None, None)
+    value, dlogits = pair
+    if np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
+        want = "loss(logits, y) to return value, dlogits, its value to be a number"
+        raise TypeError(f"{short_text(loss)}: expected {want}, got {type_text(result)}")
     if not is_floats(dlogits, logits.dtype) or dlogits.shape != logits.shape:
-        want = f"{short_text(loss)}: expected dlogits"  # a name takes longer than all checks
-        returned_floats(f"{want} to be", dlogits, logits.dtype)
-        want += f" of the shape of the logits, {logits.shape}"
-        raise ValueError(f"{want}, got {type_text(dlogits)}")
+        want = f"dlogits of the shape of the logits, {logits.shape}, and of {logits.dtype}"
+        raise ContractError(f"{short_text(loss)}: expected {want}, got {type_text(dlogits)}")
     return value, dlogits
 
 
@@ -197,54 +186,85 @@ def metrics_of(loss: object) -> dict[str, Metric]:
 
 def _number(name: str, value: object) -> float:
     """Return the value of a metric as a float; TypeError, which names it, for anything else."""
-    if isinstance(value, numbers.Real):
-        return float(value)
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf":
         raise TypeError(f"metric {name!r}: expected it to return a number, got {type_text(value)}")
     return float(array.reshape(()))
 
 
-@quietly
-def accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
+METRICS: dict[str, Metric] = {}
+"""The metrics that a loss may name."""
+
+
+def _metric(measured: Callable[[Array, Array, Array], Any]) -> Metric:
+    """Decorate ``measured(outputs, y, weight)``, which returns a number, or one for each example.
+
+    It gets outputs (n, K), ``y`` of their shape, or labels (n,), and weights of at most 1.
+    """
+    owner = measured.__name__
+
+    def metric(outputs: Array, y: Array, weight: Array | None = None) -> float:
+        outputs = as_array(owner, "outputs", outputs, numbers=True)
+        y = as_array(owner, "y", y, numbers=True)
+        whole = outputs.dtype.kind != "f"
+        outputs = outputs.astype(np.float64) if whole else as_floats(owner, "outputs", outputs)
+        if outputs.ndim != 2:
+            raise ValueError(f"{owner}: expected outputs of shape (n, K), got {outputs.shape}")
+        n, labels = len(outputs), owner == "accuracy"
+        if y.shape == (n,) and outputs.shape[1] == 1 and not labels:
+            y = y[:, None]
+        if y.shape != outputs.shape and not (labels and y.shape == (n,)):
+            want = f"({n},) or {outputs.shape}" if labels else f"{outputs.shape}"
+            raise ValueError(f"{owner}: expected y of shape {want}, got {y.shape}")
+        weight = np.ones(n) if weight is None else check_weight(owner, weight, n)
+        weight = weight / (weight.max(initial=0) or 1)  # of these the sum does not overflow
+        if not weight.any() or np.isnan(outputs[weight > 0]).any():
+            return math.nan
+        values = measured(outputs, y, weight)
+        return float(weight @ values / weight.sum() if np.ndim(values) else values)
+
+    metric.__name__ = metric.__qualname__ = owner
+    metric.__doc__ = measured.__doc__
+    METRICS[owner] = quietly(metric)
+    return METRICS[owner]
+
+
+@_metric
+def accuracy(outputs: Array, y: Array, weight: Array) -> Array:
     """Return the share of examples whose largest output, the first of equals, is the label's.
 
     ``y`` are labels (n,), or distributions (n, K), of which the largest entry is the label.
     """
-    outputs, y, weight = _arrays("accuracy", outputs, y, weight, labels=True)
     labels = y if y.ndim == 1 else y.argmax(axis=1)
-    return _mean(outputs, outputs.argmax(axis=1) == labels, weight)
+    return np.asarray(outputs.argmax(axis=1) == labels)
 
 
-@quietly
-def sign_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
+@_metric
+def sign_accuracy(outputs: Array, y: Array, weight: Array) -> Array:
     """Return the share of examples whose one output has the sign of the label; 0 is negative."""
-    outputs, y, weight = _arrays("sign_accuracy", outputs, y, weight)
     if outputs.shape[1] != 1:
         raise ValueError(f"sign_accuracy: expected outputs of shape (n, 1), got {outputs.shape}")
-    return _mean(outputs, (outputs > 0)[:, 0] == (y > 0)[:, 0], weight)
+    return np.asarray((outputs > 0)[:, 0] == (y > 0)[:, 0])
 
 
-@quietly
-def exact_match(outputs: Array, y: Array, weight: Array | None = None) -> float:
+@_metric
+def exact_match(outputs: Array, y: Array, weight: Array) -> Array:
     """Return the share of examples of which all labels are predicted right.
 
     A label is predicted where its logit is above 0; it is there where ``y`` is above 1/2. ``y`` are
     zeros and ones, or probabilities, (n, K), or (n,) where K = 1.
     """
-    outputs, y, weight = _arrays("exact_match", outputs, y, weight)
-    return _mean(outputs, ((outputs > 0) == (y > 0.5)).all(axis=1), weight)
+    return np.asarray(((outputs > 0) == (y > 0.5)).all(axis=1))
 
 
-@quietly
-def mean_accuracy(outputs: Array, y: Array, weight: Array | None = None) -> float:
+@_metric
+def mean_accuracy(outputs: Array, y: Array, weight: Array) -> Array:
     """Return the share of labels that are predicted right; arguments as of ``exact_match``."""
-    outputs, y, weight = _arrays("mean_accuracy", outputs, y, weight)
-    return _mean(outputs, ((outputs > 0) == (y > 0.5)).mean(axis=1), weight)
+    return np.asarray(((outputs > 0) == (y > 0.5)).mean(axis=1))
 
 
-@quietly
-def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
+@_metric
+def r2(outputs: Array, y: Array, weight: Array) -> float:
     """Return the coefficient of determination R^2, the mean over the outputs.
 
     ``1 - sum_n w_n (y_n - z_n)^2 / sum_n w_n (y_n - ybar)^2`` with the weighted mean ``ybar``,
@@ -252,7 +272,6 @@ def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
     predictions are exact, else 0. It is NaN for fewer than two examples. ``y`` is (n, d), as the
     outputs, or (n,) where d = 1.
     """
-    outputs, y, weight = _arrays("r2", outputs, y, weight)
     used = weight > 0
     if used.sum() < 2:
         return math.nan
@@ -262,44 +281,10 @@ def r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
     residual, total = weight @ np.square(y - outputs), weight @ np.square(y - mean)
     constant = (y == y[0]).all(axis=0)
     scores = np.where(constant, residual == 0, 1 - residual / np.where(constant, 1, total))
-    return math.nan if np.isnan(outputs).any() else float(scores.mean())
+    return float(scores.mean())
 
 
-@quietly
-def exp_r2(outputs: Array, y: Array, weight: Array | None = None) -> float:
+@_metric
+def exp_r2(outputs: Array, y: Array, weight: Array) -> float:
     """Return ``r2`` of the rates ``exp(outputs)``, which ``Poisson`` predicts."""
-    outputs, y, weight = _arrays("exp_r2", outputs, y, weight)
     return r2(np.exp(outputs), y, weight)
-
-
-def _arrays(
-    owner: str, outputs: Array, y: Array, weight: Array | None, labels: bool = False
-) -> tuple[Array, Array, Array]:
-    """Return outputs (n, K), ``y`` of their shape, or ``labels`` (n,), and weights up to 1."""
-    outputs, y = (as_array(owner, n, a, numbers=True) for n, a in (("outputs", outputs), ("y", y)))
-    whole = outputs.dtype.kind != "f"
-    outputs = outputs.astype(np.float64) if whole else as_floats(owner, "outputs", outputs)
-    if outputs.ndim != 2:
-        raise ValueError(f"{owner}: expected outputs of shape (n, K), got {outputs.shape}")
-    n = len(outputs)
-    column = y.shape == (n,) and (labels or outputs.shape[1] == 1)
-    if y.shape != outputs.shape and not column:
-        want = f"({n},) or {outputs.shape}" if labels else f"{outputs.shape}"
-        raise ValueError(f"{owner}: expected y of shape {want}, got {y.shape}")
-    weight = np.ones(n) if weight is None else check_weight(owner, weight, n)
-    largest = weight.max(initial=0)  # of weights up to 1 the sum does not overflow
-    return outputs, y if labels else y.reshape(outputs.shape), weight / (largest or 1)
-
-
-def _mean(outputs: Array, values: Any, weight: Array) -> float:
-    """Return the weighted mean of a value for each example; NaN if outputs are."""
-    if not weight.any() or np.isnan(outputs[weight > 0]).any():
-        return math.nan
-    return float(weight @ values / weight.sum())
-
-
-METRICS: dict[str, Metric] = {
-    metric.__name__: metric
-    for metric in (accuracy, sign_accuracy, exact_match, mean_accuracy, r2, exp_r2)
-}
-"""The metrics that a loss may name."""

@@ -20,6 +20,7 @@ from minidl.layer import Layer, html_table
 from minidl.parameter import check_state
 
 Mode = Literal["min", "max"]
+StrPath = str | os.PathLike[str]
 
 _MONITORS = ("valid_accuracy", "valid_loss")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of snake_case and CamelCase
@@ -31,23 +32,18 @@ class Epoch:
     """The metrics of one epoch, as attributes too. Epoch 0 is the state before training.
 
     ``train_loss`` is the mean over the examples during the epoch, with dropout active and changing
-    parameters (evaluated in epoch 0); all other metrics are evaluated after the epoch, in
-    evaluation mode. Metrics that were not measured are missing.
+    parameters (evaluated in epoch 0); all other metrics are evaluated after it, in evaluation mode.
+    ``seconds`` are those of both, ``lr`` is the rate of the last step. Metrics that were not
+    measured are missing. ``finite`` says whether all outputs and losses after the epoch were.
     """
 
     epoch: int
     seconds: float
-    """The time for this epoch, evaluation included."""
     lr: float
-    """The learning rate of the epoch's last step."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """``train_loss`` and, by name, the other metrics of the parts that are measured."""
     finite: bool = True
-    """Whether all outputs and losses that were evaluated after the epoch were finite."""
 
     def __getattr__(self, name: str) -> float:
-        if name == "figures":
-            raise AttributeError("Epoch: figures is now metrics")
         if name.startswith("_") or name == "metrics":  # of a copy that has no attributes yet
             raise AttributeError(name)
         if name not in self.metrics:
@@ -62,14 +58,13 @@ class Epoch:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Epoch:
         """Build a record from what ``to_dict`` returned; ValueError for anything else."""
-        metrics = {"finite": 1, **state}
-        for name in ("epoch", "seconds", "lr", "train_loss", *metrics):
-            value = metrics.get(name)
+        fixed = ("epoch", "seconds", "lr")
+        metrics: dict[str, Any] = {**dict.fromkeys((*fixed, "train_loss")), "finite": 1, **state}
+        for name, value in metrics.items():
             if not isinstance(value, numbers.Real) or isinstance(value, bool):
                 raise ValueError(f"History: expected {name} to be a number, got {value!r}")
-        fixed = {name: metrics.pop(name) for name in ("epoch", "seconds", "lr")}
-        finite, first = bool(metrics.pop("finite")), metrics.pop("train_loss")
-        return cls(**fixed, metrics={"train_loss": first, **metrics}, finite=finite)
+        own = {name: metrics.pop(name) for name in fixed}
+        return cls(**own, finite=bool(metrics.pop("finite")), metrics=metrics)
 
 
 class History:
@@ -77,7 +72,7 @@ class History:
 
     The best epoch is the trained one with the best monitored metric, the first of equals. A record
     whose monitored metric is not finite, or whose outputs are not, is never the best. The record
-    before training is for curves; it stands for the best as long as no trained one can be.
+    before training stands for the best as long as no trained one can be.
 
     Parameters
     ----------
@@ -91,13 +86,9 @@ class History:
     Attributes
     ----------
     records : list of Epoch
-    asked : str or None
-        The ``monitor`` that was asked for; None for the default.
-    best_state : dict of arrays or None
-        ``model.state_dict()`` after the best epoch; ``to_dict`` and ``to_json`` leave it out.
-    last_state : dict of arrays or None
-        The same after the last epoch, where training ended with ``restore_best=True``. From it
-        training goes on.
+    best_state, last_state : dict of arrays or None
+        ``model.state_dict()`` after the best epoch; and after the last one, from which training
+        goes on, where it ended with ``restore_best=True``. No file has the latter.
     """
 
     def __init__(self, *, monitor: str | None = None, mode: Mode | None = None) -> None:
@@ -136,53 +127,44 @@ class History:
 
         ValueError if the records are those of another model, or were judged by another metric.
         """
-        if self.records and self._followed() not in (None, model):
+        if self.records and self._model and self._model() not in (None, model):
             raise ValueError("History: its epochs are those of another model; expected a new one")
-        self._model = weakref.ref(model)
         twin = History(monitor=monitor or self.asked, mode=mode or self._mode)
-        twin.records = self.records
-        if self.records and (twin.monitor, twin.mode) != (self.monitor, self.mode):
-            raise ValueError(
-                f"History: its epochs were judged by {self.monitor} ({self.mode}); "
-                f"expected the same, got {twin.monitor} ({twin.mode})"
-            )
-        self.asked, self._mode = twin.asked, twin._mode
-
-    def _followed(self) -> Layer | None:
-        return None if self._model is None else self._model()
+        twin.records, old = self.records, f"{self.monitor} ({self.mode})"
+        if self.records and old != (new := f"{twin.monitor} ({twin.mode})"):
+            want = f"its epochs were judged by {old}; expected the same"
+            raise ValueError(f"History: {want}, got {new}")
+        self._model, self.asked, self._mode = weakref.ref(model), twin.asked, twin._mode
 
     def state_dict(self) -> dict[str, Any]:
         """Return ``to_dict()``, and the state of the best epoch as ``"best"`` where it is kept."""
-        best = {} if self.best_state is None else {"best": self.best_state}
-        return {**self.to_dict(), **best}
+        return self.to_dict() | ({} if self.best_state is None else {"best": self.best_state})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the records and the best state of a saved history of the same run.
 
-        ValueError if it is no such state, if its records were judged by another metric, or if the
-        best state does not fit the model that this history follows.
+        ValueError if it is no such state, or does not fit the monitored metric or the model.
         """
-        saved, best, model = History.from_dict(state), state.get("best"), self._followed()
-        if model is not None:
-            saved.follow(model, self.asked, self._mode)
+        saved, best, model = History.from_dict(state), state.get("best"), self._model
+        if model is not None and (followed := model()) is not None:
+            saved.follow(followed, self.asked, self._mode)
             if best is not None:
-                best = check_state("History: the best state", model.state_dict(), best)
+                best = check_state("History: the best state", followed.state_dict(), best)
         self.__dict__.update(saved.__dict__, best_state=best)
 
-    def score(self, record: Epoch) -> float:
+    def score(self, record: Epoch | None) -> float:
         """Return the monitored metric, negated in mode "min"; -inf if it cannot be the best."""
-        value = record.metrics.get(self.monitor, math.nan)
-        if not (record.finite and math.isfinite(value)):
+        value = math.nan if record is None else record.metrics.get(self.monitor, math.nan)
+        if record is None or not (record.finite and math.isfinite(value)):
             return -math.inf
         return -value if self.mode == "min" else value
 
     def append(self, record: Epoch, model: Stateful) -> None:
         """Add a record; keep a copy of the state of ``model`` if the record is the best so far."""
         best = self._best or self._find_best()
-        highest = -math.inf if best is None else self.score(best)
         self.records.append(record)
         first = len(self.records) == 1
-        if not first and self.score(record) > highest:
+        if not first and self.score(record) > self.score(best):
             best = record
         if best is record or (first and record.finite):
             self.best_state = model.state_dict()
@@ -191,15 +173,14 @@ class History:
     def _find_best(self) -> Epoch | None:
         """Return the best record of a trained epoch, None if there is none that can be the best."""
         best = max(self.records[1:], key=self.score, default=None)
-        return None if best is None or self.score(best) == -math.inf else best
+        return None if self.score(best) == -math.inf else best
 
     def check_best(self, owner: str) -> None:
         """Raise ValueError in the name of ``owner`` if no trained epoch can be the best."""
-        if len(self.records) > 1 and self._find_best() is None:
-            n = len(self.records) - 1
-            raise ValueError(
-                f"{owner}: {self.monitor} and the outputs were finite after none of the {n} epochs"
-            )
+        n = len(self.records) - 1
+        if n > 0 and self._find_best() is None:
+            why = f"were finite after none of the {n} epochs"
+            raise ValueError(f"{owner}: {self.monitor} and the outputs {why}")
 
     def restore_best(self, model: Layer) -> None:
         """Set the parameters and buffers of ``model`` to those after the best epoch."""
@@ -216,12 +197,10 @@ class History:
 
     def column(self, name: str) -> list[Any]:
         """Return one metric for all epochs; None stands for an epoch that did not measure it."""
-        rows = [record.to_dict() for record in self.records]
-        known = {key for row in rows for key in row}
-        if rows and name not in known:
-            hint = did_you_mean(str(name), sorted(known))
-            raise ValueError(f"History: no metric {name!r:.80}{hint}")
-        return [row.get(name) for row in rows]
+        names, *rows = self._rows()
+        if rows and name not in names:
+            raise ValueError(f"History: no metric {name!r:.80}{did_you_mean(str(name), names)}")
+        return [row[names.index(name)] for row in rows]
 
     @property
     def names(self) -> list[str]:
@@ -253,30 +232,28 @@ class History:
             raise ValueError(f"History: cannot be read ({error!r})") from error
         return history
 
-    def to_json(self, path: str | os.PathLike[str]) -> None:
+    def to_json(self, path: StrPath) -> None:
         """Write ``to_dict()`` as JSON; numbers that are not finite as ``"NaN"``, ``"Infinity"``."""
         write_text(path, to_json(self.to_dict(), indent=1) + "\n")
 
     @classmethod
-    def from_json(cls, path: str | os.PathLike[str]) -> History:
+    def from_json(cls, path: StrPath) -> History:
         """Read a file that ``to_json`` wrote."""
         return cls.from_dict(from_json(as_path(path).read_bytes()))
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
+    def to_csv(self, path: StrPath) -> None:
         """Write the records as CSV with a header; a metric that was not measured is left empty."""
         text = io.StringIO()
-        names = ["epoch", *self.names, "seconds", "lr"]
-        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(record.to_dict() for record in self.records)
+        csv.writer(text, lineterminator="\n").writerows(self._rows())
         write_text(path, text.getvalue())
 
+    def _rows(self) -> list[list[Any]]:
+        """Return the names of all numbers, and those of each record."""
+        names = ["epoch", *self.names, "seconds", "lr"]
+        return [names, *([row.to_dict().get(name) for name in names] for row in self.records)]
+
     def plot(
-        self,
-        path: str | os.PathLike[str] | None = None,
-        *,
-        title: str = "",
-        loss_unit: str | None = None,
+        self, path: StrPath | None = None, *, title: str = "", loss_unit: str | None = None
     ) -> Any:
         """Draw the metrics over the epochs, with the best epoch marked (needs matplotlib).
 
@@ -298,8 +275,7 @@ class History:
 
     def _repr_html_(self) -> str:
         """Return the records as a table for notebooks, the best epoch in bold."""
-        names = ["epoch", *self.names, "seconds", "lr"]
-        rows = [record.to_dict() for record in self.records]
-        cells = [[f"{row[name]:.4g}" if name in row else "" for name in names] for row in rows]
+        names, *rows = self._rows()
+        cells = [["" if value is None else f"{value:.4g}" for value in row] for row in rows]
         best = self.records.index(self.best) + 1 if self.records else None
         return html_table([names, *cells], bold=best) + f"<p>{escape(repr(self))}</p>"

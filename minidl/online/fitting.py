@@ -13,6 +13,7 @@ from typing import Any
 from minidl.callbacks import Callback
 from minidl.checks import Array, check_int, no_longer, one_blas_thread
 from minidl.dataset import Dataset
+from minidl.evaluation import as_metrics
 from minidl.history import History, Mode
 from minidl.layer import Layer
 from minidl.losses import Loss, Metric
@@ -49,8 +50,7 @@ def fit_online(
     Every step is ``w -= lr (grad + weight_decay w)`` on all parameters, biases too, where the
     gradient of an example is multiplied by its weight divided by the mean weight, as with
     ``fit(..., SGD(model, lr, weight_decay=weight_decay), batch_size=1)``. With the same ``rng``
-    the steps are the same up to the rounding of sums, but they are computed in blocks, in about a
-    tenth of the time.
+    the steps are the same up to the rounding of sums, in about a tenth of the time.
 
     Parameters
     ----------
@@ -63,38 +63,25 @@ def fit_online(
     lr, weight_decay : float
     l1 : float
         L1 penalty: after each block of n examples, every parameter moves towards 0 by
-        ``n lr l1``, but not past it. This is proximal gradient descent with one proximal step a
-        block.
+        ``n lr l1``, but not past it: proximal gradient descent with one proximal step a block.
     epochs : int
     block_size : int
         The number of examples in a block. 1 is the plain loop: forward, loss, backward, step.
-        A block is shorter where weight decay would shrink the weights by more than 1000 within
-        it: at most ``log(1000) / -log(1 - lr weight_decay)`` examples.
+        A block has at most ``log(1000) / -log(1 - lr weight_decay)`` examples, within which weight
+        decay shrinks the weights by 1000.
     rng : int, Generator, or iterator of arrays
         As in ``fit``, or an iterator with the order of each epoch (see ``compounding``). One of
         your own can be resumed if it has ``state_dict`` and ``load_state_dict``.
     metrics, monitor, mode, restore_best, parts, history, checkpoint, mean_weight
-        As in ``fit``.
+        As in ``fit``, and so are the result and the errors.
     callbacks : sequence of Callback, optional
         ``on_batch`` is called after each block; ``on_gradient`` is not called.
-
-    Returns
-    -------
-    History
-        As that of ``fit``. If training ends early, the model has the weights after the last
-        completed epoch (the best ones with ``restore_best``).
-
-    Raises
-    ------
-    NonFiniteLossError
-        When a loss is NaN or infinite; names the epoch, the step and the first layer whose
-        output is not finite. When a parameter is, after an epoch; names both.
     """
     run = OnlineRun(model, lr, weight_decay, l1, History() if history is None else history)
     _train(
-        [run], dataset, loss, epochs, block_size, mean_weight, rng=rng, metrics=metrics,
-        monitor=monitor, mode=mode, callbacks=callbacks, restore_best=restore_best, parts=parts,
-        checkpoint=checkpoint,
+        [run], dataset, loss, epochs, block_size, rng, mean_weight, monitor=monitor, mode=mode,
+        metrics=as_metrics("fit_online", metrics), callbacks=callbacks or (),
+        restore_best=restore_best, parts=parts, checkpoint=checkpoint,
     )  # fmt: skip
     run.history.check_best("fit_online")
     return run.history
@@ -131,31 +118,28 @@ def fit_side_by_side(
     Returns
     -------
     list of History
-        The histories of the runs. A run whose loss or parameters are not finite ends there, with
-        the reason in its ``error``; the others continue. The error of a run whose monitored metric
-        is never finite says so. The seconds of an epoch are those of all runs together.
+        The histories of the runs. A run whose loss or parameters are not finite, or whose
+        monitored metric never is, has the reason in its ``error``; the others continue. The
+        seconds of an epoch are those of all runs together.
     """
-    if not isinstance(runs, (list, tuple)) or not runs:
-        raise ValueError(f"fit_side_by_side: expected at least one run in a list, got {runs!r:.80}")
-    for run in runs:
-        if not isinstance(run, OnlineRun):
-            expected = "expected runs as OnlineRun(model, lr)"
-            raise TypeError(f"fit_side_by_side: {expected}, got {run!r:.80}")
+    owner, listed = "fit_side_by_side", isinstance(runs, (list, tuple))
+    if not listed or not runs or not all(isinstance(run, OnlineRun) for run in runs):
+        want = "at least one run in a list, as [OnlineRun(model, lr)]"
+        raise TypeError(f"{owner}: expected {want}, got {runs!r:.80}")
     if len({(len(run.first_weights), run.first.bias is None, run.model.dtype) for run in runs}) > 1:
-        found = ", ".join(f"{run.first!r} in {run.model.dtype}" for run in runs)
-        expected = "expected first layers alike in inputs, bias and dtype"
-        raise ValueError(f"fit_side_by_side: {expected}, got {found}")
+        got = ", ".join(f"{run.first!r} in {run.model.dtype}" for run in runs)
+        raise ValueError(f"{owner}: expected first layers alike in inputs, bias, dtype, got {got}")
     if len({id(run.model) for run in runs}) < len(runs):
-        raise ValueError("fit_side_by_side: expected a model of its own for each run")
+        raise ValueError(f"{owner}: expected a model of its own for each run")
     if len({len(run.history) for run in runs}) > 1:
-        raise ValueError("fit_side_by_side: expected histories of the same length")
+        raise ValueError(f"{owner}: expected histories of the same length")
     _train(
-        runs, dataset, loss, epochs, block_size, rng=rng, restore_best=restore_best, parts=parts,
+        runs, dataset, loss, epochs, block_size, rng, restore_best=restore_best, parts=parts,
         checkpoint=checkpoint, survivors=True,
     )  # fmt: skip
     for run in runs:
         try:
-            run.history.check_best("fit_side_by_side")
+            run.history.check_best(owner)
         except ValueError as error:
             run.error = run.error or str(error)
     return [run.history for run in runs]
@@ -225,9 +209,8 @@ def _train(
     loss: Loss,
     epochs: int,
     block_size: int,
-    mean_weight: float | None = None,
-    *,
     rng: Order,
+    mean_weight: float | None = None,
     **options: Any,
 ) -> None:
     """Train the runs together; the callbacks see the first one."""
@@ -240,10 +223,9 @@ def _train(
         run.optimizer = SGD(run.model, run.lr, weight_decay=run.weight_decay)
         run.epochs, run.batches = epochs, -(-objective.examples // size)
         groups[size].runs.append(run)
-    training = Training(
-        "fit_online", runs, objective, rng=rng, block_size=block_size,
-        l1=[run.l1 for run in runs], mean_weight=mean_weight, **options,
-    )  # fmt: skip
+    settings = {"block_size": block_size, "l1": [run.l1 for run in runs]}
+    settings["mean_weight"] = mean_weight
+    training = Training("fit_online", runs, objective, rng, settings, **options)
     on_batch = training.called("on_batch")
 
     def train_epoch(epoch: int) -> list[float]:

@@ -285,20 +285,6 @@ def test_a_figure_that_is_never_finite_is_named(wine, run, restore_best):
         train(model, wine, CrossEntropy(), **options)
 
 
-@pytest.mark.parametrize("weight", [None, [0.0, 0, 2]])
-@pytest.mark.parametrize("name", ["valid_r2", "valid_mine", "train_r2"])
-def test_r2_of_one_example_is_refused_before_training(name, weight):
-    x, part = np.ones((5, 2)), (np.ones((3, 2)), np.arange(3.0), weight)
-    few = part if weight else (part[0][:1], part[1][:1])
-    parts = [few, (x, x[:, 0])] if name == "train_r2" else [(x, x[:, 0]), few]
-    model = Sequential(Linear(2, 1), rng=0)
-    with pytest.raises(ValueError, match=rf"data: {name[:5]}: expected at least two examples of weight above 0 to monitor {name}, which is R\^2"):  # fmt: skip
-        minidl.fit(
-            model, Dataset(*parts), minidl.SquaredError(), Adam(model), epochs=1, rng=0,
-            metrics={"mine": minidl.metrics.r2}, monitor=name,
-        )  # fmt: skip
-
-
 def test_a_monitor_of_the_history_is_checked_as_one_of_fit(wine):
     with pytest.raises(ValueError, match="no metric 'valid_acuracy' to monitor, did you mean"):
         train(wine, epochs=1, history=History(monitor="valid_acuracy"))

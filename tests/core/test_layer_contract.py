@@ -142,14 +142,14 @@ class Wrong:
 @pytest.mark.parametrize(
     ("result", "error", "message"),
     [
-        (1.5, TypeError, r"expected loss\(logits, y\) to return value, dlogits, got float 1.5"),
+        (1.5, TypeError, r"expected loss\(logits, y\) to return value, dlogits, .*, got float 1.5"),
         ((1.5, x, x), TypeError, r".*got a tuple \(float 1.5, an array"),
-        ((x[0], x), TypeError, r"expected its value to be a number, got an array of shape \(4,\)"),
-        ((None, x), TypeError, "expected its value to be a number, got None"),
-        ((1j, x), TypeError, "expected its value to be a number, got complex"),
-        ((1.5, None), TypeError, "expected dlogits to be an array of float64, got None"),
-        ((1.5, x.astype("f")), TypeError, r"expected dlogits to be an array of float64, got .* float32"),
-        ((1.5, x.sum(0)), ValueError, r"expected dlogits of the shape of the logits, \(8, 4\), got an array of shape \(4,\)"),
+        ((x[0], x), TypeError, r".* its value to be a number, got a tuple \(an array of shape \(4,\)"),
+        ((None, x), TypeError, r".* its value to be a number, got a tuple \(None"),
+        ((1j, x), TypeError, r".* its value to be a number, got a tuple \(complex"),
+        ((1.5, None), TypeError, "expected dlogits of .* and of float64, got None"),
+        ((1.5, x.astype("f")), TypeError, r"expected dlogits of .* and of float64, got .* float32"),
+        ((1.5, x.sum(0)), ValueError, r"expected dlogits of the shape of the logits, \(8, 4\), and of float64, got an array of shape \(4,\)"),
     ],
 )  # fmt: skip
 def test_the_loss_is_named(result, error, message):
@@ -163,8 +163,6 @@ def test_a_right_loss_passes():
     assert value == minidl.CrossEntropy()(x, y)[0]
     assert checked_loss(Wrong((np.float32(1), x)), x, y)[0] == 1
     assert checked_loss(lambda logits, y, w: (w.sum(), dlogits), x, y, np.ones(8))[0] == 8
-    with pytest.raises(TypeError, match=r"got the class CrossEntropy; write CrossEntropy\(\)"):
-        checked_loss(minidl.CrossEntropy, x, y)
 
 
 @pytest.mark.parametrize(

@@ -669,14 +669,14 @@ def test_runs_that_do_not_fit_together():
     dataset, loss = data(), minidl.CrossEntropy()
     good = network(dataset)
     for other, message in (
-        (network(dataset, bias=False), "alike in inputs, bias and dtype"),
-        (network(dataset, dtype="float32"), "alike in inputs, bias and dtype"),
-        (minidl.Linear(3, 5, rng=0, dtype="float64"), "alike in inputs, bias and dtype"),
+        (network(dataset, bias=False), "alike in inputs, bias, dtype"),
+        (network(dataset, dtype="float32"), "alike in inputs, bias, dtype"),
+        (minidl.Linear(3, 5, rng=0, dtype="float64"), "alike in inputs, bias, dtype"),
         (good, "a model of its own"),
     ):
         with pytest.raises(ValueError, match=message):
             fit_side_by_side([OnlineRun(good, 0.1), OnlineRun(other, 0.1)], dataset, loss, epochs=1, rng=0)  # fmt: skip
-    with pytest.raises(ValueError, match="at least one run"):
+    with pytest.raises(TypeError, match="at least one run"):
         fit_side_by_side([], dataset, loss, epochs=1, rng=0)
 
 
