@@ -1,8 +1,8 @@
-"""Test scores of minidl's estimators beside scikit-learn's networks on four small data sets.
+"""Test scores of minidl's estimators beside scikit-learn's networks on five small data sets.
 
     python benchmarks/accuracy.py --splits 20
 
-Digits, wine, breast cancer and diabetes come with scikit-learn. A fifth of the rows is the test
+Digits, wine, iris, breast cancer and diabetes come with scikit-learn. A fifth of the rows is the test
 part. Both sides standardise the features with the other rows, train a network with 100 hidden units
 (batches of 32), stop when the score of a quarter of these rows has not improved for 10 epochs, and
 keep the weights of the best epoch: the same pipeline, with the import changed.
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--splits", type=int_argument("splits", low=2), default=20)
     splits = parser.parse_args().splits
     table = Table(COLUMNS, f"mean over {splits} splits; error: standard error of the difference")
-    for name in ("digits", "wine", "breast_cancer", "diabetes"):
+    for name in ("digits", "wine", "iris", "breast_cancer", "diabetes"):
         x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
         classes = name != "diabetes"
         a, b = np.array([scores(name, x, y, classes, seed) for seed in range(splits)]).T
