@@ -2,10 +2,10 @@
 
     python benchmarks/accuracy.py --splits 20
 
-Digits, wine, iris, breast cancer and diabetes come with scikit-learn. A fifth of the rows is the test
-part. Both sides standardise the features with the other rows, train a network with 100 hidden units
-(batches of 32), stop when the score of a quarter of these rows has not improved for 10 epochs, and
-keep the weights of the best epoch: the same pipeline, with the import changed.
+Digits, wine, iris, breast cancer and diabetes come with scikit-learn. A fifth of the rows is the
+test part. Both sides standardise the features with the other rows, train a network with 100 hidden
+units (batches of 32), stop when the score of a quarter of these rows has not improved for 10
+epochs, and keep the weights of the best epoch: the same pipeline, with the import changed.
 """
 
 from __future__ import annotations
