@@ -63,9 +63,8 @@ class Split:
 
     def targets(self, index: Array | slice = slice(None)) -> tuple[Array, ...]:
         """Return what a loss takes after the outputs: ``(y,)``, or ``(y, weight)``."""
-        if self.weight is None:
-            return (self.y[index],)
-        return self.y[index], self.weight[index]
+        y = self.y[index]
+        return (y,) if self.weight is None else (y, self.weight[index])
 
     def rows(
         self, index: Array | slice, dtype: DTypeLike = np.float32, out: Array | None = None
@@ -412,14 +411,10 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
         raise TypeError(f"{owner}: expected integer labels, got dtype {y.dtype}; {hint}")
     labels = y.astype(np.int64, copy=False)
     # One pass checks both bounds: as unsigned integers, negative labels are the largest.
-    unsigned = labels.view(np.uint64)
-    if n and unsigned.max() >= k:
-        i = int(unsigned.argmax())
-        hint = "Dataset.from_labels numbers labels from 0"
-        if k == 1:
-            hint = "there is one output; classes have one each, BinaryCrossEntropy takes one"
-        got = f"y[{i}] = {y[i]}; {hint}"
-        raise ValueError(f"{owner}: expected labels in 0..{k - 1}, got {got}")
+    fits = labels.view(np.uint64)
+    if n and fits.max() >= k:
+        hint = "; BinaryCrossEntropy takes classes of one output" if k == 1 else ""
+        check_entries(owner, f"labels in 0..{k - 1}{hint}", "y", y, fits < k)
     return labels
 
 

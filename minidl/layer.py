@@ -172,10 +172,6 @@ class Layer(Configured, ABC):
                 if getattr(layer, "rng", self) is None:
                     layer.rng = generator.spawn(1)[0]
 
-    def use_vectors(self, theta: Array, grad: Array) -> None:
-        """Take these as ``theta`` and ``grad``; the parameters are views into them already."""
-        self.__dict__.update(_theta=theta, _grad=grad)
-
     def forget_vectors(self) -> None:
         """Drop ``theta`` and ``grad``; they are gathered again from the parameters on first use."""
         self.__dict__.pop("_theta", None)

@@ -173,8 +173,8 @@ def _gather(root: object, layer: Any, theta: Array, grad: Array) -> int:
             member.root = weakref.ref(root)
         else:
             end += _gather(root, member, theta[end:], grad[end:])
-    if hasattr(layer, "use_vectors"):
-        layer.use_vectors(theta[:end], grad[:end])
+    if hasattr(type(layer), "theta"):  # one of ours; of the object this would make vectors
+        vars(layer).update(_theta=theta[:end], _grad=grad[:end])
     return end
 
 
@@ -297,9 +297,10 @@ def check_state(
 
 def finite_check(model: Any) -> Callable[[], str | None]:
     """Return a function that names a parameter or buffer that is finite now and no longer then."""
+    buffers = [(part, at) for _, part, at in places(model) if not isinstance(part, Parameter)]
 
     def not_finite() -> list[str]:
-        buffers_are = all(np.isfinite(buffer).all() for _, buffer in named_buffers(model))
+        buffers_are = all(np.isfinite(getattr(part, at)).all() for part, at in buffers)
         if buffers_are and np.isfinite(model.theta.sum()):  # one pass; a sum may overflow
             return []
         return [name for name, value in model.state_dict().items() if not np.isfinite(value).all()]
