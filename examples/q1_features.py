@@ -22,9 +22,9 @@ from homework.online import load, make_parser, scores
 from homework.runs import run_points, shared
 
 import minidl
+from minidl.data.__main__ import contact_sheet
 from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
-from minidl.view.plots import contact_sheet
 from minidl.view.tables import Table
 
 ERRORS = 2.0  # standard errors of a difference that is more than chance

@@ -10,9 +10,9 @@ import numpy as np
 
 from homework.scenes import CLASSES
 from minidl import Dataset, History, load
-from minidl.data.__main__ import as_images
+from minidl.data.__main__ import as_images, contact_sheet
 from minidl.grid.points import Result
-from minidl.view.plots import Panel, contact_sheet, figure, line_plot, save
+from minidl.view.plots import Panel, figure, line_plot, save
 from minidl.view.tables import Table
 
 

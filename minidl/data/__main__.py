@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import string
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from minidl.data.readers import load_dataset
 from minidl.dataset import Dataset, Split
 from minidl.files import as_path
 from minidl.view.cli import Parser, run_main
-from minidl.view.plots import contact_sheet
+from minidl.view.plots import described, figure, plain, save
 
 
 def as_images(dataset: Dataset, split: Split, rows: Array) -> Array | None:
@@ -78,6 +79,28 @@ def sheet_rows(dataset: Dataset, columns: int) -> dict[str, Array] | None:
     parts = [as_images(dataset, dataset.train, rows) for rows in chosen]
     images = {class_name(dataset, k): part for k, part in enumerate(parts) if part is not None}
     return images or None
+
+
+def contact_sheet(path: Path, rows: Mapping[str, Array], *, title: str = "") -> None:
+    """Draw rows of images with labels: ``rows[label]`` is ``(n, height, width[, 3])``.
+
+    In grey images, larger values are darker.
+    """
+    widest = max(map(len, rows.values()))
+    height, width, *colour = next(iter(rows.values())).shape[1:]
+    cells = np.zeros((len(rows), height + 1, widest, width + 1, *colour), np.uint8)
+    for row, images in zip(cells, rows.values(), strict=True):
+        row[:height, : len(images), :width] = images.swapaxes(0, 1)
+    beside = max(0.6, 0.1 * max(map(len, rows)))  # the labels
+    picture = figure(beside + 0.45 * widest, 0.5 + 0.45 * len(rows))
+    picture.set_layout_engine("compressed")  # room for the labels of axes with a fixed aspect
+    axes = picture.subplots()
+    sheet = cells.reshape(len(rows) * (height + 1), widest * (width + 1), *colour)
+    axes.imshow(sheet, cmap="gray_r", interpolation="nearest")
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * (height + 1), map(plain, rows))
+    axes.set_xticks([])
+    axes.set_title(title, fontsize=9)
+    save(picture, path, described(title, f"Rows of images: {', '.join(rows)}."))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def claimed(
     """
     folder, contents = record.parent, from_json(to_json({"axes": axes, "settings": settings}))
     folder.mkdir(parents=True, exist_ok=True)
-    lock, owner = (record.with_name(f".{record.stem}.{name}") for name in ("lock", "owner"))
+    lock = record.with_name(f".{record.stem}.lock")  # its text says who holds it, for people
     lock.touch()
     with contextlib.ExitStack() as held:
         free = False
@@ -81,12 +81,11 @@ def claimed(
         if not free:
             by = "another process"
             with contextlib.suppress(OSError):
-                by = owner.read_text(encoding="utf-8") or by
+                by = lock.read_text(encoding="utf-8") or by
             text = f"{folder} is being written by {by}: wait, or choose another folder"
             raise OSError(f"{text} (its lock is {lock.name})")
-        with contextlib.suppress(OSError):  # the text is for people; the lock does not need it
-            text = f"process {os.getpid()} on {platform.node()}"
-            owner.write_text(text, encoding="utf-8", newline="\n")
+        with contextlib.suppress(OSError):  # Windows
+            lock.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         content = to_json(contents, indent=1) + "\n"
         if not record.exists() or record.read_bytes() != content.encode():
             write_text(record, content)
@@ -108,29 +107,24 @@ def _other(record: Path, contents: Mapping[str, Any]) -> str:
     if list(old) != list(new):
         return f"the axes were {', '.join(old)}, now they are {', '.join(new)}"
     for name, values in old.items():
-        texts = set(map(repr, new[name]))  # by which NaN is equal to NaN
-        if not all(value in new[name] or repr(value) in texts for value in values):
+        if not set(map(repr, values)) <= set(map(repr, new[name])):  # NaN is equal to NaN here
             return f"{name} was {values!r:.300}, now it is {new[name]!r:.300}"
     return ""
 
 
 def taken(folder: Path, other: str) -> ValueError:
     """Return the error about a folder that holds results of something else."""
-    text = f"{folder} holds other results: {other}"
-    return ValueError(f"{text}; choose another folder or delete this one")
+    hint = "choose another folder or delete this one"
+    return ValueError(f"{folder} holds other results: {other}; {hint}")
 
 
 def kept(folder: Path, *, repair: bool = False) -> dict[str, Result]:
-    """Return the runs that ended by their names; complete ones come first.
-
-    ``repair`` as in `read`. Files of shards, which earlier versions wrote, are read too.
-    """
+    """Return the runs that ended by their names; complete ones come first; see `read`."""
     results: dict[str, Result] = {}
-    for file in sorted(folder.glob("results*.jsonl")):
-        for result in read(file, repair=repair):
-            known = results.get(result.id)
-            if result.error is None and not (known and known.complete):
-                results[result.id] = result
+    for result in read(folder / RESULTS, repair=repair):
+        known = results.get(result.id)
+        if result.error is None and not (known and known.complete):
+            results[result.id] = result
     return results
 
 

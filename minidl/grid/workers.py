@@ -72,11 +72,7 @@ def task_of(train: Train, *, in_processes: bool) -> Task:
 def outcomes(
     points: list[Point], task: Task, jobs: int, executor: Executor | None
 ) -> Generator[Outcome, None, None]:
-    """Yield the outcomes of all points as they are ready.
-
-    EndedError if a worker died or the executor was closed, NotImportableError if worker processes
-    cannot import the training function.
-    """
+    """Yield the outcomes of all points as they are ready; EndedError if the workers ended."""
     if executor is not None:
         yield from _by_executor(points, task, executor)
     elif jobs > 1:
@@ -117,16 +113,17 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise TypeError(f"expected a dict of results, got {values!r}")
     plain: dict[str, Any] = json.loads(encode(dict(values)))
-    level: list[Any] = [plain]
-    for _ in range(_DEEPEST):
-        inner = (each.values() if isinstance(each, dict) else each for each in level)
-        level = [value for each in inner for value in each if isinstance(value, (dict, list))]
-        if not level:
-            return plain
-    raise ValueError(f"expected results nested at most {_DEEPEST} deep")
+    _check_depth(plain)
+    return plain
 
 
-_DEEPEST = 100  # what writes and reads results calls itself for each level
+def _check_depth(value: Any, deepest: int = 100) -> None:
+    """Raise ValueError for deeper values: what writes and reads them calls itself as often."""
+    if deepest == 0:
+        raise ValueError("expected results nested at most 100 deep")
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, (dict, list)):
+            _check_depth(inner, deepest - 1)
 
 
 def _text(error: BaseException) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import math
 import os
 import signal
 import sys
@@ -34,16 +33,13 @@ def float_argument(name: str, **bounds: Any) -> Callable[[str], Any]:
     return _argument(float, check_float, name, **bounds)
 
 
-def _argument(
-    kind: type, check: Callable[..., Any], name: str, **bounds: Any
-) -> Callable[[str], Any]:
+def _argument(kind: type, check: Callable[..., Any], name: str, **bounds: Any) -> Any:
     """Return an argparse type: a number that ``check`` takes, whose message names it."""
 
     def parse(text: str) -> Any:
-        try:
+        number: object = text
+        with contextlib.suppress(ValueError):
             number = kind(text)
-        except ValueError:
-            number = math.nan
         try:
             return check("argument", name, number, **bounds)
         except ValueError as error:
@@ -60,14 +56,13 @@ class Interrupted(KeyboardInterrupt):
 @contextlib.contextmanager
 def handling(number: int, handler: Any) -> Iterator[None]:
     """Handle a signal in this context; only the main thread can, others get no signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(number, handler)
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(number, handler) if main else None
     try:
         yield
     finally:
-        signal.signal(number, before)
+        if main:
+            signal.signal(number, before)
 
 
 @contextlib.contextmanager
@@ -93,8 +88,7 @@ def interruptible() -> Iterator[None]:
 def run_main(main: Callable[[], int | None]) -> NoReturn:
     """Run a script; exit with 0 or the status that ``main`` returns.
 
-    The status is 2, with one line, for bad input or a lack of memory, and 130 after Ctrl-C (see
-    `interruptible`).
+    The status is 2, with one line, for bad input or a lack of memory, and 130 after Ctrl-C.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed: output is lost, and no file gets its number

@@ -29,7 +29,8 @@ class Table:
         """Add a row; floats are shown with four decimals, None as an empty cell."""
         if marked:
             self.marked.add(len(self.rows))
-        self.rows.append(tuple(map(_text, cells)))
+        shown = ["" if cell is None else cell for cell in cells]
+        self.rows.append(tuple(f"{c:.4f}" if isinstance(c, float) else str(c) for c in shown))
 
     def end_group(self) -> None:
         """End a group: leave space between the last row and the next one."""
@@ -44,42 +45,31 @@ class Table:
         for column in self.columns:
             table.add_column(column.replace("_", " "), justify="right")
         for i, row in enumerate(self.rows):
-            style = "bold green" if i in self.marked else None
-            star = "* " if i in self.marked else ""  # for output without colours
+            # A star for output without colours.
+            star, style = ("* ", "bold green") if i in self.marked else ("", None)
             table.add_row(f"{star}{row[0]}", *row[1:], style=style, end_section=i in self.breaks)
         # In a file or a pipe, long rows are not wrapped at the width of a terminal.
         width = None if sys.stdout.isatty() else 200
         require("rich.console", "examples").Console(width=width).print(table)
 
     def _repr_html_(self) -> str:
-        rows = [("th", self.columns), *(("td", row) for row in self.rows)]
-        lines = (
-            f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in row)}</tr>"
-            for tag, row in rows
-        )
-        return f"<table><caption>{escape(self.title)}</caption>{''.join(lines)}</table>"
+        lines = [f"<table><caption>{escape(self.title)}</caption>"]
+        for tag, row in [("th", self.columns), *(("td", row) for row in self.rows)]:
+            lines.append(f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in row)}</tr>")
+        return "".join([*lines, "</table>"])
 
     def write(self, stem: str | os.PathLike[str]) -> None:
         """Write ``stem.csv`` and ``stem.md``.
 
         A last column ``best`` of the CSV is 1 in marked rows, else 0; in Markdown they are bold.
         """
-        text = io.StringIO()
+        text, lines = io.StringIO(), [self.columns, ("---:",) * len(self.columns)]
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow((*self.columns, "best"))
-        writer.writerows((*row, int(i in self.marked)) for i, row in enumerate(self.rows))
+        for i, row in enumerate(self.rows):
+            writer.writerow((*row, int(i in self.marked)))
+            lines.append([f"**{c}**" if c and i in self.marked else c for c in row])
         write_text(f"{os.fspath(stem)}.csv", text.getvalue())
-        rows = [
-            tuple(f"**{cell}**" if cell and i in self.marked else cell for cell in row)
-            for i, row in enumerate(self.rows)
-        ]
-        lines = [self.columns, ("---:",) * len(self.columns), *rows]
-        markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         heading = f"# {self.title}\n\n" if self.title else ""
+        markdown = "".join(f"| {' | '.join(line)} |\n" for line in lines)
         write_text(f"{os.fspath(stem)}.md", heading + markdown)
-
-
-def _text(cell: object) -> str:
-    if cell is None:
-        return ""
-    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 from homework import online, sheets
 from homework.sheets import captioned_sheet, weight_sheet
+from matplotlib.image import imread
+from matplotlib.text import Text
 
 import minidl
+from minidl.data import __main__ as show
+from minidl.data.__main__ import contact_sheet
 from minidl.view import plots
-from minidl.view.plots import Panel, contact_sheet, line_plot
+from minidl.view.plots import Panel, line_plot
 
 
 @pytest.fixture
@@ -23,6 +27,7 @@ def drawn(monkeypatch):
 
     monkeypatch.setattr(plots, "save", keep)
     monkeypatch.setattr(sheets, "save", keep)
+    monkeypatch.setattr(show, "save", keep)
     return figures
 
 
@@ -50,6 +55,61 @@ def test_titles_and_captions_are_smaller_than_those_of_curves(tmp_path, drawn):
     assert max(sizes) < usual
     assert min(sizes) >= 7
     assert sizes[3] < sizes[2] < sizes[1]
+
+
+def test_a_contact_sheet_has_a_row_for_each_label(tmp_path, drawn):
+    rows = {
+        "A": np.arange(1, 13, dtype=np.uint8).reshape(3, 2, 2),
+        "B": np.array([[[50, 60], [70, 255]]], np.uint8),
+    }
+    contact_sheet(tmp_path / "sheet.png", rows, title="some letters")
+    axes = drawn[0].axes[0]
+    (image,) = axes.images
+    expected = [
+        [1, 2, 0, 5, 6, 0, 9, 10, 0],
+        [3, 4, 0, 7, 8, 0, 11, 12, 0],
+        [0] * 9,
+        [50, 60, 0, 0, 0, 0, 0, 0, 0],
+        [70, 255, 0, 0, 0, 0, 0, 0, 0],
+        [0] * 9,
+    ]
+    np.testing.assert_array_equal(image.get_array(), expected)
+    dark, light = image.cmap(image.norm(255)), image.cmap(image.norm(0))
+    assert dark[:3] == (0, 0, 0)
+    assert light[:3] == (1, 1, 1)
+    assert axes.get_title() == "some letters"
+    assert texts(axes.get_yticklabels()) == ["A", "B"]
+    assert axes.get_yticks().tolist() == [1.5, 4.5]  # at the middle of each row
+    assert len(axes.get_xticks()) == 0
+    assert image.get_interpolation() == "nearest"
+    width, height = drawn[0].get_size_inches()
+    assert (width, height) == pytest.approx((0.6 + 3 * 0.45, 0.5 + 2 * 0.45))
+
+
+@pytest.mark.parametrize("label", ["a", "200 components, 0.983", 4 * "a long name "])
+def test_the_labels_of_a_contact_sheet_are_whole(tmp_path, label):
+    """Cut labels touch the left edge of the picture."""
+    contact_sheet(
+        tmp_path / "sheet.png", {f"{label} {i}": np.zeros((12, 28, 28)) for i in range(6)}
+    )
+    pixels = imread(tmp_path / "sheet.png")[:, :, :3]
+    assert (pixels[:, :2] == 1).all()
+    assert (pixels < 1).any()
+
+
+def test_a_contact_sheet_of_colour_images_keeps_their_colours(tmp_path, drawn):
+    red = np.zeros((1, 4, 4, 3), np.uint8)
+    red[..., 0] = 200
+    contact_sheet(tmp_path / "sheet.png", {"0": red})
+    shown = drawn[0].axes[0].images[0].get_array()
+    assert shown.shape == (5, 5, 3)
+    np.testing.assert_array_equal(shown[:4, :4], red[0])
+
+
+def test_dollars_in_the_labels_of_a_contact_sheet_are_no_formula(tmp_path, drawn):
+    contact_sheet(tmp_path / "b.png", {"$_$": np.zeros((9, 2, 2), np.uint8)}, title="p$5_$6")
+    found = [text._preprocess_math(text.get_text()) for text in drawn[0].findobj(Text)]
+    assert {("$_$", False), ("p$5_$6", False)} <= set(found)
 
 
 def test_a_captioned_sheet_has_groups_of_images_with_captions(tmp_path, drawn):

@@ -245,12 +245,16 @@ def test_an_interrupt_cancels_what_an_executor_has_not_begun(tmp_path, monkeypat
         assert sum(future.cancelled() for future in futures) >= 3
 
 
+CALLS: list = []  # of the module: what a closure holds is compared
+
+
 def test_numbers_that_json_lacks(tmp_path):
     """NaN and infinity in results, axes and settings: any parser reads them, and grids resume."""
-    calls = []
+    calls = CALLS
+    calls.clear()
 
     def train(a, level):
-        calls.append(a)
+        CALLS.append(a)
         return {"loss": [a, -a], "score": np.float32("nan")}
 
     def go(**more):

@@ -373,18 +373,6 @@ def test_without_locks_a_grid_is_refused(tmp_path, monkeypatch):
         run(Grid(a=[1]), work.slow, out=tmp_path, progress=False)
 
 
-def test_files_of_shards_of_earlier_versions_are_read(tmp_path):
-    grid = Grid(a=[1, 2, 3, 4], b=[10])
-    whole = run(grid, work.product, out=tmp_path, progress=False)
-    file = tmp_path / "results.jsonl"
-    lines = file.read_bytes().splitlines(keepends=True)
-    file.unlink()
-    for i in (1, 2):
-        (tmp_path / f"results-{i}-of-2.jsonl").write_bytes(b"".join(lines[i - 1 : 3 : 2]))
-    assert [r.values for r in run(grid, work.product, out=tmp_path, progress=False)] == [r.values for r in whole]  # fmt: skip
-    assert file.read_bytes().count(b"\n") == 1  # what they lack
-
-
 # ---------------------------------------------------------------- a full disk
 
 

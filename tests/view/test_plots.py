@@ -4,13 +4,12 @@ import struct
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 from matplotlib.text import Text
 
 import minidl
 from minidl.history import Epoch
 from minidl.view import plots
-from minidl.view.plots import Panel, contact_sheet, line_plot
+from minidl.view.plots import Panel, line_plot
 
 
 @pytest.fixture
@@ -177,58 +176,6 @@ def test_a_marked_place_is_a_dotted_line_with_a_label(tmp_path, drawn):
     assert texts(axes.get_legend().get_texts()) == ["a", "best epoch (0)"]
 
 
-# ---------------------------------------------------------------- images
-
-
-def test_a_contact_sheet_has_a_row_for_each_label(tmp_path, drawn):
-    rows = {
-        "A": np.arange(1, 13, dtype=np.uint8).reshape(3, 2, 2),
-        "B": np.array([[[50, 60], [70, 255]]], np.uint8),
-    }
-    contact_sheet(tmp_path / "sheet.png", rows, title="some letters")
-    axes = drawn[0].axes[0]
-    (image,) = axes.images
-    expected = [
-        [1, 2, 0, 5, 6, 0, 9, 10, 0],
-        [3, 4, 0, 7, 8, 0, 11, 12, 0],
-        [0] * 9,
-        [50, 60, 0, 0, 0, 0, 0, 0, 0],
-        [70, 255, 0, 0, 0, 0, 0, 0, 0],
-        [0] * 9,
-    ]
-    np.testing.assert_array_equal(image.get_array(), expected)
-    dark, light = image.cmap(image.norm(255)), image.cmap(image.norm(0))
-    assert dark[:3] == (0, 0, 0)
-    assert light[:3] == (1, 1, 1)
-    assert axes.get_title() == "some letters"
-    assert texts(axes.get_yticklabels()) == ["A", "B"]
-    assert axes.get_yticks().tolist() == [1.5, 4.5]  # at the middle of each row
-    assert len(axes.get_xticks()) == 0
-    assert image.get_interpolation() == "nearest"
-    width, height = drawn[0].get_size_inches()
-    assert (width, height) == pytest.approx((0.6 + 3 * 0.45, 0.5 + 2 * 0.45))
-
-
-@pytest.mark.parametrize("label", ["a", "200 components, 0.983", 4 * "a long name "])
-def test_the_labels_of_a_contact_sheet_are_whole(tmp_path, label):
-    """Cut labels touch the left edge of the picture."""
-    contact_sheet(
-        tmp_path / "sheet.png", {f"{label} {i}": np.zeros((12, 28, 28)) for i in range(6)}
-    )
-    pixels = imread(tmp_path / "sheet.png")[:, :, :3]
-    assert (pixels[:, :2] == 1).all()
-    assert (pixels < 1).any()
-
-
-def test_a_contact_sheet_of_colour_images_keeps_their_colours(tmp_path, drawn):
-    red = np.zeros((1, 4, 4, 3), np.uint8)
-    red[..., 0] = 200
-    contact_sheet(tmp_path / "sheet.png", {"0": red})
-    shown = drawn[0].axes[0].images[0].get_array()
-    assert shown.shape == (5, 5, 3)
-    np.testing.assert_array_equal(shown[:4, :4], red[0])
-
-
 # ---------------------------------------------------------------- histories
 
 
@@ -334,9 +281,7 @@ def test_dollars_are_no_formula(tmp_path, drawn):
     curves = {name: ([1, 2], [1.0, 1000.0]), "b": ([1, 2], [1.0, 10.0])}
     panel = Panel(curves, name, name, name, ylog=True, mark=1)
     line_plot(tmp_path / "a.svg", panel, panel, title=name)
-    contact_sheet(tmp_path / "b.png", {"$_$": np.zeros((9, 2, 2), np.uint8)}, title=name)
     shown = [t._preprocess_math(t.get_text()) for one in drawn for t in one.findobj(Text)]
-    assert shown.count((name, False)) == 9
+    assert shown.count((name, False)) == 8
     assert not any(is_math for text, is_math in shown if "5_" in text)
-    assert ("$_$", False) in shown
     assert "$\\mathdefault{10^{3}}$" in texts(drawn[0].axes[0].get_yticklabels())

@@ -169,7 +169,6 @@ def _wings(model, data, loss, x, y):
         yield history.to_csv, {"path": "h.csv"}
         yield history.column, {"name": "train_loss"}
         yield _line_plot, {"path": "l.png", **panel, "title": "t", "ylog": False, "dashed": ()}
-        yield plots.contact_sheet, {"path": "c.png", "rows": {"a": np.zeros((1, 2, 2), np.uint8)}, "title": "t"}  # fmt: skip
         yield Table(["a", "b"]).write, {"stem": "table"}
     if _has("safetensors"):
         yield minidl.safetensors.save, {"path": "m.safetensors", "model": model}
