@@ -33,7 +33,9 @@ def float_argument(name: str, **bounds: Any) -> Callable[[str], Any]:
     return _argument(float, check_float, name, **bounds)
 
 
-def _argument(kind: type, check: Callable[..., Any], name: str, **bounds: Any) -> Any:
+def _argument(
+    kind: type, check: Callable[..., Any], name: str, **bounds: Any
+) -> Callable[[str], Any]:
     """Return an argparse type: a number that ``check`` takes, whose message names it."""
 
     def parse(text: str) -> Any:

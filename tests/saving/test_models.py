@@ -229,7 +229,7 @@ def test_a_layer_that_cannot_be_described_is_named(tmp_path, layer, message):
     assert list(tmp_path.iterdir()) == []
     minidl.Checkpoint(tmp_path / "c.npz").save(model=model)  # only compared there
     minidl.Checkpoint(tmp_path / "c.npz").load(model=model)
-    with pytest.raises(ValueError, match="c.npz: Sequential or a layer in it has an argument that cannot be saved"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"c.npz: Sequential or a layer in it has an argument that cannot be saved"):  # fmt: skip
         minidl.load(tmp_path / "c.npz", layers=[type(layer)])
 
 
