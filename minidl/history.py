@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from minidl.checks import Array, Stateful, check_choice, did_you_mean
 from minidl.files import as_path, from_json, to_json, write_text
-from minidl.layer import Layer, html_table
+from minidl.layer import Layer
 from minidl.parameter import check_state
 
 Mode = Literal["min", "max"]
@@ -276,6 +276,10 @@ class History:
     def _repr_html_(self) -> str:
         """Return the records as a table for notebooks, the best epoch in bold."""
         names, *rows = self._rows()
-        cells = [["" if value is None else f"{value:.4g}" for value in row] for row in rows]
-        best = self.records.index(self.best) + 1 if self.records else None
-        return html_table([names, *cells], bold=best) + f"<p>{escape(repr(self))}</p>"
+        best = self.best if self.records else None
+        lines = ["".join(f"<th>{escape(name)}</th>" for name in names)]
+        for record, row in zip(self.records, rows, strict=True):
+            cell = "<td><b>{}</b></td>" if record is best else "<td>{}</td>"
+            lines.append("".join(cell.format("" if v is None else f"{v:.4g}") for v in row))
+        table = "".join(f"<tr>{line}</tr>" for line in lines)
+        return f"<table>{table}</table><p>{escape(repr(self))}</p>"

@@ -17,9 +17,8 @@ import copy
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -338,15 +337,6 @@ class Sequential(Layer):
         size = total * self.dtype.itemsize / 1e6
         last = f"{total:,} parameters, {self.dtype}, {size:.2f} MB"
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], last])
-
-
-def html_table(rows: Iterable[Sequence[str]], bold: int | None = None) -> str:
-    """Return a header and rows of text as HTML, row ``bold`` in bold."""
-    lines = ""
-    for i, row in enumerate(rows):
-        cell = "<td><b>{}</b></td>" if i == bold else "<td>{}</td>" if i else "<th>{}</th>"
-        lines += f"<tr>{''.join(cell.format(escape(text)) for text in row)}</tr>"
-    return f"<table>{lines}</table>"
 
 
 def last_layer(model: object) -> object:
