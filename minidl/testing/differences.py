@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from minidl.checks import Array
 from minidl.testing.options import FLOAT64, Settings
@@ -58,13 +58,30 @@ class Point:
         self.failed: set[str] = set()  # the tensors whose gradients turned out to be wrong here
         self.inner_layers_pass: bool | None = None  # not known yet
 
+    def _size(self, name: str) -> float:
+        if size := rms(self.wide[name]):
+            return size
+        size, here = 1.0, rms(self.wide_output)
+        u = self.settings.rng.choice([-1.0, 1.0], self.wide[name].shape)
+        with np.errstate(all="ignore"):
+            for _ in range(TRIALS if here and u.size else 0):
+                stepped = self.stepped({name: size * u})
+                change = rms(self.output_at(stepped) - self.wide_output)
+                if 2**-20 * here <= change <= here:
+                    # Large numbers may change nothing but the rounding of others.
+                    clear = size <= 1 or 4 * self.noise_at(stepped) <= abs(self.phi(stepped))
+                    return size if clear else 1.0
+                size *= 2**16 if change < here else 2**-8
+        return 1.0
+
     def run(self) -> Pass:
         """Run one pass at this point, in the subject's own dtypes."""
         return self.subject.run(self.tensors)
 
-    def moved_to(self, tensors: Tensors, dtype: DTypeLike | None = None) -> Point:
+    def moved_to(self, tensors: Tensors) -> Point:
         """Return the point at these values, with this cotangent and these sizes."""
-        dy = self.dy if dtype is None else self.dy.astype(dtype)
+        dtype = next(iter(tensors.values())).dtype
+        dy = self.dy if dtype == self.dtype else self.dy.astype(dtype)
         return Point(self.subject, tensors, self.settings, dy, self.sizes)
 
     def nearby(self, distance: float) -> Point:
@@ -80,24 +97,7 @@ class Point:
     @cached_property
     def in_float64(self) -> Point:
         """The same point with the analytic side in float64 too."""
-        return self.moved_to(self.wide, np.float64)
-
-    def _size(self, name: str) -> float:
-        x = self.wide[name]
-        if size := rms(finite(x)):
-            return size
-        here = rms(finite(self.wide_output))
-        u, size = self.settings.rng.choice([-1.0, 1.0], x.shape), 1.0
-        with np.errstate(all="ignore"):
-            for _ in range(TRIALS if here and x.size else 0):
-                moved = self.output_at(stepped := self.stepped(name, size * u))
-                change = rms((moved - self.wide_output)[np.isfinite(self.wide_output)])
-                if 2**-20 * here <= change <= here:
-                    # Large numbers may change nothing but the rounding of others.
-                    noise = 0.0 if size <= 1 else self.noise_at(stepped)
-                    return size if 4 * noise <= abs(self.phi(moved)) else 1.0
-                size *= 2**16 if change < here else 2**-8
-        return 1.0
+        return self.moved_to(self.wide)
 
     # The numeric side
 
@@ -110,20 +110,16 @@ class Point:
         """The output in the precision of the numeric side."""
         return self.output_at(self.wide)
 
-    def phi(self, y: Array) -> float:
-        """Return the change of ``<dy, f>`` from here to an output, where this one is finite."""
-        used = np.isfinite(self.wide_output)
+    def phi(self, tensors: Tensors) -> float:
+        """Return the change of ``<dy, f>`` from here to these values, where f is finite here."""
+        used, y = np.isfinite(self.wide_output), self.output_at(tensors)
         return float(self.dy.astype(np.float64)[used] @ (y[used] - self.wide_output[used]))
 
-    def stepped(self, name: str, step: Array) -> Tensors:
-        """Return the tensors after a step in one of them."""
-        x = self.wide[name]
-        return {**self.wide, name: np.asarray(x + step, x.dtype)}
-
-    @cached_property
-    def typical(self) -> dict[str, float]:
-        """The root mean square of each gradient; entries that are not finite are left out."""
-        return {name: rms(finite(gradient)) for name, gradient in self.gradients.items()}
+    def stepped(self, steps: Tensors) -> dict[str, Array]:
+        """Return the tensors after steps in some of them."""
+        return self.wide | {
+            k: np.asarray(self.wide[k] + h, self.wide[k].dtype) for k, h in steps.items()
+        }
 
     # Noise
 
@@ -131,17 +127,7 @@ class Point:
     def phi_size(self) -> float:
         """The size of ``phi`` before its terms cancel."""
         with np.errstate(invalid="ignore"):  # 0 times infinity is left out
-            return float(np.linalg.norm(finite(self.dy.astype(np.float64) * self.wide_output)))
-
-    @cached_property
-    def difference_noise(self) -> dict[str, float]:
-        """The rounding in ``phi(v + h u) - phi(v)``, from the outputs and from the step itself."""
-        noise, unit = {}, self.settings.precision.unit
-        for name, x in self.wide.items():
-            with np.errstate(invalid="ignore"):
-                step = float(np.linalg.norm(finite(x * self.gradients[name])))
-            noise[name] = (self.phi_size + step) * unit
-        return noise
+            return norm(self.dy.astype(np.float64) * self.wide_output)
 
     @cached_property
     def measured_noise(self) -> float:
@@ -151,26 +137,25 @@ class Point:
     def noise_at(self, tensors: Tensors) -> float:
         """Return this range at other values, where numbers may be larger."""
         with self.subject.tapped(lambda _, x: (self._rounded(x), lambda dy: dy)):
-            rounded = [{k: self._rounded(v) for k, v in tensors.items()} for _ in range(NEARBY)]
-            return float(np.ptp([self.phi(self.output_at(values)) for values in rounded]))
+            return float(np.ptp([self.phi(self._all_rounded(tensors)) for _ in range(NEARBY)]))
 
     @cached_property
     def rounded_gradients(self) -> list[dict[str, Array]]:
         """Gradients after random rounding of the tensors, the cotangent and all between layers."""
-        gradients = []
         with self.subject.tapped(lambda _, x: (self._rounded(x), self._rounded)):
-            for _ in range(NEARBY):
-                dy = self._rounded(self.dy)
-                run = self.subject.run({k: self._rounded(v) for k, v in self.tensors.items()})
-                gradients.append(as_float64(run.pull(dy)))
-        return gradients
+            return [self._gradients_once_rounded() for _ in range(NEARBY)]
+
+    def _gradients_once_rounded(self) -> dict[str, Array]:
+        run = self.subject.run(self._all_rounded(self.tensors))
+        return as_float64(run.pull(self._rounded(self.dy)))
+
+    def _all_rounded(self, tensors: Tensors) -> Tensors:
+        return {name: self._rounded(v) for name, v in tensors.items()}
 
     def _rounded(self, v: Array) -> Array:
         """Return ``v`` with each entry changed by -1, 0 or 1 unit in the last place."""
-        ulps = self.settings.rng.integers(-1, 2, v.shape).astype(v.dtype)
-        return np.asarray(
-            v + np.where(np.isfinite(v), v, 0) * ulps * np.finfo(v.dtype).eps, v.dtype
-        )
+        ulps = self.settings.rng.integers(-1, 2, v.shape).astype(v.dtype) * np.finfo(v.dtype).eps
+        return np.asarray(v + np.where(np.isfinite(v), v, 0) * ulps, v.dtype)
 
 
 @dataclass(frozen=True)
@@ -178,8 +163,8 @@ class Comparison:
     """The two derivatives along a direction, and the verdict on them.
 
     The verdict is OK, KINK (the analytic one lies between the one-sided ones), ROUNDING, UNSURE
-    (noise hides the numeric one) or FAILED. ``step`` and ``noise`` are those of the numeric one;
-    it is ``stable`` if two steps gave the same, and ``smooth`` if both sides did too.
+    (noise hides the numeric one) or FAILED. ``step`` and ``noise`` are those of the numeric one,
+    which is ``smooth`` if two steps gave the same to both sides.
     """
 
     verdict: str
@@ -187,7 +172,6 @@ class Comparison:
     numeric: float
     step: float
     noise: float = 0.0
-    stable: bool = False
     smooth: bool = False
 
     @property
@@ -200,33 +184,29 @@ class Line:
     """A direction in one tensor at a point: both derivatives along it, and the noise in them.
 
     ``size`` is that of the derivative as a sum of random signs: it may itself cancel by chance.
-    Errors are allowed, and must be clear, in relation to it.
+    Errors are allowed, and must be clear, in relation to it. ``rounding`` is that in
+    ``phi(v + h u) - phi(v)``, from the outputs and from the step itself, as it is assumed.
     """
 
     def __init__(self, point: Point, name: str, u: Array) -> None:
         self.point, self.name, self.u, settings = point, name, u, point.settings
         gradient = point.gradients[name]
         self.analytic = along(gradient, u)
-        size = float(np.linalg.norm(finite(gradient * u)))
-        self.size = max(size, settings.floor * point.typical[name])
+        self.size = max(norm(gradient * u), settings.floor * rms(gradient))
         self.allowed, self.clear = settings.atol + settings.rtol * self.size, settings.clear
+        self.steps = [point.reach[name] * h for h in settings.steps(u)]
+        with np.errstate(invalid="ignore"):
+            step = norm(point.wide[name] * gradient)
+        self.rounding = settings.precision.unit * (point.phi_size + step)
 
-    @property
-    def steps(self) -> list[float]:
-        """The steps, from the largest to the smallest."""
-        return [self.point.reach[self.name] * h for h in self.point.settings.steps(self.u)]
+    def at(self, h: float) -> dict[str, Array]:
+        """Return the tensors after a step."""
+        return self.point.stepped({self.name: h * self.u})
 
     def slopes(self, h: float) -> tuple[float, float, float]:
         """Return the central and the two one-sided derivatives of ``<dy, f>``."""
-        point = self.point
-        ahead, back = (
-            point.phi(point.output_at(point.stepped(self.name, step * self.u))) for step in (h, -h)
-        )
+        ahead, back = self.point.phi(self.at(h)), self.point.phi(self.at(-h))
         return (ahead - back) / (2 * h), -back / h, ahead / h
-
-    def noise(self, h: float) -> float:
-        """Return the rounding in the numeric derivative at a step, as it is assumed."""
-        return self.point.difference_noise[self.name] / h
 
     @cached_property
     def gradient_noise(self) -> float:
@@ -234,30 +214,40 @@ class Line:
         found = (self.point.gradients, *self.point.rounded_gradients)
         return float(np.ptp([along(g[self.name], self.u) for g in found]))
 
+    def error(self) -> float:
+        """Return the error at the largest step, 0 if within the tolerance."""
+        h = self.steps[0]
+        error = abs(self.analytic - self.slopes(h)[0])
+        if error <= self.allowed + self.rounding / h:
+            return 0.0
+        return error if np.isfinite(error) else math.inf
+
     def compare(self) -> Comparison:
-        """Compare both derivatives, at smaller steps as long as they disagree."""
-        analytic, precision = self.analytic, self.point.settings.precision
+        """Compare both derivatives, at smaller steps as long as they disagree.
+
+        At larger ones where rounding hides the derivative.
+        """
+        analytic, sure = self.analytic, self.point.settings.precision.sure
         found, before, between = Comparison(FAILED, analytic, math.nan, math.nan), None, False
         for k, h in enumerate(self.steps):
-            noise = self.noise(h)
+            noise = self.rounding / h
             hidden = noise > self.clear * max(self.size, abs(found.numeric))
-            if noise > found.error or (k >= precision.sure and hidden):
+            if noise > found.error or (k >= sure and hidden):
                 break  # rounding would hide the error that a larger step has shown, or everything
             slopes = self.slopes(h)
             now = Comparison(FAILED, analytic, slopes[0], h, noise)
-            tolerance = self.allowed + noise
-            moved = abs(slopes[0] - found.numeric)
+            moved, tolerance = abs(slopes[0] - found.numeric), self.allowed + noise
             if noise > 0.1 * found.error and moved < 0.5 * found.error:
                 break
             if now.error <= tolerance:
                 clear = noise <= (self.allowed if k == 0 else self.clear * self.size)
-                return replace(now, verdict=OK if clear else UNSURE)
+                return (
+                    replace(now, verdict=OK) if clear else self.climb(replace(now, verdict=UNSURE))
+                )
             between = min(slopes[1:]) - tolerance <= analytic <= max(slopes[1:]) + tolerance
             if before is not None:
-                change, same = abs(slopes[0] - before[0]), noise + found.noise
-                stable = change <= 0.1 * abs(slopes[0]) + same and change + noise < 0.01 * now.error
-                now = replace(now, stable=stable)
-                if stable and np.ptp([*slopes, *before]) + noise < 0.01 * now.error:
+                same = moved <= 0.1 * abs(slopes[0]) + noise + found.noise
+                if same and np.ptp([*slopes, *before]) + noise < 0.01 * now.error:
                     return replace(now, smooth=True)
             found, before = now, slopes
         return replace(found, verdict=KINK if between else FAILED)
@@ -272,16 +262,14 @@ class Line:
         """
         point = self.point
         seen, level = self._larger_steps()
-        zero = base.verdict == UNSURE and (
-            not base.analytic or abs(base.analytic) <= 4 * self.gradient_noise
-        )
+        zero = base.verdict == UNSURE and abs(base.analytic) <= 4 * self.gradient_noise
         if level < 0:
             hidden = seen and abs(seen[0][1]) <= 2 * seen[0][2]
-            if zero and hidden and point.difference_noise[self.name] <= self.clear * point.phi_size:
+            if zero and hidden and self.rounding <= self.clear * point.phi_size:
                 return replace(base, verdict=ROUNDING)
             return self._measured(base)
         (_, before, rough), (h, n, noise) = seen[level - 1 : level + 1]
-        now = Comparison(FAILED, base.analytic, n, h, noise, stable=True, smooth=True)
+        now = Comparison(FAILED, base.analytic, n, h, noise, smooth=True)
         vague = min(noise + abs(n - before), self.clear * max(self.size, abs(n)))
         agree = now.error <= self.allowed + vague
         if all(abs(m - n) <= self.clear * abs(n) + 2 * rough for _, m, rough in seen[:level]):
@@ -298,30 +286,25 @@ class Line:
     def _larger_steps(self) -> tuple[list[tuple[float, float, float]], int]:
         """Return steps, derivatives and their noise, and the last that agrees with one before."""
         seen: list[tuple[float, float, float]] = []
-        level, point, rtol = -1, self.point, self.point.settings.rtol
-        with np.errstate(all="ignore"):
+        level, rtol, before, rough = -1, self.point.settings.rtol, 0.0, math.inf
+        with np.errstate(all="ignore"), suppress(Exception):  # the subject may refuse such numbers
             for k in range(TRIALS):
                 h = self.steps[0] * GROW**k
-                try:
-                    n, noise = self.slopes(h)[0], self.noise(h)
-                except Exception:  # the subject refuses such numbers
-                    break
-                if not np.isfinite(n):
-                    break
-                _, before, rough = seen[-1] if seen else (0.0, math.inf, math.inf)
-                seen.append((h, n, noise))
+                n, noise = self.slopes(h)[0], self.rounding / h
                 close = (self.clear if level < 0 else rtol) * abs(n)
                 same = abs(n - before) <= noise + rough + close
-                if level >= 0 and not same:
+                if not np.isfinite(n) or (level >= 0 and not same):
                     break
+                seen.append((h, n, noise))
                 if same and rough <= 0.03 * abs(n):
-                    far = point.noise_at(point.stepped(self.name, h * self.u)) / h
+                    far = self.point.noise_at(self.at(h)) / h
                     if 4 * far <= self.clear * abs(n):
                         level = k
                     elif level >= 0:
                         break  # the numbers are so large that their rounding is all that is seen
                 if level >= 0 and noise <= rtol * max(self.size, abs(n)):
                     break
+                before, rough = n, noise
         return seen, level
 
     def _measured(self, base: Comparison) -> Comparison:
@@ -332,10 +315,12 @@ class Line:
             return base
         return replace(base, verdict=OK if base.error <= clear else UNSURE)
 
-    def measure(self) -> Comparison:
-        """Compare both derivatives, at larger steps where rounding hides the small ones."""
+    def judge(self) -> Comparison:
+        """Return the comparison with the verdict that rounding explains, if it is FAILED."""
         compared = self.compare()
-        return self.climb(compared) if compared.verdict == UNSURE else compared
+        if compared.verdict != FAILED:
+            return compared
+        return replace(compared, verdict=self.explained(compared))
 
     def explained(self, compared: Comparison) -> str:
         """Return ROUNDING or UNSURE if rounding explains a difference, else FAILED.
@@ -349,7 +334,7 @@ class Line:
         clear = error <= self.clear * max(self.size, abs(compared.numeric))
         if point.dtype != point.settings.precision.dtype:
             line = Line(point.in_float64, self.name, self.u)
-            there = line.measure()
+            there = line.compare()
             if there.verdict in (FAILED, KINK):
                 return line._unless_unstable(there)
             right = there.verdict != UNSURE and (clear or error <= 4 * self.gradient_noise)
@@ -374,7 +359,7 @@ class Line:
         """
         if self.point.measured_noise > self.clear * self.point.phi_size:
             return UNSURE
-        if compared.stable:
+        if compared.smooth:
             return FAILED
         for factor in (8, 1 / 8):
             n, noise = self.slopes(factor * compared.step)[0], compared.noise * (1 + 1 / factor)
@@ -382,20 +367,6 @@ class Line:
             if change <= 0.1 * size + noise and change + noise < 0.5 * compared.error:
                 return FAILED
         return UNSURE
-
-    def judge(self, compared: Comparison) -> Comparison:
-        """Return a comparison with the verdict that rounding explains, if it is FAILED."""
-        if compared.verdict != FAILED:
-            return compared
-        return replace(compared, verdict=self.explained(compared))
-
-    def error(self) -> float:
-        """Return the error at the largest step, 0 if within the tolerance."""
-        h = self.steps[0]
-        error = abs(self.analytic - self.slopes(h)[0])
-        if error <= self.allowed + self.noise(h):
-            return 0.0
-        return error if np.isfinite(error) else math.inf
 
 
 def taylor_slope(point: Point) -> tuple[float, float]:
@@ -413,7 +384,7 @@ def taylor_slope(point: Point) -> tuple[float, float]:
     slope, size = sum(slopes), float(np.linalg.norm(slopes))
 
     def change(h: float) -> float:
-        return point.phi(point.output_at({k: x + h * u[k] for k, x in point.wide.items()}))
+        return point.phi(point.stepped({name: h * v for name, v in u.items()}))
 
     remainders = [(h, abs(change(h) - h * slope)) for h in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)]
     floor = 2**-44 * (point.phi_size + abs(slope))
@@ -433,23 +404,25 @@ def along(gradient: Array, u: Array) -> float:
     return float(gradient[used] @ u[used])
 
 
-def rms(x: Array) -> float:
-    """Return the root mean square of the entries, without overflow."""
-    x = x.astype(np.float64)
-    largest = float(np.abs(x).max(initial=0))
-    if not 0 < largest < math.inf:
-        return largest
-    return largest * float(np.linalg.norm((x / largest).ravel())) / math.sqrt(x.size)
-
-
 def finite(x: Array) -> Array:
-    """Return the entries that are finite, as a vector."""
-    return x[np.isfinite(x)]
+    """Return the entries that are finite, as a vector of float64."""
+    return x[np.isfinite(x)].astype(np.float64)
 
 
 def largest(x: Array) -> float:
     """Return the absolute value of the largest entry that is finite."""
     return float(np.abs(finite(x)).max(initial=0))
+
+
+def norm(x: Array) -> float:
+    """Return the length of the entries that are finite."""
+    return float(np.linalg.norm(finite(x)))
+
+
+def rms(x: Array) -> float:
+    """Return the root mean square of the entries that are finite, without overflow."""
+    x, size = finite(x), largest(x)
+    return size * norm(x / size) / math.sqrt(x.size) if size else 0.0
 
 
 def as_float64(tensors: Mapping[str, Array]) -> dict[str, Array]:
@@ -463,9 +436,8 @@ def normalized(u: Array) -> Array:
 
 def random_direction(rng: np.random.Generator, x: Array) -> Array:
     """Return a unit direction without small entries, of random signs; 0 at infinities."""
-    return normalized(
-        rng.choice([-1.0, 1.0], x.shape) * rng.uniform(0.5, 1.5, x.shape) * np.isfinite(x)
-    )
+    signs = rng.choice([-1.0, 1.0], x.shape) * np.isfinite(x)
+    return normalized(signs * rng.uniform(0.5, 1.5, x.shape))
 
 
 def relative_direction(point: Point, name: str) -> Array:
@@ -473,10 +445,10 @@ def relative_direction(point: Point, name: str) -> Array:
 
     Along other directions the error of a small entry is lost beside the large ones.
     """
-    size = np.abs(np.where(np.isfinite(g := point.gradients[name]), g, 0))
-    u = random_direction(point.settings.rng, point.wide[name])
-    floor = point.settings.floor * point.typical[name]
-    return normalized(u * point.typical[name] / (size + floor)) if floor else u
+    gradient, u = point.gradients[name], random_direction(point.settings.rng, point.wide[name])
+    floor = point.settings.floor * (typical := rms(gradient))
+    size = np.abs(np.where(np.isfinite(gradient), gradient, 0))
+    return normalized(u * typical / (size + floor)) if floor else u
 
 
 def random_cotangent(settings: Settings, y: Array) -> Array:
