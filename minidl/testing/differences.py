@@ -260,60 +260,46 @@ class Line:
         A gradient that is zero by its own rounding is right if the output does not change at small
         steps, and at larger ones not in proportion.
         """
-        point = self.point
-        seen, level = self._larger_steps()
+        point, clear, (seen, agree) = self.point, self.clear, self._larger_steps()
         zero = base.verdict == UNSURE and abs(base.analytic) <= 4 * self.gradient_noise
-        if level < 0:
-            hidden = seen and abs(seen[0][1]) <= 2 * seen[0][2]
-            if zero and hidden and self.rounding <= self.clear * point.phi_size:
-                return replace(base, verdict=ROUNDING)
-            return self._measured(base)
-        (_, before, rough), (h, n, noise) = seen[level - 1 : level + 1]
-        now = Comparison(FAILED, base.analytic, n, h, noise, smooth=True)
-        vague = min(noise + abs(n - before), self.clear * max(self.size, abs(n)))
-        agree = now.error <= self.allowed + vague
-        if all(abs(m - n) <= self.clear * abs(n) + 2 * rough for _, m, rough in seen[:level]):
-            if agree:
-                return replace(now, verdict=OK)
-            sure = now.error > self.clear * abs(n) + noise + rough
-            return now if sure else self._measured(base)
-        if agree:
-            return replace(now, verdict=UNSURE)
-        first = next((h for h, m, rough in seen if abs(m) > 2 * rough), math.inf)
-        near = first <= FAR * point.reach[self.name]
-        return replace(base, verdict=ROUNDING) if zero and near else self._measured(base)
+        if not agree:
+            hidden = bool(seen) and abs(seen[0][1]) <= 2 * seen[0][2]
+            flat = hidden and self.rounding <= clear * point.phi_size
+        else:
+            (_, before, rough), (h, n, noise) = seen[-2:]
+            now = Comparison(FAILED, base.analytic, n, h, noise, smooth=True)
+            vague = min(noise + abs(n - before), clear * max(self.size, abs(n)))
+            steady = all(abs(m - n) <= clear * abs(n) + 2 * rough for _, m, rough in seen[:-1])
+            if now.error <= self.allowed + vague:
+                return replace(now, verdict=OK if steady else UNSURE)
+            if steady and now.error > clear * abs(n) + noise + rough:
+                return now
+            first = next((h for h, m, rough in seen if abs(m) > 2 * rough), math.inf)
+            flat = not steady and first <= FAR * point.reach[self.name]
+        if zero and flat:
+            return replace(base, verdict=ROUNDING)
+        # The noise that is measured at the small step may let an error show.
+        shows = base.verdict == UNSURE and base.error <= clear * self.size
+        if shows and min(4 * point.measured_noise / base.step, base.noise) <= clear * self.size:
+            return replace(base, verdict=OK)
+        return base
 
-    def _larger_steps(self) -> tuple[list[tuple[float, float, float]], int]:
-        """Return steps, derivatives and their noise, and the last that agrees with one before."""
-        seen: list[tuple[float, float, float]] = []
-        level, rtol, before, rough = -1, self.point.settings.rtol, 0.0, math.inf
+    def _larger_steps(self) -> tuple[list[tuple[float, float, float]], bool]:
+        """Return steps, derivatives and their noise, and whether the last two agree."""
+        seen, before, rough = list[tuple[float, float, float]](), 0.0, math.inf
         with np.errstate(all="ignore"), suppress(Exception):  # the subject may refuse such numbers
             for k in range(TRIALS):
                 h = self.steps[0] * GROW**k
-                n, noise = self.slopes(h)[0], self.rounding / h
-                close = (self.clear if level < 0 else rtol) * abs(n)
-                same = abs(n - before) <= noise + rough + close
-                if not np.isfinite(n) or (level >= 0 and not same):
+                n, noise, clear = self.slopes(h)[0], self.rounding / h, self.clear
+                if not np.isfinite(n):
                     break
                 seen.append((h, n, noise))
-                if same and rough <= 0.03 * abs(n):
-                    far = self.point.noise_at(self.at(h)) / h
-                    if 4 * far <= self.clear * abs(n):
-                        level = k
-                    elif level >= 0:
-                        break  # the numbers are so large that their rounding is all that is seen
-                if level >= 0 and noise <= rtol * max(self.size, abs(n)):
-                    break
+                same = abs(n - before) <= noise + rough + clear * abs(n) and rough <= 0.03 * abs(n)
+                # Numbers may be so large that their rounding is all that is seen.
+                if same and 4 * self.point.noise_at(self.at(h)) / h <= clear * abs(n):
+                    return seen, True
                 before, rough = n, noise
-        return seen, level
-
-    def _measured(self, base: Comparison) -> Comparison:
-        """Return OK if the noise that is measured at the small step lets an error show."""
-        clear = self.clear * self.size
-        noise = 4 * self.point.measured_noise / base.step
-        if base.verdict != UNSURE or min(noise, base.noise) > clear:
-            return base
-        return replace(base, verdict=OK if base.error <= clear else UNSURE)
+        return seen, False
 
     def judge(self) -> Comparison:
         """Return the comparison with the verdict that rounding explains, if it is FAILED."""
@@ -386,16 +372,16 @@ def taylor_slope(point: Point) -> tuple[float, float]:
     def change(h: float) -> float:
         return point.phi(point.stepped({name: h * v for name, v in u.items()}))
 
-    remainders = [(h, abs(change(h) - h * slope)) for h in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)]
-    floor = 2**-44 * (point.phi_size + abs(slope))
-    points = [(h, remainder) for h, remainder in remainders if remainder > floor]
-    if len(points) < 2:
+    h = np.array([1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
+    remainders = np.abs([change(step) for step in h] - h * slope)
+    used = remainders > 2**-44 * (point.phi_size + abs(slope))
+    if used.sum() < 2:
         return math.inf, 0.0
-    h, remainder = points[-1]
-    if abs(change(h) + change(-h)) > remainder / 2:
-        remainder = 0.0
-    steps: Array = np.diff(np.log(points), axis=0)
-    return float(np.median(steps[-3:, 1] / steps[-3:, 0])), remainder / max(h * size, 1e-300)
+    h, remainders = h[used], remainders[used]
+    smooth = abs(change(h[-1]) + change(-h[-1])) <= remainders[-1] / 2
+    rates = np.diff(np.log(remainders)) / np.diff(np.log(h))
+    share = float(remainders[-1] / max(h[-1] * size, 1e-300)) if smooth else 0.0
+    return float(np.median(rates[-3:])), share
 
 
 def along(gradient: Array, u: Array) -> float:

@@ -53,6 +53,8 @@ def _check_along(line: Line, around: Array | None) -> tuple[TensorCheck, Array |
     """Check along one direction; ``around`` are gradients nearby, if they are right there."""
     compared = line.compare()
     verdict, worst = compared.verdict, None
+    if compared.step > line.steps[0]:
+        line.point.reach[line.name] *= compared.step / line.steps[0]
     if verdict in (FAILED, KINK) and np.isfinite(compared.analytic):
         verdict, seen = explain_by_kinks(line, compared)
         around = around if seen is None else seen
