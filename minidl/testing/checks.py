@@ -10,18 +10,9 @@ from typing import Any
 import numpy as np
 
 from minidl.checks import Array, as_generator, did_you_mean, is_layer
+from minidl.testing import conditions as side
 from minidl.testing.cached import AdaptedLoss
-from minidl.testing.conditions import (
-    ALWAYS,
-    LAYER,
-    LINEAR,
-    LOSS,
-    MAP,
-    SWEEP,
-    Check,
-    check_condition,
-    unchecked_arrays,
-)
+from minidl.testing.conditions import Check, check_condition, unchecked_arrays
 from minidl.testing.differences import Point, as_float64, taylor_slope
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
@@ -88,7 +79,7 @@ def check_layer(
     >>> print(check_layer(minidl.Linear(3, 2, rng=0), np.ones((4, 3), np.float32)))
     """
     subject = LayerSubject(layer, x, train=train, fixed=fixed)
-    return _check("check_layer", subject, ALWAYS | LINEAR | LAYER, options)
+    return _check("check_layer", subject, side.LAYER, options)
 
 
 def check_loss(loss: Any, logits: Array, y: Any, **options: Any) -> GradientReport:
@@ -99,7 +90,7 @@ def check_loss(loss: Any, logits: Array, y: Any, **options: Any) -> GradientRepo
     the loss has class labels. ``options`` as in ``check_layer``.
     """
     subject = loss_subject(loss, logits, y, as_fit=not isinstance(loss, AdaptedLoss))
-    return _check("check_loss", subject, ALWAYS | LOSS, options)
+    return _check("check_loss", subject, side.LOSS, options)
 
 
 def check_simplex_map(map: Any, z: Array, *, axis: int = -1, **options: Any) -> GradientReport:
@@ -108,7 +99,7 @@ def check_simplex_map(map: Any, z: Array, *, axis: int = -1, **options: Any) -> 
     If the map has ``jvp(p, dz, axis)`` or ``jacobian(z)``, they must agree with the vjp. Logits
     ``z`` of ``-inf`` are not moved. ``options`` as in ``check_layer``.
     """
-    return _check("check_simplex_map", map_subject(map, z, axis), ALWAYS | LINEAR | MAP, options)
+    return _check("check_simplex_map", map_subject(map, z, axis), side.MAP, options)
 
 
 def check_function(
@@ -127,7 +118,7 @@ def check_function(
     both that have no gradient, by name. ``options`` as in ``check_layer``.
     """
     subject = function_subject("check_function", f, vjp, x, fixed, cache=False)
-    return _check("check_function", subject, ALWAYS | LINEAR, options)
+    return _check("check_function", subject, side.FUNCTION, options)
 
 
 def check_pair(
@@ -150,7 +141,7 @@ def check_pair(
     >>> print(check_pair(conv_forward, conv_backward, (x, w, b), fixed={"conv_param": settings}))
     """
     subject = function_subject("check_pair", forward, backward, x, fixed, cache=True)
-    return _check("check_pair", subject, ALWAYS | LINEAR, options)
+    return _check("check_pair", subject, side.FUNCTION, options)
 
 
 def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport:
@@ -181,7 +172,7 @@ def _check(
 ) -> GradientReport:
     """Check a subject; an exception in its code is a report of one line, or raised on request."""
     options = Options.of(owner, keywords)
-    conditions = {**conditions, **SWEEP} if options.sweep else conditions
+    conditions = {**conditions, **side.SWEEP} if options.sweep else conditions
     for name in options.skip:
         if name not in conditions:
             hint = did_you_mean(name, conditions)
@@ -223,7 +214,7 @@ def _report(
         shows = f"{dtype} shows an error of {error:.2g} % in one of {n:,} entries of {name}"
         notes.append(f"{shows}; check in float64 too")
     point = Point(subject, tensors, settings)
-    first = check_condition(point, "repeatable", ALWAYS["repeatable"])
+    first = check_condition(point, "repeatable", side.ALWAYS["repeatable"])
     if first.problem and first.tensor == "output":
         broken = replace(first, problem=f"{first.problem}; {NOT_REPEATABLE}")
         return GradientReport(heading, (), (broken,), math.nan, notes=tuple(notes))

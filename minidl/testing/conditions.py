@@ -288,11 +288,11 @@ ALWAYS: dict[str, Check] = {
     "not modified": not_modified,
     "any layout": any_layout,
 }
-LINEAR: dict[str, Check] = {
+FUNCTION = ALWAYS | {
     "zero cotangent": partial(multiple, factor=0, why="for a cotangent of zeros"),
     "twice the cotangent": partial(multiple, factor=2, why=CLIPS),
 }
-LAYER: dict[str, Check] = {
+LAYER = FUNCTION | {
     "written, not added": partial(
         undisturbed, disturb=fill_gradients, why="added to ones, or not written"
     ),
@@ -300,8 +300,8 @@ LAYER: dict[str, Check] = {
     "after a step": after_a_step,
     "input_grad=False": input_grad,
 }
-LOSS: dict[str, Check] = {"same value in float64": both_precisions}
-MAP: dict[str, Check] = {
+LOSS = ALWAYS | {"same value in float64": both_precisions}
+MAP = FUNCTION | {
     "on the simplex": on_simplex,
     "shift-invariant": shift_invariant,
     "jvp": jvp_agrees,

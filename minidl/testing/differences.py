@@ -20,11 +20,8 @@ from minidl.testing.options import FLOAT64, Settings
 from minidl.testing.report import FAILED, KINK, OK, ROUNDING, UNSURE
 from minidl.testing.subjects import Pass, Subject, Tensors
 
-NEARBY = 12
-"""The number of random points nearby, and of random roundings."""
-
-TRIALS, GROW = 56, 4
-"""The number of larger steps, and the factor between two of them."""
+NEARBY = 12  # random points nearby, and random roundings
+TRIALS, GROW = 56, 4  # larger steps, and the factor between two of them
 
 
 class Point:

@@ -26,10 +26,8 @@ from minidl.testing.layers import LayerSubject
 from minidl.testing.report import FAILED, KINK, KINKS, OK, ROUNDING, UNSURE, Entry, TensorCheck
 
 SEVERITY = OK, KINK, KINKS, ROUNDING, UNSURE, FAILED
-ENOUGH = 100
-"""The search ends with so many wrong entries."""
-FEW = 3
-"""Smaller sets are measured entry by entry."""
+ENOUGH = 100  # wrong entries end the search
+FEW = 3  # entries are measured one by one
 
 
 def check_tensor(point: Point, name: str, directions: int = 2) -> TensorCheck:
