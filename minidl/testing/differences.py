@@ -22,6 +22,7 @@ from minidl.testing.subjects import Pass, Subject, Tensors
 
 NEARBY = 12  # random points nearby, and random roundings
 TRIALS, GROW = 56, 4  # larger steps, and the factor between two of them
+FAR = 2**8  # so many times a tensor's size is another region of the function
 
 
 class Point:
@@ -248,22 +249,27 @@ class Line:
 
         The derivative is the first value that two steps share. It proves an error or agreement if
         all smaller steps gave the same within their noise. A gradient that is zero by its own
-        rounding is right if the output does not change at small steps, and no two others agree.
+        rounding is right if the output does not change at small steps, and at others not in
+        proportion.
         """
         point, clear, (seen, agree) = self.point, self.clear, self._larger_steps()
+        zero = base.verdict == UNSURE and abs(base.analytic) <= 4 * self.gradient_noise
         if agree:
             (_, before, rough), (h, n, noise) = seen[-2:]
             now = Comparison(FAILED, base.analytic, n, h, noise, smooth=True)
             vague = min(noise + abs(n - before), clear * max(self.size, abs(n)))
-            steady = all(abs(m - n) <= clear * abs(n) + 2 * rough for _, m, rough in seen[:-1])
+            steady = all(abs(m - n) <= clear * abs(n) + 4 * rough for _, m, rough in seen[:-1])
             if now.error <= self.allowed + vague:
                 return replace(now, verdict=OK if steady else UNSURE)
             if steady and now.error > clear * abs(n) + noise + rough:
                 return now
-        elif base.verdict == UNSURE and seen and abs(seen[0][1]) <= 2 * seen[0][2]:
-            zero = abs(base.analytic) <= 4 * self.gradient_noise
-            if zero and self.rounding <= clear * point.phi_size:
-                return replace(base, verdict=ROUNDING)
+            first = next((h for h, m, rough in seen if abs(m) > 2 * rough), math.inf)
+            flat = not steady and first <= FAR * point.reach[self.name]
+        else:
+            hidden = bool(seen) and abs(seen[0][1]) <= 2 * seen[0][2]
+            flat = hidden and self.rounding <= clear * point.phi_size
+        if zero and flat:
+            return replace(base, verdict=ROUNDING)
         # The noise that is measured at the small step may let an error show.
         shows = base.verdict == UNSURE and base.error <= clear * self.size
         if shows and min(4 * point.measured_noise / base.step, base.noise) <= clear * self.size:
@@ -272,7 +278,7 @@ class Line:
 
     def _larger_steps(self) -> tuple[list[tuple[float, float, float]], bool]:
         """Return steps, derivatives and their noise, and whether the last two agree."""
-        seen, before, rough = list[tuple[float, float, float]](), 0.0, math.inf
+        seen, before, rough, agree = list[tuple[float, float, float]](), 0.0, math.inf, 0
         with np.errstate(all="ignore"), suppress(Exception):  # the subject may refuse such numbers
             for k in range(TRIALS):
                 h = self.steps[0] * GROW**k
@@ -283,9 +289,13 @@ class Line:
                 same = abs(n - before) <= noise + rough + clear * abs(n) and rough <= 0.03 * abs(n)
                 # Numbers may be so large that their rounding is all that is seen.
                 if same and 4 * self.point.noise_at(self.at(h)) / h <= clear * abs(n):
-                    return seen, True
+                    agree = len(seen)
+                elif agree:
+                    break
+                if agree and noise <= clear * abs(n):
+                    break
                 before, rough = n, noise
-        return seen, False
+        return seen[: agree or None], agree > 0
 
     def judge(self) -> Comparison:
         """Return the comparison with the verdict that rounding explains, if it is FAILED."""
