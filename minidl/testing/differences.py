@@ -231,14 +231,16 @@ class Line:
                 break  # rounding would hide the error that a larger step has shown, or everything
             slopes = self.slopes(h)
             now = Comparison(FAILED, analytic, slopes[0], h, noise)
-            tolerance = self.allowed + noise
+            moved, tolerance = abs(slopes[0] - found.numeric), self.allowed + noise
+            if noise > 0.1 * found.error and moved < 0.5 * found.error:
+                break
             if now.error <= tolerance:
                 if noise <= (self.allowed if k == 0 else self.clear * self.size):
                     return replace(now, verdict=OK)
                 return self.climb(replace(now, verdict=UNSURE))
             between = min(slopes[1:]) - tolerance <= analytic <= max(slopes[1:]) + tolerance
             if before is not None:
-                same = abs(slopes[0] - before[0]) <= 0.1 * abs(slopes[0]) + noise + found.noise
+                same = moved <= 0.1 * abs(slopes[0]) + noise + found.noise
                 if same and np.ptp([*slopes, *before]) + noise < 0.01 * now.error:
                     return replace(now, smooth=True)
             found, before = now, slopes
