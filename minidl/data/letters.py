@@ -58,10 +58,9 @@ def load_letters(
 
 # The written forms of A to Z, one or two lines a letter: capital forms, a bar, small forms. A form
 # consists of strokes, words of two-digit points "xy" on a 10x10 grid, x to the right and y DOWN,
-# through which the pen moves smoothly: "5059 1090" is a T. Two points make a straight line, two
-# strokes a corner, a stroke that ends at its first point a smooth loop. Equal points of a form are
-# one point, so joined strokes stay joined under jitter. Size and place in the grid do not matter. A
-# form that is listed twice is twice as frequent. Some are ambiguous, as in real handwriting.
+# through which the pen moves smoothly: "5059 1090" is a T. Two strokes make a corner; a stroke that
+# ends at its first point is a smooth loop. Equal points of a form are one point, so strokes stay
+# joined under jitter. A form that is listed twice is twice as frequent.
 _FORMS = """
 5019 5089 2676, 191430608489 1585
     | 825013164986 8089, 1240727689 7434174976, 603013174986 808699
