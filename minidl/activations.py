@@ -17,35 +17,17 @@ from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
 # The coefficients of (1 + 2z) exp(z^2) erfc(z), z >= 0, in Chebyshev polynomials of
 # t = (z - 2.5) / (z + 2.5): the form of M. M. Shepherd and J. G. Laframboise, Mathematics of
 # Computation 36 (1981). They were computed in 60 digits from the integrals that define them.
-_CHEBYSHEV = (
-    1.1771189339755783,
-    0.01421274082732332,
-    -0.10037710257743795,
-    0.04838422197495771,
-    -0.012607425531069104,
-    0.0016421555334706595,
-    5.2927052289800504e-05,
-    -5.106088378409827e-05,
-    2.371428558502003e-06,
-    1.5839410905182581e-06,
-    -1.2483958211750847e-07,
-    -6.04565732133604e-08,
-    4.0925941245210135e-09,
-    2.7374094237187243e-09,
-    -4.5886933716003754e-11,
-    -1.3187750369729465e-10,
-    -8.268090806120331e-12,
-    5.9379251241790284e-12,
-    1.0596357288540175e-12,
-    -1.9892259921437084e-13,
-    -8.474653109110982e-14,
-    -2.518334370166951e-16,
-    4.974971993791261e-15,
-    7.988345428788568e-16,
-    -1.7595071895673927e-16,
-)
+_CHEBYSHEV = """
+         1.1771189339755783     0.01421274082732332    -0.10037710257743795     0.04838422197495771
+      -0.012607425531069104   0.0016421555334706595  5.2927052289800504e-05  -5.106088378409827e-05
+      2.371428558502003e-06  1.5839410905182581e-06 -1.2483958211750847e-07   -6.04565732133604e-08
+     4.0925941245210135e-09  2.7374094237187243e-09 -4.5886933716003754e-11 -1.3187750369729465e-10
+     -8.268090806120331e-12  5.9379251241790284e-12  1.0596357288540175e-12 -1.9892259921437084e-13
+     -8.474653109110982e-14  -2.518334370166951e-16   4.974971993791261e-15   7.988345428788568e-16
+    -1.7595071895673927e-16
+"""
 _MOST_AXES = 64  # of an array of NumPy
-_TERMS = {np.dtype(np.float32): 12, np.dtype(np.float64): len(_CHEBYSHEV)}
+_TERMS = {np.dtype(np.float32): 12, np.dtype(np.float64): 25}
 
 
 @cache
@@ -53,7 +35,8 @@ def erfc_coefficients(dtype: np.dtype[np.floating]) -> tuple[float, ...]:
     """Return the coefficients of the powers of t in ``normal``, highest first."""
     from numpy.polynomial.chebyshev import cheb2poly
 
-    return tuple(map(float, cheb2poly(_CHEBYSHEV[: _TERMS[dtype]])[::-1]))
+    coefficients = list(map(float, _CHEBYSHEV.split()))[: _TERMS[dtype]]
+    return tuple(map(float, cheb2poly(coefficients)[::-1]))
 
 
 def normal(x: Array) -> tuple[Array, Array]:

@@ -21,10 +21,8 @@ class Run:
     optimizer: Optimizer
     history: History
     epochs: int
-    batches: int
-    """The number of batches in one epoch."""
-    error: str | None = None
-    """Why the run cannot go on, of several that train together."""
+    batches: int  # in one epoch
+    error: str | None = None  # why it cannot go on, of several that train together
 
     def __repr__(self) -> str:
         done = max(len(self.history) - 1, 0)
@@ -41,12 +39,6 @@ class Callback(Configured):
 
     only_watches = False
     """Whether it changes no result, as a bar or a plot; a resumed run may then have others."""
-
-    def __init_subclass__(cls) -> None:
-        if "load_state" in vars(cls):
-            raise TypeError(
-                f"{cls.__name__}: state and load_state are now state_dict and load_state_dict"
-            )
 
     def on_start(self, run: Run) -> None:
         """Called before the first epoch."""
@@ -109,10 +101,8 @@ class ReduceOnPlateau(Callback):
         cooldown: int = 0,
         min_lr: float = 0.0,
     ) -> None:
-        owner = "ReduceOnPlateau"
-        self.factor = check_float(
-            owner, "factor", factor, low=0, high=1, open_low=True, open_high=True
-        )
+        owner, inside = "ReduceOnPlateau", {"open_low": True, "open_high": True}
+        self.factor = check_float(owner, "factor", factor, low=0, high=1, **inside)
         self.patience = check_int(owner, "patience", patience, low=0)
         self.min_delta = check_float(owner, "min_delta", min_delta, low=0)
         self.cooldown = check_int(owner, "cooldown", cooldown, low=0)

@@ -248,9 +248,8 @@ class BatchNorm(Layer):
         x = check_input(self, x, self.in_features, self.weight.value)
         n = len(x)
         if train and n == 1:
-            hint = "choose a batch_size that leaves no last batch of one"
-            want = "more than one example to train"
-            raise ValueError(f"{self!r}: expected {want}, got x {x.shape}; {hint}")
+            want = "more than one example to train, also in the last batch"
+            raise ValueError(f"{self!r}: expected {want}, got x {x.shape}")
         if train and n:
             mean = x.mean(axis=0)
             centred = x - mean

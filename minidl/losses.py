@@ -65,14 +65,8 @@ class ReducedLoss(Configured, ABC):
 
     A common offset of the logits changes no loss of several classes. A logit of ``-inf`` has
     probability and gradient 0; if it is the label's, the value is ``inf``. A row whose largest
-    logit is not finite makes the value NaN, which stops ``fit``. Finite logits give a finite value
-    unless a difference or the sum is above 1.8e308. For the other losses an infinite output gives
-    the limit, and NaN gives NaN.
-
-    Parameters
-    ----------
-    reduction : {"mean", "sum"}
-        Over the batch.
+    logit is not finite makes the value NaN, which stops ``fit``. For the other losses an infinite
+    output gives the limit, and NaN gives NaN.
 
     Examples
     --------
@@ -244,7 +238,6 @@ class FenchelYoung(MapLoss, TwiceDifferentiable):
     ----------
     map : RegularizedMap
         ``softmax``, ``sparsemax``, ``entmax15``, or your own.
-    reduction : {"mean", "sum"}
     """
 
     def __init__(self, map: RegularizedMap, reduction: Reduction = "mean") -> None:
@@ -288,10 +281,9 @@ class SmoothedNLL(MapLoss):
 
     gradient: ``-vjp(p, e_y / (p_y + eps)) / n``; note the minus sign
 
-    For a label outside the support ``eps`` makes the value finite; the gradient is 0. So choose
-    relumax's ``b`` large enough that labels are inside the support at the start of training, or
-    use ``FenchelYoung``. The least value is ``log((1 + K eps) / (1 + eps))``, at ``p_y = 1``. The
-    value of a distribution is the mean of the values of the labels ``i``, with weights ``y_i``.
+    For a label outside the support ``eps`` makes the value finite; the gradient is 0: labels must
+    be inside at the start of training. The least value is ``log((1 + K eps) / (1 + eps))``, at
+    ``p_y = 1``. That of a distribution is the mean over the labels ``i`` with weights ``y_i``.
 
     Parameters
     ----------
@@ -299,7 +291,6 @@ class SmoothedNLL(MapLoss):
         ``relumax(b)``, or any other.
     eps : float >= 0
         With ``eps = 0``, the value is ``inf`` and the gradient 0 where ``p_y = 0``.
-    reduction : {"mean", "sum"}
     """
 
     def __init__(self, map: SimplexMap, eps: float = 0.01, reduction: Reduction = "mean") -> None:
@@ -360,7 +351,6 @@ class BinaryCrossEntropy(TwiceDifferentiable):
 
     Parameters
     ----------
-    reduction : {"mean", "sum"}
     label_reduction : {"mean", "sum"}, optional
         Over the ``K`` labels of an example. By default as ``reduction``, as in
         ``torch.nn.BCEWithLogitsLoss``; "sum" with ``reduction="mean"`` is scikit-learn's loss.
@@ -506,7 +496,6 @@ class Huber(NumberLoss, TwiceDifferentiable):
     ----------
     delta : float > 0
         The error from which the loss is linear.
-    reduction : {"mean", "sum"}
     """
 
     def __init__(self, delta: float = 1.0, reduction: Reduction = "mean") -> None:
@@ -568,7 +557,6 @@ class Quantile(NumberLoss):
     ----------
     q : float or sequence of floats
         Each between 0 and 1.
-    reduction : {"mean", "sum"}
     """
 
     metrics = ()

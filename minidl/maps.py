@@ -75,16 +75,9 @@ class SimplexMap(Configured, ABC):
     def __call__(self, z: Array, axis: int = -1, *, check_finite: bool = True) -> Array:
         """Return the probabilities of the logits ``z`` along an axis.
 
-        Without ``check_finite`` all probabilities of a row whose largest logit is not finite are
-        NaN.
-
-        Raises
-        ------
-        TypeError
-            If ``z`` is not float32 or float64, or is a masked array.
-        ValueError
-            If ``z`` has no axis ``axis`` or no entries along it, or if the largest logit of a
-            row is not finite; the message names the row.
+        TypeError if ``z`` is not float32 or float64, or is a masked array. ValueError if ``z`` has
+        no such axis, or no entries along it, or if the largest logit of a row is not finite;
+        without ``check_finite`` the probabilities of the row are NaN then.
         """
         rows, _, shape = self.shifted_rows(z, axis, check_finite=check_finite)
         return np.moveaxis(self.project_rows(rows).reshape(shape), -1, axis)
@@ -166,16 +159,12 @@ class RegularizedMap(SimplexMap):
     >>> class Tempered(RegularizedMap):
     ...     def __init__(self, temperature):
     ...         self.temperature = temperature
-    ...
     ...     def project_rows(self, z):
     ...         return softmax.project_rows(z / self.temperature)
-    ...
     ...     def vjp_rows(self, p, dp):
     ...         return softmax.vjp_rows(p, dp) / self.temperature
-    ...
     ...     def omega(self, p, axis=-1):
     ...         return self.temperature * softmax.omega(p, axis)
-    ...
     ...     def fenchel_young(self, z, labels):
     ...         values, dz = softmax.fenchel_young(z / self.temperature, labels)
     ...         return self.temperature * values, dz

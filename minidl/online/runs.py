@@ -18,20 +18,10 @@ from minidl.training import epoch_rng
 
 
 class OnlineRun(Run):
-    """A model, its update rule and its results.
+    """A model, its update rule ``lr, weight_decay, l1`` as in ``fit_online``, and its results.
 
-    Parameters
-    ----------
-    model : Layer
-        A ``Linear``, or a ``Sequential``, nested or not, that begins with one.
-    lr, weight_decay, l1 : float
-        As in ``fit_online``.
-    history : History, optional
-
-    Attributes
-    ----------
-    error : str or None
-        Why the run ended early: its loss was not finite.
+    The model is a ``Linear``, or a ``Sequential``, nested or not, that begins with one. ``error``
+    says why the run ended early: its loss was not finite.
     """
 
     def __init__(
