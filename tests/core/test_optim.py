@@ -411,7 +411,9 @@ def test_a_bad_rate_stops_at_its_step_and_changes_nothing(make, value):
         optimizer.step()
     model.grad[:] = 1
     before = [a.copy() for a in (model.theta, model.grad, *moments_of(optimizer))]
-    with pytest.raises(ValueError, match=rf"lr of step 3 to be a finite number >= 0, got {value!r}$"):
+    with pytest.raises(
+        ValueError, match=rf"lr of step 3 to be a finite number >= 0, got {value!r}$"
+    ):
         optimizer.step()
     for a, b in zip(before, (model.theta, model.grad, *moments_of(optimizer)), strict=True):
         np.testing.assert_array_equal(a, b)

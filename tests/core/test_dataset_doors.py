@@ -1,6 +1,6 @@
 """What users hand in, at every door: each kind of array meets each function that takes arrays.
 
-One function, ``validation.as_array``, converts or refuses; the table of doors says where.
+One function, ``checks.as_array``, converts or refuses; the table of doors says where.
 """
 
 import functools
