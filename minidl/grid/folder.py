@@ -85,7 +85,8 @@ def claimed(
             text = f"{folder} is being written by {by}: wait, or choose another folder"
             raise OSError(f"{text} (its lock is {lock.name})")
         with contextlib.suppress(OSError):  # Windows
-            lock.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+            text = f"process {os.getpid()} on {platform.node()}"
+            lock.write_text(text, encoding="utf-8", newline="\n")
         content = to_json(contents, indent=1) + "\n"
         if not record.exists() or record.read_bytes() != content.encode():
             write_text(record, content)
