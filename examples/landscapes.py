@@ -8,6 +8,7 @@ import argparse
 import os
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,26 +29,20 @@ from minidl.view.cli import run_main
 
 QUICK = {"train": 2_400, "valid": 480, "test": 960}
 """Sizes of a run without --full."""
+Settings = Mapping[str, course.Setting]
 # For the answers: standard errors that are chance; a factor between norms; a fall of one epoch in
 # accuracy that is unstable; a loss that has settled.
 ERRORS, FACTOR, DROP, SETTLED = 2.0, 1.5, 0.05, 0.02
 
 
 def train(
-    run: str,
-    *,
-    settings: Mapping[str, course.Setting],
-    dataset: minidl.Dataset,
-    epochs: Mapping[str, int],
-    seed: int,
-    dtype: str,
-    models: Path,
+    run: str, *, settings: Settings, dataset: minidl.Dataset, seed: int, dtype: str, models: Path
 ) -> dict[str, Any]:
     """Train the model of one run, save it and return its figures."""
     s, norms = settings[run], Trace(lambda model: {"norms": float(np.linalg.norm(model.theta))})
     random = np.random.RandomState(seed)  # draws the weights, then the order of each epoch
     loss: minidl.Loss = minidl.Perceptron() if s.loss == "perceptron" else minidl.CrossEntropy()
-    options: dict[str, Any] = {"epochs": epochs[run], "callbacks": [norms], "parts": ("valid",)}
+    options: dict[str, Any] = {"epochs": s.epochs, "callbacks": [norms], "parts": ("valid",)}
     model: minidl.Layer
     if s.batch_size:
         model = feed_forward(dataset, s.hidden, dropout=s.dropout, rng=seed, dtype=dtype)
@@ -75,16 +70,17 @@ def train(
 
 def answer(question: str, dataset: minidl.Dataset, args: argparse.Namespace) -> list[Result]:
     """Train the models of one question, several at once, and report them."""
-    settings, out = QUESTIONS[question], args.out / question
+    out, share = args.out / question, 1 if args.full else 5
+    settings = {
+        run: replace(s, epochs=args.epochs or max(1, s.epochs // share))
+        for run, s in QUESTIONS[question].items()
+    }
     print(f"{question}, {TITLES[question]}: {len(settings)} models", flush=True)
-    share = 1 if args.full else 5
-    epochs = {run: args.epochs or max(1, s.epochs // share) for run, s in settings.items()}
-    options = {"epochs": epochs, "seed": args.seed, "dtype": args.dtype}
-    models = (out / "models").absolute()
-    task = partial(train, settings=settings, dataset=dataset, models=models, **options)
+    options = {"seed": args.seed, "dtype": args.dtype, "models": (out / "models").absolute()}
+    task = partial(train, settings=settings, dataset=dataset, **options)
     results = run_points(Grid(run=list(settings)), task, args, dataset=dataset, out=out)
     title = f"{TITLES[question]}, {dataset.title}"
-    course.tabulate(title, results, epochs, out)
+    course.tabulate(title, results, settings, out)
     finished = {r.point["run"]: r for r in results if r.error is None}
     course.draw(finished, title, out)
     answers.write(out, sentences(finished, len(dataset.splits["test"])))

@@ -16,11 +16,9 @@ from homework.flags import add_number
 from homework.quadratic import distances, fold, least_squares, phi, random_c, unfold, units_needed
 from homework.runs import run_points
 
-import minidl
-from minidl.checks import Array, Backward
+from minidl.checks import Array
 from minidl.files import as_path
 from minidl.grid.points import Grid, Result, exit_status
-from minidl.layer import write_gradients
 from minidl.view.cli import Parser, int_argument, run_main
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
@@ -28,41 +26,18 @@ from minidl.view.tables import Table
 TARGETS = {"generic": "Q invertible", "singular": "rank of Q is D - 1, l outside its range"}
 NEAR = 1e-6
 """For the answers: the share of the lowest loss by which another loss is the same."""
+Network = tuple[Array, Array, Array, Array]
+"""w (starts, D, K), b (starts, 1, K), v (starts, K, 1) and v0 (starts, 1, 1), side by side."""
 
 
-class Starts(minidl.Layer):
-    """Independent networks with quadratic activation, side by side: (n, D) to (n, starts).
+def draw_starts(features: int, units: int, starts: int, rng: np.random.Generator) -> Network:
+    """Return the initial values of ``Linear``: uniform within one over the root of the inputs."""
 
-    forward: ``z = x w + b``, ``h = z (1 - z)``, ``y = h v + v0`` for each network
+    def uniform(fan_in: int, *shape: int) -> Array:
+        return rng.uniform(-1, 1, (starts, *shape)) / np.sqrt(fan_in)
 
-    backward: ``dv = h^T dy``, ``dz = dy v^T (1 - 2 z)``, ``dw = x^T dz``, ``db = sum_n dz_n``
-
-    With a loss that adds up the outputs of an example, each network is trained as if alone.
-    The initial values are those of ``Linear``: uniform within one over the root of the inputs.
-    """
-
-    skips_input_grad = True
-
-    def __init__(self, features: int, units: int, starts: int, rng: np.random.Generator) -> None:
-        def uniform(fan_in: int, *shape: int) -> minidl.Parameter:
-            return minidl.Parameter(rng.uniform(-1, 1, (starts, *shape)) / np.sqrt(fan_in))
-
-        self.in_features = features
-        self.w, self.b = uniform(features, features, units), uniform(features, 1, units)
-        self.v, self.v0 = uniform(units, units, 1), uniform(units, 1, 1)
-
-    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
-        z = x @ self.w.value + self.b.value  # (starts, n, units)
-        h = z * (1 - z)
-
-        def backward(dy: Array, input_grad: bool = True) -> Array | None:
-            dy = dy.T[:, :, None]
-            dz = dy * self.v.value.swapaxes(1, 2) * (1 - 2 * z)
-            self.v.grad, self.v0.grad = h.swapaxes(1, 2) @ dy, dy.sum(axis=1, keepdims=True)
-            self.w.grad, self.b.grad = x.T @ dz, dz.sum(axis=1, keepdims=True)
-            return (dz @ self.w.value.swapaxes(1, 2)).sum(axis=0) if input_grad else None
-
-        return (h @ self.v.value + self.v0.value)[:, :, 0].T, backward
+    first = uniform(features, features, units), uniform(features, 1, units)
+    return *first, uniform(units, units, 1), uniform(units, 1, 1)
 
 
 def mean_loss(predicted: Array, y: Array) -> Array:
@@ -71,19 +46,29 @@ def mean_loss(predicted: Array, y: Array) -> Array:
     return halves
 
 
-def descend(x: Array, y: Array, model: Starts, steps: int, lr: float) -> Array:
-    """Train all networks by gradient descent with momentum 0.9; return their losses.
+def descend(x: Array, y: Array, network: Network, steps: int, lr: float) -> Array:
+    """Train networks in place by gradient descent with momentum 0.9; return their losses.
 
-    A network that diverges has the loss NaN.
+    Forward: ``z = x w + b``, ``h = z (1 - z)``, ``y = h v + v0``. Backward: ``dv = h^T dy``,
+    ``dz = dy v^T (1 - 2 z)``, ``dw = x^T dz``, ``db = sum_n dz_n``. A diverged loss is NaN.
     """
-    loss, optimizer = minidl.SquaredError(), minidl.SGD(model, lr, momentum=0.9)
-    targets = np.repeat(y[:, None], len(model.w.value), axis=1)
+    w, b, v, v0 = network
+    speeds = [np.zeros_like(p) for p in network]
     with np.errstate(over="ignore", invalid="ignore"):
         for _ in range(steps):
-            outputs, backward = model.forward(x, train=True)
-            write_gradients(model, backward, loss(outputs, targets)[1])
-            optimizer.step()
-        return mean_loss(model(x), y)
+            z = x @ w + b  # (starts, n, units)
+            h = z * (1 - z)
+            outputs = (h @ v + v0)[:, :, 0]
+            dy = ((outputs - y) / len(x))[:, :, None]
+            dz = dy * v.swapaxes(1, 2) * (1 - 2 * z)
+            db, dv0 = (d.sum(axis=1, keepdims=True) for d in (dz, dy))
+            gradients = x.T @ dz, db, h.swapaxes(1, 2) @ dy, dv0
+            for p, speed, gradient in zip(network, speeds, gradients, strict=True):
+                speed *= 0.9
+                speed += gradient
+                p -= lr * speed
+        z = x @ w + b
+        return mean_loss((z * (1 - z) @ v + v0)[:, :, 0].T, y)
 
 
 def compare(
@@ -96,8 +81,8 @@ def compare(
     q, _ = np.linalg.qr(phi(x))
     y = phi(x) @ c + 0.1 * (noise - q @ (q.T @ noise))  # orthogonal: least squares finds c
     optimum = float(mean_loss(phi(x) @ least_squares(x, y)[:, None], y)[0])
-    model = Starts(features, units, starts, np.random.default_rng([seed, units]))
-    losses = descend(x, y, model, steps, lr)
+    network = draw_starts(features, units, starts, np.random.default_rng([seed, units]))
+    losses = descend(x, y, network, steps, lr)
     finite = losses[np.isfinite(losses)]
     if not len(finite):
         raise FloatingPointError(f"all {starts} starts diverged at learning rate {lr:g}")

@@ -75,7 +75,9 @@ def model_file(models: Path, run: str) -> Path:
     return models / f"{run.replace(' ', '-')}.npz"
 
 
-def tabulate(title: str, results: Sequence[Result], epochs: Mapping[str, int], out: Path) -> None:
+def tabulate(
+    title: str, results: Sequence[Result], settings: Mapping[str, Setting], out: Path
+) -> None:
     """Print and write the table of one question."""
     table = Table(["run", "epochs", "test", "valid", "best_valid", "norm", "zeros", "time"], title)
     for r in results:
@@ -84,7 +86,9 @@ def tabulate(title: str, results: Sequence[Result], epochs: Mapping[str, int], o
             keys = "test_accuracy", "valid_accuracy", "best_valid_accuracy"
             norm, zeros = f"{values['norms'][-1]:.2f}", values["exact_zeros"]
             cells = [*(values[key] for key in keys), norm, zeros]
-        table.add(run, epochs[run], *cells, f"{int(r.seconds) // 60}:{r.seconds % 60:04.1f}")
+        table.add(
+            run, settings[run].epochs, *cells, f"{int(r.seconds) // 60}:{r.seconds % 60:04.1f}"
+        )
     table.show()
     table.write(out / "table")
 

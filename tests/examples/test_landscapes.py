@@ -174,7 +174,7 @@ def test_the_table_of_runs_has_their_durations_and_errors(tmp_path):
     settings = landscapes.QUESTIONS["q2.2"]
     results = [Result(name, {"run": name}, values, None, 165.0) for name in settings]
     results[1] = Result("batch 512", {"run": "batch 512"}, {}, "NonFiniteLossError: nan", 3.0)
-    course.tabulate("networks", results, dict.fromkeys(settings, 200), tmp_path)
+    course.tabulate("networks", results, settings, tmp_path)
     assert table(tmp_path)["batch 64"]["time"] == "2:45.0"
     assert table(tmp_path)["batch 512"]["test"] == "NonFiniteLossError: nan"
 

@@ -25,7 +25,6 @@ from homework.quadratic import (
 
 import minidl
 from minidl.layer import write_gradients
-from minidl.testing.checks import check_layer
 
 SCRIPT = Path(__file__).resolve().parents[2] / "examples/quadratic_network.py"
 KINDS = [(d, rank, inside) for d in range(1, 6) for rank in range(d + 1) for inside in (True, False) if inside or rank < d]  # fmt: skip
@@ -137,15 +136,14 @@ def test_least_squares_with_and_without_full_column_rank(n):
 def test_starts_side_by_side_are_networks_trained_alone():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 3)), rng.normal(size=30)
-    model = quadratic_network.Starts(3, 2, 4, rng)
-    check_layer(model, x[:5]).raise_if_failed()
+    starts = quadratic_network.draw_starts(3, 2, 4, rng)
 
     def network(start):
-        w, b, v, v0 = (p.value[start] for p in (model.w, model.b, model.v, model.v0))
+        w, b, v, v0 = (p[start] for p in starts)
         return make_network(w.T, b[0], v[:, 0], float(v0[0, 0]))
 
     alone = [network(i) for i in range(4)]
-    losses = quadratic_network.descend(x, y, model, steps=50, lr=0.01)
+    losses = quadratic_network.descend(x, y, starts, steps=50, lr=0.01)
     for i, one in enumerate(alone):
         loss, optimizer = minidl.SquaredError(), minidl.SGD(one, 0.01, momentum=0.9)
         for _ in range(50):

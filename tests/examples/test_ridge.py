@@ -62,7 +62,7 @@ def test_a_formula_with_an_explicit_inverse_is_worse():
         (np.eye(3), np.ones(3), -1, ValueError, "l2 to be a finite number >= 0, got -1"),
         (np.eye(3, dtype=int), np.ones(3), 0, TypeError, "float32 or float64, got int64"),
         (np.eye(3), np.array([1, np.nan, 0]), 0, ValueError, "finite x and y"),
-        (np.eye(3), np.array(["a"] * 3), 0, TypeError, "y of numbers"),
+        (np.eye(3), np.array(["a"] * 3), 0, TypeError, "y of real numbers"),
     ],
 )
 def test_bad_input(x, y, l2, error, message):
