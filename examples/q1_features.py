@@ -23,6 +23,7 @@ from homework.runs import run_points, shared
 
 import minidl
 from minidl.data.__main__ import contact_sheet
+from minidl import Dataset
 from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
 from minidl.view.tables import Table
@@ -31,14 +32,7 @@ ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
 def train(
-    features: str,
-    *,
-    dataset: minidl.Dataset,
-    lr: float,
-    l2: float,
-    epochs: int,
-    seed: int,
-    dtype: str,
+    features: str, *, dataset: Dataset, lr: float, l2: float, epochs: int, seed: int, dtype: str
 ) -> dict[str, Any]:
     """Train on one set of features: ``raw``, ``pool``, or ``pca 90`` for 90 components."""
     name, _, components = features.partition(" ")
@@ -97,7 +91,7 @@ def main() -> int:
     return exit_status(results)
 
 
-def draw(dataset: minidl.Dataset, counts: Sequence[int], args: Namespace) -> bool:
+def draw(dataset: Dataset, counts: Sequence[int], args: Namespace) -> bool:
     """Draw originals, pooled images and reconstructions from principal components, in rows."""
     side = round(dataset.features**0.5)
     if side * side != dataset.features or side % 2:

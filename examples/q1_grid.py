@@ -3,9 +3,9 @@
 Those on the same features go side by side, as extra columns of the weights.
 """
 
-import argparse
 import os
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -89,9 +89,7 @@ def main() -> int:
     return exit_status(results)
 
 
-def report(
-    rows: Sequence[dict[str, Any]], dataset: minidl.Dataset, args: argparse.Namespace
-) -> None:
+def report(rows: Sequence[dict[str, Any]], dataset: minidl.Dataset, args: Namespace) -> None:
     """Print and write the table of all runs, the best one's figures, and the answers."""
     best, out = max(rows, key=lambda row: float(row["best_valid"])), args.out
     n = len(dataset.splits["valid"])

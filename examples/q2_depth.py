@@ -15,7 +15,7 @@ from homework import answers
 from homework.depth import by_kind, draw_flatness, draw_reasons, signals, take_setting
 from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
-from homework.networks import ACTIVATIONS, Settings, Trained, make_parser, run_grid
+from homework.networks import ACTIVATIONS, Settings, Trained, add_axes, make_parser, run_grid
 from homework.report import best_of_each, plot_by_axis, show_best, tabulate
 
 import minidl
@@ -26,11 +26,8 @@ from minidl.view.cli import run_main
 
 OUT = Path("runs/q2_depth")
 PLAIN = "plain"
-WHY = ["sgd 0.01", "adam 0.001"]
-"""Optimizers and learning rates of --why."""
-WHY_EPOCHS = 10
-SMALL = 0.01
-"""For the answers: accuracies that are equal."""
+WHY, WHY_EPOCHS = ["sgd 0.01", "adam 0.001"], 10  # optimizers with their learning rates
+SMALL = 0.01  # for the answers: accuracies that are equal
 
 
 def train(
@@ -45,11 +42,7 @@ def train(
     why: bool = False,
     settings: Settings,
 ) -> Trained:
-    """Train the network of one point of the grid; ``layers`` counts the hidden ones.
-
-    ``optimizer`` is empty, or as ``"sgd 0.01"`` an optimizer with its learning rate. ``network``
-    names the remedies for depth.
-    """
+    """Train a network of hidden layers with remedies; an optimizer brings its learning rate."""
     dataset, remedies = settings.dataset, network.split("+")
     start: dict[str, Any] = {"weight_init": he, "bias_init": zeros} if "he" in remedies else {}
     norms = {"layer": minidl.LayerNorm, "batch": minidl.BatchNorm}
@@ -77,10 +70,7 @@ def train(
 def main() -> int:
     parser = make_parser(__doc__, out=str(OUT))
     add_axis(parser, "--layers", [1, 3, 5, 7, 9])
-    add_axis(parser, "--widths", [32])
-    add_axis(parser, "--learning-rates", [1e-3], low=0, open_low=True)
-    add_axis(parser, "--dropouts", [0.0], low=0, high=1)
-    add_axis(parser, "--l2s", [1e-4], low=0)
+    add_axes(parser, [32], [1e-3], [0.0], [1e-4])
     add = parser.add_argument
     add("--init", choices=("pytorch", "he"), default="pytorch", help="remedy: initial values")
     add("--norm", choices=("none", "layer", "batch"), default="none", help="remedy: normalisation")

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from homework import answers
 from homework.figures import TestAccuracy, both_epochs
-from homework.flags import add_axis
-from homework.networks import Settings, Trained, make_parser, run_grid
+from homework.networks import Settings, Trained, add_axes, make_parser, run_grid
 from homework.report import best_of_each, plot_by_axis, show_best, tabulate
 from homework.runs import add_executor
 
@@ -55,10 +54,7 @@ def infinite_width(dataset: minidl.Dataset, file: Path) -> dict[str, float]:
 
 def main() -> int:
     parser = make_parser(__doc__, out="runs/q2_width")
-    add_axis(parser, "--widths", [16, 32, 64, 128, 256])
-    add_axis(parser, "--learning-rates", [1e-2, 1e-3, 1e-4, 1e-5], low=0, open_low=True)
-    add_axis(parser, "--dropouts", [0.0, 0.3], low=0, high=1)
-    add_axis(parser, "--l2s", [0.0, 1e-4], low=0)
+    add_axes(parser, [16, 32, 64, 128, 256], [1e-2, 1e-3, 1e-4, 1e-5], [0.0, 0.3], [0.0, 1e-4])
     parser.add_argument("--wide", action="store_true", help="also 512 and 1024 hidden units")
     infinite = Path("runs/infinite_width/infinite.json")
     text = f"results of infinite_width.py to draw (default {infinite}, if it exists)"

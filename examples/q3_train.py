@@ -14,7 +14,7 @@ import numpy as np
 from homework import answers, sparse
 from homework.figures import Trace
 from homework.flags import add_axis
-from homework.networks import Settings, Trained, make_parser, run_grid, show_parity
+from homework.networks import Settings, Trained, add_axes, make_parser, run_grid, show_parity
 from homework.report import histories
 
 import minidl
@@ -59,10 +59,7 @@ def main() -> int:
     parser = make_parser(__doc__, out="runs/q3_train")
     add_axis(parser, "--b", [5.0], low=0, open_low=True)
     add_axis(parser, "--eps", [0.1], name="eps", low=0)
-    add_axis(parser, "--widths", [256])
-    add_axis(parser, "--learning-rates", [1e-3], low=0, open_low=True)
-    add_axis(parser, "--dropouts", [0.3], low=0, high=1)
-    add_axis(parser, "--l2s", [0.0], low=0)
+    add_axes(parser, [256], [1e-3], [0.3], [0.0])
     args = parser.parse_args()
     smoothed = [sparse.relumax_loss(b, eps) for b in args.b for eps in args.eps]
     axes = {"width": args.widths, "learning_rate": args.learning_rates, "dropout": args.dropouts}
@@ -80,9 +77,9 @@ def main() -> int:
     table.show()
     table.write(args.out / "table")
     print(
-        "support: classes of probability > 0, mean; certain: share of examples with one such "
-        "class;\ncovered: share whose label is in the support"
+        "support: classes of probability > 0, mean; certain: share of examples with one such class;"
     )
+    print("covered: share whose label is in the support")
     finished = {name: r for name, r in named.items() if not r.error}
     if finished:
         report(dataset, finished, args.out)

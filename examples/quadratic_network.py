@@ -34,7 +34,8 @@ def draw_starts(features: int, units: int, starts: int, rng: np.random.Generator
     """Return the initial values of ``Linear``: uniform within one over the root of the inputs."""
 
     def uniform(fan_in: int, *shape: int) -> Array:
-        return rng.uniform(-1, 1, (starts, *shape)) / np.sqrt(fan_in)
+        values: Array = rng.uniform(-1, 1, (starts, *shape)) / np.sqrt(fan_in)
+        return values
 
     first = uniform(features, features, units), uniform(features, 1, units)
     return *first, uniform(units, units, 1), uniform(units, 1, 1)
@@ -59,7 +60,7 @@ def descend(x: Array, y: Array, network: Network, steps: int, lr: float) -> Arra
             z = x @ w + b  # (starts, n, units)
             h = z * (1 - z)
             outputs = (h @ v + v0)[:, :, 0]
-            dy = ((outputs - y) / len(x))[:, :, None]
+            dy = ((outputs - y) * (1 / len(x)))[:, :, None]
             dz = dy * v.swapaxes(1, 2) * (1 - 2 * z)
             db, dv0 = (d.sum(axis=1, keepdims=True) for d in (dz, dy))
             gradients = x.T @ dz, db, h.swapaxes(1, 2) @ dy, dv0

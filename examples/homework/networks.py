@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import minidl
-from homework.flags import base_parser, load_data, note_generated
+from homework.flags import add_axis, base_parser, load_data, note_generated
 from homework.models import feed_forward
 from homework.runs import run_points, shared
 from minidl import Dataset, History, Layer, Loss, Sequential, TorchRandom
@@ -75,6 +75,16 @@ def make_parser(doc: str, out: str) -> Parser:
     parser.add_argument("--batch-size", type=int_argument("batch size"), default=64)
     add_parity_flags(parser)
     return parser
+
+
+def add_axes(
+    parser: Parser, widths: list[int], rates: list[float], dropouts: list[float], l2s: list[float]
+) -> None:
+    """Add the axes of a grid of networks, with these values by default."""
+    add_axis(parser, "--widths", widths)
+    add_axis(parser, "--learning-rates", rates, low=0, open_low=True)
+    add_axis(parser, "--dropouts", dropouts, low=0, high=1)
+    add_axis(parser, "--l2s", l2s, low=0)
 
 
 def add_parity_flags(parser: Parser) -> None:
