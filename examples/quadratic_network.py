@@ -111,13 +111,10 @@ def report_fits(results: list[Result], features: int, out: Path) -> None:
         least = f"with {reached[0]} units or more" if reached else "with no number of units here"
         answer = f"the best start reaches the global minimum {least}; {needed} are needed."
         sentences.append(f"{target} ({words}): {answer}")
-        curves = {
-            f"{name} of all starts": (
-                list(fits),
-                [max(v[name] - v["least_squares"], 1e-17) for v in fits.values()],
-            )
-            for name in ("best", "median")
-        }
+        curves = {}
+        for name in ("best", "median"):
+            above = [max(v[name] - v["least_squares"], 1e-17) for v in fits.values()]
+            curves[f"{name} of all starts"] = list(fits), above
         axes = "hidden units K", "loss above least squares", f"{words}\n{needed} units needed"
         panels.append(Panel(curves, *axes, list(fits), ylog=True))
     table.show()

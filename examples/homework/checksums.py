@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from minidl.data.readers import read_idx
 from minidl.files import as_path
 from minidl.view.cli import run_main
 
@@ -46,15 +43,9 @@ def checksums(path: Path) -> Iterator[str]:
 
     ``path`` is a file, or a folder of IDX files; the content of a ``.gz`` is what it unpacks to.
     """
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if found := re.search(r"[-.]idx([13])-ubyte(\.gz)?$", file.name):
-            x = read_idx(file, int(found[1]))
-            head = bytes([0, 0, 8, x.ndim]) + np.array(x.shape, ">u4").tobytes()
-            content = head + x.tobytes()
-        elif path.is_dir():
-            continue
-        else:
-            content = file.read_bytes()
+    for file in sorted(path.glob("*-ubyte*")) if path.is_dir() else [path]:
+        content = file.read_bytes()
+        content = gzip.decompress(content) if file.suffix == ".gz" else content
         name = KNOWN.get(git_name(content))
         unknown = "not a file of MNIST, Fashion-MNIST or EMNIST Letters"
         known = f"as published: {name}" if name else unknown
