@@ -7,7 +7,6 @@ Errors are root mean square errors of the logarithm of the price, as in the cour
 
 import argparse
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def main() -> None:
             weights = np.stack(trace.columns["weights"])
             found["distance"] = directions.distances(weights, title, args.out, near=NEAR)
         answers.write(args.out, found)
-    print(f"wrote tables and pictures to {args.out}{os.sep}")
+    print(f"wrote tables and pictures to {args.out}/")
 
 
 if __name__ == "__main__":

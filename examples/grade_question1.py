@@ -80,23 +80,17 @@ report = check_pair(mlp_forward, mlp_backward, (x, *parameters))
 assert not report["{tensor}"].failure, report["{tensor}"].failure
 """
 
-QUESTIONS = [
-    (
-        "**Question 1.1.** Fill in the gradient of the perceptron's loss.",
-        PERCEPTRON,
-        [LOSS_TEST.format(name="perceptron")],
-    ),
-    (
-        "**Question 1.2.** Fill in the gradient of the cross-entropy of a logistic regression.",
-        CROSS_ENTROPY,
-        [LOSS_TEST.format(name="cross_entropy")],
-    ),
-    (
-        "**Question 1.3.** Fill in the backward pass of the network: a point for each gradient.",
-        MLP,
-        [MLP_TEST.format(tensor=name) for name in ("x", "w1", "b1", "w2", "b2")],
-    ),
-]
+TEXTS = (
+    "Fill in the gradient of the perceptron's loss.",
+    "Fill in the gradient of the cross-entropy of a logistic regression.",
+    "Fill in the backward pass of the network: a point for each gradient.",
+)
+TESTS = (
+    [LOSS_TEST.format(name="perceptron")],
+    [LOSS_TEST.format(name="cross_entropy")],
+    [MLP_TEST.format(tensor=name) for name in ("x", "w1", "b1", "w2", "b2")],
+)
+QUESTIONS = list(zip(TEXTS, (PERCEPTRON, CROSS_ENTROPY, MLP), TESTS, strict=True))
 """The text, the solution and the tests of each question."""
 
 
@@ -105,8 +99,8 @@ def notebook() -> dict[str, Any]:
     cells = [("raw", "# ASSIGNMENT CONFIG\nrun_tests: true")]
     cells += [("markdown", "# Question 1: backward passes"), ("code", SETUP)]
     for i, (text, solution, tests) in enumerate(QUESTIONS, start=1):
-        question = f"# BEGIN QUESTION\nname: q1_{i}\npoints: {len(tests)}"
-        cells += [("raw", question), ("markdown", text), ("raw", "# BEGIN SOLUTION")]
+        cells.append(("raw", f"# BEGIN QUESTION\nname: q1_{i}\npoints: {len(tests)}"))
+        cells += [("markdown", f"**Question 1.{i}.** {text}"), ("raw", "# BEGIN SOLUTION")]
         cells += [("code", solution), ("raw", "# END SOLUTION"), ("raw", "# BEGIN TESTS")]
         cells += [("code", test) for test in tests]
         cells += [("raw", "# END TESTS"), ("raw", "# END QUESTION")]

@@ -4,7 +4,6 @@ First the error of the mean kernel of N networks, by N. Then, by the width, how 
 networks are from those of an infinitely wide one, after the same steps of gradient descent.
 """
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -179,7 +178,7 @@ def main() -> None:
             for label, power in powers.items()
         ]
         answers.write(args.out, {"convergence": sentences})
-    print(f"wrote the tables and the picture to {args.out}{os.sep}")
+    print(f"wrote the tables and the picture to {args.out}/")
 
 
 def by_root(x: Sequence[float], lines: Lines, words: tuple[str, str, str]) -> Panel:

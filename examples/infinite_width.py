@@ -6,7 +6,6 @@ script solves it exactly, without training; docs/infinite_width.md derives the k
 matrix in float64, 0.9 GB for 10,400 examples, and 0.2 GB beside it.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -107,7 +106,7 @@ def main() -> None:
             axes = "depth (hidden layers)", "test accuracy (share of examples)", title
             line_plot(args.out / "accuracy-by-layers", Panel(curves, *axes, args.layers))
         answers.write(args.out, {"accuracy-by-layers": sentences(results, n - lost, n)})
-    print(f"wrote the results to {args.out}{os.sep}")
+    print(f"wrote the results to {args.out}/")
 
 
 if __name__ == "__main__":

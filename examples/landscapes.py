@@ -5,7 +5,6 @@ Questions: q1 (one example at a time), q2.1 (logistic regression on mini-batches
 """
 
 import argparse
-import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -134,7 +133,7 @@ def main() -> int:
     with shared(dataset, args) as mapped:
         for name in dict.fromkeys(args.questions or QUESTIONS):
             results += answer(name, mapped, args)
-    print(f"wrote tables, pictures and models to {args.out}{os.sep}")
+    print(f"wrote tables, pictures and models to {args.out}/")
     return exit_status(results)
 
 

@@ -6,7 +6,6 @@ picture that a shift of one pixel changes less (LeCun et al. 1998). Both have fe
 learn; the table says what that costs, and the picture what is kept.
 """
 
-import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -87,7 +86,7 @@ def main() -> int:
         named = [(f"{name} instead of raw pixels", accuracy) for name, accuracy in valid.items()]
         sentences += [answers.effect(words, raw, a, n, errors=ERRORS) for words, a in named]
     answers.write(args.out, {"features": sentences})
-    print(f"wrote the table and the picture to {args.out}{os.sep}")
+    print(f"wrote the table and the picture to {args.out}/")
     return exit_status(results)
 
 

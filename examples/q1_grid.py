@@ -3,7 +3,6 @@
 Those on the same features go side by side, as extra columns of the weights.
 """
 
-import os
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -85,7 +84,7 @@ def main() -> int:
             print(
                 f"PCA: {args.components} components hold {values['explained']:.4f} of the variance"
             )
-    print(f"wrote the table and the models to {args.out}{os.sep}")
+    print(f"wrote the table and the models to {args.out}/")
     return exit_status(results)
 
 

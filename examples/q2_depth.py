@@ -6,7 +6,6 @@ experiment; flags change them, or --from takes them from a finished run of q2_wi
 gradients and the dead units of SGD and Adam, without and with remedies.
 """
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def main() -> int:
     if args.why:
         found |= draw_reasons(dataset, results, args.out)
     answers.write(args.out, found)
-    print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
+    print(f"wrote the table, the pictures and the models to {args.out}/")
     return exit_status(results)
 
 

@@ -5,7 +5,6 @@ activation, Dropout, Linear, trained by mini-batches on cross-entropy.
 """
 
 import json
-import os
 from pathlib import Path
 
 from homework import answers
@@ -81,7 +80,7 @@ def main() -> int:
         ]
         of_best = [answers.overfitting(curves, gap=GAP, rise=RISE, fits=FITS)]
         answers.write(args.out, {"accuracy-by-width": by_width, "best-curves": of_best})
-    print(f"wrote the table, the pictures and the models to {args.out}{os.sep}")
+    print(f"wrote the table, the pictures and the models to {args.out}/")
     return exit_status(results)
 
 

@@ -4,7 +4,6 @@ Linear, activation, Dropout, Linear, trained with cross-entropy, the sparsemax l
 loss and the smoothed relumax loss.
 """
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -115,7 +114,7 @@ def report(dataset: minidl.Dataset, results: dict[str, Result], out: Path) -> No
         for name, r in results.items()
     ]
     answers.write(out, {"training": sentences})
-    print(f"wrote the table, the curves, {sheets} contact sheets and the models to {out}{os.sep}")
+    print(f"wrote the table, the curves, {sheets} contact sheets and the models to {out}/")
 
 
 if __name__ == "__main__":

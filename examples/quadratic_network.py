@@ -6,7 +6,6 @@ by least squares and compares the loss with gradient descent on the network from
 each number of hidden units.
 """
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -167,7 +166,7 @@ def main() -> int:
     results = run_points(grid, partial(compare, n=args.examples, **options), args)
     report_fits(results, args.features, args.out)
     report_units(min(args.features, 3), 4 * args.starts, args.seed, args.out)
-    print(f"wrote the tables and a picture to {args.out}{os.sep}")
+    print(f"wrote the tables and a picture to {args.out}/")
     return exit_status(results)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -123,4 +122,4 @@ def draw(args: argparse.Namespace, title: str, curves: Mapping[str, Curves]) -> 
     left = Panel(losses, "epoch", words[0], dashed=dashed[0], pairs=pairs)
     right = Panel(accuracies, "epoch", words[1], dashed=dashed[1], pairs=pairs, mark=best)
     line_plot(args.out / "curves.png", left, right, title=title)
-    print(f"wrote curves.png and tables to {args.out}{os.sep}")
+    print(f"wrote curves.png and tables to {args.out}/")

@@ -10,7 +10,6 @@ if the accuracy is higher.
 from __future__ import annotations
 
 import argparse
-import os
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -97,7 +96,7 @@ def report(
     tabulate_published(name, runs, dataset, out)
     history.plot(out / "curves", title=title, loss_unit=loss_unit)
     draw_weights(out / "weights.png", model, dataset, title, pixels)
-    print(f"wrote scores.json, history.csv, best.npz and pictures to {out}{os.sep}")
+    print(f"wrote scores.json, history.csv, best.npz and pictures to {out}/")
     return answers.of_run(history, **THRESHOLDS)
 
 
