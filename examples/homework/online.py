@@ -10,21 +10,25 @@ if the accuracy is higher.
 from __future__ import annotations
 
 import argparse
+import math
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from homework import answers
 from homework.figures import both_epochs
 from homework.flags import base_parser, load_data, note_generated
 from homework.published import is_course_file, tabulate_published
-from homework.sheets import weight_sheet
 from minidl import PCA, Checkpoint, Dataset, History, Layer, Sequential
+from minidl.checks import Array
 from minidl.data.features import Feature
 from minidl.files import to_json, write_text
 from minidl.view.cli import Parser
+from minidl.view.plots import described, figure, save
 
 EPOCHS = 20
 THRESHOLDS = {"settled": 0.01, "gap": 0.03, "rise": 0.02, "fits": 0.9}
@@ -122,3 +126,23 @@ def draw_weights(
     labels = list(string.ascii_uppercase) if letters else [str(i) for i in range(n)]
     content = "one image a class" if first is model else "one image a hidden unit"
     weight_sheet(path, images, labels, title=f"{title}: {content}")
+
+
+def weight_sheet(path: Path, weights: Array, labels: Sequence[str], *, title: str = "") -> None:
+    """Draw weights of shape ``(n, height, width)``: 0 white, negative blue, positive red."""
+    across = math.ceil(math.sqrt(1.6 * len(weights)))
+    down = -(-len(weights) // across)
+    picture = figure(0.9 * across + 1.2, 1.05 * down + 0.6)
+    grid = picture.subplots(down, across, squeeze=False).ravel()
+    limit = max(float(np.abs(weights).max()), 1e-12)
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, label in zip(grid, weights, labels, strict=False):
+        drawn = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title(label, fontsize=8, pad=2)
+    picture.colorbar(drawn, ax=list(grid), label="weight", shrink=0.8)
+    if title:
+        picture.suptitle(title, fontsize=10)
+    ends = f"from {weights.min():.3g} to {weights.max():.3g}"
+    shown = f"{len(weights)} images of weights {ends}: below 0 blue, above red."
+    save(picture, path, described(title, shown))

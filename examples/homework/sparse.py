@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from homework.sheets import captioned_sheet
 from minidl import (
     Dataset,
     FenchelYoung,
@@ -25,6 +25,7 @@ from minidl.checks import Array, did_you_mean
 from minidl.data.__main__ import as_images, class_name
 from minidl.grid.points import Result
 from minidl.maps import RegularizedMap, SimplexMap
+from minidl.view.plots import described, figure, save
 
 REGULARIZED: dict[str, RegularizedMap] = {"softmax": softmax, "sparsemax": sparsemax}
 REGULARIZED["entmax15"] = entmax15
@@ -109,3 +110,32 @@ def draw_candidates(dataset: Dataset, result: Result, title: str, path: Path) ->
     if groups:
         captioned_sheet(path, groups, title=title)
     return bool(groups)
+
+
+def captioned_sheet(
+    path: Path,
+    groups: Mapping[str, tuple[Array, Sequence[str]]],
+    *,
+    columns: int = 8,
+    title: str = "",
+) -> None:
+    """Draw groups of images, each with a caption below: ``groups[title] = images, captions``.
+
+    In grey images, larger values are darker.
+    """
+    heights, shown = [-(-len(captions) // columns) for _, captions in groups.values()], []
+    picture = figure(1.15 * columns, 1.45 * sum(heights) + 0.35 * len(groups) + 0.3)
+    parts = picture.subfigures(len(groups), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, rows, (name, (images, captions)) in zip(parts, heights, groups.items(), strict=True):
+        part.suptitle(name, fontsize=9)
+        grid = part.subplots(rows, columns, squeeze=False).ravel()
+        for axes in grid:
+            axes.axis("off")
+        for axes, image, caption in zip(grid, images, captions, strict=False):
+            axes.imshow(image, cmap="gray_r", interpolation="nearest", vmin=0, vmax=255)
+            axes.set_title(caption, fontsize=7, y=-0.06, va="top", pad=0)
+        words = "; ".join(" ".join(caption.split()) for caption in captions)
+        shown.append(f"Images, {name}: {words}.")
+    if title:
+        picture.suptitle(title, fontsize=10)
+    save(picture, path, described(title, *shown))

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from homework import online, sheets
-from homework.sheets import captioned_sheet, weight_sheet
+from homework import online, sparse
+from homework.online import weight_sheet
+from homework.sparse import captioned_sheet
 from matplotlib.image import imread
 from matplotlib.text import Text
 
@@ -26,8 +27,9 @@ def drawn(monkeypatch):
         figures.append(picture)
 
     monkeypatch.setattr(plots, "save", keep)
-    monkeypatch.setattr(sheets, "save", keep)
     monkeypatch.setattr(show, "save", keep)
+    monkeypatch.setattr(online, "save", keep)
+    monkeypatch.setattr(sparse, "save", keep)
     return figures
 
 
@@ -167,7 +169,7 @@ def test_weights_have_colours_that_are_symmetric_about_0(tmp_path, drawn, least)
 @pytest.mark.parametrize(("n", "shape"), [(1, (1, 2)), (2, (1, 2)), (3, (1, 3)), (26, (4, 7)), (100, (8, 13))])  # fmt: skip
 def test_weights_are_in_a_grid_that_is_wider_than_high(tmp_path, monkeypatch, n, shape):
     drawn = []  # a hundred axes take seconds to draw
-    monkeypatch.setattr(sheets, "save", lambda picture, *_: drawn.append(picture))
+    monkeypatch.setattr(online, "save", lambda picture, *_: drawn.append(picture))
     weight_sheet(tmp_path / "weights.png", np.zeros((n, 2, 2)), [str(i) for i in range(n)])
     (figure,) = drawn
     *grid, _ = figure.axes
