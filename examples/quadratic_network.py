@@ -58,8 +58,8 @@ def descend(x: Array, y: Array, network: Network, steps: int, lr: float) -> Arra
         for _ in range(steps):
             z = x @ w + b  # (starts, n, units)
             h = z * (1 - z)
-            outputs = (h @ v + v0)[:, :, 0]
-            dy = ((outputs - y) * (1 / len(x)))[:, :, None]
+            error = np.subtract((h @ v + v0)[:, :, 0].T, y[:, None], order="C")  # (n, starts)
+            dy = (error * (1 / len(x))).T[:, :, None]
             dz = dy * v.swapaxes(1, 2) * (1 - 2 * z)
             db, dv0 = (d.sum(axis=1, keepdims=True) for d in (dz, dy))
             gradients = x.T @ dz, db, h.swapaxes(1, 2) @ dy, dv0
