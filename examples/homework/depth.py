@@ -98,7 +98,7 @@ def take_setting(args: argparse.Namespace) -> None:
     try:
         record = from_json((folder / "grid.json").read_bytes())["settings"]
         names = "optimizer", "activation", "epochs", "batch_size"
-        taken = {name: record["settings"][name] for name in names}
+        taken = {name: record["settings"]["arguments"][name] for name in names}
         data = record["data"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         text = f"{folder}: expected the folder of a run of q2_width.py ({error!r})"

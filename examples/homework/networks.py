@@ -127,7 +127,7 @@ def run_grid(
     with shared(dataset, args) as mapped:
         settings = Settings(mapped, epochs, **{name: getattr(args, name) for name in flags})
         models = (args.out / "models").absolute()  # workers may have another working folder
-        task = partial(train_point, train, settings, models)
+        task = partial(train_point, train=train, settings=settings, models=models)
         return dataset, run_points(grid, task, args, dataset=dataset, cost=cost)
 
 

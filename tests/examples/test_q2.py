@@ -286,7 +286,9 @@ def test_options(folder):
     assert done.returncode == 0, done.stderr
     model = np.load(next((folder / "runs/q2_width/models").glob("*.npz")))
     assert model["model/0.weight"].dtype == np.float64
-    settings = json.loads((folder / "runs/q2_width/grid.json").read_text())["settings"]["settings"]
+    settings = json.loads((folder / "runs/q2_width/grid.json").read_text())["settings"]["settings"][
+        "arguments"
+    ]
     expected = {"optimizer": "sgd", "activation": "tanh", "batch_size": 7}
     assert {name: settings[name] for name in expected} == expected
 
@@ -347,7 +349,7 @@ def test_the_best_setting_of_a_finished_run(folder):
     (row,) = table(folder / "runs/q2_depth")
     assert all(row[k] == best[k] for k in ("learning_rate", "dropout", "l2", "valid", "epoch"))
     settings = json.loads((folder / "runs/q2_depth/grid.json").read_text())["settings"]
-    settings = settings["settings"]
+    settings = settings["settings"]["arguments"]
     assert (settings["optimizer"], settings["activation"], settings["epochs"]) == ("sgd", "tanh", 3)
     for flags, message in (
         (["--from", "nowhere"], "expected the folder of a run of q2_width.py"),
