@@ -21,8 +21,8 @@ from homework.online import load, make_parser, scores
 from homework.runs import run_points, shared
 
 import minidl
-from minidl.data.__main__ import contact_sheet
 from minidl import Dataset
+from minidl.data.__main__ import contact_sheet
 from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
 from minidl.view.tables import Table
