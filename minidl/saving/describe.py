@@ -157,10 +157,10 @@ def _describe_to_compare(value: Any) -> Any:
         raise TypeError(f"{value!r:.80} {what} ({error})") from error
     _, args, state, *items = (*made, None) if isinstance(made, tuple) else (made, (), None)
     held: dict[str, Any] = state if isinstance(state, dict) else {"state": state}
-    held = {**held, "made": [arg for arg in args if arg is not type(value)]}
-    held["items"] = [list(each) for each in items if each is not None]
-    if callable(value):
-        held["()"] = type(value).__call__
+    made = [arg for arg in args if arg is not type(value)]
+    items = [list(each) for each in items if each is not None]
+    more = {"made": made, "items": items, "()": type(value).__call__ if callable(value) else None}
+    held = {**held, **{name: found for name, found in more.items() if found}}
     return {"class": kind, "arguments": _compared(held)}
 
 
@@ -172,7 +172,7 @@ def _describe_generator(rng: np.random.Generator) -> str:
     seeds: Any = rng.bit_generator.seed_seq
     entropy = getattr(seeds, "entropy", None)
     drawn = entropy is None or (isinstance(entropy, int) and entropy >> 96)
-    return str(rng) if drawn else f"{rng}, seed {entropy} {seeds.spawn_key}"
+    return str(rng) if drawn else f"{rng}, seed {entropy} {seeds.spawn_key or ''}".strip()
 
 
 def _describe_function(function: Any) -> dict[str, Any]:
@@ -269,8 +269,8 @@ def _leaves(description: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, description
         return
     for name, inner in description.items():
-        is_class = name == "class" and isinstance(inner, str) and path
-        yield from _leaves(inner, path if is_class else f"{path}.{name}")
+        named = name in ("class", "function") and isinstance(inner, str) and path
+        yield from _leaves(inner, path if named else f"{path}.{name}")
 
 
 def check_size(description: Any, arrays: Mapping[str, Array]) -> None:
