@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -235,18 +236,18 @@ n_layers_, n_outputs_, out_activation_
     class_weight: Any = None
 
     def _loss(self) -> tuple[Loss, str]:
-        known: dict[str, Loss] = {
-            "log_loss": CrossEntropy(),
-            "sparsemax": FenchelYoung(sparsemax),
-            "entmax15": FenchelYoung(entmax15),
+        known: dict[str, Callable[[], Loss]] = {
+            "log_loss": CrossEntropy,
+            "sparsemax": lambda: FenchelYoung(sparsemax),
+            "entmax15": lambda: FenchelYoung(entmax15),
         }
-        loss: Loss = choose(self._name, "loss", self.loss, known)
+        make = choose(self._name, "loss", self.loss, known)
         if self.multilabel_:
-            choose(self._name, "loss of several labels", self.loss, {"log_loss": loss})
+            choose(self._name, "loss of several labels", self.loss, {"log_loss": make})
             return BinaryCrossEntropy(label_reduction="sum"), "logistic"
         if self.loss == "log_loss" and len(self.classes_) == 2:  # the second's logit, as there
             return BinaryLogistic(), "logistic"
-        return loss, "softmax" if self.loss == "log_loss" else self.loss
+        return make(), "softmax" if self.loss == "log_loss" else self.loss
 
     def _targets(self, y: Array) -> Array:
         return 2 * y - 1 if isinstance(self.loss_function_, BinaryLogistic) else y
@@ -275,7 +276,7 @@ n_layers_, n_outputs_, out_activation_
         y_val: Any = None,
         sample_weight_val: Any = None,
     ) -> Any:
-        """Train for one epoch over the given examples.
+        """Train for one epoch over the given examples; return ``self``.
 
         Parameters
         ----------
@@ -284,10 +285,6 @@ n_layers_, n_outputs_, out_activation_
             metric no longer improves, the best weights are restored and further calls do nothing.
         classes : array-like, optional
             All classes; needed in the first call, except for several labels.
-
-        Returns
-        -------
-        self
         """
         valid = X_val, y_val, sample_weight_val
         self._check_partial(classes, y)

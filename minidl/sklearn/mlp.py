@@ -80,7 +80,7 @@ class MLP(Network):
         y_val: Any = None,
         sample_weight_val: Any = None,
     ) -> Any:
-        """Train the network.
+        """Train the network; return ``self``.
 
         Parameters
         ----------
@@ -91,10 +91,6 @@ class MLP(Network):
             A weight of 2 counts as much as the same example twice, of 0 as none.
         X_val, y_val, sample_weight_val : array-like, optional
             Validation data, in place of a part of ``X`` (see ``early_stopping``).
-
-        Returns
-        -------
-        self
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
