@@ -281,8 +281,8 @@ class Network(Fitted):
                 rare = self._decoded(found[counts < 2]).tolist()
                 raise ValueError(
                     f"{self._name}: early_stopping sets validation_fraction of each class aside, "
-                    "so each needs 2 rows, or give X_val and y_val "
-                    f"(n_samples={len(y)}); there is only 1 of {rare}"
+                    f"so each needs 2 rows, or give X_val and y_val (n_samples={len(y)}): The "
+                    f"least populated class in y has only 1 member; there is only 1 of {rare}"
                 )
             if 0 < share < 1:  # at least one row of each class, and two
                 share = max(math.ceil(share * len(y)), len(found), 2)
