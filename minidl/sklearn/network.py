@@ -248,7 +248,7 @@ class Network(Fitted):
         )  # fmt: skip
         if self.standardize and not isinstance(X, np.ndarray):
             hint = "scale them before, with MaxAbsScaler or StandardScaler(with_mean=False)"
-            raise ValueError(f"{self._name}: standardize=True would make sparse rows dense; {hint}")
+            raise TypeError(f"{self._name}: standardize=True would make sparse rows dense; {hint}")
         return X, y
 
     def _input_dtype(self) -> Any:

@@ -65,7 +65,7 @@ def test_with_early_stopping_what_fails_fails_for_scikit_learn_too(name):
             failed.append({row["check_name"] for row in rows if row["status"] == "failed"})
             # Of its own network check_estimator checks this with lbfgs, which stops no earlier.
             weights = estimator_checks.check_sample_weight_equivalence_on_dense_data
-            with pytest.raises((AssertionError, ValueError)):
+            with pytest.raises((AssertionError, ValueError, TypeError)):  # 1.6 has no weights
                 weights(name, estimator)
     assert failed[1] - failed[0] <= {"check_sample_weight_equivalence_on_dense_data"}
 

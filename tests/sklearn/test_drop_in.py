@@ -146,7 +146,7 @@ def _():
 def _():
     x = sparse.coo_array(IRIS)
     assert both("MLPClassifier")[1].fit(x, SPECIES).predict(x.tocsc()).shape == (150,)
-    with pytest.raises(ValueError, match="standardize=True would make sparse rows dense"):
+    with pytest.raises(TypeError, match="standardize=True would make sparse rows dense"):
         ours.MLPClassifier(**SHORT, standardize=True).fit(x, SPECIES)
     with pytest.raises(TypeError, match="Sparse data was passed"):
         ours.OnlineClassifier().fit(x, SPECIES)

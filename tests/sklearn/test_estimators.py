@@ -752,7 +752,7 @@ def test_sparse_rows_are_never_dense(model, kind, monkeypatch):
         parts = clone(model).partial_fit(rows, y, **first).partial_fit(x, y)
         twin = clone(model).partial_fit(x, y, **first).partial_fit(rows, y)
         np.testing.assert_allclose(parts._outputs(rows), twin._outputs(x), rtol=0, atol=1e-9)
-    with pytest.raises(ValueError, match="standardize=True would make sparse rows dense"):
+    with pytest.raises(TypeError, match="standardize=True would make sparse rows dense"):
         clone(model).set_params(standardize=True).fit(rows, y)
 
 
