@@ -275,20 +275,22 @@ class Network(Fitted):
         """Set ``validation_fraction`` of the rows aside, stratified by class."""
         X, y, weight = rows
         strata, share = self._strata(y), self.validation_fraction
-        if strata is not None:
-            found, counts = np.unique(y, return_counts=True)
-            if counts.min() < 2:
-                rare = self._decoded(found[counts < 2]).tolist()
-                raise ValueError(
-                    f"{self._name}: early_stopping sets validation_fraction of each class aside, "
-                    f"so each needs 2 rows, or give X_val and y_val (n_samples={len(y)}): The "
-                    f"least populated class in y has only 1 member; there is only 1 of {rare}"
-                )
-            if 0 < share < 1:  # at least one row of each class, and two
-                share = max(math.ceil(share * len(y)), len(found), 2)
-        parts = train_test_split(
-            np.arange(len(y)), test_size=share, random_state=seed, stratify=strata
-        )
+        found, counts = np.unique([] if strata is None else strata, return_counts=True)
+        if strata is not None and 0 < share < 1:  # at least one row of each class, and two
+            share = max(math.ceil(share * len(y)), len(found), 2)
+        try:
+            parts = train_test_split(
+                np.arange(len(y)), test_size=share, random_state=seed, stratify=strata
+            )
+        except ValueError as error:
+            if strata is None:
+                raise
+            rare = self._decoded(found[counts < 2].astype(int)).tolist()
+            raise ValueError(
+                f"{self._name}: early_stopping sets validation_fraction of each class aside, so "
+                f"each needs 2 rows, or give X_val and y_val (n_samples={len(y)}): {error}"
+                + (f"; there is only 1 of {rare}" if rare else "")
+            ) from error
         if len(parts[1]) < 2:
             why = "Increase 'validation_fraction' or the size of your dataset."
             raise ValueError(f"The validation set is too small. {why}")
