@@ -278,7 +278,8 @@ def _converted(owner: object, name: str, value: Any, numbers: bool) -> Array:
     plain = getattr(dtype, "numpy_dtype", None)  # of nullable and of Arrow's dtypes
     if hasattr(value, "toarray"):
         raise TypeError(f"a sparse matrix; write {name}.toarray()")
-    if hasattr(value, "iloc") and hasattr(value, "columns"):  # NumPy makes objects of mixed columns
+    frame = hasattr(value, "iloc") and hasattr(value, "columns")
+    if frame and not (len(set(value.dtypes)) == 1 and isinstance(value.dtypes.iloc[0], np.dtype)):
         columns = ((f"column {c!r} of {name}", value.iloc[:, i]) for i, c in enumerate(value))
         found = [as_array(owner, *column, numbers=numbers) for column in columns]
         array = np.stack(found, axis=1)

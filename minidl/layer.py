@@ -135,10 +135,11 @@ class Layer(Configured, ABC):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the parameters; of the buffers if there are none; or else float32."""
+        """The dtype of the parameters, also if it is only asked for; of the buffers; or float32."""
         if "_theta" in self.__dict__:
             return self.theta.dtype
-        kinds = [p.value.dtype for _, p in self.named_parameters() if p.is_set]
+        parameters = [p for _, p in self.named_parameters()]
+        kinds = [k for p in parameters if (k := p.value.dtype if p.is_set else p.asked)]
         kinds = kinds or [b.dtype for _, b in parameter.named_buffers(self) if b.dtype.kind == "f"]
         return np.result_type(*kinds) if kinds else np.dtype(np.float32)
 
@@ -147,7 +148,8 @@ class Layer(Configured, ABC):
         """Draw the missing values from ``rng`` and gather all parameters in the two flat vectors.
 
         Each layer that draws in training (dropout) gets a stream of its own by ``Generator.spawn``.
-        The dtype is by default that of the values that are set already, or else float32.
+        The dtype is by default that of the values that are set already or were given one, or else
+        float32.
         ValueError if a value is missing and there is no ``rng``, a parameter occurs twice, or
         belongs to another model that is in use.
         """

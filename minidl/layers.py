@@ -69,7 +69,7 @@ class Linear(Layer):
         def drawn(name: str, init: Init, *shape: int) -> Parameter:
             if not callable(init) or isinstance(init, type):
                 raise TypeError(f"Linear: expected {name} to be a function, got {init!r}")
-            return Parameter.drawn(shape, partial(init, shape=shape, fan_in=i, fan_out=o))
+            return Parameter.drawn(shape, partial(init, shape=shape, fan_in=i, fan_out=o), dtype)
 
         self.weight = drawn("weight_init", weight_init, i, o)
         self.bias = drawn("bias_init", bias_init, o) if bias else None

@@ -23,26 +23,33 @@ class Parameter:
     initial value is copied; ``Parameter.drawn`` takes one that is drawn later.
     """
 
-    __slots__ = ("_draw", "_grad", "_value", "root", "shape")
+    __slots__ = ("_draw", "_grad", "_value", "asked", "root", "shape")
 
     _value: Array
     _grad: Array
     _draw: Callable[[np.random.Generator], Array] | None
     root: weakref.ref[Any] | None
     """The model whose vectors hold the parameter, if there is one."""
+    asked: np.dtype[Any] | None
+    """The dtype of a value that is not drawn yet, if its layer was given one."""
 
     def __init__(self, value: Array) -> None:
         array = np.array(as_array("Parameter", "value", value, numbers=True))
         self.shape: tuple[int, ...] = array.shape
-        self._draw = self.root = None
+        self._draw = self.root = self.asked = None
         self._value = array if array.dtype.kind == "f" else array.astype(np.float32)
         self._grad = np.zeros_like(self._value)
 
     @classmethod
-    def drawn(cls, shape: tuple[int, ...], draw: Callable[[np.random.Generator], Array]) -> Self:
+    def drawn(
+        cls,
+        shape: tuple[int, ...],
+        draw: Callable[[np.random.Generator], Array],
+        dtype: np.dtype[Any] | None = None,
+    ) -> Self:
         """Return a parameter whose value ``initialize`` will draw, as ``draw(rng)``."""
         parameter = cls.__new__(cls)
-        parameter.shape = shape
+        parameter.shape, parameter.asked = shape, dtype
         parameter._draw, parameter.root = draw, None
         return parameter
 
@@ -61,7 +68,7 @@ class Parameter:
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         # Of the slots; a copy belongs to no model yet.
-        names = ("shape", "_draw", "_value", "_grad") if self.is_set else ("shape", "_draw")
+        names = ("shape", "asked", "_draw", "_value", "_grad")[: None if self.is_set else 3]
         return None, {"root": None, **{name: getattr(self, name) for name in names}}
 
     def __getattr__(self, name: str) -> Any:

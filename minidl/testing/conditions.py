@@ -100,7 +100,7 @@ def finite(at: Point) -> None:
 
 
 def undisturbed(at: Point, disturb: Callable[[Point, Pass], object], why: str) -> None:
-    """What happens between forward and backward changes neither the output nor the gradients."""
+    """Do something between forward and backward: output and gradients must stay the same."""
     run = at.run()
     disturb(at, run)
     expect_same(

@@ -1,4 +1,4 @@
-"""Data sets of any targets: the loss decides the task, and says which figure describes success."""
+"""Data sets of any targets: the loss decides the task, and says which metric describes success."""
 
 import numpy as np
 import pytest

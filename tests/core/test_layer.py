@@ -294,3 +294,13 @@ def test_the_vectors_of_a_model_are_changed_in_place_alone(name):
     setattr(model, name, getattr(model, name))
     with pytest.raises(ValueError, match=rf"cannot replace '{name}', .* write model.{name}\[:\]"):
         setattr(model, name, np.ones_like(model.theta))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_dtype_that_a_layer_was_given_holds_when_its_values_are_drawn_later(dtype):
+    layer = Linear(3, 2, dtype=dtype)
+    assert layer.dtype == copy.deepcopy(layer).initialize(0).dtype == np.dtype(dtype)
+    drawn = Linear(3, 2, rng=np.random.default_rng(0), dtype=dtype)
+    np.testing.assert_array_equal(layer.initialize(np.random.default_rng(0)).theta, drawn.theta)
+    assert Sequential(Linear(3, 4), minidl.ReLU(), Linear(4, 2, dtype=dtype), rng=0).dtype == dtype
+    assert Sequential(Linear(3, 2, dtype=dtype), rng=0, dtype="float32").dtype == np.float32

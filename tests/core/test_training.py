@@ -598,9 +598,9 @@ def test_checkpoint_errors_change_nothing(data, tmp_path):
     with pytest.raises(ValueError, match=r"run.npz: .*: model.0.out_features was 8, now it is 9"):
         file.load(model=wide)
     np.testing.assert_array_equal(wide.theta, before)
-    with pytest.raises(ValueError, match=r"optimizer was .*Adam.*, now it is .*SGD"):
+    with pytest.raises(ValueError, match="optimizer was 'Adam', now it is 'SGD'"):
         file.load(model=model, optimizer=minidl.SGD(model))
-    with pytest.raises(ValueError, match=r"model.2 was '?Dropout.*, now it is '?Linear"):
+    with pytest.raises(ValueError, match=r"model\.2 was 'Dropout', now it is 'Linear'"):
         file.load(model=Sequential(Linear(6, 8), ReLU(), Linear(8, 3), rng=0))
     with pytest.raises(FileNotFoundError):
         minidl.Checkpoint(tmp_path / "nothing.npz").load(model=model)
