@@ -39,12 +39,10 @@ def check_tensor(point: Point, name: str, directions: int = 2) -> TensorCheck:
     around: Array | None = None
     while len(checks) < directions and not (checks and checks[-1].failure):
         if checks:
-            us = [relative_direction(point, name) for _ in range(4)]
+            u = relative_direction(point, name)
         else:
-            us = [random_direction(point.settings.rng, point.wide[name]) for _ in range(4)]
-        lines = [Line(point, name, u) for u in us]
-        # A sum of random signs can cancel by chance, and noise hides it then.
-        line = max(lines, key=lambda line: abs(line.analytic) / (line.size or 1.0))
+            u = random_direction(point.settings.rng, point.wide[name])
+        line = Line(point, name, u)
         check, around = _check_along(line, around)
         checks.append(check)
     return max(checks, key=lambda check: (SEVERITY.index(check.verdict), check.error))
