@@ -241,7 +241,7 @@ def test_a_grid_and_processes_measure_themselves(load, tmp_path):
     """What runs in commands: a tiny grid on both sides, and the megabytes of an import."""
     grid, imports = load("grid"), load("imports")
     problem = grid.problem({"widths": [4], "epochs": 1, "processes": 2})
-    for name in ("minidl", "minidl, Dask", "PyTorch"):
+    for name in ("minidl", "PyTorch"):
         if grid.CONTESTANTS[name].is_installed:
             task = grid.CONTESTANTS[name].make(problem)
             found = task.result()

@@ -39,7 +39,8 @@ from minidl.view.tables import Table
 RECORDS = (RECORD, "run.json", "*-run-*.json")
 SCORES = ("scores.json", "*-scores-*.json")
 BYTES = {".png": 20_000_000, ".jsonl": 32_000_000}
-"""The size of a file, at most, by its suffix; of others 4,000,000."""
+"""The size of a file, at most, by its suffix; of others, and of a line of JSON, ``SIZE``."""
+SIZE = 4_000_000
 PIXELS, CELLS = 20_000_000, 100_000
 """Of a picture and of a table, at most."""
 
@@ -244,11 +245,13 @@ def _is_whole(run: Run) -> bool:
 
 
 def _read(file: Path) -> bytes:
-    limit = BYTES.get(file.suffix, 4_000_000)
+    limit = BYTES.get(file.suffix, SIZE)
     with open_to_read(file) as stream:
         content = stream.read(limit + 1)
     if len(content) > limit:
         raise ValueError(f"{file}: expected at most {limit:,} bytes")
+    if file.suffix == ".jsonl" and max(map(len, content.split(b"\n"))) > SIZE:
+        raise ValueError(f"{file}: expected at most {SIZE:,} bytes in a line")
     return content
 
 
