@@ -529,7 +529,8 @@ def test_another_machine_goes_on(tmp_path):
 # ---------------------------------------------------------------- the homework
 
 
-def test_what_is_finished_is_not_run_again(done):
+def test_what_is_finished_is_not_run_again(done, tmp_path):
+    done = shutil.copytree(done, tmp_path / "copy")  # its report is written anew
     before = (done / "hw/q1_perceptron/sessions.jsonl").read_text()
     marks = {p: p.stat().st_mtime_ns for p in (done / "hw").glob("q*/*") if p.is_file()}
     shown = run(done, *homework("--epochs", 20, "--jobs", 1, "--out", "hw", "--only", "1.1", "3.2")).stdout  # fmt: skip
