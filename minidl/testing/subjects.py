@@ -198,6 +198,23 @@ class Pass:
     given: dict[str, Array]
 
 
+def seed_generators(seed: int) -> None:
+    """Seed the global generators of NumPy and of Python, from which strangers' code may draw."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+
+
+@contextmanager
+def generators_restored() -> Iterator[None]:
+    """Put the states of these generators back afterwards."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
 class Subject:
     """A function of named tensors, first inputs and then parameters, with its backward pass.
 
@@ -276,8 +293,7 @@ class Subject:
         """Run one pass on copies in these ``layouts``, which may have one of the ``cotangent``."""
         given = {name: layouts.get(name, np.copy)(value) for name, value in tensors.items()}
         if self.numpy_seed is not None:
-            random.seed(self.numpy_seed)
-            np.random.seed(self.numpy_seed)  # noqa: NPY002
+            seed_generators(self.numpy_seed)
         forward, back = (f"{self.name}: expected {name}" for name in self.passes)
         output, backward = self.forward(given)
         y, apart = joined(f"{forward}'s output to be", output)
@@ -301,12 +317,8 @@ class Subject:
     @contextmanager
     def preserved(self, rng: np.random.Generator) -> Iterator[None]:
         """Restore all that a pass may change; ``rng`` is for layers without a generator."""
-        states = random.getstate(), np.random.get_state()  # noqa: NPY002
-        try:
+        with generators_restored():
             yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
 
     def tapped(self, tap: Tap) -> AbstractContextManager[None]:
         """Pass the inputs and cotangents of the innermost layers, if any, through ``tap``."""

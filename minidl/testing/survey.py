@@ -31,7 +31,13 @@ from minidl.maps import SimplexMap
 from minidl.testing import checks
 from minidl.testing.cached import AdaptedLoss, Cached, float_arrays
 from minidl.testing.report import GradientReport, raised
-from minidl.testing.subjects import is_tensor, needed_arguments, signature_of
+from minidl.testing.subjects import (
+    generators_restored,
+    is_tensor,
+    needed_arguments,
+    seed_generators,
+    signature_of,
+)
 
 FORWARDS = {"forward", "pass", "propagate", "fprop", "feed", "activate", "call", "loss", "value"}
 BACKWARDS = {
@@ -218,7 +224,7 @@ def _finding(name: str, report: GradientReport) -> Finding:
 
 
 def _made(kind: type) -> Any:
-    """Return an object with small sizes; TypeError for an argument that is no size."""
+    """Return an object with small sizes and seeded; TypeError for an argument that is no size."""
     given: dict[str, Any] = {}
     for name, argument in signature_of(kind).items():
         sizes = [v for words, v in SIZES.items() if re.search(words, name, re.IGNORECASE)]
@@ -227,12 +233,14 @@ def _made(kind: type) -> Any:
             raise TypeError(f"needs an argument {name}")
         if argument.default is argument.empty or unset:
             given[name] = sizes[0]
-    made = kind(**given)
-    for setup in ("connect_to", "build", "initialize", "init_weights"):
-        for arguments in ((), ((FEATURES,),), (FEATURES,), ((FEATURES, 6, 6),)):
-            with suppress(Exception):  # there is none, or it takes others
-                getattr(made, setup)(*arguments)
-                break
+    with generators_restored():
+        seed_generators(0)
+        made = kind(**given)
+        for setup in ("connect_to", "build", "initialize", "init_weights"):
+            for arguments in ((), ((FEATURES,),), (FEATURES,), ((FEATURES, 6, 6),)):
+                with suppress(Exception):  # there is none, or it takes others
+                    getattr(made, setup)(*arguments)
+                    break
     return made
 
 

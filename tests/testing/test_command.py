@@ -6,9 +6,11 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from minidl.testing.__main__ import main
+from minidl.testing.survey import survey
 from minidl.view.cli import run_main
 
 MODULE = """
@@ -41,7 +43,7 @@ class Plain:
 
     def backward(self, dy):
         self.dW = self.x.T @ dy
-        return dy @ self.W.T
+        return 2 * dy @ self.W.T
 
 class Fails(minidl.Layer):
     def forward(self, x, *, train=False):
@@ -347,3 +349,32 @@ def test_a_whole_package(run, tmp_path):
     found = json.loads(run("toys", "--all", "--json").stdout)
     assert (found["passed"], len(found["findings"])) == (False, 9)
     assert run("no_package", "--all").stderr.startswith("error: no_package cannot be imported")
+
+
+DRAWN = """
+import numpy as np
+
+
+class Wrong:
+    def __init__(self, inputs, outputs):
+        self.W = np.random.randn(inputs, outputs)
+
+    def forward(self, x):
+        self.x = x
+        return x @ self.W
+
+    def backward(self, dy):
+        self.dW = self.x.T @ dy
+        return 2 * dy @ self.W.T
+"""
+
+
+def test_the_objects_of_a_package_are_the_same_in_every_survey(tmp_path, monkeypatch):
+    """Their weights may come from the global generators, which stay as they were."""
+    (tmp_path / "drawn.py").write_text(DRAWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 - only read
+    first, second = (str(survey("drawn")) for _ in range(2))
+    assert first == second
+    assert "1 wrong" in first
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
