@@ -248,7 +248,7 @@ class BatchNorm(Layer):
         x = check_input(self, x, self.in_features, self.weight.value)
         n = len(x)
         if train and n == 1:
-            want = "more than one example to train, also in the last batch"
+            want = "more than one example to train, as batch_size must leave in the last batch"
             raise ValueError(f"{self!r}: expected {want}, got x {x.shape}")
         if train and n:
             mean = x.mean(axis=0)

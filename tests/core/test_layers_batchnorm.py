@@ -83,7 +83,7 @@ def test_the_running_statistics_follow_the_rule_to_the_last_bit(momentum):
 
 def test_a_batch_of_one_and_an_empty_batch():
     layer = BatchNorm(3)
-    with pytest.raises(ValueError, match=r"BatchNorm\(3\): expected more than one example to train, also in the last batch, got x \(1, 3\)"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"BatchNorm\(3\): expected more than one example to train, as batch_size must leave in the last batch, got x \(1, 3\)"):  # fmt: skip
         layer.forward(np.ones((1, 3), np.float32), train=True)
     before = layer.state_dict()
     y, backward = layer.forward(np.ones((0, 3), np.float32), train=True)
