@@ -115,7 +115,7 @@ def _with_validation(path: Path, x: Array, y: Array, valid: int) -> list[tuple[A
 
 
 def _fractions(y: Array) -> Array:
-    """Return the entries of an array of floats that are not whole numbers, as NaN."""
+    """Return the entries of an array of floats that are not whole: fractions and NaN."""
     return y[y != np.round(y)] if y.dtype.kind == "f" else y.ravel()[:0]
 
 

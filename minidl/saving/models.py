@@ -241,7 +241,9 @@ def write_archive(
 def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return what ``write_archive`` wrote; ValueError if it is damaged or of another format."""
     with damaged(path, "model or checkpoint"):
-        arrays, _ = read_npz(path)
+        arrays, found = read_npz(path)
+        if "meta" not in arrays:
+            raise ValueError(f"expected a model or checkpoint, with an array meta; found {found}")
         meta = from_json(str(arrays.pop("meta")))
         if meta["format"] != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {meta['format']}")

@@ -477,3 +477,9 @@ def test_describe_and_build_work_for_features():
     assert difference(description, describe(minidl.PCA(3))) is None
     pool = minidl.AveragePool(2, (4, 6))
     assert build(describe(pool), [minidl.AveragePool]).shape == (4, 6)
+
+
+def test_an_npz_of_something_else_is_named_with_what_it_holds(tmp_path):
+    np.savez(tmp_path / "data.npz", X_train=np.ones(3), y_train=np.ones(3))
+    with pytest.raises(ValueError, match=r"data\.npz: expected a model or checkpoint, .*'X_train'"):
+        minidl.load(tmp_path / "data.npz")
