@@ -69,7 +69,7 @@ def test_from_a_module_of_pytorch():
     assert model[0].weight.value.shape == (3, 5)
     x = np.ones((2, 3), np.float32)
     expected = module.eval()(torch.from_numpy(x)).detach().numpy()
-    np.testing.assert_allclose(model(x), expected, rtol=1e-5)
+    np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-6)  # entries near 0.15
     single = from_torch(nn.Linear(3, 5, bias=False))
     assert single.bias is None
 
