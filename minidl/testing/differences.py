@@ -194,6 +194,11 @@ class Line:
             step = norm(point.wide[name] * gradient)
         self.rounding = settings.precision.unit * (point.phi_size + step)
 
+    def turned(self) -> Line:
+        """Return another direction with the same sizes of entries, of other random signs."""
+        signs = self.point.settings.rng.choice([-1.0, 1.0], self.u.shape)
+        return Line(self.point, self.name, self.u * signs)
+
     def at(self, h: float) -> dict[str, Array]:
         """Return the tensors after a step."""
         return self.point.stepped({self.name: h * self.u})
@@ -318,7 +323,7 @@ class Line:
         clear = error <= self.clear * max(self.size, abs(compared.numeric))
         if point.dtype != point.settings.precision.dtype:
             line = Line(point.in_float64, self.name, self.u)
-            there = line.compare()
+            there = line.judge()
             if there.verdict in (FAILED, KINK):
                 return line._unless_unstable(there)
             right = there.verdict != UNSURE and (clear or error <= 4 * self.gradient_noise)
@@ -341,14 +346,15 @@ class Line:
 
         UNSURE too where a unit in the last place of the tensors changes the output itself.
         """
-        if self.point.measured_noise > self.clear * self.point.phi_size:
+        measured, h, error = self.point.measured_noise, compared.step, compared.error
+        if measured > self.clear * self.point.phi_size:
             return UNSURE
-        if compared.smooth:
+        if compared.smooth and measured / h < 0.5 * error:
             return FAILED
-        for factor in (8, 1 / 8):
-            n, noise = self.slopes(factor * compared.step)[0], compared.noise * (1 + 1 / factor)
+        for step in (8 * h, h / 8, self.steps[0]):
+            n, noise = self.slopes(step)[0], max(self.rounding, measured) * (1 / h + 1 / step)
             change, size = abs(n - compared.numeric), max(abs(n), abs(compared.numeric))
-            if change <= 0.1 * size + noise and change + noise < 0.5 * compared.error:
+            if change <= 0.1 * size + noise and change + noise < 0.5 * error:
                 return FAILED
         return UNSURE
 
