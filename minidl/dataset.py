@@ -18,12 +18,12 @@ from minidl.checks import (
     FLOATS,
     Array,
     as_array,
+    check_choice,
     check_entries,
     check_finite,
     check_float,
     check_int,
     check_weight,
-    did_you_mean,
 )
 
 CHUNK = 512
@@ -81,10 +81,7 @@ class Split:
     def batches(
         self, batch_size: int, rng: np.random.Generator, dtype: DTypeLike = np.float32
     ) -> Iterator[tuple[Array, ...]]:
-        """Yield batches ``x, y`` or ``x, y, weight`` of every example of weight above 0, shuffled.
-
-        The last batch may be smaller.
-        """
+        """Yield batches ``x, y`` or ``x, y, weight`` of the counted examples, shuffled."""
         rows = self.counted
         order = rows[rng.permutation(len(rows))]
         for start in range(0, len(order), batch_size):
@@ -113,20 +110,20 @@ def as_split(owner: str, part: Part | None, scale: float | None = None) -> Split
         if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
             want = "(x, y), (x, y, weight) or a Split"
             raise TypeError(f"{owner}: expected {want}, got {part!r:.80}")
-        x, y, weight = _features(owner, part[0]), _targets(owner, part[1]), (*part, None)[2]
+        x, y = _features(owner, part[0]), _targets(owner, part[1])
         if len(x) != len(y):
             got = f"{len(x)} and {len(y)}"
             raise ValueError(f"{owner}: expected as many rows in x and y, got {got}")
         factor = PIXEL_SCALE if x.dtype == np.uint8 else 1.0
         factor = factor if scale is None else check_float(owner, "scale", scale)
-        if factor == 0:
-            raise ValueError(f"{owner}: expected scale to be other than 0, got {scale!r}")
-        weights = None if weight is None else check_weight(owner, weight, len(x))
-        part = Split(x, y, factor, weight=weights)
+        weights = (check_weight(owner, w, len(x)) for w in part[2:] if w is not None)
+        part = Split(x, y, factor, *weights)
     if len(part) == 0:
         raise ValueError(f"{owner}: expected at least one example, got x {part.x.shape}")
     if part.weight is not None and not part.weight.any():
         raise ValueError(f"{owner}: expected a weight above 0, got only zeros")
+    if part.scale == 0:
+        raise ValueError(f"{owner}: expected scale to be other than 0, got {part.scale!r}")
     if part.scale != 1 and part.x.dtype != np.uint8:
         got = f"rows of {part.x.dtype}; multiply them by {part.scale:g} before"
         raise ValueError(f"{owner}: scale is the factor of uint8 rows, got {got}")
@@ -171,18 +168,15 @@ class Dataset:
     class_names : array, optional
         The name or the original label of each class (see ``from_labels``).
     scale : float, optional
-        The factor of uint8 rows, applied when they are read; by default 1/256. Floats are never
-        scaled.
+        The factor of uint8 rows when they are read, by default 1/256; floats are never scaled.
     generated : bool or str
         Whether a program drew the examples; or a note about them for the title of every result.
     transposed : bool
         Whether images are stored column by column, as in EMNIST. Only pictures depend on it.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If a part is empty, differs from the training part in features, kind of ``x`` or ``y``,
-        or range of pixels, or has a value that is not finite. Names the part and the entry.
+    ValueError or TypeError, which names the part and the entry, if a part is empty, has a value
+    that is not finite, or has other features, another range of pixels or kind of ``x`` or ``y``
+    than the training part.
     """
 
     train: Split
@@ -207,22 +201,20 @@ class Dataset:
         generated: bool | str = False,
         transposed: bool = False,
     ) -> None:
-        for key, part in (("train", train), ("valid", valid), ("test", test)):
+        own = vars(self)  # assignment is refused, since a data set is frozen
+        for key, part in {"train": train, "valid": valid, "test": test}.items():
             given = part is not None or key == "train"
-            # Assignment is refused, since a data set is frozen.
-            vars(self)[key] = as_split(f"{name}: {key}", part, scale) if given else None
+            own[key] = as_split(f"{name}: {key}", part, scale) if given else None
         y, asked = self.train.y, classes or 0
         if classes is None:
             labels = y.ndim == 1 and y.dtype.kind in "iu" and y.min() >= 0
             classes = int(y.max()) + 1 if labels else 0  # y may be unsigned
-        classes = check_int(name, "classes", classes, low=0)
+        own["classes"] = check_int(name, "classes", classes, low=0)
         if class_names is not None and np.shape(class_names) != (classes,):
             raise ValueError(f"{name}: expected {classes} class names, got {np.shape(class_names)}")
-        vars(self).update(
-            # Of a file whose name is not UTF-8, too: no output takes half a character.
-            name=str(name).encode(errors="replace").decode(), classes=classes,
-            class_names=class_names, generated=generated, transposed=transposed,
-        )  # fmt: skip
+        # Of a file whose name is not UTF-8, too: no output takes half a character.
+        own["name"] = str(name).encode(errors="replace").decode()
+        own |= {"class_names": class_names, "generated": generated, "transposed": transposed}
         for key, split in self.splits.items():
             self._check(f"{name}: {key}", split, asked)
 
@@ -232,14 +224,9 @@ class Dataset:
     ) -> Dataset:
         """Return a data set whose labels of any kind are mapped to the classes ``0..K-1``.
 
-        Parameters
-        ----------
-        train, valid, test : (x, y) or (x, y, weight)
-            ``y`` is ``(n,)``: integers, strings or booleans. The classes are the sorted labels of
-            the training part, which ``class_names`` keeps. A label of another part that is not
-            among them is a ValueError.
-        **options
-            As for ``Dataset``.
+        ``y`` of a part is ``(n,)``: integers, strings or booleans. The classes are the sorted
+        labels of the training part, which ``class_names`` keeps. A label of another part that is
+        not among them is a ValueError. The options are those of ``Dataset``.
 
         Examples
         --------
@@ -248,21 +235,18 @@ class Dataset:
         array(['cat', 'dog', 'cat'], dtype='<U3')
         """
         name = options.get("name", "data")
-        class_names = np.unique(_labels(f"{name}: train", train[1]))  # type: ignore[index]
-        numbers = {label: k for k, label in enumerate(class_names.tolist())}
+        names = np.unique(_labels(f"{name}: train", train[1]))  # type: ignore[index]
+        numbers = {label: k for k, label in enumerate(names.tolist())}
         parts: dict[str, Any] = {"train": train, "valid": valid, "test": test}
         for key, part in parts.items():
-            if part is None:
-                continue
-            x, y, *weight = part
-            labels = _labels(f"{name}: {key}", y).tolist()
-            classes = np.array([numbers.get(label, -1) for label in labels], np.int64)
-            for i in np.flatnonzero(classes < 0):
-                known = ", ".join(map(str, class_names[:8])) + ", ..." * (len(class_names) > 8)
-                want = f"the labels of the training part, {known}"
-                raise ValueError(f"{name}: {key}: expected {want}; got y[{i}] = {labels[i]}")
-            parts[key] = (x, classes, *weight)
-        return cls(**parts, classes=len(class_names), class_names=class_names, **options)
+            if part is not None:
+                x, y, *weight = part
+                labels = _labels(f"{name}: {key}", y)
+                found = np.array([numbers.get(label, -1) for label in labels.tolist()], np.int64)
+                want = f"the labels of the training part, {list(numbers)!r:.80}"
+                check_entries(f"{name}: {key}", want, "y", labels, found >= 0)
+                parts[key] = (x, found, *weight)
+        return cls(**parts, classes=len(names), class_names=names, **options)
 
     def _check(self, owner: str, split: Split, classes: int) -> None:
         """Raise an error if a part is not as the training part."""
@@ -277,8 +261,9 @@ class Dataset:
         if classes and y.ndim == 1 and y.dtype.kind in "iu":
             fits = (y >= 0) & (y < classes)
             check_entries(owner, f"labels in 0..{classes - 1}", "y", y, fits)
-        unit = split.x.dtype.kind == "f" and train.x.min() >= 0 and train.x.max() <= 1
-        if unit and _like_pixels(split.x[:CHUNK]):
+        x = split.x[:CHUNK]
+        unit = x.dtype.kind == "f" and train.x.min() >= 0 and train.x.max() <= 1
+        if unit and 128 <= x.max() <= 255 and x.min() >= 0 and (x == np.round(x)).all():
             got = f"whole numbers up to {split.x.max():g}, as of pixels that were not divided"
             raise ValueError(f"{owner}: expected x in 0..1 as in train, got {got}")
 
@@ -290,10 +275,8 @@ class Dataset:
     @property
     def title(self) -> str:
         """The name, with a warning if the examples are generated."""
-        if not self.generated:
-            return self.name
-        words = f", {self.generated}" if isinstance(self.generated, str) else ""
-        return f"{self.name} (generated{words})"
+        note = f", {self.generated}" if isinstance(self.generated, str) else ""
+        return f"{self.name} (generated{note})" if self.generated else self.name
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -314,10 +297,9 @@ class Dataset:
 
     def sample(self, **sizes: int) -> Dataset:
         """Return at most ``sizes[part]`` examples of each part, evenly spaced."""
-        for key in sizes.keys() - {"train", "valid", "test"}:
-            hint = did_you_mean(key, self.splits)
-            raise ValueError(f"{self.name}: sample: no part {key!r}{hint}")
-        parts: dict[str, Any] = {}
+        for key in sizes:
+            check_choice(f"{self.name}: sample", "part", key, ("train", "valid", "test"))
+        parts = {}
         for key, split in self.splits.items():
             n = min(check_int(self.name, key, sizes.get(key, len(split))), len(split))
             rows = np.arange(n) * len(split) // n
@@ -330,7 +312,7 @@ class Dataset:
 
         They have ``dtype``, by default float32 for pixels, and for floats that which they have.
         """
-        parts: dict[str, Any] = {}
+        parts = {}
         for key, split in self.splits.items():
             kind = dtype or (np.float32 if split.x.dtype == np.uint8 else split.x.dtype)
             x = np.concatenate([apply(chunk) for chunk in split.chunks(kind)])
@@ -342,8 +324,7 @@ class Dataset:
 
         Class weights are by class, or by its original label if there are ``class_names``; 1 for
         classes that are left out. ``"balanced"``: ``n / (K n_k)`` for a class with ``n_k`` of the
-        ``n`` training examples, or of their weights. Weights that the examples have are multiplied
-        by it. The other parts keep theirs.
+        ``n`` training examples, or of their weights. Weights of examples are multiplied by it.
         """
         labels, before = self._labels("class weights need"), self.train.weight
         names = np.arange(self.classes) if self.class_names is None else self.class_names
@@ -384,7 +365,7 @@ class Dataset:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{key} {len(split):,}" for key, split in self.splits.items())
-        shape = "" if self.train.y.ndim == 1 else f" {self.train.y.shape[1:]}"
+        shape = f" {self.train.y.shape[1:]}" if self.train.y.ndim > 1 else ""
         kind = f"{self.classes} classes" if self.classes else f"y {self.train.y.dtype}{shape}"
         return f"Dataset({self.name}: {sizes}; {self.features} features, {kind})"
 
@@ -394,21 +375,20 @@ def check_labels(owner: str, logits: Array, y: Array) -> Array:
     y = as_array(owner, "y", y)
     check_matrix(owner, logits)
     n, k = logits.shape
-    if y.shape == (n, k):
-        if y.dtype.kind not in "iuf":
-            raise TypeError(f"{owner}: expected distributions of numbers, got dtype {y.dtype}")
+    if y.shape not in ((n,), (n, k)):
+        raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
+    if y.dtype.kind not in ("iu" if y.ndim == 1 else "iuf"):
+        want = "integer labels" if y.ndim == 1 else "distributions of numbers"
+        raise TypeError(f"{owner}: expected {want}, got dtype {y.dtype}")
+    if y.ndim == 2:
         sums = y.sum(axis=1, dtype=np.float64)
         # Allow for rounded probabilities; the comparison is False for NaN.
         slack = np.sqrt(np.finfo(y.dtype).eps) if y.dtype.kind == "f" else 0
-        for row in np.flatnonzero(~((np.abs(sums - 1) <= slack) & (y >= 0).all(axis=1))):
-            got = f"y[{row}] with sum {sums[row]:g} and least entry {y[row].min():g}"
-            raise ValueError(f"{owner}: expected distributions of sum 1, got {got}")
+        check_entries(owner, "distributions of entries >= 0", "y", y, y >= 0)
+        check_entries(
+            owner, "distributions of sum 1", "the sum of y", sums, np.abs(sums - 1) <= slack
+        )
         return y.astype(logits.dtype, copy=False)
-    if y.shape != (n,):
-        raise ValueError(f"{owner}: expected y of shape ({n},) or ({n}, {k}), got {y.shape}")
-    if y.dtype.kind not in "iu":
-        hint = "Dataset.from_labels numbers labels of any kind, and SquaredError is for numbers"
-        raise TypeError(f"{owner}: expected integer labels, got dtype {y.dtype}; {hint}")
     labels = y.astype(np.int64, copy=False)
     # One pass checks both bounds: as unsigned integers, negative labels are the largest.
     fits = labels.view(np.uint64)
@@ -434,25 +414,22 @@ def check_shaped(
     if y.dtype.kind not in kinds:
         raise TypeError(f"{owner}: expected {want}, got dtype {y.dtype}")
     if y.shape != logits.shape and (y.shape != (len(logits),) or logits.shape[1:] != (1,)):
-        hint = "; CrossEntropy takes one class of several" if y.shape == logits.shape[:1] else ""
         shape = f"the outputs' shape {logits.shape}"
-        raise ValueError(f"{owner}: expected y of {shape}, got {y.shape}{hint}")
+        raise ValueError(f"{owner}: expected y of {shape}, got {y.shape}")
     if fits:
         check_entries(owner, want, "y", y, fits(y))
     return y.reshape(logits.shape).astype(logits.dtype, copy=False)
 
 
 def class_factors(
-    owner: str, class_weight: object, names: Sequence[Any], y: Array, weight: Array | None = None
+    owner: str, class_weight: Any, names: Sequence[Any], y: Array, weight: Array | None = None
 ) -> Array:
     """Return the factor of each class, (K,), as ``Dataset.weighted`` says; ``y`` are 0..K-1."""
-    if isinstance(class_weight, str) and class_weight == "balanced":
+    if not isinstance(class_weight, Mapping):
+        check_choice(owner, "class_weight as a mapping or", class_weight, ("balanced",))
         counts = np.bincount(y, weight, len(names))
         factors = counts.sum() / np.where(counts > 0, counts, 1)
         return np.asarray(factors / np.count_nonzero(counts))
-    if not isinstance(class_weight, Mapping):
-        want = "class_weight 'balanced' or a mapping"
-        raise ValueError(f"{owner}: expected {want}, got {class_weight!r}")
     for key in class_weight:
         if key not in names:
             raise ValueError(f"{owner}: class_weight: no class {key!r} among {list(names)!r:.80}")
@@ -462,38 +439,32 @@ def class_factors(
 def _features(owner: str, x: object) -> Array:
     """Return ``x`` as rows (n, features) of uint8, float32 or float64, which are kept."""
     array = as_array(owner, "x", x, numbers=True)
-    if array.ndim < 2:
+    if array.ndim < 2 or 0 in array.shape[1:]:
         raise ValueError(f"{owner}: expected x of shape (n, features), got {array.shape}")
-    features = int(np.prod(array.shape[1:]))
-    if features == 0:
-        raise ValueError(f"{owner}: expected at least one feature, got x {array.shape}")
-    array = array if array.dtype == np.uint8 else _floats(array)
-    return array.reshape(len(array), features)
+    return _floats(array).reshape(len(array), int(np.prod(array.shape[1:])))
 
 
 def _targets(owner: str, y: object) -> Array:
     """Return ``y`` (n,) or (n, d): integers and booleans as int64, others as floats."""
-    array = _column(as_array(owner, "y", y))
-    if array.dtype.kind not in "biuf":
-        got = f"dtype {array.dtype}; Dataset.from_labels takes labels of any kind"
-        raise TypeError(f"{owner}: expected y of integers or floats, got {got}")
+    array = as_array(owner, "y", y, numbers=True)
+    array = array[:, 0] if array.shape[1:] == (1,) else array
     if array.ndim not in (1, 2):
         raise ValueError(f"{owner}: expected y of shape (n,) or (n, d), got {array.shape}")
     if array.dtype.kind == "f":
         array = _floats(array)
         check_finite(owner, "targets", "y", array)
         return array
-    if array.dtype == np.uint64 and array.max(initial=0) > np.iinfo(np.int64).max:
-        raise ValueError(f"{owner}: expected integers below 2^63, got y up to {array.max()}")
+    if array.dtype == np.uint64:
+        check_entries(owner, "integers below 2^63", "y", array, array < 2**63)
     return array.astype(np.int64, copy=False)
 
 
 def _labels(owner: str, y: object) -> Array:
     """Return labels (n,) of integers, strings or booleans; TypeError for other kinds."""
     array = as_array(owner, "y", y)
+    array = array[:, 0] if array.shape[1:] == (1,) else array
     if array.dtype == object and all(isinstance(label, str) for label in array.ravel()):
         array = array.astype(str)
-    array = _column(array)
     if array.ndim != 1 or array.dtype.kind not in "biuU":
         want, got = "integers, strings or booleans", f"{array.dtype} {array.shape}: {array!r:.60}"
         raise TypeError(f"{owner}: expected labels (n,) of {want}, got {got}")
@@ -501,15 +472,10 @@ def _labels(owner: str, y: object) -> Array:
 
 
 def _floats(array: Array) -> Array:
-    """Return float32 and float64 as they are, others of at most 16 bits as float32."""
-    if array.dtype in FLOATS:
+    """Return uint8, float32 and float64 as they are, others of at most 16 bits as float32."""
+    if array.dtype in FLOATS or array.dtype == np.uint8:
         return array
     return array.astype(np.float32 if array.dtype.itemsize <= 2 else np.float64)
-
-
-def _column(array: Array) -> Array:
-    """Return a column (n, 1) as (n,), and other arrays as they are."""
-    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def _kind(split: Split) -> str:
@@ -517,8 +483,3 @@ def _kind(split: Split) -> str:
     x = "pixels" if split.x.dtype == np.uint8 else "floats"
     y = "integers" if split.y.dtype.kind in "iu" else "floats"
     return f"x of {x} and y of {y} (n, ...) {split.y.shape[1:]}"
-
-
-def _like_pixels(x: Array) -> bool:
-    """Return whether rows are whole numbers in 0..255, some of them large."""
-    return bool(x.min() >= 0 and 128 <= x.max() <= 255 and (x == np.round(x)).all())

@@ -20,8 +20,8 @@ from minidl.checks import (
     ContractError,
     as_array,
     as_floats,
+    check_choice,
     check_weight,
-    did_you_mean,
     is_floats,
     quietly,
     shaped_targets,
@@ -66,10 +66,9 @@ def probabilities(model: Layer, x: Array | Split, loss: Loss | None = None) -> A
 def known_loss(owner: str, loss: Loss | None, z: Array) -> Loss:
     """Return the loss, by default ``CrossEntropy``; TypeError for one output without a loss."""
     if loss is None and z.shape[1:] == (1,):
+        want = "the loss of the training, as loss=SquaredError()"
         why = "one output may be a number, a logit or a sign"
-        raise TypeError(
-            f"{owner}: {why}; expected the loss of the training, as loss=SquaredError()"
-        )
+        raise TypeError(f"{owner}: {why}; expected {want}")
     return CrossEntropy() if loss is None else loss
 
 
@@ -79,31 +78,20 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the loss and the metrics over all rows of ``data``, in evaluation mode.
 
-    Parameters
-    ----------
-    model : Layer
-    data : Split, (x, y) or (x, y, weight)
-        Part of a data set, or arrays, converted as in ``outputs``.
-    loss : Loss
-    metrics : mapping, optional
-        More metrics, as for ``fit``; TypeError, which names it, for one that returns no number.
-
-    Returns
-    -------
-    dict
-        ``"loss"``; the metrics that the loss names, weighted where the data has weights; those of
-        ``metrics``.
+    ``data`` is part of a data set, or ``(x, y)`` or ``(x, y, weight)``, converted as in
+    ``outputs``. The result has ``"loss"``; the metrics that the loss names, weighted where the data
+    has weights; and those of ``metrics``, as for ``fit``: TypeError for one that returns no number.
     """
     return measure(model, data, as_loss("evaluate", loss), as_metrics("evaluate", metrics))[0]
 
 
 def as_metrics(owner: str, metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
     """Return a user's metrics by name; TypeError for anything but functions by name."""
-    named = isinstance(metrics, (Mapping, type(None)))
-    if not named or not all(map(callable, (metrics or {}).values())):
+    found = {} if metrics is None else metrics
+    if not isinstance(found, Mapping) or not all(map(callable, found.values())):
         want = "metrics by name, as {'f1': function}"
         raise TypeError(f"{owner}: expected {want}, got {type_text(metrics)}")
-    return dict(metrics or {})
+    return dict(found)
 
 
 def measure(
@@ -177,11 +165,11 @@ def check_loss(loss: Any, logits: Array, y: Array, *weight: Array) -> None:
 def metrics_of(loss: object) -> dict[str, Metric]:
     """Return the metrics of a loss by name; ValueError for a name that is not known."""
     given = getattr(loss, "metrics", ())
-    named = given if isinstance(given, Mapping) else {name: name for name in given}
-    for metric in named.values():
-        if isinstance(metric, str) and metric not in METRICS:
-            raise ValueError(f"{loss!r}: no metric {metric!r}{did_you_mean(metric, METRICS)}")
-    return {k: METRICS[m] if isinstance(m, str) else m for k, m in named.items()}
+    found = dict(given) if isinstance(given, Mapping) else {name: name for name in given}
+    for name, metric in found.items():
+        if not callable(metric):
+            found[name] = METRICS[check_choice(repr(loss), "metric", metric, tuple(METRICS))]
+    return found
 
 
 def _number(name: str, value: object) -> float:
@@ -211,11 +199,11 @@ def _metric(measured: Callable[[Array, Array, Array], Any]) -> Metric:
         if outputs.ndim != 2:
             raise ValueError(f"{owner}: expected outputs of shape (n, K), got {outputs.shape}")
         n, labels = len(outputs), owner == "accuracy"
-        if y.shape == (n,) and outputs.shape[1] == 1 and not labels:
-            y = y[:, None]
-        if y.shape != outputs.shape and not (labels and y.shape == (n,)):
-            want = f"({n},) or {outputs.shape}" if labels else f"{outputs.shape}"
+        column = labels or outputs.shape[1] == 1
+        if y.shape != outputs.shape and not (column and y.shape == (n,)):
+            want = f"({n},) or {outputs.shape}" if column else f"{outputs.shape}"
             raise ValueError(f"{owner}: expected y of shape {want}, got {y.shape}")
+        y = y if labels else y.reshape(outputs.shape)
         weight = np.ones(n) if weight is None else check_weight(owner, weight, n)
         weight = weight / (weight.max(initial=0) or 1)  # of these the sum does not overflow
         if not weight.any() or np.isnan(outputs[weight > 0]).any():
@@ -267,10 +255,9 @@ def mean_accuracy(outputs: Array, y: Array, weight: Array) -> Array:
 def r2(outputs: Array, y: Array, weight: Array) -> float:
     """Return the coefficient of determination R^2, the mean over the outputs.
 
-    ``1 - sum_n w_n (y_n - z_n)^2 / sum_n w_n (y_n - ybar)^2`` with the weighted mean ``ybar``,
-    as ``sklearn.metrics.r2_score``. Where a target is the same for all examples, it is 1 if the
-    predictions are exact, else 0. It is NaN for fewer than two examples. ``y`` is (n, d), as the
-    outputs, or (n,) where d = 1.
+    ``1 - sum_n w_n (y_n - z_n)^2 / sum_n w_n (y_n - ybar)^2`` with the weighted mean ``ybar``, as
+    ``sklearn.metrics.r2_score``. Of a constant target it is 1 if the predictions are exact, else 0;
+    of fewer than two examples NaN. ``y`` is (n, d), as the outputs, or (n,) where d = 1.
     """
     used = weight > 0
     if used.sum() < 2:
@@ -280,8 +267,7 @@ def r2(outputs: Array, y: Array, weight: Array) -> float:
     mean = weight @ y / weight.sum()
     residual, total = weight @ np.square(y - outputs), weight @ np.square(y - mean)
     constant = (y == y[0]).all(axis=0)
-    scores = np.where(constant, residual == 0, 1 - residual / np.where(constant, 1, total))
-    return float(scores.mean())
+    return float(np.where(constant, residual == 0, 1 - residual / total).mean())
 
 
 @_metric

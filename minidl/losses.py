@@ -67,14 +67,6 @@ class ReducedLoss(Configured, ABC):
     probability and gradient 0; if it is the label's, the value is ``inf``. A row whose largest
     logit is not finite makes the value NaN, which stops ``fit``. For the other losses an infinite
     output gives the limit, and NaN gives NaN.
-
-    Examples
-    --------
-    >>> class LogSquaredError(ReducedLoss):
-    ...     def per_example(self, logits, y):
-    ...         error = logits - np.log(y)
-    ...         return np.square(error) / 2, error
-    >>> value, dlogits = LogSquaredError("sum")(logits, y, weight)
     """
 
     metrics: ClassVar[Metrics] = ()

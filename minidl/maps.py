@@ -151,24 +151,6 @@ class RegularizedMap(SimplexMap):
     ``omega`` is convex. The map is the gradient of its conjugate
     ``omega*(z) = max_p <p, z> - omega(p)``, so the Jacobian is symmetric and ``jvp`` is ``vjp``.
     It has a Fenchel-Young loss.
-
-    Examples
-    --------
-    Softmax at a fixed temperature, with ``T`` times softmax's regulariser:
-
-    >>> class Tempered(RegularizedMap):
-    ...     def __init__(self, temperature):
-    ...         self.temperature = temperature
-    ...     def project_rows(self, z):
-    ...         return softmax.project_rows(z / self.temperature)
-    ...     def vjp_rows(self, p, dp):
-    ...         return softmax.vjp_rows(p, dp) / self.temperature
-    ...     def omega(self, p, axis=-1):
-    ...         return self.temperature * softmax.omega(p, axis)
-    ...     def fenchel_young(self, z, labels):
-    ...         values, dz = softmax.fenchel_young(z / self.temperature, labels)
-    ...         return self.temperature * values, dz
-    >>> layer, loss = Simplex(Tempered(2.0)), FenchelYoung(Tempered(2.0))
     """
 
     @abstractmethod

@@ -163,8 +163,8 @@ def test_labels_of_any_kind_are_mapped(y, names):
 @pytest.mark.parametrize(
     ("train", "valid", "error", "message"),
     [
-        (["a", "b"], ["a", "c"], ValueError, r"valid: expected the labels of the training part, a, b; got y\[1\] = c"),
-        ([1, 2], [2, 3], ValueError, r"valid: .* 1, 2; got y\[1\] = 3"),
+        (["a", "b"], ["a", "c"], ValueError, r"valid: expected the labels of the training part, \['a', 'b'\], got y\[1\] = c"),
+        ([1, 2], [2, 3], ValueError, r"valid: .* \[1, 2\], got y\[1\] = 3"),
         ([1, 2], ["x", "y"], ValueError, r"valid: expected the labels"),
         ([0.5, 1.5], None, TypeError, "train: expected labels .* of integers, strings or booleans"),
         ([None, "a"], None, TypeError, r"train: expected labels \(n,\) of .*, got object \(2,\): .*None"),
@@ -178,8 +178,8 @@ def test_labels_that_cannot_be_mapped(train, valid, error, message):
 
 
 @pytest.mark.parametrize("y", [["a", "b"], np.array(["a", "b"], object)])
-def test_other_labels_are_refused_with_a_hint(y):
-    with pytest.raises(TypeError, match=r"Dataset.from_labels takes labels of any kind"):
+def test_other_labels_are_refused(y):
+    with pytest.raises(TypeError, match=r"data: train: expected y of real numbers, got dtype"):
         Dataset((np.eye(2), y))
 
 
@@ -260,7 +260,7 @@ def test_bad_class_weights():
     data = Dataset((np.eye(2), [0, 1]))
     with pytest.raises(ValueError, match="class_weight: no class 2"):
         data.weighted({2: 1.0})
-    with pytest.raises(ValueError, match="expected class_weight 'balanced' or a mapping, got 'even'"):  # fmt: skip
+    with pytest.raises(ValueError, match="expected class_weight as a mapping or 'balanced', got 'even'"):  # fmt: skip
         data.weighted("even")
     with pytest.raises(TypeError, match="class weights need labels"):
         Dataset((np.eye(2), [0.5, 1])).weighted("balanced")
@@ -521,5 +521,5 @@ def test_an_own_metric_and_an_own_loss_of_one_output(seed):
 
 def test_integers_that_int64_does_not_hold_are_refused():
     y = np.array([0, 2**63], np.uint64)
-    with pytest.raises(ValueError, match=f"expected integers below 2.63, got y up to {2**63}"):
+    with pytest.raises(ValueError, match=rf"expected integers below 2.63, got y\[1\] = {2**63}"):
         Dataset((np.eye(2), y))

@@ -282,7 +282,7 @@ def test_the_check_of_labels_returns_int64_or_refuses(dtype):
                 with pytest.raises(ValueError, match=message):
                     check_labels("A loss", np.zeros((3, k)), np.array([0, wrong, 0], dtype))
     z, y = np.zeros((1, 257)), np.ones((1, 257), dtype)  # the sum is 1 modulo 256
-    with pytest.raises(ValueError, match=r"got y\[0\] with sum 257"):
+    with pytest.raises(ValueError, match=r"got the sum of y\[0\] = 257"):
         check_labels("A loss", z, y)
 
 

@@ -293,10 +293,10 @@ def test_labels_are_checked(loss):
         ([-1, 0], ValueError, r"labels in 0..2, got y\[0\] = -1"),
         ([0, 1, 2], ValueError, r"y of shape \(2,\) or \(2, 3\), got \(3,\)"),
         ([0.0, 1.0], TypeError, "integer labels, got dtype float64"),
-        ([[1, 0, 0], [0.5, 0.4, 0]], ValueError, r"got y\[1\] with sum 0.9 and least entry 0"),
-        ([[1.5, -0.5, 0], [1, 0, 0]], ValueError, r"got y\[0\] with sum 1 and least entry -0.5"),
-        ([[1, 0, 0], [1.5, -0.5, 0]], ValueError, r"got y\[1\] with sum 1 and least entry -0.5"),
-        ([[np.nan, 0, 1], [1, 0, 0]], ValueError, r"got y\[0\] with sum nan"),
+        ([[1, 0, 0], [0.5, 0.4, 0]], ValueError, r"got the sum of y\[1\] = 0.9"),
+        ([[1.5, -0.5, 0], [1, 0, 0]], ValueError, r"got y\[0, 1\] = -0.5"),
+        ([[1, 0, 0], [1.5, -0.5, 0]], ValueError, r"got y\[1, 1\] = -0.5"),
+        ([[np.nan, 0, 1], [1, 0, 0]], ValueError, r"got y\[0, 0\] = nan"),
         ([[True, False, False]] * 2, TypeError, "distributions of numbers, got dtype bool"),
     ):
         with pytest.raises(error, match=f"^{type(loss).__name__}: expected .*{message}"):

@@ -132,7 +132,6 @@ GIVEN = {
     "dataset.Dataset.from_labels": lambda: {"x": np.zeros((3, 2))},
     "grid.points.keeping": lambda: {"path": "model.npz", "model": affine_model(), "metrics": {}},
     "layer.Sequential": lambda: {"x": np.zeros((2, 784), np.float32)},
-    "losses.ReducedLoss": lambda: {"y": rng.uniform(1, 2, (10, 5))},
     "saving.onnx.export": estimator,
     "view.cli.interruptible": lambda: {"run": print, "grid": 1, "train": 2},
     "saving.onnx.register": lambda: {"Scale": Scale},

@@ -669,7 +669,7 @@ BAD_SETTINGS = [
     ({"dtype": "int32"}, "expected dtype float32 or float64, got 'int32'"),
     ({"tol": -1}, "expected tol to be a finite number >= 0"),
     ({"n_iter_no_change": 0}, "expected n_iter_no_change to be a whole number >= 1"),
-    ({"class_weight": "even"}, "expected class_weight 'balanced' or a mapping, got 'even'"),
+    ({"class_weight": "even"}, "expected class_weight as a mapping or 'balanced', got 'even'"),
     ({"class_weight": {9: 1.0}}, "class_weight: no class 9"),
     ({"random_state": "seed"}, "cannot be used to seed"),
 ]
