@@ -126,21 +126,6 @@ def _text(value: object) -> str:
     return "..." if value is ... or " at 0x" in repr(value) else repr(value)
 
 
-def no_longer(**spelling: str) -> Callable[[F], F]:
-    """Decorate a function: an old argument is an error with its new spelling."""
-
-    def decorate(function: F) -> F:
-        @wraps(function)
-        def run(*args: Any, **options: Any) -> Any:
-            for name in spelling.keys() & options.keys():
-                raise TypeError(f"{function.__name__}: {name}= is now {spelling[name]}")
-            return function(*args, **options)
-
-        return run  # type: ignore[return-value]
-
-    return decorate
-
-
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown word: the closest known one, or all."""
     import difflib

@@ -156,16 +156,19 @@ def open_to_read(path: str | os.PathLike[str]) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[None]:
-    """Turn what the parsers of files raise, of many kinds, into a ValueError. Also a decorator."""
+def reading(path: str | os.PathLike[str] = "", what: str = "a file") -> Iterator[None]:
+    """Turn any error about the content of a file into a ValueError that names it; or decorate."""
+    where = f"{path}: " if path else ""
     try:
         yield
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         raise
     except MemoryError as error:
-        raise ValueError(f"does not fit into memory ({error})") from error
-    except Exception as error:
-        raise ValueError(str(error) or type(error).__name__) from error
+        raise ValueError(f"{where}does not fit into memory ({error})") from error
+    except ValueError as error:  # cut, since it may have a value of the file, of any length
+        raise ValueError(f"{where}{error!s:.2000}") from error
+    except Exception as error:  # parsers and own classes raise any kind
+        raise ValueError(f"{where}cannot be read as {what} ({error!r:.2000})") from error
 
 
 @reading()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -165,24 +166,24 @@ def named_parameters(layer: object, prefix: str = "") -> Iterator[tuple[str, Par
 def gather(model: Any, dtype: np.dtype[Any]) -> None:
     """Make all parameters views into two new vectors, which become those of the model."""
     size = sum(p.size for _, p in named_parameters(model))
-    _gather(model, model, np.empty(size, dtype), np.empty(size, dtype))
+    theta, grad = np.empty(size, dtype), np.empty(size, dtype)
 
+    def place(layer: Any, start: int) -> int:
+        end = start
+        for _, member in members(layer):
+            if isinstance(member, Parameter):
+                piece, end = slice(end, end + member.size), end + member.size
+                value, own = theta[piece].reshape(member.shape), grad[piece].reshape(member.shape)
+                value[...], own[...] = member.value, member.grad
+                member.bind(value, own)
+                member.root = weakref.ref(model)
+            else:
+                end = place(member, end)
+        if hasattr(type(layer), "theta"):  # one of ours; of the object this would make vectors
+            vars(layer).update(_theta=theta[start:end], _grad=grad[start:end])
+        return end
 
-def _gather(root: object, layer: Any, theta: Array, grad: Array) -> int:
-    """Move the parameters of ``layer`` into the vectors; return the number of entries used."""
-    end = 0
-    for _, member in members(layer):
-        if isinstance(member, Parameter):
-            piece, end = slice(end, end + member.size), end + member.size
-            value, own_grad = theta[piece].reshape(member.shape), grad[piece].reshape(member.shape)
-            value[...], own_grad[...] = member.value, member.grad
-            member.bind(value, own_grad)
-            member.root = weakref.ref(root)
-        else:
-            end += _gather(root, member, theta[end:], grad[end:])
-    if hasattr(type(layer), "theta"):  # one of ours; of the object this would make vectors
-        vars(layer).update(_theta=theta[:end], _grad=grad[:end])
-    return end
+    place(model, 0)
 
 
 def shared_parameter(model: object) -> tuple[str, Any] | None:
@@ -302,38 +303,20 @@ def check_state(
     return parts
 
 
-def finite_check(model: Any) -> Callable[[], str | None]:
-    """Return a function that names a parameter or buffer that is finite now and no longer then."""
-    buffers = [(part, at) for _, part, at in places(model) if not isinstance(part, Parameter)]
-
-    def not_finite() -> list[str]:
-        buffers_are = all(np.isfinite(getattr(part, at)).all() for part, at in buffers)
-        if buffers_are and np.isfinite(model.theta.sum()):  # one pass; a sum may overflow
-            return []
-        return [name for name, value in model.state_dict().items() if not np.isfinite(value).all()]
-
-    known = not_finite()
-    return lambda: next((name for name in not_finite() if name not in known), None)
+def not_finite(model: Any) -> list[str]:
+    """Return the names of the parameters and buffers that are not finite."""
+    return [name for name, value in model.state_dict().items() if not np.isfinite(value).all()]
 
 
 class Values:
     """The parameters and buffers of a model, found once, so that a copy of them takes little."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self._places = model, list(places(model))
+        self.load_state_dict, self._places = model.load_state_dict, list(places(model))
 
     def state_dict(self) -> dict[str, Array]:
         """Return what ``state_dict`` of the model does."""
         return {name: np.array(getattr(owner, at)) for name, owner, at in self._places}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set the parameters and buffers of the model."""
-        self.model.load_state_dict(state)
-
-
-def values_of(model: Any) -> Any:
-    """Return the ``Values`` of a model, or itself if it has a ``state_dict`` of its own."""
-    return Values(model) if type(model).state_dict.__module__ == "minidl.layer" else model
 
 
 class Streams:
@@ -354,16 +337,41 @@ class Streams:
             set_stream(f"random stream {name}", rng, state[name])
 
 
-def with_streams(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return objects with a state by name, and after each model its random streams."""
-    found: dict[str, Any] = {}
-    for name, part in parts.items():
-        found[name] = part
-        if is_layer(part):
-            rngs = (getattr(layer, "rng", None) for layer in walk(part))
-            drawn = [rng for rng in rngs if isinstance(rng, np.random.Generator)]
-            found[f"{name} streams"] = Streams({str(i): rng for i, rng in enumerate(drawn)})
-    return found
+class States:
+    """Objects with a state by name, and after each model its random streams, as one of them."""
+
+    def __init__(self, parts: Mapping[str, Any]) -> None:
+        self.parts: dict[str, Any] = {}
+        for name, part in parts.items():
+            self.parts[name] = part
+            if is_layer(part):
+                if type(part).state_dict.__module__ == "minidl.layer":
+                    self.parts[name] = Values(part)
+                rngs = (getattr(layer, "rng", None) for layer in walk(part))
+                drawn = [rng for rng in rngs if isinstance(rng, np.random.Generator)]
+                self.parts[f"{name} streams"] = Streams({str(i): r for i, r in enumerate(drawn)})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a copy of the state of each object by its name."""
+        found = {name: part.state_dict() for name, part in self.parts.items()}
+        own = {k for k, p in self.parts.items() if not type(p).__module__.startswith("minidl.")}
+        return found | copy.deepcopy({name: found[name] for name in own})
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set all states that are not empty, or none on an error."""
+        before = self.state_dict()
+        if missing := [name for name in before if before[name] and not state.get(name)]:
+            raise ValueError(f"has no state of {missing[0]!r}")
+        try:
+            self._set(state)
+        except BaseException:
+            self._set(before)
+            raise
+
+    def _set(self, state: Mapping[str, Any]) -> None:
+        for name, part in self.parts.items():
+            if state.get(name):
+                part.load_state_dict(state[name])
 
 
 def set_stream(name: str, rng: Any, state: Any) -> None:

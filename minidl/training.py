@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,13 +15,13 @@ import numpy as np
 from minidl.callbacks import Callback, Run
 from minidl.checks import (
     Array,
+    F,
     Rng,
     Stateful,
     as_generator,
     check_float,
     check_int,
     did_you_mean,
-    no_longer,
     quietly,
     shaped_targets,
 )
@@ -31,7 +31,7 @@ from minidl.history import Epoch, History, Mode
 from minidl.layer import Layer, check_model, checked, in_order, name_probabilities, write_gradients
 from minidl.losses import Loss, Metric
 from minidl.optim import Optimizer, check_optimizer
-from minidl.parameter import Streams, finite_check, infer, values_of, with_streams
+from minidl.parameter import States, Streams, infer, not_finite
 
 
 class NonFiniteLossError(FloatingPointError, ValueError):
@@ -57,7 +57,19 @@ EARLIER = {  # arguments of earlier versions, and how they are spelled now
 }
 
 
-@no_longer(**EARLIER)
+def names_earlier(function: F) -> F:
+    """Decorate a training function: an argument in ``EARLIER`` is an error with its spelling."""
+
+    @wraps(function)
+    def run(*args: Any, **options: Any) -> Any:
+        for name in EARLIER.keys() & options.keys():
+            raise TypeError(f"{function.__name__}: {name}= is now {EARLIER[name]}")
+        return function(*args, **options)
+
+    return run  # type: ignore[return-value]
+
+
+@names_earlier
 def fit(
     model: Layer,
     dataset: Dataset,
@@ -190,66 +202,56 @@ class Training:
     survivors: bool = False
 
     def __post_init__(self) -> None:
+        self._check_options()
         for run in self.runs:
             check_model(self.owner, run.model)
             check_optimizer(self.owner, run.optimizer, run.model)
-        self._check_options()
-        for run in self.runs:
             self._follow(run)
             _go_on_from_the_last_weights(run)
-        # All objects whose state decides the rest: those of each run, then those that they share.
+        # All objects whose state decides the rest, by their names in a checkpoint.
+        self._parts: dict[str, Any] = {}
+        for i, run in enumerate(self.runs, 1):
+            for name in ("model", "optimizer", "history"):
+                self._parts[f"{name} {i}" if i > 1 else name] = getattr(run, name)
+        self._models = [name for name, part in self._parts.items() if isinstance(part, Layer)]
         generator = isinstance(self.rng, np.random.Generator)
-        shared = {"order": Streams({"stream": self.rng}) if generator else self.rng}
+        order = Streams({"stream": self.rng}) if generator else self.rng
+        if isinstance(order, Stateful):
+            self._parts["order"] = order
         for callback in self.callbacks:
             kind = type(callback).__name__
-            shared[f"{kind} {1 + sum(name.startswith(f'{kind} ') for name in shared)}"] = callback
-        groups = [
-            {name: part for name, part in group.items() if isinstance(part, Stateful)}
-            for group in (*map(vars, self.runs), shared)
-        ]
-        self._states: dict[str, Stateful] = {
-            f"{name} {i}" if 1 < i < len(groups) else name: part
-            for i, group in enumerate(groups, 1)
-            for name, part in group.items()
-        }
-        self._states["training"] = self
+            count = 1 + sum(name.startswith(f"{kind} ") for name in self._parts)
+            self._parts[f"{kind} {count}"] = callback
+        self._parts["training"] = self
         self._ended, self._saved, self._recorded = False, 0, -1
         self._unchecked = {id(run.model) for run in self.runs}
         if self.checkpoint is not None:
             self._open(self.checkpoint)
-        self._values = {id(run.model): values_of(run.model) for run in self.runs}
-        self._changing = [
-            [
-                self._values.get(id(part), part)
-                for part in with_streams(group).values()
-                if not isinstance(part, History) and getattr(part, "rngs", True)
-            ]
-            for group in groups
-        ]
-        self._kept: list[list[tuple[Stateful, Mapping[str, Any]]]] = []
+        # What an epoch that does not end sets back.
+        going_back = {k: p for k, p in self._parts.items() if not isinstance(p, History)}
+        self._states, self._kept = States(going_back), dict[str, Any]()
 
     def _check_options(self) -> None:
         """Check the order, the parts, the checkpoint and the callbacks."""
-        owner, dataset, checkpoint = self.owner, self.objective.dataset, self.checkpoint
+        owner, checkpoint, callbacks = self.owner, self.checkpoint, self.callbacks
         if not isinstance(self.rng, Iterator):
             as_generator(self.rng)
-        known = list({"train": 0, "valid": 0, **dataset.splits})
+        known = list({"train": 0, "valid": 0, **self.objective.dataset.splits})
         if not isinstance(self.parts, (list, tuple)) or not {*self.parts} <= {*known}:
             raise ValueError(f"{owner}: expected parts among {known}, got {self.parts!r:.80}")
         if checkpoint is not None and not hasattr(checkpoint, "resume"):
             want = "checkpoint=minidl.Checkpoint(path)"
             raise TypeError(f"{owner}: expected {want}, got {checkpoint!r:.80}")
-        listed = isinstance(self.callbacks, (list, tuple))
-        if not listed or not all(isinstance(callback, Callback) for callback in self.callbacks):
-            got = f"{self.callbacks!r:.80}"
-            raise TypeError(f"{owner}: expected callbacks=[EarlyStopping()], got {got}")
+        listed = isinstance(callbacks, (list, tuple))
+        if not listed or not all(isinstance(callback, Callback) for callback in callbacks):
+            raise TypeError(f"{owner}: expected callbacks=[EarlyStopping()], got {callbacks!r:.80}")
 
     def _open(self, file: CheckpointFile) -> None:
         """Describe what the result depends on, and go on from the file where that is asked for."""
         if isinstance(self.rng, Iterator) and not isinstance(self.rng, Stateful):
             want = "rng with a state that checkpoint= can save, by state_dict and load_state_dict"
             raise TypeError(f"{self.owner}: expected {want}, got {self.rng!r}")
-        made = {k: p for k, p in self._states.items() if isinstance(p, (Layer, Optimizer))}
+        made = {k: p for k, p in self._parts.items() if isinstance(p, (Layer, Optimizer))}
         self.settings = file.describe({
             "function": self.owner, "dtype": self.runs[0].model.dtype.name, "rng": self.rng,
             "data": self.objective.dataset, "loss": self.objective.loss, "parts": self.measured,
@@ -257,7 +259,7 @@ class Training:
             **self.settings, **made,
         })  # fmt: skip
         if file.resume and file.exists():
-            file.load(settings=self.settings, **self._states)
+            file.load(settings=self.settings, **self._parts)
             self._saved = self.epoch
 
     @property
@@ -303,7 +305,8 @@ class Training:
             for run in self.runs:
                 name_probabilities(self.owner, run.model, self.objective.loss)
                 stack.enter_context(marked(run.model, self.objective.dataset))
-            not_finite = [finite_check(run.model) for run in self.runs]
+            models = [self._states.parts[name] for name in self._models]
+            before = [not_finite(model) for model in models]
             for callback in self.callbacks:
                 callback.on_start(first)
             try:
@@ -312,16 +315,18 @@ class Training:
                 self._keep()
                 self.objective.look(first.model)
                 while not self._ended and self.epoch < first.epochs:
-                    epoch = self.epoch + 1
-                    losses = train_epoch(epoch)
-                    for i, (run, name) in enumerate(zip(self.runs, not_finite, strict=True)):
-                        if run.error is None and (found := name()):
-                            why = f"{found} is not, after the last step"
-                            run.error = f"epoch {epoch}: every loss is finite, but {why}"
+                    losses = train_epoch(self.epoch + 1)
+                    for i, run in enumerate(self.runs):
+                        found = [name for name in not_finite(models[i]) if name not in before[i]]
+                        if found and run.error is None:
+                            why = (
+                                f"every loss is finite, but {found[0]} is not, after the last step"
+                            )
+                            run.error = f"epoch {self.epoch + 1}: {why}"
                         if run.error is not None and not self.survivors:
                             raise NonFiniteLossError(run.error)
                         if run.error is not None:
-                            self._set_back(i)
+                            models[i].load_state_dict(self._kept[self._models[i]])
                     self._record(losses)
                     going = any(run.error is None for run in self.runs)
                     stops = [callback.on_epoch(first) for callback in self.callbacks if going]
@@ -329,8 +334,7 @@ class Training:
                     self._keep()
             except BaseException:
                 if self.epoch == self._recorded:  # the epoch has not ended
-                    for i in range(len(self._kept)):
-                        self._set_back(i)
+                    self._states.load_state_dict(self._kept)
                 raise
             finally:
                 for run in self.runs:
@@ -355,19 +359,11 @@ class Training:
     def _keep(self) -> None:
         """Keep the state before training or after an epoch, and write the file where it is due."""
         self._recorded = epoch = self.epoch
-        self._kept = [[(p, p.state_dict()) for p in parts] for parts in self._changing]
-        # Those of callbacks and iterators may be no copies.
-        self._kept[-1] = [(part, copy.deepcopy(state)) for part, state in self._kept[-1]]
+        self._kept = self._states.state_dict()
         file, is_last = self.checkpoint, self._ended or epoch == self.runs[0].epochs
         if file is not None and epoch > self._saved and (is_last or epoch % file.every == 0):
-            file.save(settings=self.settings, **self._states)
+            file.save(settings=self.settings, **self._parts)
             self._saved = epoch
-
-    def _set_back(self, i: int) -> None:
-        """Set run ``i``, or after the runs what they share, to the state that was kept."""
-        for part, state in self._kept[i]:
-            if state:
-                part.load_state_dict(state)
 
     def _follow(self, run: Run) -> None:
         """Let the history follow a metric; ValueError if it is not measured."""
@@ -381,14 +377,15 @@ class Training:
 
     def _record(self, losses: Sequence[float | None]) -> None:
         """Append a record to each history; the training losses are None before training."""
-        going = [(run, x) for run, x in zip(self.runs, losses, strict=True) if run.error is None]
-        measured = [self._measure(run.model, train_loss) for run, train_loss in going]
+        going = [i for i, run in enumerate(self.runs) if run.error is None]
+        measured = [self._measure(self.runs[i].model, losses[i]) for i in going]
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
-        for (run, _), found in zip(going, measured, strict=True):
-            lr = run.optimizer.lr_at(max(run.optimizer.steps - 1, 0))
-            record = Epoch(len(run.history), seconds, lr, *found)
-            run.history.append(record, self._values[id(run.model)])
+        for i, found in zip(going, measured, strict=True):
+            optimizer, history = self.runs[i].optimizer, self.runs[i].history
+            lr = optimizer.lr_at(max(optimizer.steps - 1, 0))
+            record = Epoch(len(history), seconds, lr, *found)
+            history.append(record, self._states.parts[self._models[i]])
 
     def _measure(self, model: Layer, train_loss: float | None) -> tuple[dict[str, float], bool]:
         """Return the metrics of the parts, and whether all outputs and losses are finite."""

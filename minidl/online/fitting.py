@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from minidl.callbacks import Callback
-from minidl.checks import Array, check_int, no_longer, one_blas_thread
+from minidl.checks import Array, check_int, one_blas_thread
 from minidl.dataset import Dataset
 from minidl.evaluation import as_metrics
 from minidl.history import History, Mode
@@ -20,10 +20,16 @@ from minidl.losses import Loss, Metric
 from minidl.online.blocks import make_steps, max_block_size, soft_threshold
 from minidl.online.runs import OnlineRun, Order, epoch_order
 from minidl.optim import SGD
-from minidl.training import EARLIER, CheckpointFile, NonFiniteLossError, Objective, Training
+from minidl.training import (
+    CheckpointFile,
+    NonFiniteLossError,
+    Objective,
+    Training,
+    names_earlier,
+)
 
 
-@no_longer(**EARLIER)
+@names_earlier
 def fit_online(
     model: Layer,
     dataset: Dataset,
@@ -87,7 +93,7 @@ def fit_online(
     return run.history
 
 
-@no_longer(**EARLIER)
+@names_earlier
 def fit_side_by_side(
     runs: Sequence[OnlineRun],
     dataset: Dataset,

@@ -9,14 +9,11 @@ Without, it only changes with the value, so that two runs can be compared by ``d
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import functools
 import hashlib
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
 from types import CodeType
@@ -93,20 +90,18 @@ def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
     kind = type(value)
     name = getattr(value, "_name", "") or kind.__name__
     if strict and _built_in().get(name, kind) not in (kind, value):
-        raise ValueError(
-            f"{kind.__module__}.{kind.__qualname__}: minidl has another class of this name, so a "
-            "file could not tell them apart; rename it"
-        )
-    known_to_it = callable(getattr(value, "config", None))
-    config = value.config() if known_to_it else Configured.config(value)
+        why = "minidl has another class of this name, so a file could not tell them apart"
+        raise ValueError(f"{kind.__module__}.{kind.__qualname__}: {why}; rename it")
+    has_config = callable(getattr(value, "config", None))
+    config = value.config() if has_config else Configured.config(value)
     if not strict:
         known = {argument: given for argument, given in config.items() if given is not ...}
         own = _is_own(kind) and not _is_own(getattr(kind, "config", Configured))
         changes = not is_layer(value) and bool(getattr(value, "state_dict", dict)())
         if len(known) < len(config) or (own and not changes):
-            own_state = [path for path, _, _ in places(value)] if is_layer(value) else []
-            left_out = {*_OF_MODELS, *own_state} if is_layer(value) else set()
-            held = {k: v for k, v in vars(value).items() if k not in {*left_out, "_given"}}
+            of_model = {*_OF_MODELS, *(path for path, _, _ in places(value))}
+            left_out = {"_given", *(of_model if is_layer(value) else ())}
+            held = {k: v for k, v in vars(value).items() if k not in left_out}
             known = {k: v for k, v in held.items() if not k.endswith("_init")} | known
         config = known
     owner = f"{name}: the argument "
@@ -148,19 +143,19 @@ def _describe_to_compare(value: Any) -> Any:
         if array.dtype.hasobject:
             return _compared(array.tolist())
         return f"array {array.shape} {array.dtype}, sha256 {_digest(array.tobytes())}"
-    if not hasattr(value, "__dict__") and " at 0x" not in (text := repr(value)):
-        return text
     try:  # what a copy would be made with
         made = value.__reduce_ex__(2)
     except Exception as error:  # pickle raises many kinds
         what = "cannot be compared with that of another run"
         raise TypeError(f"{value!r:.80} {what} ({error})") from error
-    _, args, state, *items = (*made, None) if isinstance(made, tuple) else (made, (), None)
-    held: dict[str, Any] = state if isinstance(state, dict) else {"state": state}
-    made = [arg for arg in args if arg is not type(value)]
-    items = [list(each) for each in items if each is not None]
-    more = {"made": made, "items": items, "()": type(value).__call__ if callable(value) else None}
-    held = {**held, **{name: found for name, found in more.items() if found}}
+    if isinstance(made, str):  # the name of a global
+        return made
+    args, state = made[1], made[2] if len(made) > 2 else None
+    held: dict[str, Any] = dict(state) if isinstance(state, dict) else {"state": state}
+    held["made"] = [arg for arg in args if arg is not type(value)]
+    held["items"] = [list(each) for each in made[3:] if each is not None]
+    if callable(value):
+        held["()"] = type(value).__call__
     return {"class": kind, "arguments": _compared(held)}
 
 
@@ -176,20 +171,16 @@ def _describe_generator(rng: np.random.Generator) -> str:
 
 
 def _describe_function(function: Any) -> dict[str, Any]:
-    """Return the name of a function or class with a digest of its source, and what it uses.
-
-    ``_used`` says what that is, of it and of the functions of its module that it uses.
-    """
-    of = getattr(function, "__self__", None)
-    if of is not None and not inspect.ismodule(of):  # a method
-        method = getattr(function, "__func__", None)
-        described = {"function": _named(function)} if method is None else _compared(method)
-        return {**described, "of": _compared(of)}
-    if not inspect.isfunction(function):  # a class, or built in, or as those of functools.cache
-        wrapped = getattr(function, "__wrapped__", None)
-        return {"function": _named(function) if wrapped is None else _compared(wrapped)}
+    """Return the name of a function or class with a digest of its code, and what it uses."""
+    is_function, of = inspect.isfunction(function), getattr(function, "__self__", None)
+    inner = None if is_function else getattr(function, "__func__", None)  # of a method
+    if not is_function and hasattr(function, "__wrapped__"):  # as those of functools.cache
+        inner = function.__wrapped__
+    described = {"function": _named(function)} if inner is None else _compared(inner)
+    if of is not None and not inspect.ismodule(of):
+        described["of"] = _compared(of)
     used: dict[str, Any] = {}
-    seen, rest = {function}, [function]
+    seen, rest = {function}, [function] if is_function else []
     while rest:
         one = rest.pop()
         for name, value in _used(one).items():
@@ -200,18 +191,18 @@ def _describe_function(function: Any) -> dict[str, Any]:
                 used[value.__qualname__] = _named(value)
                 seen.add(value)
                 rest.append(value)
-    return {"function": _named(function), **({"what it uses": used} if used else {})}
+    return {**described, "what it uses": used} if used else described
 
 
 def _used(function: Any) -> dict[str, Any]:
     """Return its defaults, its closure, and functions and plain constants of its module."""
     code, module = function.__code__, function.__module__ or ""
-    defaults = {n: p.default for n, p in inspect.signature(function).parameters.items()}
-    used = {n: value for n, value in defaults.items() if value is not inspect.Parameter.empty}
+    parameters = inspect.signature(function).parameters.values()
+    used = {p.name: p.default for p in parameters if p.default is not p.empty}
     used |= inspect.getclosurevars(function).nonlocals
-    if module.startswith("minidl.") or "site-packages" in code.co_filename:
-        return used
     names = {name for each in _codes(code) for name in each.co_names}
+    if module.startswith("minidl.") or "site-packages" in code.co_filename:
+        names = set()
     for name in sorted(names & function.__globals__.keys()):
         value = function.__globals__[name]
         own = inspect.isfunction(value) and value.__module__ == module
@@ -221,20 +212,14 @@ def _used(function: Any) -> dict[str, Any]:
 
 
 def _named(function: Any) -> str:
-    """Return the module and name of a function or class, with a digest of its source.
-
-    Without comments; where the source does not tell, with what Python made of it.
-    """
+    """Return the module and name of a function or class, with a digest of a function's code."""
     module, code = function.__module__, getattr(function, "__code__", None)
     if module == "__main__":  # a script: the name of its file
         module = Path(getattr(sys.modules["__main__"], "__file__", None) or module).stem
     name, source = f"{module}.{function.__qualname__}", ""
-    with contextlib.suppress(OSError, TypeError, SyntaxError):  # built in, or typed at a prompt
-        source = ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(code or function))))
-    if code is not None and (not source or source.count("lambda") > 1):  # which of a line's?
-        for each in _codes(code):
-            constants = [k for k in each.co_consts if not isinstance(k, (CodeType, frozenset))]
-            source += f"{each.co_code!r} {each.co_names} {constants}"
+    for each in _codes(code) if code is not None else ():
+        constants = [k for k in each.co_consts if not isinstance(k, (CodeType, frozenset))]
+        source += f"{each.co_code!r} {each.co_names} {constants}"
     return f"{name}, source {_digest(source.encode())[:8]}" if source else name
 
 
@@ -279,21 +264,18 @@ def check_size(description: Any, arrays: Mapping[str, Array]) -> None:
     Every width of a layer is a side of an array, so all widths together are at most twice as many
     as all values; a million more may belong to layers without parameters. An object counts as 100.
     """
-    values, widths = sum(array.size for array in arrays.values()), _widths(description)
+    values, widths, rest = sum(array.size for array in arrays.values()), 0, [description]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, dict):
+            rest += one.values()
+            widths += 100 if "class" in one else 0
+            known = one["arguments"].values() if one.get("class") in _built_in() else ()
+            widths += sum(n for n in known if type(n) is int and n > 0)
+        elif isinstance(one, list):
+            rest += one
     if widths > 2 * values + 1_000_000:
         raise ValueError(f"expected layers for {values} saved values, got widths of {widths:.3g}")
-
-
-def _widths(description: Any) -> int:
-    """Return the sum of the whole numbers among the arguments of minidl's layers."""
-    if isinstance(description, list):
-        return sum(map(_widths, description))
-    if not isinstance(description, dict):
-        return 0
-    known = description.get("class") in _built_in()
-    widths = [n for n in description["arguments"].values() if type(n) is int] if known else []
-    object_ = 100 if "class" in description else 0
-    return object_ + sum(n for n in widths if n > 0) + sum(map(_widths, description.values()))
 
 
 def build(description: Any, own: Collection[type[Any]] = ()) -> Any:

@@ -5,11 +5,10 @@ A file is an ``.npz``: arrays, and JSON about them in the array ``meta``, withou
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from minidl import losses
 from minidl.checks import Array, Rng, as_dtype, check_array, check_finite, check_float, require
 from minidl.data import features
 from minidl.data.features import Predictor, predictor_of
-from minidl.files import atomic, from_json, read_npz, to_json
+from minidl.files import atomic, from_json, read_npz, reading, to_json
 from minidl.layer import Layer
 from minidl.maps import SimplexMap
 from minidl.saving.describe import build, check_size, describe
@@ -98,7 +97,7 @@ def load(
     if not all(isinstance(cls, type) for cls in own):
         raise TypeError(f"load: expected layers to be classes, got {layers!r}")
     arrays, meta = read_archive(path)
-    with damaged(path, "model"):
+    with reading(path, "a model"):
         check_size([meta["architecture"], meta.get("predictor")], arrays)
         model, dtype = build(meta["architecture"], own), as_dtype("the model", meta["dtype"])
         if not isinstance(model, Layer):
@@ -129,8 +128,6 @@ def model_meta(model: Layer, architecture: Any) -> dict[str, Any]:
 
 def _input_scale(meta: Mapping[str, Any]) -> float | None:
     """Return the factor of uint8 rows that was saved."""
-    if "input_scale" not in meta:
-        raise ValueError("was written by an older version of minidl, which alone can read it")
     saved = meta["input_scale"]
     return None if saved is None else check_float("load", "input_scale", saved)
 
@@ -190,19 +187,6 @@ def _describe_estimator(estimator: Any, state: dict[str, Any]) -> dict[str, Any]
     return {"class": type(estimator).__name__, "settings": settings, "state": plain}
 
 
-@contextlib.contextmanager
-def damaged(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Turn any error about the contents of a file into a ValueError that names the file."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except ValueError as error:  # cut, since it may have a value of the file, of any length
-        raise ValueError(f"{path}: {error!s:.2000}") from error
-    except Exception as error:  # own classes may raise any kind
-        raise ValueError(f"{path}: cannot be read as a {what} ({error!r:.2000})") from error
-
-
 def split(state: Mapping[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the plain values of a state, and its arrays by their paths, ``"model/0.weight"``."""
     plain: dict[str, Any] = {}
@@ -240,7 +224,7 @@ def write_archive(
 
 def read_archive(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]]:
     """Return what ``write_archive`` wrote; ValueError if it is damaged or of another format."""
-    with damaged(path, "model or checkpoint"):
+    with reading(path, "a model or checkpoint"):
         arrays, found = read_npz(path)
         if "meta" not in arrays:
             raise ValueError(f"expected a model or checkpoint, with an array meta; found {found}")

@@ -41,17 +41,9 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
     Notes
     -----
     The input is ``x``: floats of the model's dtype, or uint8 where a ``Predictor`` was trained on
-    pixels. The outputs depend on the model:
-
-    ==============================================  ==========================================
-    model                                           outputs
-    ==============================================  ==========================================
-    a layer, or a regression                        ``outputs`` (n, d)
-    classes                                         ``label`` (n,), ``probabilities`` (n, K)
-    one logit (``BinaryLogistic``, or one label)    ``label`` (n,), ``probabilities`` (n, 1)
-    several labels (``BinaryCrossEntropy``)         ``label`` (n, K), ``probabilities`` (n, K)
-    the perceptron                                  ``label`` (n,), ``outputs`` (n, K)
-    ==============================================  ==========================================
+    pixels. The outputs of a layer and of a regression are ``outputs`` (n, d); of a classifier
+    ``label`` (n,) and ``probabilities`` (n, K), or (n, 1) of one logit; of several labels
+    ``label`` and ``probabilities`` (n, K); of the perceptron ``label`` and ``outputs``.
 
     A label is what ``predict`` gives: the name of a class where there are names, or else int64.
     A ``Predictor`` without a loss has labels only if it has names, and ``outputs``.
@@ -64,12 +56,6 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
         If a layer, a map, a feature or a loss has no operators here (see ``register``); names it.
     ImportError
         If onnx is not installed.
-
-    Examples
-    --------
-    >>> minidl.onnx.export("model.onnx", estimator)
-    >>> session = onnxruntime.InferenceSession("model.onnx")
-    >>> label, probabilities = session.run(None, {"x": x})
     """
     proto = to_onnx(model)
     with atomic(path) as temporary:
@@ -85,24 +71,22 @@ def to_onnx(model: Any) -> Any:
     if not isinstance(predictor, Predictor) or not isinstance(predictor.model, Layer):
         raise TypeError(f"export: expected a Layer, a Predictor or an estimator, got {model!r:.80}")
     layer, steps, scale = predictor.model, predictor.features, predictor.input_scale or 1.0
-    pixels = scale != 1
     width = next((one.in_features for one in walk(layer) if hasattr(one, "in_features")), None)
     columns = len(getattr(steps[0], "mean", ())) or None if steps else width
-    helper, tensor = _onnx().helper, _onnx().helper.make_tensor_value_info
+    helper = _onnx().helper
     graph = helper.make_graph([], "minidl", [], [])
-    x = Value(graph, "x", np.uint8 if pixels else layer.dtype)
-    graph.input.append(tensor(x.name, x.kind, ["n", columns]))
-    z = x.cast(layer.dtype) * scale if pixels else x
+    x = z = Value(graph, "x", np.uint8 if scale != 1 else layer.dtype)
+    graph.input.append(helper.make_tensor_value_info(x.name, x.kind, ["n", columns]))
+    if scale != 1:  # pixels
+        z = x.cast(layer.dtype) * scale
     for feature in steps:
         z = convert(feature, "apply", z)
     outputs = None if width is None else layer(np.zeros((1, width), layer.dtype)).shape[1]
     for name, value, shape in _outputs(predictor, convert(layer, "forward", z), outputs):
         graph.node.append(helper.make_node("Identity", [value.name], [name]))
-        graph.output.append(tensor(name, value.kind, shape))
-    opset = [helper.make_opsetid("", OPSET)]
-    proto = helper.make_model(
-        graph, producer_name="minidl", opset_imports=opset, ir_version=IR_VERSION
-    )
+        graph.output.append(helper.make_tensor_value_info(name, value.kind, shape))
+    versions = {"opset_imports": [helper.make_opsetid("", OPSET)], "ir_version": IR_VERSION}
+    proto = helper.make_model(graph, producer_name="minidl", **versions)
     _onnx().checker.check_model(proto, full_check=True)
     return proto
 
@@ -146,8 +130,8 @@ def _binary(operator: str) -> Callable[[Value, Operand], Value]:
 class Value:
     """A tensor of a graph; ``+ - * /`` and ``op`` add a node and return its output.
 
-    Numbers and arrays beside it become constants of its dtype. Arrays of integers keep theirs,
-    since they are axes and shapes.
+    Numbers and arrays beside it become constants of its dtype; arrays of integers, which are axes
+    and shapes, keep theirs.
     """
 
     def __init__(self, graph: Any, name: str, dtype: DTypeLike) -> None:
@@ -190,9 +174,8 @@ def convert(part: Any, method: str, x: Value) -> Any:
     """Add the nodes of a method; TypeError if the class of ``part`` has a method of its own."""
     nodes = NODES.get(getattr(type(part), method, None))
     if nodes is None:
-        raise TypeError(
-            f"export: no ONNX operators for {method} of {part!r:.80}; see onnx.register"
-        )
+        why = f"no ONNX operators for {method} of {part!r:.80}; see onnx.register"
+        raise TypeError(f"export: {why}")
     return nodes(part, x)
 
 
@@ -268,9 +251,9 @@ def _entmax15(map: Any, z: Value) -> Value:
 def _simplex(layer: act.Simplex, x: Value) -> Value:
     if layer.axis not in (0, 1, -1, -2):
         raise TypeError(f"export: expected axis 0 or 1 of (n, features), got {layer!r}")
-    turned = layer.axis in (0, -2)
-    p: Value = _map(layer, x.op("Transpose", perm=[1, 0]) if turned else x)
-    return p.op("Transpose", perm=[1, 0]) if turned else p
+    if layer.axis in (1, -1):
+        return _map(layer, x)  # type: ignore[no-any-return]
+    return _map(layer, x.op("Transpose", perm=[1, 0])).op("Transpose", perm=[1, 0])  # type: ignore[no-any-return]
 
 
 def _map(part: Any, z: Value) -> Any:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from minidl.checks import Stateful, check_int
-from minidl.files import as_path
+from minidl.files import as_path, reading
 from minidl.history import History
 from minidl.layer import Layer
 from minidl.optim import Optimizer
-from minidl.parameter import with_streams
+from minidl.parameter import States
 from minidl.saving.describe import describe, difference
-from minidl.saving.models import damaged, join, model_meta, read_archive, split, write_archive
+from minidl.saving.models import join, model_meta, read_archive, split, write_archive
 
 
 class Checkpoint:
@@ -61,7 +61,7 @@ class Checkpoint:
             Objects with ``state_dict`` and ``load_state_dict``, such as ``model``,
             ``optimizer`` and ``history``.
         """
-        states, arrays = split({k: part.state_dict() for k, part in with_streams(parts).items()})
+        states, arrays = split(States(parts).state_dict())
         given = self.describe(settings)
         made = {k: _made(part) for k, part in parts.items() if k == "model" or k not in given}
         meta = {"parts": states, "made": made, "settings": given}
@@ -81,7 +81,7 @@ class Checkpoint:
             If there is no file.
         """
         arrays, meta = read_archive(self.path)
-        with damaged(self.path, "checkpoint"):
+        with reading(self.path, "a checkpoint"):
             if "parts" not in meta:
                 raise ValueError("expected a checkpoint, got a model or a run of an older version")
             made = {"model": meta.get("architecture"), **meta["made"]}
@@ -93,19 +93,7 @@ class Checkpoint:
             history, model = parts.get("history"), parts.get("model")
             if isinstance(history, History) and isinstance(model, Layer):
                 history.follow(model, None, None)
-            states, whole = join(meta["parts"], arrays), with_streams(parts)
-            before = {name: part.state_dict() for name, part in whole.items()}
-            if missing := [name for name in whole if before[name] and not states.get(name)]:
-                raise ValueError(f"has no state of {missing[0]!r}")
-            try:
-                for name, part in whole.items():
-                    if states.get(name):
-                        part.load_state_dict(states[name])
-            except BaseException:
-                for name, part in whole.items():
-                    if before[name]:
-                        part.load_state_dict(before[name])
-                raise
+            States(parts).load_state_dict(join(meta["parts"], arrays))
 
     def describe(self, settings: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return settings as plain data; TypeError for one that cannot be compared, says why."""

@@ -17,11 +17,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from minidl.checks import Array, check_finite, did_you_mean, require
-from minidl.files import atomic, open_to_read
+from minidl.files import atomic, open_to_read, reading
 from minidl.layer import Layer
 from minidl.layers import Linear
 from minidl.parameter import walk
-from minidl.saving.models import damaged
 
 _FLOATS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _DTYPES = {**_FLOATS, "I32": "<i4", "I64": "<i8", "BOOL": "?"}
@@ -90,7 +89,7 @@ def load(
     """
     transposed(model)  # an error for what is no model
     library = require("safetensors", "safetensors")
-    with damaged(path, "safetensors file"):
+    with reading(path, "a safetensors file"):
         with open_to_read(path) as file:
             content = library.deserialize(file.read())
         state = _renamed({name: _array(name, **tensor) for name, tensor in content}, rename or {})

@@ -359,7 +359,7 @@ def test_files_of_older_versions_are_refused(tmp_path):
     minidl.save(tmp_path / "p.npz", minidl.Predictor(Sequential(Linear(3, 2), rng=0)))
     for change in (lambda a, m: m.pop("input_scale"), lambda a, m: m["predictor"].pop("input_scale")):  # fmt: skip
         edit(tmp_path / "p.npz", change)
-        with pytest.raises(ValueError, match=r"p.npz: was written by an older version of minidl"):
+        with pytest.raises(ValueError, match=r"p.npz: cannot be read as a model .*input_scale"):
             minidl.load(tmp_path / "p.npz")
         minidl.save(tmp_path / "p.npz", minidl.Predictor(Sequential(Linear(3, 2), rng=0)))
 
