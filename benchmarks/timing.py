@@ -49,8 +49,8 @@ from minidl.view.cli import Interrupted, Parser, float_argument, int_argument
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.append(str(ROOT / "examples"))  # the scripts note the same about a machine
-from homework.sessions import cores as cores
-from homework.sessions import environment as machine
+from homework.runs import cores as cores
+from homework.runs import environment as machine
 
 SHORTEST = 0.01
 """Seconds of a round, at least: short calls are repeated."""

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from homework.page.reading import read_run
-from homework.page.writing import write_report
+from homework.page import read_run, write_report
 
 from minidl import load_dataset
 from minidl.checks import require
@@ -62,7 +61,7 @@ def main() -> int:
         failed |= run_once(title, command, args.out / name, data)
         runs.append(read_run(args.out / name, title))
     page = write_report(runs, args.out / "report", title="Homework 2025-26")
-    print(f"\nwrote {page} ({page.stat().st_size / 1e6:.1f} MB) and the same as Markdown")
+    print(f"\nwrote {page}")
     return failed
 
 

@@ -15,7 +15,7 @@ from homework.depth import by_kind, draw_flatness, draw_reasons, signals, take_s
 from homework.figures import TestAccuracy, both_epochs
 from homework.flags import add_axis
 from homework.networks import ACTIVATIONS, Settings, Trained, add_axes, make_parser, run_grid
-from homework.report import best_of_each, plot_by_axis, show_best, tabulate
+from homework.report import by_axis, plot_by_axis, show_best, tabulate
 
 import minidl
 from minidl.files import as_path
@@ -97,17 +97,14 @@ def main() -> int:
         args.out = Path(f"{OUT}-why" if args.why else f"{OUT}-{remedies}")
     dataset, results = run_grid(Grid(**axes), partial(train, why=args.why), args)
 
-    tabulate(dataset, results, args, axis="layers")
+    tabulate(dataset, results, args)
     show_best(dataset, results, args.out)
-    kinds, sentences = by_kind(results), []
-    for kind, of_kind in kinds.items():
-        runs = best_of_each("layers", of_kind)
-        x = [r.point["layers"] for r in runs]
-        fitted, valid = ([float(r.values[k]) for r in runs] for k in ("last_train", "best_valid"))
-        answer = answers.depth(x, fitted, valid, small=SMALL)
+    kinds, sentences = {kind: by_axis(of) for kind, of in by_kind(results).items()}, []
+    for kind, of in kinds.items():
+        answer = answers.depth(of.x, of.train, of.valid, small=SMALL)
         sentences.append(f"{kind}: {answer}" if kind else answer)
     found = {"accuracy-by-layers": sentences}
-    plot_by_axis(dataset, kinds, "layers", "depth (hidden layers)", args.out)
+    plot_by_axis(dataset, kinds, args.out)
     if remedies == PLAIN and args.activation == "relu":
         draw_flatness(dataset, args.layers, args.widths[0], args.out)
     if args.why:

@@ -10,8 +10,8 @@ from pathlib import Path
 from homework import answers
 from homework.figures import TestAccuracy, both_epochs
 from homework.networks import Settings, Trained, add_axes, make_parser, run_grid
-from homework.report import best_of_each, plot_by_axis, show_best, tabulate
-from homework.runs import add_executor
+from homework.report import by_axis, plot_by_axis, show_best, tabulate
+from homework.runs import EXECUTORS, PROCESSES, executor
 
 import minidl
 from minidl.files import as_path
@@ -58,27 +58,26 @@ def main() -> int:
     infinite = Path("runs/infinite_width/infinite.json")
     text = f"results of infinite_width.py to draw (default {infinite}, if it exists)"
     parser.add_argument("--infinite", type=as_path, metavar="JSON", default=infinite, help=text)
-    add_executor(parser)
+    add = parser.add_argument
+    add("--executor", type=executor, default=PROCESSES, metavar="NAME", help=EXECUTORS)
     args = parser.parse_args()
     widths = [*args.widths, *(w for w in WIDE if args.wide and w not in args.widths)]
     axes = {"learning_rate": args.learning_rates, "dropout": args.dropouts, "l2": args.l2s}
     dataset, results = run_grid(Grid(width=widths, **axes), train, args)
 
-    tabulate(dataset, results, args, axis="width")
-    levels = infinite_width(dataset, args.infinite)
-    plot_by_axis(dataset, {"": results}, "width", "width (hidden units)", args.out, levels)
+    tabulate(dataset, results, args)
+    each, levels = by_axis(results), infinite_width(dataset, args.infinite)
+    plot_by_axis(dataset, {"": each}, args.out, levels)
     best = show_best(dataset, results, args.out)
     if best is not None:
-        each = best_of_each("width", results)
-        x, last = [r.point["width"] for r in each], each[-1].values
-        fitted, valid = ([float(r.values[k]) for r in each] for k in ("last_train", "best_valid"))
-        n, curves = len(dataset.train), minidl.History.from_dict(best.values["history"])
+        test, curves = each.runs[-1].values["last_test"], best.values["history"]
         by_width = [
-            answers.growth("Training accuracy", "width", x, fitted, small=SMALL),
-            answers.growth("Validation accuracy", "width", x, valid, small=SMALL),
-            answers.capacity(x[-1], fitted[-1], last["last_test"], n, fits=FITS),
+            answers.growth("Training accuracy", "width", each.x, each.train, small=SMALL),
+            answers.growth("Validation accuracy", "width", each.x, each.valid, small=SMALL),
+            answers.capacity(each.x[-1], each.train[-1], test, len(dataset.train), fits=FITS),
         ]
-        of_best = [answers.overfitting(curves, gap=GAP, rise=RISE, fits=FITS)]
+        history = minidl.History.from_dict(curves)
+        of_best = [answers.overfitting(history, gap=GAP, rise=RISE, fits=FITS)]
         answers.write(args.out, {"accuracy-by-width": by_width, "best-curves": of_best})
     print(f"wrote the table, the pictures and the models to {args.out}/")
     return exit_status(results)

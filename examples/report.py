@@ -1,12 +1,11 @@
-"""Write a report of finished runs: one HTML page with its pictures, and the same as Markdown."""
+"""Write a report of finished runs: one HTML page with its pictures in it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from homework.page.reading import read_run, run_folders
-from homework.page.writing import write_report
+from homework.page import read_run, run_folders, write_report
 
 from minidl.files import as_path
 from minidl.view.cli import Parser, run_main
@@ -22,12 +21,8 @@ def main() -> None:
     runs = [read_run(folder, title) for folder, title in run_folders(args.runs).items()]
     for run in runs:
         if not run.finished:
-            print(f"{run.folder} is not finished; it is listed as such", file=sys.stderr)
-    left_out = sum(len(run.left_out) for run in runs)
-    page = write_report(runs, args.out, title=args.title)
-    print(f"wrote {page} ({page.stat().st_size / 1e6:.1f} MB) and the same as Markdown")
-    if left_out:
-        print(f"left out (the page says why): {left_out} files with pictures or tables")
+            print(f"{run.title} is not finished; it is listed as such", file=sys.stderr)
+    print(f"wrote {write_report(runs, args.out, title=args.title)}")
 
 
 if __name__ == "__main__":

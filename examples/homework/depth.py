@@ -76,8 +76,8 @@ def draw_signals(path: Path, runs: Mapping[int, Mapping[str, Any]], title: str) 
         below.plot(dead, color="black")
         below.set(xlabel="epoch", ylim=(-0.05, 1.05))
         below.set_title(f"best validation accuracy {values['best_valid']:.3f}", fontsize=9)
-        for axes in (above, below):
-            axes.grid(alpha=0.3)
+        above.grid(alpha=0.3)
+        below.grid(alpha=0.3)
         ends = f"first layer {norms[-1, 0]:.1g}, last layer {norms[-1, -1]:.1g}"
         words.append(f"{layers} hidden layers: {ends}, dead {dead[-1]:.2f}")
     grid[0, 0].set_ylabel("gradient norm of a layer's weight")
@@ -85,11 +85,8 @@ def draw_signals(path: Path, runs: Mapping[int, Mapping[str, Any]], title: str) 
     bar = picture.colorbar(ScalarMappable(cmap="viridis"), ax=list(grid[0]), ticks=[0, 1])
     bar.set_ticklabels(["first layer", "last layer"])
     picture.suptitle(title)
-    description = (
-        f"{title}. Gradient norm of each layer's weight, and share of dead ReLU units, against the "
-        f"epoch. At the last epoch: {'; '.join(words)}."
-    )
-    save(picture, path, description)
+    shown = "Gradient norm of each layer's weight, and share of dead ReLU units, by epoch."
+    save(picture, path, f"{title}. {shown} At the last epoch: {'; '.join(words)}.")
 
 
 def take_setting(args: argparse.Namespace) -> None:

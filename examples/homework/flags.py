@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from homework.sessions import cores
+from homework.runs import cores
 from minidl import Dataset, load_dataset, load_letters
 from minidl.files import as_path
 from minidl.view.cli import Parser, float_argument, int_argument
@@ -35,18 +35,6 @@ def load_data(
             f"{source}: expected classes and training, validation and test parts, got {dataset}"
         )
     return dataset if full else dataset.sample(**sizes)
-
-
-def about(dataset: Dataset) -> dict[str, Any]:
-    """Return the name of a data set, its sizes and checksum, and whether it was generated."""
-    return {
-        "name": dataset.title,
-        "generated": bool(dataset.generated),
-        "examples": {part: len(split) for part, split in dataset.splits.items()},
-        "features": dataset.features,
-        "classes": dataset.classes,
-        "sha256": dataset.checksum(),
-    }
 
 
 def note_generated(

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import minidl
 from homework.flags import add_axis, base_parser, load_data, note_generated
 from homework.models import feed_forward
@@ -22,6 +24,11 @@ from minidl.view.plots import Panel, line_plot
 ACTIVATIONS: Mapping[str, type[Layer]] = {"relu": minidl.ReLU, "tanh": minidl.Tanh}
 OPTIMIZERS: Mapping[str, Any] = {"adam": minidl.Adam, "sgd": minidl.SGD}
 QUICK_EPOCHS, FULL_EPOCHS = 15, 30
+PARITY = {
+    "train_loss": "training loss (nats)",
+    "valid_loss": "validation loss (nats)",
+    "valid_accuracy": "validation accuracy (share of examples)",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +52,8 @@ class Settings:
 
     def network(self, widths: Iterable[int], dropout: float) -> Sequential:
         """Return a new network with these widths of hidden layers."""
-        activation, rng = ACTIVATIONS[self.activation], self.rng()
-        return feed_forward(
-            self.dataset, widths, activation, dropout=dropout, rng=rng, dtype=self.dtype
-        )
+        options: dict[str, Any] = {"dropout": dropout, "rng": self.rng(), "dtype": self.dtype}
+        return feed_forward(self.dataset, widths, ACTIVATIONS[self.activation], **options)
 
     def fit(
         self, model: Layer, loss: Loss, lr: float, l2: float, *, optimizer: str = "", **options: Any
@@ -62,8 +67,7 @@ class Settings:
         return fit(model, self.dataset, loss, update, **options)
 
 
-Trained = tuple[Sequential, History, dict[str, Any]]
-"""The trained network, its history, and the figures to tabulate."""
+Trained = tuple[Sequential, History, dict[str, Any]]  # and the figures to tabulate
 
 
 def make_parser(doc: str, out: str) -> Parser:
@@ -113,10 +117,7 @@ def seed_like(text: str) -> str:
 def run_grid(
     grid: Grid, train: Callable[..., Trained], args: argparse.Namespace
 ) -> tuple[Dataset, list[Result]]:
-    """Load the data, print a description, and train every network of the grid.
-
-    ``train`` gets the values of a point and ``settings``, both as keyword arguments.
-    """
+    """Load the data, and call ``train`` with ``settings`` and each point, as keyword arguments."""
     if args.backend != "numpy":
         require("torch", "parity")
     dataset = load_data(args.data, full=args.full)
@@ -159,19 +160,11 @@ def show_parity(path: Path, pairs: Sequence[tuple[History, History]], title: str
     """Draw the first pair of histories, by minidl and by PyTorch; print the differences of all."""
     panels = []
     print(f"minidl beside PyTorch, the largest differences over {len(pairs)} network(s):")
-    for name in ("train_loss", "valid_loss", "valid_accuracy"):
-        gaps = [
-            max(abs(a - b) for a, b in zip(one.column(name), other.column(name), strict=True))
-            for one, other in pairs
-        ]
-        words = name.replace("_", " ")
-        print(f"  {words:<16}{max(gaps):.2g}")
-        words = words.replace("train", "training").replace("valid", "validation")
-        unit = "nats" if name.endswith("loss") else "share of examples"
-        curves = {
-            library: (history.column("epoch"), history.column(name))
-            for library, history in zip(("minidl", "PyTorch"), pairs[0], strict=True)
-        }
-        heading = f"largest difference {gaps[0]:.2g}"
-        panels.append(Panel(curves, "epoch", f"{words} ({unit})", heading, dashed=("PyTorch",)))
+    for name, label in PARITY.items():
+        columns = [[history.column(name) for history in pair] for pair in pairs]
+        gaps = [float(np.abs(np.subtract(a, b)).max()) for a, b in columns]
+        print(f"  {name.replace('_', ' '):<16}{max(gaps):.2g}")
+        ours, theirs = ((range(len(values)), values) for values in columns[0])
+        heading, curves = f"largest difference {gaps[0]:.2g}", {"minidl": ours, "PyTorch": theirs}
+        panels.append(Panel(curves, "epoch", label, heading, dashed=("PyTorch",)))
     line_plot(path, *panels, title=title)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from homework.figures import HEADINGS, WORDS
 from homework.networks import show_parity
@@ -16,6 +18,17 @@ from minidl.grid.points import Result
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
+XLABELS = {"width": "width (hidden units)", "layers": "depth (hidden layers)"}
+
+
+class ByAxis(NamedTuple):
+    """The best run of each value of the first axis, where one has finished, and its accuracies."""
+
+    runs: list[Result]
+    x: list[int]
+    train: list[float]  # of the last epoch
+    valid: list[float]  # of the best epoch
+
 
 def best_of(results: Sequence[Result]) -> Result | None:
     """Return the run with the highest validation accuracy, the first of equals."""
@@ -23,35 +36,38 @@ def best_of(results: Sequence[Result]) -> Result | None:
     return max(finished, key=lambda r: float(r.values["best_valid"]), default=None)
 
 
-def best_of_each(axis: str, results: Sequence[Result]) -> list[Result]:
-    """Return the best run of each value of an axis, where one has finished."""
-    values = dict.fromkeys(r.point[axis] for r in results)
-    best = [best_of([r for r in results if r.point[axis] == value]) for value in values]
-    return [r for r in best if r is not None]
+def by_axis(results: Sequence[Result]) -> ByAxis:
+    """Return the best runs along the first axis of their grid."""
+    groups: dict[int, list[Result]] = {}
+    for r in results:
+        groups.setdefault(next(iter(r.point.values())), []).append(r)
+    best = {value: run for value, group in groups.items() if (run := best_of(group))}
+    train, valid = (
+        [float(r.values[k]) for r in best.values()] for k in ("last_train", "best_valid")
+    )
+    return ByAxis(list(best.values()), list(best), train, valid)
 
 
-def tabulate(
-    dataset: Dataset, results: Sequence[Result], args: argparse.Namespace, *, axis: str
-) -> None:
-    """Print and write the table of all runs; mark the best run of each value of ``axis``.
+def tabulate(dataset: Dataset, results: Sequence[Result], args: argparse.Namespace) -> None:
+    """Print and write the table of all runs; mark the best run of each value of the first axis.
 
     The first figure is the best validation accuracy; it shows the error of a run that failed. The
     table of published figures is written too.
     """
+    axis, published = next(iter(results[0].point)), []
     table = Table([*results[0].point, *HEADINGS, "seconds"], f"{dataset.title}: accuracies")
-    values = dict.fromkeys(r.point[axis] for r in results)
-    choice, published = len(values) < len(results), []
-    best = best_of_each(axis, results) if choice else [best_of(results)]
+    choice = len({r.point[axis] for r in results}) < len(results)
+    best = by_axis(results).runs if choice else [best_of(results)]
     known = {"layers": 1, "optimizer": args.optimizer, "batch_size": args.batch_size}
-    for value in values:
-        for r in (r for r in results if r.point[axis] == value):
-            setting = [v if isinstance(v, str) else f"{v:g}" for v in r.point.values()]
-            first, *others = (r.values.get(key) for key in WORDS)
-            table.add(*setting, r.error or first, *others, f"{r.seconds:.1f}", marked=r in best)
-            if r.error is None and r.point.get("network", "plain") == "plain":
-                epochs = len(r.values["history"]["records"]) - 1
-                published.append(({**known, **r.point, "epochs": epochs}, r.values))
-        table.end_group()
+    for r, following in zip_longest(results, results[1:]):
+        setting = [v if isinstance(v, str) else f"{v:g}" for v in r.point.values()]
+        first, *others = (r.values.get(key) for key in WORDS)
+        table.add(*setting, r.error or first, *others, f"{r.seconds:.1f}", marked=r in best)
+        if following is None or following.point[axis] != r.point[axis]:
+            table.end_group()
+        if r.error is None and r.point.get("network", "plain") == "plain":
+            epochs = len(r.values["history"]["records"]) - 1
+            published.append(({**known, **r.point, "epochs": epochs}, r.values))
     table.show()
     print(f"* the best of each {axis}" if choice else "* the best validation accuracy")
     table.write(args.out / "table")
@@ -59,8 +75,7 @@ def tabulate(
     failed, n = sum(r.error is not None for r in results), len(results)
     if failed:
         print(f"{failed} of {n} runs failed; the table says why")
-    unsaved = [r.unsaved for r in results if r.unsaved]
-    if unsaved:
+    if unsaved := [r.unsaved for r in results if r.unsaved]:
         print(f"{len(unsaved)} of {n} models could not be saved: {unsaved[0]}")
 
 
@@ -77,9 +92,9 @@ def show_best(dataset: Dataset, results: Sequence[Result], out: Path) -> Result 
     write_text(out / "scores.json", to_json({**best.point, **figures}, indent=1) + "\n")
     title = f"{dataset.title}\n{name}"
     History.from_dict(best.values["history"]).plot(out / "best-curves", title=title)
-    pairs = [histories(r) for r in results if "beside" in r.values and r is not best]
     if "beside" in best.values:
-        show_parity(out / "parity.png", [histories(best), *pairs], title)
+        others = [r for r in results if "beside" in r.values and r is not best]
+        show_parity(out / "parity.png", [histories(r) for r in (best, *others)], title)
     return best
 
 
@@ -91,30 +106,23 @@ def histories(result: Result) -> tuple[History, History]:
 
 def plot_by_axis(
     dataset: Dataset,
-    kinds: Mapping[str, Sequence[Result]],
-    axis: str,
-    xlabel: str,
+    kinds: Mapping[str, ByAxis],
     out: Path,
     levels: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Draw the accuracies of the best run of each value of an axis, for each kind of network.
-
-    The name of a kind may be empty; ``levels`` are lines.
-    """
-    drawn = {"final training accuracy": "last_train", "best validation accuracy": "best_valid"}
-    lines: dict[str, tuple[list[float], list[float]]] = {}
-    for kind, results in kinds.items():
-        best = best_of_each(axis, results)
-        ticks = [r.point[axis] for r in best]
-        for label, key in drawn.items():
-            values = [float(r.values[key]) for r in best]
-            lines[f"{kind}: {label}" if kind else label] = ticks, values
-    ticks = sorted({tick for of_kind, _ in lines.values() for tick in of_kind})
+    """Draw the accuracies along an axis for each kind of network; ``levels`` are lines."""
+    lines: dict[str, tuple[list[int], list[float]]] = {}
+    ticks = sorted({tick for best in kinds.values() for tick in best.x})
     if not ticks:
         return
+    for kind, best in kinds.items():
+        before = f"{kind}: " if kind else ""
+        lines[f"{before}final training accuracy"] = best.x, best.train
+        lines[f"{before}best validation accuracy"] = best.x, best.valid
+        axis = next(iter(best.runs[0].point))
     pairs = len(kinds) > 1
     dashed = [label for label in lines if pairs and "training" in label] + list(levels)
     lines |= {label: (ticks, [level] * len(ticks)) for label, level in levels.items()}
     title, label = f"{dataset.title}\nbest of each", "accuracy (share of examples)"
-    panel = Panel(lines, xlabel, label, title, ticks, dashed=dashed, pairs=pairs)
+    panel = Panel(lines, XLABELS[axis], label, title, ticks, dashed=dashed, pairs=pairs)
     line_plot(out / f"accuracy-by-{axis}", panel)

@@ -1,28 +1,38 @@
-"""Runs that go on where they stopped, alone or as a grid, in a folder that belongs to them."""
+"""Runs that go on where they stopped, alone or as a grid, in a folder that belongs to them.
+
+The folder has one line of JSON for each session of a script in ``sessions.jsonl``. They say where
+and when, and are never compared when a run resumes: another machine may go on with it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import platform
 import re
+import shlex
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import minidl
-from homework.flags import about
-from homework.sessions import session
 from minidl import Checkpoint, Dataset
 from minidl.checks import require
 from minidl.data.cache import MappedSplit
-from minidl.grid.folder import RECORD, RESULTS, claimed, kept, taken
+from minidl.files import to_json
+from minidl.grid.folder import RECORD, claimed, kept, taken
 from minidl.grid.points import Grid, Point, Result
 from minidl.saving.describe import describe
-from minidl.view.cli import Interrupted, Parser
+from minidl.view.cli import Interrupted
 
-RUN = "run.json"
+RUN, SESSIONS = "run.json", "sessions.jsonl"
 NO_SETTINGS = {"out", "epochs", "jobs"}
 """The flags on which the results of an epoch do not depend."""
 PROCESSES = "processes"
@@ -47,14 +57,12 @@ def single_run(
     given, out = vars(args), Path(args.out)
     settings = {k: describe(v, strict=False) for k, v in given.items() if k not in NO_SETTINGS}
     files = [out / name for name in names]
-    note: dict[str, Any] = {"record": record, "processes": 1, "threads": 1}
-    note |= {"settings": {"epochs": args.epochs}} if "epochs" in given else {}
-    note |= {"data": about(dataset)} if dataset else {}
+    noted = {"epochs": given["epochs"]} if "epochs" in given else {}
     if kept(out):
         raise taken(out, f"those of a grid, see {RECORD}")
     with (
         claimed(out / record, settings, {}, lambda: any(file.exists() for file in files)),
-        session(out, *files, note=note),
+        session(out, record=record, settings=noted, data=about(dataset), processes=1),
     ):
         try:
             yield [{"checkpoint": Checkpoint(file, resume=True)} for file in files]
@@ -79,25 +87,17 @@ def run_points(
     The name of the data set belongs to the settings of the folder. The folder of a single run is
     refused.
     """
-    out = out or args.out
+    out, executor = out or args.out, getattr(args, "executor", PROCESSES)
     if (out / RUN).exists() and any(out.glob("*checkpoint*.npz")):
         raise taken(out, f"those of a single run, see {RUN}")
-    executor = getattr(args, "executor", PROCESSES)
-    note: dict[str, Any] = {"processes": args.jobs if executor == PROCESSES else executor}
-    note |= {"threads": 1} | ({"data": about(dataset)} if dataset else {})
-    settings = {"data": dataset.name} if dataset else {}
-    options: dict[str, Any] = {"jobs": args.jobs, "settings": settings, "cost": cost}
-    with session(out, out / RESULTS, note=note), _connected(executor) as pool:
-        return minidl.grid.run(grid, train, out=out, executor=pool, **options)
+    processes = args.jobs if executor == PROCESSES else executor
+    options: dict[str, Any] = {"settings": {"data": dataset.name} if dataset else {}, "cost": cost}
+    with session(out, processes=processes, data=about(dataset)), _connected(executor) as pool:
+        return minidl.grid.run(grid, train, out=out, executor=pool, jobs=args.jobs, **options)
 
 
-def add_executor(parser: Parser) -> None:
-    """Add ``--executor``."""
-    add = parser.add_argument
-    add("--executor", type=_executor, default=PROCESSES, metavar="NAME", help=EXECUTORS)
-
-
-def _executor(text: str) -> str:
+def executor(text: str) -> str:
+    """Parse the name of an executor; an argparse type."""
     if text != PROCESSES and not re.fullmatch(r"dask://[^/]+:\d+", text):
         raise argparse.ArgumentTypeError(f"expected the executor to be {EXECUTORS}, got {text!r}")
     return text
@@ -128,3 +128,82 @@ def shared(dataset: Dataset, args: argparse.Namespace) -> Iterator[Dataset]:
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=None if here else args.out) as folder:
         yield minidl.data.mapped(dataset, folder)
+
+
+@contextlib.contextmanager
+def session(folder: Path, **note: Any) -> Iterator[None]:
+    """Add a line to ``folder/sessions.jsonl`` when this context ends, or Ctrl-C ends it.
+
+    The line has the start (UTC), the seconds, whether the context ended, the command, the first
+    line of the program's docstring, the environment, and ``note``. It is left out if it cannot be
+    written: results do not depend on it.
+    """
+    start, stopped = time.time(), None
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        stopped = error
+    line = {
+        "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(start)),
+        "seconds": round(time.time() - start, 3),
+        "ended": stopped is None,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "program": (sys.modules["__main__"].__doc__ or "").strip().partition("\n")[0],
+        "environment": environment(),
+        **note,
+    }
+    with contextlib.suppress(OSError), (folder / SESSIONS).open("ab", buffering=0) as file:
+        file.write(f"{to_json(line)}\n".encode())  # in one piece
+    if stopped:
+        raise stopped
+
+
+def about(dataset: Dataset | None) -> dict[str, Any]:
+    """Return the name of a data set, its sizes and checksum, and whether it was generated."""
+    if dataset is None:
+        return {}
+    sizes = {part: len(split) for part, split in dataset.splits.items()}
+    return {
+        "name": dataset.title,
+        "generated": bool(dataset.generated),
+        "examples": sizes,
+        "features": dataset.features,
+        "classes": dataset.classes,
+        "sha256": dataset.checksum(),
+    }
+
+
+def environment() -> dict[str, str | int]:
+    """Return the processor, its cores, the system, and the versions that figures depend on.
+
+    ``BLAS`` names the library of the matrix products and its kernels, ``BLAS threads`` the number
+    of threads that it takes by default (both need threadpoolctl).
+    """
+    processor, blas = platform.processor() or platform.machine(), dict[str, Any]()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        found = re.search(r"^model name\s*:\s*(.+)", text, re.M)
+        processor = found[1] if found else processor
+    with contextlib.suppress(ImportError):
+        from threadpoolctl import threadpool_info
+
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        blas = max(pools, key=lambda pool: "numpy" in pool["filepath"], default={})  # not SciPy's
+    name = f"{blas.get('internal_api', 'not known')} {blas.get('version') or ''}".strip()
+    return {
+        "processor": processor,
+        "cores": cores(),
+        "system": platform.platform(),
+        "Python": platform.python_version(),
+        "NumPy": np.__version__,
+        "minidl": minidl.__version__,
+        "BLAS": name + (f", {blas['architecture']} kernels" if blas.get("architecture") else ""),
+        "BLAS threads": blas.get("num_threads", "not known"),
+    }
+
+
+def cores() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

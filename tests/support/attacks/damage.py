@@ -20,9 +20,8 @@ from pathlib import Path
 
 import numpy as np
 from attacks.common import ENVIRONMENT, Tally, write_data
-from homework.page.reading import read_run
-from homework.page.writing import write_report
-from homework.sessions import session
+from homework.page import read_run, write_report
+from homework.runs import session
 
 import minidl
 from minidl.data import cache
@@ -165,7 +164,7 @@ def report_file(name):
         table = Table(["a", "b"], "title")
         table.add(1, 0.5)
         table.write(folder / "table")
-        with session(folder, note={"data": {"name": "d", "examples": {"train": 3}}}):
+        with session(folder, data={"name": "d", "examples": {"train": 3}}):
             pass
         if name == "a.png":  # which takes a second
             line_plot(folder / name, Panel({"a": ([0, 1], [1, 2])}, "x", "y"))
