@@ -18,18 +18,18 @@ from minidl.view.plots import described, figure, plain, save
 
 
 def as_images(dataset: Dataset, split: Split, rows: Array) -> Array | None:
-    """Return rows of a part as uint8 images ``(n, side, side[, 3])``.
-
-    None if the features of an example are not the pixels of a square image.
-    """
-    channels = 1 if math.isqrt(dataset.features) ** 2 == dataset.features else 3
-    side = math.isqrt(dataset.features // channels)
-    if side**2 * channels != dataset.features or side < 2 or not dataset.classes:
+    """Return rows as uint8 images ``(n, side, side[, 3])``; None if there are no square images."""
+    side = math.isqrt(dataset.features)
+    shape: tuple[int, ...] = (side, side)
+    if side**2 != dataset.features:
+        side = math.isqrt(dataset.features // 3)
+        shape = (side, side, 3)
+    if math.prod(shape) != dataset.features or side < 2 or not dataset.classes:
         return None
     low, high = float(split.x.min()), float(split.x.max())
     x = np.asarray(split.x[rows], np.float64)
     grey = np.round(255 * (x - low) / max(high - low, 1e-300)).astype(np.uint8)
-    images = grey.reshape(-1, side, side, *([3] if channels == 3 else []))
+    images = grey.reshape(-1, *shape)
     return images.swapaxes(1, 2) if dataset.transposed else images
 
 
@@ -48,14 +48,12 @@ def main() -> None:
     args = parser.parse_args()
     dataset = load_dataset(args.path, progress=True)
     print(describe(dataset))
-    rows = sheet_rows(dataset, 16)
-    if rows is None:
-        what = "are not square images with class labels"
-        print(f"no picture: the {dataset.features} features {what}")
-        return
-    out = args.out or Path(f"{dataset.name}.png")
-    contact_sheet(out, rows, title=f"{dataset.title}, training part, one row a class")
-    print(f"wrote {out}")
+    if rows := sheet_rows(dataset, 16):
+        out = args.out or Path(f"{dataset.name}.png")
+        contact_sheet(out, rows, title=f"{dataset.title}, training part, one row a class")
+        print(f"wrote {out}")
+    else:
+        print(f"no picture: {dataset.features} features, no square images with class labels")
 
 
 def describe(dataset: Dataset) -> str:
@@ -65,20 +63,21 @@ def describe(dataset: Dataset) -> str:
         x, y = split.x, split.y
         ranges = f"x {x.dtype} {x.min():g} .. {x.max():g}, scaled by {split.scale:g}"
         line = f"{key:<6}{ranges}; y {y.dtype} {y.min():g} .. {y.max():g}"
-        if y.dtype.kind == "i" and (dataset.classes or y.ndim == 2):
-            counts = np.bincount(y, minlength=dataset.classes) if dataset.classes else y.sum(axis=0)
+        if dataset.classes:
+            counts = np.bincount(y, minlength=dataset.classes)
             line += f", {counts.min():,} to {counts.max():,} of each"
         lines.append(line)
     return "\n".join([*lines, f"sha256 {dataset.checksum()}"])
 
 
-def sheet_rows(dataset: Dataset, columns: int) -> dict[str, Array] | None:
-    """Return the first training examples of each class as images; None if they are no images."""
-    y = dataset.train.y
-    chosen = [np.flatnonzero(y == k)[:columns] for k in range(dataset.classes)]
-    parts = [as_images(dataset, dataset.train, rows) for rows in chosen]
-    images = {class_name(dataset, k): part for k, part in enumerate(parts) if part is not None}
-    return images or None
+def sheet_rows(dataset: Dataset, columns: int) -> dict[str, Array]:
+    """Return the first training examples of each class as images, if they are images."""
+    rows = {}
+    for k in range(dataset.classes):
+        first = np.flatnonzero(dataset.train.y == k)[:columns]
+        if (images := as_images(dataset, dataset.train, first)) is not None:
+            rows[class_name(dataset, k)] = images
+    return rows
 
 
 def contact_sheet(path: Path, rows: Mapping[str, Array], *, title: str = "") -> None:

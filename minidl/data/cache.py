@@ -28,19 +28,14 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class ImageGenerator:
-    """A program that draws labelled images, a block of m at a time.
-
-    ``version`` is in the names of the cached files and increases when the pixels change; ``note``
-    says what the images are not. ``labels`` (m,) are those of each block before they are permuted;
-    ``draw(rng, labels)`` returns its pixels, (m, features) uint8.
-    """
+    """A program that draws labelled images, a block of m at a time."""
 
     name: str
-    version: int
-    note: str
+    version: int  # in the names of the cached files; increases when the pixels change
+    note: str  # what the images are not
     features: int
-    labels: Array
-    draw: Callable[[np.random.Generator, Array], Array]
+    labels: Array  # (m,), of each block before they are permuted
+    draw: Callable[[np.random.Generator, Array], Array]  # the pixels (m, features) of labels, uint8
 
     def blocks(self, n: int, *, seed: int = 0, split: int = 0) -> Iterator[tuple[Array, Array]]:
         """Draw n examples as blocks of pixels and labels; fewer are the beginning of more.
@@ -62,55 +57,44 @@ class ImageGenerator:
 
         Where the folder cannot be written, they are drawn into memory, with a warning.
         """
-        seed, parts = check_int(self.name, "seed", seed, low=0), []
-        without_pixels = replace(self, draw=lambda rng, labels: labels)
-        for i, (key, n) in enumerate(sizes.items()):
-            check_int(self.name, key, n, high=MOST)
-            blocks = without_pixels.blocks(n, seed=seed, split=i)
-            parts.append((key, np.concatenate([y for _, y in blocks]).astype(np.int64)))
+        seed = check_int(self.name, "seed", seed, low=0)
+        sizes = {key: check_int(self.name, key, n, high=MOST) for key, n in sizes.items()}
 
-        def pixels(i: int) -> Iterator[Array]:
-            key, y = parts[i]
-            bar: Any = contextlib.nullcontext()
-            if progress:
-                bar = progress_bar(total=len(y), desc=f"drawing {key} {self.name}")
-            with bar:
-                for x, _ in self.blocks(len(y), seed=seed, split=i):
-                    yield x
-                    if progress:
-                        bar.update(len(x))
-
-        def cached(folder: Path, i: int) -> Split:
-            """Map the smallest file that has enough rows, or write one."""
-            key, y = parts[i]
-            stem, shape = f"{self.name}-v{self.version}-seed{seed}-{key}", (len(y), self.features)
-            ends = [path.stem.removeprefix(f"{stem}-") for path in folder.glob(f"{stem}-*.npy")]
-            for size in sorted(int(end) for end in ends if end.isdecimal()):
-                with contextlib.suppress(Exception):  # damaged; the parsers raise many kinds
-                    split = MappedSplit.of(folder / f"{stem}-{size}.npy", y, PIXEL_SCALE)
-                    if split.x.shape == shape and split.x.dtype == np.uint8:
-                        return split
-            file = folder / f"{stem}-{len(y)}.npy"
-            # Written, not mapped: on a full disk a store to a mapped page ends the process.
-            with atomic(file) as temporary, temporary.open("wb") as stream:
-                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(stream, header)
-                stream.writelines(x.data for x in pixels(i))
-            return MappedSplit.of(file, y, PIXEL_SCALE)
+        def parts(folder: Path | None) -> list[Split]:
+            asked = enumerate(sizes.items())
+            return [self._part(i, key, n, seed, progress, folder) for i, (key, n) in asked]
 
         try:
-            folder = cache_folder()
-            splits = [cached(folder, i) for i in range(len(parts))]
+            splits = parts(cache_folder())
         except (OSError, ValueError) as error:
-            warnings.warn(
-                f"{self.name}: drawn without a cache, which takes time in each process ({error}); "
-                "name a folder that can be written in the environment variable MINIDL_CACHE",
-                stacklevel=3,
-            )
-            drawn = [np.concatenate(list(pixels(i))) for i in range(len(parts))]
-            splits = [Split(x, y, PIXEL_SCALE) for x, (_, y) in zip(drawn, parts, strict=True)]
+            hint = "name a folder that can be written in the environment variable MINIDL_CACHE"
+            warnings.warn(f"{self.name}: drawn without a cache ({error}); {hint}", stacklevel=3)
+            splits = parts(None)
         classes = int(self.labels.max()) + 1
         return Dataset(*splits, name=self.name, classes=classes, generated=self.note)
+
+    def _part(
+        self, i: int, key: str, n: int, seed: int, progress: bool, folder: Path | None
+    ) -> Split:
+        """Map the smallest file that has enough rows, or else draw them and write one."""
+        labels = replace(self, draw=lambda rng, labels: labels).blocks(n, seed=seed, split=i)
+        y = np.concatenate([y for _, y in labels]).astype(np.int64)
+        stem = f"{self.name}-v{self.version}-seed{seed}-{key}"
+        files = [] if folder is None else folder.glob(f"{stem}-[0-9]*.npy")
+        for file in sorted(files, key=lambda file: (len(file.name), file.name)):
+            with contextlib.suppress(Exception):  # damaged; the parsers raise many kinds
+                split = MappedSplit.of(file, y, PIXEL_SCALE)
+                if split.x.shape == (n, self.features) and split.x.dtype == np.uint8:
+                    return split
+        x = np.empty((n, self.features), np.uint8)
+        bar = progress_bar(total=n, desc=f"drawing {key} {self.name}") if progress else None
+        with bar or contextlib.nullcontext():
+            for start, (pixels, _) in enumerate(self.blocks(n, seed=seed, split=i)):
+                x[start * len(self.labels) :][: len(pixels)] = pixels
+                if bar:
+                    bar.update(len(pixels))
+        split = Split(x, y, PIXEL_SCALE)
+        return split if folder is None else _written(folder / f"{stem}-{n}.npy", split)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,15 +115,17 @@ class MappedSplit(Split):
         return MappedSplit.of, (self.file, self.y, self.scale, self.weight)
 
 
+def _written(file: Path, split: Split) -> Split:
+    """Write ``x`` to a file and map it into memory."""
+    with atomic(file) as temporary:
+        np.save(temporary, np.ascontiguousarray(split.x))
+    return MappedSplit.of(file.resolve(), split.y, split.scale, split.weight)
+
+
 def mapped(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     """Return the data set with each ``x`` written to ``folder`` and mapped into memory.
 
     It is pickled as the names of the files, so that several processes share one copy of the rows.
     """
-    parts = {}
-    for key, split in dataset.splits.items():
-        file = as_path(folder) / f"{key}.npy"
-        with atomic(file) as temporary:
-            np.save(temporary, np.ascontiguousarray(split.x))
-        parts[key] = MappedSplit.of(file.resolve(), split.y, split.scale, split.weight)
-    return dataset.with_parts(parts)
+    files = {key: as_path(folder) / f"{key}.npy" for key in dataset.splits}
+    return dataset.with_parts({k: _written(files[k], part) for k, part in dataset.splits.items()})

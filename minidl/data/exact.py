@@ -23,10 +23,8 @@ def normal(rng: np.random.Generator, *shape: int) -> Array:
     Their kurtosis is 2.85 where the normal distribution has 3, and none is beyond 4.9.
     """
     uniform = rng.integers(2**16, size=(8, *shape), dtype=np.uint16)
-    total: Array = uniform.sum(axis=0, dtype=np.float32)  # exact: below 2^24
-    total -= np.float32(8 * (2**16 - 1) / 2)
-    total *= np.float32(1 / _SPREAD)
-    return total
+    total = uniform.sum(axis=0, dtype=np.float32)  # exact: below 2^24
+    return np.asarray((total - np.float32(8 * (2**16 - 1) / 2)) * np.float32(1 / _SPREAD))
 
 
 def exp(x: Array) -> Array:
@@ -35,11 +33,8 @@ def exp(x: Array) -> Array:
     The relative error is about ``|x|^3 / 24,576``: 0.3 per cent at 4. No value is below 5e-20. It
     has the dtype of x, float32 or float64.
     """
-    y = np.maximum(x, -64.0)
-    y /= 64
-    power = y * 0.5
-    power += 1
-    power *= y
+    y = np.maximum(x, -64.0) / 64
+    power = (y * 0.5 + 1) * y
     power += 1
     for _ in range(6):
         power *= power
@@ -53,6 +48,4 @@ def matmul(a: Array, b: Array) -> Array:
     stay below 2^13, each partial sum is a float64 number, whatever the order of the terms.
     """
     left, right = (np.rint(factor * _UNIT).astype(np.float64) for factor in (a, b))
-    product = left @ right
-    product *= _UNIT**-2
-    return product
+    return np.asarray(left @ right * _UNIT**-2)

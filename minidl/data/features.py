@@ -1,8 +1,6 @@
 """Features: transformations of a data set that are fitted on its training part alone.
 
-Each has ``fit(dataset)``, ``transform(dataset)`` and ``fit_transform(dataset)``, which return data
-sets, and ``apply(x)`` for an array of rows. By default pixels become float32, which represents
-``k / 256`` exactly, and floats keep their dtype.
+By default pixels become float32, which represents ``k / 256`` exactly, and floats keep their dtype.
 """
 
 from __future__ import annotations
@@ -15,16 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.checks import (
-    Array,
-    Configured,
-    as_floats,
-    check_float,
-    check_int,
-    is_layer,
-    quietly,
-    type_text,
-)
+from minidl.checks import Array, Configured, as_floats, check_float, check_int, quietly, type_text
 from minidl.dataset import CHUNK, Dataset, Split, as_rows
 from minidl.evaluation import known_loss, outputs, predict, probabilities
 from minidl.layer import Layer
@@ -81,18 +70,13 @@ def _dataset(owner: object, dataset: object) -> Dataset:
     return dataset
 
 
-def _average(split: Split, weight: Array, f: Callable[[Array], Array]) -> Array:
-    """Return the weighted mean of ``f(x)`` over all rows, converted to float64 some at a time."""
+def _mean(split: Split, weight: Array, f: Callable[[Array], Array] = lambda x: x) -> Array:
+    """Return the weighted mean of ``f(x)`` in float64; exact where a feature is constant."""
     parts = np.split(weight, range(CHUNK, len(weight), CHUNK))
     chunks = zip(parts, split.chunks(np.float64), strict=True)
-    return np.asarray(sum(w @ f(x) for w, x in chunks) / weight.sum())
-
-
-def _mean(split: Split, weight: Array) -> Array:
-    """Return the mean of each feature, in float64; without rounding where a feature is constant."""
-    first = split.rows(slice(0, 1), np.float64)[0]
-    constant = np.ptp(split.x, axis=0) == 0
-    return np.where(constant, first, _average(split, weight, lambda x: x))
+    mean = sum(w @ f(x) for w, x in chunks) / weight.sum()
+    first = f(split.rows(slice(0, 1), np.float64))[0]
+    return np.asarray(np.where(np.ptp(split.x, axis=0) == 0, first, mean))
 
 
 class Standardize(Feature):
@@ -115,7 +99,7 @@ class Standardize(Feature):
     def learn(self, train: Split) -> None:
         weight = np.ones(len(train)) if train.weight is None else train.weight / train.weight.max()
         self.mean = _mean(train, weight)
-        variance = _average(train, weight, lambda x: np.square(x - self.mean))
+        variance = _mean(train, weight, lambda x: np.square(x - self.mean))
         rounding = len(train) * np.finfo(np.float64).eps
         constant = variance <= rounding * variance + np.square(rounding * self.mean)
         self.std = np.where(constant, 1.0, np.sqrt(variance))
@@ -141,8 +125,6 @@ class AveragePool(Feature):
         self.size, self.shape = check_int("AveragePool", "size", size), shape
         if shape is not None and np.shape(shape) != (2,):
             raise ValueError(f"AveragePool: expected shape to be (height, width), got {shape!r}")
-        for side in shape or ():
-            check_int("AveragePool", "shape", side)
 
     def apply(self, x: Array) -> Array:
         (x,), size = self._rows(x), self.size
@@ -160,24 +142,22 @@ class PCA(Feature):
     """Principal components: the directions in which the training part varies most.
 
     ``apply(x) = (x - mean) components^T``. The components are eigenvectors of the covariance
-    matrix, computed by ``numpy.linalg.eigh`` in float64. The sign of an eigenvector is arbitrary;
-    it is chosen so that the entry of largest magnitude is positive.
+    matrix, of which the entry of largest magnitude is positive, computed by ``numpy.linalg.eigh``
+    in float64.
 
     Parameters
     ----------
     n_components : int or float, optional
-        The number of components to keep. A float in (0, 1] keeps as many as are needed for this
-        share of the variance. By default all are kept.
+        How many to keep; a float in (0, 1] keeps as many as hold this share of the variance. By
+        default all are kept.
 
     Attributes
     ----------
     mean : array, shape (features,)
     components : array, shape (k, features)
         Orthonormal rows, in order of decreasing variance.
-    variances : array, shape (k,)
-        The variance along each component, with divisor n - 1.
-    ratios : array, shape (k,)
-        The share of each component in the total variance.
+    variances, ratios : array, shape (k,)
+        The variance along each, with divisor n - 1, and its share in the total variance.
     """
 
     def __init__(self, n_components: int | float | None = None) -> None:
@@ -228,12 +208,12 @@ class Predictor:
     Parameters
     ----------
     model : Layer
-        A trained model.
     features : sequence of Feature
         Fitted, in the order in which they were applied, such as ``[standardize, pca]``.
     loss : Loss, optional
         The loss of the training, which knows what ``predict`` and ``probabilities`` return. Without
-        one, several outputs are those of classes (``CrossEntropy``).
+        one, several outputs are those of classes (``CrossEntropy``); TypeError if the data set has
+        no classes.
     dataset : Dataset, optional
         The data set before the features; its pixel scale and class names are kept.
 
@@ -246,7 +226,6 @@ class Predictor:
     Examples
     --------
     >>> standardize = Standardize().fit(data)
-    >>> fit(model, standardize.transform(data), loss, optimizer, epochs=20, rng=0)
     >>> predictor = Predictor(model, [standardize], loss=loss, dataset=data)
     >>> minidl.save("model.npz", predictor)
     >>> minidl.load("model.npz").predict(x)  # in another process
@@ -260,8 +239,6 @@ class Predictor:
         loss: Loss | None = None,
         dataset: Dataset | None = None,
     ) -> None:
-        if not is_layer(model):
-            raise TypeError(f"Predictor: expected a model, got {type_text(model)}")
         listed = isinstance(features, Sequence)
         if not listed or not all(isinstance(feature, Feature) for feature in features):
             want = "a list of fitted features, as [standardize]"
@@ -269,19 +246,20 @@ class Predictor:
         self.model, self.features, self.loss = model, tuple(features), loss
         self.input_scale: float | None = getattr(model, "input_scale", None)
         self.class_names: Array | None = None
-        self._of_classes = True
         if dataset is not None:
-            self._of_classes = _dataset(self, dataset).classes > 0
+            if _dataset(self, dataset).classes == 0 and loss is None:
+                want = "expected the loss of the training, as loss=SquaredError()"
+                raise TypeError(f"Predictor: the data set has no classes; {want}")
             self.input_scale, self.class_names = dataset.train.scale, dataset.class_names
 
     @quietly
     def _rows(self, x: Array) -> Split:
-        """Return rows of the features that the model takes, which are not to be scaled again."""
+        """Return the rows that the model takes."""
         rows = as_rows("Predictor", x, self.input_scale)
-        z = rows.rows(slice(None), np.float32 if rows.x.dtype == np.uint8 else rows.x.dtype)
         for feature in self.features:
-            z = feature.apply(z)
-        return Split(z, np.empty((len(z), 0)), 1.0)
+            kind = np.float32 if rows.x.dtype == np.uint8 else rows.x.dtype
+            rows = Split(feature.apply(rows.rows(slice(None), kind)), rows.y, 1.0)
+        return rows
 
     def outputs(self, x: Array) -> Array:
         """Return the outputs of the model for rows as they come."""
@@ -296,18 +274,10 @@ class Predictor:
 
         A class (n,) by its number, or by its name if there are names, which may be those of -1 and
         +1, or of 0 and 1 of one label; 0 and 1 (n, K) of ``BinaryCrossEntropy``; numbers or
-        quantiles (n, K). One column is (n,).
-
-        Raises
-        ------
-        TypeError
-            If the loss does not say what it predicts, as a plain function; without a loss for one
-            output, or where the data set has no classes.
+        quantiles (n, K). One column is (n,). TypeError if the loss does not say what it predicts,
+        as a plain function, and without a loss for one output.
         """
         z = self.outputs(x)
-        if self.loss is None and not self._of_classes:
-            expected = "expected the loss of the training, as loss=SquaredError()"
-            raise TypeError(f"Predictor: the data set has no classes; {expected}")
         predicted = predict(known_loss("Predictor", self.loss, z), z)
         if self.class_names is None or predicted.ndim != 1 or predicted.dtype.kind not in "iu":
             return predicted

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array
+from minidl.checks import Array, check_entries
 from minidl.data.letters import load_letters
 from minidl.dataset import Dataset
 from minidl.files import as_path, fill, largest_content, open_to_read, read_npz, reading
@@ -42,29 +42,26 @@ _IDX_NAME = re.compile(  # some copies have train-images.idx3-ubyte
 def load_dataset(source: str | os.PathLike[str], *, progress: bool = False) -> Dataset:
     """Load a data set from a file or folder, whose format is recognised.
 
-    A damaged file costs no more memory than its data would. IDX files have no checksum: a changed
-    pixel is not noticed.
-
     Parameters
     ----------
     source : path or name
-        The name ``"letters"`` (generated, no file needed); an ``.npz`` with the
-        keys of the course in 2025-26, 2024-25 or 2021-22, or of Keras (``x_train``, ``y_train``,
-        ``x_test``, ``y_test``); or a folder of IDX files, plain or gzip, named as those of EMNIST
-        (``emnist-letters-train-images-idx3-ubyte.gz``, or another of its six splits) or of MNIST
-        (``train-images-idx3-ubyte.gz``). The path of one IDX file stands for its folder, and says
-        which split is meant where there are several; else it is Letters.
+        ``"letters"`` (generated, no file needed); an ``.npz`` with the keys of the course in
+        2025-26, 2024-25 or 2021-22, or of Keras (``x_train``, ...); or a folder of IDX files, plain
+        or gzip, named as those of EMNIST (``emnist-letters-train-images-idx3-ubyte.gz``, or another
+        of its six splits) or of MNIST (``train-images-idx3-ubyte.gz``). The path of one IDX file
+        stands for its folder, and says which split is meant where there are several; else it is
+        Letters.
     progress : bool
         Show a progress bar while examples are drawn for the first time (needs tqdm).
 
     Notes
     -----
     Labels are ``(n,)``, and count from 1 if that is the least label of all parts, else from 0. The
-    training part has the largest label. Columns ``(n, K)`` of 0 and 1 are classes if every row of
-    every part has a single 1 (one-hot labels); else they are ``K`` labels that do not exclude each
-    other. Training targets of an ``.npz`` that are not whole are those of a regression. Where MNIST
-    or EMNIST has no validation part, it is the end of the training part: as many rows as the test
-    part has for EMNIST, else the last sixth.
+    training part has the largest label. Columns ``(n, K)`` are classes if every row of every part
+    is one-hot; else they are kept. Training targets of an ``.npz`` that are not whole are those of
+    a regression. Where MNIST or EMNIST has no validation part, it is the end of the training part:
+    as many rows as the test part has for EMNIST, else the last sixth. IDX files have no checksum: a
+    changed pixel is not noticed.
 
     Raises
     ------
@@ -95,9 +92,7 @@ def _load_npz(path: Path) -> Dataset:
     if missing := [key for key in keys if key not in found]:
         scheme = f"{', '.join(missing)} (the keys of {year})"
         raise ValueError(f"{path}: missing {scheme}; found {', '.join(found[:12]) or 'nothing'}")
-    ys, classes = {key: arrays[key] for key in keys[1::2]}, None
-    if not _fractions(ys[keys[1]]).size:
-        ys, classes = _labels(path, ys)
+    ys, classes = _labels(path, {key: arrays[key] for key in keys[1::2]})
     parts = [(arrays[x], ys[y]) for x, y in zip(keys[::2], keys[1::2], strict=True)]
     if year == "Keras":
         parts[:1] = _with_validation(path, *parts[0], len(parts[0][0]) // 6)
@@ -109,14 +104,8 @@ def _with_validation(path: Path, x: Array, y: Array, valid: int) -> list[tuple[A
     """Return two parts; the validation part is the last ``valid`` of the training examples."""
     cut = len(x) - valid
     if cut < 1:
-        expected = f"expected more than {valid} training images, the validation part"
-        raise ValueError(f"{path}: {expected}; got {len(x)}")
+        raise ValueError(f"{path}: expected more than {valid} training images, got {len(x)}")
     return [(x[:cut], y[:cut]), (x[cut:], y[cut:])]
-
-
-def _fractions(y: Array) -> Array:
-    """Return the entries of an array of floats that are not whole: fractions and NaN."""
-    return y[y != np.round(y)] if y.dtype.kind == "f" else y.ravel()[:0]
 
 
 def _labels(
@@ -126,35 +115,29 @@ def _labels(
 
     With ``classes`` they count from 0. Errors have the numbers of the file.
     """
-    ys = {k: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for k, y in ys.items()}
-    first, train = next(iter(ys.items()))
+    ys = {key: y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y for key, y in ys.items()}
+    train = next(iter(ys.values()))
+    if train.dtype.kind == "f" and (train != np.rint(train)).any():
+        return ys, None
     limit = max(_MAX_CLASSES, len(train))
     for key, y in ys.items():
-        want, got = "", f"an array {y.shape} of {y.dtype}"
         if y.dtype.kind not in "biuf":
-            want, got = "integer labels", f"dtype {y.dtype}"
-        elif (wrong := _fractions(y)).size:
-            want, got = "integer labels", wrong[0]
-        elif y.ndim not in (1, 2) or (y.ndim == 2 and not ((y == 0) | (y == 1)).all()):
-            want, got = "labels (n,), or columns of 0 and 1", f"{got} up to {y.max(initial=0)}"
-        elif y.shape[1:] != train.shape[1:]:
-            want = f"labels (n, ...) {train.shape[1:]} as in {first}"
-        elif (wrong := y[np.abs(y) > limit]).size:
-            want, got = f"labels of at most {limit}", wrong[0]
-        if want:
-            raise ValueError(f"{path}: {key}: expected {want}, got {got}")
+            raise ValueError(f"{path}: {key}: expected integer labels, got dtype {y.dtype}")
+        want, fits = f"integer labels of at most {limit}", (y == np.rint(y)) & (np.abs(y) <= limit)
+        check_entries(f"{path}: {key}", want, "y", y, fits)
     ys = {key: y.astype(np.int64) for key, y in ys.items()}
-    if train.ndim == 2:
-        if any((y.sum(axis=1) != 1).any() for y in ys.values()):
-            return ys, None
+    if train.ndim > 1:
+        for y in ys.values():
+            ones = y.shape[1:] == train.shape[1:] and (y == 1).any(axis=1).all()
+            if not ones or np.count_nonzero(y) != len(y):
+                return ys, None
         return {key: y.argmax(axis=1) for key, y in ys.items()}, train.shape[1]
     least = min(y.min(initial=limit) for y in ys.values())
     base = int(classes is None and least == 1)
-    classes = classes or int(ys[first].max(initial=base)) + 1 - base
+    classes = classes or int(train.max(initial=base)) + 1 - base
     for key, y in ys.items():
-        for i in np.flatnonzero((y < base) | (y >= base + classes)):
-            want, got = f"labels in {base}..{base + classes - 1}", f"y[{i}] = {y[i]}"
-            raise ValueError(f"{path}: {key}: expected {want}, got {got}")
+        want, fits = f"labels in {base}..{base + classes - 1}", (y >= base) & (y < base + classes)
+        check_entries(f"{path}: {key}", want, "y", y, fits)
     return {key: y - base for key, y in ys.items()}, classes
 
 
@@ -162,30 +145,29 @@ def _load_idx(folder: Path, prefix: str | None = None) -> Dataset:
     """Read the IDX files of a folder: those that begin with ``prefix``, or the only ones."""
     names = sorted(p.name for p in folder.iterdir())
     found = filter(None, map(_IDX_NAME.fullmatch, reversed(names)))  # so that plain files count
-    files = {(name[1], f"{name[2]}-{name[3]}"): name[0] for name in found}
+    files = {f"{name[1]}{name[2]}-{name[3]}": name for name in found}
     if prefix is None:
-        prefixes = {prefix for prefix, _ in files}
+        prefixes = {name[1] for name in files.values()}
         prefix = prefixes.pop() if len(prefixes) == 1 else "emnist-letters-"
     split = prefix.removeprefix("emnist-").strip("-")
-    test = "test" if split else "t10k"
     arrays = []
-    for stem in ("train-images", "train-labels", f"{test}-images", f"{test}-labels"):
-        dimensions = 3 if stem.endswith("images") else 1
-        if (prefix, stem) not in files:
-            missing = f"missing {prefix}{stem}-idx{dimensions}-ubyte[.gz] in this folder"
-            seen = f"found {', '.join(names[:12]) or 'nothing'}"
-            hint = "for another data set give the path of one of its files"
-            raise FileNotFoundError(f"{folder}: {missing}; {seen}; {hint}")
-        arrays.append(read_idx(folder / files[prefix, stem], dimensions))
+    for part in ("train", "test" if split else "t10k"):
+        for kind, dimensions in (("images", 3), ("labels", 1)):
+            stem = f"{prefix}{part}-{kind}"
+            if stem not in files:
+                missing = f"missing {stem}-idx{dimensions}-ubyte[.gz] in this folder"
+                seen = ", ".join(names[:12]) or "nothing"
+                raise FileNotFoundError(f"{folder}: {missing}; found {seen}")
+            arrays.append(read_idx(folder / files[stem][0], dimensions))
     x, y, x_test, y_test = arrays
     ys, classes = _labels(folder, {"training labels": y, "test labels": y_test}, _EMNIST.get(split))
     y, y_test = ys.values()
     n_valid = _EMNIST_VALID if split == "letters" else len(x_test) if split else len(x) // 6
     train, valid = _with_validation(folder, x, y, n_valid)
+    name = prefix.strip("-") or folder.resolve().name
     return Dataset(
-        train, valid, (x_test, y_test), name=prefix.strip("-") or folder.resolve().name,
-        classes=classes, transposed=bool(prefix),
-    )  # fmt: skip
+        train, valid, (x_test, y_test), name=name, classes=classes, transposed=bool(prefix)
+    )
 
 
 def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
@@ -208,12 +190,12 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
             content: Any = file
             if content.peek(2)[:2] == b"\x1f\x8b":
                 content, largest = gzip.GzipFile(fileobj=file), largest_content(largest)
-            start, sizes = content.read(4), content.read(4 * dimensions)
-            if start != bytes([0, 0, 8, dimensions]) or len(sizes) < 4 * dimensions:
+            header, length = content.read(4 + 4 * dimensions), 4 + 4 * dimensions
+            if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < length:
                 want = f"an IDX file of uint8 with {dimensions} dimensions"
-                begin = start.hex(" ") or "nothing"
+                begin = header[:4].hex(" ") or "nothing"
                 raise ValueError(f"expected {want}, got one that begins with {begin}")
-            shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+            shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
             count = math.prod(shape)
             wanted = f"expected {count} values for shape {shape}"
             if count > largest:

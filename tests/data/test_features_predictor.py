@@ -265,6 +265,5 @@ def test_without_a_loss_one_output_says_nothing():
         with pytest.raises(TypeError, match="one output may be a number, a logit or a sign; expected the loss"):  # fmt: skip
             ask(x)
     assert Predictor(several).predict(x).tolist() == several(x.astype("f4")).argmax(axis=1).tolist()
-    numbers = Predictor(several, dataset=Dataset((x, np.ones((3, 3)))))
     with pytest.raises(TypeError, match="the data set has no classes; expected the loss"):
-        numbers.predict(x)
+        Predictor(several, dataset=Dataset((x, np.ones((3, 3)))))

@@ -180,10 +180,10 @@ def test_devices_and_pipes_are_refused(tmp_path):
         ({"y_train": npy(np.resize([True, False], 12))}, "y_valid: expected labels in 0..1, got y[2] = 2"),
         ({"y_train": npy(np.zeros(12, "c8"))}, "y_train: expected integer labels, got dtype complex64"),
         ({"y_test": npy(np.array(["a"] * 6))}, "y_test: expected integer labels, got dtype <U1"),
-        ({"y_train": npy(np.array([10**9] + [0] * 11))}, "y_train: expected labels of at most 1000, got 1000000000"),
-        ({"y_train": npy(np.array([2**64 - 1] + [0] * 11, "u8"))}, f"y_train: expected labels of at most 1000, got {2**64 - 1}"),
+        ({"y_train": npy(np.array([10**9] + [0] * 11))}, "y_train: expected integer labels of at most 1000, got y[0] = 1000000000"),
+        ({"y_train": npy(np.array([2**64 - 1] + [0] * 11, "u8"))}, f"y_train: expected integer labels of at most 1000, got y[0] = {2**64 - 1}"),
         ({"y_valid": npy(np.array([-(2**63)] + [0] * 5))}, f"y_valid: expected labels in 0..2, got y[0] = {-(2**63)}"),
-        ({"y_valid": npy(np.array([1e300] + [0] * 5))}, "y_valid: expected labels of at most 1000, got 1e+300"),
+        ({"y_valid": npy(np.array([1e300] + [0] * 5))}, "y_valid: expected integer labels of at most 1000, got y[0] = 1e+300"),
         ({"y_train": npy(np.zeros((0,), int))}, "y_valid: expected labels in 0..0, got y[1] = 1"),
         ({"y_train": npy(np.zeros((0,), "U1"))}, "y_train: expected integer labels, got dtype <U1"),
     ],
@@ -364,6 +364,5 @@ run_main(lambda: print(load_letters(1000, 10, 10)))
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent), "MINIDL_CACHE": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)  # fmt: skip
     assert done.returncode == 0, done
-    assert "File too large" in done.stderr
     assert done.stderr.count("MINIDL_CACHE") == 1
     assert list(tmp_path.iterdir()) == []
