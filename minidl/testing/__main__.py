@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,11 @@ from minidl.parameter import named_parameters
 from minidl.testing import checks
 from minidl.testing.cached import AdaptedLoss, Cached, Step
 from minidl.testing.catalogue import TARGETS
+from minidl.testing.options import Options
 from minidl.testing.report import GradientReport, raised
 from minidl.testing.subjects import title
 from minidl.testing.survey import imported, survey
 from minidl.view.cli import Parser, int_argument, run_main
-
-OPTIONS = ("eps", "rtol", "atol", "precision", "cotangent", "numpy_seed", "skip", "sweep")
-"""Those of the Python functions, which are not passed on unless they are given."""
 
 
 def main() -> None:
@@ -48,6 +47,8 @@ def main() -> None:
     add("--all", action="store_true", help="check all that a package has, and say what cannot be")
     add("--inference", action="store_true", help="check with train=False")
     add("--seed", type=seed, default=0, help="draws the batch and the directions")
+    add("--json", action="store_true", help="print the report as JSON")
+    add("--traceback", action="store_true", help="show where the code raised an exception")
     add("--eps", type=float, help="step of the differences (1e-5)")
     add("--rtol", type=float, help="relative tolerance (by dtype)")
     add("--atol", type=float, help="absolute tolerance (0)")
@@ -56,12 +57,11 @@ def main() -> None:
     add("--numpy-seed", type=seed, help="seeds NumPy's and Python's generators before every pass")
     add("--skip", action="append", metavar="CONDITION", help="leave a side condition out, by name")
     add("--sweep", action="store_true", default=None, help="also other inputs: larger, fewer rows")
-    add("--json", action="store_true", help="print the report as JSON")
-    add("--traceback", action="store_true", help="show where the code raised an exception")
     args = parser.parse_args()
     if args.all == (args.input is not None):
         parser.error("--input: expected the shape of the batch, as 8x12, or --all for a package")
-    options = {key: v for key in OPTIONS if (v := getattr(args, key)) is not None}
+    shared = {field.name for field in fields(Options)} - {"name", "traceback"}
+    options = {k: v for k, v in vars(args).items() if k in shared and v is not None}
     sys.path.insert(0, str(Path.cwd()))
     try:
         report = survey(args.name, **options) if args.all else check_named(args, options)
@@ -82,12 +82,12 @@ def check_named(args: argparse.Namespace, options: dict[str, Any]) -> GradientRe
     rng = np.random.default_rng(args.seed)
     options = {"rng": rng, "traceback": True, **options}
     found, other = load(args.name), args.vjp or args.backward
-    made = is_layer(found) or hasattr(found, "vjp") or args.targets or other
-    if isinstance(found, type) or (callable(found) and not made):
+    as_it_is = is_layer(found) or hasattr(found, "vjp") or args.targets or other
+    if isinstance(found, type) or (callable(found) and not as_it_is):
         found = found()
     if isinstance(found, Layer):
         found.initialize(rng)
-    own = [p.value.dtype for _, p in named_parameters(found)] if is_layer(found) else []
+    own = [p.value for _, p in named_parameters(found)] if is_layer(found) else []
     dtype = np.result_type(*own) if own else np.float64
     inputs = tuple(np.asarray(rng.standard_normal(shape), dtype) for shape in args.input)
     if args.targets:

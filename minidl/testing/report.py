@@ -22,17 +22,10 @@ UNCHECKED = (
     "plain arrays, not checked, that change the output; name them in Cached or make them Parameter"
 )
 TABLE = "tensor", "shape", "analytic", "numeric", "relative error", "verdict"
-RED = '<span style="color:#b00020">{}</span>'
 
 
 class GradientError(AssertionError):
     """A gradient check failed; the text is the whole report."""
-
-
-def relative_error(analytic: float, numeric: float) -> float:
-    """Return ``|a - n| / max(|a|, |n|)``, and 0 where both are 0."""
-    scale = max(abs(analytic), abs(numeric))
-    return abs(analytic - numeric) / scale if scale else 0.0
 
 
 OURS = str(Path(__file__).parents[1]), str(Path(np.__file__).parent), "<frozen", "<__array"
@@ -55,8 +48,19 @@ def raised(error: BaseException) -> str:
     return f"{type(error).__name__}: {text} ({place})"
 
 
+class _Compared:
+    analytic: float
+    numeric: float
+
+    @property
+    def error(self) -> float:
+        """The relative error ``|a - n| / max(|a|, |n|)``, and 0 where both are 0."""
+        scale = max(abs(self.analytic), abs(self.numeric))
+        return abs(self.analytic - self.numeric) / scale if scale else 0.0
+
+
 @dataclass(frozen=True)
-class Entry:
+class Entry(_Compared):
     """A wrong entry of a tensor: the worst of ``wrong`` ones among ``searched``.
 
     ``nearby`` says that the gradient is right at points nearby; ``ratio`` is analytic / numeric
@@ -76,20 +80,18 @@ class Entry:
     def __str__(self) -> str:
         where = str(list(self.index)) if self.index else ""
         part = f"{self.searched} searched of " if self.searched < self.size else ""
-        error = relative_error(self.analytic, self.numeric)
         text = (
             f"{self.tensor}{where}: analytic {self.analytic:.4g}, numeric {self.numeric:.4g}, "
-            f"relative error {error:.1e} (the worst of {self.wrong} wrong among {part}{self.size})"
+            f"relative error {self.error:.1e} "
+            f"(the worst of {self.wrong} wrong among {part}{self.size})"
         )
         if self.ratio is not None:
             text += f"; all {self.wrong} are {self.ratio:.4g} times the numeric value"
-        if self.nearby:
-            text += "; right at points nearby: if kinks meet here, move x a little"
-        return text
+        return text + "; right at points nearby: if kinks meet here, move x a little" * self.nearby
 
 
 @dataclass(frozen=True)
-class TensorCheck:
+class TensorCheck(_Compared):
     """Both derivatives of one tensor along a random direction: of several, the worst."""
 
     name: str
@@ -100,16 +102,9 @@ class TensorCheck:
     worst: Entry | None = None
 
     @property
-    def error(self) -> float:
-        """The relative error."""
-        return relative_error(self.analytic, self.numeric)
-
-    @property
     def failure(self) -> str:
         """The sentence that says what is wrong, empty if nothing is."""
-        if self.verdict != FAILED:
-            return ""
-        return str(self.worst or f"{self.name}: {NO_ENTRY}")
+        return str(self.worst or f"{self.name}: {NO_ENTRY}") if self.verdict == FAILED else ""
 
 
 @dataclass(frozen=True)
@@ -132,11 +127,9 @@ class Condition:
 
 def aligned(rows: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> list[str]:
     """Return rows as lines with columns of equal width, left-aligned except those in ``right``."""
-    columns = []
-    for k, column in enumerate(zip(*rows, strict=True)):
-        side, width = ">" if k in right else "<", max(map(len, column))
-        columns.append([f"{cell:{side}{width}}" for cell in column])
-    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [f"{'>' if k in right else '<'}{width}" for k, width in enumerate(widths)]
+    return ["  ".join(map(format, row, sides)).rstrip() for row in rows]
 
 
 @dataclass(frozen=True)
@@ -148,9 +141,8 @@ class GradientReport:
     Attributes
     ----------
     subject : str
-        The object that was checked.
     tensors : tuple of TensorCheck
-        One for the input and one for each parameter.
+        One for each input and each parameter.
     conditions : tuple of Condition
         The side conditions.
     slope : float
@@ -217,17 +209,17 @@ class GradientReport:
         if not math.isnan(self.slope):
             means = "nothing left: linear" if math.isinf(self.slope) else "2 when right"
             outcomes.append(("Taylor slope", f"{self.slope:.2f} ({means})"))
-        lines += aligned(outcomes)
         unchecked = [f"{names}: {UNCHECKED}"] if names else []
-        lines += [f"note: {note}" for note in (*self.notes, *unchecked)]
+        lines += [*aligned(outcomes), *(f"note: {note}" for note in (*self.notes, *unchecked))]
         return "\n".join(lines if self else [*lines, "", *self.failures, *self.unsure])
 
     def _repr_html_(self) -> str:
         """Return the printed report, with what is wrong in red."""
-        wrong, lines = {*self.failures, *self.unsure}, []
-        for line in str(self).split("\n"):
-            red = line in wrong or FAILED in line or UNSURE in line
-            lines.append(RED.format(escape(line)) if red else escape(line))
+        lines = escape(str(self)).split("\n")
+        wrong = {escape(text) for text in (*self.failures, *self.unsure)}
+        for k, line in enumerate(lines):
+            if line in wrong or FAILED in line or UNSURE in line:
+                lines[k] = f'<span style="color:#b00020">{line}</span>'
         return "<pre>" + "\n".join(lines) + "</pre>"
 
     def to_json(self) -> dict[str, Any]:

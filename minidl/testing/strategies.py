@@ -1,8 +1,7 @@
 """Hypothesis strategies for tests of layers, losses and maps; needs the extra ``testing``.
 
 Batches for gradient checks are filled from a seed: entries that Hypothesis draws itself shrink onto
-kinks. For algebraic laws, where ties and zeros are wanted, ``logits`` draws the entries. A size of
-None is drawn: ``rows`` from 1 to 6, ``features`` and ``classes`` from 1 to 8.
+kinks, which ``logits`` is for. A size of None is drawn: ``rows`` up to 6, other sizes up to 8.
 """
 
 from __future__ import annotations
@@ -42,12 +41,10 @@ def batches(
     """Draw a batch ``(rows, features)``, normal or of small whole numbers with a row of zeros."""
     shape = draw(_size(rows, 6)), draw(_size(features, 8))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    if draw(st.booleans()):
-        x = np.asarray(rng.standard_normal(shape), dtype)
-    else:
-        x = rng.integers(-2, 3, shape).astype(dtype)
-        if len(x) > 2:
-            x[0], x[1] = 0, x[2]
+    whole = draw(st.booleans())
+    x = (rng.integers(-2, 3, shape) if whole else rng.standard_normal(shape)).astype(dtype)
+    if whole and len(x) > 2:
+        x[0], x[1] = 0, x[2]
     return draw(layouts() if layout is None else layout)(x)
 
 

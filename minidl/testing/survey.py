@@ -15,9 +15,8 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
-from functools import partial
 from io import StringIO
 from types import ModuleType
 from typing import Any
@@ -28,16 +27,10 @@ from minidl.checks import Array
 from minidl.layer import Layer
 from minidl.losses import ReducedLoss
 from minidl.maps import SimplexMap
-from minidl.testing import checks
+from minidl.testing import checks, subjects
 from minidl.testing.cached import AdaptedLoss, Cached, float_arrays
 from minidl.testing.report import GradientReport, raised
-from minidl.testing.subjects import (
-    generators_restored,
-    is_tensor,
-    needed_arguments,
-    seed_generators,
-    signature_of,
-)
+from minidl.testing.subjects import needed_arguments as needed
 
 FORWARDS = {"forward", "pass", "propagate", "fprop", "feed", "activate", "call", "loss", "value"}
 BACKWARDS = {
@@ -46,59 +39,55 @@ BACKWARDS = {
 }
 """The words of names: ``forward_pass``, ``sigmoid_derivative``."""
 
-TARGETS = re.compile(r"true|target|label|gold|actual|^y$|^t$", re.IGNORECASE)
-GRADIENT = re.compile(r"^(d_?|delta_?|g_|nabla_?)|_?grad(ient)?s?_?", re.IGNORECASE)
-PARAMETERS = re.compile(r"_?param(eter)?s?", re.IGNORECASE)
+TARGETS = re.compile(r"true|target|label|gold|actual|^y$|^t$")
+HOLDERS = re.compile(r"_?(param(eter)?|grad(ient)?)s?_?")
+PREFIX = re.compile(r"^(d|delta|g|nabla)_|^d")
+"""The gradient of ``W`` is ``dW`` or ``W_grad``, that of ``params.W`` is ``grads.W``."""
 
-FEATURES, SHAPES = 5, ((4, 5), (5, 4), (5,), (3, 6, 5), (3, 5, 6), (2, 6, 6, 5), (2, 5, 6, 6))
-SEVERAL = ((4, 5), (5, 3)), ((4, 5), (5,)), ((4, 5), (5, 3), (3,)), ((4, 5), (5,), (5,))
-"""Shapes of several inputs: weights and biases, or a scale for each feature."""
+SHAPES: dict[int, list[list[tuple[int, ...]]]] = {
+    1: [[(4, 5)], [(5, 4)], [(5,)], [(3, 6, 5)], [(3, 5, 6)], [(2, 6, 6, 5)], [(2, 5, 6, 6)]],
+    2: [[(4, 5), (5, 3)], [(4, 5), (5,)]],
+    3: [[(4, 5), (5, 3), (3,)], [(4, 5), (5,), (5,)]],
+}
+"""The shapes of so many inputs: weights and biases, or a scale for each feature."""
 
 SIZES = {
-    r"kernel|pool|filter_size|kern|^size$|heads|stride": 2,
+    r"kernel|pool|filter_size|^size$|heads|stride": 2,
     r"prob|rate|ratio|^p$|keep|drop|slope|alpha|momentum": 0.5,
-    r"shape": (FEATURES,),
     r"^out|_out|unit|hidden|filters": 4,
-    r"^in|_in|input|feature|channel|embed|model": FEATURES,
-    r"out|filter|num_|size|dim|d_ff|^n_|^n$": 4,
+    r"^in|_in|input|feature|channel|embed|model": 5,
+    r"out|num_|size|dim|d_ff|^n_|^n$": 4,
 }
 """The values of arguments, by their names: the first that fits."""
 
 RIGHT, WRONG, UNSURE = "right", "wrong", "cannot tell"
 SIDE, NOT = "side condition only", "not checked"
 
-Trial = Callable[..., GradientReport]
-"""A way to check an object, with options; it raises where the object does not run so."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The findings on one object, and a sentence for each thing that is wrong or missing."""
-
-    name: str
-    verdict: str
-    why: tuple[str, ...] = ()
+Trials = Iterator[tuple[Any, ...]]
+"""Ways to check an object: a function and arguments; it raises where the object does not run so."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The findings of a package; printed, those that are wrong come first."""
+    """The findings of a package; printed, those that are wrong come first.
+
+    Each has a ``name``, a ``verdict``, and in ``why`` a sentence for all that is wrong or missing.
+    """
 
     package: str
-    findings: list[Finding]
+    findings: list[dict[str, Any]]
 
     def __bool__(self) -> bool:
-        return not any(f.verdict in (WRONG, SIDE) for f in self.findings)
+        return not any(found["verdict"] in (WRONG, SIDE) for found in self.findings)
 
     def __str__(self) -> str:
-        counts = Counter(finding.verdict for finding in self.findings)
+        counts = Counter(found["verdict"] for found in self.findings)
         numbers = ", ".join(f"{counts[v]} {v}" for v in (RIGHT, SIDE, WRONG, UNSURE, NOT))
         lines = [f"{self.package}: {len(self.findings)} found: {numbers}"]
-        for verdict in (WRONG, SIDE, UNSURE, NOT, RIGHT):
-            lines += ["", verdict] if counts[verdict] else []
-            for f in self.findings:
-                if f.verdict == verdict:
-                    lines += [f"  {f.name}", *(f"      {why}" for why in f.why)]
+        for verdict in (v for v in (WRONG, SIDE, UNSURE, NOT, RIGHT) if counts[v]):
+            lines += ["", verdict]
+            for found in (f for f in self.findings if f["verdict"] == verdict):
+                lines += [f"  {found['name']}", *(f"      {why}" for why in found["why"])]
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
@@ -113,21 +102,21 @@ def survey(package: str, **options: Any) -> Survey:
     draws from global generators is seeded.
     """
     options = {"numpy_seed": 0, "locate_seconds": 1, "traceback": True, **options}
-    found, paths = Survey(package, []), getattr(imported(package), "__path__", [])
+    findings, paths = [], getattr(imported(package), "__path__", [])
     inner = [m.name for m in pkgutil.walk_packages(paths, f"{package}.", lambda _: None)]
     for name in (n for n in (package, *inner) if not re.search(r"\.(__main__|test)[^.]*$", n)):
         try:
-            subjects = list(_subjects(imported(name)))
+            trials = dict(_trials(imported(name)))
         except ImportError as error:
-            found.findings.append(Finding(name, NOT, (str(error),)))
+            findings.append({"name": name, "verdict": NOT, "why": [str(error)]})
             continue
-        for label, trials in subjects:
+        for label, ways in trials.items():
             with warnings.catch_warnings(), np.errstate(all="ignore"), redirect_stdout(StringIO()):
                 warnings.simplefilter("ignore")
-                finding = _first(f"{name}:{label}", trials, options)
-            if "NotImplementedError" not in "".join(finding.why[:1]):  # no base class
-                found.findings.append(finding)
-    return found
+                found = _best(f"{name}:{label}", ways, options)
+            if not re.match("NotImplementedError|.* abstract class", "".join(found["why"][:1])):
+                findings.append(found)
+    return Survey(package, findings)
 
 
 def imported(name: str) -> ModuleType:
@@ -138,25 +127,24 @@ def imported(name: str) -> ModuleType:
         raise ImportError(f"{name} cannot be imported: {error!r}") from error
 
 
-def _subjects(module: ModuleType) -> Iterator[tuple[str, Callable[[], Iterator[Trial]]]]:
+def _trials(module: ModuleType) -> Iterator[tuple[str, Trials]]:
     """Yield what a module itself defines and could be checked, with the ways to try."""
-    public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-    here = module.__name__
-    own = {n: v for n, v in public.items() if getattr(v, "__module__", None) == here}
+    own = {n: v for n, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__}
+    own = {n: v for n, v in own.items() if n[0] != "_" and getattr(v, "__name__", n) == n}
+    functions = {name: value for name, value in own.items() if inspect.isfunction(value)}
     for name, value in own.items():
-        another_name = getattr(value, "__name__", name) != name and value.__name__ in own
-        if another_name or inspect.isabstract(value):
-            continue
-        bases = getattr(value, "__mro__", ())
-        if isinstance(value, SimplexMap) or {Layer, ReducedLoss, SimplexMap} & set(bases):
-            yield name, partial(_of_ours, value)
-        elif inspect.isclass(value) and (passes := _passes(dir(value))):
-            yield name, partial(_of_object, value, *passes)
-        elif inspect.isfunction(value) and "loss" in _words(name):
-            yield name, partial(_of_loss, value, None)
-    functions = [name for name, value in own.items() if inspect.isfunction(value)]
-    for forward, backward in _pairs(functions):
-        yield f"{forward}, {backward}", partial(_of_functions, own[forward], own[backward])
+        kind = value if isinstance(value, type) else type(value)
+        if issubclass(kind, (Layer, ReducedLoss, SimplexMap)):
+            yield name, _of_ours(value)
+        elif kind is value:
+            methods = [m for m in dir(kind) if m[0] != "_" or m == "__call__"]
+            methods = [m for m in methods if _words(m) <= FORWARDS | BACKWARDS]
+            for passes in [*_pairs(sorted(methods, key=len))][:1]:
+                yield name, _of_object(kind, *passes)
+        elif name in functions and "loss" in _words(name):
+            yield name, _of_loss(value, None)
+    for forward, backward in _pairs(list(functions)):
+        yield f"{forward}, {backward}", _of_functions(functions[forward], functions[backward])
 
 
 def _words(name: str) -> frozenset[str]:
@@ -164,177 +152,146 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _pairs(names: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the names of functions and of their derivatives."""
-    for backward in names:
+    """Yield the names of functions and of their derivatives: the same but for words of passes."""
+    for backward in (name for name in names if _words(name) & BACKWARDS):
         words = _words(backward)
-        stems = words - BACKWARDS, words - BACKWARDS - FORWARDS
-        for forward in names if words & BACKWARDS and stems[1] else ():
-            if not _words(forward) & BACKWARDS and _words(forward) - {"forward"} in stems:
-                yield forward, backward
-                break
+        stem = words - BACKWARDS - FORWARDS
+        others = [n for n in names if not _words(n) & BACKWARDS and _words(n) - FORWARDS == stem]
+        if others:
+            yield max(others, key=lambda n: (len(_words(n) & words), -len(n))), backward
 
 
-def _passes(methods: list[str]) -> tuple[str, str] | None:
-    """Return the names of the two passes among those of methods."""
-    public = [m for m in methods if m == "__call__" or not m.startswith("_")]
-    forwards = [m for m in public if _words(m) <= FORWARDS]
-    backwards = [m for m in public if _words(m) & BACKWARDS and _words(m) <= BACKWARDS | FORWARDS]
-    if not forwards or not backwards:
-        return None
-    return min(forwards, key=lambda m: (m == "__call__", len(m))), min(backwards, key=len)
-
-
-def _first(name: str, trials: Callable[[], Iterator[Trial]], options: dict[str, Any]) -> Finding:
-    """Return the outcome of the first way in which an object runs and is right, or runs."""
-    reasons: list[str] = []
-    outcome: Finding | None = None
+def _best(name: str, trials: Trials, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the finding of the first way in which an object runs and is right, or runs."""
+    reasons, best = list[str](), dict[str, Any]()
     try:
-        ways = list(trials())
-    except Exception as error:  # it cannot be made
-        return Finding(name, NOT, (raised(error)[:200],))
-    for trial in ways:
-        try:
-            now = _finding(name, trial(**options))
-        except Exception as error:
-            reasons.append(raised(error)[:200])
-            continue
-        if now.verdict == WRONG and "precision" not in options:
+        for check, *arguments in trials:
             # Code that computes in float32 inside and returns float64 cannot be seen to do so.
-            with suppress(Exception):
-                narrow = _finding(name, trial(**options, precision="float32"))
-                now = narrow if narrow.verdict == RIGHT else now
-        if now.verdict == RIGHT:
-            return now
-        outcome = outcome or now
+            for precision in (None, "float32"):
+                try:
+                    report = check(*arguments, **{"precision": precision, **options})
+                except Exception as error:
+                    reasons.append(raised(error)[:200])
+                    break
+                wrong = [t.failure for t in report.tensors if t.failure]
+                found = {WRONG: wrong, SIDE: [*report.failures], UNSURE: [*report.unsure]}
+                verdict = next((v for v, sentences in found.items() if sentences), RIGHT)
+                left = [f"not checked: {', '.join(report.unchecked)}"] if report.unchecked else []
+                why = [*found.get(verdict, report.notes), *left]
+                if not best or verdict == RIGHT:
+                    shown = verdict if report.tensors else NOT
+                    best = {"name": f"{name} as {report.subject}", "verdict": shown, "why": why}
+                if verdict != WRONG:
+                    break
+            if best.get("verdict") == RIGHT:
+                return best
+    except Exception as error:  # it cannot be made
+        reasons.append(raised(error)[:200])
     # Of the first and of the last shape of an input.
-    why = tuple(dict.fromkeys([*reasons[:1], *reasons[-1:]])) or ("no way to run it",)
-    return outcome or Finding(name, NOT, why)
-
-
-def _finding(name: str, report: GradientReport) -> Finding:
-    wrong = tuple(t.failure for t in report.tensors if t.failure)
-    found = {WRONG: wrong, SIDE: report.failures, UNSURE: report.unsure, RIGHT: report.notes}
-    verdict = next((v for v, sentences in found.items() if sentences), RIGHT)
-    left = (f"not checked: {', '.join(report.unchecked)}",) if report.unchecked else ()
-    shown = verdict if report.tensors else NOT
-    return Finding(f"{name} as {report.subject}", shown, (*found[verdict], *left))
-
-
-# Objects
+    why = list(dict.fromkeys([*reasons[:1], *reasons[-1:]]))
+    return best or {"name": name, "verdict": NOT, "why": why}
 
 
 def _made(kind: type) -> Any:
     """Return an object with small sizes and seeded; TypeError for an argument that is no size."""
     given: dict[str, Any] = {}
-    for name, argument in signature_of(kind).items():
-        sizes = [v for words, v in SIZES.items() if re.search(words, name, re.IGNORECASE)]
-        unset = argument.default is None and re.search(r"^(n_|num_)?in(put)?(_|s$|$)", name)
-        if argument.default is argument.empty and not sizes:
+    for name in needed(kind):
+        sizes = [size for words, size in SIZES.items() if re.search(words, name.lower())]
+        if not sizes:
             raise TypeError(f"needs an argument {name}")
-        if argument.default is argument.empty or unset:
-            given[name] = sizes[0]
-    with generators_restored():
-        seed_generators(0)
-        made = kind(**given)
-        for setup in ("connect_to", "build", "initialize", "init_weights"):
-            for arguments in ((), ((FEATURES,),), (FEATURES,), ((FEATURES, 6, 6),)):
-                with suppress(Exception):  # there is none, or it takes others
-                    getattr(made, setup)(*arguments)
-                    break
-    return made
+        given[name] = sizes[0]
+    with subjects.generators_restored():
+        subjects.seed_generators(0)
+        return kind(**given)
 
 
-def _of_ours(value: Any) -> Iterator[Trial]:
+def _inputs(count: int = 1) -> list[list[Array]]:
+    rng = np.random.default_rng(0)
+    return [[rng.standard_normal(shape) for shape in shapes] for shapes in SHAPES.get(count, [])]
+
+
+def _of_ours(value: Any) -> Trials:
     """Yield the ways to check a layer, a map or a loss with the contracts of minidl."""
     made = _made(value) if isinstance(value, type) else value
     if isinstance(made, ReducedLoss):
         yield from _of_loss(made, None)
-        return
-    if isinstance(made, Layer):
+    elif isinstance(made, SimplexMap):
+        yield from ((checks.check_simplex_map, made, x) for (x,) in _inputs())
+    else:
         made.initialize(0, "float64")
-    check = checks.check_layer if isinstance(made, Layer) else checks.check_simplex_map
-    for shape in SHAPES:
-        yield partial(check, made, np.random.default_rng(0).standard_normal(shape))
+        yield from ((checks.check_layer, made, x) for (x,) in _inputs())
 
 
-def _of_object(kind: type, forward: str, backward: str) -> Iterator[Trial]:
-    made, rng = _made(kind), np.random.default_rng(0)
-    f, derivative = getattr(made, forward), getattr(made, backward)
-    if len(needed_arguments(f)) >= 2 or not re.search("back|prop", backward):
-        ways = _of_loss if len(needed_arguments(f)) >= 2 else _of_functions
-        yield from ways(f, derivative)
-        return
-    for x in (rng.standard_normal(shape) for shape in SHAPES):
-        for adds in (False, True):
-            yield partial(_check_object, made, forward, backward, adds, x)
+def _of_object(kind: type, forward: str, backward: str) -> Trials:
+    """Yield the ways to check an object with the methods of a loss, a layer or a function."""
+    made = _made(kind)
+    passes = getattr(made, forward), getattr(made, backward)
+    if len(needed(passes[0])) >= 2:
+        yield from _of_loss(*passes)
+    elif re.search("back|prop", backward):
+        for (x,) in _inputs():
+            yield from ((_check_object, made, forward, backward, adds, x) for adds in (False, True))
+    else:
+        yield from _of_functions(*passes)
 
 
 def _check_object(
     made: Any, forward: str, backward: str, adds: bool, x: Array, **options: Any
 ) -> GradientReport:
     """Check an object, with the parameters whose gradients it holds after a pass."""
-    tried = copy.deepcopy(made)
-    y = getattr(tried, forward)(x.copy())
-    if not is_tensor(y):
+    ready = copy.deepcopy(made)
+    y = getattr(ready, forward)(x.copy())
+    if not subjects.is_tensor(y):
         raise TypeError(f"{forward} returns {type(y).__name__}, no array of floats")
-    ready = copy.deepcopy(tried)
-    getattr(tried, backward)(np.ones_like(y))
-    arrays, params = dict(float_arrays(tried)), dict[str, str]()
-    owners = {_stem(path): path for path, _ in float_arrays(ready)}
+    after = copy.deepcopy(ready)
+    getattr(after, backward)(np.ones_like(y))
+    getattr(after, forward)(2 * x)
+    arrays, params = dict(float_arrays(after)), dict[str, str]()
+    # What another pass changes is no parameter.
+    kept = [path for path, v in float_arrays(ready) if np.array_equal(v, arrays.get(path, [()]))]
+    owners = {_stem(path): path for path in kept if "grad" not in path.lower()}
     for path, array in arrays.items():
         above, _, last = path.rpartition(".")
-        for name in (f"{above}.{GRADIENT.sub('', last)}", GRADIENT.sub("", path, 1)):
-            owner = owners.get(_stem(name))
-            if owner and owner != path and arrays[owner].shape == array.shape:
+        for name in (path, f"{above}.{PREFIX.sub('', last)}"):
+            owner = owners.get(_stem(name), path)
+            if owner != path and arrays[owner].shape == array.shape:
                 params[owner] = path
     layer = Cached(ready, params=params, forward=forward, backward=backward, adds=adds)
     return checks.check_layer(layer, x, **options)
 
 
 def _stem(path: str) -> str:
-    return PARAMETERS.sub("", path).strip("._").lower()
+    return HOLDERS.sub("", path.lower()).strip("._")
 
 
-# Functions
-
-
-def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Iterator[Trial]:
-    """Yield the ways to check a function and its derivative: elementwise, or with a cotangent."""
+def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Trials:
+    """Yield the ways to check a function and its derivative: with a cotangent, or elementwise."""
 
     def elementwise(x: Array, dy: Array) -> Any:
-        needs_none = not needed_arguments(derivative) and f(x) is not None
-        slope = derivative() if needs_none else derivative(x)  # of the last input
-        if np.ndim(slope) == x.ndim + 1:  # a Jacobian for each row
-            return np.einsum("...i,...ij->...j", dy, slope)
-        return dy * slope
+        f(x)
+        return dy * (derivative(x) if needed(derivative) else derivative())  # of the last input
 
-    rng, needed = np.random.default_rng(0), len(needed_arguments(f))
-    vjps: tuple[Callable[..., Any], ...]
-    with_cotangent = needed >= 2 or len(needed_arguments(derivative)) >= 2
-    if with_cotangent:
-        vjps = derivative, lambda *args: derivative(args[-1], *args[:-1])
-    else:  # the derivative may be a function of the output
-        vjps = elementwise, lambda x, dy: elementwise(f(x), dy)
-    for shapes in (*((shape,) for shape in SHAPES[:4]), *SEVERAL):
-        if len(shapes) == max(needed, 1):
-            inputs = tuple(rng.standard_normal(shape) for shape in shapes)
-            if with_cotangent:
-                yield partial(checks.check_pair, f, derivative, inputs)
-            yield from (partial(checks.check_function, f, vjp, inputs) for vjp in vjps)
-    if needed >= 2:
+    for inputs in map(tuple, _inputs(max(len(needed(f)), 1))):
+        if len(needed(f)) >= 2 or len(needed(derivative)) >= 2:
+            yield checks.check_pair, f, derivative, inputs
+            yield checks.check_function, f, derivative, inputs
+        else:  # the derivative may be a function of the output
+            yield checks.check_function, f, elementwise, inputs
+            yield checks.check_function, f, lambda x, dy: elementwise(f(x), dy), inputs
+    if len(needed(f)) >= 2:
         yield from _of_loss(f, derivative)
 
 
-def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None) -> Iterator[Trial]:
+def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None) -> Trials:
     """Yield the ways to check a loss: at probabilities, with one-hot targets and with classes."""
-    z = np.random.default_rng(0).random((4, FEATURES)) + 0.1
+    z = np.random.default_rng(0).random((4, 5)) + 0.1
     z /= z.sum(axis=1, keepdims=True)
-    classes = np.arange(4) % FEATURES
-    first, second = [*needed_arguments(value), "", ""][:2]
-    order = bool(TARGETS.search(first)) and not TARGETS.search(second)
-    for y in (np.eye(FEATURES)[classes], classes, np.where(classes > 1, 1, -1)):
+    names = [bool(TARGETS.search(name)) for name in needed(value)[:2]]
+    for y in (np.eye(5)[:4], np.arange(4), np.array([-1, -1, 1, 1])):
         for logits in (z, z[:, :1]):
             targets = y[:, : logits.shape[1]] if y.ndim == 2 else y
             for reduce in (None, np.sum):
-                loss = AdaptedLoss(value, gradient, targets_first=order, reduce=reduce)
-                yield partial(checks.check_loss, loss, logits, targets)
+                loss = AdaptedLoss(
+                    value, gradient, targets_first=names == [True, False], reduce=reduce
+                )
+                yield checks.check_loss, loss, logits, targets

@@ -292,7 +292,8 @@ class Dense(Base):
     def backward(self, dy):
         self.d_weights += self.x.T @ dy
         self.d_bias = dy.mean(axis=0)
-        return dy @ self.weights.T
+        self.dx = dy @ self.weights.T  # of what the pass keeps, no parameter
+        return self.dx
 
 class Tanh(Base):
     def forward(self, x):
