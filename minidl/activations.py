@@ -168,12 +168,8 @@ class GELU(Layer):
 
     backward: ``dx = dy (cdf(x) + x density(x))``
 
-    Parameters
-    ----------
-    approximate : {"none", "tanh"}
-        With ``"tanh"``, ``y = x (1 + t) / 2`` with ``t = tanh(u)``,
-        ``u = sqrt(2 / pi) (x + 0.044715 x^3)``; backward
-        ``dx = dy ((1 + t) + x (1 - t^2) du/dx) / 2``.
+    With ``approximate="tanh"``, ``y = x (1 + t) / 2`` with ``t = tanh(u)``,
+    ``u = sqrt(2 / pi) (x + 0.044715 x^3)``; backward ``dx = dy ((1 + t) + x (1 - t^2) du/dx) / 2``
     """
 
     def __init__(self, approximate: str = "none") -> None:

@@ -37,15 +37,9 @@ PIXEL_SCALE = 1 / 256
 class Split:
     """The examples of one part of a data set.
 
-    Parameters
-    ----------
-    x : array, shape (n, features), uint8 or float
-        As on disk; ``rows`` converts a batch to floats and multiplies it by ``scale``.
-    y : array, shape (n,) or (n, d)
-        Whatever the loss takes.
-    scale : float
-    weight : array, shape (n,), optional
-        The weight of each example in the loss and its metrics.
+    ``x`` is (n, features), uint8 or float, as on disk; ``rows`` converts a batch to floats and
+    multiplies it by ``scale``. ``y``, (n,) or (n, d), is whatever the loss takes, and ``weight``,
+    (n,), the weight of each example in the loss and its metrics.
     """
 
     x: Array

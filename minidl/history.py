@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Literal
 
-from minidl.checks import Array, Stateful, check_choice, did_you_mean
+from minidl.checks import Array, Stateful, check_choice
 from minidl.files import as_path, from_json, to_json, write_text
 from minidl.layer import Layer
 from minidl.parameter import check_state
@@ -44,11 +44,10 @@ class Epoch:
     finite: bool = True
 
     def __getattr__(self, name: str) -> float:
-        if name.startswith("_") or name == "metrics":  # of a copy that has no attributes yet
-            raise AttributeError(name)
-        if name not in self.metrics:
-            raise AttributeError(f"Epoch: no metric {name!r}{did_you_mean(name, self.metrics)}")
-        return self.metrics[name]
+        metrics = self.__dict__.get("metrics", {})  # a copy has no attributes yet
+        if name not in metrics:
+            raise AttributeError(f"Epoch: no metric {name!r} among {list(metrics)}")
+        return metrics[name]  # type: ignore[no-any-return]
 
     def to_dict(self) -> dict[str, float]:
         """Return all numbers by name, in one flat dictionary."""
@@ -74,21 +73,13 @@ class History:
     whose monitored metric is not finite, or whose outputs are not, is never the best. The record
     before training stands for the best as long as no trained one can be.
 
-    Parameters
-    ----------
-    monitor : str, optional
-        The metric that decides which epoch is the best, by default as in ``fit``.
-    mode : {"min", "max"}, optional
-        Whether the lowest or the highest metric is the best. By default the lowest where a word
-        of the name ends in ``loss``, ``error``, ``mae``, ``mse`` or the like (``valid_rmse``,
-        ``valid_error_rate``), the highest for others.
+    ``monitor`` is the metric that decides, by default as in ``fit``. ``mode`` says whether the
+    lowest ("min") or the highest ("max") is the best: by default the lowest where a word of the
+    name ends in ``loss``, ``error``, ``mae``, ``mse`` or the like.
 
-    Attributes
-    ----------
-    records : list of Epoch
-    best_state, last_state : dict of arrays or None
-        ``model.state_dict()`` after the best epoch; and after the last one, from which training
-        goes on, where it ended with ``restore_best=True``. No file has the latter.
+    ``records`` is a list of ``Epoch``. ``best_state`` and ``last_state`` are the
+    ``model.state_dict()`` after the best epoch; and, in no file, after the last one, from which
+    training goes on where it ended with ``restore_best=True``.
     """
 
     def __init__(self, *, monitor: str | None = None, mode: Mode | None = None) -> None:
@@ -198,9 +189,7 @@ class History:
     def column(self, name: str) -> list[Any]:
         """Return one metric for all epochs; None stands for an epoch that did not measure it."""
         names, *rows = self._rows()
-        if rows and name not in names:
-            raise ValueError(f"History: no metric {name!r:.80}{did_you_mean(str(name), names)}")
-        return [row[names.index(name)] for row in rows]
+        return [row[names.index(check_choice("History", "metric", name, names))] for row in rows]
 
     @property
     def names(self) -> list[str]:
@@ -274,12 +263,9 @@ class History:
         return f"History(epochs 0 to {last}; best {self.monitor} {shown})"
 
     def _repr_html_(self) -> str:
-        """Return the records as a table for notebooks, the best epoch in bold."""
+        """Return the records as a table for notebooks."""
         names, *rows = self._rows()
-        best = self.best if self.records else None
-        lines = ["".join(f"<th>{escape(name)}</th>" for name in names)]
-        for record, row in zip(self.records, rows, strict=True):
-            cell = "<td><b>{}</b></td>" if record is best else "<td>{}</td>"
-            lines.append("".join(cell.format("" if v is None else f"{v:.4g}") for v in row))
+        shown = [["" if v is None else f"{v:.4g}" for v in row] for row in rows]
+        lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in (names, *shown)]
         table = "".join(f"<tr>{line}</tr>" for line in lines)
         return f"<table>{table}</table><p>{escape(repr(self))}</p>"

@@ -161,17 +161,8 @@ class LayerNorm(Layer):
     backward: ``dweight = sum_n dy h``, ``dbias = sum_n dy``, and with ``dh = dy * weight``
     ``dx = (dh - mean(dh) - h mean(dh h)) / sqrt(var(x) + eps)``
 
-    Parameters
-    ----------
-    features : int
-        ``x`` and ``y`` are ``(n, features)``.
-    eps : float
-    dtype : float32 (default) or float64, optional
-
-    Attributes
-    ----------
-    weight, bias : Parameter, shape (features,)
-        Initially ones and zeros.
+    ``x`` and ``y`` are ``(n, features)``; ``weight`` and ``bias`` are parameters ``(features,)``,
+    initially ones and zeros, of ``dtype`` float32 (default) or float64.
     """
 
     skips_input_grad = True
@@ -212,13 +203,9 @@ class BatchNorm(Layer):
     eps : float
     dtype : float32 (default) or float64, optional
 
-    Attributes
-    ----------
-    weight, bias : Parameter, shape (features,)
-        Initially ones and zeros.
-    running_mean, running_var : array, shape (features,)
-    num_batches_tracked : array, shape ()
-        Buffers, initially zeros, ones and zero.
+    ``weight`` and ``bias`` are parameters ``(features,)``, initially ones and zeros; the buffers
+    ``running_mean`` and ``running_var``, ``(features,)``, and ``num_batches_tracked`` are initially
+    zeros, ones and zero.
     """
 
     skips_input_grad = True

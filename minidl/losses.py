@@ -224,12 +224,8 @@ class FenchelYoung(MapLoss, TwiceDifferentiable):
 
     Convex in the logits, never negative, and 0 exactly where ``map(z) = y``: for sparsemax
     where the label's logit leads by 1, for entmax-1.5 by 2, for softmax nowhere. Its gradient is
-    not 0 for a label outside the support either.
-
-    Parameters
-    ----------
-    map : RegularizedMap
-        ``softmax``, ``sparsemax``, ``entmax15``, or your own.
+    not 0 for a label outside the support either. The map is ``softmax``, ``sparsemax``,
+    ``entmax15``, or your own ``RegularizedMap``.
     """
 
     def __init__(self, map: RegularizedMap, reduction: Reduction = "mean") -> None:
@@ -276,13 +272,7 @@ class SmoothedNLL(MapLoss):
     For a label outside the support ``eps`` makes the value finite; the gradient is 0: labels must
     be inside at the start of training. The least value is ``log((1 + K eps) / (1 + eps))``, at
     ``p_y = 1``. That of a distribution is the mean over the labels ``i`` with weights ``y_i``.
-
-    Parameters
-    ----------
-    map : SimplexMap
-        ``relumax(b)``, or any other.
-    eps : float >= 0
-        With ``eps = 0``, the value is ``inf`` and the gradient 0 where ``p_y = 0``.
+    With ``eps = 0``, the value is ``inf`` and the gradient 0 where ``p_y = 0``.
     """
 
     def __init__(self, map: SimplexMap, eps: float = 0.01, reduction: Reduction = "mean") -> None:
@@ -341,11 +331,8 @@ class BinaryCrossEntropy(TwiceDifferentiable):
     by their number, not by the sum of weights. All is computed from ``exp(-|z|)``, which cannot
     overflow, and is exact for confident logits.
 
-    Parameters
-    ----------
-    label_reduction : {"mean", "sum"}, optional
-        Over the ``K`` labels of an example. By default as ``reduction``, as in
-        ``torch.nn.BCEWithLogitsLoss``; "sum" with ``reduction="mean"`` is scikit-learn's loss.
+    ``label_reduction``, over the ``K`` labels of an example, is by default ``reduction``, as in
+    ``torch.nn.BCEWithLogitsLoss``; "sum" with ``reduction="mean"`` is scikit-learn's loss.
     """
 
     metrics: ClassVar[Metrics] = ("exact_match", "mean_accuracy")
@@ -482,12 +469,8 @@ class Huber(NumberLoss, TwiceDifferentiable):
 
     gradient: ``clip(e, -delta, delta) / n``; second derivative: 1 where ``|e| <= delta``, else 0
 
-    ``torch.nn.HuberLoss`` also averages over the outputs: it is ``1/d`` times this.
-
-    Parameters
-    ----------
-    delta : float > 0
-        The error from which the loss is linear.
+    ``delta`` is above 0. ``torch.nn.HuberLoss`` also averages over the outputs: it is ``1/d`` times
+    this.
     """
 
     def __init__(self, delta: float = 1.0, reduction: Reduction = "mean") -> None:
@@ -543,12 +526,8 @@ class Quantile(NumberLoss):
     gradient: ``-q / n`` where ``z < y``, ``(1 - q) / n`` where ``z > y``, 0 where ``z = y``
 
     Several quantiles are learned together, one for each output: ``Quantile((0.1, 0.5, 0.9))`` with
-    outputs ``(n, 3)`` and targets ``(n,)`` or ``(n, 1)``. Nothing keeps them in order.
-
-    Parameters
-    ----------
-    q : float or sequence of floats
-        Each between 0 and 1.
+    outputs ``(n, 3)`` and targets ``(n,)`` or ``(n, 1)``. Nothing keeps them in order. Each ``q``
+    is between 0 and 1.
     """
 
     metrics = ()

@@ -1,8 +1,7 @@
 """Maps from logits onto the probability simplex: softmax, sparsemax, entmax-1.5, relumax.
 
-Each has its value, its products with the Jacobian, and where it has a regulariser the Fenchel-Young
-loss. At the end are the thresholds of sparsemax and entmax-1.5: the entries of a row above its
-threshold are its support, with ``sum (z - tau)_+^power = 1``.
+Each has its value, its products with the Jacobian, and with a regulariser the Fenchel-Young loss.
+The entries of a row above its threshold are its support, with ``sum (z - tau)_+^power = 1``.
 """
 
 from __future__ import annotations
@@ -370,11 +369,7 @@ class relumax(SimplexMap):  # noqa: N801 - lower case as softmax and sparsemax
     ``sparsemax(z)``. The derivatives need ``p`` alone: ``S = {p > 0}``, ``s = b / max p``,
     ``m = argmax p``. At kinks the first of the largest logits counts as the largest, and a logit
     equal to ``max z - b`` as outside. The Jacobian is not symmetric, so there is no ``omega``.
-
-    Parameters
-    ----------
-    b : float > 0
-        The distance below the largest logit at which probabilities become 0.
+    ``b > 0`` is the distance below the largest logit at which probabilities become 0.
     """
 
     def __init__(self, b: float) -> None:
@@ -430,9 +425,9 @@ def threshold(z: Array, axis: int = -1) -> Array:
 def row_thresholds(z: Array, threshold_of_sorted: Callable[[Array], Array], power: int) -> Array:
     """Return the thresholds (n, 1) of rows whose largest entry is 0; any for a row of NaN.
 
-    The threshold is at least -1, since a probability is at most 1. It is also at least the
-    threshold of any subset of the row, for instance of the maxima of 128 groups of entries. If the
-    entries above such a bound are few, only these are sorted.
+    The threshold is at least -1, since a probability is at most 1, and at least that of any subset
+    of the row, as the maxima of 128 groups. If few entries are above such a bound, only these are
+    sorted.
     """
     candidates = None
     if z.shape[1] >= 128:

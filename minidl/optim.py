@@ -132,7 +132,14 @@ class Optimizer(Configured, ABC):
         """
         lr = self.lr_at(self.steps)
         if self.clip_norm is not None:
-            self._clip(self.clip_norm)
+            grad = self.model.grad
+            norm = _norm(grad)
+            if not math.isfinite(norm):
+                step = f"the gradient of step {self.steps}"
+                raise FloatingPointError(f"{self!r}: {step} has a norm that is not finite, {norm}")
+            factor = self.clip_norm / (norm + 1e-6)
+            if factor < 1:
+                grad *= factor
         self.steps += 1
         self._prepare(lr)
         for block, decays in self._views():
@@ -140,17 +147,6 @@ class Optimizer(Configured, ABC):
             self._update(*block)
         if self.steps % FLUSH_EVERY == 0:
             self.flush()
-
-    def _clip(self, clip_norm: float) -> None:
-        """Scale the gradient down if its norm is above ``clip_norm``."""
-        grad = self.model.grad
-        norm = _norm(grad)
-        if not math.isfinite(norm):
-            step = f"the gradient of step {self.steps}"
-            raise FloatingPointError(f"{self!r}: {step} has a norm that is not finite, {norm}")
-        factor = clip_norm / (norm + 1e-6)
-        if factor < 1:
-            grad *= factor
 
     @abstractmethod
     def _prepare(self, lr: float) -> None:
@@ -198,11 +194,9 @@ class Optimizer(Configured, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the step count and a copy of each moment: all that a resumed run needs."""
-        return {
-            "steps": self.steps,
-            **({} if callable(self.lr) else {"lr": self.lr}),
-            **dict(zip(self.moments, map(np.copy, self._state), strict=True)),
-        }
+        lr = {} if callable(self.lr) else {"lr": self.lr}
+        moments = dict(zip(self.moments, map(np.copy, self._state), strict=True))
+        return {"steps": self.steps, **lr, **moments}
 
     @quietly
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -227,9 +221,6 @@ class Optimizer(Configured, ABC):
 
     def copy(self, model: Layer) -> Self:
         """Return a copy for a copy of the model, in any dtype: settings, step count, moments."""
-        size, got = self.model.theta.size, model.theta.size
-        if got != size:
-            raise ValueError(f"{self!r}: expected a model of {size} parameters, got {got}")
         other = copy.copy(self)
         other.model = model
         other._state = [moment.astype(model.dtype) for moment in self._state]
@@ -243,17 +234,8 @@ class SGD(Optimizer):
     r"""Stochastic gradient descent, as ``torch.optim.SGD``.
 
     With ``g = grad + weight_decay * w``: ``b = momentum * b + (1 - dampening) * g`` (the first
-    step sets ``b = g``), then ``w -= lr * b``; with Nesterov ``w -= lr * (g + momentum * b)``.
-
-    Parameters
-    ----------
-    model : Layer
-    lr : float or Schedule
-    momentum, dampening : float
-    nesterov : bool
-        Requires momentum and no dampening.
-    weight_decay, decay_biases, clip_norm
-        See ``Optimizer``.
+    step sets ``b = g``), then ``w -= lr * b``; with Nesterov, which requires momentum and no
+    dampening, ``w -= lr * (g + momentum * b)``. For the other arguments see ``Optimizer``.
     """
 
     def __init__(
@@ -311,29 +293,19 @@ class Adam(Optimizer):
     ``v = beta2 v + (1 - beta2) g^2``,
     ``w -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)``.
 
-    Parameters
-    ----------
-    model : Layer
-    lr : float or Schedule
-    betas : (float, float)
-        Each in [0, 1).
-    eps : float
-    weight_decay, decay_biases, clip_norm
-        See ``Optimizer``.
+    ``betas`` are in [0, 1); for the other arguments see ``Optimizer``.
 
     Notes
     -----
     The stored moments are ``m / (1 - beta1)`` and ``v / (1 - beta2)``, which saves two passes over
-    memory. ``torch_moments`` returns ``m`` and ``v``.
-
-    Where the stored second moment overflows, ``step`` raises a FloatingPointError. Gradients may
-    stay at ``sqrt(max (1 - beta2))`` and reach ``sqrt(max)`` once, where ``max`` is the largest
-    number of the dtype: 5.8e17 and 1.8e19 in float32 with the default betas.
+    memory. Where the second one overflows, ``step`` raises a FloatingPointError: gradients may stay
+    at ``sqrt(max (1 - beta2))`` and reach ``sqrt(max)`` once, where ``max`` is the largest number
+    of the dtype: 5.8e17 and 1.8e19 in float32 with the default betas.
 
     Every 50 steps, parameters below 1e-15 and stored moments below 1e-25 and 1e-35 become zero
-    (float64: 1e-150, 1e-200 and 1e-290), since denormal numbers are slow. For ``eps`` below 1e-8
-    the thresholds of moments are multiplied by ``eps / 1e-8`` and by its square. For ``beta2`` up
-    to 0.99999 this is exact up to rounding for parameters above 1e-15 and ``1e-9 lr``.
+    (float64: 1e-150, 1e-200 and 1e-290), since denormal numbers are slow; for ``eps`` below 1e-8
+    those of moments times ``eps / 1e-8`` and its square. For ``beta2`` up to 0.99999 this is exact
+    up to rounding for parameters above 1e-15 and ``1e-9 lr``.
     """
 
     moments = ("scaled_exp_avg", "scaled_exp_avg_sq")
@@ -352,11 +324,9 @@ class Adam(Optimizer):
         owner = type(self).__name__
         if np.shape(betas) != (2,):
             raise ValueError(f"{owner}: expected two betas, got {betas!r}")
-        first, second = betas
-        self.betas = (
-            check_float(owner, "betas[0]", first, low=0, high=1, open_high=True),
-            check_float(owner, "betas[1]", second, low=0, high=1, open_high=True),
-        )
+        for i, beta in enumerate(betas):
+            check_float(owner, f"betas[{i}]", beta, low=0, high=1, open_high=True)
+        self.betas = float(betas[0]), float(betas[1])
         self.eps = check_float(owner, "eps", eps, low=0)
         super().__init__(model, lr, weight_decay, clip_norm, decay_biases)
 
@@ -392,10 +362,9 @@ class Adam(Optimizer):
                 v *= beta2
                 v += s
         except FloatingPointError:
-            raise FloatingPointError(
-                f"{self!r}: the second moment overflows {v.dtype} at step {self.steps}; the "
-                f"largest gradient is {np.abs(grad).max():.2g}"
-            ) from None
+            what = f"the second moment overflows {v.dtype} at step {self.steps}"
+            largest = f"the largest gradient is {np.abs(grad).max():.2g}"
+            raise FloatingPointError(f"{self!r}: {what}; {largest}") from None
         np.sqrt(v, s)
         s += self._eps
         np.divide(m, s, s)

@@ -27,10 +27,7 @@ RESULTS = "results.jsonl"
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file in this context; it ends with the process, too.
-
-    BlockingIOError if another process holds it; OSError where there are no locks.
-    """
+    """Hold the lock of a file in this context; BlockingIOError if another process does."""
     with path.open("rb+") as file:
         try:
             if sys.platform == "win32":
@@ -56,15 +53,9 @@ def claimed(
 ) -> Iterator[None]:
     """Record settings and axes in a file, and be the only process that does so in this context.
 
-    Other settings are refused while ``begun()`` says that there are results of those recorded; more
-    values on an axis are not. The lock ends with its process.
-
-    Raises
-    ------
-    ValueError
-        If the results belong to other axes or settings; names the difference.
-    OSError
-        If another process holds the lock, or none can; names it.
+    Other settings are a ValueError that names the difference while ``begun()`` says that there are
+    results of those recorded; more values on an axis are not. The lock ends with its process;
+    OSError if another one holds it, or none can.
     """
     folder, contents = record.parent, from_json(to_json({"axes": axes, "settings": settings}))
     folder.mkdir(parents=True, exist_ok=True)
@@ -130,11 +121,10 @@ def kept(folder: Path, *, repair: bool = False) -> dict[str, Result]:
 
 
 def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
-    """Yield the recorded runs, without a last line that is not complete.
+    """Yield the recorded runs; ValueError names a line that is no result, or was changed later.
 
-    ``repair`` removes such a line from the file. It is for the process that writes the file alone:
-    others may see a line that is being written. ValueError names a line that is not a result, or
-    was changed after it was written.
+    A last line that is not complete is left out, and removed from the file with ``repair``: only
+    for the process that writes it, since others may see a line that is being written.
     """
     text = file.read_bytes() if file.exists() else b""
     complete = text[: text.rfind(b"\n") + 1]
@@ -149,10 +139,9 @@ def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
             if not isinstance(result.id, str) or not isinstance(result.values, dict):
                 raise TypeError("another type")
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"{file}, line {number}: not a result, or changed ({error}); delete the line to "
-                "train its run again"
-            ) from error
+            hint = "delete the line to train its run again"
+            text = f"{file}, line {number}: not a result, or changed ({error}); {hint}"
+            raise ValueError(text) from error
         yield result
 
 

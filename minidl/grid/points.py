@@ -7,10 +7,10 @@ import hashlib
 import itertools
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -30,12 +30,8 @@ class Grid:
     **axes : sequence of values
         ``Grid(width=[16, 32], learning_rate=[1e-2, 1e-3])`` has four points. The names are
         those of the training function's arguments. A value is a number, a string, None, or a
-        list or tuple of such values.
-
-    Raises
-    ------
-    ValueError
-        If an axis is empty, names a value twice, or holds a value that JSON cannot hold.
+        list or tuple of such values; ValueError for others, and for an axis that is empty or names
+        a value twice.
     """
 
     def __init__(self, **axes: Iterable[Any]) -> None:
@@ -51,9 +47,8 @@ class Grid:
             try:
                 texts = list(map(encode, values))
             except (TypeError, ValueError, RecursionError) as error:
-                raise ValueError(
-                    f"Grid: axis {name}: expected numbers, strings, None or lists of them ({error})"
-                ) from None
+                want = "numbers, strings, None or lists of them"
+                raise ValueError(f"Grid: axis {name}: expected {want} ({error})") from None
             for i, value in enumerate(values):
                 if value in values[:i] or texts[i] in texts[:i]:
                     raise ValueError(f"Grid: axis {name} names {value!r} twice")
@@ -88,10 +83,8 @@ def encode(value: object) -> str:
 def _plain(value: object) -> Any:
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
-    raise TypeError(
-        f"expected numbers, strings, lists and dicts, got {type(value).__module__}."
-        f"{type(value).__qualname__}"
-    )
+    got = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise TypeError(f"expected numbers, strings, lists and dicts, got {got}")
 
 
 def _name(value: object) -> str:
@@ -99,11 +92,7 @@ def _name(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{';'.join(map(_name, value))}]"
     text = value if isinstance(value, str) and not _is_json(value) else encode(value)
-    return re.sub(r"[%/\\:*?\"<>|,;=\[\] ]|[^ -\U0010ffff]|[\x7f-\x9f\ud800-\udfff]", _quoted, text)
-
-
-def _quoted(character: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in character[0].encode("utf-8", "surrogatepass"))
+    return quote(text, safe="()+", errors="surrogatepass")
 
 
 def _is_json(text: str) -> bool:
@@ -140,13 +129,12 @@ class Results(list[Result]):
     """The results of a grid, in its order; a notebook shows them as a table."""
 
     def _repr_html_(self) -> str:
-        axes = list(dict.fromkeys(name for r in self for name in r.point))
+        axes = list(self[0].point) if self else []
         plain = (str, int, float, type(None))
         shown = {n: None for r in self for n, v in r.values.items() if isinstance(v, plain)}
         table = Table([*axes, *shown, "seconds", "error"])
         for r in self:
-            point = map(r.point.get, axes)
-            texts = [f"{v:g}" if isinstance(v, float) else v for v in point]
+            texts = [f"{v:g}" if isinstance(v, float) else v for v in r.point.values()]
             table.add(*texts, *map(r.values.get, shown), r.seconds, r.error)
         return table._repr_html_()
 
@@ -171,8 +159,6 @@ def keeping(values: dict[str, Any]) -> Iterator[None]:
 
     Examples
     --------
-    The end of a training function:
-
     >>> with keeping(metrics):
     ...     minidl.save(path, model)
     """

@@ -65,22 +65,17 @@ def run(
     Returns
     -------
     Results
-        A list of ``Result`` in the order of the grid, which a notebook shows as a table.
-
-    Warns
-    -----
-    UserWarning
-        If every run failed; names the error of the first one.
+        A list of ``Result`` in the order of the grid, which a notebook shows as a table. A warning
+        names the first error if every run failed.
 
     Raises
     ------
     ValueError
-        If ``out`` holds other axes or settings, or a line that is not a result; names it.
+        If ``out`` holds other axes or settings, or a line that is not a result.
     TypeError
         If worker processes cannot import the training function.
     OSError
-        If another process writes to ``out``, the workers died or were closed, or the disk is
-        full; says what is kept.
+        If another process writes to ``out``, the workers ended, or the disk is full.
     """
     if not isinstance(grid, Grid) or not callable(train):
         raise TypeError(f"run: expected a Grid and a function, got {grid!r} and {train!r}")

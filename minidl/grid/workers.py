@@ -52,18 +52,14 @@ class NotImportableError(TypeError):
     """Worker processes cannot import the training function."""
 
     def __str__(self) -> str:
-        return (
-            f"worker processes cannot import the training function ({self.args[0]}): put it and "
-            "its arguments into a file, not into a notebook or inside a function, or use jobs=1"
-        )
+        hint = "put it and its arguments into a file, not into a notebook or inside a function"
+        text = f"worker processes cannot import the training function ({self.args[0]})"
+        return f"{text}: {hint}, or use jobs=1"
 
 
 def task_of(train: Train, *, in_processes: bool) -> Task:
-    """Return what trains a point; worker processes unpickle the function themselves.
-
-    NotImportableError if they cannot import it. A worker process that is still importing the script
-    ends here: the script lacks a main guard.
-    """
+    """Return what trains a point; NotImportableError if worker processes cannot import it."""
+    # A worker process that is still importing the script: the script lacks a main guard.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.exit(UNGUARDED)
     return functools.partial(_train_one, _pickled(train) if in_processes else train)
@@ -183,15 +179,12 @@ def _in_processes(points: list[Point], task: Task, jobs: int) -> Iterator[Outcom
 
 
 def _pickled(train: Train) -> bytes:
-    """Return a training function as worker processes get it.
-
-    NotImportableError if it cannot be pickled, or if the program is not in a file that workers can
-    import: it was read from the standard input, given by ``-c``, or typed at a prompt.
-    """
+    """Return a training function as worker processes get it; NotImportableError if they cannot."""
     main: Any = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     in_module = getattr(main, "__spec__", None) is not None
-    if file is not None and not in_module and not Path(file).is_file():  # workers would run it
+    # Read from the standard input, given by ``-c``, or typed at a prompt: workers would run it.
+    if file is not None and not in_module and not Path(file).is_file():
         raise NotImportableError(f"the program is read from {file}")
     try:
         content = pickle.dumps(train)

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,20 +24,10 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def int_argument(name: str, *, low: int = 1) -> Callable[[str], Any]:
-    """Return an argparse type: a whole number that is at least ``low``."""
-    return _argument(int, check_int, name, low=low)
-
-
-def float_argument(name: str, **bounds: Any) -> Callable[[str], Any]:
-    """Return an argparse type: a finite number within the bounds of ``check_float``."""
-    return _argument(float, check_float, name, **bounds)
-
-
 def _argument(
     kind: type, check: Callable[..., Any], name: str, **bounds: Any
 ) -> Callable[[str], Any]:
-    """Return an argparse type: a number that ``check`` takes, whose message names it."""
+    """Return an argparse type: a number within the bounds of ``check``, whose message names it."""
 
     def parse(text: str) -> Any:
         number: object = text
@@ -49,6 +40,10 @@ def _argument(
             raise argparse.ArgumentTypeError(f"{expected}, got {text!r}") from None
 
     return parse
+
+
+int_argument = partial(_argument, int, check_int)
+float_argument = partial(_argument, float, check_float)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -73,11 +68,6 @@ def interruptible() -> Iterator[None]:
 
     The signal SIGTERM, which clusters send before the time limit, is treated as Ctrl-C. The line
     says what was kept where `minidl.grid.run` was interrupted. Also a decorator.
-
-    Examples
-    --------
-    >>> with interruptible():
-    ...     run(grid, train)
     """
     try:
         with handling(signal.SIGTERM, signal.default_int_handler):

@@ -23,23 +23,23 @@ DPI = 150
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: a pair of x and y values for each label."""
+    """One set of axes: a pair of x and y values for each label.
+
+    ``xticks`` are the only ticks of the x axis, logarithmic if they span a factor of more than 10;
+    then each point has a marker. On a logarithmic y axis, values that are not positive are left
+    out. The curves of ``dashed`` labels are dashed, those of a pair share a colour, and ``mark`` is
+    the x position of a vertical dotted line: the best epoch.
+    """
 
     curves: Mapping[str, tuple[Sequence[float] | Array, Sequence[float] | Array]]
     xlabel: str
     ylabel: str
     title: str = ""
     xticks: Sequence[float] | None = None
-    """The only ticks of the x axis, logarithmic if they span a factor of more than 10; each point
-    has a marker."""
     ylog: bool = False
-    """Whether the y axis is logarithmic; values that are not positive are left out."""
     dashed: Sequence[str] = ()
-    """Labels of the curves with a dashed line."""
     mark: float | None = None
-    """The x position of a vertical dotted line: the best epoch."""
     pairs: bool = False
-    """Whether each curve and the next one share a colour."""
 
     def __post_init__(self) -> None:
         curves = self.curves.values() if isinstance(self.curves, Mapping) else [()]

@@ -532,8 +532,9 @@ def test_a_copy_and_its_original_are_independent(make, dtype, other_dtype):
     np.testing.assert_equal(twin.state_dict(), after[1])
     if dtype == other_dtype:
         np.testing.assert_array_equal(other.theta, model.theta)
-    with pytest.raises(ValueError, match="expected a model of 12 parameters, got 6"):
-        optimizer.copy(Linear(2, 2, rng=0))
+    if moments_of(optimizer):
+        with pytest.raises(ValueError, match="the model has other parameters than at the start"):
+            optimizer.copy(Linear(2, 2, rng=0)).step()
 
 
 WRONG_VALUES = [

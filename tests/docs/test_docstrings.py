@@ -133,7 +133,6 @@ GIVEN = {
     "grid.points.keeping": lambda: {"path": "model.npz", "model": affine_model(), "metrics": {}},
     "layer.Sequential": lambda: {"x": np.zeros((2, 784), np.float32)},
     "saving.onnx.export": estimator,
-    "view.cli.interruptible": lambda: {"run": print, "grid": 1, "train": 2},
     "saving.onnx.register": lambda: {"Scale": Scale},
     "parity.convert.register": modules_of_torch,
     "data.features.Predictor": training,
