@@ -140,8 +140,8 @@ def read(file: Path, *, repair: bool = False) -> Iterator[Result]:
                 raise TypeError("another type")
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             hint = "delete the line to train its run again"
-            text = f"{file}, line {number}: not a result, or changed ({error}); {hint}"
-            raise ValueError(text) from error
+            wrong = f"{file}, line {number}: not a result, or changed ({error}); {hint}"
+            raise ValueError(wrong) from error
         yield result
 
 
