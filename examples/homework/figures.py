@@ -9,6 +9,7 @@ import numpy as np
 
 from minidl import Callback, Dataset, History, Layer, Loss, evaluate
 from minidl.callbacks import Run
+from minidl.view.plots import Panel
 
 WORDS = {
     "best_valid": "validation accuracy, best epoch",
@@ -23,11 +24,15 @@ HEADINGS = ["valid", "epoch", "train at best", "test at best", "train at last", 
 """Of the columns with these figures."""
 
 
-class Trace(Callback):
-    """Records what a function of the model returns, before training and after each epoch.
+def over_epochs(columns: Mapping[str, Sequence[Any]], ylabel: str, **options: Any) -> Panel:
+    """Return a panel of columns with one value an epoch, from the epoch ``first`` (0) on."""
+    first = options.pop("first", 0)
+    curves = {name: (range(first, len(y)), y[first:]) for name, y in columns.items()}
+    return Panel(curves, "epoch", ylabel, **options)
 
-    Numbers, or arrays of one shape, by name; ``columns`` has one entry an epoch for each name.
-    """
+
+class Trace(Callback):
+    """Records what a function of the model returns by name, before training and each epoch."""
 
     def __init__(self, measure: Callable[[Layer], Mapping[str, Any]]) -> None:
         self.measure = measure

@@ -53,9 +53,17 @@ def note_generated(
         )
 
 
+def script_parser(doc: str, out: str) -> Parser:
+    """Return a parser with the first line of a script's docstring, and ``--out``."""
+    parser = Parser(description=doc.splitlines()[0], allow_abbrev=False)
+    text = f"folder of the results (default {out})"
+    parser.add_argument("--out", type=as_path, default=Path(out), help=text)
+    return parser
+
+
 def base_parser(doc: str, out: str, *, epochs: str, seed: bool = True) -> Parser:
     """Return a parser with the flags of every experiment; ``epochs`` describes the default."""
-    parser = Parser(description=doc.splitlines()[0], allow_abbrev=False)
+    parser = script_parser(doc, out)
     add = parser.add_argument
     add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
     if seed:
@@ -63,19 +71,16 @@ def base_parser(doc: str, out: str, *, epochs: str, seed: bool = True) -> Parser
     add("--full", action="store_true", help="all examples and epochs")
     add("--epochs", type=int_argument("epochs"), help=epochs)
     add("--jobs", type=int_argument("jobs"), default=cores(), help="default: one a core")
-    add("--out", type=as_path, default=Path(out), help=f"folder of the results (default {out})")
     add("--dtype", choices=("float32", "float64"), default="float32")
     return parser
 
 
 def kernel_parser(doc: str, out: str) -> Parser:
     """Return a parser with the flags of the scripts on infinite width."""
-    parser = Parser(description=doc.splitlines()[0], allow_abbrev=False)
-    add = parser.add_argument
-    add("--data", default="letters", metavar="PATH", help="course .npz or folder of IDX files")
+    parser, text = script_parser(doc, out), "course .npz or folder of IDX files"
+    parser.add_argument("--data", default="letters", metavar="PATH", help=text)
     add_number(parser, "--sw2", 2.0, "variance of a weight times the inputs", low=0, open_low=True)
     add_number(parser, "--sb2", 0.0, "variance of a bias", low=0)
-    add("--out", type=as_path, default=Path(out), help="folder of the results")
     return parser
 
 

@@ -6,6 +6,7 @@ A network with one hidden layer of K units and one output is a quadratic functio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,6 @@ from minidl.checks import Array, check_int
 
 RANK_TOLERANCE = 1e-10
 """Eigenvalues and parts of vectors that are smaller than the largest by this factor count as 0."""
-
-
-# From a network to c.
 
 
 def phi(x: Array) -> Array:
@@ -37,12 +35,32 @@ def polynomial(c: Array) -> tuple[float, Array, Array]:
     """Return the constant, the linear part and the symmetric quadratic part of c."""
     d = round((np.sqrt(8 * len(c) + 1) - 3) / 2)
     if (d + 1) * (d + 2) // 2 != len(c) or d < 1:
-        raise ValueError(
-            f"polynomial: expected c of size (D + 1)(D + 2) / 2, as 3, 6 or 10, got {len(c)}"
-        )
+        raise ValueError(f"polynomial: expected c of size (D + 1)(D + 2) / 2, got {len(c)}")
     quadratic = np.zeros((d, d))
     quadratic[np.triu_indices(d)] = c[1 + d :]
     return float(c[0]), c[1 : 1 + d], (quadratic + quadratic.T) / 2
+
+
+def make_network(w: Array, b: Array, v: Array, v0: float) -> Sequential:
+    """Return the network ``v0 + sum_k v_k g(w_k'x + b_k)``; ``w`` is (K, D)."""
+    k, d = w.shape
+    network = Sequential(Linear(d, k), Quadratic(), Linear(k, 1), rng=0, dtype="float64")
+    values = w.T, b, v[:, None], np.array([v0])
+    network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
+    return network
+
+
+def parameters(network: Sequential) -> tuple[Array, Array, Array, float]:
+    """Return w (K, D), b (K,), v (K,) and v0; the inverse of ``make_network``."""
+    w, b, v, v0 = network.state_dict().values()
+    return w.T, b, v[:, 0], float(v0[0])
+
+
+def draw_starts(d: int, k: int, starts: int, rng: np.random.Generator) -> Sequence[Array]:
+    """Return w (starts, d, k), b, v and v0, uniform within one over the root of the inputs."""
+    shapes = (starts, d, k), (starts, 1, k), (starts, k, 1), (starts, 1, 1)
+    roots = np.sqrt([d, d, k, k])
+    return [rng.uniform(-1, 1, s) / root for s, root in zip(shapes, roots, strict=True)]
 
 
 def hidden_matrix(network: Sequential) -> Array:
@@ -62,25 +80,6 @@ def fold(network: Sequential) -> Array:
     return c
 
 
-def make_network(w: Array, b: Array, v: Array, v0: float) -> Sequential:
-    """Return the network ``v0 + sum_k v_k g(w_k'x + b_k)``; ``w`` is (K, D)."""
-    k, d = w.shape
-    network = Sequential(Linear(d, k), Quadratic(), Linear(k, 1), rng=0, dtype="float64")
-    network.load_state_dict(
-        {"0.weight": w.T, "0.bias": b, "2.weight": v[:, None], "2.bias": np.array([v0])}
-    )
-    return network
-
-
-def parameters(network: Sequential) -> tuple[Array, Array, Array, float]:
-    """Return w (K, D), b (K,), v (K,) and v0; the inverse of ``make_network``."""
-    state = network.state_dict()
-    return state["0.weight"].T, state["0.bias"], state["2.weight"][:, 0], float(state["2.bias"][0])
-
-
-# From c to a network.
-
-
 def decompose(c: Array) -> tuple[float, Array, Array, Array, Array]:
     """Complete the square: ``c'phi(x) = r + sum_k e_k (q_k'x + m_k)^2 + n'x``.
 
@@ -89,13 +88,11 @@ def decompose(c: Array) -> tuple[float, Array, Array, Array, Array]:
     """
     constant, linear, quadratic = polynomial(c)
     e, q = np.linalg.eigh(quadratic)
-    large = np.abs(e) > RANK_TOLERANCE * np.abs(c).max(initial=0)
-    e, q = e[large], q[:, large].T
+    small = RANK_TOLERANCE * np.abs(c).max(initial=0)
+    e, q = e[np.abs(e) > small], q[:, np.abs(e) > small].T
     m = q @ linear / (2 * e)
     rest = linear - q.T @ (q @ linear)
-    if np.linalg.norm(rest) <= RANK_TOLERANCE * np.abs(c).max(initial=0):
-        rest = np.zeros_like(rest)
-    return constant - float(e @ m**2), e, q, m, rest
+    return constant - float(e @ m**2), e, q, m, rest * (np.linalg.norm(rest) > small)
 
 
 def units_needed(c: Array) -> int:
@@ -110,44 +107,32 @@ def units_needed(c: Array) -> int:
 def unfold(c: Array, units: int, epsilon: float = 0.0) -> Sequential:
     """Return a network with ``fold(network) = c``, or within ``epsilon`` of c if that is given.
 
-    Raises
-    ------
-    ValueError
-        If no network with so many units equals c. With ``epsilon``, if ``units`` is below the rank
-        of the quadratic part, or equal to it with a linear part outside its range. Says why.
+    A ValueError says why there is none with so many units.
     """
     units = check_int("unfold", "units", units)
     r, e, q, m, rest = decompose(c)
-    slope = float(np.linalg.norm(rest))
-    if units < len(e):
-        far = np.linalg.norm(np.sort(np.abs(e))[: len(e) - units])
+    slope, rank = float(np.linalg.norm(rest)), len(e)
+    if units < rank + bool(slope) * (1 if epsilon > 0 else 2):
+        where, close = "in", ""
+        if slope:
+            where, close = "outside", f", or {rank + 1} and epsilon > 0 to come close"
         raise ValueError(
-            f"unfold: the quadratic part of c has rank {len(e)}, that of a network with {units} "
-            f"units at most {units}: its distance is at least {far:.3g}"
+            f"unfold: the quadratic part of c has rank {rank}, the linear part is {where} its "
+            f"range: expected {units_needed(c)} units for c itself{close}, got {units} and "
+            f"epsilon {epsilon:g}"
         )
-    if slope and units < len(e) + (1 if epsilon > 0 else 2):
-        raise ValueError(
-            f"unfold: the linear part is outside the range of the quadratic part, of rank "
-            f"{len(e)}: expected {len(e) + 2} units for c itself, or {len(e) + 1} and epsilon > 0 "
-            f"to come close, got {units} and epsilon {epsilon:g}"
-        )
-    if slope and units > len(e) + 1:
-        # 4 n'x = (n'x + 1)^2 - (n'x - 1)^2, for a unit vector n.
-        q = np.vstack([q, rest / slope, rest / slope])
-        e, m = np.append(e, [slope / 4, -slope / 4]), np.append(m, [1, -1])
-    elif slope:
-        # d (n'x + s)^2 - d s^2 = 2 d s n'x + d (n'x)^2: the last term is the error.
-        d = min(epsilon / 2, slope)
-        s = slope / (2 * d)
-        e, q, m = np.append(e, d), np.vstack([q, rest / slope]), np.append(m, s)
-        r -= d * s**2
+    if slope:  # for a unit vector n: 4 n'x = (n'x + 1)^2 - (n'x - 1)^2
+        factors, shifts = [slope / 4, -slope / 4], [1.0, -1.0]
+        if units == rank + 1:  # d (n'x + s)^2 - d s^2 = 2 d s n'x + d (n'x)^2, the error
+            d = min(epsilon / 2, slope)
+            factors, shifts = [d], [slope / (2 * d)]
+            r -= d * shifts[0] ** 2
+        e, m = np.append(e, factors), np.append(m, shifts)
+        q = np.vstack([q, *[rest / slope for _ in factors]])
     # e (q'x + m)^2 = e / 4 - e g(q'x + m + 1/2); units that are not needed are 0.
-    pad = np.zeros(units - len(e))
-    w, b = np.vstack([q, np.zeros((len(pad), q.shape[1]))]), np.append(m + 0.5, pad)
-    return make_network(w, b, np.append(-e, pad), r + e.sum() / 4)
-
-
-# From data to c.
+    pad = (0, units - len(e))
+    w, b, v = np.pad(q, [pad, (0, 0)]), np.pad(m + 0.5, pad), np.pad(-e, pad)
+    return make_network(w, b, v, r + e.sum() / 4)
 
 
 def least_squares(x: Array, y: Array) -> Array:
@@ -167,14 +152,10 @@ def random_c(features: int, rank: int, inside: bool, rng: np.random.Generator) -
     return coefficients(rng.normal(), linear, q * e @ q.T)
 
 
-# The distance from c to all networks of some size.
-
-
 def distances(c: Array, units: int, starts: int, steps: int, seed: int) -> tuple[Array, Array]:
-    """Minimise the distance from c to the networks with ``units`` units, from random starts.
+    """Return the distance from c to a network with ``units`` units, and its largest parameter.
 
-    Returns the distance and the largest parameter of each start. The output bias fits the constant
-    exactly, so only the other entries of c count. Up to that constant a network is
+    Of each start. The output bias fits the constant; up to it a network is
     ``sum_k s_k (w_k'x + m_k)^2`` with signs ``s_k``, which are drawn; Levenberg-Marquardt steps
     change u_k = (w_k, m_k), all starts at once.
     """
@@ -186,16 +167,14 @@ def distances(c: Array, units: int, starts: int, steps: int, seed: int) -> tuple
     u = rng.normal(size=(starts, units, d + 1))
 
     def residual(u: Array) -> Array:
-        found: Array = (factor * u[..., i] * u[..., j]).sum(1) - c[1:]
-        return found
+        return np.asarray((factor * u[..., i] * u[..., j]).sum(1) - c[1:])
 
     r, damping = residual(u), np.ones((starts, 1, 1))
     for _ in range(steps):
         slopes = factor[..., None] * (u[..., j, None] * eye[i] + u[..., i, None] * eye[j])
         a = slopes.swapaxes(1, 2).reshape(starts, len(c) - 1, -1)
         normal = a.swapaxes(1, 2) @ a + damping * np.eye(a.shape[2])
-        change = np.linalg.solve(normal, a.swapaxes(1, 2) @ r[..., None])
-        proposed = u - change.reshape(u.shape)
+        proposed = u - np.linalg.solve(normal, a.swapaxes(1, 2) @ r[..., None]).reshape(u.shape)
         r_new = residual(proposed)
         better = np.linalg.norm(r_new, axis=1) < np.linalg.norm(r, axis=1)
         u[better], r[better] = proposed[better], r_new[better]

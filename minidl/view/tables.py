@@ -26,10 +26,11 @@ class Table:
     """The indices of the rows that end a group."""
 
     def add(self, *cells: object, marked: bool = False) -> None:
-        """Add a row; floats are shown with four decimals, None as an empty cell."""
+        """Add a row; floats have four decimals, None and cells that are left out are empty."""
         if marked:
             self.marked.add(len(self.rows))
-        shown = ["" if cell is None else cell for cell in cells]
+        blank = [None] * (len(self.columns) - len(cells))
+        shown = ["" if cell is None else cell for cell in (*cells, *blank)]
         self.rows.append(tuple(f"{c:.4f}" if isinstance(c, float) else str(c) for c in shown))
 
     def end_group(self) -> None:
