@@ -2,18 +2,18 @@
 
 A ReLU network whose width goes to infinity, trained by gradient descent on the squared error,
 becomes kernel regression: with the kernel NTK, or NNGP if only the last layer is trained. The
-script solves it exactly, without training; docs/infinite_width.md derives the kernels. It keeps one
-matrix in float64, 0.9 GB for 10,400 examples, and 0.2 GB beside it.
+script solves it exactly, without training; docs/infinite_width.md derives the kernels.
 """
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from homework import answers
 from homework.flags import add_axis, kernel_parser, load_data, note_generated
-from homework.kernels import BLOCK, KERNELS, kernels, merge, pixels, solve
+from homework.kernels import KERNELS, blocks, kernels, merge, pixels, solve
 from homework.runs import single_run
 
 from minidl import Dataset
@@ -23,8 +23,7 @@ from minidl.view.cli import int_argument, run_main
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
-QUICK, LIMIT = 2_600, 20_000
-"""Training examples: by default, and at most."""
+QUICK, LIMIT = 2_600, 20_000  # training examples: by default, and at most
 SMALL = 0.005  # for the answers: accuracies that are equal
 
 
@@ -34,8 +33,7 @@ def measure(dataset: Dataset, i: int, *options: Any) -> dict[str, float]:
     def kernel(a: Array, b: Array) -> Array:
         return kernels(a, b, *options)[i]
 
-    began, classes = time.perf_counter(), int(dataset.classes or 0)
-    y = dataset.train.y
+    began, y, classes = time.perf_counter(), dataset.train.y, int(dataset.classes or 0)
     labels = {"leave_one_out": y} | {part: split.y for part, split in dataset.splits.items()}
     x, group, counts = merge(pixels(dataset.train), y, classes)
     # Of equal rows, gradient descent fits the mean, and leave-one-out finds the others.
@@ -44,26 +42,37 @@ def measure(dataset: Dataset, i: int, *options: Any) -> dict[str, float]:
     alone = np.where(others.any(axis=1, keepdims=True), others, solution.alone[group])
     found = {"train": solution.fitted[group], "leave_one_out": alone}
     for part in ("valid", "test"):
-        z = pixels(dataset.splits[part])
-        chunks = np.array_split(z, -(-len(z) // BLOCK))
-        found[part] = np.concatenate([kernel(chunk, x) @ solution.alpha for chunk in chunks])
+        rows = blocks(pixels(dataset.splits[part]))
+        found[part] = np.concatenate([kernel(z, x) @ solution.alpha for z in rows])
     scores = {k: float(np.mean(f.argmax(axis=1) == labels[k])) for k, f in found.items()}
     return {**scores, "jitter": solution.jitter, "seconds": time.perf_counter() - began}
 
 
-def sentences(results: Sequence[dict[str, Any]], fits: int, n: int) -> list[str]:
-    """Return what the results say of training accuracy and of depth."""
-    found = [
-        f"{r['layers']} hidden layers of infinite width, {r['kernel']}: training accuracy "
-        f"{r['train']:.4f}, where {fits / n:.4f} can be fitted; test accuracy {r['test']:.4f}."
-        for r in results
-    ]
-    for name in KERNELS:
-        tests = {r["layers"]: float(r["test"]) for r in results if r["kernel"] == name}
-        if len(tests) > 1:
-            x, y = list(tests), list(tests.values())
-            found.append(answers.growth(f"Test accuracy of {name}", "depth", x, y, small=SMALL))
-    return found
+def report(
+    dataset: Dataset, results: Sequence[dict[str, Any]], layers: Sequence[int], fits: int, out: Path
+) -> None:
+    """Print, write and draw the accuracies; ``fits`` training examples can be fitted."""
+    n = len(dataset.train)
+    title = f"{dataset.title}\ninfinite width, {n:,} examples"
+    table, sentences, curves = Table(list(results[0]), title.replace("\n", ", ")), [], {}
+    for r in results:
+        table.add(*(f"{v:.2g}" if k in ("jitter", "seconds") else v for k, v in r.items()))
+        sentences.append(
+            f"{r['layers']} hidden layers of infinite width, {r['kernel']}: training accuracy "
+            f"{r['train']:.4f}, where {fits / n:.4f} can be fitted; test accuracy {r['test']:.4f}."
+        )
+    table.show()
+    table.write(out / "table")
+    record = {"examples": Dataset(dataset.train).checksum(), "results": results}
+    write_text(out / "infinite.json", to_json(record, indent=1) + "\n")
+    if len(layers) > 1:
+        for i, name in enumerate(KERNELS):
+            tests = [r["test"] for r in results[i :: len(KERNELS)]]
+            what, curves[name] = f"Test accuracy of {name}", (layers, tests)
+            sentences.append(answers.growth(what, "depth", layers, tests, small=SMALL))
+        axes = "depth (hidden layers)", "test accuracy (share of examples)", title
+        line_plot(out / "accuracy-by-layers", Panel(curves, *axes, layers))
+    answers.write(out, {"accuracy-by-layers": sentences})
 
 
 def main() -> None:
@@ -84,28 +93,15 @@ def main() -> None:
     print(f"{dataset}; a matrix of {8 * n**2 / 1e9:.2g} GB")
     note_generated(dataset, "--data PATH")
     counts = merge(pixels(dataset.train), dataset.train.y, int(dataset.classes or 0))[2]
-    lost = int(n - counts.max(axis=1).sum())
-    print(f"equal rows with different labels keep {lost} examples from being fitted")
+    fits = int(counts.max(axis=1).sum())
+    print(f"equal rows with different labels keep {n - fits} examples from being fitted")
     with single_run(args, dataset, names=()):
         results = [
             {"layers": layers, "kernel": name, **measure(dataset, i, layers, args.sw2, args.sb2)}
             for layers in args.layers
             for i, name in enumerate(KERNELS)
         ]
-        title = f"{dataset.title}\ninfinite width, {n:,} examples"
-        table = Table(list(results[0]), title.replace("\n", ", "))
-        for r in results:
-            table.add(*(f"{v:.2g}" if k in ("jitter", "seconds") else v for k, v in r.items()))
-        table.show()
-        table.write(args.out / "table")
-        record = {"examples": Dataset(dataset.train).checksum(), "results": results}
-        write_text(args.out / "infinite.json", to_json(record, indent=1) + "\n")
-        if len(args.layers) > 1:
-            tests = [[r["test"] for r in results if r["kernel"] == name] for name in KERNELS]
-            curves = {k: (args.layers, test) for k, test in zip(KERNELS, tests, strict=True)}
-            axes = "depth (hidden layers)", "test accuracy (share of examples)", title
-            line_plot(args.out / "accuracy-by-layers", Panel(curves, *axes, args.layers))
-        answers.write(args.out, {"accuracy-by-layers": sentences(results, n - lost, n)})
+        report(dataset, results, args.layers, fits, args.out)
     print(f"wrote the results to {args.out}/")
 
 

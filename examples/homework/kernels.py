@@ -1,22 +1,21 @@
-"""The kernels of networks of infinite width, and regression with a kernel on all examples at once.
+"""The kernels of networks of infinite width, regression with them, and networks of finite width.
 
 ``docs/infinite_width.md`` derives them.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl import Split
-from minidl.checks import Array
+import minidl
+from minidl.checks import Array, Backward
 
-BLOCK = 256
-"""Rows of a block of the matrix."""
-JITTERS = (0, 1e-12, 1e-10, 1e-8, 1e-6)
-"""Jitters, as shares of the mean diagonal: the first for which Cholesky succeeds is added."""
+BLOCK = 256  # rows whose kernel is computed at once
+JITTERS = (0, 1e-12, 1e-10, 1e-8, 1e-6)  # shares of the mean diagonal
 KERNELS = ("NNGP", "NTK")
 Kernel = Callable[[Array, Array], Array]
 
@@ -61,50 +60,30 @@ class Solution(NamedTuple):
 
 
 def solve(kernel: Kernel, x: Array, y: Array) -> Solution:
-    """Solve (K + jitter I) alpha = y by Cholesky; y is (n, outputs).
+    """Solve (K + jitter I) alpha = y for the first jitter with which it is positive definite.
 
     Leave-one-out without refits: ``alone_i = y_i - alpha_i / P_ii``, ``P = (K + jitter I)^-1``.
     """
-    blocks = [slice(a, min(a + BLOCK, len(x))) for a in range(0, len(x), BLOCK)]
-    matrix = np.empty((len(x), len(x)))  # right of the diagonal K, left the inverse factor
-    for b in blocks:
-        matrix[b, b.start :] = kernel(x[b], x[b.start :])
-    diagonal = [matrix[b, b].copy() for b in blocks]
-    for jitter in np.mean(matrix.diagonal()) * np.array(JITTERS):
-        for b, block in zip(blocks, diagonal, strict=True):
-            matrix[b, b] = block + jitter * np.eye(len(block))
-            matrix[b.stop :, b] = matrix[b, b.stop :].T
-        try:
-            alpha, precision = invert(matrix, blocks, y)
-        except np.linalg.LinAlgError:
-            continue
-        fitted = np.zeros(y.shape)
-        for b, block in zip(blocks, diagonal, strict=True):
-            fitted[b] += block @ alpha[b] + matrix[b, b.stop :] @ alpha[b.stop :]
-            fitted[b.stop :] += matrix[b, b.stop :].T @ alpha[b]
-        return Solution(alpha, fitted, y - alpha / precision[:, None], float(jitter))
+    matrix = np.concatenate([kernel(rows, x) for rows in blocks(x)])
+    diagonal = matrix.diagonal().copy()
+    for jitter in np.mean(diagonal) * np.array(JITTERS):
+        np.fill_diagonal(matrix, diagonal + jitter)
+        with contextlib.suppress(np.linalg.LinAlgError):
+            np.linalg.cholesky(matrix)
+            inverse = np.linalg.inv(matrix)
+            alpha = inverse @ y
+            alone = y - alpha / inverse.diagonal()[:, None]
+            np.fill_diagonal(matrix, diagonal)
+            return Solution(alpha, matrix @ alpha, alone, float(jitter))
     raise ValueError(f"the kernel is not positive definite, even with {jitter:.1e} on its diagonal")
 
 
-def invert(matrix: Array, blocks: Sequence[slice], y: Array) -> tuple[Array, Array]:
-    """Put L^-1 in place of the lower triangle of matrix = L L'; return P y and the diagonal of P.
-
-    For each block: its columns of L from those before, then its rows of L^-1. P = L'^-1 L^-1.
-    """
-    alpha, precision = np.zeros(y.shape), np.zeros(len(y))
-    for b in blocks:
-        a, size = b.start, b.stop - b.start
-        column = matrix[a:, b] - matrix[a:, :a] @ matrix[b, :a].T
-        inverse = np.tril(np.linalg.inv(np.linalg.cholesky(column[:size])))
-        matrix[b.stop :, b] = column[size:] @ inverse.T
-        row = [matrix[b, j.start : a] @ matrix[j.start : a, j] for j in blocks if j.start < a]
-        matrix[b, : b.stop] = -inverse @ np.concatenate([*row, -np.eye(size)], axis=1)
-        alpha[: b.stop] += matrix[b, : b.stop].T @ (matrix[b, : b.stop] @ y[: b.stop])
-        precision[: b.stop] += np.sum(matrix[b, : b.stop] ** 2, axis=0)
-    return alpha, precision
+def blocks(x: Array) -> list[Array]:
+    """Return the rows in parts, since the steps of a kernel take several times its memory."""
+    return np.array_split(x, -(-len(x) // BLOCK))
 
 
-def pixels(split: Split) -> Array:
+def pixels(split: minidl.Split) -> Array:
     """Return all rows in float64."""
     return split.rows(slice(None), np.float64)
 
@@ -132,8 +111,7 @@ class Exact:
 
     def left(self, steps: int) -> Array:
         """Return the share of the error that is left along each eigenvector: (n, 1)."""
-        share: Array = (1 - self.rate * self.w / len(self.x)) ** steps
-        return share[:, None]
+        return np.asarray((1 - self.rate * self.w / len(self.x)) ** steps)[:, None]
 
     def loss(self, steps: int) -> float:
         """Return half the mean squared error at the training examples."""
@@ -142,5 +120,69 @@ class Exact:
     def outputs(self, z: Array, steps: int) -> Array:
         """Return the outputs at new examples."""
         alpha = self.v @ ((1 - self.left(steps)) / self.w[:, None] * self.y)
-        found: Array = kernels(z, self.x, *self.options)[1] @ alpha
-        return found
+        return np.asarray(kernels(z, self.x, *self.options)[1] @ alpha)
+
+
+class Scaled(minidl.Layer):
+    """A linear layer of standard normal parameters, so that one learning rate suits every width.
+
+    forward: ``y = sw / sqrt(in) x W + sb b``
+
+    backward: ``dW = sw / sqrt(in) x' dy``, ``db = sb sum_n dy``, ``dx = sw / sqrt(in) dy W'``
+    """
+
+    skips_input_grad = True
+
+    def __init__(self, n_in: int, n_out: int, sw2: float, sb2: float, rng: np.random.Generator):
+        self.in_features, self.scale, self.sb = n_in, np.sqrt(sw2 / n_in), np.sqrt(sb2)
+        self.weight = minidl.Parameter(rng.normal(size=(n_in, n_out)))
+        self.bias = minidl.Parameter(rng.normal(size=n_out) if sb2 else np.zeros(n_out))
+
+    def forward(self, x: Array, *, train: bool = False) -> tuple[Array, Backward]:
+        y = x @ (self.scale * self.weight.value) + self.sb * self.bias.value
+
+        def backward(dy: Array, input_grad: bool = True) -> Array | None:
+            self.weight.grad = self.scale * (x.T @ dy)
+            self.bias.grad = self.sb * dy.sum(axis=0)
+            return self.scale * (dy @ self.weight.value.T) if input_grad else None
+
+        return y, backward
+
+
+def network(
+    d: int, width: int, k: int, layers: int, sw2: float, sb2: float, seed: Sequence[int]
+) -> minidl.Sequential:
+    """Return a network whose kernels go to those of ``kernels``."""
+    rng = np.random.default_rng(seed)
+    hidden: list[minidl.Layer] = []
+    for i in range(layers):
+        hidden += [Scaled(width if i else d, width, sw2, sb2, rng), minidl.ReLU()]
+    return minidl.Sequential(*hidden, Scaled(width, k, 1.0, 0.0, rng))
+
+
+def sampled_kernels(model: minidl.Sequential, x: Array) -> tuple[Array, Array]:
+    """Return h h' / width of the last hidden layer, and the products of the outputs' gradients."""
+    h, gradients = minidl.Sequential(*model.layers[:-1])(x), []
+    for row in x:
+        _, backward = model.forward(row[None], train=True)
+        backward(np.ones((1, 1)))
+        gradients.append(model.grad.copy())
+    g = np.array(gradients)
+    return h @ h.T / h.shape[1], g @ g.T
+
+
+def train(
+    model: minidl.Sequential, x: Array, y: Array, z: Array, rate: float, steps: Sequence[int]
+) -> tuple[list[Array], list[float]]:
+    """Return the outputs at z after each of ``steps``, and the loss before every step.
+
+    The initial outputs are subtracted at z, and added to y, which is the same for the training.
+    """
+    before = minidl.outputs(model, z)
+    data = minidl.Dataset((x, y + minidl.outputs(model, x)))
+    optimizer, history, found = minidl.SGD(model, rate), minidl.History(), []
+    options: dict[str, Any] = {"batch_size": len(x), "rng": 0, "parts": (), "history": history}
+    for until in steps:  # with a history, fit goes on after the last step in it
+        minidl.fit(model, data, minidl.SquaredError(), optimizer, epochs=until, **options)
+        found.append(minidl.outputs(model, z) - before)
+    return found, history.column("train_loss")[1:]

@@ -194,7 +194,7 @@ def test_equal_rows_with_different_labels_bound_the_training_accuracy():
 
 @pytest.mark.parametrize("sb2", [0.0, 0.3])
 def test_the_layer_of_the_networks(sb2):
-    layer = convergence.Scaled(4, 3, 1.5, sb2, np.random.default_rng(0))
+    layer = infinite.Scaled(4, 3, 1.5, sb2, np.random.default_rng(0))
     check_layer(layer, points(0, 5, 4)).raise_if_failed()
 
 
@@ -219,7 +219,7 @@ def test_the_distance_to_infinite_width_falls_as_one_over_the_root():
         found = []
         for seed in range(8):
             model = convergence.network(7, width, 3, 1, 2.0, 0.0, [width, seed])
-            (_, (_, outputs)), losses = convergence.train(model, x, y, z, exact.rate, [3, 20])
+            (_, outputs), losses = convergence.train(model, x, y, z, exact.rate, [3, 20])
             assert len(losses) == 20
             found.append(convergence.distance(outputs, exact.outputs(z, 20)) ** 2)
             assert losses[0] == pytest.approx(exact.loss(0))
