@@ -39,7 +39,6 @@ def train(
 ) -> dict[str, Any]:
     """Train the model of one run, save it and return its figures."""
     s, norms = settings[run], Trace(lambda model: {"norms": float(np.linalg.norm(model.theta))})
-    random = np.random.RandomState(seed)  # draws the weights, then the order of each epoch
     loss: minidl.Loss = minidl.Perceptron() if s.loss == "perceptron" else minidl.CrossEntropy()
     options: dict[str, Any] = {"epochs": s.epochs, "callbacks": [norms], "parts": ("valid",)}
     model: minidl.Layer
@@ -48,11 +47,11 @@ def train(
         optimizer = minidl.SGD(model, s.lr, momentum=s.momentum, weight_decay=s.l2)
         options |= {"batch_size": s.batch_size, "rng": seed}
         history = minidl.fit(model, dataset, loss, optimizer, **options)
-    else:  # the weights and the order of the course's script
-        hidden = s.hidden
+    else:  # the course's script draws the weights, then the order of each epoch
+        random, hidden = np.random.RandomState(seed), s.hidden
         model = mlp(dataset, hidden[0], random, dtype) if hidden else linear(dataset, dtype)
-        order = minidl.compounding(len(dataset.train), random)
-        options |= {"lr": s.lr, "weight_decay": s.l2, "l1": s.l1, "rng": order}
+        options["rng"] = minidl.compounding(len(dataset.train), random)
+        options |= {"lr": s.lr, "weight_decay": s.l2, "l1": s.l1}
         history = minidl.fit_online(model, dataset, loss, **options)
     values = {
         "test_accuracy": minidl.evaluate(model, dataset.splits["test"], loss)["accuracy"],
@@ -105,12 +104,10 @@ def sentences(runs: Mapping[str, Result], n: int) -> dict[str, list[str]]:
             loss, words = history.column("valid_loss"), f"{name}: validation loss"
             found[kind].append(answers.convergence(words, loss, last=10, small=SETTLED))
         elif kind == "logistic" and name != kind and kind in runs:
-            norms, share = (
-                [runs[k].values["norms"][-1] for k in (kind, name)],
-                r.values["exact_zeros"],
-            )
+            norms = [runs[k].values["norms"][-1] for k in (kind, name)]
             sentence = answers.shrinkage(f"{name} beside {kind}", *norms, factor=FACTOR)
             found["norms"].append(sentence)
+            share = r.values["exact_zeros"]
             found["weights"].append(f"{name}: {share:.1%} of the parameters are exactly 0.")
     return found
 
@@ -122,8 +119,8 @@ def main() -> int:
     parser.add_argument("questions", nargs="*", metavar="QUESTION", help=f"{names} (default: all)")
     parser.set_defaults(data="scenes")
     args = parser.parse_args()
-    if unknown := [name for name in args.questions if name not in QUESTIONS]:
-        raise ValueError(f"expected {names}, got {unknown[0]!r}")
+    if unknown := set(args.questions) - set(QUESTIONS):
+        raise ValueError(f"expected {names}, got {unknown.pop()!r}")
     generated = "scenes", load_scenes
     dataset = load_data(args.data, full=args.full, sizes=QUICK, generated=generated)
     print(dataset, flush=True)

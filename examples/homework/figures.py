@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minidl import Callback, Dataset, History, Layer, Loss, evaluate
+from minidl import Callback, Dataset, History, Layer, Loss, Split, evaluate
 from minidl.callbacks import Run
-from minidl.view.plots import Panel
+from minidl.view.plots import Panel, figure, save
 
 WORDS = {
     "best_valid": "validation accuracy, best epoch",
@@ -72,3 +73,19 @@ def both_epochs(history: History, test: Sequence[float]) -> dict[str, Any]:
     found = {"best_valid": best.valid_accuracy, "selected_epoch": best.epoch}
     found |= {"train": best.train_accuracy, "test": test[best.epoch]}
     return found | {"last_train": last.train_accuracy, "last_test": test[last.epoch]}
+
+
+def draw_regions(path: Path, networks: Mapping[str, Layer], split: Split) -> None:
+    """Draw the class that each network predicts in the plane, and examples of two classes."""
+    u, v = np.meshgrid(*[np.linspace(-3, 3, 161)] * 2)
+    picture = figure(4.0 * len(networks), 4.0)
+    for axes, (name, network) in zip(
+        picture.subplots(1, len(networks)), networks.items(), strict=True
+    ):
+        shown = network(np.stack([u.ravel(), v.ravel()], axis=1)).argmax(axis=1).reshape(u.shape)
+        axes.contourf(u, v, shown, levels=[-0.5, 0.5, 1.5], colors=["#c6dbef", "#fdd0a2"])
+        axes.scatter(*split.x.T, c=np.array(["tab:blue", "tab:orange"])[split.y], s=3)
+        axes.set(xlabel="x1", ylabel="x2", title=name, xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
+    save(
+        picture, path, f"The class that each network predicts in the plane: {', '.join(networks)}."
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from homework.figures import over_epochs
 from homework.scenes import CLASSES
 from minidl import Dataset, History, load
 from minidl.data.__main__ import as_images, contact_sheet
@@ -68,6 +70,8 @@ COMPARED = (
     ("momentum", "momentum 0", "momentum 0.9"),
 )
 """Pictures, and runs whose test accuracies are compared below them."""
+PICTURES = {"curves": "lr", "batch": "batch", "dropout": "dropout", "momentum": "momentum"}
+"""Of runs whose names begin with these words."""
 
 
 def model_file(models: Path, run: str) -> Path:
@@ -81,14 +85,12 @@ def tabulate(
     """Print and write the table of one question."""
     table = Table(["run", "epochs", "test", "valid", "best_valid", "norm", "zeros", "time"], title)
     for r in results:
-        run, values, cells = r.point["run"], r.values, [r.error, None, None, None, None]
+        run, cells = r.point["run"], [r.error, None, None, None, None]
         if r.error is None:
-            keys = "test_accuracy", "valid_accuracy", "best_valid_accuracy"
-            norm, zeros = f"{values['norms'][-1]:.2f}", values["exact_zeros"]
-            cells = [*(values[key] for key in keys), norm, zeros]
-        table.add(
-            run, settings[run].epochs, *cells, f"{int(r.seconds) // 60}:{r.seconds % 60:04.1f}"
-        )
+            test, valid, best = (r.values[f"{k}_accuracy"] for k in ("test", "valid", "best_valid"))
+            cells = [test, valid, best, f"{r.values['norms'][-1]:.2f}", r.values["exact_zeros"]]
+        time = f"{int(r.seconds) // 60}:{r.seconds % 60:04.1f}"
+        table.add(run, settings[run].epochs, *cells, time)
     table.show()
     table.write(out / "table")
 
@@ -96,24 +98,21 @@ def tabulate(
 def draw(runs: Mapping[str, Result], title: str, out: Path) -> None:
     """Draw the pictures of the question that the runs belong to."""
     histories = {name: History.from_dict(r.values["history"]) for name, r in runs.items()}
+    accuracy = "valid_accuracy", "validation accuracy (share of examples)"
 
-    def panel(histories: Mapping[str, History], column: str, label: str, ylog: bool) -> Panel:
-        curves = {name: (h.column("epoch"), h.column(column)) for name, h in histories.items()}
-        return Panel(curves, "epoch", label, ylog=ylog)
+    def panel(names: Iterable[str], column: str, label: str, **options: Any) -> Panel:
+        times = {k: f", {r.seconds:.0f} s" for k, r in runs.items() if k.startswith("batch")}
+        columns = {k + times.get(k, ""): histories[k].column(column) for k in names}
+        return over_epochs(columns, label, **options)
 
-    accuracy = "valid_accuracy", "validation accuracy (share of examples)", False
-    pictures = {"curves": "lr", "batch": "batch", "dropout": "dropout", "momentum": "momentum"}
-    for picture, kind in pictures.items():
-        some = {name: h for name, h in histories.items() if name.split()[0] == kind}
-        if kind == "batch":
-            some = {f"{name}, {runs[name].seconds:.0f} s": h for name, h in some.items()}
-        if some:  # the loss of the largest learning rate is far above the others
-            log = kind == "lr"
-            train = panel(some, "train_loss", "training loss (nats)", log)
-            valid = panel(some, "valid_loss", "validation loss (nats)", log)
-            line_plot(out / f"{picture}.png", train, valid, panel(some, *accuracy), title=title)
+    for picture, kind in PICTURES.items():
+        if names := [name for name in runs if name.split()[0] == kind]:
+            log = kind == "lr"  # the loss of the largest learning rate is far above the others
+            train = panel(names, "train_loss", "training loss (nats)", ylog=log)
+            valid = panel(names, "valid_loss", "validation loss (nats)", ylog=log)
+            line_plot(out / f"{picture}.png", train, valid, panel(names, *accuracy), title=title)
     if "logistic" in runs or "MLP" in runs:
-        line_plot(out / "accuracy.png", panel(histories, *accuracy), title=title)
+        line_plot(out / "accuracy.png", panel(runs, *accuracy), title=title)
     penalties = {name: r for name, r in runs.items() if name.startswith("logistic")}
     if len(penalties) == 3:
         draw_penalties(penalties, title, out)
@@ -121,8 +120,8 @@ def draw(runs: Mapping[str, Result], title: str, out: Path) -> None:
 
 def draw_penalties(runs: Mapping[str, Result], title: str, out: Path) -> None:
     """Compare the penalties by the norms of the parameters and by a histogram of the weights."""
-    norms = {k: (range(len(r.values["norms"])), r.values["norms"]) for k, r in runs.items()}
-    line_plot(out / "norms.png", Panel(norms, "epoch", "l2 norm of the parameters"), title=title)
+    norms = {name: r.values["norms"] for name, r in runs.items()}
+    line_plot(out / "norms.png", over_epochs(norms, "l2 norm of the parameters"), title=title)
     weights = {name: load(model_file(out / "models", name)).weight.value.ravel() for name in runs}
     limit = float(np.quantile(np.abs(np.concatenate(list(weights.values()))), 0.999))
     picture = figure(7.2, 4.2)
@@ -141,11 +140,11 @@ def draw_penalties(runs: Mapping[str, Result], title: str, out: Path) -> None:
 
 def draw_examples(dataset: Dataset, out: Path) -> None:
     """Draw the first examples of each class, if the features are the pixels of images."""
-    rows = {}
-    for k in range(dataset.classes or 0):
-        first = np.flatnonzero(dataset.train.y == k)[:14]
-        images = as_images(dataset, dataset.train, first)
-        if images is None or not len(first):
-            return
-        rows[CLASSES[k] if dataset.generated else f"class {k}"] = images
-    contact_sheet(out / "examples.png", rows, title=f"{dataset.title}, one row a class")
+    first = [np.flatnonzero(dataset.train.y == k)[:14] for k in range(dataset.classes or 0)]
+    images = [as_images(dataset, dataset.train, rows) for rows in first]
+    names = CLASSES if dataset.generated else [f"class {k}" for k in range(len(first))]
+    rows = {
+        k: some for k, some in zip(names, images, strict=True) if some is not None and len(some)
+    }
+    if len(rows) == len(first):
+        contact_sheet(out / "examples.png", rows, title=f"{dataset.title}, one row a class")
