@@ -5,7 +5,6 @@ Questions: q1 (one example at a time), q2.1 (logistic regression on mini-batches
 """
 
 import argparse
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -29,9 +28,6 @@ from minidl.view.cli import run_main
 QUICK = {"train": 2_400, "valid": 480, "test": 960}
 """Sizes of a run without --full."""
 Settings = Mapping[str, course.Setting]
-# For the answers: standard errors that are chance; a factor between norms; a fall of one epoch in
-# accuracy that is unstable; a loss that has settled.
-ERRORS, FACTOR, DROP, SETTLED = 2.0, 1.5, 0.05, 0.02
 
 
 def train(
@@ -81,35 +77,8 @@ def answer(question: str, dataset: minidl.Dataset, args: argparse.Namespace) -> 
     course.tabulate(title, results, settings, out)
     finished = {r.point["run"]: r for r in results if r.error is None}
     course.draw(finished, title, out)
-    answers.write(out, sentences(finished, len(dataset.splits["test"])))
+    answers.write(out, course.sentences(finished, len(dataset.splits["test"])))
     return results
-
-
-def sentences(runs: Mapping[str, Result], n: int) -> dict[str, list[str]]:
-    """Return what the figures of the runs of one question say, by picture; n test examples."""
-    test = {name: float(r.values["test_accuracy"]) for name, r in runs.items()}
-    found = defaultdict(list)
-    if "MLP" in test:
-        found["accuracy"].append(answers.choice("Test accuracy", test, n, errors=ERRORS))
-    for picture, before, after in course.COMPARED:
-        if before in test and after in test:
-            words, accuracies = f"{after} instead of {before}", (test[before], test[after])
-            found[picture].append(answers.effect(words, *accuracies, n, errors=ERRORS))
-    for name, r in runs.items():
-        history, kind = minidl.History.from_dict(r.values["history"]), name.split()[0]
-        if kind == "lr":
-            accuracy = history.column("valid_accuracy")
-            found["curves"].append(answers.stability(name, accuracy, drop=DROP))
-        elif kind == "dropout":
-            loss, words = history.column("valid_loss"), f"{name}: validation loss"
-            found[kind].append(answers.convergence(words, loss, last=10, small=SETTLED))
-        elif kind == "logistic" and name != kind and kind in runs:
-            norms = [runs[k].values["norms"][-1] for k in (kind, name)]
-            sentence = answers.shrinkage(f"{name} beside {kind}", *norms, factor=FACTOR)
-            found["norms"].append(sentence)
-            share = r.values["exact_zeros"]
-            found["weights"].append(f"{name}: {share:.1%} of the parameters are exactly 0.")
-    return found
 
 
 def main() -> int:
@@ -125,7 +94,6 @@ def main() -> int:
     dataset = load_data(args.data, full=args.full, sizes=QUICK, generated=generated)
     print(dataset, flush=True)
     note_generated(dataset, name="photographs", path="the course's intel_landscapes.npz")
-    course.draw_examples(dataset, args.out)
     results: list[Result] = []
     with shared(dataset, args) as mapped:
         for name in dict.fromkeys(args.questions or QUESTIONS):

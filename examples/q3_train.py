@@ -49,7 +49,6 @@ def train(
         "microseconds": sparse.fastest_microseconds(criterion, logits[batch], test.y[batch]),
         "epoch_seconds": float(np.median(history.column("seconds")[1:])),
         "supports": supports.columns["size"],
-        "candidates": sparse.candidates(support, p),
     }
     return model, history, figures
 
@@ -93,16 +92,15 @@ def name_of(result: Result, results: Sequence[Result]) -> str:
 
 
 def report(dataset: minidl.Dataset, results: dict[str, Result], out: Path) -> None:
-    """Draw the curves of all losses and a contact sheet for each sparse one; write the answers."""
-    supports, accuracies, sheets = {}, {}, 0
+    """Draw the curves of all losses and write the answers."""
+    supports, accuracies = {}, {}
     for name, r in results.items():
-        history, heading = minidl.History.from_dict(r.values["history"]), f"{dataset.title}: {name}"
+        history = minidl.History.from_dict(r.values["history"])
         supports[name] = history.column("epoch"), r.values["supports"]
         accuracies[name] = history.column("epoch"), history.column("valid_accuracy")
-        file = name.replace(" ", "-")
-        sheets += sparse.draw_candidates(dataset, r, heading, out / f"candidates-{file}.png")
         if "beside" in r.values:
-            show_parity(out / f"parity-{file}.png", [histories(r)], heading)
+            file = out / f"parity-{name.replace(' ', '-')}.png"
+            show_parity(file, [histories(r)], f"{dataset.title}: {name}")
     sizes = Panel(supports, "epoch", "mean support size (classes)")
     valid = Panel(accuracies, "epoch", "validation accuracy (share of examples)")
     line_plot(out / "training", sizes, valid, title=dataset.title)
@@ -114,7 +112,7 @@ def report(dataset: minidl.Dataset, results: dict[str, Result], out: Path) -> No
         for name, r in results.items()
     ]
     answers.write(out, {"training": sentences})
-    print(f"wrote the table, the curves, {sheets} contact sheets and the models to {out}/")
+    print(f"wrote the table, the curves and the models to {out}/")
 
 
 if __name__ == "__main__":

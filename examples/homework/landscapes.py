@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from homework import answers
 from homework.figures import over_epochs
-from homework.scenes import CLASSES
-from minidl import Dataset, History, load
-from minidl.data.__main__ import as_images, contact_sheet
+from minidl import History, load
 from minidl.grid.points import Result
 from minidl.view.plots import Panel, figure, line_plot, save
 from minidl.view.tables import Table
@@ -70,6 +70,9 @@ COMPARED = (
     ("momentum", "momentum 0", "momentum 0.9"),
 )
 """Pictures, and runs whose test accuracies are compared below them."""
+# For the answers: standard errors that are chance; a factor between norms; a fall of one epoch in
+# accuracy that is unstable; a loss that has settled.
+ERRORS, FACTOR, DROP, SETTLED = 2.0, 1.5, 0.05, 0.02
 PICTURES = {"curves": "lr", "batch": "batch", "dropout": "dropout", "momentum": "momentum"}
 """Of runs whose names begin with these words."""
 
@@ -138,13 +141,28 @@ def draw_penalties(runs: Mapping[str, Result], title: str, out: Path) -> None:
     save(picture, out / "weights.png", text)
 
 
-def draw_examples(dataset: Dataset, out: Path) -> None:
-    """Draw the first examples of each class, if the features are the pixels of images."""
-    first = [np.flatnonzero(dataset.train.y == k)[:14] for k in range(dataset.classes or 0)]
-    images = [as_images(dataset, dataset.train, rows) for rows in first]
-    names = CLASSES if dataset.generated else [f"class {k}" for k in range(len(first))]
-    rows = {
-        k: some for k, some in zip(names, images, strict=True) if some is not None and len(some)
-    }
-    if len(rows) == len(first):
-        contact_sheet(out / "examples.png", rows, title=f"{dataset.title}, one row a class")
+def sentences(runs: Mapping[str, Result], n: int) -> dict[str, list[str]]:
+    """Return what the figures of the runs of one question say, by picture; n test examples."""
+    test = {name: float(r.values["test_accuracy"]) for name, r in runs.items()}
+    found = defaultdict(list)
+    if "MLP" in test:
+        found["accuracy"].append(answers.choice("Test accuracy", test, n, errors=ERRORS))
+    for picture, before, after in COMPARED:
+        if before in test and after in test:
+            words, accuracies = f"{after} instead of {before}", (test[before], test[after])
+            found[picture].append(answers.effect(words, *accuracies, n, errors=ERRORS))
+    for name, r in runs.items():
+        history, kind = History.from_dict(r.values["history"]), name.split()[0]
+        if kind == "lr":
+            accuracy = history.column("valid_accuracy")
+            found["curves"].append(answers.stability(name, accuracy, drop=DROP))
+        elif kind == "dropout":
+            loss, words = history.column("valid_loss"), f"{name}: validation loss"
+            found[kind].append(answers.convergence(words, loss, last=10, small=SETTLED))
+        elif kind == "logistic" and name != kind and kind in runs:
+            norms = [runs[k].values["norms"][-1] for k in (kind, name)]
+            sentence = answers.shrinkage(f"{name} beside {kind}", *norms, factor=FACTOR)
+            found["norms"].append(sentence)
+            share = r.values["exact_zeros"]
+            found["weights"].append(f"{name}: {share:.1%} of the parameters are exactly 0.")
+    return found

@@ -85,16 +85,12 @@ def test_training(folder):
         assert 1 <= float(row["support"]) < 3.5
         assert 0 < float(row["certain"]) < 1
     pictures = {p.name for p in out.glob("*.png")}
-    assert pictures == {"training.png"} | {f"candidates-{r['loss'].replace(' ', '-')}.png" for r in sparse}  # fmt: skip
+    assert pictures == {"training.png"}
     for line in (out / "results.jsonl").read_text().splitlines():
         record = json.loads(line)
         assert (
             len(record["values"]["supports"]) == len(record["values"]["history"]["records"]) == 13
         )
-        for kind, examples in record["values"]["candidates"].items():
-            for _, classes in examples:
-                assert sum(classes.values()) == pytest.approx(1, abs=1e-5)
-                assert len(classes) == 2 or "two" not in kind
     again = run(
         folder, "q3_train.py", *args, pictures=False
     )  # finished runs are read, not repeated
@@ -119,11 +115,6 @@ def test_a_loss_by_its_name():
     assert repr(map) == "relumax(2.5)"
     assert repr(loss) == "SmoothedNLL(relumax(2.5))"
     assert repr(map_and_loss("sparsemax")[1]) == "FenchelYoung(sparsemax)"
-    with pytest.raises(ValueError, match="no loss 'sparsmax', did you mean 'sparsemax'"):
-        map_and_loss("sparsmax")
-    for name in ("relumax", "relumax b=1", "softmax b=1 eps=2"):
-        with pytest.raises(ValueError, match=f"no loss '{name}'"):
-            map_and_loss(name)
 
 
 def test_calibration_error():

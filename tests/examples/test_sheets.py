@@ -1,12 +1,11 @@
-"""Sheets of images with captions, and of weights, by matplotlib's own objects."""
+"""Sheets of images and of weights, by matplotlib's own objects."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from homework import online, sparse
+from homework import online
 from homework.online import weight_sheet
-from homework.sparse import captioned_sheet
 from matplotlib.image import imread
 from matplotlib.text import Text
 
@@ -29,7 +28,6 @@ def drawn(monkeypatch):
     monkeypatch.setattr(plots, "save", keep)
     monkeypatch.setattr(show, "save", keep)
     monkeypatch.setattr(online, "save", keep)
-    monkeypatch.setattr(sparse, "save", keep)
     return figures
 
 
@@ -41,22 +39,16 @@ def test_titles_and_captions_are_smaller_than_those_of_curves(tmp_path, drawn):
     """They stand above small images, often many of them."""
     line_plot(tmp_path / "a.png", Panel({"a": ([0], [0])}, "x", "y"), title="t")
     contact_sheet(tmp_path / "b.png", {"A": np.zeros((1, 2, 2), np.uint8)}, title="t")
-    captioned_sheet(tmp_path / "c.png", {"A": (np.zeros((1, 2, 2)), ["0"])}, title="t")
     weight_sheet(tmp_path / "d.png", np.ones((1, 2, 2)), ["0"], title="t")
     usual = drawn[0]._suptitle.get_fontsize()
-    contact, captioned, weights = drawn[1:]
-    part = captioned.subfigs[0]
+    contact, weights = drawn[1:]
     sizes = [
         contact.axes[0].title.get_fontsize(),
-        captioned._suptitle.get_fontsize(),
-        part._suptitle.get_fontsize(),
-        part.axes[0].title.get_fontsize(),
         weights._suptitle.get_fontsize(),
         weights.axes[0].title.get_fontsize(),
     ]
     assert max(sizes) < usual
     assert min(sizes) >= 7
-    assert sizes[3] < sizes[2] < sizes[1]
 
 
 def test_a_contact_sheet_has_a_row_for_each_label(tmp_path, drawn):
@@ -112,35 +104,6 @@ def test_dollars_in_the_labels_of_a_contact_sheet_are_no_formula(tmp_path, drawn
     contact_sheet(tmp_path / "b.png", {"$_$": np.zeros((9, 2, 2), np.uint8)}, title="p$5_$6")
     found = [text._preprocess_math(text.get_text()) for text in drawn[0].findobj(Text)]
     assert {("$_$", False), ("p$5_$6", False)} <= set(found)
-
-
-def test_a_captioned_sheet_has_groups_of_images_with_captions(tmp_path, drawn):
-    images = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2)
-    groups = {"right": (images, list("abcde")), "wrong": (images[:2], ["f", "g"])}
-    captioned_sheet(tmp_path / "sheet.png", groups, columns=3, title="examples")
-    (figure,) = drawn
-    assert figure.get_suptitle() == "examples"
-    assert [part.get_suptitle() for part in figure.subfigs] == ["right", "wrong"]
-    right, wrong = (part.axes for part in figure.subfigs)
-    assert (len(right), len(wrong)) == (6, 3)  # two rows of three, and one
-    assert texts(axes.title for axes in right) == [*"abcde", ""]
-    assert texts(axes.title for axes in wrong) == ["f", "g", ""]
-    for axes, image in zip([*right, *wrong], [*images, None, *images[:2], None], strict=True):
-        assert not axes.axison
-        shown = [picture.get_array().tolist() for picture in axes.images]
-        assert shown == ([] if image is None else [image.tolist()])
-        for picture in axes.images:  # the same grey in every image
-            assert picture.get_clim() == (0, 255)
-            assert picture.cmap(1.0)[:3] == (0, 0, 0)
-            assert picture.get_interpolation() == "nearest"
-        if axes.images:  # the caption is below the image
-            figure.canvas.draw()
-            caption, frame = axes.title.get_window_extent(), axes.get_window_extent()
-            assert (caption.y0 + caption.y1) / 2 < frame.y0
-    boxes = [part.bbox for part in figure.subfigs]
-    assert boxes[0].height == pytest.approx(2 * boxes[1].height, rel=0.01)
-    assert boxes[0].y0 >= boxes[1].y1 - 1
-    assert figure.get_size_inches().tolist() == pytest.approx([3.45, 1.45 * 3 + 0.7 + 0.3])
 
 
 @pytest.mark.parametrize("least", [-4.0, -0.5])
