@@ -20,6 +20,7 @@ from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
 Lines = dict[str, list[float]]
+Options = tuple[int, float, float]  # hidden layers, sw2 and sb2
 LIMIT = "infinite width, exact"
 NEAR = 0.1  # for the answers: to the power -1/2, which is one over the root
 
@@ -34,11 +35,8 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 
-def sample(x: Array, numbers: Sequence[int], width: int, *options: Any) -> Lines:
-    """Return the distance of the mean kernel of N networks to the exact one, for each N.
-
-    The root mean square over all disjoint sets of N among the largest number of networks.
-    """
+def sample(x: Array, numbers: Sequence[int], width: int, options: Options) -> Lines:
+    """Return the distance of N networks' mean kernel to the exact one, over disjoint sets of N."""
     exact, most = kernels(x, x, *options), max(numbers)
     models = (network(x.shape[1], width, 1, *options, [0, i]) for i in range(most))
     sampled = np.array([sampled_kernels(model, x) for model in models])
@@ -50,7 +48,9 @@ def sample(x: Array, numbers: Sequence[int], width: int, *options: Any) -> Lines
     return {name: [error(i, n) for n in numbers] for i, name in enumerate(KERNELS)}
 
 
-def by_root(what: str, x: Sequence[float], lines: Lines, *words: str) -> tuple[Panel, list[str]]:
+def by_root(
+    what: str, x: Sequence[float], lines: Lines, words: tuple[str, str, str]
+) -> tuple[Panel, list[str]]:
     """Return a panel of lines that fall, beside one over the root of x, and what they say."""
     slopes = {name: slope(x, y) for name, y in lines.items()}
     curves: dict[str, Any] = {f"{k} (slope {slopes[k]:.2f})": (x, y) for k, y in lines.items()}
@@ -73,7 +73,7 @@ def main() -> None:
     add_number(parser, "--seeds", 3, "networks of each width")
     add_number(parser, "--layers", 1, "hidden layers")
     args = parser.parse_args()
-    options = args.layers, args.sw2, args.sb2
+    options: Options = args.layers, args.sw2, args.sb2
     widths, steps, numbers = sorted(args.widths), sorted(set(args.steps)), args.networks
     whole = load_data(args.data, full=args.data != "letters")
     dataset = whole.sample(train=args.rows, test=args.rows)
@@ -84,7 +84,7 @@ def main() -> None:
     distances = Table(["width", "seed", *labels], f"{dataset.title}: distance to infinite width")
     sampled = Table(["kernel", *map(str, numbers), "slope"], "distance of N networks' mean")
     with single_run(args, dataset, names=()):
-        errors, exact = sample(x[:10], numbers, widths[0], *options), Exact(x, y, *options)
+        errors, exact = sample(x[:10], numbers, widths[0], options), Exact(x, y, *options)
         wanted = [exact.outputs(z, step) for step in steps]
         losses, found = Lines(), []
         for width, seed in itertools.product(widths, range(args.seeds)):
@@ -104,8 +104,8 @@ def main() -> None:
         heading = f"kernels of networks of width {widths[0]}"
         words = "number of networks", "distance of their mean kernel", heading
         more = "width (hidden units)", "distance of the test outputs", "after gradient descent"
-        left, sentences = by_root("The mean kernel", numbers, errors, *words)
-        right, others = by_root("The network", widths, means, *more)
+        left, sentences = by_root("The mean kernel", numbers, errors, words)
+        right, others = by_root("The network", widths, means, more)
         line_plot(args.out / "convergence", left, right, title=dataset.title)
         title = f"{dataset.title}\ntraining on all examples at once"
         curves = {label: (range(len(v)), v) for label, v in losses.items()}

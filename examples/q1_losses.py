@@ -89,7 +89,9 @@ def check_convexity(rng: np.random.Generator, segments: int, path: Path) -> None
     for where, point in (("at one end", a), ("at the other end", b), ("midway", (a + b) / 2)):
         print(f"  {where:<17}x = ({point[0]:6.3f}, {point[1]:6.3f})  loss {f(point):.4f}")
     steps = np.linspace(0, 1, 60)
-    curves = {"loss of z = sin x": (steps, [f(a + step * (b - a)) for step in steps])}
+    curves: dict[str, Any] = {
+        "loss of z = sin x": (steps, [f(a + step * (b - a)) for step in steps])
+    }
     curves["chord between its ends"] = steps, f(a) + steps * (f(b) - f(a))
     axes = f"position between x = {a.round(2)} and {b.round(2)}", "loss (nats)"
     line_plot(path, Panel(curves, *axes, "not convex in x", dashed=["chord between its ends"]))
