@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from problems import Case, Evaluation
 from step import jax_forward, torch_network
-from timing import Contestant, Rounds, Task
+from timing import Rounds, Task
 
 import minidl
 from minidl.view.cli import run_main
@@ -17,8 +17,7 @@ from minidl.view.cli import run_main
 UNIT, FACTOR = "milliseconds", 1e3
 THREADS = True
 ROUNDS = Rounds(least=7, share=0.5)
-CHUNK = 4096
-"""The rows at a time of the others: the fastest of some sizes that were tried."""
+CHUNK = 4096  # the rows at a time of the others: the fastest of some sizes that were tried
 
 
 def cases(full: bool) -> list[Case]:
@@ -26,7 +25,7 @@ def cases(full: bool) -> list[Case]:
     return [{"width": w, "x": x, "rows": rows} for w in widths for x in ("uint8", "float32")]
 
 
-problem = Evaluation.of
+problem = Evaluation
 
 
 def ours(problem: Evaluation) -> Task:
@@ -85,9 +84,9 @@ def jax_jit(problem: Evaluation) -> Task:
 
 
 CONTESTANTS = {
-    "minidl": Contestant(ours),
-    "PyTorch": Contestant(pytorch, "torch"),
-    "JAX": Contestant(jax_jit, "jax"),
+    "minidl": ours,
+    "PyTorch": pytorch,
+    "JAX": jax_jit,
 }
 
 if __name__ == "__main__":

@@ -20,15 +20,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from problems import Case
-from timing import Contestant, Rounds, Task, run_python
+from timing import Rounds, Task, run_python
 
 import minidl
+from minidl.checks import require
 from minidl.view.cli import run_main
 
 UNIT, FACTOR = "seconds", 1
@@ -40,12 +40,12 @@ def cases(full: bool) -> list[Case]:
     return [{"networks": 16 * len(widths), "widths": widths, "epochs": epochs, "processes": 2}]
 
 
-@dataclass
 class Grid:
     """The grid of a case; its contestants agree if their mean accuracies do."""
 
-    case: Case
-    ours: float | None = None
+    def __init__(self, case: Case) -> None:
+        self.case, self.ours = case, 0.0
+        minidl.load_letters(10_400, 2_600, 2_600)  # draws them
 
     def disagreement(self, accuracy: float) -> str | None:
         """Compare the mean best validation accuracy with minidl's, which comes first."""
@@ -54,13 +54,12 @@ class Grid:
         return f"mean accuracy differs by {gap:+.4f}" if abs(gap) > 0.02 else None
 
 
-def problem(case: Case) -> Grid:
-    """Return the grid of a case, after its letters are drawn."""
-    minidl.load_letters(10_400, 2_600, 2_600)
-    return Grid(case)
+problem = Grid
 
 
 def ours(problem: Grid, *, command: tuple[str, ...] = ("q2_width.py", "--jobs", "2")) -> Task:
+    if command[0] == "cluster.py":
+        require("distributed", "cluster")
     widths = map(str, problem.case["widths"])
     flags = [*command[1:], "--epochs", str(problem.case["epochs"]), "--widths", *widths]
 
@@ -73,6 +72,7 @@ def ours(problem: Grid, *, command: tuple[str, ...] = ("q2_width.py", "--jobs", 
 
 
 def pytorch(problem: Grid, *, loader: bool = False) -> Task:
+    require("torch", "benchmarks")
     case = json.dumps(problem.case)
 
     def accuracies(folder: str) -> list[float]:
@@ -84,16 +84,15 @@ def pytorch(problem: Grid, *, loader: bool = False) -> Task:
 
 def timed(accuracies: Any) -> Task:
     """Run a command once; its accuracies are checked, and its seconds are the figure."""
-    took: list[float] = []
 
-    def result() -> float:
+    @lru_cache(maxsize=1)
+    def once() -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as folder:
             since = time.perf_counter()
             found = accuracies(folder)
-            took.append(time.perf_counter() - since)
-        return float(statistics.mean(found))
+            return time.perf_counter() - since, statistics.mean(found)
 
-    return Task(lambda: took[-1], result, measures=True)
+    return Task(lambda: once()[0], lambda: once()[1], measures=True)
 
 
 # ---------------------------------------------------------------- the PyTorch script
@@ -139,8 +138,7 @@ def train(point: tuple[int, float, float, float], folder: str, epochs: int, load
         return criterion(logits, part[1]).item(), accuracy
 
     history: list[dict[str, Any]] = []
-    best: float = -1.0
-    weights: Any = None
+    best, weights = -1.0, None
     for epoch in range(epochs + 1):
         if epoch:
             for rows, labels in batches if loader else indexed():
@@ -167,11 +165,11 @@ def train_all(folder: str, case: str, loader: bool) -> None:
 
 
 CONTESTANTS = {
-    "minidl": Contestant(ours),
-    "minidl, one process": Contestant(partial(ours, command=("q2_width.py", "--jobs", "1"))),
-    "minidl, Dask": Contestant(partial(ours, command=("cluster.py",)), "distributed"),
-    "PyTorch DataLoader": Contestant(partial(pytorch, loader=True), "torch"),
-    "PyTorch": Contestant(pytorch, "torch"),
+    "minidl": ours,
+    "minidl, one process": partial(ours, command=("q2_width.py", "--jobs", "1")),
+    "minidl, Dask": partial(ours, command=("cluster.py",)),
+    "PyTorch DataLoader": partial(pytorch, loader=True),
+    "PyTorch": pytorch,
 }
 
 if __name__ == "__main__":

@@ -8,17 +8,16 @@ epoch with 256 hidden units, with the loss of the validation part (Linux only).
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from problems import Case
-from timing import Contestant, Rounds, Task, run_python
+from timing import Rounds, Task, run_python
 
 from minidl.checks import Array
 from minidl.view.cli import run_main
@@ -42,41 +41,33 @@ def cases(full: bool) -> list[Case]:
 
 
 def takes_part(name: str, case: Case, full: bool) -> bool:
-    return name != "PyTorch uint8" if "import" in case else name not in ("NumPy", "JAX")
+    return "import" in case or name not in ("NumPy", "JAX")
 
 
-@dataclass(frozen=True)
-class Processes:
-    """A figure to measure, with a folder for the images of the run."""
-
-    case: Case
-    folder: Any = field(default_factory=tempfile.TemporaryDirectory)
-
-    @property
-    def path(self) -> str:
-        return str(Path(self.folder.name) / "pixels.npz")
-
-
-def problem(case: Case) -> Processes:
-    """Return the figure of a case; random images have the course's format."""
-    made, rng = Processes(case), np.random.default_rng(0)
+def problem(case: Case) -> Case:
+    """Return a case, with a folder for the random images of a run, in the course's format."""
+    if "rows" not in case:
+        return case
+    rng, folder = np.random.default_rng(0), tempfile.TemporaryDirectory()
     arrays: dict[str, Any] = {}
     for part, n in (("train", 1), ("valid", 5), ("test", 5)):
-        rows = case.get("rows", 0) // n
+        rows = case["rows"] // n
         arrays[f"X_{part}"] = rng.integers(0, 256, (rows, 784), dtype=np.uint8)
         arrays[f"y_{part}"] = rng.integers(0, 26, rows)
-    np.savez(made.path, **arrays)
-    return made
+    np.savez(Path(folder.name) / "pixels.npz", **arrays)
+    return {**case, "folder": folder}
 
 
-def fresh(problem: Processes, *, module: str, run: str) -> Task:
-    if "import" in problem.case:
-        column = ["seconds", "megabytes"].index(problem.case["import"])
+def fresh(problem: Case, *, module: str, run: str) -> Task:
+    importlib.import_module(module)  # an ImportError leaves it out
+    if "import" in problem:
+        column = ["seconds", "megabytes"].index(problem["import"])
         code = IMPORT.format(module=module)
         return Task(lambda: run_python("-c", code).split()[column], measures=True)
 
     def peak() -> str:
-        code = f"import imports; imports.{run}({problem.path!r})\n" + IMPORT.format(module="sys")
+        path = str(Path(problem["folder"].name) / "pixels.npz")
+        code = f"import imports; imports.{run.format(path)}\n{IMPORT.format(module='sys')}"
         return run_python("-c", code + "print(peak())").split()[-1]
 
     return Task(peak, measures=True)
@@ -96,16 +87,14 @@ def pytorch(path: str, keep_uint8: bool = False) -> None:
     import torch
     from torch import nn
 
-    def tensors(file: Any, part: str) -> Iterator[Any]:
-        x = torch.from_numpy(file[f"X_{part}"])
-        yield x if keep_uint8 else x.float().div_(256)
-        yield torch.from_numpy(file[f"y_{part}"]).long()
-
     def floats(x: Any) -> Any:
-        return x.float().mul_(1 / 256) if keep_uint8 else x
+        return x.float().mul_(1 / 256) if x.dtype == torch.uint8 else x
 
     with np.load(path) as file:
-        (x, y), (xv, yv) = tensors(file, "train"), tensors(file, "valid")
+        x, xv = (torch.from_numpy(file[f"X_{part}"]) for part in ("train", "valid"))
+        y, yv = (torch.from_numpy(file[f"y_{part}"]).long() for part in ("train", "valid"))
+    if not keep_uint8:
+        x, xv = floats(x), floats(xv)
     model = nn.Sequential(nn.Linear(784, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 26))
     optimizer, loss = torch.optim.Adam(model.parameters(), 1e-3, fused=True), nn.CrossEntropyLoss()
     for rows in torch.randperm(len(y)).split(BATCH):
@@ -115,10 +104,6 @@ def pytorch(path: str, keep_uint8: bool = False) -> None:
     with torch.no_grad():
         for rows, labels in zip(xv.split(4096), yv.split(4096), strict=True):
             loss(model(floats(rows)), labels).item()
-
-
-def pytorch_uint8(path: str) -> None:
-    pytorch(path, keep_uint8=True)
 
 
 def sklearn(path: str) -> None:
@@ -134,14 +119,14 @@ def sklearn(path: str) -> None:
 
 
 CONTESTANTS = {
-    name: Contestant(partial(fresh, module=module, run=run), module.partition(".")[0])
+    name: partial(fresh, module=module, run=run)
     for name, module, run in (
-        ("minidl", "minidl", "ours"),
+        ("minidl", "minidl", "ours({!r})"),
         ("NumPy", "numpy", ""),
-        ("scikit-learn", "sklearn.neural_network", "sklearn"),
+        ("scikit-learn", "sklearn.neural_network", "sklearn({!r})"),
         ("JAX", "jax", ""),
-        ("PyTorch", "torch", "pytorch"),
-        ("PyTorch uint8", "torch", "pytorch_uint8"),
+        ("PyTorch", "torch", "pytorch({!r})"),
+        ("PyTorch uint8", "torch", "pytorch({!r}, keep_uint8=True)"),
     )
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from problems import Case, Mapping
-from timing import Contestant, Rounds, Task
+from timing import Rounds, Task
 
 from minidl.checks import Array
 from minidl.view.cli import run_main
@@ -43,7 +43,7 @@ def takes_part(name: str, case: Case, full: bool) -> bool:
     return name in ("minidl", "entmax") or (name.startswith("entmax k") and case["K"] > PARTIAL)
 
 
-problem = Mapping.of
+problem = Mapping
 
 
 def ours(problem: Mapping) -> Task:
@@ -106,10 +106,10 @@ def differentiated(problem: Mapping, function: Callable[[Any], Any]) -> Task:
 
 
 CONTESTANTS = {
-    "minidl": Contestant(ours),
-    "PyTorch": Contestant(pytorch, "torch"),
-    "entmax": Contestant(by_entmax, "entmax"),
-    f"entmax k={PARTIAL}": Contestant(partial(by_entmax, k=PARTIAL), "entmax"),
+    "minidl": ours,
+    "PyTorch": pytorch,
+    "entmax": by_entmax,
+    f"entmax k={PARTIAL}": partial(by_entmax, k=PARTIAL),
 }
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from problems import CLASSES, MODELS, SCALE, Case, Online
+from problems import CHECKED, CLASSES, MODELS, SCALE, Case, Online
 from step import jax_forward, torch_network, torch_weights
-from timing import Contestant, Rounds, Task
+from timing import Rounds, Task
 
 import minidl
 from minidl import OnlineRun, fit_side_by_side
@@ -31,7 +31,7 @@ def cases(full: bool) -> list[Case]:
     return [{"model": model, "rows": 20_800 if full else 5_200} for model in MODELS]
 
 
-problem = Online.of
+problem = Online
 
 
 def ours(problem: Online) -> Task:
@@ -39,7 +39,7 @@ def ours(problem: Online) -> Task:
     loss = minidl.Perceptron() if problem.is_perceptron else minidl.CrossEntropy()
 
     def epochs(rows: slice) -> tuple[Callable[[], object], list[OnlineRun]]:
-        part = Split(problem.part.x[rows], problem.y[rows], SCALE)
+        part = Split(problem.part.x[rows], problem.part.y[rows], SCALE)
         dataset = minidl.Dataset(part, classes=CLASSES)
         runs = [OnlineRun(problem.network(), lr, weight_decay=l2) for lr, l2 in problem.settings]
         fit = partial(fit_side_by_side, runs, dataset, loss, rng=0, parts=("valid",))
@@ -47,11 +47,11 @@ def ours(problem: Online) -> Task:
         return lambda: fit(epochs=len(runs[0].history)), runs
 
     def result() -> list[list[Array]]:
-        epoch, runs = epochs(slice(problem.checked))
+        epoch, runs = epochs(slice(CHECKED))
         epoch()
         return [[p.value for _, p in run.model.named_parameters()] for run in runs]
 
-    return Task(epochs(slice(None))[0], result, len(problem.y))
+    return Task(epochs(slice(None))[0], result, len(problem.part.y))
 
 
 def numpy_loop(problem: Online) -> Task:
@@ -61,7 +61,7 @@ def numpy_loop(problem: Online) -> Task:
         problem.train(runs, x, problem.order)
         return runs
 
-    sample = np.arange(min(len(problem.y), 4000 // len(runs)))
+    sample = np.arange(min(len(problem.part.y), 4000 // len(runs)))
     return Task(lambda: problem.train(runs, x, sample), result, len(sample))
 
 
@@ -70,7 +70,7 @@ def pytorch(problem: Online) -> Task:
     import torch
 
     kind = getattr(torch, problem.dtype)
-    x, y = torch.from_numpy(problem.floats).to(kind), torch.from_numpy(problem.y)
+    x, y = torch.from_numpy(problem.floats).to(kind), torch.from_numpy(problem.part.y)
     models = [torch_network(problem.weights).to(kind) for _ in problem.settings]
     optimizers = [
         torch.optim.SGD(model.parameters(), lr, weight_decay=l2)
@@ -114,7 +114,7 @@ def jax_scan(problem: Online) -> Task:
     import jax.numpy as jnp
 
     jax.config.update("jax_enable_x64", True)  # for the perceptron in float64
-    x, y = jnp.asarray(problem.floats.astype(problem.dtype)), jnp.asarray(problem.y)
+    x, y = jnp.asarray(problem.floats.astype(problem.dtype)), jnp.asarray(problem.part.y)
     weights = [jnp.asarray(w, x.dtype) for w in problem.weights]
 
     def value(weights: Any, xi: Any, yi: Any) -> Any:
@@ -141,17 +141,17 @@ def jax_scan(problem: Online) -> Task:
     def result() -> list[list[Array]]:
         # The program that is timed, with learning rate 0 after the examples of the check.
         order = jnp.asarray(np.resize(problem.order, len(rows)))
-        found = [np.asarray(w) for w in scan(lrs, l2s, order, ones.at[problem.checked :].set(0))]
+        found = [np.asarray(w) for w in scan(lrs, l2s, order, ones.at[CHECKED:].set(0))]
         return [[w[i] for w in found] for i in range(len(problem.settings))] if many else [found]
 
     return Task(lambda: jax.block_until_ready(scan(lrs, l2s, rows, ones)), result, len(rows))
 
 
 CONTESTANTS = {
-    "minidl": Contestant(ours),
-    "NumPy loop": Contestant(numpy_loop),
-    "PyTorch": Contestant(pytorch, "torch"),
-    "JAX": Contestant(jax_scan, "jax"),
+    "minidl": ours,
+    "NumPy loop": numpy_loop,
+    "PyTorch": pytorch,
+    "JAX": jax_scan,
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
@@ -21,6 +20,8 @@ from minidl.dataset import Split
 from minidl.training import epoch_rng
 
 FEATURES, CLASSES, SCALE = 784, 26, 1 / 256
+CHECKED = 20
+"""The steps, or the examples, after which contestants are compared."""
 
 Case = dict[str, Any]
 """The coordinates of a measurement, as JSON holds them."""
@@ -29,31 +30,19 @@ Case = dict[str, Any]
 # ---------------------------------------------------------------- a textbook network
 
 
-def forward(weights: list[Array], x: Array) -> list[Array]:
-    """Return the input, the outputs of the hidden layers and the logits."""
-    outputs = [x]
-    for i in range(0, len(weights), 2):
-        z = outputs[-1] @ weights[i] + weights[i + 1]
-        outputs.append(np.maximum(z, 0) if i < len(weights) - 2 else z)
-    return outputs
-
-
 def softmax(z: Array) -> Array:
     p: Array = np.exp(z - z.max(axis=-1, keepdims=True))
     p /= p.sum(axis=-1, keepdims=True)
     return p
 
 
-def cross_entropy(weights: list[Array], x: Array, y: Array) -> float:
-    """Return the mean cross-entropy."""
-    p = softmax(forward(weights, x)[-1])
-    return float(-np.log(p[np.arange(len(y)), y]).mean())
-
-
 def gradients(weights: list[Array], x: Array, y: Array) -> tuple[float, list[Array]]:
     """Return the mean cross-entropy and its gradients."""
-    outputs = forward(weights, x)
-    p, rows = softmax(outputs[-1]), np.arange(len(y))
+    outputs = [x]
+    for i in range(0, len(weights), 2):
+        z = outputs[-1] @ weights[i] + weights[i + 1]
+        outputs.append(np.maximum(z, 0))
+    p, rows = softmax(z), np.arange(len(y))
     value = float(-np.log(p[rows, y]).mean())
     p[rows, y] -= 1
     dz = p / len(y)
@@ -78,10 +67,9 @@ class Textbook:
 
     def train(self, order: Array) -> None:
         """Take one step for each row of ``order``."""
-        p, total = self.problem, 0.0
+        p = self.problem
         for rows in order:
-            value, grads = gradients(self.weights, self.x[rows], self.y[rows])
-            total += value
+            _, grads = gradients(self.weights, self.x[rows], self.y[rows])
             self.t += 1
             for i, (w, g) in enumerate(zip(self.weights, grads, strict=True)):
                 if p.l2:
@@ -99,63 +87,37 @@ class Textbook:
 # ---------------------------------------------------------------- training by batches
 
 
-@dataclass(frozen=True)
 class Step:
-    """A network with initial weights, examples, and the rule of a step."""
+    """A network, the rule of a step, and letters, or noisy patterns of the classes."""
 
-    sizes: tuple[int, ...]
-    """Inputs, hidden layers, classes."""
-    batch: int
-    x: Array
-    """uint8 pixels."""
-    y: Array
-    optimizer: str = "Adam"
-    l2: float = 0.0
-    checked_steps: int = 20
-
-    @classmethod
-    def of(cls, case: Case) -> Step:
-        """Return letters, or noisy patterns of the classes that are enough for 20 to 200 steps."""
-        batch, optimizer, l2 = case["batch"], case["optimizer"], case.get("l2", 0.0)
+    def __init__(self, case: Case) -> None:
+        self.batch, self.optimizer, self.l2 = case["batch"], case["optimizer"], case.get("l2", 0.0)
+        self.lr = 1e-3 if self.optimizer == "Adam" else 0.1
+        hidden = [case["width"]] * case.get("depth", 1)
+        self.sizes = (FEATURES, *hidden, case.get("classes", CLASSES))
         if "letters" in case:
             part = letters(case["letters"])
-            sizes = (FEATURES, case["width"], CLASSES)
-            return cls(sizes, batch, np.array(part.x), part.y, optimizer, l2)
-        sizes = (FEATURES, *[case["width"]] * case["depth"], case.get("classes", CLASSES))
-        entries = sum(i * o for i, o in itertools.pairwise(sizes))
-        # Longer epochs for smaller steps, whose fixed costs count.
-        steps = int(np.clip(2e9 / (entries * (batch + 16)), cls.checked_steps, 200))
-        rng = np.random.default_rng(0)
-        y = rng.integers(0, sizes[-1], steps * batch)
-        x = rng.integers(0, 128, (len(y), FEATURES), dtype=np.uint8)
-        x += rng.integers(0, 128, (sizes[-1], FEATURES), dtype=np.uint8)[y]  # a class's pattern
-        return cls(sizes, batch, x, y, optimizer, l2)
+            self.x, self.y = np.array(part.x), part.y
+        else:
+            # Longer epochs for smaller steps, whose fixed costs count.
+            entries = sum(i * o for i, o in itertools.pairwise(self.sizes))
+            steps = int(np.clip(2e9 / (entries * (self.batch + 16)), CHECKED, 200))
+            rng = np.random.default_rng(0)
+            self.y = rng.integers(0, self.sizes[-1], steps * self.batch)
+            self.x = rng.integers(0, 128, (len(self.y), FEATURES), dtype=np.uint8)
+            self.x += rng.integers(0, 128, (self.sizes[-1], FEATURES), dtype=np.uint8)[self.y]
+        # The steps of an epoch: times are those of one step.
+        self.parts = -(-len(self.y) // self.batch)
+        # The batches of the check, (steps, batch): those of ``minidl.fit(rng=0)``.
+        self.order = epoch_rng(0, 1).permutation(CHECKED * self.batch).reshape(-1, self.batch)
+        # Weight and bias of each layer in turn, (in, out) and (out,).
+        self.weights = [p.value for _, p in self.model().named_parameters()]
 
     def model(self) -> minidl.Sequential:
         layers: list[minidl.Layer] = []
         for i, o in itertools.pairwise(self.sizes):
             layers += [minidl.Linear(i, o), minidl.ReLU()]
         return minidl.Sequential(*layers[:-1], rng=0)
-
-    @cached_property
-    def weights(self) -> list[Array]:
-        """Weight and bias of each layer in turn, (in, out) and (out,)."""
-        return [p.value.copy() for _, p in self.model().named_parameters()]
-
-    @property
-    def lr(self) -> float:
-        return 1e-3 if self.optimizer == "Adam" else 0.1
-
-    @property
-    def parts(self) -> int:
-        """The steps of an epoch: times are those of one step."""
-        return -(-len(self.y) // self.batch)
-
-    @property
-    def order(self) -> Array:
-        """The batches of the check, (steps, batch): those of ``minidl.fit(rng=0)``."""
-        n = self.checked_steps * self.batch
-        return epoch_rng(0, 1).permutation(n).reshape(-1, self.batch)
 
     def floats(self, rows: slice = slice(None)) -> Array:
         return self.x[rows].astype(np.float32) * np.float32(SCALE)
@@ -169,14 +131,14 @@ class Step:
 
     def loss(self, weights: Iterable[Array]) -> float:
         n, exact = self.order.size, [np.asarray(w, np.float64) for w in weights]
-        return cross_entropy(exact, self.floats(slice(n)).astype(np.float64), self.y[:n])
+        return gradients(exact, self.floats(slice(n)).astype(np.float64), self.y[:n])[0]
 
     def disagreement(self, weights: list[Array]) -> str | None:
         """Compare the loss after 20 steps, within a hundredth of what it changes in them."""
         found, (before, expected) = self.loss(weights), self.expected
         if abs(found - expected) <= 0.01 * abs(expected - before):
             return None
-        return f"loss {found:.6f} after {self.checked_steps} steps, expected {expected:.6f}"
+        return f"loss {found:.6f} after {CHECKED} steps, expected {expected:.6f}"
 
 
 @lru_cache(maxsize=1)
@@ -229,65 +191,31 @@ MODELS = {
 """The step of the textbook, the dtype, and learning rate and L2 penalty of each run."""
 
 
-@dataclass(frozen=True)
 class Online:
-    """A model with initial weights, letters, and the settings of one or several runs."""
+    """Letters, a model with initial weights, and the settings of one or several runs."""
 
-    model: str
-    part: Split
-    hidden: int = 100
-    checked: int = 20
-
-    @classmethod
-    def of(cls, case: Case) -> Online:
-        """Return the letters and a model of the case."""
-        return cls(case["model"], letters(case["rows"]))
-
-    @property
-    def is_perceptron(self) -> bool:
-        return MODELS[self.model][0] is perceptron_step
-
-    @property
-    def dtype(self) -> str:
-        return MODELS[self.model][1]
-
-    @property
-    def settings(self) -> list[tuple[float, float]]:
-        """Learning rate and L2 penalty of each run."""
-        return MODELS[self.model][2]
-
-    @property
-    def y(self) -> Array:
-        return self.part.y
-
-    @cached_property
-    def floats(self) -> Array:
-        return self.part.x.astype(np.float32) * np.float32(SCALE)
+    def __init__(self, case: Case) -> None:
+        self.part = letters(case["rows"])
+        self.floats = self.part.x.astype(np.float32) * np.float32(SCALE)
+        self.step, self.dtype, self.settings = MODELS[case["model"]]
+        self.is_perceptron = self.step is perceptron_step
+        # The examples of the check: the order of ``fit_online(rng=0)``.
+        self.order = epoch_rng(0, 1).permutation(CHECKED)
+        self.weights = [p.value for _, p in self.network().named_parameters()]
 
     def network(self) -> minidl.Sequential:
-        if self.model == "MLP":
+        if self.step is mlp_step:
             random = partial(minidl.Linear, weight_init=init.normal(0.1, 0.1), bias_init=init.zeros)
-            hidden = random(FEATURES, self.hidden), minidl.ReLU(), random(self.hidden, CLASSES)
-            return minidl.Sequential(*hidden, rng=0, dtype=self.dtype)
+            layers = random(FEATURES, 100), minidl.ReLU(), random(100, CLASSES)
+            return minidl.Sequential(*layers, rng=0, dtype=self.dtype)
         zeros = partial(minidl.Linear, weight_init=init.zeros, bias_init=init.zeros)
         return minidl.Sequential(zeros(FEATURES, CLASSES), rng=0, dtype=self.dtype)
 
-    @cached_property
-    def weights(self) -> list[Array]:
-        """Copies of the initial weights."""
-        return [p.value.copy() for _, p in self.network().named_parameters()]
-
-    @property
-    def order(self) -> Array:
-        """The examples of the check: the order of ``fit_online(rng=0)``."""
-        return epoch_rng(0, 1).permutation(self.checked)
-
     def train(self, runs: list[list[Array]], x: Array, rows: Array) -> None:
         """Train the weights of all runs by the textbook's loop."""
-        one = MODELS[self.model][0]
         for weights, (lr, l2) in zip(runs, self.settings, strict=True):
             for i in rows:
-                one(weights, x[i], self.y[i], lr, l2)
+                self.step(weights, x[i], self.part.y[i], lr, l2)
 
     def start(self, dtype: str) -> list[list[Array]]:
         """Return initial weights for each run."""
@@ -304,87 +232,62 @@ class Online:
             for a, b, start in zip(found, want, self.weights, strict=True):
                 error, change = np.abs(a - b).max(), np.abs(b - start).max()
                 if not error <= 1e-3 * change:
-                    return (
-                        f"weights after {self.checked} steps differ by {error:.2g}, "
-                        f"changed {change:.2g}"
-                    )
+                    return f"the weights differ by {error:.2g}, they changed by {change:.2g}"
         return None
 
 
 # ---------------------------------------------------------------- evaluation, maps
 
 
-@dataclass(frozen=True)
 class Evaluation:
-    """A network and the rows to evaluate it on."""
+    """A network, and random rows to evaluate it on."""
 
-    model: minidl.Sequential
-    part: Split
-    floats: Array
-
-    @classmethod
-    def of(cls, case: Case) -> Evaluation:
-        """Return random rows and a network of the case."""
+    def __init__(self, case: Case) -> None:
         rng = np.random.default_rng(0)
         x = rng.integers(0, 256, (case["rows"], FEATURES), dtype=np.uint8)
         y = rng.integers(0, CLASSES, len(x))
-        floats = x.astype(np.float32) * np.float32(SCALE)
+        self.floats = x.astype(np.float32) * np.float32(SCALE)
         layers = [minidl.Linear(FEATURES, case["width"]), minidl.ReLU()]
-        model = minidl.Sequential(*layers, minidl.Linear(case["width"], CLASSES), rng=0)
-        part = Split(x, y, SCALE) if case["x"] == "uint8" else Split(floats, y, 1.0)
-        return cls(model, part, floats)
-
-    @property
-    def weights(self) -> list[Array]:
-        """Weight and bias of each layer in turn."""
-        return [p.value for _, p in self.model.named_parameters()]
+        self.model = minidl.Sequential(*layers, minidl.Linear(case["width"], CLASSES), rng=0)
+        self.weights = [p.value for _, p in self.model.named_parameters()]
+        self.part = Split(x, y, SCALE) if case["x"] == "uint8" else Split(self.floats, y, 1.0)
 
     def disagreement(self, loss: float) -> str | None:
         """Compare the loss with that of the textbook."""
         weights = [w.astype(np.float64) for w in self.weights]
-        expected = cross_entropy(weights, self.floats.astype(np.float64), self.part.y)
+        expected, _ = gradients(weights, self.floats.astype(np.float64), self.part.y)
         if abs(loss - expected) <= 1e-5 * expected:
             return None
         return f"loss {loss:.7f}, expected {expected:.7f}"
 
 
-@dataclass(frozen=True)
 class Mapping:
-    """Logits, a cotangent, labels, and the name of a map or of its loss."""
+    """Logits, a cotangent, labels, and a map or its loss.
 
-    what: str
-    z: Array
-    dp: Array
-    y: Array
-    b: float = 2.0
-    eps: float = 0.01
+    Of logits of scale 2 the supports are small, of scale 0.1 large.
+    """
 
-    @classmethod
-    def of(cls, case: Case) -> Mapping:
-        """Return random logits: of scale 2 the supports are small, of scale 0.1 large."""
-        rng = np.random.default_rng(0)
-        n, k = case["n"], case["K"]
-        z = (case["scale"] * rng.normal(size=(n, k))).astype(np.float32)
-        z[np.arange(n), z.argmax(axis=1)] += 1e-3  # at a tie of the largest, relumax has a kink
-        dp = rng.normal(size=(n, k)).astype(np.float32)
-        return cls(case["what"], z, dp, np.asarray(rng.integers(0, k, n)))
+    b, eps = 2.0, 0.01
 
-    @property
-    def name(self) -> str:
-        return self.what.removesuffix(" loss")
-
-    @cached_property
-    def map(self) -> Any:
-        return minidl.relumax(self.b) if self.name == "relumax" else getattr(minidl, self.name)
-
-    @cached_property
-    def loss(self) -> Any:
-        """The loss of the map; None where the map itself is measured."""
-        if self.name == self.what:
-            return None
-        if self.name == "relumax":
-            return minidl.SmoothedNLL(self.map, self.eps)
-        return minidl.CrossEntropy() if self.name == "softmax" else minidl.FenchelYoung(self.map)
+    def __init__(self, case: Case) -> None:
+        rng, n, k = np.random.default_rng(0), case["n"], case["K"]
+        self.z = (case["scale"] * rng.normal(size=(n, k))).astype(np.float32)
+        # At a tie of the largest, relumax has a kink.
+        self.z[np.arange(n), self.z.argmax(axis=1)] += 1e-3
+        self.dp = rng.normal(size=(n, k)).astype(np.float32)
+        self.y = np.asarray(rng.integers(0, k, n))
+        self.what = case["what"]
+        name = self.what.removesuffix(" loss")
+        self.map: Any = getattr(minidl, name)
+        if name == "relumax":
+            self.map = minidl.relumax(self.b)
+        losses: dict[str, Any] = {
+            "softmax loss": minidl.CrossEntropy,
+            "relumax loss": partial(minidl.SmoothedNLL, self.map, self.eps),
+        }
+        self.loss: Any = None
+        if name != self.what:
+            self.loss = losses.get(self.what, partial(minidl.FenchelYoung, self.map))()
 
     def both(self, z: Array, dp: Array) -> tuple[Any, Array]:
         """Return minidl's value and gradient, in the dtype of the logits."""

@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from problems import SCALE, Case, Step, Textbook
-from timing import Contestant, Rounds, Task
+from problems import CHECKED, SCALE, Case, Step, Textbook
+from timing import Rounds, Task
 
 import minidl
 from minidl.checks import Array
@@ -50,7 +50,7 @@ def cases(full: bool) -> list[Case]:
 
 
 def takes_part(name: str, case: Case, full: bool) -> bool:
-    """Return whether a contestant takes part: what compiles long only along the axis of width."""
+    """Return whether a contestant takes part: what compiles long only along the widths."""
     if name == "torch.compile":
         return full and case == point(width=case["width"]) and case["width"] <= 1024
     if "letters" in case:
@@ -58,7 +58,7 @@ def takes_part(name: str, case: Case, full: bool) -> bool:
     return name != "PyTorch flush"
 
 
-problem = Step.of
+problem = Step
 
 
 # ---------------------------------------------------------------- minidl, NumPy
@@ -158,8 +158,7 @@ def pytorch(
     kind = torch.optim.Adam if problem.optimizer == "Adam" else torch.optim.SGD
     optimizer = kind(model.parameters(), problem.lr, weight_decay=problem.l2, fused=fused)
     x, y = torch.from_numpy(problem.floats()), torch.from_numpy(problem.y)
-    tensors = TensorDataset(x, y)
-    from_loader = DataLoader(tensors, batch_size=problem.batch, shuffle=True)
+    from_loader = DataLoader(TensorDataset(x, y), batch_size=problem.batch, shuffle=True)
     cross_entropy = torch.nn.CrossEntropyLoss()
 
     def eager(inputs: Any, labels: Any) -> Any:
@@ -181,11 +180,7 @@ def pytorch(
             yield x[rows], y[rows]
 
     def result() -> list[Array]:
-        order = problem.order.ravel()
-        if loader:
-            train(DataLoader(tensors, batch_size=problem.batch, sampler=order.tolist()))
-        else:
-            train(indexed(torch.from_numpy(order)))
+        train(indexed(torch.from_numpy(problem.order.ravel())))
         return torch_weights(model)
 
     def epoch() -> None:
@@ -243,7 +238,7 @@ def jax_scan(problem: Step) -> Task:
     def result() -> list[Array]:
         # The program that is timed, with learning rate 0 after the steps of the check.
         order = np.resize(problem.order, (steps, problem.batch))
-        lrs = constant.at[problem.checked_steps :].set(0)
+        lrs = constant.at[CHECKED:].set(0)
         return [np.asarray(w) for w in scan(state, jnp.asarray(order), lrs)[0][0]]
 
     def call() -> None:
@@ -297,16 +292,16 @@ def sklearn(problem: Step) -> Task:
 
 
 CONTESTANTS = {
-    "minidl": Contestant(ours),
-    "PyTorch DataLoader": Contestant(partial(pytorch, loader=True), "torch"),
-    "PyTorch": Contestant(pytorch, "torch"),
-    "PyTorch fused": Contestant(partial(pytorch, fused=True), "torch"),
-    "PyTorch flush": Contestant(partial(pytorch, fused=True, flush=True), "torch"),
-    "torch.compile": Contestant(partial(pytorch, fused=True, compiled=True), "torch"),
-    "JAX": Contestant(jax_scan, "jax"),
-    "scikit-learn": Contestant(sklearn, "sklearn"),
-    "NumPy loop": Contestant(numpy_loop),
-    "matrix products": Contestant(products),
+    "minidl": ours,
+    "PyTorch DataLoader": partial(pytorch, loader=True),
+    "PyTorch": pytorch,
+    "PyTorch fused": partial(pytorch, fused=True),
+    "PyTorch flush": partial(pytorch, fused=True, flush=True),
+    "torch.compile": partial(pytorch, fused=True, compiled=True),
+    "JAX": jax_scan,
+    "scikit-learn": sklearn,
+    "NumPy loop": numpy_loop,
+    "matrix products": products,
 }
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from timing import Results, make_parser, measure
@@ -13,21 +13,36 @@ from timing import Results, make_parser, measure
 from minidl.files import write_text
 from minidl.view.plots import Panel, line_plot
 
-BOUND = "matrix products"
-"""The name of the bound: no library that uses the same BLAS is faster than its products."""
+BOUND = "matrix products"  # no library that uses the same BLAS is faster than its products
 COMPILED = "torch.compile", "JAX"
 
 
-def main(workload: str) -> int:
-    module = importlib.import_module(workload)
-    parser = make_parser(module.__doc__)
+def main(*workloads: str) -> int:
+    """Measure workloads as the command line says; print the tables of one, write those of several.
+
+    The exit status is 1 where a contestant was refused.
+    """
+    modules = [importlib.import_module(name) for name in workloads]
+    parser = make_parser(modules[0].__doc__ if len(modules) == 1 else "Run all benchmarks.")
+    args = parser.parse_args()
+    if args.full and len(modules) > 1:
+        args.threads = args.threads or sorted({1, os.cpu_count() or 1})
     try:
-        results = measure(workload, parser.parse_args())
+        found = {name: measure(name, args) for name in workloads}
     except ValueError as error:
         parser.error(str(error))
-    print(section(workload, results))
-    print(f"wrote {results.path}")
-    return int(any(row["refused"] for row in results.rows))
+    text = "\n".join(section(name, results) for name, results in found.items())
+    path = args.out / f"{workloads[0]}.json"
+    if len(found) == 1:
+        print(text)
+    else:
+        path = args.out / "performance.md"
+        title = "One training step with Adam, batch 64: below 1 minidl is faster"
+        line_plot(args.out / "step.png", *panels(found["step"]), title=title)
+        picture = "![Ratio of the times of a step against width](step.png)"
+        write_text(path, f"# Measured\n\n{picture}\n\n{text}")
+    print(f"wrote {path}")
+    return int(any(row["refused"] for results in found.values() for row in results.rows))
 
 
 def section(workload: str, results: Results) -> str:
@@ -43,19 +58,20 @@ def section(workload: str, results: Results) -> str:
         )
         names = [n for n in module.CONTESTANTS if any(n in row["contestants"] for row in rows)]
         lines = [[label(row["case"]), *cells(row, names, module.FACTOR)] for row in rows]
-        text += markdown_table(["case", *names], lines)
+        ruler = ["---", *["---:"] * len(names)]  # the first column is text, the others are figures
+        text += "".join(f"| {' | '.join(line)} |\n" for line in [["case", *names], ruler, *lines])
     return text
 
 
 def machine(results: Results) -> str:
+    """Return a line on the processor and the versions, one on the load, and what was refused."""
     known = results.known
     names = ("Python", "NumPy", "torch", "jax", "scikit-learn", "entmax", "minidl")
     versions = ", ".join(f"{name} {known[name]}" for name in names if known.get(name))
     text = f"{known['processor']}, {known['cores']} cores, {known['BLAS']}; {versions}; commit "
     text += f"{known.get('commit', 'unknown')}.\n"
-    loads = [value for row in results.rows for value in row["load"] if value is not None]
-    if loads:
-        text += f"Load average {min(loads):g} to {max(loads):g}, the benchmark's own among it.\n"
+    loads = [value for row in results.rows for value in row["load"]]
+    text += f"Load average {min(loads):g} to {max(loads):g}, the benchmark's own among it.\n"
     for row in results.rows:
         for name, why in row["refused"].items():
             text += f"Refused in {label(row['case'])}: {name}: {why}\n"
@@ -67,18 +83,12 @@ def cells(row: dict[str, Any], names: Sequence[str], factor: float) -> Iterator[
     for name in names:
         found = row["contestants"].get(name)
         text = "" if found is None else digits(factor * found["median"])
-        if found and name != "minidl" and "ratio" in found:
+        if found and name != "minidl":
             low, high = found["quartiles"]
             text += f"; {found['ratio']:.2f} ({low:.2f}, {high:.2f})"
             if name in COMPILED:
                 text += f"; {found['compilation']:.1f} s"
         yield text
-
-
-def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; the first column is text, the others are figures."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def label(case: dict[str, Any]) -> str:
@@ -91,42 +101,20 @@ def digits(value: float) -> str:
 
 
 def panels(results: Results) -> Iterator[Panel]:
-    """Yield the ratio against width on each number of threads."""
+    """Yield the ratio of a step against width on each number of threads."""
     base = {"batch": 64, "depth": 1, "optimizer": "Adam"}
-    rows = [row for row in results.rows if row["case"].items() >= base.items()]
+    rows = [row for row in results.rows if {**base, "width": row["case"]["width"]} == row["case"]]
+    rows.sort(key=lambda row: row["case"]["width"])
     for threads in sorted({row["threads"] for row in rows}):
-        here = sorted(
-            (row for row in rows if row["threads"] == threads), key=lambda row: row["case"]["width"]
-        )
-        widths = [row["case"]["width"] for row in here]
+        widths = [row["case"]["width"] for row in rows if row["threads"] == threads]
         curves: dict[str, tuple[list[float], list[float]]] = {}
-        for row in here:
+        for row in rows:
             for name, found in row["contestants"].items():
-                if name not in ("minidl", BOUND) and "ratio" in found:
+                if row["threads"] == threads and name not in ("minidl", BOUND):
                     x, y = curves.setdefault(name, ([], []))
                     x.append(row["case"]["width"])
                     y.append(found["ratio"])
-        if curves:
-            curves["equal"] = (widths, [1.0] * len(widths))
-            title = f"{threads} thread{'s' if threads > 1 else ''}"
-            ylabel = "time of minidl / time of theirs"
-            yield Panel(curves, "width", ylabel, title, widths, ylog=True, dashed=["equal"])
-
-
-def draw(path: Path, results: Results) -> bool:
-    """Draw the ratios of a step against width; return whether there were any."""
-    made = list(panels(results))
-    if made:
-        title = "One training step with Adam, batch 64: below 1 minidl is faster"
-        line_plot(path, *made, title=title)
-    return bool(made)
-
-
-def write_report(folder: Path, found: dict[str, Results]) -> Path:
-    text = "# Measured\n\n"
-    if "step" in found and draw(folder / "step.png", found["step"]):
-        text += "![Ratio of the times of a step against width](step.png)\n\n"
-    text += "\n".join(section(name, results) for name, results in found.items())
-    path = folder / "performance.md"
-    write_text(path, text)
-    return path
+        curves["equal"] = (widths, [1.0] * len(widths))
+        title = f"{threads} thread{'s' if threads > 1 else ''}"
+        ylabel = "time of minidl / time of theirs"
+        yield Panel(curves, "width", ylabel, title, widths, ylog=True, dashed=["equal"])

@@ -4,7 +4,8 @@ A workload is a module of this folder with
 
 - ``cases(full)``: the points to measure, each a dictionary that JSON can hold;
 - ``problem(case)``: what all contestants get, with ``problem.disagreement(result)``;
-- ``CONTESTANTS``: for each name the function that makes a ``Task`` of a problem;
+- ``CONTESTANTS``: for each name the function that makes a ``Task`` of a problem, or raises an
+  ImportError where its library is not installed;
 - ``UNIT`` and ``FACTOR`` of its table;
 
 and where it differs from the others ``takes_part(name, case, full)``, ``ROUNDS`` and ``THREADS``.
@@ -21,7 +22,6 @@ import functools
 import gc
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import math
 import multiprocessing
@@ -32,7 +32,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,7 @@ from typing import Any
 from problems import Case
 
 import minidl
-from minidl.checks import did_you_mean, require
+from minidl.checks import require
 from minidl.files import as_path, from_json, to_json, write_text
 from minidl.grid.workers import exit_with_parent
 from minidl.view.cli import Interrupted, Parser, float_argument, int_argument
@@ -49,14 +49,10 @@ from minidl.view.cli import Interrupted, Parser, float_argument, int_argument
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.append(str(ROOT / "examples"))  # the scripts note the same about a machine
-from homework.runs import cores as cores
 from homework.runs import environment as machine
 
-SHORTEST = 0.01
-"""Seconds of a round, at least: short calls are repeated."""
-
-SETTLE = 0.02
-"""Seconds between two processes in turn, for the threads of the first to fall asleep."""
+SHORTEST = 0.01  # seconds of a round, at least: short calls are repeated
+SETTLE = 0.02  # seconds between two processes, for the threads of the first to fall asleep
 
 
 @dataclass(frozen=True)
@@ -73,47 +69,25 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A function that makes a task of a problem, and the package that it needs."""
-
-    make: Callable[[Any], Task]
-    needs: str = "numpy"
-
-    @property
-    def is_installed(self) -> bool:
-        """Whether the package can be imported, without importing it."""
-        try:
-            return importlib.util.find_spec(self.needs) is not None
-        except ImportError:
-            return False
-
-
-@dataclass(frozen=True)
 class Rounds:
     """At least ``least`` rounds, then more until the seconds of a case are over."""
 
-    least: int = 5
+    least: int = 3
     most: int = 40
     share: float = 1.0
     """Of the seconds of a case."""
-
-    @property
-    def warm_up(self) -> bool:
-        """Whether a call goes before the rounds; a command that runs once has none."""
-        return self.most > 1
 
 
 # ---------------------------------------------------------------- threads and processes
 
 
-@contextlib.contextmanager
-def pinned(threads: int) -> Iterator[None]:
-    """Limit every library to ``threads`` threads in the processes that are started meanwhile.
+def pin(threads: int) -> None:
+    """Limit every library to ``threads`` threads in the processes that are started from now on.
 
     ``OPENBLAS_CORETYPE`` is removed, so that OpenBLAS chooses its kernels for this processor as
     the libraries of PyTorch and JAX do.
     """
-    before, many = dict(os.environ), "true" if threads > 1 else "false"
+    many = "true" if threads > 1 else "false"
     os.environ |= {f"{name}_NUM_THREADS": str(threads) for name in ("OMP", "OPENBLAS", "MKL")}
     os.environ |= {
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={many} intra_op_parallelism_threads={threads}",
@@ -124,21 +98,10 @@ def pinned(threads: int) -> Iterator[None]:
     }
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
         os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def run_python(*arguments: str) -> str:
-    """Return the output of a new Python process with this folder and this minidl on its path.
-
-    Raises
-    ------
-    RuntimeError
-        If it fails; the message is its last line.
-    """
+    """Return the output of a new Python process; RuntimeError with its last line if it fails."""
     path = os.pathsep.join(map(str, (Path(minidl.__file__).parents[1], HERE)))
     done = subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
@@ -156,6 +119,7 @@ class Workers:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self.pools: dict[str, ProcessPoolExecutor] = {}
+        pin(threads)
 
     def __call__(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function in the process in which a contestant lives, and return its result."""
@@ -163,20 +127,14 @@ class Workers:
         if key not in self.pools:
             context = multiprocessing.get_context("spawn")
             self.pools[key] = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
-            with pinned(self.threads):
-                self.pools[key].submit(int).result()  # starts the process
         try:
             return self.pools[key].submit(function, *arguments).result()
         except BrokenExecutor as error:
-            raise OSError(
-                "a worker process died (out of memory?); what was measured is kept, the same "
-                "command goes on"
-            ) from error
+            raise OSError("a worker process died; the same command goes on") from error
 
     def close(self) -> None:
         for pool in self.pools.values():
             pool.shutdown(cancel_futures=True)
-        self.pools.clear()
 
 
 # ---------------------------------------------------------------- in the worker processes
@@ -196,26 +154,27 @@ def _problem(workload: str, case: str) -> Any:
     return importlib.import_module(workload).problem(json.loads(case))
 
 
-def prepare(workload: str, case: Case, name: str, warm_up: bool) -> dict[str, Any]:
-    """Make a task, check it, and warm it up; return an ``"error"`` or what a round needs."""
+def prepare(workload: str, case: Case, name: str) -> dict[str, Any]:
+    """Make a task, check it, and warm it up; return what a round needs, or why there is none."""
     try:
         problem = _problem(workload, json.dumps(case))
-        task: Task = importlib.import_module(workload).CONTESTANTS[name].make(problem)
-        made: dict[str, Any] = {"parts": task.parts, "calls": 1}
+        task: Task = importlib.import_module(workload).CONTESTANTS[name](problem)
+        made: dict[str, Any] = {"parts": task.parts, "calls": 1, "compilation": None}
         since = time.perf_counter()
         if task.result is not None:
             wrong = problem.disagreement(task.result())
             if wrong is not None:
                 return {"error": f"computes something else: {wrong}"}
-        elif warm_up:
+        elif not task.measures:
             task.call()
-        first = time.perf_counter() - since
-        if warm_up:
-            since = time.perf_counter()
+        if not task.measures:
+            warm = time.perf_counter()
             task.call()
-            second = time.perf_counter() - since
-            made["calls"] = 1 if task.measures else max(1, math.ceil(SHORTEST / second))
-            made["compilation"] = short(max(0.0, first - second))[0]
+            second = time.perf_counter() - warm
+            made["calls"] = math.ceil(SHORTEST / second)
+            made["compilation"] = short(max(0.0, warm - since - second))
+    except ImportError as error:
+        return {"missing": str(error)}
     except Exception as error:  # any failure of another library is reported, and the others go on
         return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
     _tasks[name] = task
@@ -248,38 +207,34 @@ def in_turn(
 ) -> dict[str, list[float]]:
     """Return the figures of each contestant, round by round: A B A B ..."""
     found: dict[str, list[float]] = {name: [] for name in contestants}
-    since, least = time.perf_counter(), rounds.least
+    since = time.perf_counter()
     for done in range(rounds.most):
-        passed = time.perf_counter() - since
-        if passed > 3 * seconds > 0:
-            least = min(least, 3)
-        if done >= least and passed >= seconds:
+        if done >= rounds.least and time.perf_counter() - since >= seconds:
             break
         for name, run in contestants.items():
             found[name].append(run())
     return found
 
 
-def describe(values: Sequence[float], ours: Sequence[float] | None) -> dict[str, Any]:
+def describe(values: Sequence[float], ours: Sequence[float]) -> dict[str, Any]:
     """Return median, extremes and, pair by pair, the ratios ours / theirs with their quartiles.
 
-    All have four digits. The ratio is the median of those of the rounds: a drift of the machine is
-    in both times.
+    The ratio is the median of those of the rounds: a drift of the machine is in both times.
     """
-    middle, extremes = short(statistics.median(values), min(values), max(values))
-    figures = {"median": middle, "extremes": extremes, "rounds": len(values)}
-    if ours is not None:
-        ratios = [a / b for a, b in zip(ours, values, strict=True)]
-        parts = statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios
-        ratio, quartiles = short(statistics.median(ratios), parts[0], parts[-1])
-        figures |= {"ratio": ratio, "quartiles": quartiles}
-    return figures
+    ratios = [a / b for a, b in zip(ours, values, strict=True)]
+    low, ratio, high = statistics.quantiles(ratios * (1 + (len(ratios) == 1)), method="inclusive")
+    return {
+        "median": short(statistics.median(values)),
+        "extremes": [short(min(values)), short(max(values))],
+        "rounds": len(values),
+        "ratio": short(ratio),
+        "quartiles": [short(low), short(high)],
+    }
 
 
-def short(first: float, *others: float) -> tuple[float, list[float]]:
-    """Return figures with four digits."""
-    head, *rest = (float(f"{value:.4g}") for value in (first, *others))
-    return head, rest
+def short(value: float) -> float:
+    """Return a figure with four digits."""
+    return float(f"{value:.4g}")
 
 
 def play(
@@ -287,16 +242,13 @@ def play(
 ) -> dict[str, Any]:
     """Check and time the contestants of a case, in turn.
 
-    Returns
-    -------
-    dict
-        ``"contestants"``: for each name its figures, those of ``describe`` and the seconds that its
-        first call took beyond the others (it compiles). ``"refused"``: for each contestant that
-        failed or computes something else, the reason.
+    Returns for each name its figures, those of ``describe`` and the seconds that its first call
+    took beyond the others (it compiles); and why others were refused, or are missing.
     """
     rounds: Rounds = getattr(importlib.import_module(workload), "ROUNDS", Rounds())
-    made = {name: workers(name, prepare, workload, case, name, rounds.warm_up) for name in names}
+    made = {name: workers(name, prepare, workload, case, name) for name in names}
     refused = {name: one["error"] for name, one in made.items() if "error" in one}
+    missing = {name: one["missing"] for name, one in made.items() if "missing" in one}
 
     def one_round(name: str) -> float:
         if workers.threads > 1:
@@ -304,15 +256,15 @@ def play(
         figure = workers(name, run_round, name, made[name]["calls"])
         return float(figure) / float(made[name]["parts"])
 
-    takers = {n: functools.partial(one_round, n) for n in names if n not in refused}
-    values = in_turn(takers, seconds * rounds.share, rounds)
+    takers = {n: functools.partial(one_round, n) for n in names if "calls" in made[n]}
+    values = in_turn(takers, seconds * rounds.share, rounds) if "minidl" in takers else {}
     for name in names:
         workers(name, forget)
     found = {
-        n: {**describe(v, values.get("minidl")), "compilation": made[n].get("compilation")}
+        n: {**describe(v, values["minidl"]), "compilation": made[n]["compilation"]}
         for n, v in values.items()
     }
-    return {"contestants": found, "refused": refused}
+    return {"contestants": found, "refused": refused, "missing": missing}
 
 
 # ---------------------------------------------------------------- the file of results
@@ -339,33 +291,27 @@ class Results:
     known: dict[str, Any]
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    @classmethod
-    def open(cls, path: Path, known: dict[str, Any], *, again: bool = False) -> Results:
-        """Return the results in a file, to go on with them; with ``again``, empty ones.
+    def read(self) -> None:
+        """Take the rows of the file, to go on with them; ValueError if they are of other settings.
 
-        Raises
-        ------
-        ValueError
-            If the file has results of other settings, another machine or other versions, also of
-            minidl; names the first difference.
+        The machine and the versions, also of minidl, belong to the settings.
         """
-        if again or not path.exists():
-            return cls(path, known)
+        if not self.path.exists():
+            return
         try:
-            content = from_json(path.read_bytes())
+            content = from_json(self.path.read_bytes())
             before, rows = dict(content["known"]), list(content["rows"])
         except (ValueError, TypeError, LookupError) as error:
-            raise ValueError(f"{path} is not a file of results ({error}); remove it") from error
-        for name in {**known, **before}:
-            if before.get(name) != known.get(name):
+            raise ValueError(
+                f"{self.path} is not a file of results ({error}); remove it"
+            ) from error
+        for name in {**self.known, **before}:
+            if before.get(name) != self.known.get(name):
                 raise ValueError(
-                    f"{path} has results with {name} = {before.get(name)!r}, not "
-                    f"{known.get(name)!r}: --again measures anew, --out keeps them"
+                    f"{self.path} has results with {name} = {before.get(name)!r}, not "
+                    f"{self.known.get(name)!r}: remove it, or give another --out"
                 )
-        return cls(path, known, rows)
-
-    def has(self, case: Case, threads: int) -> bool:
-        return any((row["case"], row["threads"]) == (case, threads) for row in self.rows)
+        self.rows = rows
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row, and write the file."""
@@ -381,58 +327,52 @@ def make_parser(about: str | None) -> Parser:
     add = parser.add_argument
     add("--full", action="store_true", help="all cases, longer")
     add("--threads", nargs="+", type=int_argument("threads"), metavar="N", help="default 1")
-    add("--contestants", type=lambda text: text.split(","), metavar="NAME,...", help="default all")
     kind = float_argument("seconds", low=0, open_low=True)
     add("--seconds", type=kind, help="time box of a case after its warm-up (1; --full: 6)")
     add("--out", type=as_path, default=ROOT / "runs" / "benchmarks")
-    add("--again", action="store_true", help="measure anew what the folder has results of")
     return parser
 
 
 def measure(workload: str, args: Any) -> Results:
     """Measure the cases of a workload that are not in its file yet, and return all of them."""
     module = importlib.import_module(workload)
-    known = list(module.CONTESTANTS)
-    for name in args.contestants or ():
-        if name not in known and workload != "run":
-            raise ValueError(f"--contestants: no {name!r}{did_you_mean(name, known)}")
-    chosen = [n for n in known if not args.contestants or n in ("minidl", *args.contestants)]
-    missing = {n: c.needs for n, c in module.CONTESTANTS.items() if not c.is_installed}
-    for name in set(chosen) & set(missing):
-        print(f"{name} is left out: {missing[name]} is not installed", file=sys.stderr)
     seconds = args.seconds or (6.0 if args.full else 1.0)
-    settings = {"full": args.full, "seconds": seconds, "contestants": args.contestants}
-    path = args.out / f"{workload}.json"
-    results = Results.open(path, {**settings, **environment()}, again=args.again)
-    takes_part = getattr(module, "takes_part", lambda name, case, full: True)
+    settings = {"full": args.full, "seconds": seconds}
+    results = Results(args.out / f"{workload}.json", {**settings, **environment()})
+    results.read()
+    done = [(row["case"], row["threads"]) for row in results.rows]
     todo = [
         (case, threads)
         for threads in (args.threads or [1])
         if threads == 1 or getattr(module, "THREADS", False)
         for case in module.cases(args.full)
-        if not results.has(case, threads)
+        if (case, threads) not in done
     ]
-    bar = require("tqdm", "examples").tqdm(todo, unit="case", desc=workload, smoothing=0.1)
+    takes_part = getattr(module, "takes_part", lambda name, case, full: True)
+    missing: dict[str, str] = {}
     workers = Workers(1)
     try:
-        for case, threads in bar:
+        bar = require("tqdm", "examples").tqdm
+        for case, threads in bar(todo, unit="case", desc=workload, smoothing=0.1):
             if threads != workers.threads:
                 workers.close()
                 workers = Workers(threads)
-            names = [n for n in chosen if n not in missing and takes_part(n, case, args.full)]
+            names = [name for name in module.CONTESTANTS if takes_part(name, case, args.full)]
             before = load()
             found = play(workers, workload, case, names, seconds)
             for name, reason in found["refused"].items():
                 print(f"{name} is refused in {workload}: {reason}", file=sys.stderr)
+            missing |= found.pop("missing")
             results.add({"case": case, "threads": threads, "load": [before, load()], **found})
     except KeyboardInterrupt as error:
-        raise Interrupted(
-            f"{len(results.rows)} cases are kept, the same command (without --again) goes on"
-        ) from error
+        kept = f"{len(results.rows)} cases are kept, the same command goes on"
+        raise Interrupted(kept) from error
     finally:
         workers.close()
+    for name, reason in missing.items():
+        print(f"{name} is left out: {reason}", file=sys.stderr)
     return results
 
 
-def load() -> float | None:
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+def load() -> float:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else math.nan
