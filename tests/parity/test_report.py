@@ -276,8 +276,14 @@ def test_200_steps_in_float64(capsys, monkeypatch, tmp_path):
     assert [title for title in worst if title not in out] == []
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("steps", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("steps", "dtype"),
+    [
+        (2, "float32"),
+        (2, "float64"),
+        pytest.param(20, "float64", marks=pytest.mark.slow(seconds=20)),
+    ],
+)
 def test_no_case_fails(capsys, monkeypatch, tmp_path, steps, dtype):
     """Without --slow the deeper networks have one setting of each optimizer."""
     cases = chosen() if steps < 20 else standard_set()
