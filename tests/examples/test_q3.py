@@ -65,7 +65,7 @@ def test_properties(tmp_path):
 
 
 def test_training(folder):
-    args = ["--data", "set.npz", "--widths", 16, "--learning-rates", 0.02, "--dropouts", 0, "--epochs", 12, "--jobs", 1, "--b", 1, 2]  # fmt: skip
+    args = ["--data", "set.npz", "--widths", 16, "--learning-rates", 0.02, "--dropouts", 0, "--epochs", 6, "--jobs", 1, "--b", 1, 2]  # fmt: skip
     done = run(folder, "q3_train.py", *args)
     assert done.returncode == 0, done.stderr
     out = folder / "runs/q3_train"
@@ -89,7 +89,7 @@ def test_training(folder):
     for line in (out / "results.jsonl").read_text().splitlines():
         record = json.loads(line)
         assert (
-            len(record["values"]["supports"]) == len(record["values"]["history"]["records"]) == 13
+            len(record["values"]["supports"]) == len(record["values"]["history"]["records"]) == 7
         )
     again = run(
         folder, "q3_train.py", *args, pictures=False
