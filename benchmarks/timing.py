@@ -43,8 +43,8 @@ from problems import Case
 import minidl
 from minidl.checks import require
 from minidl.files import as_path, from_json, to_json, write_text
-from minidl.grid.workers import exit_with_parent
-from minidl.view.cli import Interrupted, Parser, float_argument, int_argument
+from minidl.grid.runner import exit_with_parent
+from minidl.view.cli import Parser, float_argument, int_argument
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -366,7 +366,7 @@ def measure(workload: str, args: Any) -> Results:
             results.add({"case": case, "threads": threads, "load": [before, load()], **found})
     except KeyboardInterrupt as error:
         kept = f"{len(results.rows)} cases are kept, the same command goes on"
-        raise Interrupted(kept) from error
+        raise KeyboardInterrupt(kept) from error
     finally:
         workers.close()
     for name, reason in missing.items():

@@ -14,7 +14,7 @@ from homework.page import read_run, write_report
 from minidl import load_dataset
 from minidl.checks import require
 from minidl.files import as_path, from_json, to_json, write_text
-from minidl.view.cli import Interrupted, Parser, int_argument, run_main
+from minidl.view.cli import Parser, int_argument, run_main
 
 TRAINING = ("--data", "--full", "--epochs", "--seed")
 GRID = (*TRAINING, "--jobs")
@@ -88,7 +88,7 @@ def run_once(title: str, command: Sequence[str], out: Path, data: str | None) ->
     finally:
         sys.argv = given
     if status == 130:
-        raise Interrupted(f"stopped in {title}; the same command goes on")
+        raise KeyboardInterrupt(f"stopped in {title}; the same command goes on")
     if status > 1:
         sys.exit(status)  # the script has said why
     if status == 0:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Schedule = Callable[[int], float]
 """The learning rate as a function of the number of steps taken so far."""
 
-
 BLOCK = 131_072
 """Entries in a block: so many that calls cost little, so few that a block stays in cache."""
 

@@ -30,7 +30,6 @@ from minidl.files import to_json
 from minidl.grid.folder import RECORD, claimed, kept, taken
 from minidl.grid.points import Grid, Point, Result
 from minidl.saving.describe import describe
-from minidl.view.cli import Interrupted
 
 RUN, SESSIONS = "run.json", "sessions.jsonl"
 NO_SETTINGS = {"out", "epochs", "jobs"}
@@ -70,7 +69,7 @@ def single_run(
             written = [str(file) for file in files if file.exists()]
             where = f"the epochs that ended are kept in {written[-1]}" if written else ""
             text = f"stopped: {where or 'no epoch had ended'}; the same command resumes"
-            raise Interrupted(text) from error
+            raise KeyboardInterrupt(text) from error
 
 
 def run_points(

@@ -46,10 +46,6 @@ int_argument = partial(_argument, int, check_int)
 float_argument = partial(_argument, float, check_float)
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with a message that says what was kept and how to resume."""
-
-
 @contextlib.contextmanager
 def handling(number: int, handler: Any) -> Iterator[None]:
     """Handle a signal in this context; only the main thread can, others get no signals."""
@@ -67,7 +63,7 @@ def interruptible() -> Iterator[None]:
     """End the program in one line and with exit status 130 on Ctrl-C in this context.
 
     The signal SIGTERM, which clusters send before the time limit, is treated as Ctrl-C. The line
-    says what was kept where `minidl.grid.run` was interrupted. Also a decorator.
+    is the text of the KeyboardInterrupt: of `minidl.grid.run`, what was kept. Also a decorator.
     """
     try:
         with handling(signal.SIGTERM, signal.default_int_handler):

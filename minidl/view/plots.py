@@ -176,8 +176,7 @@ def plot_history(
     history: History, path: str | os.PathLike[str] | None, *, title: str, loss_unit: str | None
 ) -> Picture | None:
     """Draw the metrics of a history over the epochs, but those that an epoch did not measure."""
-    if not len(history):
-        raise ValueError("History: no epoch is recorded yet")
+    mark = history.best.epoch if history.score(history.best) > -math.inf else None
     if loss_unit is None and "train_accuracy" in history[0].metrics:
         loss_unit = "nats"
     unit = {"loss": loss_unit, "accuracy": "share of examples"}
@@ -188,7 +187,6 @@ def plot_history(
         label = "training (during the epoch)" if name == "train_loss" else labels.get(part, part)
         if None not in (values := history.column(name)):
             curves.setdefault(metric, {})[label] = history.column("epoch"), values
-    mark = history.best.epoch if history.score(history.best) > -math.inf else None
     panels = []
     for metric, drawn in curves.items():
         ylabel = metric.replace("_", " ") + (f" ({unit[metric]})" if unit.get(metric) else "")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minidl.checks import check_float, check_int, did_you_mean, require
-from minidl.view.cli import Interrupted, Parser, float_argument, int_argument, run_main
+from minidl.view.cli import Parser, float_argument, int_argument, run_main
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,7 +154,7 @@ def test_ctrl_c_exits_with_130(capsys):
     assert ended(main, capsys) == (130, "\ninterrupted\n")
 
     def stopped():
-        raise Interrupted("stopped: 3 of 8 runs are kept")
+        raise KeyboardInterrupt("stopped: 3 of 8 runs are kept")
 
     assert ended(stopped, capsys) == (130, "\nstopped: 3 of 8 runs are kept\n")
 
