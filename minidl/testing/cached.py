@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -55,6 +56,7 @@ def float_arrays(
             yield from float_arrays(value, f"{prefix}.{name}".lstrip("."), depth - 1, seen)
 
 
+@dataclass(frozen=True)
 class Step:
     """A gradient that reaches only the optimizer: ``backward`` makes a step and keeps no gradient.
 
@@ -67,10 +69,12 @@ class Step:
         The learning rate, or its attribute, of a step ``W -= rate * gradient``.
     """
 
-    def __init__(self, optimizer: str | None = None, *, rate: str | float | None = None) -> None:
-        if (optimizer is None) == (rate is None):
+    optimizer: str | None = None
+    rate: str | float | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if (self.optimizer is None) == (self.rate is None):
             raise TypeError("Step: expected the name of an optimizer, or rate=")
-        self.optimizer, self.rate = optimizer, rate
 
     def gradient(self, layer: Any, path: str, value: Array) -> Any:
         """Return the gradient of the parameter at ``path``, whose value was ``value``."""
@@ -94,13 +98,12 @@ class Recorder:
 
 TRAINING = ("train", "training", "is_train", "is_training", "train_flg", "train_mode")
 EVALUATION = ("eval", "evaluate", "inference", "is_eval", "is_test", "test_mode")
-USUAL_FLAGS = {**dict.fromkeys(TRAINING, False), **dict.fromkeys(EVALUATION, True)}
-"""Names of training flags that are found without being told, and whether they say the opposite."""
+"""Names of training flags that are found without being told, and of those of the opposite sense."""
 
 
 def find_flag(layer: Any, forward: Callable[..., Any], told: str | None) -> tuple[str, str, bool]:
     """Return the kind of the training flag, its name, and whether it says the opposite."""
-    names = {told.removeprefix("not "): told.startswith("not ")} if told else USUAL_FLAGS
+    names = (told.removeprefix("not "),) if told else TRAINING + EVALUATION
     methods = all(callable(getattr(layer, method, None)) for method in ("train", "eval"))
     known = {
         "argument": [name for name in names if name in signature_of(forward)],
@@ -109,7 +112,7 @@ def find_flag(layer: Any, forward: Callable[..., Any], told: str | None) -> tupl
     }
     for kind, found in known.items():
         if found:
-            return kind, found[0], names[found[0]]
+            return kind, found[0], told.startswith("not ") if told else found[0] in EVALUATION
     if told:
         raise ValueError(f"Cached: {type(layer).__name__} has no flag {told!r}")
     return "", "", False
@@ -120,7 +123,7 @@ class Cached:
 
     Such an object has ``y = layer.forward(x)`` and ``dx = layer.backward(dy)``, plain arrays
     for parameters, and other arrays into which ``backward`` writes their gradients. Each pass
-    runs on a copy (``copy.deepcopy``), so the object itself is never changed.
+    runs on a deep copy.
 
     Parameters
     ----------
@@ -134,9 +137,8 @@ class Cached:
     forward, backward : str
         The names of the two methods; ``backward=None`` if ``forward`` returns ``y, backward``.
     train : str, optional
-        The training flag: an argument of ``forward``, or an attribute, or ``"not NAME"`` for a
-        flag of the opposite sense. Without it the usual names are tried: ``train``,
-        ``training``, ``eval``, ... as arguments, attributes or methods.
+        The training flag, an argument of ``forward`` or an attribute; ``"not NAME"`` for one of
+        the opposite sense. Without it the usual names are tried, methods too.
     before_forward : str, optional
         A method to call first, as ``"flush_gradients"``.
     adds : bool
@@ -171,10 +173,7 @@ class Cached:
         self._names = forward, backward, before_forward
         for method in filter(None, self._names):
             if not callable(getattr(layer, method, None)):
-                raise TypeError(
-                    f"Cached: expected an object with y = forward(x) and dx = backward(dy), "
-                    f"got {layer!r}, which has no {method}"
-                )
+                raise TypeError(f"Cached: expected passes of {layer!r}, which has no {method}")
         self.layer, self.method = layer, getattr(layer, forward)
         # Paths lead from what these two return.
         self._values_of: Callable[[Any], Any] = params if callable(params) else lambda m: m
@@ -188,8 +187,7 @@ class Cached:
             value = np.asarray(look_up(self._values_of(layer), path))
             if value.dtype.kind not in "fiu":
                 want = f"{type(layer).__name__}.{path} to be an array of numbers"
-                hint = "if the first pass makes it, run one before"
-                raise ValueError(f"Cached: expected {want}, got {type_text(value[()])}; {hint}")
+                raise ValueError(f"Cached: expected {want}, got {type_text(value[()])}")
             setattr(self, path, Parameter(value))
 
     def _paths(self, params: Any, grads: Any) -> dict[str, Any]:
@@ -212,7 +210,7 @@ class Cached:
         """Run one pass of a copy of the layer, with the present values of the parameters."""
         name, (forward, pull_name, before_forward) = type(self.layer).__name__, self._names
         values = {path: getattr(self, path).value for path in self._places}
-        held = {path: v.copy() if self._steps else v for path, v in values.items()}
+        held = {path: v.copy() for path, v in values.items()} if self._steps else values
         layer = self._copy(held) if self._object is None else self._object
         self._put(layer, held)
         kind, flag, opposite = self._flag
@@ -238,12 +236,9 @@ class Cached:
             dx = pull(*dy) if isinstance(dy, tuple) and pull_name else pull(dy)
             for path, value in values.items():
                 place = getattr(self._places[path], "optimizer", self._places[path])
-                expected = (
-                    f"{name}: expected backward to write the gradient of {path} to {place!r},"
-                )
-                found = returned_floats(expected, gradient(path), shape=value.shape)
-                old = earlier.get(path)
-                getattr(self, path).grad = found if old is None else found - old
+                want = f"expected backward to write the gradient of {path} to {place!r},"
+                found = returned_floats(f"{name}: {want}", gradient(path), shape=value.shape)
+                getattr(self, path).grad = found - earlier[path] if self._adds else found
             if self._steps:
                 self._put(layer, {path: value.copy() for path, value in values.items()})
             return dx
@@ -285,16 +280,17 @@ class Cached:
         if not kind and not train:
             none = f"{name} has no training flag among the usual names"
             return (f"train=False had no effect: {none}; name it with Cached(..., train=)",)
-        found, now = look_up(self.layer, flag), train != opposite
-        if kind != "attribute" or bool(found) == now:
+        was, now = look_up(self.layer, flag), train != opposite
+        if kind != "attribute" or bool(was) == now:
             return ()
-        was = f"was {found!r} and is {now} in this check; as it was: train={not train}"
-        return (f"{name}.{flag} {was}",)
+        how = f"is {now} in this check; as it was: train={not train}"
+        return (f"{name}.{flag} was {was!r} and {how}",)
 
     def __repr__(self) -> str:
         return f"Cached({title(self.layer)})"
 
 
+@dataclass(eq=False)
 class AdaptedLoss:
     """The loss contract ``value, gradient = loss(logits, y)`` for losses of another style.
 
@@ -314,17 +310,13 @@ class AdaptedLoss:
     >>> print(check_loss(AdaptedLoss(mse.loss, mse.gradient, targets_first=True), x, y))
     """
 
-    def __init__(
-        self,
-        value: Callable[..., Any],
-        gradient: Callable[..., Any] | None = None,
-        *,
-        targets_first: bool = False,
-        reduce: Callable[[Any], Any] | None = None,
-    ) -> None:
-        self.value, self.gradient = value, gradient
-        self.targets_first, self.reduce = targets_first, reduce
-        self.__name__ = function_name(value)
+    value: Callable[..., Any]
+    gradient: Callable[..., Any] | None = None
+    targets_first: bool = field(default=False, kw_only=True)
+    reduce: Callable[[Any], Any] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.__name__ = function_name(self.value)
 
     def __call__(self, logits: Array, y: Any) -> Any:
         arguments = (y, logits) if self.targets_first else (logits, y)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.checks import Array, as_generator, did_you_mean, is_layer
+from minidl.checks import Array, as_generator, check_choice, is_layer
 from minidl.testing import conditions as side
 from minidl.testing.cached import AdaptedLoss
 from minidl.testing.conditions import Check, check_condition, unchecked_arrays
@@ -24,12 +24,8 @@ Inputs = Array | Sequence[Any] | Mapping[str, Any]
 Fixed = Mapping[str, Any]
 
 NOT_REPEATABLE = "nothing else was checked; keep a Generator in an attribute, or give numpy_seed=0"
-SEVERAL_KINKS = (
-    "several kinks meet here, and nearby it is right; check at x + 1e-3 * normal numbers too"
-)
-SLOPE = (
-    "Taylor slope: it falls as for a wrong gradient, though each tensor passes; try other inputs"
-)
+KINKS_MEET = "several kinks meet here, but not nearby; check at x + 1e-3 * normal numbers too"
+SLOPE = "Taylor slope: it falls as for a wrong gradient, but each tensor passes; try other inputs"
 
 
 def check_layer(
@@ -42,31 +38,26 @@ def check_layer(
 ) -> GradientReport:
     """Check the backward pass of a layer, whoever wrote it.
 
-    The gradients with respect to the input and to each parameter are compared with central
-    differences in float64, along random directions and with a random cotangent; then the side
-    conditions are checked. Kinks are told from errors, and randomness is held fixed.
+    The gradients of the input and of each parameter are compared with central differences in
+    float64, along random directions and with a random cotangent; then the side conditions are
+    checked. Kinks are told from errors, and randomness is held fixed.
 
     Parameters
     ----------
     layer : object
         With ``forward(x, train=...) -> y, backward``; for other styles there is ``Cached``.
-        Values, gradients, attributes and random state are restored after the check.
+        It is restored after the check.
     x : array of float32 or float64, or tuple, list or dict of arrays
-        A batch, not modified. The analytic side has its dtype. With several inputs ``backward``
-        returns a gradient for each, or all stacked in one array; with several outputs it takes a
-        tuple. A list is one argument, ``forward([q, k, v])``, unless ``forward`` needs as many.
-        Entries that are no arrays of floats are passed as they are.
+        A batch. With several inputs ``backward`` returns a gradient for each, or all stacked in
+        one array; with several outputs it takes a tuple. A list is one argument,
+        ``forward([q, k, v])``, unless ``forward`` needs as many. Entries that are no arrays of
+        floats are passed as they are.
     fixed : dict, optional
         Further inputs of ``forward`` that have no gradient, by name: indices, masks, settings.
     train : bool
         Passed to ``forward``.
     **options
         See ``Options``.
-
-    Returns
-    -------
-    GradientReport
-        True if everything passed.
 
     Raises
     ------
@@ -86,8 +77,7 @@ def check_loss(loss: Any, logits: Array, y: Any, **options: Any) -> GradientRepo
     """Check the gradient that ``value, dlogits = loss(logits, y)`` returns.
 
     For losses of another style there is ``AdaptedLoss``, which gets the targets unchanged. Others
-    get them in the shape in which ``fit`` passes them: for one output (n,) becomes (n, 1), unless
-    the loss has class labels. ``options`` as in ``check_layer``.
+    get them in the shape in which ``fit`` passes them.
     """
     subject = loss_subject(loss, logits, y, as_fit=not isinstance(loss, AdaptedLoss))
     return _check("check_loss", subject, side.LOSS, options)
@@ -97,7 +87,7 @@ def check_simplex_map(map: Any, z: Array, *, axis: int = -1, **options: Any) -> 
     """Check ``map.vjp(p, dp, axis)`` against ``p = map(z, axis)``, and that p is on the simplex.
 
     If the map has ``jvp(p, dz, axis)`` or ``jacobian(z)``, they must agree with the vjp. Logits
-    ``z`` of ``-inf`` are not moved. ``options`` as in ``check_layer``.
+    ``z`` of ``-inf`` are not moved.
     """
     return _check("check_simplex_map", map_subject(map, z, axis), side.MAP, options)
 
@@ -113,9 +103,8 @@ def check_function(
     """Check a pair of functions: ``y = f(x)`` and ``dx = vjp(x, dy)``.
 
     With several inputs, a tuple or a dict of arrays ``x``, they are ``y = f(x, w)`` and
-    ``dx, dw = vjp(x, w, dy)``; with several outputs, ``dy`` is a tuple. The report names the
-    inputs by ``f``'s argument names, or by the keys of the dict. ``fixed`` are further arguments of
-    both that have no gradient, by name. ``options`` as in ``check_layer``.
+    ``dx, dw = vjp(x, w, dy)``; with several outputs, ``dy`` is a tuple. ``fixed`` are further
+    arguments of both that have no gradient, by name.
     """
     subject = function_subject("check_function", f, vjp, x, fixed, cache=False)
     return _check("check_function", subject, side.FUNCTION, options)
@@ -134,7 +123,7 @@ def check_pair(
     With several inputs, in the order of ``forward``'s arguments or by name, ``backward`` returns a
     gradient for each, as a tuple in this order or as a dict (``"x"`` or ``"dx"``). With several
     outputs, ``y1, y2, cache = forward(x)`` and ``backward(dy1, dy2, cache)``. ``fixed`` are
-    further arguments of ``forward`` without a gradient, by name. ``options`` as in ``check_layer``.
+    further arguments of ``forward`` without a gradient, by name.
 
     Examples
     --------
@@ -147,21 +136,18 @@ def check_pair(
 def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport:
     """Check a layer, loss, map or function in a test; on failure, raise with the whole table.
 
-    ``assert_gradients(layer, x)``, ``assert_gradients(loss, logits, y)``,
-    ``assert_gradients(map, z)`` or ``assert_gradients(f, vjp, x)``, with the options of the check.
-    For ``check_pair`` write ``check_pair(...).raise_if_failed()``. A failure is a
+    The arguments are those of ``check_layer(layer, x)``, ``check_loss(loss, logits, y)``,
+    ``check_simplex_map(map, z)`` or ``check_function(f, vjp, x)``. A failure is a
     ``GradientError``, an ``AssertionError`` whose text is the report.
     """
     __tracebackhide__ = True  # pytest shows the line of the test
-    check: Callable[..., GradientReport]
+    check: Callable[..., GradientReport] = check_loss
     if callable(getattr(subject, "vjp", None)):
         check = check_simplex_map
     elif callable(subject) and args and callable(args[0]):
         check = check_function
     elif is_layer(subject) or not callable(subject):
         check = check_layer
-    else:
-        check = check_loss
     report = check(subject, *args, **options)
     report.raise_if_failed()
     return report
@@ -170,13 +156,13 @@ def assert_gradients(subject: Any, *args: Any, **options: Any) -> GradientReport
 def _check(
     owner: str, subject: Subject, conditions: Mapping[str, Check], keywords: Mapping[str, Any]
 ) -> GradientReport:
-    """Check a subject; an exception in its code is a report of one line, or raised on request."""
+    """Check a subject; an exception in its code is a report of one line, unless asked for."""
     options = Options.of(owner, keywords)
     conditions = {**conditions, **side.SWEEP} if options.sweep else conditions
     for name in options.skip:
-        if name not in conditions:
-            hint = did_you_mean(name, conditions)
-            raise ValueError(f"{owner}: no condition {name!r} to skip{hint}")
+        check_choice(owner, "skip", name, [*conditions])
+    if not subject.tensors:
+        raise TypeError(f"{owner}: nothing to check, neither inputs nor parameters")
     if options.name:
         subject.name = subject.title = options.name
     subject.numpy_seed = options.numpy_seed
@@ -220,19 +206,17 @@ def _report(
         return GradientReport(heading, (), (broken,), math.nan, notes=tuple(notes))
     checked = tuple(check_tensor(point, name) for name in tensors)
     point.failed = {t.name for t in checked if t.verdict == FAILED}
-    outcomes = tuple(
-        Condition(name, skipped="left out")
-        if name in options.skip
-        else check_condition(point, name, check)
+    outcomes = [
+        check_condition(point, name, side.left_out if name in options.skip else check)
         for name, check in conditions.items()
-    )
-    notes += [f"{t.name}: {SEVERAL_KINKS}" for t in checked if t.verdict == KINKS]
+    ]
+    notes += [f"{t.name}: {KINKS_MEET}" for t in checked if t.verdict == KINKS]
     slope, remainder = taylor_slope(point)
     # Next to a kink the slope is 1 at steps that reach it.
     doubtful = slope < 1.5 and remainder > settings.clear
     doubts = (SLOPE,) if doubtful and all(t.verdict == OK for t in checked) else ()
     unchecked = tuple(dict.fromkeys(unchecked_arrays(point)))
-    return GradientReport(heading, checked, outcomes, slope, doubts, tuple(notes), unchecked)
+    return GradientReport(heading, checked, (*outcomes,), slope, doubts, tuple(notes), unchecked)
 
 
 def _precision(subject: Subject, options: Options) -> tuple[Mapping[str, Array], Precision, str]:

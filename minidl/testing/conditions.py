@@ -6,8 +6,8 @@ equal are compared entry by entry, within the tolerance of their dtype.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from minidl.testing.cached import Cached, float_arrays
 from minidl.testing.differences import Point, as_float64, largest
 from minidl.testing.gradients import check_tensor
 from minidl.testing.layers import LayerSubject
-from minidl.testing.report import FAILED, Condition, raised
-from minidl.testing.subjects import Pass, Tensors, fortran, reversed_strides, strided
+from minidl.testing.report import Condition, raised
+from minidl.testing.subjects import LAYOUTS, Pass, Tensors
 
 Check = Callable[[Point], None]
 
@@ -74,7 +74,7 @@ def expect_right(at: Point, other: Point, directions: int = 2) -> None:
     """Raise unless the gradients that are right at one point are so at the other."""
     for name in other.tensors:
         check = None if name in at.failed else check_tensor(other, name, directions)
-        if check and check.verdict == FAILED:
+        if check and check.failure:
             raise Broken(check.failure, name, check.worst.index if check.worst else None)
 
 
@@ -82,15 +82,30 @@ def _same(a: Array, b: Array) -> Array:
     return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
+def _inputs(at: Point) -> list[str]:
+    """Return the names of the inputs that can be scaled or cut."""
+    return [name for name in at.subject.inputs if at.tensors[name].ndim]
+
+
+def _parameters(at: Point) -> dict[str, Parameter]:
+    if not at.subject.parameters:
+        raise NothingToCheck("no parameters")
+    return dict(at.subject.parameters)
+
+
+def left_out(at: Point) -> None:
+    """Stand for a condition that the caller left out."""
+    raise NothingToCheck("left out")
+
+
 def dtype(at: Point) -> None:
     """The output has the dtype of the input, and each gradient that of its tensor."""
     run, name = at.run(), at.subject.name
     if run.y.dtype != at.dtype and run.y.ndim:
         raise Broken(f"{name}: output {run.y.dtype} for an input of {at.dtype}", "output")
-    for key, gradient in run.pull(at.dy).items():
-        want = at.tensors[key].dtype
-        if gradient.dtype != want:
-            raise Broken(f"{name}.{key}: gradient {gradient.dtype} for a tensor of {want}", key)
+    for key, g in run.pull(at.dy).items():
+        if g.dtype != (want := at.tensors[key].dtype):
+            raise Broken(f"{name}.{key}: gradient {g.dtype} for a tensor of {want}", key)
 
 
 def finite(at: Point) -> None:
@@ -103,9 +118,8 @@ def undisturbed(at: Point, disturb: Callable[[Point, Pass], object], why: str) -
     """Do something between forward and backward: output and gradients must stay the same."""
     run = at.run()
     disturb(at, run)
-    expect_same(
-        at, {"output": run.y, **run.pull(at.dy)}, {"output": at.output, **at.gradients}, why
-    )
+    wanted = {"output": at.output, **at.gradients}
+    expect_same(at, {"output": run.y, **run.pull(at.dy)}, wanted, why)
 
 
 def fill_gradients(at: Point, run: Pass) -> None:
@@ -139,20 +153,20 @@ def any_layout(at: Point) -> None:
     Another layout is another order of summation, which decides at a kink or a near tie: the
     condition is broken only if it is at all of a few points nearby, and by more than rounding.
     """
-    name = next(iter(at.tensors))
-    for layout in (fortran, strided, reversed_strides):
-        failures = []
+    for layout in ("Fortran", "strided", "reversed"):
+        layouts = dict.fromkeys((next(iter(at.tensors)), "cotangent"), LAYOUTS[layout])
+        broken: list[Broken] = []
         for distance in (None, 0, 1e-4, 1e-3, 1e-2):
             point = at if distance is None else at.nearby(distance)
             rounded = () if distance is None else point.rounded_gradients
-            got = at.subject.run(point.tensors, {name: layout, "cotangent": layout}).pull(at.dy)
+            got = at.subject.run(point.tensors, layouts).pull(at.dy)
             try:
                 expect_same(at, got, point.gradients, "in another memory layout", rounded)
                 break
-            except Broken as broken:
-                failures.append(broken)
+            except Broken as error:
+                broken.append(error)
         else:
-            raise failures[0]
+            raise broken[0]
 
 
 def multiple(at: Point, factor: float, why: str) -> None:
@@ -203,12 +217,17 @@ def shift_invariant(at: Point) -> None:
     expect_same(at, {"z": sums}, {"z": np.zeros_like(sums)}, "gradient summed along the axis")
 
 
+def _offered(at: Point, method: str) -> Callable[..., Array]:
+    if not hasattr(at.subject.source, method):
+        raise NothingToCheck("not offered")
+    found: Callable[..., Array] = getattr(at.subject.source, method)
+    return found
+
+
 def jvp_agrees(at: Point) -> None:
     """``<dp, jvp(p, dz)> = <vjp(p, dp), dz>`` for a random ``dz``."""
-    if not hasattr(at.subject.source, "jvp"):
-        raise NothingToCheck("not offered")
     dz = np.asarray(at.settings.rng.standard_normal(at.dy.shape), at.dy.dtype)
-    dp = at.subject.source.jvp(at.run().y, dz, axis=at.subject.axis)
+    dp = _offered(at, "jvp")(at.run().y, dz, axis=at.subject.axis)
     sides = (np.asarray(np.vdot(*pair)) for pair in ((at.dy, dp), (at.gradients["z"], dz)))
     forward, backward = ({"z": side} for side in sides)
     expect_same(at, forward, backward, "<dp, jvp(p, dz)> against <vjp(p, dp), dz>")
@@ -216,11 +235,9 @@ def jvp_agrees(at: Point) -> None:
 
 def jacobian_agrees(at: Point) -> None:
     """The rows of ``jacobian(z)``, contracted with the cotangent, are the vjp."""
-    if not hasattr(at.subject.source, "jacobian"):
-        raise NothingToCheck("not offered")
-    axis = at.subject.axis
-    dp, z, want = (np.moveaxis(a, axis, -1) for a in (at.dy, at.tensors["z"], at.gradients["z"]))
-    dz = np.einsum("...i,...ij->...j", dp, at.subject.source.jacobian(np.copy(z)))
+    arrays, axis = (at.dy, at.tensors["z"], at.gradients["z"]), at.subject.axis
+    dp, z, want = (np.moveaxis(a, axis, -1) for a in arrays)
+    dz = np.einsum("...i,...ij->...j", dp, _offered(at, "jacobian")(np.copy(z)))
     expect_same(at, {"z": dz}, {"z": want}, "by jacobian(z) against the vjp")
 
 
@@ -239,64 +256,60 @@ def rows(at: Point, k: int) -> None:
     An input may have as many rows by chance.
     """
     inputs = _inputs(at)
-    if not at.subject.batch or not inputs:
-        raise NothingToCheck("not a batch of rows")
-    n = len(at.tensors[inputs[0]])
-    if n < k:
-        raise NothingToCheck("too few rows")
+    if not (inputs and at.subject.batch and len(at.tensors[inputs[0]]) >= k):
+        raise NothingToCheck("not a batch of so many rows")
     given = {**{name: at.tensors[name] for name in inputs}, **at.subject.fixed}
-    examples = [name for name, v in given.items() if np.ndim(v) and len(v) == n]
+    n = len(given[inputs[0]])
     try:
-        _expect_right_rows(at, k, examples)
+        _right_rows(at, k, [name for name, v in given.items() if np.ndim(v) and len(v) == n])
     except Broken:
         raise
     except Exception:
-        _expect_right_rows(at, k, inputs[:1])
+        _right_rows(at, k, inputs[:1])
 
 
-def _expect_right_rows(at: Point, k: int, names: Collection[str]) -> None:
-    subject = at.subject.first_rows(k, names)
-    tensors = {name: v[:k] if name in names else v for name, v in at.tensors.items()}
+def _right_rows(at: Point, k: int, names: Collection[str]) -> None:
+    def first(values: Tensors) -> Tensors:
+        return {name: v[:k] if name in names else v for name, v in values.items()}
+
+    subject = copy.copy(at.subject)
+    subject.fixed = dict(first(at.subject.fixed))
     with subject.preserved(at.settings.rng):
-        expect_right(at, Point(subject, tensors, at.settings))
+        expect_right(at, Point(subject, first(at.tensors), at.settings))
 
 
 def used_twice(at: Point) -> None:
     """A pass at another input, before, changes nothing: no cache is stale."""
-    subject = at.subject
+    subject, found = at.subject, list[dict[str, Array]]()
     if not isinstance(subject, LayerSubject):
         raise NothingToCheck("no object")
     other = {**at.tensors, **{name: -0.7 * at.tensors[name][::-1] for name in _inputs(at)}}
-    with subject.one_object():
-        fresh = subject.run(other)
-        wanted = {"output": fresh.y, **fresh.pull(at.dy)}
-    with subject.one_object():
-        at.run().pull(at.dy)
-        used = subject.run(other)
-        found = {"output": used.y, **used.pull(at.dy)}
-        expect_same(at, found, wanted, "on an object that was used")
+    for used in (True, False):
+        with subject.one_object():
+            if used:
+                at.run().pull(at.dy)
+            run = subject.run(other)
+            found.append({"output": run.y, **run.pull(at.dy)})
+    expect_same(at, found[0], found[1], "on an object that was used")
 
 
-CLIPS = "for twice the cotangent (if it clips gradients, give cotangent=1e-3)"
 ALWAYS: dict[str, Check] = {
     "shape": lambda at: None,  # otherwise the pass has raised ContractError
     "dtype": dtype,
     "finite": finite,
-    "repeatable": partial(
-        undisturbed, disturb=lambda at, run: run.pull(at.dy), why="when run again"
-    ),
+    "repeatable": lambda at: undisturbed(at, lambda at, run: run.pull(at.dy), "when run again"),
     "not modified": not_modified,
     "any layout": any_layout,
 }
+CLIPS = "for twice the cotangent (if it clips gradients, give cotangent=1e-3)"
 FUNCTION = ALWAYS | {
-    "zero cotangent": partial(multiple, factor=0, why="for a cotangent of zeros"),
-    "twice the cotangent": partial(multiple, factor=2, why=CLIPS),
+    "zero cotangent": lambda at: multiple(at, 0, "for a cotangent of zeros"),
+    "twice the cotangent": lambda at: multiple(at, 2, CLIPS),
 }
+NOT_WRITTEN = "added to ones, or not written"
 LAYER = FUNCTION | {
-    "written, not added": partial(
-        undisturbed, disturb=fill_gradients, why="added to ones, or not written"
-    ),
-    "passes in flight": partial(undisturbed, disturb=run_on_half, why="after another pass"),
+    "written, not added": lambda at: undisturbed(at, fill_gradients, NOT_WRITTEN),
+    "passes in flight": lambda at: undisturbed(at, run_on_half, "after another pass"),
     "after a step": after_a_step,
     "input_grad=False": input_grad,
 }
@@ -308,23 +321,12 @@ MAP = FUNCTION | {
     "jacobian": jacobian_agrees,
 }
 SWEEP: dict[str, Check] = {
-    "4 times the input": partial(larger, factor=4),
-    "16 times the input": partial(larger, factor=16),
-    "one row": partial(rows, k=1),
-    "no rows": partial(rows, k=0),
+    "4 times the input": lambda at: larger(at, 4),
+    "16 times the input": lambda at: larger(at, 16),
+    "one row": lambda at: rows(at, 1),
+    "no rows": lambda at: rows(at, 0),
     "used twice": used_twice,
 }
-
-
-def _inputs(at: Point) -> list[str]:
-    """Return the names of the inputs that can be scaled or cut."""
-    return [name for name in at.subject.inputs if at.tensors[name].ndim]
-
-
-def _parameters(at: Point) -> dict[str, Parameter]:
-    if not at.subject.parameters:
-        raise NothingToCheck("no parameters")
-    return dict(at.subject.parameters)
 
 
 def unchecked_arrays(at: Point) -> Iterator[str]:
@@ -332,12 +334,12 @@ def unchecked_arrays(at: Point) -> Iterator[str]:
     subject = at.subject
     if not isinstance(subject, LayerSubject):
         return
-    pairs = [*subject.arrays.values(), *((p.value, p.grad) for p in subject.parameters.values())]
-    seen = [array for pair in pairs for array in pair]
+    own = [(p.value, p.grad) for p in subject.parameters.values()]
+    seen = [array for pair in (*own, *subject.arrays.values()) for array in pair]
     for layer in subject.layers:
         adapted = isinstance(layer, Cached)
-        owner = layer.layer if adapted else layer
-        buffers = (layer.not_learned if adapted else ()) or declared_buffers(owner) or ()
+        owner, known = (layer.layer, layer.not_learned) if adapted else (layer, ())
+        buffers = known or declared_buffers(owner) or ()
         for path, array in float_arrays(owner):
             if any(np.may_share_memory(array, other) for other in seen):
                 continue
@@ -352,8 +354,8 @@ def _changes_output(at: Point, array: Array) -> bool:
     array[...] = 1.1 * content + 0.1
     try:
         y = at.run().y
+        return y.shape != at.output.shape or not np.allclose(y, at.output, equal_nan=True)
     except Exception:
         return False
     finally:
         array[...] = content
-    return y.shape != at.output.shape or not np.allclose(y, at.output, equal_nan=True)

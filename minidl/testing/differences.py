@@ -1,8 +1,7 @@
 """Both derivatives of a subject along a direction, and the noise in them.
 
 The analytic side runs in the subject's own dtype, the numeric side in float64 (or in float32, for
-code that knows nothing else). A scalar ``phi(v) = <dy, f(v)>`` is followed along a direction of
-one tensor, by central and one-sided differences.
+code that knows nothing else): differences of ``phi(v) = <dy, f(v)>`` along a direction.
 """
 
 from __future__ import annotations
@@ -75,19 +74,18 @@ class Point:
 
     def moved_to(self, tensors: Tensors) -> Point:
         """Return the point at these values, with this cotangent and these sizes."""
-        dtype = next(iter(tensors.values())).dtype
-        dy = self.dy if dtype == self.dtype else self.dy.astype(dtype)
+        dy = self.dy.astype(next(iter(tensors.values())).dtype, copy=False)
         return Point(self.subject, tensors, self.settings, dy, self.sizes)
-
-    def nearby(self, distance: float) -> Point:
-        """Return a random point nearby: every tensor moved, relative to its size and entries."""
-        return self.moved_to({name: self.moved(name, distance) for name in self.tensors})
 
     def moved(self, name: str, distance: float) -> Array:
         """Return a tensor moved at random, relative to its size and entries."""
         v = self.tensors[name]
         normal = self.settings.rng.standard_normal(v.shape)
         return np.asarray(v + distance * (self.sizes[name] + np.abs(v)) * normal, v.dtype)
+
+    def nearby(self, distance: float) -> Point:
+        """Return a random point nearby."""
+        return self.moved_to({name: self.moved(name, distance) for name in self.tensors})
 
     @cached_property
     def in_float64(self) -> Point:
@@ -112,9 +110,8 @@ class Point:
 
     def stepped(self, steps: Tensors) -> dict[str, Array]:
         """Return the tensors after steps in some of them."""
-        return self.wide | {
-            k: np.asarray(self.wide[k] + h, self.wide[k].dtype) for k, h in steps.items()
-        }
+        dtype = self.settings.precision.dtype
+        return self.wide | {k: np.asarray(self.wide[k] + h, dtype) for k, h in steps.items()}
 
     # Noise
 
@@ -137,12 +134,12 @@ class Point:
     @cached_property
     def rounded_gradients(self) -> list[dict[str, Array]]:
         """Gradients after random rounding of the tensors, the cotangent and all between layers."""
+        found = []
         with self.subject.tapped(lambda _, x: (self._rounded(x), self._rounded)):
-            return [self._gradients_once_rounded() for _ in range(NEARBY)]
-
-    def _gradients_once_rounded(self) -> dict[str, Array]:
-        run = self.subject.run(self._all_rounded(self.tensors))
-        return as_float64(run.pull(self._rounded(self.dy)))
+            for _ in range(NEARBY):
+                run = self.subject.run(self._all_rounded(self.tensors))
+                found.append(as_float64(run.pull(self._rounded(self.dy))))
+        return found
 
     def _all_rounded(self, tensors: Tensors) -> Tensors:
         return {name: self._rounded(v) for name, v in tensors.items()}
@@ -194,18 +191,11 @@ class Line:
             step = norm(point.wide[name] * gradient)
         self.rounding = settings.precision.unit * (point.phi_size + step)
 
-    def turned(self) -> Line:
-        """Return another direction with the same sizes of entries, of other random signs."""
-        signs = self.point.settings.rng.choice([-1.0, 1.0], self.u.shape)
-        return Line(self.point, self.name, self.u * signs)
-
-    def at(self, h: float) -> dict[str, Array]:
-        """Return the tensors after a step."""
-        return self.point.stepped({self.name: h * self.u})
-
     def slopes(self, h: float) -> tuple[float, float, float]:
         """Return the central and the two one-sided derivatives of ``<dy, f>``."""
-        ahead, back = self.point.phi(self.at(h)), self.point.phi(self.at(-h))
+        ahead, back = (
+            self.point.phi(self.point.stepped({self.name: step * self.u})) for step in (h, -h)
+        )
         return (ahead - back) / (2 * h), -back / h, ahead / h
 
     @cached_property
@@ -251,6 +241,15 @@ class Line:
             found, before = now, slopes
         return replace(found, verdict=KINK if between else FAILED)
 
+    def is_smooth(self) -> bool:
+        """Return whether a wrong derivative is the same to both sides along the other diagonal.
+
+        Kinks may cancel along one direction by chance, but hardly along two.
+        """
+        signs = self.point.settings.rng.choice([-1.0, 1.0], self.u.shape)
+        found = Line(self.point, self.name, self.u * signs).compare()
+        return found.smooth and found.verdict == FAILED
+
     def climb(self, base: Comparison) -> Comparison:
         """Compare both derivatives at larger steps, where rounding hides the small ones.
 
@@ -260,7 +259,6 @@ class Line:
         proportion.
         """
         point, clear, (seen, agree) = self.point, self.clear, self._larger_steps()
-        zero = base.verdict == UNSURE and abs(base.analytic) <= 4 * self.gradient_noise
         if agree:
             (_, before, rough), (h, n, noise) = seen[-2:]
             now = Comparison(FAILED, base.analytic, n, h, noise, smooth=True)
@@ -275,7 +273,7 @@ class Line:
         else:
             hidden = bool(seen) and abs(seen[0][1]) <= 2 * seen[0][2]
             flat = hidden and self.rounding <= clear * point.phi_size
-        if zero and flat:
+        if base.verdict == UNSURE and flat and abs(base.analytic) <= 4 * self.gradient_noise:
             return replace(base, verdict=ROUNDING)
         # The noise that is measured at the small step may let an error show.
         shows = base.verdict == UNSURE and base.error <= clear * self.size
@@ -295,7 +293,8 @@ class Line:
                 seen.append((h, n, noise))
                 same = abs(n - before) <= noise + rough + clear * abs(n) and rough <= 0.03 * abs(n)
                 # Numbers may be so large that their rounding is all that is seen.
-                if same and 4 * self.point.noise_at(self.at(h)) / h <= clear * abs(n):
+                far = self.point.stepped({self.name: h * self.u})
+                if same and 4 * self.point.noise_at(far) / h <= clear * abs(n):
                     agree = len(seen)
                 elif agree:
                     break
@@ -306,15 +305,13 @@ class Line:
 
     def judge(self) -> Comparison:
         """Return the comparison with the verdict that rounding explains, if it is FAILED."""
-        compared = self.compare()
-        if compared.verdict != FAILED:
-            return compared
-        return replace(compared, verdict=self.explained(compared))
+        found = self.compare()
+        return replace(found, verdict=self.explained(found)) if found.verdict == FAILED else found
 
     def explained(self, compared: Comparison) -> str:
         """Return ROUNDING or UNSURE if rounding explains a difference, else FAILED.
 
-        A narrow dtype is checked in float64 first: there the formula must be right. Elsewhere both
+        A narrow dtype is judged in float64 first: there the formula must be right. Elsewhere both
         sides must change as much when their inputs change by one unit in the last place.
         """
         point, error = self.point, compared.error
@@ -325,7 +322,7 @@ class Line:
             line = Line(point.in_float64, self.name, self.u)
             there = line.judge()
             if there.verdict in (FAILED, KINK):
-                return line._unless_unstable(there)
+                return line._unless_hidden(there)
             right = there.verdict != UNSURE and (clear or error <= 4 * self.gradient_noise)
             return ROUNDING if right else UNSURE
         noise = self.gradient_noise
@@ -339,10 +336,10 @@ class Line:
             and self.climb(replace(compared, verdict=UNSURE)).verdict == ROUNDING
         ):
             return ROUNDING
-        return self._unless_unstable(compared)
+        return self._unless_hidden(compared)
 
-    def _unless_unstable(self, compared: Comparison) -> str:
-        """Return FAILED if another step gives the same numeric value, else UNSURE.
+    def _unless_hidden(self, compared: Comparison) -> str:
+        """Return FAILED if another step shows the error beside the measured noise, else UNSURE.
 
         UNSURE too where a unit in the last place of the tensors changes the output itself.
         """

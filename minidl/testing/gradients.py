@@ -2,7 +2,6 @@
 
 Both derivatives are compared along random directions. If they disagree, the reason is sought in
 this order: a step that was too large, a kink, several kinks, rounding, and last the wrong entries.
-``docs/gradient-checks.md`` says what each of them must show.
 """
 
 from __future__ import annotations
@@ -36,44 +35,34 @@ def check_tensor(point: Point, name: str, directions: int = 2) -> TensorCheck:
     Along the first all entries of the tensor count, along the others all of its gradient.
     """
     checks: list[TensorCheck] = []
-    around: Array | None = None
+    around: Array | None = None  # gradients nearby, if they are right there
     while len(checks) < directions and not (checks and checks[-1].failure):
-        if checks:
-            u = relative_direction(point, name)
-        else:
-            u = random_direction(point.settings.rng, point.wide[name])
+        rng, x = point.settings.rng, point.wide[name]
+        u = relative_direction(point, name) if checks else random_direction(rng, x)
         line = Line(point, name, u)
-        check, around = _check_along(line, around)
-        checks.append(check)
+        compared, worst = line.compare(), None
+        verdict = compared.verdict
+        if compared.step > line.steps[0]:
+            point.reach[name] *= compared.step / line.steps[0]
+        if verdict in (FAILED, KINK) and np.isfinite(compared.analytic):
+            verdict, seen = explain_by_kinks(line, compared)
+            around = around if seen is None else seen
+        if verdict == FAILED:
+            verdict = line.explained(compared)
+        if verdict == FAILED:
+            wrong_here = around is None or (compared.smooth and line.is_smooth())
+            verdict, worst = search(point, name, around, FAILED if wrong_here else KINK)
+        sides = compared.analytic, compared.numeric
+        checks.append(TensorCheck(name, u.shape, *sides, verdict, worst))
     return max(checks, key=lambda check: (SEVERITY.index(check.verdict), check.error))
-
-
-def _check_along(line: Line, around: Array | None) -> tuple[TensorCheck, Array | None]:
-    """Check along one direction; ``around`` are gradients nearby, if they are right there."""
-    compared = line.compare()
-    verdict, worst = compared.verdict, None
-    if compared.step > line.steps[0]:
-        line.point.reach[line.name] *= compared.step / line.steps[0]
-    if verdict in (FAILED, KINK) and np.isfinite(compared.analytic):
-        verdict, seen = explain_by_kinks(line, compared)
-        around = around if seen is None else seen
-    if verdict == FAILED:
-        verdict = line.explained(compared)
-    if verdict == FAILED:
-        # Kinks may cancel along one direction by chance, but hardly along two.
-        smooth = compared.smooth and line.turned().compare().smooth
-        otherwise = FAILED if around is None or smooth else KINK
-        verdict, worst = search(line.point, line.name, around, otherwise)
-    sides = compared.analytic, compared.numeric
-    return TensorCheck(line.name, line.u.shape, *sides, verdict, worst), around
 
 
 def explain_by_kinks(line: Line, compared: Comparison) -> tuple[str, Array | None]:
     """Return KINK, ROUNDING or UNSURE if kinks explain a difference, else FAILED.
 
-    Also return the gradients nearby, if they are right there. Several distances are tried, since a
-    function of strong curvature needs a small one. A value between the one-sided derivatives is
-    not enough: the kink of one entry would hide the error of another.
+    Also return the gradients nearby, if they are right there. Several distances are tried, since
+    strong curvature needs a small one. A value between the one-sided derivatives is not enough:
+    the kink of one entry would hide the error of another.
     """
     point, label, inside, around = line.point, FAILED, [], None
     for distance in point.settings.precision.distances:
@@ -95,9 +84,7 @@ def explain_by_kinks(line: Line, compared: Comparison) -> tuple[str, Array | Non
 
 def _look_around(line: Line, distance: float) -> tuple[str, list[Point], list[Comparison]]:
     """Compare both sides at random points nearby, until too many disagree: then FAILED."""
-    points: list[Point] = []
-    seen: list[Comparison] = []
-    verdicts: list[str] = []
+    points, seen, verdicts = list[Point](), list[Comparison](), list[str]()
     while len(seen) < NEARBY:
         points.append(line.point.nearby(distance))
         seen.append(Line(points[-1], line.name, line.u).judge())
@@ -147,7 +134,7 @@ def search(
         if time.thread_time() - start > settings.seconds_left / (2 if wrong else 1):
             break
         ranks = [error if wrong else -len(entries) for entries, error in sets]
-        entries, _ = sets.pop(ranks.index(max(ranks)))
+        entries, _ = sets.pop(int(np.argmax(ranks)))
         if len(entries) > FEW:
             halves = np.array_split(entries, 2)
             errors = [line(half, relative_direction(point, name)).error() for half in halves]
@@ -163,10 +150,9 @@ def search(
     if not wrong:
         return FAILED if sets else otherwise, None
     j, analytic, numeric = max(wrong, key=lambda w: np.nan_to_num(abs(w[1] - w[2]), nan=np.inf))
-    index = tuple(int(i) for i in np.unravel_index(j, x.shape))
+    index = tuple(map(int, np.unravel_index(j, x.shape)))
     sizes = len(wrong), x.size - sum(len(entries) for entries, _ in sets), x.size
-    nearby, ratio = around is not None, common_ratio(wrong)
-    label = point.subject.label(name)
+    label, nearby, ratio = point.subject.label(name), around is not None, common_ratio(wrong)
     return FAILED, Entry(label, index, analytic, numeric, *sizes, nearby, ratio)
 
 
@@ -189,8 +175,8 @@ def on_several_kinks(analytic: float, around: Array | None, j: int) -> bool:
 
 def common_ratio(wrong: list[tuple[int, float, float]]) -> float | None:
     """Return analytic / numeric if it is the same for all entries, and these are three or more."""
-    ratios = np.array([a / n if n else np.inf for _, a, n in wrong])
+    ratios = np.array([a / n if n else np.nan for _, a, n in wrong])
     middle = float(np.median(ratios))
-    if len(ratios) < 3 or not np.isfinite(ratios).all() or not middle:
+    if len(ratios) < 3 or not np.isfinite(middle):
         return None
     return middle if (np.abs(ratios - middle) < 1e-3 * abs(middle)).all() else None

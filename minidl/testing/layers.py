@@ -57,25 +57,19 @@ class LayerSubject(Subject):
             got = f"{type_text(layer)}; {WRITE}"
             raise TypeError(f"{type(layer).__name__}: expected {want}, got {got}")
         forward, adapted = layer.forward, isinstance(layer, Cached)
-        passes, function = (
-            {"forward": forward, "backward(dy)": forward},
-            layer.method if adapted else forward,
-        )
-        super().__init__(
-            "check_layer", layer, passes, forward, x, fixed, function=function, only="input"
-        )
+        passes = {"forward": forward, "backward(dy)": forward}
+        function = layer.method if adapted else forward
+        super().__init__("check_layer", layer, passes, forward, x, fixed, function, "input")
         self.train, self.layers = train, list(walk(layer))
         self.name = type(layer.layer if adapted else layer).__name__
         if not takes(forward, *self.arguments, train=True):
             given = ", ".join(self.arguments).replace("input", "x") or "no x"
             raise TypeError(f"{self.name}: expected forward to take {given} and train=; {WRITE}")
-        found: dict[int, tuple[str, Parameter]] = {}
+        once: dict[int, tuple[str, Parameter]] = {}  # a parameter may stand at several places
         for key, p in named_parameters(layer):
-            found.setdefault(id(p), (key, p))
-        self.parameters = dict(found.values())
+            once.setdefault(id(p), (key, p))
+        self.parameters = dict(once.values())
         self.tensors |= {key: p.value.copy() for key, p in self.parameters.items()}
-        if not self.tensors:
-            raise TypeError(f"{self.name}: nothing to check, neither inputs nor parameters")
         self.details = f"{self.details}, train={train}".removeprefix(", ")
         adapters = [m for m in self.layers if isinstance(m, Cached)]
         self.notes = (*self.notes, *(note for m in adapters for note in m.notes(train)))

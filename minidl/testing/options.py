@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from minidl.checks import Array, Rng, check_choice, check_float, check_int, did_you_mean
+from minidl.checks import Array, Rng, check_choice, check_float, check_int
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,13 @@ class Options:
     rng : int or Generator
         Draws the directions and the cotangent.
     eps : float
-        The step of the central differences, relative to the size of the tensor: 1e-5, or 0.02 in
-        ``precision="float32"``. Smaller ones are tried if the two sides disagree, larger ones if
-        rounding hides them.
+        The largest small step, relative to the size of the tensor: 1e-5, or 0.02 in float32.
     rtol, atol : float
         Tolerances: relative 1e-6 in float64, 1e-4 in float32, 2e-3 in ``precision="float32"``;
         absolute 0.
     precision : "float64" or "float32"
-        The precision of the numeric side: float32 by default for code that can compute nothing
-        else, since it returns float32 for float64, or refuses float64.
+        The precision of the numeric side: float32 by default for code that returns float32 for
+        float64, or refuses float64.
     cotangent : float
         The size of the random cotangent: a small one, as 1e-3, for code that clips gradients.
     locate_seconds : float
@@ -85,8 +83,7 @@ class Options:
     skip : sequence of str
         Names of side conditions that are left out, as in the report.
     sweep : bool
-        Check at other inputs too: 4 and 16 times as large, one row, no rows; and use the same
-        object twice.
+        Check at 4 and 16 times the input, one row and no rows too, and the same object twice.
     name : str
         The name of the subject in the report.
     traceback : bool
@@ -112,13 +109,14 @@ class Options:
 
         TypeError for an unknown option, ValueError for a value that an option cannot have.
         """
-        known, checked = [field.name for field in fields(cls)], dict(given)
+        known, checked = [field.name for field in fields(cls)], dict[str, Any]()
         for key, value in given.items():
             if key not in known:
-                raise TypeError(f"{owner}: unknown option {key!r}{did_you_mean(key, known)}")
+                raise TypeError(f"{owner}: unknown option {key!r}, known: {', '.join(known)}")
             if value is None:
-                del checked[key]
-            elif key == "precision":
+                continue
+            checked[key] = value
+            if key == "precision":
                 check_choice(owner, key, value, ("float64", "float32"))
             elif key == "numpy_seed":
                 check_int(owner, key, value, low=0)

@@ -6,7 +6,6 @@ simplex maps are given this form. The caller's arrays are never modified: every 
 
 from __future__ import annotations
 
-import copy
 import inspect
 import random
 import re
@@ -36,15 +35,10 @@ Layout = Callable[[Array], Array]
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-def fortran(x: Array) -> Array:
-    """Return a copy in Fortran order: the first axis varies fastest."""
-    return np.array(x, order="F")
-
-
 def strided(x: Array) -> Array:
     """Return every other entry of each axis of a larger array; the entries between are NaN."""
     larger = np.full([2 * n for n in x.shape], np.nan, x.dtype)
-    view: Array = np.asarray(larger[(slice(None, None, 2),) * x.ndim])
+    view = np.asarray(larger[(slice(None, None, 2),) * x.ndim])
     view[...] = x
     return view
 
@@ -57,7 +51,7 @@ def reversed_strides(x: Array) -> Array:
 
 LAYOUTS: dict[str, Layout] = {
     "C": lambda x: np.array(x, order="C"),
-    "Fortran": fortran,
+    "Fortran": lambda x: np.array(x, order="F"),
     "strided": strided,
     "reversed": reversed_strides,
     "empty": lambda x: x[:0],  # a batch of no examples
@@ -95,15 +89,20 @@ def title(value: Any) -> str:
         return function_name(value)
     if " at 0x" not in repr(value):
         return short_text(value)
-    kind, shown, in_place = type(value), [], True
-    for name, parameter in signature_of(kind).items():
+    kind, shown, in_place = type(value).__name__, [], True
+    for name, parameter in signature_of(type(value)).items():
         given = getattr(value, name, None)
         told = isinstance(given, (int, float, str)) and given != parameter.default
         if told:
             shown.append(repr(given) if in_place else f"{name}={given!r}")
         in_place = in_place and told
-    text = f"{kind.__name__}({', '.join(shown)})"
-    return text if shown and len(text) <= 70 else kind.__name__
+    text = f"{kind}({', '.join(shown)})"
+    return text if shown and len(text) <= 70 else kind
+
+
+def _word(path: str) -> str:
+    """Return the name of a tensor in a heading: the input of a layer is ``x`` there."""
+    return re.sub(r"^input\b", "x", path)
 
 
 # Arrays in lists and dictionaries
@@ -145,16 +144,15 @@ def gradients_of(expected: str, nodes: Mapping[str, Any], got: Any) -> Iterator[
     dictionaries the same. ContractError if gradients are missing.
     """
     wanted = [path for path, v in nodes.items() if any(map(is_tensor, leaves(path, v).values()))]
-    items: dict[str, Any] = {wanted[0]: got} if len(wanted) == 1 else {}
+    items = {path: got for path in wanted if len(wanted) == 1}
     if isinstance(got, Mapping):
         for path in wanted:
             last = path.rpartition(".")[2]
-            for key in (f"d{last}", last, path):
-                if key in got:
-                    items[path] = got[key]
+            items.update((path, got[key]) for key in (f"d{last}", last, path) if key in got)
     elif isinstance(got, (tuple, list)) or (len(wanted) > 1 and np.ndim(got)):
-        fitting = (paths for paths in (wanted, list(nodes)) if len(paths) == len(got))
-        items |= dict(zip(next(fitting, []), got, strict=False))
+        for paths in (list(nodes), wanted):
+            if len(paths) == len(got):
+                items |= dict(zip(paths, got, strict=True))
     if not items.keys() >= set(wanted):
         had = type_text(list(got) if isinstance(got, Mapping) else got)
         want = f"{len(wanted)} gradients, one for each of {', '.join(wanted)}"
@@ -220,9 +218,8 @@ class Subject:
 
     ``source`` is what the caller gave to ``owner``; ``name`` stands in messages, ``title`` and
     ``details`` in the heading of the report. ``tensors`` are the arrays of floats in the inputs,
-    by path: ``x``, ``inputs.0``, ``params.W``; ``notes`` tell what lists and dictionaries hold
-    besides. ``fixed`` are further arguments, which have no gradient; ``arguments`` have the names
-    of all in their order, and the inputs.
+    by path: ``x``, ``inputs.0``, ``params.W``. ``fixed`` are further arguments, which have no
+    gradient; ``arguments`` have the names of all in their order, and the inputs.
     """
 
     parameters: Mapping[str, Parameter] = NONE
@@ -238,7 +235,6 @@ class Subject:
         call: Callable[..., Any],
         x: Any,
         fixed: Mapping[str, Any] | None = None,
-        *,
         function: Callable[..., Any] | None = None,
         only: str = "",
     ) -> None:
@@ -248,30 +244,22 @@ class Subject:
                 raise TypeError(f"{owner}: expected {word} to be a function, got {type_text(f)}")
         self.source, self.passes, self._call = source, tuple(passes), call
         self.fixed, known = dict(fixed or {}), signature_of(function or call)
-        needed = [name for name in needed_arguments(function or call) if name not in self.fixed]
-        named = isinstance(x, Mapping)
-        # A list is one argument, unless the function needs as many as it has entries.
-        spread = isinstance(x, tuple) or (isinstance(x, list) and 1 < len(x) <= len(needed))
-        values = tuple(x) if spread or named else (x,)
-        names = [name for name in known if name not in self.fixed] or ["x"]
-        names += [f"x{i}" for i in range(len(names), len(values))]
-        if only and len(values) == 1 and not self.fixed:
-            names = [only]
-        inputs = dict(x) if named else dict(zip(names, values, strict=False))
-        self.tensors, others = dict[str, Array](), list[str]()
+        inputs = self._named_inputs(x, known, needed_arguments(function or call), only)
+        self.tensors, self.notes, others = dict[str, Array](), tuple[str, ...](), list[str]()
         for name, value in inputs.items():
             found = leaves(name, value)
             tensors = {path: leaf for path, leaf in found.items() if is_tensor(leaf)}
             if not tensors:
+                word, got = _word(name), type_text(value)
                 raise TypeError(
-                    f"{owner}: expected {_word(name)} to be an array of float32 or float64, got "
-                    f"{type_text(value)}; write: np.asarray({_word(name)}, np.float64), or pass "
-                    f"fixed={{'{name}': ...}}"
+                    f"{owner}: expected {word} to be an array of float32 or float64, got {got}; "
+                    f"write: np.asarray({word}, np.float64), or pass fixed={{'{name}': ...}}"
                 )
             self.tensors |= tensors
             others += [path for path in found if path not in tensors]
-        self.inputs, left = list(self.tensors), ", ".join(others)
-        self.notes = (f"{left}: no arrays of floats, left alone",) if others else ()
+        if others:
+            self.notes = (f"{', '.join(others)}: no arrays of floats, left alone",)
+        self.inputs = list(self.tensors)
         given = {**inputs, **self.fixed}
         by_name = {name for name, p in known.items() if p.kind is not p.POSITIONAL_ONLY}
         self._by_name = given.keys() <= by_name
@@ -280,6 +268,21 @@ class Subject:
         self.name, self.title = function_name(source), title(source)
         shapes = (f"{_word(path)} {v.shape} {v.dtype}" for path, v in self.tensors.items())
         self.details = ", ".join(shapes)
+
+    def _named_inputs(
+        self, x: Any, known: Collection[str], needed: Collection[str], only: str
+    ) -> dict[str, Any]:
+        if isinstance(x, Mapping):
+            return dict(x)
+        # A list is one argument, unless the function needs as many as it has entries.
+        several = len([name for name in needed if name not in self.fixed])
+        spread = isinstance(x, tuple) or (isinstance(x, list) and 1 < len(x) <= several)
+        values = tuple(x) if spread else (x,)
+        names = [name for name in known if name not in self.fixed] or ["x"]
+        names += [f"x{i}" for i in range(len(names), len(values))]
+        if only and len(values) == 1 and not self.fixed:
+            names = [only]
+        return dict(zip(names, values, strict=False))
 
     def forward(self, given: dict[str, Array], **options: Any) -> tuple[Any, Backward]:
         """Run one pass on these copies of the tensors."""
@@ -328,18 +331,6 @@ class Subject:
         """Return the name of a tensor in messages, as ``Linear.weight``."""
         return f"{self.name}.{tensor}"
 
-    def first_rows(self, k: int, names: Collection[str]) -> Subject:
-        """Return the same subject at the first k rows of these tensors and fixed arguments."""
-        less = copy.copy(self)
-        less.tensors = {n: v[:k] if n in names else v for n, v in self.tensors.items()}
-        less.fixed = {n: v[:k] if n in names else v for n, v in self.fixed.items()}
-        return less
-
-
-def _word(path: str) -> str:
-    """Return the name of a tensor in a heading: the input of a layer is ``x`` there."""
-    return re.sub(r"^input\b", "x", path)
-
 
 def function_subject(
     owner: str, f: Any, backward: Any, x: Any, fixed: Mapping[str, Any] | None, *, cache: bool
@@ -356,17 +347,13 @@ def function_subject(
             return result, lambda dy: backward(*values, *named.values(), dy)
         if not isinstance(result, tuple) or len(result) < 2:
             want = "forward to return the output and a cache"
-            got = f"{type_text(result)}; write: return y, cache"
-            raise ContractError(f"{function_name(f)}: expected {want}, got {got}")
+            raise ContractError(f"{function_name(f)}: expected {want}, got {type_text(result)}")
         *outputs, kept = result
         if len(outputs) == 1:
             return outputs[0], lambda dy: backward(dy, kept)
         return tuple(outputs), lambda dys: backward(*dys, kept)
 
-    subject = Subject(owner, f, passes, call, x, fixed, function=f)
-    if not subject.tensors:
-        raise TypeError(f"{owner}: expected at least one input that is an array of floats")
-    return subject
+    return Subject(owner, f, passes, call, x, fixed, f)
 
 
 def loss_subject(loss: Any, logits: Any, y: Any, *, as_fit: bool) -> Subject:
@@ -377,11 +364,11 @@ def loss_subject(loss: Any, logits: Any, y: Any, *, as_fit: bool) -> Subject:
         targets = np.array(y)
         result = loss(logits, shaped_targets(loss, logits, targets) if as_fit else targets)
         if not (isinstance(result, tuple) and len(result) == 2 and np.size(result[0]) == 1):
-            raise ContractError(
-                f"{name}: expected loss(logits, y) to return a number and its gradient, got "
-                f"{type_text(result)}; write: return value, dlogits; for a value for each "
-                f"example: AdaptedLoss(..., reduce=np.sum)"
+            want = "loss(logits, y) to return a number and its gradient"
+            hint = (
+                "return value, dlogits; a value for each example: AdaptedLoss(..., reduce=np.sum)"
             )
+            raise ContractError(f"{name}: expected {want}, got {type_text(result)}; write: {hint}")
         value = np.asarray(result[0]).reshape(())
         value = value if value.dtype.kind == "f" else value.astype(np.float64)
         expected = f"{name}: expected the loss to return dlogits,"

@@ -161,7 +161,7 @@ def test_a_module_that_does_not_load_is_no_verdict(run, tmp_path, source):
         (["affine", "--backward", "my_module:affine_backward", "--input", "4x3", "--input", "3x2", "--fixed", "{'scale': 2.0}"], "affine, x (4, 3) float64, w (3, 2) float64: passed", ""),
         (["affine", "--backward", "my_module:wrong_backward", "--input", "4x3", "--input", "3x2", "--fixed", "{'scale': 2.0}"], "affine, x", "affine.w["),
         (["square", "--vjp", "my_module:square_vjp", "--input", "4x3"], "square, x", "square.x["),
-        (["square", "--vjp", "my_module:square_vjp", "--input", "4x3", "--cotangent", "1e-3", "--skip", "jvp"], None, "no condition 'jvp' to skip"),
+        (["square", "--vjp", "my_module:square_vjp", "--input", "4x3", "--cotangent", "1e-3", "--skip", "jvp"], None, "check_function: expected skip 'shape' or"),
         (["square", "--vjp", "my_module:square_vjp", "--input", "4x3", "--cotangent", "1e-3"], "square, x (4, 3) float64: passed", ""),
         (["Scale(3)", "--input", "4x3", "--precision", "float32", "--skip", "any layout"], "Scale(3), x (4, 3) float64, train=True: passed", "both sides in float32 (as asked)"),
     ],
