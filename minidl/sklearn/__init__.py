@@ -11,7 +11,7 @@ from minidl.checks import require
 require("sklearn", "sklearn")
 
 from minidl.sklearn.classifier import MLPClassifier, OnlineClassifier
-from minidl.sklearn.regressor import MLPRegressor
+from minidl.sklearn.mlp import MLPRegressor
 
 ESTIMATORS = {kind.__name__: kind for kind in (MLPClassifier, MLPRegressor, OnlineClassifier)}
 """The classes that a file may name."""

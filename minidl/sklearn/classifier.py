@@ -1,4 +1,4 @@
-"""``MLPClassifier``."""
+"""``MLPClassifier``, and ``OnlineClassifier``, which trains on one example at a time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from numpy.typing import DTypeLike
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.multiclass import (
+    _check_partial_fit_first_call,
+    check_classification_targets,
+    type_of_target,
+)
 
 from minidl.checks import Array, as_array, check_float
 from minidl.dataset import Dataset, class_factors
@@ -29,8 +32,8 @@ from minidl.losses import (
 )
 from minidl.maps import entmax15, sparsemax
 from minidl.online.fitting import fit_online
-from minidl.sklearn.mlp import MLP, in_batches
-from minidl.sklearn.network import Network, choose
+from minidl.sklearn.mlp import MLP
+from minidl.sklearn.network import Network
 
 
 def has_probabilities(estimator: Any) -> bool:
@@ -38,40 +41,36 @@ def has_probabilities(estimator: Any) -> bool:
     return bool(estimator.loss != "perceptron")
 
 
-def as_text(labels: Array) -> Array:
-    """Return objects that are all text as an array of text, as scikit-learn does."""
-    text = labels.dtype == object and all(isinstance(label, str) for label in labels.flat)
-    return labels.astype(str) if text else labels
-
-
 class Labels(ClassifierMixin, Network):  # type: ignore[misc]
     """Maps labels to the classes ``0..K-1`` and back; several labels (0 and 1) are kept."""
 
     class_weight: Any
     classes_: Array
-    multilabel_: bool
+    _shape: Any  # of the labels of one example: () of one
+
+    def _labels(self, name: str, y: Any) -> Array:
+        """Return labels in native byte order; objects that are all text as text."""
+        labels = as_array(self._name, name, y)
+        text = labels.dtype == object and all(isinstance(label, str) for label in labels.flat)
+        return labels.astype(str) if text else labels
 
     def _encode(
         self, y: Any, classes: Any = None, *, first: bool = False, again: bool = False
     ) -> Array:
         """Return classes (n,) or labels (n, K); with ``first``, learn the classes."""
-        y = y.toarray() if hasattr(y, "toarray") else y
-        y = as_text(as_array(self._name, "y", y))  # in native byte order, as the classes
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        multilabel = False
+        y, kind = self._labels("y", y), "multiclass"
         if y.ndim != 1 or y.dtype.kind not in "biuU":  # others are classes; the question is slow
             check_classification_targets(y)
-            multilabel = type_of_target(y) == "multilabel-indicator"
-        if y.ndim == 2 and not multilabel:
+            kind = type_of_target(y)
+        if y.ndim == 2 and kind != "multilabel-indicator":
             raise ValueError(f"{self._name}: expected one label, or labels 0 and 1, in each column")
         if first:
-            self.multilabel_ = multilabel
-            given = y if classes is None else as_text(as_array(self._name, "classes", classes))
-            self.classes_ = np.arange(y.shape[1]) if multilabel else np.unique(given)
-        if multilabel != self.multilabel_ or (multilabel and y.shape[1] != len(self.classes_)):
+            self._shape = y.shape[1:]
+            given = y if classes is None else self._labels("classes", classes)
+            self.classes_ = np.arange(y.shape[1]) if y.ndim == 2 else np.unique(given)
+        elif y.shape[1:] != tuple(self._shape):
             raise ValueError(f"{self._name}: expected y as in the first call, got shape {y.shape}")
-        if multilabel:
+        if y.ndim == 2:
             return np.asarray(y, np.int64)
         found = np.searchsorted(self.classes_, y)
         wrong = self.classes_[np.minimum(found, len(self.classes_) - 1)] != y
@@ -84,32 +83,21 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
             raise ValueError(f"`y` has classes not in `self.classes_`. {want}")
         return np.asarray(found)
 
-    def _width(self, y: Array) -> int:
-        return 1 if isinstance(self._loss()[0], BinaryLogistic) else len(self.classes_)
-
     def _decoded(self, y: Array) -> Array:
-        return y if self.multilabel_ else np.asarray(self.classes_[y])
-
-    def _strata(self, y: Array) -> Array | None:
-        """Return the classes, True for the second of two; None for several labels."""
-        return None if self.multilabel_ else y[:, None] > 0 if len(self.classes_) == 2 else y
+        return y if self._shape else np.asarray(self.classes_[y])
 
     def _check_partial(self, classes: Any, y: Any) -> None:
         """Check the ``classes`` of ``partial_fit``, and that it need not know all labels."""
         if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             raise ValueError("class_weight 'balanced' is not supported for partial_fit")
-        if not hasattr(self, "classes_"):
-            if classes is None and np.ndim(y) == 1:
-                raise ValueError("classes must be passed on the first call to partial_fit.")
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            why = "is not the same as on last call to partial_fit, was"
-            raise ValueError(f"`classes={classes!r}` {why}: {self.classes_!r}")
+        if classes is not None or np.ndim(y) == 1:
+            _check_partial_fit_first_call(self, classes)
 
     def _weighted(self, y: Array, weight: Array | None) -> Array | None:
         """Return the weights of the examples times those of their classes."""
         if self.class_weight is None:
             return weight
-        if self.multilabel_:
+        if self._shape:
             raise ValueError(f"{self._name}: class_weight is not for several labels")
         names = self.classes_.tolist()
         factors = class_factors(self._name, self.class_weight, names, y, weight)
@@ -117,7 +105,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
 
     def _predicted(self, outputs: Array) -> Array:
         predicted = predict(self.loss_function_, outputs)
-        if self.multilabel_:
+        if self._shape:
             return predicted.reshape(outputs.shape)
         return np.asarray(self.classes_[np.maximum(predicted, 0)])  # the sign -1: the first
 
@@ -125,7 +113,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
     def _label_binarizer(self) -> LabelBinarizer:
         """The kind of the targets, for readers of scikit-learn's networks."""
         several = np.eye(len(self.classes_), dtype=int)
-        return LabelBinarizer().fit(several if self.multilabel_ else self.classes_)
+        return LabelBinarizer().fit(several if self._shape else self.classes_)
 
     @available_if(has_probabilities)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Array:
@@ -156,36 +144,30 @@ class MLPClassifier(Labels, MLP):
     Parameters
     ----------
     hidden_layer_sizes : int or sequence of int
-        The widths of the hidden layers; ``()`` is logistic regression.
-    activation : str
-        ``"identity"``, ``"logistic"``, ``"tanh"``, ``"relu"``, ``"leaky_relu"``, ``"elu"``,
-        ``"gelu"``, ``"silu"`` or ``"softplus"``.
+        ``()`` is logistic regression.
+    activation : {"identity", "logistic", "tanh", "relu", "leaky_relu", "elu", "gelu", "silu", \
+"softplus"}
     loss : {"log_loss", "sparsemax", "entmax15"}
         Softmax cross-entropy (of two classes the logistic loss of one output), or the Fenchel-Young
         loss of a sparse map, whose probabilities may be exactly 0. For several labels
         ``"log_loss"``, the binary cross-entropy, summed over the labels.
     class_weight : mapping or "balanced", optional
-        As in scikit-learn; multiplies ``sample_weight``. It has its full effect at every
-        ``batch_size``.
+        Multiplies ``sample_weight``, with its full effect at every ``batch_size``.
     solver : {"adam", "adamw", "sgd", "lbfgs"}
         ``"lbfgs"`` is SciPy's L-BFGS-B on all rows at once, in float64, with ``max_iter``
         iterations and ``max_fun`` calls of the loss; ``tol`` bounds the gradient. It has no
         ``partial_fit``, dropout or batch normalization.
     alpha : float
-        L2 penalty, divided by the weight of a batch. With ``"adamw"`` the decoupled weight decay,
-        not divided. It spares biases, and the gains and offsets of normalization.
+        L2 penalty, divided by the weight of a batch; of ``"adamw"`` the decoupled weight decay, not
+        divided. It spares biases, and the gains and offsets of normalization.
     batch_size : int or "auto"
         ``"auto"`` is 200. At most all examples.
-    learning_rate : {"constant", "invscaling", "adaptive"}
-        For ``"sgd"``; with ``power_t`` as in scikit-learn.
     schedule : {"cosine", "one_cycle"} or callable, optional
         In place of ``learning_rate``: called with the rate and the number of steps of ``fit``,
         returns the rate as a function of the step, as ``minidl.Cosine`` does.
     random_state : int, RandomState, Generator or None
-    tol, n_iter_no_change : float, int
-        Training ends when the monitored metric has not improved by ``tol`` for more than
-        ``n_iter_no_change`` epochs.
     monitor : str or callable, optional
+        Training ends when it has not improved by ``tol`` for more than ``n_iter_no_change`` epochs.
         By default ``"train_loss"``; with early stopping the accuracy (of several labels: of all)
         on the validation part, with ``class_weight`` its loss. Any metric of ``minidl.fit``, as
         ``"valid_loss"``, or scorer of scikit-learn, a name as ``"f1_macro"`` or a function, of
@@ -193,8 +175,6 @@ class MLPClassifier(Labels, MLP):
     early_stopping : bool
         Whether to set ``validation_fraction`` of the examples aside (unless ``X_val`` is given),
         of each class its share, monitor them, and keep the weights of the best epoch.
-    warm_start : bool
-        Whether ``fit`` goes on from the last weights.
     dropout : float in [0, 1)
         After each hidden layer.
     normalization : {None, "layer", "batch"}
@@ -207,8 +187,8 @@ class MLPClassifier(Labels, MLP):
     standardize : bool
         Whether to subtract the mean of each feature and divide by its standard deviation.
         ``partial_fit`` keeps those of its first call.
-    learning_rate_init, max_iter, shuffle, verbose, momentum, nesterovs_momentum, beta_1, beta_2, \
-epsilon
+    learning_rate, learning_rate_init, power_t, max_iter, tol, n_iter_no_change, shuffle, \
+verbose, warm_start, momentum, nesterovs_momentum, beta_1, beta_2, epsilon
         As in scikit-learn.
 
     Attributes
@@ -235,19 +215,22 @@ n_layers_, n_outputs_, out_activation_
     loss: str = "log_loss"
     class_weight: Any = None
 
-    def _loss(self) -> tuple[Loss, str]:
+    def _loss(self) -> tuple[Loss, str, int]:
         known: dict[str, Callable[[], Loss]] = {
             "log_loss": CrossEntropy,
             "sparsemax": lambda: FenchelYoung(sparsemax),
             "entmax15": lambda: FenchelYoung(entmax15),
         }
-        make = choose(self._name, "loss", self.loss, known)
-        if self.multilabel_:
-            choose(self._name, "loss of several labels", self.loss, {"log_loss": make})
-            return BinaryCrossEntropy(label_reduction="sum"), "logistic"
-        if self.loss == "log_loss" and len(self.classes_) == 2:  # the second's logit, as there
-            return BinaryLogistic(), "logistic"
-        return make(), "softmax" if self.loss == "log_loss" else self.loss
+        make, k = self._chosen("loss", known), len(self.classes_)
+        if self.loss != "log_loss":
+            if self._shape:
+                raise ValueError(f"{self._name}: several labels need loss='log_loss'")
+            return make(), self.loss, k
+        if self._shape:
+            return BinaryCrossEntropy(label_reduction="sum"), "logistic", k
+        if k == 2:  # the second's logit, as in scikit-learn
+            return BinaryLogistic(), "logistic", 1
+        return make(), "softmax", k
 
     def _targets(self, y: Array) -> Array:
         return 2 * y - 1 if isinstance(self.loss_function_, BinaryLogistic) else y
@@ -256,7 +239,7 @@ n_layers_, n_outputs_, out_activation_
         if not isinstance(self.loss_function_, BinaryLogistic):
             return None
         tail = Linear(1, 2, bias=False, rng=0, dtype=self.model_.dtype)
-        tail.weight.value = [[0, 1]]  # type: ignore[assignment]
+        tail.load_state_dict({"weight": np.array([[0.0, 1.0]])})
         return tail
 
     def __sklearn_tags__(self) -> Any:
@@ -265,31 +248,6 @@ n_layers_, n_outputs_, out_activation_
         tags.classifier_tags.multi_label = several
         return tags
 
-    @available_if(in_batches)  # type: ignore[untyped-decorator]
-    def partial_fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        classes: Any = None,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-    ) -> Any:
-        """Train for one epoch over the given examples; return ``self``.
-
-        Parameters
-        ----------
-        X, y, sample_weight, X_val, y_val, sample_weight_val
-            As for ``fit``. With ``early_stopping=True`` validation data are needed; when their
-            metric no longer improves, the best weights are restored and further calls do nothing.
-        classes : array-like, optional
-            All classes; needed in the first call, except for several labels.
-        """
-        valid = X_val, y_val, sample_weight_val
-        self._check_partial(classes, y)
-        return self._fit(X, y, sample_weight, valid, one_epoch=True, classes=classes)
-
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class OnlineClassifier(Labels, Network):
@@ -297,19 +255,18 @@ class OnlineClassifier(Labels, Network):
 
     Every step is ``w -= learning_rate_init (gradient + alpha w)`` for one example; the steps are
     computed in blocks, in about a tenth of the time of a plain loop. Linear models start at zero.
+    Parameters and attributes that are not here are those of ``MLPClassifier``.
 
     Parameters
     ----------
     hidden_layer_sizes : int or sequence of int
         ``()``, the default, is a linear model.
-    activation : str
-        As of ``MLPClassifier``.
     loss : {"log_loss", "perceptron"}
         ``"perceptron"`` has no probabilities.
     class_weight : mapping or "balanced", optional
-        As of ``MLPClassifier``: the gradient of an example is multiplied by the weight of its
-        class, divided by the mean weight. There is no ``sample_weight``: a weight of 2 is one step
-        of twice the length, an example twice is two steps.
+        The gradient of an example is multiplied by the weight of its class, divided by the mean
+        weight. There is no ``sample_weight``: a weight of 2 is one step of twice the length, an
+        example twice is two steps.
     alpha, l1 : float
         L2 and L1 penalty of all parameters, biases too, as in ``minidl.fit_online``.
     learning_rate_init : float
@@ -317,14 +274,6 @@ class OnlineClassifier(Labels, Network):
     block_size : int
         The number of examples that are computed together; with ``l1=0`` it changes the result by
         rounding alone.
-    max_iter, random_state, tol, n_iter_no_change, verbose, warm_start, early_stopping, \
-validation_fraction, monitor, dtype, callbacks, standardize
-        As of ``MLPClassifier``.
-
-    Attributes
-    ----------
-    classes_, model_, history_, loss_curve_, validation_scores_, n_iter_, coefs_, intercepts_
-        As of ``MLPClassifier``.
     """
 
     hidden_layer_sizes: Any = field(default=(), kw_only=False)  # the first, as in Network
@@ -348,12 +297,11 @@ validation_fraction, monitor, dtype, callbacks, standardize
         self._check_partial(classes, y)
         return self._fit(X, y, None, (X_val, y_val, None), one_epoch=True, classes=classes)
 
-    def _loss(self) -> tuple[Loss, str]:
-        if self.multilabel_:
+    def _loss(self) -> tuple[Loss, str, int]:
+        if self._shape:
             raise ValueError(f"{self._name}: expected one label for each example, got several")
-        known: dict[str, Loss] = {"log_loss": CrossEntropy(), "perceptron": Perceptron()}
-        loss: Loss = choose(self._name, "loss", self.loss, known)
-        return loss, "softmax" if self.loss == "log_loss" else "identity"
+        loss: Loss = self._chosen("loss", {"log_loss": CrossEntropy, "perceptron": Perceptron})()
+        return loss, "softmax" if self.loss == "log_loss" else "identity", len(self.classes_)
 
     def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
         model = super()._build(features, outputs, seed, dtype)
@@ -362,16 +310,10 @@ validation_fraction, monitor, dtype, callbacks, standardize
         return model
 
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
-        fit_online(
-            self.model_,
-            dataset,
-            self.loss_function_,
-            lr=check_float(self._name, "learning_rate_init", self.learning_rate_init, low=0),
-            weight_decay=check_float(self._name, "alpha", self.alpha, low=0),
-            l1=check_float(self._name, "l1", self.l1, low=0),
-            block_size=self.block_size,
-            **options,
-        )
+        asked = ("learning_rate_init", "alpha", "l1")
+        lr, decay, l1 = (check_float(self._name, a, getattr(self, a), low=0) for a in asked)
+        options |= {"lr": lr, "weight_decay": decay, "l1": l1, "block_size": self.block_size}
+        fit_online(self.model_, dataset, self.loss_function_, **options)
 
     def decision_function(self, X: Any) -> Array:
         """Return the outputs (n, K); of two classes the second minus the first, (n,)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
@@ -17,7 +18,7 @@ from minidl.layer import Sequential
 from minidl.layers import Linear
 from minidl.losses import BinaryLogistic, CrossEntropy, Loss
 
-FITTED = ("n_features_in_", "n_outputs_", "n_iter_", "t_", "multilabel_", "_shape")
+FITTED = ("n_features_in_", "n_iter_", "t_", "_shape")
 """The plain fitted attributes that a file keeps."""
 
 
@@ -35,29 +36,21 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         return type(self).__name__
 
     @abstractmethod
-    def _loss(self) -> tuple[Loss, str]:
-        """Return the loss and the name of what follows the outputs; ValueError for others."""
+    def _loss(self) -> tuple[Loss, str, int]:
+        """Return the loss, the name of what follows the outputs, and their number."""
 
     def _tail(self) -> Linear | None:
         """Return a last layer after which the outputs are those of a ``Predictor``, or None."""
         return None
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "model_" in vars(self)
 
     @property
     def _records(self) -> History:
         check_is_fitted(self)
         found: History = self.history_
         return found
-
-    def _validation_metric(self, monitor: str = "") -> str:
-        """Return ``monitor`` if it is of the validation part, or else accuracy, R2 or the loss.
-
-        With class weights it is the loss: an accuracy is soon that of a few rows of large weight.
-        """
-        if monitor.startswith("valid_"):
-            return monitor
-        weighted = getattr(self, "class_weight", None) is not None
-        metrics = () if weighted else getattr(self.loss_function_, "metrics", ())
-        return f"valid_{next(iter(metrics), 'loss')}"
 
     @property
     def predictor_(self) -> Predictor:
@@ -66,55 +59,51 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         Two classes have two outputs there, and scaled targets their own scale.
         """
         check_is_fitted(self)
-        features = [] if self.scaler_ is None else [self.scaler_]
         model, loss, tail = self.model_, self.loss_function_, self._tail()
         if tail is not None:
             model = Sequential(*model.layers, tail)
             model.input_scale = self.model_.input_scale
             loss = CrossEntropy() if isinstance(loss, BinaryLogistic) else loss
-        predictor = Predictor(model, features, loss=loss)
+        predictor = Predictor(model, [] if self.scaler_ is None else [self.scaler_], loss=loss)
         predictor.class_names = getattr(self, "classes_", None)
         return predictor
 
     def state_dict(self) -> dict[str, Any]:
         """Return what ``minidl.save`` writes beside ``predictor_``: settings, fitted attributes."""
-        settings = self.get_params(deep=False)
+        settings, target = self.get_params(deep=False), self.target_scaler_
         if isinstance(weights := settings.get("class_weight"), Mapping):
             settings["class_weight"] = [list(pair) for pair in weights.items()]
-        kept = {k: v for k, v in vars(self).items() if k in FITTED}
-        names, target = getattr(self, "feature_names_in_", None), self.target_scaler_
-        kept["feature_names_in_"] = None if names is None else names.tolist()
-        kept["target"] = None if target is None else {"mean": target.mean, "std": target.std}
-        return {"settings": settings, "history": self.history_.to_dict(), "fitted": kept}
+        state = {"settings": settings, "history": self.history_.to_dict()}
+        state["fitted"] = {name: vars(self)[name] for name in FITTED if name in vars(self)}
+        if hasattr(self, "feature_names_in_"):
+            state["names"] = self.feature_names_in_.tolist()
+        if target is not None:
+            state["target"] = {"mean": target.mean, "std": target.std}
+        return state
 
     @classmethod
     def from_state(cls, predictor: Predictor, state: Mapping[str, Any]) -> Any:
         """Return the estimator of which ``predictor_`` and ``state_dict`` were saved."""
-        settings, fitted = dict(state["settings"]), dict(state["fitted"])
+        settings = dict(state["settings"])
         if isinstance(settings.get("class_weight"), list):
             settings["class_weight"] = dict(settings["class_weight"])
         made: Any = cls(**settings)
-        names, target = fitted.pop("feature_names_in_"), fitted.pop("target")
-        vars(made).update(fitted, history_=History.from_dict(state["history"]))
+        vars(made).update(state["fitted"], history_=History.from_dict(state["history"]))
         if predictor.class_names is not None:
             made.classes_ = predictor.class_names
-        if names is not None:
-            made.feature_names_in_ = np.array(names, object)
-        if target is not None:
+        if "names" in state:
+            made.feature_names_in_ = np.array(state["names"], object)
+        if "target" in state:
             made.target_scaler_ = Standardize()
-            vars(made.target_scaler_).update(target)
+            vars(made.target_scaler_).update(state["target"])
         made.scaler_ = next(iter(predictor.features), None)
-        made.loss_function_, made.out_activation_ = made._loss()
+        made.loss_function_, made.out_activation_, made.n_outputs_ = made._loss()
         made.model_ = model = predictor.model
         if made._tail() is not None:
             layers = model.layers[:-1]  # type: ignore[attr-defined]
             made.model_ = Sequential(*[layer.copy() for layer in layers])
             made.model_.input_scale = model.input_scale
-        made._convergence = made._new_convergence()
         return made
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
 
     @property
     def coefs_(self) -> list[Array]:
@@ -166,6 +155,17 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         curve = self.loss_curve_
         return None if self.early_stopping else min(curve)
 
+    def _validation_metric(self, monitor: str = "") -> str:
+        """Return ``monitor`` if it is of the validation part, or else accuracy, R2 or the loss.
+
+        With class weights it is the loss: an accuracy is soon that of a few rows of large weight.
+        """
+        if monitor.startswith("valid_"):
+            return monitor
+        weighted = getattr(self, "class_weight", None) is not None
+        metrics = () if weighted else getattr(self.loss_function_, "metrics", ())
+        return f"valid_{next(iter(metrics), 'loss')}"
+
     @property
     def validation_scores_(self) -> list[float] | None:
         """The metric of each epoch on the validation part; None without one.
@@ -173,10 +173,10 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         It is the monitored metric if that is one of the validation part, or else the accuracy or R2
         (the loss where neither is defined).
         """
-        name, records = self._validation_metric(self._records.monitor), self._records.records
-        if not any(name in record.metrics for record in records):
-            return None
-        return [record.metrics.get(name, np.nan) for record in records[1:]]
+        history = self._records
+        name = self._validation_metric(history.monitor)
+        scores = [record.metrics.get(name, math.nan) for record in history.records[1:]]
+        return scores if name in history.names else None
 
     @property
     def best_validation_score_(self) -> float | None:
@@ -218,8 +218,7 @@ class Weights(list[Array]):
             self[place][...] = array
 
     def _fixed(self, *args: Any, **options: Any) -> NoReturn:
-        why = f"the length of {self.name} is fixed by hidden_layer_sizes; assign {len(self)} arrays"
-        raise TypeError(f"{self.owner}: {why}")
+        raise TypeError(f"{self.owner}: the length of {self.name} is fixed")
 
     append = clear = extend = insert = pop = remove = reverse = sort = _fixed
     __delitem__ = __iadd__ = __imul__ = _fixed

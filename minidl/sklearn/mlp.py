@@ -1,11 +1,11 @@
-"""Training in mini-batches, or by L-BFGS: the base of ``MLPClassifier`` and ``MLPRegressor``."""
+"""Training in mini-batches, or by L-BFGS: the base of ``MLPClassifier``; and ``MLPRegressor``."""
 
 from __future__ import annotations
 
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,28 +13,28 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
+from sklearn.base import RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metaestimators import available_if
 
-from minidl.callbacks import Callback, Run
+from minidl.callbacks import Run
 from minidl.checks import Array, check_choice, check_float, check_int, one_blas_thread, quiet
-from minidl.dataset import Dataset
-from minidl.evaluation import measure
-from minidl.history import Epoch, History
+from minidl.data.features import Standardize
+from minidl.dataset import Dataset, Split
+from minidl.evaluation import measure, predict
+from minidl.history import Epoch
 from minidl.layer import Layer, write_gradients
-from minidl.layers import BatchNorm, Dropout, LayerNorm
+from minidl.layers import BatchNorm, Dropout, LayerNorm, Linear
+from minidl.losses import AbsoluteError, Huber, Loss, Poisson, Quantile, SquaredError
 from minidl.optim import SGD, Adam, AdamW, Cosine, OneCycle, Optimizer, Schedule
-from minidl.sklearn.network import Network, choose
+from minidl.sklearn.network import Network
 from minidl.training import NonFiniteLossError, Objective, fit
 
-NORMALIZATIONS: dict[str | None, Callable[[int], list[Layer]]] = {
-    None: lambda width: [],
-    "layer": lambda width: [LayerNorm(width)],
-    "batch": lambda width: [BatchNorm(width)],
-}
+NORMALIZATIONS: dict[str, Callable[[int], Layer]] = {"layer": LayerNorm, "batch": BatchNorm}
+SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {"cosine": Cosine, "one_cycle": OneCycle}
 RATES = ("constant", "invscaling", "adaptive")
 SLOW_ON_THREADS = range(2**18, 1_500_000)
 """Multiplications of a matrix product: with fewer OpenBLAS takes one thread by itself."""
-SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {"cosine": Cosine, "one_cycle": OneCycle}
 
 
 def inverse_scaling(lr: float, power: float, examples: int, batches: int, step: int) -> float:
@@ -69,7 +69,7 @@ class MLP(Network):
     shuffle: bool = True
     max_fun: int = 15_000
 
-    _sparse = True
+    _formats = "csr"
 
     def fit(
         self,
@@ -94,15 +94,42 @@ class MLP(Network):
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
+    @available_if(in_batches)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        classes: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Any:
+        """Train for one epoch over the given examples; return ``self``.
+
+        Parameters
+        ----------
+        X, y, sample_weight, X_val, y_val, sample_weight_val
+            As for ``fit``. With ``early_stopping=True`` validation data are needed; when their
+            metric no longer improves, the best weights are restored and further calls do nothing.
+        classes : array-like, optional
+            All classes; needed in the first call of a classifier, except for several labels.
+        """
+        valid = X_val, y_val, sample_weight_val
+        self._check_partial(classes, y)
+        return self._fit(X, y, sample_weight, valid, one_epoch=True, classes=classes)
+
     def _hidden(self, width: int) -> list[Layer]:
         """Return normalization, activation and dropout, where asked for."""
-        normalize = choose(self._name, "normalization", self.normalization, NORMALIZATIONS)
+        layers = super()._hidden(width)
+        if self.normalization is not None:
+            layers.insert(0, self._chosen("normalization", NORMALIZATIONS)(width))
         p = check_float(self._name, "dropout", self.dropout, low=0, high=1, open_high=True)
-        return [*normalize(width), *super()._hidden(width), *([Dropout(p)] if p else [])]
+        return [*layers, Dropout(p)] if p else layers
 
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
         if self.solver == "lbfgs":
-            self._lbfgs(dataset, **options)
+            self._lbfgs(dataset, options)
             return
         n, weight = len(dataset.train.counted), dataset.train.weight
         batch_size, mean_weight = self._batch_size(n), options["mean_weight"]
@@ -115,17 +142,15 @@ class MLP(Network):
         with one_blas_thread() if most in SLOW_ON_THREADS else nullcontext():
             fit(self.model_, dataset, self.loss_function_, self._optimizer, **options)
 
-    def _lbfgs(
-        self, dataset: Dataset, *, callbacks: list[Callback], history: History, monitor: str,
-        parts: Sequence[str], restore_best: bool, epochs: int, metrics: Any = None,
-        mode: Any = None, **_: Any,
-    ) -> None:  # fmt: skip
+    def _lbfgs(self, dataset: Dataset, options: dict[str, Any]) -> None:
         """Minimise the loss of all rows by SciPy's L-BFGS-B, a record of ``history_`` a step.
 
         ``theta`` is in float64. The L2 penalty spares biases. ``tol`` is the largest entry of a
         gradient that counts as 0; the rule of ``n_iter_no_change`` ends early stopping alone.
         """
-        name, model, loss = self._name, self.model_, self.loss_function_
+        name, model, loss, history = self._name, self.model_, self.loss_function_, self.history_
+        if self.dtype is not None and np.dtype(self.dtype) != np.float64:
+            raise ValueError(f"{name}: solver='lbfgs' is in float64, got {self.dtype!r}")
         if self.dropout or self.normalization == "batch":
             raise ValueError(f"{name}: solver='lbfgs' needs a function: no dropout, no batch norm")
         objective = Objective(name, loss, dataset)
@@ -134,15 +159,17 @@ class MLP(Network):
         total = len(x) if len(targets) == 1 else targets[1].sum()
         weights = [np.full(p.size, len(p.shape) > 1) for _, p in model.named_parameters()]
         decay = np.concatenate(weights) * check_float(name, "alpha", self.alpha, low=0) / total
-        run = Run(model, SGD(model, 1.0), history, epochs, 1)
-        history.follow(model, monitor, mode)
-        value, since, stop = math.nan, time.perf_counter(), False
+        run = Run(model, SGD(model, 1.0), history, options["epochs"], 1)
+        history.follow(model, options["monitor"], options.get("mode"))
+        asked = options["callbacks"][: None if self.early_stopping else -1]
+        value, since, stopped = math.nan, time.perf_counter(), False
 
         def record() -> None:
             nonlocal since
             found, finite = {"train_loss": value}, math.isfinite(value)
-            for part in parts:
-                measured, are = measure(model, dataset.splits[part], loss, metrics)
+            for part in options["parts"]:
+                split, own = dataset.splits[part], options.get("metrics")
+                measured, are = measure(model, split, loss, own)
                 found = {**{f"{part}_{k}": v for k, v in measured.items()}, **found}
                 finite &= are
             before, since = since, time.perf_counter()
@@ -159,11 +186,10 @@ class MLP(Network):
             return value + 0.5 * float(decay @ np.square(theta)), model.grad + decay * theta
 
         def end_step(theta: Array) -> None:
-            nonlocal stop
+            nonlocal stopped
             record()
-            asked = callbacks if self.early_stopping else callbacks[:-1]
-            stop = any([callback.on_epoch(run) for callback in asked])  # noqa: C419 (all are called)
-            if stop:
+            stopped = any([callback.on_epoch(run) for callback in asked])  # noqa: C419 (all are called)
+            if stopped:
                 raise StopIteration
 
         limits = {"maxiter": self.max_iter, "maxfun": check_int(name, "max_fun", self.max_fun)}
@@ -173,20 +199,13 @@ class MLP(Network):
                 options={**limits, "gtol": self.tol},
             )  # fmt: skip
         model.theta[:] = found.x
-        if not np.isfinite(model.theta).all():
+        if not np.isfinite(found.x).all():
             raise NonFiniteLossError(f"L-BFGS: the loss is {found.fun}")
-        if restore_best:
+        if options["restore_best"]:
             history.restore_best(model)
-        self._convergence.converged = found.success or stop
-        if not self._convergence.converged and found.nit < self.max_iter:
+        options["callbacks"][-1].converged = found.success or stopped
+        if not (found.success or stopped) and found.nit < self.max_iter:
             warnings.warn(f"{name}: L-BFGS: {found.message}", ConvergenceWarning, stacklevel=5)
-
-    def _input_dtype(self) -> Any:
-        if self.solver != "lbfgs":
-            return super()._input_dtype()
-        if self.dtype is not None and np.dtype(self.dtype) != np.float64:
-            raise ValueError(f"{self._name}: solver='lbfgs' is in float64, got {self.dtype!r}")
-        return np.float64
 
     def _batch_size(self, n: int) -> int:
         """Return the number of examples in a batch; with batch norm, no batch has only one."""
@@ -208,22 +227,105 @@ class MLP(Network):
         adam = {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon, "weight_decay": alpha}
         share = {"weight_decay": alpha / (batch_size * mean_weight)}
         nesterov = bool(self.nesterovs_momentum and self.momentum > 0)
-        known = {
+        known: dict[str, Any] = {
             "adam": (Adam, {**adam, **share}),
             "adamw": (AdamW, adam),
             "sgd": (SGD, {"momentum": self.momentum, "nesterov": nesterov, **share}),
             "lbfgs": None,
         }
-        kind, options = choose(name, "solver", self.solver, known)
-        rate: float | Schedule = lr
+        kind, options = self._chosen("solver", known)
         check_choice(name, "learning_rate", self.learning_rate, RATES)
+        rate: float | Schedule = lr
         batches = -(-n // batch_size)
         if self.schedule is not None:
-            make = self.schedule
-            make = make if callable(make) else choose(name, "schedule", make, SCHEDULES)
+            own = callable(self.schedule)
+            make = self.schedule if own else self._chosen("schedule", SCHEDULES)
             rate = make(lr, batches * self.max_iter)
         elif self.solver == "sgd" and self.learning_rate == "invscaling":
             rate = partial(inverse_scaling, lr, self.power_t, n, batches)
         options |= {"decay_biases": False, "clip_norm": self.clip_norm}
         made: Optimizer = kind(self.model_, rate, **options)
         return made
+
+
+def as_columns(y: Array) -> Array:
+    """Return numbers (n,) or (n, d) as (n, d), in float64."""
+    return np.asarray(y, np.float64).reshape(len(y), -1)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
+    """A network for one or several numbers.
+
+    As ``sklearn.neural_network.MLPRegressor``; ``docs/sklearn.md`` lists what differs. The
+    parameters that are not here are those of ``MLPClassifier``.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "absolute_error", "huber", "quantile", "poisson"}
+        ``"poisson"`` is half the deviance of counts; it predicts ``exp(outputs)``.
+    delta : float
+        The error from which ``"huber"`` is linear; of scaled targets with ``standardize``.
+    quantile : float
+        The quantile of ``"quantile"``.
+    monitor : str or callable, optional
+        With early stopping by default R2 on the validation part, for ``"quantile"`` the loss.
+    standardize : bool
+        Scales the features, and the targets too (except for ``"poisson"``); ``predict`` gives the
+        targets' own scale, losses are of the scaled ones.
+    """
+
+    loss: str = "squared_error"
+    delta: float = 1.0
+    quantile: float = 0.5
+
+    def _encode(
+        self, y: Array, classes: Any = None, *, first: bool = False, again: bool = False
+    ) -> Array:
+        if first:
+            self._shape = y.shape[1:]
+        elif y.shape[1:] != tuple(self._shape):
+            want = f"y of shape (n, ...) {self._shape} as before"
+            raise ValueError(f"{self._name}: expected {want}, got {y.shape}")
+        return y
+
+    def _loss(self) -> tuple[Loss, str, int]:
+        known: dict[str, Callable[[], Loss]] = {
+            "squared_error": SquaredError,
+            "absolute_error": AbsoluteError,
+            "huber": lambda: Huber(self.delta),
+            "quantile": lambda: Quantile(self.quantile),
+            "poisson": Poisson,
+        }
+        activation = "exp" if self.loss == "poisson" else "identity"
+        return self._chosen("loss", known)(), activation, math.prod(self._shape)
+
+    def _start(self, X: Any, y: Array, weight: Array | None, seed: int) -> None:
+        super()._start(X, y, weight, seed)
+        self.target_scaler_ = None
+        if self.standardize and self.loss != "poisson":
+            self.target_scaler_ = Standardize()
+            self.target_scaler_.learn(Split(as_columns(y), y, 1.0, weight=weight))
+
+    def _targets(self, y: Array) -> Array:
+        scaler = self.target_scaler_
+        return y if scaler is None else scaler.apply(as_columns(y)).reshape(y.shape)
+
+    def _tail(self) -> Linear | None:
+        scaler = self.target_scaler_
+        if scaler is None:
+            return None
+        tail = Linear(self.n_outputs_, self.n_outputs_, rng=0, dtype=self.model_.dtype)
+        tail.load_state_dict({"weight": np.diag(scaler.std), "bias": scaler.mean})
+        return tail
+
+    def _predicted(self, outputs: Array) -> Array:
+        if self.target_scaler_ is not None:
+            outputs = outputs * self.target_scaler_.std + self.target_scaler_.mean
+        return predict(self.loss_function_, outputs.astype(self.model_.dtype, copy=False))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.positive_only = self.loss == "poisson"
+        return tags

@@ -11,23 +11,30 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
-from sklearn.base import is_regressor
+from scipy.sparse import issparse
+from sklearn.base import RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 from minidl.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from minidl.callbacks import Callback, Run
-from minidl.checks import FLOATS, Array, check_float, check_int, did_you_mean, refuse_mask
+from minidl.checks import FLOATS, Array, as_dtype, check_choice, check_float, check_int, refuse_mask
 from minidl.data.features import Standardize
 from minidl.dataset import Dataset, Split
-from minidl.history import Epoch, History
+from minidl.history import History
 from minidl.init import glorot
 from minidl.layer import Layer, Sequential
 from minidl.layers import Identity, Linear
@@ -42,18 +49,6 @@ ACTIVATIONS: dict[str, Callable[[], Layer]] = {
 
 Rows = tuple[Any, Any, Any]
 """Checked rows, encoded targets, weights or None; of the user's validation part as given."""
-
-
-def choose(owner: str, name: str, value: Any, known: Mapping[Any, Any]) -> Any:
-    """Return the entry of a table; ValueError that names the known ones."""
-    if isinstance(value, (str, type(None))) and value in known:
-        return known[value]
-    hint = did_you_mean(str(value), [str(word) for word in known])
-    raise ValueError(f"{owner}: no {name} {value!r}{hint}")
-
-
-def _linear(features: int, width: int) -> Linear:
-    return Linear(features, width, weight_init=glorot, bias_init=glorot)
 
 
 @dataclass(eq=False, repr=False)
@@ -79,7 +74,7 @@ class Network(Fitted):
     callbacks: Any = None
     standardize: bool = False
 
-    _sparse = False
+    _formats: ClassVar[Any] = False  # of sparse rows
 
     @abstractmethod
     def _encode(
@@ -87,7 +82,7 @@ class Network(Fitted):
     ) -> Array:
         """Return checked targets: classes, labels or numbers.
 
-        With ``first``, learn the classes; with ``again``, check that all of them are there.
+        With ``first``, learn their kind; with ``again``, check that all classes are there.
         """
 
     def _targets(self, y: Array) -> Array:
@@ -98,51 +93,53 @@ class Network(Fitted):
         """Return encoded targets as the user wrote them."""
         return y
 
+    def _check_partial(self, classes: Any, y: Any) -> None:
+        """Check the ``classes`` of ``partial_fit``."""
+        if classes is not None:
+            raise ValueError(f"{self._name}: expected no classes, got {classes!r:.80}")
+
     @abstractmethod
     def _predicted(self, outputs: Array) -> Array:
         """Return what outputs of the model predict, as the user wrote it."""
-
-    def _strata(self, y: Array) -> Array | None:
-        """Return the classes that a split keeps in proportion; None where there are none."""
-        return None
 
     def _weighted(self, y: Array, weight: Array | None) -> Array | None:
         """Return the weights of the training rows, with those of their classes."""
         return weight
 
     @abstractmethod
-    def _width(self, y: Array) -> int:
-        """Return the number of outputs for encoded targets."""
-
-    @abstractmethod
     def _train(self, dataset: Dataset, again: bool, **options: Any) -> None:
         """Train ``model_`` with the options of ``fit``; ``again`` goes on with the optimizer."""
 
+    def _chosen(self, name: str, known: Mapping[str, Any]) -> Any:
+        """Return what a setting names; ValueError with the known names for others."""
+        return known[check_choice(self._name, name, getattr(self, name), tuple(known))]
+
     def _hidden(self, width: int) -> list[Layer]:
         """Return the layers after a hidden ``Linear``."""
-        return [choose(self._name, "activation", self.activation, ACTIVATIONS)()]
+        return [self._chosen("activation", ACTIVATIONS)()]
 
     def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:
         """Return an untrained model, with scikit-learn's first values (Glorot and Bengio 2010)."""
-        self._hidden(1)  # names what is wrong also where there is no hidden layer
-        layers: list[Layer] = []
-        for size in np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object)).tolist():
+        linear, layers = partial(Linear, weight_init=glorot, bias_init=glorot), list[Layer]()
+        sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object)).tolist()
+        if not sizes:
+            self._hidden(1)  # names a wrong setting also where it has no effect
+        for size in sizes:
             width = check_int(self._name, "hidden_layer_sizes", size)
-            layers += [_linear(features, width), *self._hidden(width)]
+            layers += [linear(features, width), *self._hidden(width)]
             features = width
-        return Sequential(*layers, _linear(features, outputs), rng=seed, dtype=dtype)
+        return Sequential(*layers, linear(features, outputs), rng=seed, dtype=dtype)
 
     def _start(self, X: Any, y: Array, weight: Array | None, seed: int) -> None:
         """Build the model, and learn the scale of the features."""
-        loss, activation = self._loss()
-        outputs = self._width(y)
-        model = self._build(X.shape[1], outputs, seed, X.dtype)
+        loss, activation, outputs = self._loss()
+        self.model_ = self._build(X.shape[1], outputs, seed, X.dtype)
+        self.loss_function_, self.out_activation_, self.n_outputs_ = loss, activation, outputs
+        self.history_ = History()
         self.scaler_ = None
         if self.standardize:
             self.scaler_ = Standardize()
             self.scaler_.learn(Split(X, y, 1.0, weight=weight))
-        self.n_outputs_, self.loss_function_, self.out_activation_ = outputs, loss, activation
-        self.model_, self.history_ = model, History()
 
     def _fit(
         self, X: Any, y: Any, weight: Any, valid: Rows, *, one_epoch: bool = False,
@@ -154,18 +151,18 @@ class Network(Fitted):
         if one_epoch and self.early_stopping and valid[0] is None:
             why = "partial_fit does not support early_stopping=True without validation data"
             raise ValueError(f"{name}: {why}; it needs X_val and y_val")
-        if first or not one_epoch:
-            self._convergence = self._new_convergence()
-        elif self._convergence.converged:
+        rule = None if first or not one_epoch else vars(self).get("_rule")
+        rule = Convergence(self) if rule is None else rule
+        if rule.converged and self.early_stopping:
             return self
         seed = check_seed(self.random_state)
         X, y = self._validated(X, y, reset=first)
         y = self._encode(y, classes, first=first, again=not (first or one_epoch))
-        parts = self._parts((X, y, check_weights(weight, X)), valid, seed)
+        parts = self._parts((X, y, weight), valid, seed)
         if first:
             self._start(*parts[0], seed)
         done, history = len(self.history_), self.history_
-        dataset = Checked(*map(self._scaled, parts), classes=0)
+        dataset = Checked(*map(self._part, parts), classes=0)
         try:
             with sparse_first(self.model_, X):
                 self._train(
@@ -173,7 +170,7 @@ class Network(Fitted):
                     again=one_epoch and not first,
                     rng=seed,
                     epochs=max(done, 1) if one_epoch else max(done - 1, 0) + max_iter,
-                    callbacks=[*(self.callbacks or ()), self._convergence],
+                    callbacks=[*(self.callbacks or ()), rule],
                     restore_best=bool(self.early_stopping) and not one_epoch,
                     history=history,
                     mean_weight=1.0 if one_epoch else None,
@@ -186,31 +183,18 @@ class Network(Fitted):
                 why = "Solver produced non-finite parameter weights. The input data may contain"
                 hint = "large values and need to be preprocessed"
                 raise NonFiniteLossError(f"{name}: {why} {hint}. ({error})") from error
-            # An epoch that did not end well; the weights of the best one are back.
-            metrics = dict.fromkeys(["train_loss", history.monitor], math.nan)
-            history.append(Epoch(len(history), 0.0, history[-1].lr, metrics, False), self.model_)
+            history.restore_best(self.model_)
             best = f"the weights are those of epoch {history.best.epoch}"
             warnings.warn(f"{name}: {error}; {best}", ConvergenceWarning, stacklevel=3)
         self.n_iter_ = len(history) - max(done, 1)
         self.t_: int = (0 if first else self.t_) + self.n_iter_ * len(dataset.train)
-        if not one_epoch:
-            if not self._convergence.converged and self.n_iter_ >= max_iter:
-                why = f"max_iter={max_iter} epochs were not enough to converge"
-                warnings.warn(f"{name}: {why}", ConvergenceWarning, stacklevel=3)
-            self._convergence = self._new_convergence()  # partial_fit after fit goes on
-        elif not self.early_stopping:
-            self._convergence.converged = False
-        elif self._convergence.converged:
+        self._rule = rule if one_epoch else None
+        if one_epoch and self.early_stopping and rule.converged:
             history.restore_best(self.model_)
+        elif not (one_epoch or rule.converged) and self.n_iter_ >= max_iter:
+            why = f"max_iter={max_iter} epochs were not enough to converge"
+            warnings.warn(f"{name}: {why}", ConvergenceWarning, stacklevel=3)
         return self
-
-    def _new_convergence(self) -> Convergence:
-        patience, settings = self.n_iter_no_change, vars(self)
-        if patience != np.inf:
-            patience = check_int(self._name, "n_iter_no_change", patience)
-        tol = check_float(self._name, "tol", self.tol, low=0)
-        adaptive = settings.get("solver") == "sgd" and settings["learning_rate"] == "adaptive"
-        return Convergence(tol, patience, adaptive=adaptive, verbose=bool(self.verbose))
 
     def _watched(self, part: Rows, validated: bool) -> dict[str, Any]:
         """Return the options of ``fit`` that say what is measured and monitored.
@@ -220,11 +204,10 @@ class Network(Fitted):
         default = self._validation_metric() if self.early_stopping else "train_loss"
         monitor = default if self.monitor is None else self.monitor
         parts = ["valid"] if validated else []
+        if monitor == "train_loss":
+            return {"monitor": monitor, "mode": "min", "parts": parts}
         if isinstance(monitor, str) and monitor.startswith(("train_", "valid_")):
-            mode = "min" if monitor == "train_loss" else None
-            if monitor.startswith("train_") and monitor != "train_loss":
-                parts.append("train")  # what nobody reads is not measured
-            return {"monitor": monitor, "mode": mode, "parts": parts}
+            return {"monitor": monitor, "parts": [*parts, *["train"] * (monitor[0] == "t")]}
         scorer, twin = get_scorer(monitor), copy.copy(self)
         twin.__dict__["_outputs"] = lambda outputs: outputs
         name = monitor if isinstance(monitor, str) else getattr(monitor, "__name__", "score")
@@ -244,20 +227,19 @@ class Network(Fitted):
         refuse_mask(self._name, "y", y)
         X, y = validate_data(
             self, X, y, reset=reset, dtype=self._input_dtype(), multi_output=True,
-            y_numeric=is_regressor(self), accept_sparse="csr" if self._sparse else False,
+            y_numeric=isinstance(self, RegressorMixin), accept_sparse=self._formats,
         )  # fmt: skip
-        if self.standardize and not isinstance(X, np.ndarray):
+        if self.standardize and issparse(X):
             hint = "scale them before, with MaxAbsScaler or StandardScaler(with_mean=False)"
             raise TypeError(f"{self._name}: standardize=True would make sparse rows dense; {hint}")
-        return X, y
+        y = y.toarray() if issparse(y) else y
+        return X, column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y
 
     def _input_dtype(self) -> Any:
         """Return the dtype, or the dtypes, that rows may have."""
-        if self.dtype is None:
-            return [np.float64, np.float32]
-        if np.dtype(self.dtype) not in FLOATS:
-            raise ValueError(f"{self._name}: expected dtype float32 or float64, got {self.dtype!r}")
-        return np.dtype(self.dtype)
+        if getattr(self, "solver", "") == "lbfgs":
+            return np.float64
+        return [np.float64, np.float32] if self.dtype is None else as_dtype(self._name, self.dtype)
 
     def _parts(self, train: Rows, valid: Rows, seed: int) -> list[Rows]:
         """Return the weighted training part and any validation part, without rows of weight 0."""
@@ -269,34 +251,34 @@ class Network(Fitted):
         if y is None:
             raise ValueError(f"{self._name}: X_val needs y_val")
         X, y = self._validated(X, y, reset=False)
-        return [train, counted(X, self._encode(y), check_weights(weight, X))]
+        return [train, counted(X, self._encode(y), weight)]
 
     def _halves(self, rows: Rows, seed: int) -> list[Rows]:
-        """Set ``validation_fraction`` of the rows aside, stratified by class."""
-        X, y, weight = rows
-        strata, share = self._strata(y), self.validation_fraction
-        found, counts = np.unique([] if strata is None else strata, return_counts=True)
-        if strata is not None and 0 < share < 1:  # at least one row of each class, and two
-            share = max(math.ceil(share * len(y)), len(found), 2)
+        """Set ``validation_fraction`` of the rows aside, at least two and one of each class."""
+        (X, y, weight), n = rows, len(rows[1])
+        one_label = "classes_" in vars(self) and y.ndim == 1
+        classes, counts = np.unique(y if one_label else [], return_counts=True)
+        name = "validation_fraction"
+        share = check_float(self._name, name, self.validation_fraction, low=0, high=1)
+        size = max(math.ceil(share * n), len(classes), 2)
+        if size >= n:
+            why = f"Increase {name!r} or the size of your dataset."
+            raise ValueError(f"The validation set is too small. {why} (n_samples={n})")
+        # Of two classes as scikit-learn, which splits by the column of the second.
+        strata = None if not one_label else y[:, None] > 0 if len(classes) == 2 else y
+        options = {"test_size": size, "random_state": seed, "stratify": strata}
         try:
-            parts = train_test_split(
-                np.arange(len(y)), test_size=share, random_state=seed, stratify=strata
-            )
+            found = train_test_split(np.arange(n), **options)
         except ValueError as error:
-            if strata is None:
-                raise
-            rare = self._decoded(found[counts < 2].astype(int)).tolist()
+            rare = self._decoded(classes[counts == 1]).tolist()
+            why = f"{error}; there is only 1 of {rare}" if rare else f"{error}"
             raise ValueError(
-                f"{self._name}: early_stopping sets validation_fraction of each class aside, so "
-                f"each needs 2 rows, or give X_val and y_val (n_samples={len(y)}): {error}"
-                + (f"; there is only 1 of {rare}" if rare else "")
+                f"{self._name}: early_stopping sets {name} of each class aside, so each needs "
+                f"2 rows, or give X_val and y_val (n_samples={n}): {why}"
             ) from error
-        if len(parts[1]) < 2:
-            why = "Increase 'validation_fraction' or the size of your dataset."
-            raise ValueError(f"The validation set is too small. {why}")
-        return [(X[i], y[i], None if weight is None else weight[i]) for i in parts]
+        return [(X[i], y[i], None if weight is None else weight[i]) for i in found]
 
-    def _scaled(self, rows: Rows) -> Split:
+    def _part(self, rows: Rows) -> Split:
         """Return rows as a part of a data set, standardised where asked for."""
         X, y, weight = rows
         X = X if self.scaler_ is None else self.scaler_.apply(X)
@@ -307,14 +289,14 @@ class Network(Fitted):
         if not self._plain(X):
             check_is_fitted(self)
             refuse_mask(self._name, "X", X)
-            kinds, sparse = [np.float64, np.float32], "csr" if self._sparse else False
-            X = validate_data(self, X, reset=False, dtype=kinds, accept_sparse=sparse)
+            kinds = [np.float64, np.float32]
+            X = validate_data(self, X, reset=False, dtype=kinds, accept_sparse=self._formats)
         return answers(self.model_, X if self.scaler_ is None else self.scaler_.apply(X))
 
     def _plain(self, X: Any) -> bool:
         """Return whether rows need no conversion, which scikit-learn finds slowly for one row."""
         known = vars(self)
-        sparse = self._sparse and getattr(X, "format", "") == "csr"
+        sparse = self._formats and getattr(X, "format", "") == "csr"
         if not (sparse or type(X) is np.ndarray) or "feature_names_in_" in known:
             return False
         if X.ndim != 2 or X.shape[1] != known.get("n_features_in_") or "model_" not in known:
@@ -329,7 +311,7 @@ class Network(Fitted):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = self._sparse and not self.standardize
+        tags.input_tags.sparse = bool(self._formats) and not self.standardize
         return tags
 
 
@@ -340,35 +322,37 @@ def check_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def check_weights(weight: Any, X: Array) -> Array | None:
-    """Return the weights of the rows as float64, with the errors of scikit-learn."""
+def counted(X: Any, y: Array, weight: Any) -> Rows:
+    """Return the rows of weight above 0: others would take part in batch statistics.
+
+    Weights are checked with the errors of scikit-learn, and are float64.
+    """
     if weight is None:
-        return None
+        return X, y, None
     refuse_mask("the estimator", "sample_weight", weight)
     weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
-    return np.asarray(weight)
-
-
-def counted(X: Any, y: Array, weight: Array | None) -> Rows:
-    """Return the rows of weight above 0: others would take part in batch statistics."""
-    if weight is None or weight.all():
-        return X, y, weight
     used = weight > 0
-    return X[used], y[used], weight[used]
+    return (X, y, weight) if used.all() else (X[used], y[used], weight[used])
 
 
 class Convergence(Callback):
-    """Stop when the monitored metric has not improved for more than ``patience`` epochs.
+    """Stop when the monitored metric has not improved for more than ``n_iter_no_change`` epochs.
 
     An improvement is a score better by ``tol`` than all before it, as in scikit-learn, and not than
-    the last improvement, as in ``EarlyStopping``. With ``adaptive`` the learning rate is divided by
-    5 in place of stopping, until it is 1e-6. ``converged``: whether this rule ended training.
+    the last improvement, as in ``EarlyStopping``. An adaptive learning rate is divided by 5 in
+    place of stopping, until it is 1e-6. ``converged``: whether this rule ended training.
     """
 
-    def __init__(self, tol: float, patience: float, *, adaptive: bool, verbose: bool) -> None:
-        self.tol, self.patience, self.adaptive, self.verbose = tol, patience, adaptive, verbose
+    def __init__(self, estimator: Any) -> None:
+        owner, asked = type(estimator).__name__, vars(estimator)
+        self.patience = asked["n_iter_no_change"]
+        if self.patience != math.inf:
+            check_int(owner, "n_iter_no_change", self.patience)
+        self.tol = check_float(owner, "tol", asked["tol"], low=0)
+        self.adaptive = asked.get("solver") == "sgd" and asked["learning_rate"] == "adaptive"
+        self.verbose = asked["verbose"]
         self.best, self.without, self.converged = -math.inf, 0, False
 
     def on_epoch(self, run: Run) -> bool:
@@ -386,4 +370,4 @@ class Convergence(Callback):
             run.optimizer.lr, self.without = lr / 5, 0
             return False
         self.converged |= stops
-        return stops
+        return bool(stops)

@@ -18,8 +18,7 @@ from scipy import sparse
 
 import minidl
 from minidl import Dataset, Linear, Predictor, ReLU, Sequential, Standardize, metrics
-from minidl.sklearn.classifier import MLPClassifier
-from minidl.sklearn.regressor import MLPRegressor
+from minidl.sklearn import MLPClassifier, MLPRegressor
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*were not enough to converge")
 

@@ -275,7 +275,7 @@ def test_the_file_is_written_whole(tmp_path):
 )
 def test_a_classifier(labels):
     pytest.importorskip("sklearn")
-    from minidl.sklearn.classifier import MLPClassifier
+    from minidl.sklearn import MLPClassifier
 
     data = dataset()
     y = np.array(labels)[data.train.y]
@@ -299,7 +299,7 @@ def test_a_classifier(labels):
 
 def test_a_regressor_and_a_constant_feature():
     pytest.importorskip("sklearn")
-    from minidl.sklearn.regressor import MLPRegressor
+    from minidl.sklearn import MLPRegressor
 
     x = RANDOM.normal(size=(50, 3))
     x[:, 1] = 7

@@ -12,8 +12,7 @@ from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import minidl.sklearn
-from minidl.sklearn.classifier import MLPClassifier, OnlineClassifier
-from minidl.sklearn.regressor import MLPRegressor
+from minidl.sklearn import MLPClassifier, MLPRegressor, OnlineClassifier
 
 FAST = {"hidden_layer_sizes": (16,), "learning_rate_init": 0.02, "max_iter": 30}
 

@@ -129,7 +129,7 @@ def from_the_same_weights(name, y, x=IRIS, **settings):
 def _():
     assert ours.MLPRegressor((7,), "tanh").hidden_layer_sizes == (7,)
     assert theirs.MLPRegressor("squared_error", (7,)).hidden_layer_sizes == (7,)
-    with pytest.raises(ValueError, match="no activation"):
+    with pytest.raises(ValueError, match="expected hidden_layer_sizes to be a whole number"):
         ours.MLPRegressor("squared_error", (7,)).fit(IRIS, SPECIES)
 
 
@@ -231,8 +231,11 @@ def _():
             assert np.allclose(pair[0].coefs_[0], pair[1].coefs_[0], rtol=1e-8) == same
 
 
-@row("validation part of classes")
+@row("validation part")
 def _():
+    few = ours.MLPRegressor(**SHORT, early_stopping=True).fit(IRIS[:9], IRIS[:9, 0])
+    assert np.isfinite(few.validation_scores_).all()  # R2 of one row is not
+    assert len(few._halves((IRIS[:9], IRIS[:9, 0], None), 0)[1][1]) == 2
     y = np.r_[np.zeros(80), np.ones(60), np.full(10, 2)].astype(int)
     model = both("MLPClassifier", early_stopping=True)[1].fit(IRIS, SPECIES)
     kept = model._halves((IRIS, y, None), 0)

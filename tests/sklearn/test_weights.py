@@ -14,8 +14,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import minidl
-from minidl.sklearn.classifier import MLPClassifier, OnlineClassifier
-from minidl.sklearn.regressor import MLPRegressor
+from minidl.sklearn import MLPClassifier, MLPRegressor, OnlineClassifier
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*max_iter:UserWarning", "ignore:.*Maximum iter")
 
