@@ -87,26 +87,15 @@ class ReduceOnPlateau(Callback):
     """Multiply the learning rate by ``factor`` when the monitored metric no longer improves.
 
     As ``torch.optim.lr_scheduler.ReduceLROnPlateau`` with ``threshold_mode="abs"``: after more
-    than ``patience`` epochs without an improvement by more than ``min_delta``, of which the
-    ``cooldown`` epochs after a reduction do not count; down to ``min_lr``. A resumed run goes on
-    with the same rate.
+    than ``patience`` epochs without an improvement by more than ``min_delta``. A resumed run has
+    the same rate.
     """
 
-    def __init__(
-        self,
-        factor: float = 0.1,
-        *,
-        patience: int = 10,
-        min_delta: float = 0.0,
-        cooldown: int = 0,
-        min_lr: float = 0.0,
-    ) -> None:
+    def __init__(self, factor: float = 0.1, *, patience: int = 10, min_delta: float = 0.0) -> None:
         owner, inside = "ReduceOnPlateau", {"open_low": True, "open_high": True}
         self.factor = check_float(owner, "factor", factor, low=0, high=1, **inside)
         self.patience = check_int(owner, "patience", patience, low=0)
         self.min_delta = check_float(owner, "min_delta", min_delta, low=0)
-        self.cooldown = check_int(owner, "cooldown", cooldown, low=0)
-        self.min_lr = check_float(owner, "min_lr", min_lr, low=0)
 
     def on_start(self, run: Run) -> None:
         if callable(run.optimizer.lr):
@@ -115,16 +104,13 @@ class ReduceOnPlateau(Callback):
             self.on_epoch(run)
 
     def on_epoch(self, run: Run) -> None:
-        lr = run.history[0].lr
-        best, bad, cooling = -math.inf, 0, 0
+        lr, best, bad = run.history[0].lr, -math.inf, 0
         for record in run.history.records[1:]:
             score = run.history.score(record)
             bad = 0 if score > best + self.min_delta else bad + 1
-            best = max(best, score) if bad == 0 else best
-            if cooling > 0:
-                cooling, bad = cooling - 1, 0
+            best = score if bad == 0 else best
             if bad > self.patience:
-                lr, cooling, bad = max(lr * self.factor, self.min_lr), self.cooldown, 0
+                lr, bad = lr * self.factor, 0
         run.optimizer.lr = lr
 
 

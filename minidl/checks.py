@@ -128,12 +128,11 @@ def _text(value: object) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown word: the closest known one, or all."""
-    import difflib
+    from difflib import get_close_matches
 
     names = list(known)
-    for close in difflib.get_close_matches(word, names, n=1):
-        return f", did you mean {close!r}?"
-    return f", expected one of {', '.join(names)}" if names else ""
+    close = get_close_matches(word, names, n=1)
+    return f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(names)}"
 
 
 def short_text(value: object) -> str:
@@ -148,7 +147,8 @@ def type_text(value: object) -> str:
         return f"an array of shape {value.shape}, {value.dtype}"
     if isinstance(value, tuple):
         return f"a tuple ({', '.join(map(type_text, value))})"
-    return "None" if value is None else f"{type(value).__name__} {short_text(value)}"
+    kind = "the class" if isinstance(value, type) else type(value).__name__
+    return "None" if value is None else f"{kind} {short_text(value)}"
 
 
 def takes(function: Callable[..., Any], *args: Any, **options: Any) -> bool:
@@ -165,8 +165,8 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        package, hint = module.partition(".")[0], f"pip install 'minidl[{extra}]'"
-        raise ImportError(f"{package} is needed for this: {hint} ({error})") from error
+        want = f"{module.partition('.')[0]} is needed for this: pip install 'minidl[{extra}]'"
+        raise ImportError(f"{want} ({error})") from error
 
 
 def check_int(owner: str, name: str, value: object, *, low: int = 1, high: int = 2**63 - 1) -> int:
@@ -281,8 +281,8 @@ def refuse_mask(owner: object, name: str, value: object) -> None:
     """Raise TypeError for a masked array, or a list of some: NumPy and others drop the mask."""
     entries = value if isinstance(value, (list, tuple)) else (value,)
     if any(isinstance(entry, np.ma.MaskedArray) for entry in entries):
-        hint = f"write {name}.filled(...) with the value that is meant (for logits -inf)"
-        raise TypeError(f"{owner}: expected {name} without a mask, got a masked array; {hint}")
+        want = f"{name} without a mask, got a masked array; write {name}.filled(...)"
+        raise TypeError(f"{owner}: expected {want}")
 
 
 def as_floats(owner: object, name: str, value: Any) -> Array:
@@ -351,8 +351,8 @@ class ContractError(TypeError, ValueError):
 def returned_pass(owner: str, method: str, result: Any) -> tuple[Any, Callable[..., Any]]:
     """Return the output and the backward pass that a forward pass returned."""
     if not (isinstance(result, tuple) and len(result) == 2 and callable(result[1])):
-        want, got = f"{method} to return y, backward", type_text(result)
-        raise ContractError(f"{owner}: expected {want}, got {got}; write: return y, backward")
+        want = f"{method} to return y, backward"
+        raise ContractError(f"{owner}: expected {want}, got {type_text(result)}")
     return result
 
 

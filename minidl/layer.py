@@ -61,8 +61,8 @@ def _vector(name: str, doc: str) -> Any:
 
     def put(model: Layer, value: Array) -> None:
         if value is not get(model):
-            hint = f"of which every parameter has a view; write model.{name[1:]}[:] = ..."
-            raise ValueError(f"{type(model).__name__}: cannot replace {name[1:]!r}, {hint}")
+            owner, name_ = type(model).__name__, name[1:]
+            raise ValueError(f"{owner}: cannot replace {name_!r}; write model.{name_}[:] = ...")
 
     return property(get, put, doc=doc)
 
@@ -189,8 +189,8 @@ class Layer(Configured, ABC):
         if "_theta" in self.__dict__:
             old = self.__dict__.get(name)
             if value is not old and (holds(value) or holds(old)):
-                hint = "assign new numbers to parameter.value, or build a new model"
-                raise ValueError(f"{type(self).__name__}: cannot replace {name!r}: {hint}")
+                owner, hint = type(self).__name__, "assign to parameter.value, or build a new model"
+                raise ValueError(f"{owner}: cannot replace {name!r}: {hint}")
         object.__setattr__(self, name, value)
 
     def state_dict(self) -> dict[str, Array]:
@@ -226,8 +226,7 @@ def check_input(layer: Layer, x: Array, features: int, like: Array) -> Array:
     if x.ndim != 2 or x.shape[1] != features:
         raise ValueError(f"{layer!r}: expected x of shape (n, {features}), got {x.shape}")
     if x.dtype != like.dtype:
-        hint = "convert x or build the model with dtype="
-        raise TypeError(f"{layer!r}: expected x of dtype {like.dtype}, got {x.dtype}; {hint}")
+        raise TypeError(f"{layer!r}: expected x of dtype {like.dtype}, got {x.dtype}")
     return x
 
 
@@ -271,9 +270,7 @@ class Sequential(Layer):
     ) -> None:
         for i, layer in enumerate(layers):
             if not is_layer(layer):
-                hint = "a layer has forward(x, train=...) -> y, backward"
-                want = f"a layer at position {i}"
-                raise TypeError(f"Sequential: expected {want}, got {layer!r}; {hint}")
+                raise TypeError(f"Sequential: expected a layer at position {i}, got {layer!r}")
         self.layers = tuple(layers)
         parameter.check_buffers(self)
         dtype = None if dtype is None else as_dtype("Sequential", dtype)
@@ -360,11 +357,9 @@ Forward = Callable[..., tuple[Array, Backward]]
 
 def check_model(owner: str, model: object) -> None:
     """Raise an error, in the name of ``owner``, unless ``model`` can be trained."""
-    if isinstance(model, type):
-        raise TypeError(f"{owner}: expected a model, got the class {model.__name__}")
     if not isinstance(model, Layer):
-        hint = "; wrap it: Sequential(layer)" if is_layer(model) else ""
-        raise TypeError(f"{owner}: expected a model, got {type_text(model)}{hint}")
+        want = "Sequential(layer)" if is_layer(model) else "a model"
+        raise TypeError(f"{owner}: expected {want}, got {type_text(model)}")
     parameter.check_buffers(model)
     parameter.check_vectors(model)
 
@@ -377,12 +372,6 @@ def checked(model: object) -> Iterator[Forward]:
     output of floats of the input's dtype, with a row for each of the input's, and a function;
     this returns an array of the input's shape and dtype. TypeError or ValueError in a pass within
     the context names the first layer that breaks the contract.
-
-    Examples
-    --------
-    >>> with checked(model) as forward:
-    ...     logits, backward = forward(x, train=True)
-    ...     write_gradients(model, backward, dlogits)
     """
     outer = type(model).__name__ if isinstance(model, Sequential) else short_text(model)
     places: dict[int, tuple[str, Any]] = {id(model): (outer, model)}
@@ -417,8 +406,8 @@ def _checked_forward(name: str, layer: Any) -> Forward:
 
         def checked_backward(dy: Array, **options: bool) -> Any:
             if not takes(backward, dy, **options):
-                hint = "write: def backward(dy, input_grad=True)"
-                raise TypeError(f"{name}: its class declares skips_input_grad; {hint}")
+                want = "def backward(dy, input_grad=True)"
+                raise TypeError(f"{name}: its class declares skips_input_grad; expected {want}")
             dx = backward(dy, **options)
             if options.get("input_grad", True):
                 want = f"{name}: expected backward(dy) to return dx,"

@@ -58,9 +58,8 @@ class Parameter:
         """Draw the value, unless there is one already."""
         if self._draw is not None:
             value = np.array(self._draw(rng), dtype=dtype, order="C")
-            if value.shape != self.shape:
-                want = f"initial values of shape {self.shape}"
-                raise ValueError(f"a parameter: expected {want}, got {value.shape}")
+            if (got := value.shape) != self.shape:
+                raise ValueError(f"Parameter: expected values of shape {self.shape}, got {got}")
             self._value, self._grad, self._draw = value, np.zeros_like(value), None
 
     def bind(self, value: Array, grad: Array) -> None:
@@ -75,8 +74,7 @@ class Parameter:
     def __getattr__(self, name: str) -> Any:
         # Called only while a slot is empty, so this costs nothing once there is a value.
         if name in ("_value", "_grad"):
-            hint = "give rng= to its layer or to the Sequential around it, or call initialize(rng)"
-            raise ValueError(f"a parameter of shape {self.shape} has no value yet: {hint}")
+            raise ValueError(f"a parameter {self.shape} has no value yet; give its model rng=")
         raise AttributeError(name)
 
     @property
@@ -200,13 +198,11 @@ def check_owners(model: object) -> None:
     """Raise ValueError if a parameter occurs twice, or is in the vectors of another model."""
     parameters = [p for _, p in named_parameters(model)]
     if len({id(p) for p in parameters}) < len(parameters):
-        why = "backward writes gradients and does not add them"
-        raise ValueError(f"{model!r}: a layer occurs twice, but {why}")
+        raise ValueError(f"{model!r}: a layer occurs twice, but backward does not add gradients")
     if shared := shared_parameter(model):
-        other = f"another model, a {type(shared[1]).__name__}"
-        why = f"the parameter {shared[0]!r} belongs to {other}"
-        hint = "to train this one, build it from layer.copy()"
-        raise ValueError(f"{type(model).__name__}: {why}; {hint}")
+        name, other = shared[0], f"another model, a {type(shared[1]).__name__}"
+        why = f"the parameter {name!r} belongs to {other}; build this one from layer.copy()"
+        raise ValueError(f"{type(model).__name__}: {why}")
 
 
 def check_vectors(model: Any) -> None:
@@ -221,16 +217,12 @@ def check_vectors(model: Any) -> None:
         end += p.value.nbytes
     if wrong or end != theta.ctypes.data + theta.nbytes:
         why = wrong or "theta has other parameters than the layers"
-        hint = "layers were changed after the model was built; build a new one"
-        raise ValueError(f"{type(model).__name__}: {why}: {hint}")
+        raise ValueError(f"{type(model).__name__}: {why}; build a new model")
 
 
 def declared_buffers(layer: object) -> tuple[str, ...] | None:
     """Return the names of the buffers of one layer, without those inside it; None if undeclared."""
     names = getattr(layer, "buffers", None)
-    if isinstance(names, str):
-        hint = f"write: buffers = ({names!r},)"
-        raise ValueError(f"{type(layer).__name__}: buffers is a tuple of names; {hint}")
     return tuple(names) if isinstance(names, (tuple, list)) else None
 
 
@@ -245,10 +237,9 @@ def check_buffers(model: object) -> None:
         for name, value in vars(layer).items():
             if isinstance(value, np.ndarray) and name not in ("_theta", "_grad"):
                 kind, place = type(layer).__name__, f" ({prefix}{name})" if prefix else ""
-                raise ValueError(
-                    f"{kind}: the array {name!r}{place} is neither a parameter nor a buffer; write "
-                    f"in the class: buffers = ({name!r},), or buffers = () if it is not to be saved"
-                )
+                why = f"the array {name!r}{place} is neither a parameter nor a buffer"
+                hint = f"buffers = ({name!r},), or buffers = () if it is not to be saved"
+                raise ValueError(f"{kind}: {why}; write in the class: {hint}")
 
 
 def places(model: object, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
@@ -288,19 +279,20 @@ def set_buffers(model: object, values: Mapping[str, Array]) -> None:
 
 
 def check_state(
-    owner: str, own: Mapping[str, Array], state: Mapping[str, Array], kind: str = ""
+    owner: str,
+    own: Mapping[str, Array],
+    state: Mapping[str, Array],
+    kind: str = "parameter or buffer",
 ) -> dict[str, Array]:
     """Return copies of the arrays of a state, with the names, shapes and dtypes of ``own``."""
-    for name in state:
-        if name not in own:
-            what = kind or "parameter or buffer"
-            raise ValueError(f"{owner}: no {what} {name!r}{did_you_mean(name, own)}")
-    parts: dict[str, Array] = {}
-    for name, value in own.items():
-        if name not in state:
-            raise ValueError(f"{owner}: the state has no value for {name!r}")
-        parts[name] = check_array(owner, name, state[name], value.shape, value.dtype)
-    return parts
+    for name in (name for name in state if name not in own):
+        raise ValueError(f"{owner}: no {kind} {name!r}{did_you_mean(name, own)}")
+    for name in (name for name in own if name not in state):
+        raise ValueError(f"{owner}: the state has no value for {name!r}")
+    return {
+        name: check_array(owner, name, state[name], value.shape, value.dtype)
+        for name, value in own.items()
+    }
 
 
 def not_finite(model: Any) -> list[str]:

@@ -93,8 +93,7 @@ def fit(
 
     An epoch that does not end (Ctrl-C, an error) leaves nothing behind: the model, its random
     streams, the optimizer and ``rng`` are set back, and another call with the same ``history`` goes
-    on from its start. A model that ends with a layer that gives probabilities, before a loss that
-    expects logits, is a UserWarning.
+    on from its start. Probabilities as outputs, before a loss of logits, are a UserWarning.
 
     Parameters
     ----------
@@ -107,13 +106,12 @@ def fit(
         Made for this model.
     epochs : int
     batch_size : int
-        The last batch of an epoch may be smaller.
     rng : int, SeedSequence or Generator
         Orders the examples. With a seed, the order depends only on it and the epoch's number.
     metrics : mapping, optional
-        Metrics of your own by name: ``metric(outputs, y)`` returns a number. The history keeps
-        them as ``"train_NAME"`` and ``"valid_NAME"``. ``y`` has the shape of the outputs, (n, 1)
-        for one output, except for class labels, which are (n,); so has that of a loss of your own.
+        Metrics of your own by name, recorded as ``"train_NAME"`` and ``"valid_NAME"``:
+        ``metric(outputs, y)`` returns a number. ``y`` has the shape of the outputs, (n, 1) for one
+        output, except for class labels, which are (n,); so has that of a loss of your own.
     monitor : str, optional
         The metric that the best epoch, ``restore_best`` and early stopping follow: by default the
         first that is measured of ``"valid_accuracy"``, ``"valid_loss"`` and ``"train_loss"``.
@@ -123,16 +121,15 @@ def fit(
     restore_best : bool
         Whether the model has the parameters and buffers of the best epoch however training ends.
     parts : sequence of {"train", "valid", "test"}
-        The parts of the data that are measured after each epoch, where the data set has them. With
-        ``()`` nothing is measured but the training loss of the epochs.
+        What is measured after each epoch, where the data set has it; ``()`` measures nothing but
+        the training loss.
     history : History, optional
         Filled during training. If it already has records, training resumes after the last epoch.
     checkpoint : Checkpoint, optional
         The file that is written after each epoch, or from which training goes on, with the same
         bits as a run that was not stopped; its records replace those in ``history``.
     mean_weight : float, optional
-        The weight with which an example counts once; by default the mean weight of the training
-        part. For a part of a longer stream of examples it is that of the stream.
+        The weight with which an example counts once; by default the mean of the training part.
 
     Returns
     -------
@@ -145,9 +142,9 @@ def fit(
         When the loss of a batch is NaN or infinite; names the epoch, the step and the first layer
         whose output is not finite. When a parameter or a buffer is, after an epoch; names both.
     TypeError, ValueError
-        For wrong arguments; for targets that the loss does not take; for a layer, loss or metric
-        that does not keep its contract; for a monitored metric that is finite in no epoch; for a
-        file to resume from that is damaged or of a run with other settings.
+        For wrong arguments, targets that the loss does not take, a part that does not keep its
+        contract, a monitored metric that is finite in no epoch, a checkpoint that is damaged or of
+        a run with other settings.
     """
     epochs = check_int("fit", "epochs", epochs, low=0)
     batch_size = check_int("fit", "batch_size", batch_size)
@@ -207,7 +204,6 @@ class Training:
             check_model(self.owner, run.model)
             check_optimizer(self.owner, run.optimizer, run.model)
             self._follow(run)
-            _go_on_from_the_last_weights(run)
         # All objects whose state decides the rest, by their names in a checkpoint.
         self._parts: dict[str, Any] = {}
         for i, run in enumerate(self.runs, 1):
@@ -239,6 +235,7 @@ class Training:
         known = list({"train": 0, "valid": 0, **self.objective.dataset.splits})
         if not isinstance(self.parts, (list, tuple)) or not {*self.parts} <= {*known}:
             raise ValueError(f"{owner}: expected parts among {known}, got {self.parts!r:.80}")
+        self.measured = [part for part in self.objective.dataset.splits if part in self.parts]
         if checkpoint is not None and not hasattr(checkpoint, "resume"):
             want = "checkpoint=minidl.Checkpoint(path)"
             raise TypeError(f"{owner}: expected {want}, got {checkpoint!r:.80}")
@@ -266,11 +263,6 @@ class Training:
     def epoch(self) -> int:
         """The last epoch that has ended; 0 before training."""
         return max(1, *(len(run.history) for run in self.runs)) - 1
-
-    @property
-    def measured(self) -> list[str]:
-        """The parts that are measured, of those that there are."""
-        return [part for part in self.objective.dataset.splits if part in self.parts]
 
     def called(self, name: str) -> list[Callback]:
         """Return the callbacks that define a method of their own with this name."""
@@ -366,14 +358,20 @@ class Training:
             self._saved = epoch
 
     def _follow(self, run: Run) -> None:
-        """Let the history follow a metric; ValueError if it is not measured."""
+        """Let the history follow a metric, and go on from its last weights, not from the best."""
         names = ["loss", *metrics_of(self.objective.loss), *self.metrics]
         known = ["train_loss", *(f"{part}_{name}" for part in self.measured for name in names)]
-        asked = self.monitor or run.history.asked
+        model, history = run.model, run.history
+        asked = self.monitor or history.asked
         if asked is not None and asked not in known:
             why = f"no metric {asked!r:.80} to monitor{did_you_mean(str(asked), known)}"
             raise ValueError(f"{self.owner}: {why}")
-        run.history.follow(run.model, self.monitor, self.mode)
+        history.follow(model, self.monitor, self.mode)
+        last, best = history.last_state, history.best_state
+        learned = model.named_parameters()
+        if last and best and all(np.array_equal(best[name], p.value) for name, p in learned):
+            model.load_state_dict(last)  # the model has not changed since
+        history.last_state = None
 
     def _record(self, losses: Sequence[float | None]) -> None:
         """Append a record to each history; the training losses are None before training."""
@@ -406,26 +404,15 @@ class Training:
         return found if train_loss is None else {**found, "train_loss": train_loss}, finite
 
 
-def _go_on_from_the_last_weights(run: Run) -> None:
-    """Undo the ``restore_best`` at the end of an earlier training, unless the model has changed."""
-    last, best = run.history.last_state, run.history.best_state
-    parameters = run.model.named_parameters()
-    if last and best and all(np.array_equal(best[name], p.value) for name, p in parameters):
-        run.model.load_state_dict(last)
-    run.history.last_state = None
-
-
 class Objective:
     """A loss as the steps of training use it: each example counts by its weight in any batch.
 
     A loss divides by the sum of the weights of its batch. A step multiplies its value and its
     gradient by ``(mean weight of the batch) / (mean weight of the training part)``: for ``n``
     examples and the mean weight ``m`` of the part the value is ``sum_i w_i l_i / (n m)``. A loss
-    with ``reduction="sum"`` is used as it is.
-
-    ``train`` is the training part, after ``look`` with targets as the loss sees them; ``examples``
-    is the number of its examples whose weight is not 0; ``factors`` are ``w / m``, None if all are
-    1. The loss of an epoch is the sum over its examples divided by ``size``.
+    with ``reduction="sum"`` is used as it is. ``train`` is the training part, ``examples`` the
+    number of its rows with a weight, ``factors`` are ``w / m``, None if all are 1. The loss of an
+    epoch is the sum over its examples divided by ``size``.
     """
 
     @quietly

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minidl.checks import Array, check_finite, did_you_mean, require
+from minidl.checks import Array, check_finite, require
 from minidl.files import atomic, open_to_read, reading
 from minidl.layer import Layer
 from minidl.layers import Linear
@@ -72,13 +72,9 @@ def load(
 ) -> None:
     """Read parameters and buffers that PyTorch or ``save`` wrote (needs safetensors).
 
-    Parameters
-    ----------
-    path : path
-    model : Layer
-    rename : mapping of str to str, optional
-        Names in the file, and the model's names for them: whole names, as ``"fc1.weight"``, or
-        the parts before a dot, as ``{"fc1": "0", "net.out": "2"}``. The longest that fits is used.
+    ``rename`` has names in the file and the model's names for them: whole names, as
+    ``"fc1.weight"``, or the parts before a dot, as ``{"fc1": "0", "net.out": "2"}``. The longest
+    that fits is used.
 
     Raises
     ------
@@ -118,13 +114,12 @@ def _renamed(state: Mapping[str, Array], rename: Mapping[str, str]) -> dict[str,
     unused = set(rename)
     for name, value in state.items():
         fits = [old for old in rename if f"{name}.".startswith(f"{old}.")]
-        longest = max(fits, key=len, default="")
-        unused.discard(longest)
-        new = f"{rename[longest]}{name.removeprefix(longest)}".removeprefix(".") if fits else name
+        old = max(fits, key=len, default=name)
+        unused.discard(old)
+        new = f"{rename.get(old, old)}{name.removeprefix(old)}".removeprefix(".")
         if new in found:
             raise ValueError(f"rename: two tensors of the file become {new!r}")
         found[new] = value
-    if unused:
-        first = min(unused)
-        raise ValueError(f"rename: the file has no tensor {first!r}{did_you_mean(first, state)}")
+    for old in sorted(unused):
+        raise ValueError(f"rename: the file has no tensor {old!r}")
     return found

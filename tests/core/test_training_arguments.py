@@ -139,7 +139,7 @@ def test_dropout_of_integers_is_refused():
 @pytest.mark.parametrize("shape", [(3, 4), (4,), (1, 3), ()])
 def test_an_initial_value_of_another_shape_is_refused(shape):
     wrong = Linear(4, 3, weight_init=lambda rng, **_: np.zeros(shape))
-    with pytest.raises(ValueError, match=r"expected initial values of shape \(4, 3\), got "):
+    with pytest.raises(ValueError, match=r"expected values of shape \(4, 3\), got "):
         Sequential(wrong, rng=0)
 
 

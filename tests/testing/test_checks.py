@@ -480,7 +480,7 @@ class Returns(Layer):
     ("layer", "message"),
     [
         (object(), r"object: expected an object with forward\(x, train=...\) -> y, backward, got"),
-        (Linear, "expected an object with forward.* got ABCMeta Linear"),
+        (Linear, "expected an object with forward.* got the class Linear"),
         (
             SimpleNamespace(forward=lambda x: x),
             r"expected forward to take x and train=; write: def forward\(self, x, \*, train=False\)",
