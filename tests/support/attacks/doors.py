@@ -131,7 +131,7 @@ def subjects():
     yield minidl.testing.Options, {"rng": 0, "eps": 1e-5, "rtol": 1e-6, "atol": 1e-6, "locate_seconds": 5.0}  # fmt: skip
     yield minidl.TorchRandom, {"seed": 0}
     yield minidl.EarlyStopping, {"patience": 5, "min_delta": 0.0}
-    yield minidl.ReduceOnPlateau, {"factor": 0.1, "patience": 5, "min_delta": 0.0, "cooldown": 0, "min_lr": 0.0}  # fmt: skip
+    yield minidl.ReduceOnPlateau, {"factor": 0.1, "patience": 5, "min_delta": 0.0}
     yield minidl.History, {"monitor": "valid_loss", "mode": "min"}
     yield minidl.compounding, {"n": 5, "rng": np.random.default_rng(0)}
     yield minidl.OnlineRun, {"model": model, "lr": 0.1, "weight_decay": 0.1, "l1": 0.0}
