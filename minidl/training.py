@@ -225,6 +225,7 @@ class Training:
             self._open(self.checkpoint)
         # What an epoch that does not end sets back.
         going_back = {k: p for k, p in self._parts.items() if not isinstance(p, History)}
+        going_back = {k: p for k, p in going_back.items() if isinstance(p, Stateful)}
         self._states, self._kept = States(going_back), dict[str, Any]()
 
     def _check_options(self) -> None:
