@@ -88,10 +88,9 @@ class Split:
             yield self.rows(slice(start, start + CHUNK), dtype)
 
     def __repr__(self) -> str:
-        n, features = self.x.shape
-        weights = "" if self.weight is None else ", weighted"
-        x, y = f"x {self.x.dtype}", f"y {self.y.dtype} {self.y.shape}"
-        return f"Split({n:,} examples, {features} features; {x}, {y}{weights})"
+        size = f"{len(self):,} examples, {self.x.shape[1]} features"
+        weighted = "" if self.weight is None else ", weighted"
+        return f"Split({size}; x {self.x.dtype}, y {self.y.dtype} {self.y.shape}{weighted})"
 
 
 Part = Split | tuple[Array, Array] | tuple[Array, Array, Array]
@@ -136,10 +135,8 @@ def as_rows(owner: str, x: object, input_scale: float | None = None) -> Split:
     scale = PIXEL_SCALE if input_scale is None else input_scale
     if rows.dtype != np.uint8:
         if input_scale not in (None, 1) and rows.max(initial=0) > 256 * abs(scale):
-            raise ValueError(
-                f"{owner}: the model was trained on uint8 pixels times {scale:g}; expected uint8 "
-                f"rows or rows in 0..{255 * scale:g}, got {rows.dtype} up to {rows.max():g}"
-            )
+            want = f"uint8 rows or rows in 0..{255 * scale:g}, as the model was trained on pixels"
+            raise ValueError(f"{owner}: expected {want}, got {rows.dtype} up to {rows.max():g}")
         scale = 1.0
     return Split(rows, np.empty((len(rows), 0)), scale)
 
@@ -338,9 +335,8 @@ class Dataset:
         parts = {}
         for key, split in self.splits.items():
             share = eps if key == "train" else 0.0
-            y = np.full((len(split), self.classes), share / self.classes, np.float32)
-            y[np.arange(len(split)), split.y] += 1 - share
-            parts[key] = replace(split, y=y)
+            each = np.eye(self.classes, dtype=np.float32) * (1 - share) + share / self.classes
+            parts[key] = replace(split, y=each[split.y])
         return self.with_parts(parts)
 
     def _labels(self, what: str) -> Array:

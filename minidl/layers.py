@@ -103,13 +103,8 @@ class Dropout(Layer):
 
     backward: ``dx = m * dy``, with the same mask
 
-    In inference, and for ``p = 0``, it is the identity; ``p = 1`` gives zeros. Any shape.
-
-    Parameters
-    ----------
-    p : float in [0, 1]
-    rng : int or Generator, optional
-        Draws the masks. Not needed in a ``Sequential``, which gives each layer its own stream.
+    In inference, and for ``p = 0``, it is the identity; ``p = 1`` gives zeros. Any shape. ``rng``
+    draws the masks; it is not needed in a ``Sequential``, which gives each layer its own stream.
     """
 
     def __init__(self, p: float = 0.5, *, rng: Rng | None = None) -> None:

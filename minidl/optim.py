@@ -69,20 +69,12 @@ def check_optimizer(owner: str, optimizer: Any, model: Layer) -> None:
 class Optimizer(Configured, ABC):
     """Base class: updates ``model.theta`` from ``model.grad``.
 
-    Attributes
-    ----------
-    lr : float or Schedule
-        May be changed at any time.
-    weight_decay : float
-        The factor of the L2 penalty, which is added to the gradient.
-    decay_biases : bool
-        Whether weight decay acts on all parameters, or spares those of fewer than two axes:
-        biases, gains and offsets of normalisation.
-    clip_norm : float, optional
-        Before each step, and before weight decay, ``grad *= min(1, clip_norm / (||grad|| + 1e-6))``
-        with the norm over all parameters together, as ``torch.nn.utils.clip_grad_norm_``.
-    steps : int
-        The number of steps taken so far.
+    ``lr``, a number or a schedule, may be changed at any time; ``steps`` is the number of steps
+    taken so far. ``weight_decay`` is the factor of the L2 penalty, which is added to the gradient;
+    without ``decay_biases`` it spares parameters of fewer than two axes: biases, gains and offsets
+    of normalisation. With ``clip_norm``, before each step, and before weight decay,
+    ``grad *= min(1, clip_norm / (||grad|| + 1e-6))`` with the norm over all parameters together, as
+    ``torch.nn.utils.clip_grad_norm_``.
     """
 
     moments: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ def test_new_pixels_get_the_scale_of_the_training(scale):
     figures = minidl.evaluate(model, (x, y), CrossEntropy())
     assert figures == minidl.evaluate(model, data.valid, CrossEntropy())
     if scale != 2.0:
-        with pytest.raises(ValueError, match=r"trained on uint8 pixels times .* expected uint8 rows"):  # fmt: skip
+        with pytest.raises(ValueError, match=r"expected uint8 rows .* as the model was trained on pixels"):  # fmt: skip
             minidl.outputs(model, x.astype(float))
 
 
