@@ -181,7 +181,8 @@ def _results(file: Path) -> list[dict[str, Any]]:
 
 def _table(file: Path) -> Table | None:
     """Return the table of a file, None if none of our scripts has written it."""
-    header, *rows = list(csv.reader(io.StringIO(file.read_text("utf-8"), newline=""))) or [[]]
+    text = io.StringIO(file.read_text(encoding="utf-8"), newline="")
+    header, *rows = list(csv.reader(text)) or [[]]
     if header[-1:] != ["best"]:
         return None
     table, beside = Table(header[:-1], file.stem), file.with_suffix(".md")
@@ -197,8 +198,8 @@ def _table(file: Path) -> Table | None:
 
 def _picture(file: Path) -> Picture:
     """Read a PNG file with its description; its pixels are not decompressed."""
-    content = file.read_bytes()
-    with require("PIL.Image", "plot").open(io.BytesIO(content), formats=["PNG"]) as picture:
+    content, pillow = file.read_bytes(), require("PIL.Image", "plot")
+    with pillow.open(io.BytesIO(content), formats=["PNG"]) as picture:
         width, height = (round(side * 96 / DPI) for side in picture.size)
         description = str(picture.info.get("Description", ""))
         picture.verify()

@@ -263,7 +263,7 @@ def test_text_is_written_and_read_alike_on_all_systems(name):
             binary = any(set(s) <= set("rwxab+") and "b" in s for s in strings if isinstance(s, str))  # fmt: skip
             text = what in ("read_text", "write_text") or (what == "open" and not binary)
             ours = what == "write_text" and isinstance(call.func, ast.Name)  # files.write_text
-            classes = what == "open" and getattr(getattr(call.func, "value", None), "id", "") in ("os", "gzip", "archive", "pillow", "Results")  # fmt: skip
+            classes = what == "open" and getattr(getattr(call.func, "value", None), "id", "") in ("os", "gzip", "archive", "pillow")  # fmt: skip
             if text and not ours and not classes and "encoding" not in options:
                 wrong.append(f"{path}:{call.lineno} encoding")
             if what == "write_text" and not ours and "newline" not in options:

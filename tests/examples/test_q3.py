@@ -88,9 +88,7 @@ def test_training(folder):
     assert pictures == {"training.png"}
     for line in (out / "results.jsonl").read_text().splitlines():
         record = json.loads(line)
-        assert (
-            len(record["values"]["supports"]) == len(record["values"]["history"]["records"]) == 7
-        )
+        assert len(record["values"]["supports"]) == len(record["values"]["history"]["records"]) == 7
     again = run(
         folder, "q3_train.py", *args, pictures=False
     )  # finished runs are read, not repeated
