@@ -1,8 +1,7 @@
 """Networks from our layers to ``torch.nn`` modules and back, with their weights.
 
-A layer of the catalogue whose name and arguments are those of a class of ``torch.nn`` is known by
-itself, and so is any layer whose ONNX operators PyTorch has too. ``COUNTERPARTS`` has the others; a
-user's own layer joins by ``register``.
+A layer of the catalogue with the name and arguments of a class of ``torch.nn`` is known by itself,
+and so is any layer whose ONNX operators PyTorch has too. Others are in ``COUNTERPARTS``.
 """
 
 from __future__ import annotations
@@ -91,10 +90,6 @@ COUNTERPARTS: dict[type[Any], Converter] = {}
 """For each class of layers what makes the module, and for each class of modules the layer."""
 
 
-class _RefusedError(Exception):
-    """A module has options that its counterpart lacks."""
-
-
 def register(
     ours: type[Any],
     theirs: type[Any],
@@ -133,10 +128,7 @@ def register(
 
 
 def _options(module: nn.Module) -> dict[str, Any]:
-    """Return the constructor's arguments of a module that it has as attributes.
-
-    A tensor stands for True, and a shape of one axis for its length.
-    """
+    """Return a module's arguments: a tensor stands for True, a shape of one axis for its length."""
     names = inspect.signature(type(module)).parameters.keys() - {"inplace"}
     found = {name: getattr(module, name) for name in names if hasattr(module, name)}
     found |= {name: True for name, value in found.items() if isinstance(value, Tensor)}
@@ -149,16 +141,17 @@ def _register_namesakes(ours: type[Any], theirs: type[Any], **names: str) -> Non
     def there(layer: Any, convert: Convert) -> nn.Module:
         return theirs(**{names.get(name, name): x for name, x in layer.config().items()})
 
-    def back(module: Any, convert: Convert) -> Layer:
+    def back(module: Any, convert: Any) -> Layer:
         given, known = _options(module), inspect.signature(ours).parameters
         options = {n: given[names.get(n, n)] for n in known if names.get(n, n) in given}
+        refused = f"from_torch: no counterpart of {convert.where}{module!r}"
         try:
             layer: Layer = ours(**options)
         except (TypeError, ValueError) as error:
-            raise _RefusedError(f" ({error})") from error
+            raise ValueError(f"{refused} ({error})") from error
         nearest = there(layer, convert)
         if _options(nearest) != given:
-            raise _RefusedError(f", only of {nearest!r}")
+            raise ValueError(f"{refused}, only of {nearest!r}")
         return layer
 
     register(ours, theirs, there, back)
@@ -195,23 +188,22 @@ COUNTERPARTS[Operators] = lambda module, _: copy.deepcopy(module.layer)
 
 
 def _has_operators(layer: Any) -> bool:
-    """Whether the ONNX operators of its own ``forward`` are all that a layer does.
-
-    One with buffers or random numbers may do something else in training.
-    """
+    """Whether its ONNX operators, those of inference, are all that a layer does."""
     if vars(type(layer)).get("forward") not in NODES or layer.buffers or hasattr(layer, "rng"):
         return False
     return not any("." in name for name, _ in layer.named_parameters())  # no layers inside
 
 
-def _converted(part: Callable[[Any, str, Convert], Any], whole: Any, path: str = "") -> Any:
-    """Return ``part(whole, where, convert)``; ``where`` is the position for messages."""
+class _Conversion:
+    """``convert(child, name)`` at a position in a network; ``part(whole, convert)`` converts."""
 
-    def convert(child: Any, name: str) -> Any:
-        return _converted(part, child, f"{path}.{name}".lstrip("."))
+    def __init__(self, part: Callable[[Any, Any], Any], path: str = "") -> None:
+        self.part, self.path, self.where = part, path, f"module {path}, " if path else ""
 
-    with torch.device("meta"):  # draws no random numbers and allocates no memory
-        return part(whole, f"module {path}, " if path else "", convert)
+    def __call__(self, child: Any, name: str = "") -> Any:
+        inner = _Conversion(self.part, f"{self.path}.{name}".strip("."))
+        with torch.device("meta"):  # draws no random numbers and allocates no memory
+            return self.part(child, inner)
 
 
 def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
@@ -220,11 +212,10 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
     Parameters
     ----------
     model : Layer
-        Any network made of this library's layers and of registered ones. A Residual, and an
-        activation that ``torch.nn`` lacks, become small modules of ``minidl.parity.convert``.
+        Made of this library's layers and of registered ones. What ``torch.nn`` lacks becomes a
+        small module of ``minidl.parity.convert``.
     same_masks : bool
-        Whether Dropout becomes a module that draws the masks that ours will draw, instead of
-        ``nn.Dropout``.
+        Whether Dropout draws the masks that ours will draw, instead of ``nn.Dropout``'s.
 
     Raises
     ------
@@ -233,7 +224,7 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
     """
     streams: dict[int, Any] = {}  # a stream that several layers share is shared in the copy too
 
-    def part(layer: Any, where: str, convert: Convert) -> nn.Module:
+    def part(layer: Any, convert: _Conversion) -> nn.Module:
         if same_masks and type(layer) is Dropout:
             return SameMasks(layer.p, copy.deepcopy(layer.rng, streams))
         if type(layer) in COUNTERPARTS:
@@ -241,9 +232,9 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
             return module
         if _has_operators(layer):
             return Operators(layer)
-        raise TypeError(f"to_torch: no PyTorch counterpart of {where}{layer!r}")
+        raise TypeError(f"to_torch: no PyTorch counterpart of {convert.where}{layer!r}")
 
-    module: nn.Module = _converted(part, model)
+    module: nn.Module = _Conversion(part)(model)
     state = {name: torch.from_numpy(value) for name, value in torch_state(model).items()}
     module.load_state_dict(state, assign=True)
     return module
@@ -255,45 +246,41 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
     Parameters
     ----------
     module : nn.Module
-        In float32 or float64: a module that has a counterpart, a ``nn.Sequential`` of such
-        modules, at any depth, or the result of ``to_torch``. A module with a ``forward`` of its own
-        needs an entry by ``register``.
+        In float32 or float64: one that has a counterpart, or ``nn.Sequential``s of such modules. A
+        module with a ``forward`` of its own needs an entry by ``register``.
     rng : int or Generator, optional
         For the streams of Dropout layers; without it they cannot train.
 
     Raises
     ------
     TypeError, ValueError
-        If a module has no counterpart, or only with other options; if the parameters are of
-        another dtype, or of several. The message names the module and its position.
+        If a module has no counterpart, or only with other options, with its position; if the
+        parameters are of another dtype, or of several.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_torch: expected a module of PyTorch, got {module!r:.80}")
     values = [value for _, value in module.named_parameters(remove_duplicate=False)]
-    dtypes = {str(value.dtype) for value in values} or {"torch.float32"}
-    if dtypes not in ({"torch.float32"}, {"torch.float64"}):
+    dtypes = sorted({str(value.dtype) for value in values}) or ["torch.float32"]
+    if dtypes not in (["torch.float32"], ["torch.float64"]):
         want = "parameters of dtype float32 or float64, the same for all"
-        raise ValueError(f"from_torch: expected {want}, got {', '.join(sorted(dtypes))}")
+        raise ValueError(f"from_torch: expected {want}, got {', '.join(dtypes)}")
     if len({id(value) for value in values}) < len(values):
         raise ValueError("from_torch: a module occurs twice; shared parameters are not supported")
 
-    def part(module: Any, where: str, convert: Convert) -> Layer:
+    def part(module: Any, convert: _Conversion) -> Layer:
         kind = type(module)
         if kind not in COUNTERPARTS and kind.forward is nn.Sequential.forward:
             kind = nn.Sequential  # a subclass that only builds its modules
         if kind not in COUNTERPARTS:
             what = kind.__name__ if any(module.children()) else repr(module)
             raise TypeError(
-                f"from_torch: no counterpart of {where}{what}; build the network as a "
+                f"from_torch: no counterpart of {convert.where}{what}; build the network as a "
                 "nn.Sequential, or give the class a counterpart by minidl.parity.register"
             )
-        try:
-            layer: Layer = COUNTERPARTS[kind](module, convert)
-        except _RefusedError as error:
-            raise ValueError(f"from_torch: no counterpart of {where}{module!r}{error}") from error
+        layer: Layer = COUNTERPARTS[kind](module, convert)
         return layer
 
-    model: Layer = _converted(part, module)
+    model: Layer = _Conversion(part)(module)
     dtype = np.dtype(dtypes.pop().removeprefix("torch."))
     for _, parameter in model.named_parameters():
         parameter.initialize(np.random.default_rng(0), dtype)  # to be replaced

@@ -19,11 +19,7 @@ from minidl.maps import SimplexMap, entmax15, relumax, softmax, sparsemax
 
 
 class Formula(NamedTuple):
-    """A class of maps in PyTorch.
-
-    ``project(map, z, dim)`` is the probabilities of the logits ``z`` along ``dim``; ``omega(map,
-    p)`` the terms of the regulariser, which is their sum over the last axis.
-    """
+    """A class of maps: ``project(map, z, dim)``, and ``omega(map, p)``, the regulariser's terms."""
 
     project: Callable[[Any, Tensor, int], Tensor]
     omega: Callable[[Any, Tensor], Tensor] | None = None
@@ -90,8 +86,7 @@ FORMULAS: dict[type[SimplexMap], Formula] = {
 def criterion(loss: losses.Loss) -> Callable[..., Tensor]:
     """Return ``criterion(z, y, weight=None)``, which PyTorch differentiates in place of ``loss``.
 
-    ``weight`` has the weights of the examples. TypeError if the loss, or its map, has no
-    counterpart.
+    TypeError if the loss, or its map, has no counterpart.
     """
     if type(loss) not in CRITERIA:
         raise TypeError(f"minidl.parity: no PyTorch counterpart of the loss {loss!r}")
@@ -143,7 +138,7 @@ def _binary_cross_entropy(loss: losses.BinaryCrossEntropy, z: Tensor, y: Tensor)
 
 
 def _distributions(y: Tensor, z: Tensor) -> Tensor:
-    """Return labels of either kind as rows of probabilities."""
+    """Return classes or distributions as distributions."""
     return y if y.ndim == 2 else F.one_hot(y, z.shape[1]).to(z.dtype)
 
 

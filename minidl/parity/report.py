@@ -20,19 +20,16 @@ Tolerance = Callable[[int], float]
 """The largest relative difference allowed at a step, counted from 1."""
 
 Results = dict[str, Array]
-"""The results of one step by kind, in the order of computation.
-
-A kind that is not in ``WHOLE`` has one entry for each entry of ``theta`` of the model.
-"""
+"""The results of one step by kind, in the order of computation."""
 
 WHOLE = ("logits", "buffers", "loss", "dlogits", "order")
+"""The kinds that are one quantity; others have one for each parameter, laid out as ``theta``."""
 
 
 def default_tolerance(dtype: str) -> Tolerance:
-    """Return the tolerance for a dtype.
+    """Return 1e-10 for float64; for float32 1e-5, and ten times as much every 50 steps.
 
-    1e-10 in float64. In float32, 1e-5 at the first step and ten times as much every 50 steps:
-    the first rounding differences of two runs grow exponentially where the loss is curved.
+    The first rounding differences of two runs grow exponentially where the loss is curved.
     """
     return lambda step: 1e-10 if dtype == "float64" else 1e-5 * 10 ** ((step - 1) / 50)
 
@@ -46,11 +43,10 @@ class ParityReport:
 
     Attributes
     ----------
-    title : str
-    dtype : str
+    title, dtype : str
     quantities : list of str
         As training computes them: logits, loss, dlogits, then gradient, moments and value
-        of each parameter, last layer first, as the backward pass meets them.
+        of each parameter, last layer first.
     absolute, relative : array, shape (steps, quantities)
     tolerance : callable
     """
@@ -92,12 +88,13 @@ class ParityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report for JSON, with the largest differences of each quantity."""
-        largest = zip(self.relative.max(axis=0), self.absolute.max(axis=0), strict=True)
-        worst = [{"relative": float(r), "absolute": float(a)} for r, a in largest]
+        columns = {"relative": self.relative, "absolute": self.absolute}
+        worst = {name: x.max(axis=0).tolist() for name, x in columns.items()}
+        rows = ({name: x[k] for name, x in worst.items()} for k in range(len(self.quantities)))
         return {
             "title": self.title, "dtype": self.dtype, "steps": len(self.relative),
             "passed": bool(self), "verdict": self.verdict(),
-            "worst": dict(zip(self.quantities, worst, strict=True)),
+            "worst": dict(zip(self.quantities, rows, strict=True)),
             "relative": {kind: column.tolist() for kind, column in self.by_kind.items()},
         }  # fmt: skip
 
@@ -179,15 +176,14 @@ def report(
     tolerance: Tolerance | None = None,
 ) -> ParityReport:
     """Compare the results of two runs of a model, given step by step."""
-    parameters = list(model.named_parameters())
-    names = [name for name, _ in reversed(parameters)]
-    starts = np.cumsum([0] + [p.size for _, p in parameters])[:-1]
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    starts = np.cumsum([0] + [p.size for p in parameters])[:-1]
     steps, quantities = [], list[str]()
     for here, there in results:
         quantities, columns = [], []
         for kind, value in here.items():
             whole = kind in WHOLE
-            quantities += [kind] if whole else [f"{kind} of {name}" for name in names]
+            quantities += [kind] if whole else [f"{kind} of {name}" for name in names[::-1]]
             found = _differences(value, there[kind], np.array([0]) if whole else starts)
             columns.append(found[:, ::-1])  # the last layer first
         steps.append(np.hstack(columns))

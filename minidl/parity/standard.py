@@ -39,10 +39,7 @@ ONLINE_EXAMPLES, ONLINE_BLOCK = 6, 4  # the last block of an epoch is shorter
 DEPTHS = (1, 3, 9)
 SEEDS = [0, 1, 42, -1, -42, -(2**63), 2**32 - 1, 2**32 + 42, -(2**32), 2**63 - 1]
 
-Optimizer = tuple[type[Any], dict[str, Any]]
-"""A class and its options."""
-
-OPTIMIZERS: list[Optimizer] = [
+OPTIMIZERS: list[tuple[type[Any], dict[str, Any]]] = [
     (SGD, {"lr": 0.1}),
     (SGD, {"lr": 0.1, "weight_decay": 0.01}),
     (SGD, {"lr": 0.05, "momentum": 0.9}),
@@ -67,6 +64,7 @@ OPTIMIZERS: list[Optimizer] = [
     (AdamW, {"lr": 1e-3, "eps": 1e-3, "weight_decay": 0.1, "decay_biases": False}),
     (AdamW, {"lr": OneCycle(1e-2, steps=100, pct_start=0.2), "clip_norm": 0.05}),
 ]
+"""Classes and their options."""
 
 Pairs = Iterator[tuple[Results, Results]]
 """The results of both libraries, step by step."""
@@ -76,15 +74,14 @@ Pairs = Iterator[tuple[Results, Results]]
 class ParityCase:
     """A network, a loss and an optimizer (class, options) to compare in both libraries.
 
-    ``layers()`` makes the layers anew; ``targets`` draws the targets of the examples, given the
-    outputs of a random linear map.
+    ``layers()`` makes the layers anew; ``targets`` draws targets, given a random map's outputs.
     """
 
     name: str
     layers: Callable[[], list[Layer]]
     loss: Loss = field(default_factory=CrossEntropy)
     targets: Targets = lambda rng, logits: logits.argmax(axis=1)  # classes that can be learned
-    optimizer: Optimizer = (SGD, {"lr": 0.02, "momentum": 0.9})
+    optimizer: tuple[type[Any], dict[str, Any]] = (SGD, {"lr": 0.02, "momentum": 0.9})
     tolerance: Tolerance | None = None
 
     def run(self, steps: int, dtype: str) -> ParityReport:
@@ -115,8 +112,7 @@ class OnlineCase(ParityCase):
     """``fit_online`` in blocks beside PyTorch, which takes the examples one at a time.
 
     One step is one epoch of a few examples; then the mean loss and the parameters are compared.
-    PyTorch takes a plain step of its SGD for each example, and soft thresholds the parameters after
-    each block, where there is an L1 penalty; the other options are those of ``optimizer``, an SGD.
+    PyTorch takes a step of its SGD for each example, and soft thresholds (L1) after each block.
     """
 
     l1: float = 0.0
@@ -147,7 +143,7 @@ class RandomCase(ParityCase):
     """``TorchRandom`` beside PyTorch's generator: initial weights, and the order of batches.
 
     Each step has another seed, of either sign and up to 64 bits. Only equal bits are within the
-    tolerance. PyTorch's weights are drawn in float32 and converted, as by ``module.double()``.
+    tolerance. Weights are drawn in float32 and converted, as by ``module.double()``.
     """
 
     tolerance: Tolerance | None = lambda step: 0.0
@@ -176,33 +172,28 @@ class RandomCase(ParityCase):
 
 def standard_set() -> list[ParityCase]:
     """Return all cases: depths and optimizers, layers, losses, ``fit_online``, ``TorchRandom``."""
-    depths = [
-        ParityCase(
-            f"depth {depth}, {kind.__name__}({text})", _deep(depth), optimizer=(kind, options)
-        )
-        for depth in DEPTHS
-        for kind, options in OPTIMIZERS
-        for text in [", ".join(f"{name}={value!r}" for name, value in options.items())]
-    ]
-    layers = [ParityCase(name, _around(make)) for name, make in LAYERS.items()]
-    layers.append(ParityCase("depth 3, BatchNorm and GELU", _deep(3, modern=True)))
+    cases = []
+    for depth in DEPTHS:
+        for kind, options in OPTIMIZERS:
+            text = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            name = f"depth {depth}, {kind.__name__}({text})"
+            cases.append(ParityCase(name, _deep(depth), optimizer=(kind, options)))
+    cases += [ParityCase(name, _around(make)) for name, make in LAYERS.items()]
+    cases.append(ParityCase("depth 3, BatchNorm and GELU", _deep(3, modern=True)))
     spared = (AdamW, {"lr": 1e-3, "weight_decay": 0.1, "decay_biases": False})
-    layers.append(ParityCase("gains without weight decay", _deep(3, modern=True), optimizer=spared))
-    layers += [ParityCase(f"Dropout({p})", _around(lambda *_, p=p: Dropout(p))) for p in (0, 1)]
+    cases.append(ParityCase("gains without weight decay", _deep(3, modern=True), optimizer=spared))
+    cases += [ParityCase(f"Dropout({p})", _around(lambda *_, p=p: Dropout(p))) for p in (0, 1)]
     small_steps = (SGD, {"lr": 0.002, "momentum": 0.9})
-    losses = []
     for name, entry in LOSSES.items():
-        layers_of = _around(lambda *_: Tanh(), entry.outputs or CLASSES)
-        losses.append(ParityCase(name, layers_of, entry.loss, entry.targets, small_steps))
+        layers = _around(lambda *_: Tanh(), entry.outputs or CLASSES)
+        cases.append(ParityCase(name, layers, entry.loss, entry.targets, small_steps))
     linear, relu = _deep(0), _around(lambda *_: ReLU())
     dropped = _around(lambda *_: Sequential(Tanh(), Dropout(0.3)))
     sgd, small = (SGD, {"lr": 0.05}), (SGD, {"lr": 0.01})
     decayed = (SGD, {"lr": 0.05, "weight_decay": 0.01})
     numbers = LOSSES["SquaredError"].targets
     return [
-        *depths,
-        *layers,
-        *losses,
+        *cases,
         OnlineCase("fit_online, linear", linear, optimizer=decayed),
         OnlineCase("fit_online, linear, l1", linear, optimizer=sgd, l1=0.001),
         OnlineCase("fit_online, Perceptron", linear, Perceptron(), optimizer=sgd),
@@ -217,8 +208,7 @@ def _deep(depth: int, *, modern: bool = False) -> Callable[[], list[Layer]]:
     def layers() -> list[Layer]:
         hidden: list[Layer] = []
         for features in [FEATURES, *[WIDTH] * (depth - 1)][:depth]:
-            # A bias before BatchNorm has no effect, and gradients of rounding alone.
-            hidden.append(Linear(features, WIDTH, bias=not modern))
+            hidden.append(Linear(features, WIDTH, bias=not modern))  # as in _around
             hidden += [BatchNorm(WIDTH), GELU()] if modern else [Tanh()]
         return [*hidden, Linear(WIDTH if depth else FEATURES, CLASSES)]
 
@@ -226,15 +216,11 @@ def _deep(depth: int, *, modern: bool = False) -> Callable[[], list[Layer]]:
 
 
 def _around(make: MakeLayer, outputs: int = CLASSES) -> Callable[[], list[Layer]]:
-    """Put a layer between two Linears, so that the gradient of its input is compared too.
-
-    A map onto the simplex and BatchNorm are invariant to a shift along an axis, so the gradient of
-    a bias directly before them could be 0, and its computed entries rounding alone: the map gets a
-    Tanh in front, and the Linear before BatchNorm has no bias.
-    """
+    """Put a layer between two Linears, so that the gradient of its input is compared too."""
 
     def layers() -> list[Layer]:
         layer = make(WIDTH, WIDTH)
+        # Both are invariant to a shift: the gradient of a bias before them is rounding alone.
         front = [Tanh()] if isinstance(layer, Simplex) else []
         first = Linear(FEATURES, WIDTH, bias=not isinstance(layer, BatchNorm))
         return [first, *front, layer, Linear(WIDTH, outputs)]

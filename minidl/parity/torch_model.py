@@ -37,14 +37,8 @@ def torch_counterparts(
     """Return a model, a loss and an optimizer that compute the same with PyTorch and autograd.
 
     They keep this library's contracts and the layout of its vectors, so ``fit`` and ``evaluate``
-    take them too. The optimizer is the model's, new or after any number of steps.
-
-    Raises
-    ------
-    TypeError
-        If a part has no counterpart in PyTorch.
-    ValueError
-        If the optimizer was made for another model.
+    take them too. The optimizer is the model's, new or after any number of steps. TypeError if a
+    part has no counterpart in PyTorch, ValueError for the optimizer of another model.
     """
     check_optimizer("torch_counterparts", optimizer, model)
     theirs = TorchModel(model)
@@ -54,8 +48,8 @@ def torch_counterparts(
 class TorchModel(Layer):
     """A copy of a model that computes with PyTorch; it gives no gradient of the input.
 
-    ``theta``, ``grad`` and the buffers are those of any model; the tensors of ``module`` share
-    their memory. Its Dropout draws the masks that the original model will draw.
+    The tensors of ``module`` share the memory of ``theta``, ``grad`` and the buffers. Its Dropout
+    draws the masks that the original model will draw.
     """
 
     skips_input_grad = True
@@ -158,43 +152,38 @@ class TorchOptimizer:
 
 
 def _torch_optimizer(ours: Optimizer, tensors: list[Tensor]) -> Any:
-    """Return PyTorch's optimizer with the settings of ours; TypeError if there is none.
-
-    With ``decay_biases=False`` the parameters are in two groups, the second without weight decay.
-    """
+    """Return PyTorch's optimizer with the settings of ours; TypeError if there is none."""
+    if type(ours) not in (optim.SGD, optim.Adam, optim.AdamW):
+        raise TypeError(f"minidl.parity: no PyTorch counterpart of the optimizer {ours!r}")
     decayed = [p for p in tensors if ours.decay_biases or p.ndim >= 2]
     others = [p for p in tensors if not ours.decay_biases and p.ndim < 2]
     groups = [{"params": decayed}, {"params": others, "weight_decay": 0}]
-    options: dict[str, Any] = {"weight_decay": ours.weight_decay}
-    kind = type(ours)
-    if isinstance(ours, optim.SGD) and kind is optim.SGD:
-        options |= {"momentum": ours.momentum, "dampening": ours.dampening}
-        return torch.optim.SGD(groups, nesterov=ours.nesterov, **options)
-    if isinstance(ours, optim.Adam) and kind in (optim.Adam, optim.AdamW):
-        theirs = getattr(torch.optim, kind.__name__)
-        return theirs(groups, betas=ours.betas, eps=ours.eps, **options)
-    raise TypeError(f"minidl.parity: no PyTorch counterpart of the optimizer {ours!r}")
+    elsewhere = ("lr", "decay_biases", "clip_norm")
+    options = {name: value for name, value in ours.config().items() if name not in elsewhere}
+    return getattr(torch.optim, type(ours).__name__)(groups, **options)
 
 
-def _learning_rates(lr: float | optim.Schedule) -> Iterator[float]:
+def _learning_rates(lr: Any) -> Iterator[float]:
     """Yield the learning rate of each step, from PyTorch's scheduler if it has this one."""
-    if isinstance(lr, optim.StepDecay):
-        return _scheduled(lr.lr, lambda o: lr_scheduler.StepLR(o, lr.every, lr.factor))
-    if isinstance(lr, optim.Cosine):
-        curve = _scheduled(lr.lr, lambda o: lr_scheduler.CosineAnnealingLR(o, lr.steps, lr.final))
-        # After the last step PyTorch's rate rises again; ours stays.
-        return chain(islice(curve, lr.steps), repeat(lr.final))
-    if isinstance(lr, optim.OneCycle):
-        names = ("pct_start", "div_factor", "final_div_factor")
-        options = {name: getattr(lr, name) for name in names} | {"cycle_momentum": False}
-        curve = _scheduled(lr.lr, lambda o: lr_scheduler.OneCycleLR(o, lr.lr, lr.steps, **options))
-        rates = list(islice(curve, lr.steps))  # PyTorch's scheduler refuses a further step
-        return chain(rates, repeat(rates[-1]))
     if isinstance(lr, optim.WarmUp):
         first, last = 1 / lr.steps, lr.steps - 1
         rise = _scheduled(1.0, lambda o: lr_scheduler.LinearLR(o, first, total_iters=last))
         return map(mul, rise, _learning_rates(lr.lr))
-    return map(lr, count()) if callable(lr) else repeat(lr)
+    if isinstance(lr, optim.StepDecay):
+        return _scheduled(lr.lr, lambda o: lr_scheduler.StepLR(o, lr.every, lr.factor))
+    if isinstance(lr, optim.Cosine):
+        curve = _scheduled(lr.lr, lambda o: lr_scheduler.CosineAnnealingLR(o, lr.steps, lr.final))
+        rates = list(islice(curve, lr.steps + 1))
+    elif isinstance(lr, optim.OneCycle):
+        options = {
+            name: getattr(lr, name) for name in ("pct_start", "div_factor", "final_div_factor")
+        }
+        options["cycle_momentum"] = False
+        curve = _scheduled(lr.lr, lambda o: lr_scheduler.OneCycleLR(o, lr.lr, lr.steps, **options))
+        rates = list(islice(curve, lr.steps))
+    else:
+        return map(lr, count()) if callable(lr) else repeat(lr)
+    return chain(rates, repeat(rates[-1]))  # PyTorch's rate rises again, or it refuses a step
 
 
 def _scheduled(lr: float, scheduler: Callable[[Any], Any]) -> Iterator[float]:
@@ -212,8 +201,8 @@ def fit(
 ) -> History:
     """Train as ``minidl.fit`` does, with all arithmetic done by PyTorch on one thread.
 
-    Initial weights, batches and dropout masks are those of ``minidl.fit``, and so are the
-    parameters of this function. The model gets the trained weights; its optimizer is not changed.
+    Initial weights, batches, dropout masks and the arguments are those of ``minidl.fit``. The model
+    gets the trained weights; its optimizer is not changed.
     """
     theirs, criterion, method = torch_counterparts(model, loss, optimizer)
     name_probabilities("parity.fit", model, loss)

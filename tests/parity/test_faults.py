@@ -166,13 +166,18 @@ def step_decay_off_by_one(self, t):
     return self.lr * self.factor ** ((t + 1) // self.every)
 
 
-def clip_without_the_minimum(self, clip_norm):
-    grad = self.model.grad
-    grad *= clip_norm / (np.linalg.norm(grad) + 1e-6)
+def clip_without_the_minimum(self):
+    clip_norm, self.clip_norm, grad = self.clip_norm, None, self.model.grad
+    grad *= clip_norm / (np.linalg.norm(grad) + 1e-6) if clip_norm else 1
+    step(self)
+    self.clip_norm = clip_norm
 
 
-def clip_to_a_largest_entry(self, clip_norm):
-    np.clip(self.model.grad, -clip_norm, clip_norm, out=self.model.grad)
+def clip_to_a_largest_entry(self):
+    clip_norm, self.clip_norm, grad = self.clip_norm, None, self.model.grad
+    np.clip(grad, -(clip_norm or np.inf), clip_norm, out=grad)
+    step(self)
+    self.clip_norm = clip_norm
 
 
 def one_cycle_off_by_one(self, t):
@@ -198,7 +203,7 @@ def uniform_rounded_twice(self, low=0.0, high=1.0, size=None):
 
 
 threshold, softmax_kernel = blocks.soft_threshold, kernels.softmax
-prepare_adam, update_sgd = Adam._prepare, SGD._update
+prepare_adam, update_sgd, step = Adam._prepare, SGD._update, Optimizer.step
 one_cycle, quantile = schedules.OneCycle.__call__, losses.Quantile.per_example
 forward_dropout, forward_linear, forward_layer_norm = (
     Dropout.forward,
@@ -230,8 +235,8 @@ FAULTS = [
     (losses.Quantile, "per_example", quantile_of_the_other_side, "Quantile, several", "loss", 1, "Absolute"),
     (type(simplex.softmax), "vjp_rows", softmax_without_centring, "Softmax", "gradient of 0.bias", 1, "Sparsemax"),
     (schedules.StepDecay, "__call__", step_decay_off_by_one, "depth 1, SGD(lr=StepDecay(lr=0.1, every=20, factor=0.5))", "parameter of 2.bias", 20, "depth 1, Adam("),
-    (Optimizer, "_clip", clip_without_the_minimum, "depth 9, SGD(lr=0.1, clip_norm=100.0)", "gradient of 18.bias", 1, "depth 1, Adam"),
-    (Optimizer, "_clip", clip_to_a_largest_entry, "depth 1, SGD(lr=0.1, clip_norm=0.1)", "gradient of 2.bias", 1, "depth 1, Adam("),
+    (Optimizer, "step", clip_without_the_minimum, "depth 9, SGD(lr=0.1, clip_norm=100.0)", "gradient of 18.bias", 1, "depth 1, Adam"),
+    (Optimizer, "step", clip_to_a_largest_entry, "depth 1, SGD(lr=0.1, clip_norm=0.1)", "gradient of 2.bias", 1, "depth 1, Adam("),
     (schedules.OneCycle, "__call__", one_cycle_off_by_one, "depth 1, AdamW(lr=OneCycle(lr=0.01, steps=100, pct_start=0.2, div_factor=25.0, final_div_factor=10000.0), clip_norm=0.05)", "parameter of 2.bias", 1, "depth 1, Adam("),
     (blocks, "soft_threshold", threshold_by_half, "fit_online, linear, l1", "loss", 1, "depth 3, SGD(lr=0.1)"),
     (tails.KERNELS, CrossEntropy, softmax_with_twice_the_rate, "fit_online, linear", "loss", 1, "depth 3, SGD(lr=0.1)"),
