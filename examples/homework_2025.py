@@ -13,25 +13,25 @@ from homework.page import read_run, write_report
 
 from minidl import load_dataset
 from minidl.checks import require
-from minidl.files import as_path, from_json, to_json, write_text
+from minidl.files import as_path, to_json, write_text
 from minidl.view.cli import Parser, int_argument, run_main
 
 TRAINING = ("--data", "--full", "--epochs", "--seed")
 GRID = (*TRAINING, "--jobs")
 STEPS = {
-    "1.1 Perceptron": ("q1_perceptron", "q1_perceptron.py", TRAINING),
-    "1.2a Logistic regression": ("q1_logistic", "q1_logistic.py", TRAINING),
-    "1.2b Features": ("q1_features", "q1_features.py", GRID),
-    "1.2c Grid": ("q1_grid", "q1_grid.py", GRID),
-    "1.3 MLP": ("q1_mlp", "q1_mlp.py", TRAINING),
-    "2.1 Warm-up": ("q2_warmup", "q2_warmup.py", ("--data", "--full", "-epochs", "--seed")),
-    "2.2 Width": ("q2_width", "q2_width.py", GRID),
-    "2.3 Depth": ("q2_depth", "q2_depth.py --from {out}/q2_width", GRID),
-    "3.2 Properties": ("q3_properties", "q3_properties.py", ("--seed",)),
-    "3.3 Closed forms": ("q3_closed_forms", "q3_closed_forms.py", ()),
-    "3.5 Losses": ("q3_train", "q3_train.py", GRID),
+    "1.1 Perceptron": ("q1_perceptron.py", TRAINING),
+    "1.2a Logistic regression": ("q1_logistic.py", TRAINING),
+    "1.2b Features": ("q1_features.py", GRID),
+    "1.2c Grid": ("q1_grid.py", GRID),
+    "1.3 MLP": ("q1_mlp.py", TRAINING),
+    "2.1 Warm-up": ("q2_warmup.py", ("--data", "--full", "-epochs", "--seed")),
+    "2.2 Width": ("q2_width.py", GRID),
+    "2.3 Depth": ("q2_depth.py --from {out}/q2_width", GRID),
+    "3.2 Properties": ("q3_properties.py", ("--seed",)),
+    "3.3 Closed forms": ("q3_closed_forms.py", ()),
+    "3.5 Losses": ("q3_train.py", GRID),
 }
-"""Each question: its folder, its command, and those of the flags below that the command takes."""
+"""Each question: its command, and those of the flags below that the command takes."""
 
 
 def main() -> int:
@@ -49,17 +49,16 @@ def main() -> int:
     require("jinja2", "examples")
     checksum = load_dataset(args.data).checksum() if args.data else None
     runs, failed = [], 0
-    for title, (name, line, flags) in STEPS.items():
+    for title, (line, flags) in STEPS.items():
         if title.split()[0] not in args.only:
             continue
         command = [word.format(out=args.out) for word in line.split()]
-        given = {flag: getattr(args, flag.strip("-")) for flag in flags}
-        for flag, value in given.items():
-            if value is not None:
-                command += [flag] if value is True else [flag, str(value)]
-        data = checksum if "--data" in flags else None
-        failed |= run_once(title, command, args.out / name, data)
-        runs.append(read_run(args.out / name, title))
+        out = args.out / Path(command[0]).stem
+        for flag in flags:
+            value = getattr(args, flag.strip("-"))
+            command += [] if value is None else [flag] if value is True else [flag, str(value)]
+        failed |= run_once(title, command, out, checksum if "--data" in flags else None)
+        runs.append(read_run(out, title))
     page = write_report(runs, args.out / "report", title="Homework 2025-26")
     print(f"\nwrote {page}")
     return failed
@@ -70,12 +69,8 @@ def run_once(title: str, command: Sequence[str], out: Path, data: str | None) ->
 
     Return 1 if some runs of a grid failed; the table says why, and the next time they run again.
     """
-    file, contents = out / "finished.json", {"command": list(command), "data": data}
-    try:
-        finished = file.exists() and from_json(file.read_bytes()) == contents
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: cannot be read ({error}); delete it") from error
-    if finished:
+    file, contents = out / "finished.json", to_json({"command": command, "data": data}) + "\n"
+    if file.exists() and file.read_bytes() == contents.encode():
         print(f"{title}: finished before", flush=True)
         return 0
     print(f"\n{title}: {' '.join(command)}", flush=True)
@@ -92,7 +87,7 @@ def run_once(title: str, command: Sequence[str], out: Path, data: str | None) ->
     if status > 1:
         sys.exit(status)  # the script has said why
     if status == 0:
-        write_text(file, to_json(contents) + "\n")
+        write_text(file, contents)
     return status
 
 

@@ -84,23 +84,20 @@ def report(
     dataset: minidl.Dataset, history: minidl.History, test: float, flags: str, args: Namespace
 ) -> None:
     """Print and write the figures, the history, the curves and the answers."""
-    last, best = history[-1], history.best
+    last, best, epochs = history[-1], history.best, history.column("epoch")
     history.to_json(args.out / f"{args.model}-history-{flags}.json")
     figures = {"final_train": last.train_accuracy, "best_valid": best.valid_accuracy}
     figures |= {"best_epoch": best.epoch, "final_test": test}
-    content = to_json(figures, indent=1) + "\n"
-    write_text(args.out / f"{args.model}-scores-{flags}.json", content)
+    file = args.out / f"{args.model}-scores-{flags}.json"
+    write_text(file, to_json(figures, indent=1) + "\n")
     print(f"{dataset.title}, initial training loss {history[0].train_loss:.6f}")
     print(f"Final Training Accuracy   {last.train_accuracy:.4f}")
     print(f"Best Validation Accuracy  {best.valid_accuracy:.4f}")
     print(f"Final Test Accuracy       {test:.4f}")
     drawn = {"training-loss": "loss (nats)", "validation-accuracy": "accuracy (share of examples)"}
     for name, label in drawn.items():
-        metric, epochs = label.partition(" ")[0], history.column("epoch")
-        curves = {
-            "training": (epochs, history.column(f"train_{metric}")),
-            "validation": (epochs, history.column(f"valid_{metric}")),
-        }
+        parts, metric = {"training": "train", "validation": "valid"}, label.partition(" ")[0]
+        curves = {k: (epochs, history.column(f"{part}_{metric}")) for k, part in parts.items()}
         for suffix in ("pdf", "png"):
             picture = args.out / f"{args.model}-{name}-{flags}.{suffix}"
             line_plot(picture, Panel(curves, "epoch", label, dataset.title))

@@ -4,7 +4,7 @@ Five widths, four learning rates, with and without dropout and L2. Each network 
 activation, Dropout, Linear, trained by mini-batches on cross-entropy.
 """
 
-import json
+import contextlib
 from pathlib import Path
 
 from homework import answers
@@ -14,7 +14,7 @@ from homework.report import by_axis, plot_by_axis, show_best, tabulate
 from homework.runs import EXECUTORS, PROCESSES, executor
 
 import minidl
-from minidl.files import as_path
+from minidl.files import as_path, from_json
 from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
 
@@ -36,19 +36,16 @@ def train(
 
 def infinite_width(dataset: minidl.Dataset, file: Path) -> dict[str, float]:
     """Return what infinite_width.py found on the same training examples, if it has run."""
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["examples"] != minidl.Dataset(dataset.train).checksum():
-            print(f"{file} is about other training examples, and not in the picture")
-            return {}
+    if not file.exists():
+        return {}
+    with contextlib.suppress(ValueError, LookupError, TypeError):  # others may have written it
+        record = from_json(file.read_bytes())
         (ntk,) = (r for r in record["results"] if (r["layers"], r["kernel"]) == (1, "NTK"))
-        scores = {"training": float(ntk["train"]), "test": float(ntk["test"])}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        print(f"{file} does not have the results of infinite_width.py ({error!r})")
-        return {}
-    return {f"infinite width: {part} accuracy": v for part, v in scores.items()}
+        if record["examples"] == minidl.Dataset(dataset.train).checksum():
+            parts = {"training": "train", "test": "test"}
+            return {f"infinite width: {part} accuracy": ntk[key] for part, key in parts.items()}
+    print(f"{file} has no results of infinite_width.py on these training examples")
+    return {}
 
 
 def main() -> int:

@@ -1,8 +1,4 @@
-"""Train one network with four losses and compare their predictions (Question 3).
-
-Linear, activation, Dropout, Linear, trained with cross-entropy, the sparsemax loss, the entmax-1.5
-loss and the smoothed relumax loss.
-"""
+"""Train one network with cross-entropy, sparsemax, entmax-1.5 and relumax losses (Question 3)."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -74,9 +70,8 @@ def main() -> int:
             table.add(name, *[r.values[key] for key in COLUMNS], *times)
     table.show()
     table.write(args.out / "table")
-    print(
-        "support: classes of probability > 0, mean; certain: share of examples with one such class;"
-    )
+    certain = "share of examples with one such class"
+    print(f"support: classes of probability > 0, mean; certain: {certain};")
     print("covered: share whose label is in the support")
     finished = {name: r for name, r in named.items() if not r.error}
     if finished:
@@ -106,11 +101,10 @@ def report(dataset: minidl.Dataset, results: dict[str, Result], out: Path) -> No
     line_plot(out / "training", sizes, valid, title=dataset.title)
     test, n = {k: float(r.values["test"]) for k, r in results.items()}, len(dataset.splits["test"])
     sentences = [answers.choice("Test accuracy", test, n, errors=ERRORS)]
-    sentences += [
-        f"{name}: {r.values['support']:.2f} classes of {dataset.classes} on average, and in "
-        f"{r.values['covered']:.1%} of the examples the right one is among them."
-        for name, r in results.items()
-    ]
+    for name, r in results.items():
+        size, share = f"{r.values['support']:.2f}", f"{r.values['covered']:.1%}"
+        words = f"{size} classes of {dataset.classes} on average, and in {share} of the examples"
+        sentences.append(f"{name}: {words} the right one is among them.")
     answers.write(out, {"training": sentences})
     print(f"wrote the table, the curves and the models to {out}/")
 

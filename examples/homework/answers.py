@@ -27,8 +27,7 @@ def write(out: Path, answers: Mapping[str, Sequence[str]]) -> None:
 def convergence(what: str, values: Values, *, last: int, small: float) -> str:
     """Say whether a curve has settled; ``values`` has one entry an epoch, the untrained first.
 
-    It has if the last epochs stay within ``small``; else it rises or falls if they end more than
-    half of their range away from where they begin, and goes up and down if not.
+    It rises or falls if the last epochs end more than half of their range from where they begin.
     """
     epochs = len(values) - 1
     last = min(last, max(epochs - 1, 1))  # the first step from untrained is no sign
@@ -191,7 +190,6 @@ def approach(what: str, distances: Values, *, near: float) -> str:
     """Say whether distances fall at every step, and whether less than ``near`` of it is left."""
     left = distances[-1] / distances[0] if distances[0] else 0.0
     steps = "" if all(b < a for a, b in pairwise(distances)) else "not "
-    words = (
-        f"{what} goes from {distances[0]:.4f} to {distances[-1]:.4f}, {steps}falling at every step"
-    )
-    return f"{words}; {left:.1%} is left: it {'arrives' if left < near else 'does not arrive'}."
+    verdict = "arrives" if left < near else "does not arrive"
+    ends = f"from {distances[0]:.4f} to {distances[-1]:.4f}"
+    return f"{what} goes {ends}, {steps}falling at every step; {left:.1%} is left: it {verdict}."

@@ -31,6 +31,7 @@ KNOWN = {
     "4f3b704981b3eb4ec7042fdf18400eeed27af74d": "EMNIST Letters, the course's file",
 }
 """Published files by ``git_name`` of their content."""
+PUBLISHED = "MNIST, Fashion-MNIST or EMNIST Letters"
 
 
 def git_name(content: bytes) -> str:
@@ -39,16 +40,12 @@ def git_name(content: bytes) -> str:
 
 
 def checksums(path: Path) -> Iterator[str]:
-    """Yield for each data file its name, the SHA-256 of its content, and what it is published as.
-
-    ``path`` is a file, or a folder of IDX files; the content of a ``.gz`` is what it unpacks to.
-    """
+    """Yield name, SHA-256 and published name of a file, unpacked, or of the IDX files in a folder."""
     for file in sorted(path.glob("*-ubyte*")) if path.is_dir() else [path]:
         content = file.read_bytes()
         content = gzip.decompress(content) if file.suffix == ".gz" else content
         name = KNOWN.get(git_name(content))
-        unknown = "not a file of MNIST, Fashion-MNIST or EMNIST Letters"
-        known = f"as published: {name}" if name else unknown
+        known = f"as published: {name}" if name else f"not a file of {PUBLISHED}"
         yield f"{file.name}: sha256 {hashlib.sha256(content).hexdigest()}, {known}"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from homework import answers
 from homework.figures import Trace
 from homework.kernels import kernels, pixels
+from homework.published import in_words
 from homework.report import best_of
 from minidl import Dataset, Layer, Linear, Loss, ReLU, Residual, Sequential
 from minidl.checks import Array
@@ -20,7 +21,7 @@ from minidl.grid.folder import kept
 from minidl.grid.points import Result
 from minidl.layer import write_gradients
 from minidl.parameter import walk
-from minidl.view.plots import Panel, figure, line_plot, save
+from minidl.view.plots import Panel, line_plot
 
 VANISH = 0.01
 """For the answers: a gradient that is this share of the last layer's has vanished."""
@@ -60,35 +61,6 @@ def _relu_outputs(layer: Layer, x: Array, found: list[Array]) -> Array:
     return y
 
 
-def draw_signals(path: Path, runs: Mapping[int, Mapping[str, Any]], title: str) -> None:
-    """Draw the gradient norms and the share of dead units; ``runs`` is by the number of layers."""
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-
-    picture, words = figure(2.9 * len(runs) + 1, 5.4), []
-    grid = picture.subplots(2, len(runs), squeeze=False, sharex=True, sharey="row")
-    for (above, below), (layers, values) in zip(grid.T, runs.items(), strict=True):
-        norms, dead = np.array(values["gradients"]), values["dead"]
-        for k, curve in enumerate(norms.T):
-            colour = colormaps["viridis"](0.95 * k / max(norms.shape[1] - 1, 1))
-            above.plot(np.maximum(curve, 1e-12), color=colour)
-        above.set(yscale="log", title=f"{layers} hidden layer{'s' * (layers > 1)}")
-        below.plot(dead, color="black")
-        below.set(xlabel="epoch", ylim=(-0.05, 1.05))
-        below.set_title(f"best validation accuracy {values['best_valid']:.3f}", fontsize=9)
-        above.grid(alpha=0.3)
-        below.grid(alpha=0.3)
-        ends = f"first layer {norms[-1, 0]:.1g}, last layer {norms[-1, -1]:.1g}"
-        words.append(f"{layers} hidden layers: {ends}, dead {dead[-1]:.2f}")
-    grid[0, 0].set_ylabel("gradient norm of a layer's weight")
-    grid[1, 0].set_ylabel("share of dead ReLU units")
-    bar = picture.colorbar(ScalarMappable(cmap="viridis"), ax=list(grid[0]), ticks=[0, 1])
-    bar.set_ticklabels(["first layer", "last layer"])
-    picture.suptitle(title)
-    shown = "Gradient norm of each layer's weight, and share of dead ReLU units, by epoch."
-    save(picture, path, f"{title}. {shown} At the last epoch: {'; '.join(words)}.")
-
-
 def take_setting(args: argparse.Namespace) -> None:
     """Take the setting of the best run of the first width in the folder ``--from``; print it."""
     folder, width = args.source, args.widths[0]
@@ -105,9 +77,7 @@ def take_setting(args: argparse.Namespace) -> None:
         raise ValueError(f"{folder}: no finished run of width {width}")
     axes = {f"{axis}s": [best.point[axis]] for axis in ("learning_rate", "dropout", "l2")}
     vars(args).update(axes | taken)
-    print(f"from {folder}: " + ", ".join(f"{k} {v}" for k, v in {**best.point, **taken}.items()))
-    if data != args.data:
-        print(f"  (trained there on {data})")
+    print(f"from {folder}: {in_words({**best.point, **taken})}; trained there on {data}")
 
 
 def by_kind(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -123,12 +93,23 @@ def by_kind(results: Sequence[Result]) -> dict[str, list[Result]]:
 def draw_reasons(dataset: Dataset, results: Sequence[Result], out: Path) -> dict[str, list[str]]:
     """Draw the records of --why, a picture for each kind of network and optimizer, and say them."""
     found = {}
-    for kind, of_kind in by_kind(results).items():
+    for kind, runs in by_kind(results).items():
         network, _, optimizer = kind.partition(", ")
         name = f"why-{network}-{optimizer}".replace(" ", "-")
-        runs = {r.point["layers"]: r.values for r in of_kind}
-        draw_signals(out / f"{name}.png", runs, f"{dataset.title}: {network} networks, {optimizer}")
-        ends = [(v["gradients"][-1], v["dead"][-1]) for v in runs.values()]
+        least, dead = dict[str, Any](), dict[str, Any]()
+        for r in runs:
+            label = f"{r.point['layers']} hidden, valid {r.values['best_valid']:.3f}"
+            norms = np.array(r.values["gradients"])
+            ratios = (norms / np.maximum(norms[:, -1:], 1e-30)).min(axis=1)
+            epochs = range(len(norms))
+            least[label], dead[label] = (epochs, ratios), (epochs, r.values["dead"])
+        label = "smallest gradient / the last layer's"
+        panels = (
+            Panel(least, "epoch", label, ylog=True),
+            Panel(dead, "epoch", "share of dead units"),
+        )
+        line_plot(out / f"{name}.png", *panels, title=f"{dataset.title}: {kind}")
+        ends = [(r.values["gradients"][-1], r.values["dead"][-1]) for r in runs]
         found[name] = [f"{kind}: " + answers.gradients(*end, vanish=VANISH) for end in ends]
     return found
 
@@ -152,5 +133,6 @@ def draw_flatness(dataset: Dataset, layers: Sequence[int], width: int, out: Path
         print(f"{label} of two examples, in the kernel of infinite width, {name}: {shown}")
     curves = {name: (layers, values) for name, values in starts.items()}
     title = f"{dataset.title}\nhow much of a difference the last layer sees"
-    panel = Panel(curves, "depth (hidden layers)", label, title, layers, ylog=True)
-    line_plot(out / "flatness", panel)
+    line_plot(
+        out / "flatness", Panel(curves, "depth (hidden layers)", label, title, layers, ylog=True)
+    )

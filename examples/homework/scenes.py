@@ -1,11 +1,10 @@
-"""Generated colour scenes that resemble landscapes, for use without a data file.
+"""Generated colour scenes that resemble landscapes, for use without a data file; no photographs.
 
-They are *not* photographs. Six classes of outdoor scenes, 48x48 pixels in red, green and blue.
-Each has three cues of its class: the layout (a skyline, the border between sky and ground, and for
-a street a road to a vanishing point), the colours, and the texture of the ground (noise with the
-power spectrum of the class, of random sign, so that a linear model cannot see it). Each cue is
-sometimes that of another class, so no cue decides alone. Light, contrast, tint and a layer of
-clutter with the spectrum of natural images, ``1/f``, vary from scene to scene.
+Six classes, 48x48 pixels in red, green and blue. Each has three cues: the layout (a skyline, and
+for a street a road to a vanishing point), the colours, and the texture of the ground (noise with
+the power spectrum of the class, of random sign, so that a linear model cannot see it). Each is
+sometimes that of another class, so none decides alone. Light, contrast, tint and a layer of clutter
+with the spectrum of natural images, ``1/f``, vary from scene to scene.
 
 The same arguments give the same bytes on every processor; see ``minidl.data.exact``.
 """
@@ -25,7 +24,7 @@ from minidl.data.cache import ImageGenerator
 CLASSES = ("buildings", "forest", "glacier", "mountain", "sea", "street")
 N_CLASSES = len(CLASSES)
 SIDE = 48
-
+SIZES = {"train": 12_630, "valid": 1_404, "test": 3_000}
 _BLOCK = 480  # scenes drawn at once: 80 of each class, about 40 MB of temporary arrays
 
 # The difficulty. How often a cue is that of the scene's class (else of any class):
@@ -49,16 +48,9 @@ _SKIES = np.array(
 _Y, _X = np.meshgrid(*[(np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE] * 2, indexing="ij")
 
 
-def load_scenes(
-    train: int = 12_630,
-    valid: int = 1_404,
-    test: int = 3_000,
-    *,
-    seed: int = 0,
-    progress: bool = False,
-) -> Dataset:
+def load_scenes(seed: int = 0, *, progress: bool = False, **sizes: int) -> Dataset:
     """Load the generated scenes, by default as many as the course's: see ``load_letters``."""
-    return SCENES.load({"train": train, "valid": valid, "test": test}, seed, progress)
+    return SCENES.load(SIZES | sizes, seed, progress)
 
 
 @quietly
@@ -101,7 +93,6 @@ def _layout(layout: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     """Return how far each pixel belongs to the ground and to a road, 0 to 1: (n, 48, 48) each."""
     n = len(layout)
     columns = np.arange(SIDE)
-    # Three kinds of skyline: hills, blocks of houses, and the slopes of a street.
     phases = rng.random((6, n, 1), dtype=np.float32)
     hills = sum(_arch(f * _X[0] + phase) / f for f, phase in enumerate(phases, start=1)) - 1.2
     width = rng.integers(5, 12, (n, 1))
@@ -111,9 +102,8 @@ def _layout(layout: Array, rng: np.random.Generator) -> tuple[Array, Array]:
     centre = 0.5 + 0.15 * exact.normal(rng, n, 1)
     slopes = 2 * np.abs(_X[0] - centre) - 0.5 + 0.3 * blocks_of_houses
     kind = np.stack([blocks_of_houses, hills, hills, hills, hills, slopes])
-    relief = kind[layout, np.arange(n)] * _RELIEF[layout][:, None]
     horizon = _HORIZON[layout][:, None] + 0.13 * exact.normal(rng, n, 1)
-    skyline = horizon - relief  # from the top, so a hill makes it smaller
+    skyline = horizon - kind[layout, np.arange(n)] * _RELIEF[layout][:, None]  # from the top
     ground = np.clip((_Y - skyline[:, None, :]) * SIDE, 0, 1)
     vanishing = np.maximum(horizon, 0.3)[:, :, None]
     spread = 0.5 + 0.6 * rng.random((n, 1, 1), dtype=np.float32)

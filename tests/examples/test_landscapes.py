@@ -212,16 +212,18 @@ def test_colours_and_layout_tell_the_classes_apart_but_not_all():
 
 def test_scenes_are_cached_and_say_that_they_are_generated(tmp_path, monkeypatch):
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
-    data = scenes.load_scenes(30, 20, 10)
+    data = scenes.load_scenes(train=30, valid=20, test=10)
     assert data.title == "scenes (generated, not photographs)"
     assert (data.features, data.classes, len(data.test)) == (6912, 6, 10)
     files = sorted(p.name for p in tmp_path.iterdir())
     assert len(files) == 3
-    np.testing.assert_array_equal(scenes.load_scenes(20, 20, 10).train.x, data.train.x[:20])
+    np.testing.assert_array_equal(
+        scenes.load_scenes(train=20, valid=20, test=10).train.x, data.train.x[:20]
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == files  # drawn once
     assert isinstance(data.train.x, np.memmap)
     with pytest.raises(ValueError, match=r"scenes: expected test to be a whole number >= 1, got 0"):
-        scenes.load_scenes(5, 5, 0)
+        scenes.load_scenes(train=5, valid=5, test=0)
 
 
 def test_generated_scenes_are_named_wherever_a_figure_is_printed(tmp_path, monkeypatch):
