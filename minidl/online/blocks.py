@@ -61,36 +61,40 @@ def make_steps(runs: Sequence[OnlineRun], objective: Objective, size: int) -> St
                 check_labels(type(loss).__name__, logits, y)
     alone = len(runs) == len(first.layers) == 1
     if alone and type(loss) is Perceptron and first.weight_decay == first.l1 == 0:
-        return PerceptronSteps(first, objective, size)
-    return BlockSteps(runs, objective)
+        return PerceptronSteps(runs, objective, size)
+    return BlockSteps(runs, objective, size)
 
 
 class PerceptronSteps:
-    """One perceptron, updated at each mistake.
+    """One perceptron, updated at each mistake, which changes only two columns of W.
 
-    A mistake changes only two columns of W. ``x W`` with a matrix that stays in cache costs less
-    than the products of a block.
+    ``x W`` with a matrix that stays in cache costs less than the products of a block.
     """
 
-    def __init__(self, run: OnlineRun, objective: Objective, size: int) -> None:
-        self.run, self.split, self.factors = run, objective.train, objective.factors
+    def __init__(self, runs: Sequence[OnlineRun], objective: Objective, size: int) -> None:
+        (run,) = self.runs = runs
+        self.split, self.factors = objective.train, objective.factors
         self.lr = np.array(run.lr, run.model.dtype)
         used, classes = run.first_weights.shape
         # Columns of zeros, so that all rows begin at the same offset in a cache line.
         self.w = np.zeros((classes, -(-used // ALIGNED) * ALIGNED), run.model.dtype)
-        self.used = self.w[:, :used]
+        self.used, self.first_weights = self.w[:, :used], run.first_weights
         self.rows, self.before = list(self.w), np.empty_like(self.used)
         self.x = np.zeros((size, self.w.shape[1]), self.w.dtype)
         self.x[:, :used] = 1  # the bias is the last column that is used
+        self.pixels = self.x[:, : run.first.in_features]
         self.read()
 
     def read(self) -> None:
-        self.used[:] = self.run.first_weights.T
+        self.used[:] = self.first_weights.T
+
+    def write_back(self) -> None:
+        self.first_weights[:] = self.used.T
 
     def step(self, index: Array) -> list[float]:
         n, labels = len(index), self.split.y[index]
         x = self.x[:n]
-        self.split.rows(index, out=x[:, : self.run.first.in_features])
+        self.split.rows(index, out=self.pixels[:n])
         z = np.empty((n, len(self.w)), self.w.dtype)
         w, rows, add, subtract = self.w, self.rows, np.add, np.subtract
         self.before[:] = self.used
@@ -103,14 +107,11 @@ class PerceptronSteps:
             if predicted != label:
                 add(rows[label], change, rows[label])
                 subtract(rows[predicted], change, rows[predicted])
-        losses = z.max(axis=1) - z[range(len(z)), labels]
+        losses = z.max(axis=1) - z[range(n), labels]
         loss = float(losses.sum() if self.factors is None else losses @ self.factors[index])
         if not math.isfinite(loss):
-            self.run.first_weights[:] = self.before.T
+            self.first_weights[:] = self.before.T
         return [loss]
-
-    def write_back(self) -> None:
-        self.run.first_weights[:] = self.used.T
 
 
 class BlockSteps:
@@ -119,18 +120,31 @@ class BlockSteps:
     While blocks are taken, the first layers of the models are out of date until ``write_back``.
     """
 
-    def __init__(self, runs: Sequence[OnlineRun], objective: Objective) -> None:
+    def __init__(self, runs: Sequence[OnlineRun], objective: Objective, size: int) -> None:
         self.runs, self.objective = runs, objective
-        self.dtype, self.bias = runs[0].model.dtype, runs[0].first.bias is not None
+        dtype, first = runs[0].model.dtype, runs[0].first
         widths = [run.first.out_features for run in runs]
         ends = np.cumsum(widths).tolist()
         self.columns = [slice(end - w, end) for end, w in zip(ends, widths, strict=True)]
-        self.v = np.empty((len(runs[0].first_weights), ends[-1]), self.dtype)
+        self.v = np.empty((len(runs[0].first_weights), ends[-1]), dtype)
+        self.change = np.empty_like(self.v)
         # For each column of V: a, c, and the L1 threshold of one example.
         self.a = np.repeat([run.decay_factor for run in runs], widths)
         self.l1 = np.repeat([run.lr * run.l1 for run in runs], widths)
-        self.c = np.ones_like(self.a)
-        self._blocks: dict[int, _Block] = {}
+        self.c, self.powers = np.ones_like(self.a), self.a ** np.arange(size)[:, None]
+        self.x, self.gram = np.ones((size, len(self.v)), dtype), np.empty((size, size), dtype)
+        self.pixels = self.x[:, : first.in_features]
+        # Row t of g holds x_t V until step t, then -lr times the gradient. With 1 on the Gram
+        # matrix's diagonal, z_t is one product: row t of that times the first t + 1 rows of g.
+        self.z, self.g = np.empty((2, size, ends[-1]), dtype)
+        self.rows = [
+            (self.gram[t, : t + 1], self.g[: t + 1], self.z[t], self.g[t]) for t in range(size)
+        ]
+        self.factors = None if objective.factors is None else np.ones(size, dtype)
+        self.targets: list[Array] = []
+        self.tails = make_tails(
+            runs, objective, self.columns, self.z, self.g, self.factors, self.targets
+        )
         self.read()
 
     def read(self) -> None:
@@ -143,7 +157,7 @@ class BlockSteps:
 
     def write_back(self) -> None:
         """Bring the models' first layers up to date."""
-        weights = self.v * self.c.astype(self.dtype)
+        weights = self.v * self.c.astype(self.v.dtype)
         for run, columns in zip(self.runs, self.columns, strict=True):
             run.first_weights[:] = weights[:, columns]
 
@@ -156,71 +170,40 @@ class BlockSteps:
         if self.c.min() < 0.5:
             self.write_back()
             self.read()
-        n = len(index)
-        if n not in self._blocks:
-            self._blocks[n] = _Block(n, self)
-        tails = [run.tail_theta.copy() for run in self.runs]
-        losses = self._blocks[n].gradients(index)
-        for r, loss in enumerate(losses):
+        n, before = len(index), [run.tail_theta.copy() for run in self.runs]
+        losses = self._gradients(index)
+        for run, columns, tail, loss in zip(self.runs, self.columns, before, losses, strict=True):
             if not math.isfinite(loss):
-                self.runs[r].first_weights[:] = (self.v * self.c)[:, self.columns[r]]
-                self.runs[r].tail_theta[:] = tails[r]
-        self._blocks[n].update()
+                run.first_weights[:] = (self.v * self.c)[:, columns]
+                run.tail_theta[:] = tail
+        np.dot(self.x[:n].T, self.g[:n], out=self.change)
+        np.add(self.v, self.change, out=self.v)
         self.c *= self.a**n
         if self.l1.any():
-            soft_threshold(self.v, (n * self.l1 / self.c).astype(self.dtype))
+            soft_threshold(self.v, (n * self.l1 / self.c).astype(self.v.dtype))
             for run in self.runs:
                 soft_threshold(run.tail_theta, n * run.lr * run.l1)
         return losses
 
-
-Steps = PerceptronSteps | BlockSteps
-"""Takes the steps of some runs, a block of examples at a time; see ``BlockSteps``."""
-
-
-class _Block:
-    """The buffers for a block of n examples, and views of their rows, made once."""
-
-    def __init__(self, n: int, owner: BlockSteps) -> None:
-        self.owner = owner
-        features, width = owner.v.shape
-        self.x = np.ones((n, features), owner.dtype)
-        self.pixels = self.x[:, : features - owner.bias]
-        self.gram = np.empty((n, n), owner.dtype)
-        self.diagonal = self.gram.reshape(-1)[:: n + 1]
-        # Row t of g holds x_t V until step t, then -lr times the gradient. With 1 on the Gram
-        # matrix's diagonal, z_t is one product: row t of that times the first t + 1 rows of g.
-        self.z, self.g = np.empty((2, n, width), owner.dtype)
-        self.rows = [
-            (self.gram[t, : t + 1], self.g[: t + 1], self.z[t], self.g[t]) for t in range(n)
-        ]
-        self.change = np.empty_like(owner.v)
-        objective = owner.objective
-        self.factors = None if objective.factors is None else np.ones(n, owner.dtype)
-        self.targets: list[Array] = []
-        self.tails = make_tails(
-            owner.runs, objective, owner.columns, self.z, self.g, self.factors, self.targets
-        )
-        self.powers = owner.a ** np.arange(n)[:, None]
-
-    def gradients(self, index: Array) -> list[float]:
+    def _gradients(self, index: Array) -> list[float]:
         """Take the steps of all layers but the first, whose gradients are stored in G."""
-        owner, x, objective = self.owner, self.x, self.owner.objective
+        n, objective, multiply = len(index), self.objective, np.multiply
+        x = self.x[:n]
         self.targets[:] = objective.train.targets(index)
-        objective.train.rows(index, out=self.pixels)
-        np.dot(x, owner.v, out=self.g)
-        np.dot(x, x.T, out=self.gram)
-        self.diagonal[:] = 1
+        objective.train.rows(index, out=self.pixels[:n])
+        np.dot(x, self.v, out=self.g[:n])
+        np.matmul(x, x.T, out=self.gram[:n, :n])
+        np.fill_diagonal(self.gram, 1)
         if self.factors is not None and objective.factors is not None:
-            self.factors[:] = objective.factors[index]
+            self.factors[:n] = objective.factors[index]
         # With weight decay: outputs times c a^t, gradients over c a^(t+1).
-        decays, multiply = bool((owner.a != 1).any()), np.multiply
+        decays = bool((self.a != 1).any())
         if decays:
-            powers = owner.c * self.powers
-            scales = list(powers.astype(self.z.dtype))
-            inverses = list((1 / (owner.a * powers)).astype(self.z.dtype))
+            powers = self.c * self.powers[:n]
+            scales = list(powers.astype(self.v.dtype))
+            inverses = list((1 / (self.a * powers)).astype(self.v.dtype))
         y, steps = self.targets[0], [tail.step for tail in self.tails]
-        for t, (label, (k, past, z, g)) in enumerate(zip(y.tolist(), self.rows, strict=True)):
+        for t, (label, (k, past, z, g)) in enumerate(zip(y.tolist(), self.rows, strict=False)):
             k.dot(past, z)
             if decays:
                 multiply(z, scales[t], z)
@@ -231,7 +214,6 @@ class _Block:
         sums = [np.atleast_1d(tail.losses(y).sum(axis=0)) for tail in self.tails]
         return [float(loss) for losses in sums for loss in losses]
 
-    def update(self) -> None:
-        """Update the first layer: ``V += X^T G``."""
-        np.dot(self.x.T, self.g, out=self.change)
-        np.add(self.owner.v, self.change, out=self.owner.v)
+
+Steps = PerceptronSteps | BlockSteps
+"""Takes the steps of some runs, a block of examples at a time; see ``BlockSteps``."""

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minidl.callbacks import Callback
@@ -20,13 +19,7 @@ from minidl.losses import Loss, Metric
 from minidl.online.blocks import make_steps, max_block_size, soft_threshold
 from minidl.online.runs import OnlineRun, Order, epoch_order
 from minidl.optim import SGD
-from minidl.training import (
-    CheckpointFile,
-    NonFiniteLossError,
-    Objective,
-    Training,
-    names_earlier,
-)
+from minidl.training import CheckpointFile, NonFiniteLossError, Objective, Training, names_earlier
 
 
 @names_earlier
@@ -68,13 +61,13 @@ def fit_online(
     loss : Loss
     lr, weight_decay : float
     l1 : float
-        L1 penalty: after each block of n examples, every parameter moves towards 0 by
-        ``n lr l1``, but not past it: proximal gradient descent with one proximal step a block.
+        L1 penalty by one proximal step a block: after n examples every parameter moves towards 0
+        by ``n lr l1``, but not past it.
     epochs : int
     block_size : int
-        The number of examples in a block. 1 is the plain loop: forward, loss, backward, step.
-        A block has at most ``log(1000) / -log(1 - lr weight_decay)`` examples, within which weight
-        decay shrinks the weights by 1000.
+        1 is the plain loop: forward, loss, backward, step. A block has at most
+        ``log(1000) / -log(1 - lr weight_decay)`` examples, within which weight decay shrinks the
+        weights by 1000.
     rng : int, Generator, or iterator of arrays
         As in ``fit``, or an iterator with the order of each epoch (see ``compounding``). One of
         your own can be resumed if it has ``state_dict`` and ``load_state_dict``.
@@ -167,46 +160,35 @@ def _plain_steps(run: OnlineRun, training: Training, index: Array, epoch: int, s
             soft_threshold(run.model.theta, run.lr * run.l1)
 
 
-class _Group:
-    """Runs with blocks of the same length, which are computed together."""
-
-    def __init__(self) -> None:
-        self.runs: list[OnlineRun] = []
-        self.active: list[OnlineRun] = []  # those of ``steps``
-
-    def train(
-        self, training: Training, size: int, order: Array, epoch: int, watched: bool
-    ) -> Iterator[None]:
-        """Train the runs that have no error for one epoch; yield after each block.
-
-        If it is ``watched``, the models are up to date then, and may be changed.
-        """
-        for start in range(0, len(order), size):
-            index = order[start : start + size]
-            active = [run for run in self.runs if run.error is None]
-            if not active:
-                return
-            if size == 1:
-                for run in active:
-                    _plain_steps(run, training, index, epoch, start)
-                yield
-                continue
-            if len(active) != len(self.active):
-                self.active, self.steps = active, make_steps(active, training.objective, size)
-            elif start == 0:
-                self.steps.read()
-            for run, total in zip(active, self.steps.step(index), strict=True):
+def _train_group(
+    group: Sequence[OnlineRun], size: int, training: Training, order: Array, epoch: int
+) -> None:
+    """Train runs with blocks of the same length, which are computed together, for one epoch."""
+    steps, on_batch = None, training.called("on_batch")
+    for start in range(0, len(order), size):
+        index, active = order[start : start + size], [run for run in group if run.error is None]
+        if not active:
+            return
+        if size == 1:
+            for run in active:
+                _plain_steps(run, training, index, epoch, start)
+        else:
+            if steps is None or len(steps.runs) != len(active):
+                steps = make_steps(active, training.objective, size)
+            for run, total in zip(active, steps.step(index), strict=True):
                 run.total += total
                 if not math.isfinite(total):  # the plain loop says where, if it finds it too
                     _plain_steps(run, training, index, epoch, start)
                     where = f"epoch {epoch}, steps {start} to {start + len(index)}"
                     run.error = run.error or f"{where}: the loss is not finite"
-            if watched or start + size >= len(order) or any(run.error for run in active):
-                self.steps.write_back()
-            shown = [run.first_weights.copy() for run in active if watched]
-            yield
-            if any((run.first_weights != w).any() for run, w in zip(active, shown, strict=False)):
-                self.steps.read()
+            if on_batch or start + size >= len(order) or any(run.error for run in active):
+                steps.write_back()
+        shown = [run.first_weights.copy() for run in active if steps and on_batch]
+        for callback in on_batch:
+            callback.on_batch(training.runs[0])
+        changed = ((run.first_weights != w).any() for run, w in zip(active, shown, strict=False))
+        if steps and any(changed):
+            steps.read()
 
 
 def _train(
@@ -223,25 +205,22 @@ def _train(
     epochs = check_int("fit_online", "epochs", epochs, low=0)
     block_size = check_int("fit_online", "block_size", block_size)
     objective = Objective("fit_online", loss, dataset, mean_weight)
-    groups: defaultdict[int, _Group] = defaultdict(_Group)
+    groups: dict[int, list[OnlineRun]] = {}
     for run in runs:
         size = min(max_block_size(run, block_size), objective.examples)
         run.optimizer = SGD(run.model, run.lr, weight_decay=run.weight_decay)
         run.epochs, run.batches = epochs, -(-objective.examples // size)
-        groups[size].runs.append(run)
-    settings = {"block_size": block_size, "l1": [run.l1 for run in runs]}
-    settings["mean_weight"] = mean_weight
+        groups.setdefault(size, []).append(run)
+    l1 = [run.l1 for run in runs]
+    settings = {"block_size": block_size, "l1": l1, "mean_weight": mean_weight}
     training = Training("fit_online", runs, objective, rng, settings, **options)
-    on_batch = training.called("on_batch")
 
     def train_epoch(epoch: int) -> list[float]:
         order = epoch_order(rng, epoch, objective.train)
         for run in runs:
             run.total = 0.0
         for size, group in groups.items():
-            for _ in group.train(training, size, order, epoch, bool(on_batch)):
-                for callback in on_batch:
-                    callback.on_batch(runs[0])
+            _train_group(group, size, training, order, epoch)
         return [run.total / objective.size for run in runs]
 
     with one_blas_thread():

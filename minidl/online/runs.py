@@ -20,8 +20,7 @@ from minidl.training import epoch_rng
 class OnlineRun(Run):
     """A model, its update rule ``lr, weight_decay, l1`` as in ``fit_online``, and its results.
 
-    The model is a ``Linear``, or a ``Sequential``, nested or not, that begins with one. ``error``
-    says why the run ended early: its loss was not finite.
+    ``error`` says why the run ended early: its loss was not finite.
     """
 
     def __init__(
@@ -37,12 +36,9 @@ class OnlineRun(Run):
         self.l1 = check_float("fit_online", "l1", l1, low=0)
         self.layers = tuple(in_order(model))
         layer = self.layers[0] if self.layers else model
-        custom = isinstance(layer, Linear) and type(layer).forward is not Linear.forward
-        if custom or not isinstance(layer, Linear):
-            raise ValueError(
-                f"fit_online: expected a model whose first layer is Linear, got {layer!r}"
-                f"{', whose forward pass is its own' if custom else ''}"
-            )
+        if not isinstance(layer, Linear) or type(layer).forward is not Linear.forward:
+            want = "a model whose first layer is Linear, with its forward pass"
+            raise ValueError(f"fit_online: expected {want}, got {layer!r}")
         self.model, self.history = model, History() if history is None else history
         self.total = 0.0  # the loss of the epoch so far
 
@@ -104,16 +100,12 @@ class compounding(Iterator[Array]):  # noqa: N801, an iterator as those of itert
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set what ``state_dict`` returned; ValueError if it is of another generator or number."""
-        order = check_array(
-            "compounding", "order", state["order"], self.order.shape, self.order.dtype
-        )
+        like, order = self.order, state["order"]
+        order = check_array("compounding", "order", order, like.shape, like.dtype)
         if (np.sort(order) != np.arange(len(order))).any():
             raise ValueError("compounding: expected order to be a permutation")
         if isinstance(self.rng, np.random.RandomState):
-            try:
-                self.rng.set_state(state["stream"])
-            except (ValueError, TypeError, LookupError, OverflowError) as error:
-                raise ValueError(f"rng: expected a state of RandomState ({error})") from error
+            self.rng.set_state(state["stream"])
         else:
             set_stream("rng", self.rng, state["stream"])
         self.order = order
@@ -124,10 +116,8 @@ def epoch_order(rng: Order, epoch: int, split: Split) -> Array:
     rows, n = split.counted, len(split)
     if not isinstance(rng, Iterator):
         return rows[epoch_rng(rng, epoch).permutation(len(rows))]
-    order = next(rng, None)
-    if order is None or np.shape(order) != (n,):
-        raise ValueError(
-            f"fit_online: expected an order of {n} rows for epoch {epoch}, "
-            f"got {'none' if order is None else f'shape {np.shape(order)}'}"
-        )
+    order = next(rng, np.empty(0, int))
+    if np.shape(order) != (n,):
+        want, got = f"an order of {n} rows for epoch {epoch}", np.shape(order)
+        raise ValueError(f"fit_online: expected {want}, got shape {got}")
     return order if split.weight is None else order[split.weight[order] > 0]

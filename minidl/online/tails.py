@@ -29,7 +29,7 @@ class Tail:
     step: Callable[[int, float], None]
     """``step(t, label)`` reads ``z[t]``, writes ``g[t]`` and updates the layers after the first."""
     losses: Callable[[Array], Array]
-    """``losses(labels)`` returns the losses of the block's first examples, (n,) or (n, runs)."""
+    """``losses(labels)`` returns those of the block's first examples, (n,) or (n, runs)."""
 
 
 def weighted(tail: Tail, g: Array, factors: Array) -> Tail:
@@ -40,7 +40,7 @@ def weighted(tail: Tail, g: Array, factors: Array) -> Tail:
         tail.step(t, label)
         multiply(rows[t], scales[t], rows[t])
 
-    return Tail(step, lambda y: (tail.losses(y).T * factors).T)
+    return Tail(step, lambda y: (tail.losses(y).T * factors[: len(y)]).T)
 
 
 def relu_linear(
@@ -87,10 +87,7 @@ def softmax(z: Array, g: Array, lr: float) -> Tail:
         divide(p, total, p)
         p[label] += lr
 
-    def losses(y: Array) -> Array:
-        return np.asarray(np.log(-lr * sums) + z.max(axis=1) - z[range(len(z)), y])
-
-    return Tail(step, losses)
+    return Tail(step, lambda y: _losses(z, y, np.log(-lr * sums[: len(y)])))
 
 
 def perceptron(z: Array, g: Array, lr: float) -> Tail:
@@ -104,10 +101,13 @@ def perceptron(z: Array, g: Array, lr: float) -> Tail:
             row[predicted] = -lr
             row[label] = lr
 
-    def losses(y: Array) -> Array:
-        return np.asarray(z.max(axis=1) - z[range(len(z)), y])
+    return Tail(step, lambda y: _losses(z, y))
 
-    return Tail(step, losses)
+
+def _losses(z: Array, y: Array, more: Array | float = 0.0) -> Array:
+    """Return ``more + max(z) - z[label]`` of each of the first rows."""
+    rows = z[: len(y)]
+    return np.asarray(more + rows.max(axis=1) - rows[range(len(y)), y])
 
 
 def stacked_softmax(z: Array, g: Array, lr: list[float]) -> Tail:
@@ -135,7 +135,8 @@ def stacked_softmax(z: Array, g: Array, lr: list[float]) -> Tail:
         add(of_label, lrs, of_label)
 
     def losses(y: Array) -> Array:
-        return np.asarray(np.log(totals) + largest[:, :, 0] - z[range(len(y)), :, y])
+        n = len(y)
+        return np.asarray(np.log(totals[:n]) + largest[:n, :, 0] - z[range(n), :, y])
 
     return Tail(step, losses)
 
@@ -182,13 +183,11 @@ def _any_tail(
     layers, theta = run.layers[1:], run.tail_theta
     grad = run.model.grad[run.first.theta.size :]
     values = [0.0] * len(z)
-    is_checked = False
+    unchecked = [run.model]
 
     def step(t: int, label: float) -> None:
-        nonlocal is_checked
-        if not is_checked:  # the layers, in the first step
-            is_checked = True
-            with checked(run.model):
+        if unchecked:  # the layers, in the first step
+            with checked(unchecked.pop()):
                 step(t, label)
             return
         x, tape = z[t : t + 1], []
@@ -203,30 +202,27 @@ def _any_tail(
         np.multiply(grad, run.lr, out=grad)
         np.subtract(theta, grad, out=theta)
 
-    return Tail(step, lambda y: np.array(values, np.float64))
+    return Tail(step, lambda y: np.array(values[: len(y)], np.float64))
 
 
 def _relu_tail(run: OnlineRun, loss: Loss, z: Array, g: Array, factors: Array | None) -> Tail:
     """(ReLU, Linear) any number of times, then a loss that has a kernel."""
     theta, change = run.tail_theta, np.empty_like(run.tail_theta)
-    forwards: list[Callable[[int], None]] = []
-    backwards: list[Callable[[int], None]] = []
-    start = 0
+    passes, start = [], 0
     for layer in run.layers[2::2]:
         layer = cast(Linear, layer)
         shape = layer.in_features + (layer.bias is not None), layer.out_features
         part = slice(start, start + shape[0] * shape[1])
         w, dw = theta[part].reshape(shape), change[part].reshape(shape)
         out, dout = (np.empty((len(z), shape[1]), z.dtype) for _ in range(2))
-        forward, backward = relu_linear(z, g, w, dw, out, dout)
-        forwards.append(forward)
-        backwards.insert(0, backward)
+        passes.append(relu_linear(z, g, w, dw, out, dout))
         z, g, start = out, dout, part.stop
     last = KERNELS[type(loss)](z, g, run.lr)
     if factors is not None:
         last = weighted(last, g, factors)
-    if not forwards:
+    if not passes:
         return last
+    forwards, backwards = [one for one, _ in passes], [one for _, one in reversed(passes)]
     loss_step, add, multiply = last.step, np.add, np.multiply
     has_weight_decay, factor = run.weight_decay > 0, np.array(run.decay_factor, z.dtype)
 

@@ -328,8 +328,8 @@ def test_nested_layers_give_the_same_bits(between):
     np.testing.assert_array_equal(*thetas)
 
 
-def test_layers_are_checked_in_the_first_blocks_only(monkeypatch):
-    """Not in each epoch; a weight that a callback changes between two epochs counts."""
+def test_layers_are_checked_in_the_first_step_of_an_epoch(monkeypatch):
+    """And a weight that a callback changes between two epochs counts."""
     checks = []
 
     def checked(model):
@@ -346,7 +346,7 @@ def test_layers_are_checked_in_the_first_blocks_only(monkeypatch):
     plain, expected = trained(dataset, loss, 1, hidden=(8,), **options)
     assert checks == []
     model, history = trained(dataset, loss, 64, hidden=(8,), **options)
-    assert len(checks) == 2  # blocks of 64, and of the 2 examples that are left
+    assert len(checks) == 4  # not in each step, and not in the plain loop
     assert distance(model.theta, plain.theta) < 1e-12
     same_history(history, expected)
 
@@ -432,7 +432,7 @@ def test_given_orders_are_used():
     plain, _ = trained(dataset, minidl.CrossEntropy(), 1, epochs=1, rng=iter([backwards]))
     other, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=1, rng=0)
     assert distance(model.theta, plain.theta) < 1e-12 < distance(other.theta, plain.theta)
-    with pytest.raises(ValueError, match="order of 300 rows for epoch 2, got none"):
+    with pytest.raises(ValueError, match=r"order of 300 rows for epoch 2, got shape \(0,\)"):
         trained(dataset, minidl.CrossEntropy(), 64, epochs=2, rng=iter([backwards]))
     with pytest.raises(ValueError, match=r"order of 300 rows for epoch 1, got shape \(9,\)"):
         trained(dataset, minidl.CrossEntropy(), 64, rng=iter([backwards[:9]]))
@@ -641,13 +641,13 @@ def test_bad_models():
             return super().forward(2 * x, train=train)
 
     for model, named in (
-        (minidl.Sequential(Twice(20, 5), rng=0), r"Twice\(20, 5\), whose forward pass is its own"),
+        (minidl.Sequential(Twice(20, 5), rng=0), r"Twice\(20, 5\)"),
         (Own(minidl.Linear(20, 5), rng=0), r"Own\(Linear\(20, 5\)\)"),
         (minidl.Sequential(minidl.Dropout(0.5), minidl.Linear(20, 5), rng=0), r"Dropout\(0.5\)"),
         (minidl.ReLU(), r"ReLU\(\)"),
         (minidl.Sequential(), r"Sequential\(\)"),
     ):
-        with pytest.raises(ValueError, match=f"whose first layer is Linear, got {named}"):
+        with pytest.raises(ValueError, match=f"whose first layer is Linear, .*, got {named}"):
             fit_online(model, dataset, loss, lr=0.1, epochs=1, rng=0)
     with pytest.raises(ValueError, match=r"expected x of shape \(n, 3\), got \(300, 20\)"):
         fit_online(minidl.Linear(3, 5, rng=0), dataset, loss, lr=0.1, epochs=1, rng=0)
