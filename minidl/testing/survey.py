@@ -1,7 +1,7 @@
 """A package as it is: what in it has a backward pass, what of that can be checked, what is wrong.
 
 Found are classes and pairs of functions whose names say that one is the derivative of the other.
-Objects are made with small sizes, and inputs of a few shapes are tried, until both passes run.
+Objects are made with up to two sizes, and inputs of a few shapes are tried, until both passes run.
 What needs more is listed with the reason: check it by a line of its own.
 """
 
@@ -50,15 +50,6 @@ SHAPES: dict[int, list[list[tuple[int, ...]]]] = {
     3: [[(4, 5), (5, 3), (3,)], [(4, 5), (5,), (5,)]],
 }
 """The shapes of so many inputs: weights and biases, or a scale for each feature."""
-
-SIZES = {
-    r"kernel|pool|filter_size|^size$|heads|stride": 2,
-    r"prob|rate|ratio|^p$|keep|drop|slope|alpha|momentum": 0.5,
-    r"^out|_out|unit|hidden|filters": 4,
-    r"^in|_in|input|feature|channel|embed|model": 5,
-    r"out|num_|size|dim|d_ff|^n_|^n$": 4,
-}
-"""The values of arguments, by their names: the first that fits."""
 
 RIGHT, WRONG, UNSURE = "right", "wrong", "cannot tell"
 SIDE, NOT = "side condition only", "not checked"
@@ -193,16 +184,12 @@ def _best(name: str, trials: Trials, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _made(kind: type) -> Any:
-    """Return an object with small sizes and seeded; TypeError for an argument that is no size."""
-    given: dict[str, Any] = {}
-    for name in needed(kind):
-        sizes = [size for words, size in SIZES.items() if re.search(words, name.lower())]
-        if not sizes:
-            raise TypeError(f"needs an argument {name}")
-        given[name] = sizes[0]
+    """Return an object, seeded, of sizes 5 and 4 where it needs arguments."""
+    if len(needed(kind)) > 2:
+        raise TypeError(f"needs the arguments {', '.join(needed(kind))}")
     with subjects.generators_restored():
         subjects.seed_generators(0)
-        return kind(**given)
+        return kind(*(5, 4)[: len(needed(kind))])
 
 
 def _inputs(count: int = 1) -> list[list[Array]]:

@@ -303,7 +303,7 @@ class Tanh(Base):
         return dy * (1 - self.y**2)
 
 class Named(Base):
-    def __init__(self, name):
+    def __init__(self, n_in, n_out, name):
         self.name = name
 
 def sigmoid(x):
@@ -339,7 +339,7 @@ def test_a_whole_package(run, tmp_path):
         "toys.broken",
         "toys.broken cannot be imported: ModuleNotFoundError(\"No module named 'nothing_of_this_name'\")",
         "toys.layers:Named",
-        "needs an argument name",
+        "needs the arguments n_in, n_out, name",
     ]
     assert [line.split()[0] for line in right[1:]] == [
         "toys.layers:softmax_loss",
