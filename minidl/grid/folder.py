@@ -9,7 +9,6 @@ import contextlib
 import errno
 import json
 import os
-import platform
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -59,7 +58,7 @@ def claimed(
     """
     folder, contents = record.parent, from_json(to_json({"axes": axes, "settings": settings}))
     folder.mkdir(parents=True, exist_ok=True)
-    lock = record.with_name(f".{record.stem}.lock")  # its text says who holds it, for people
+    lock = record.with_name(f".{record.stem}.lock")
     lock.touch()
     with contextlib.ExitStack() as held:
         free = False
@@ -70,14 +69,8 @@ def claimed(
         if other and begun():
             raise taken(folder, other)
         if not free:
-            by = "another process"
-            with contextlib.suppress(OSError):
-                by = lock.read_text(encoding="utf-8") or by
-            text = f"{folder} is being written by {by}: wait, or choose another folder"
+            text = f"{folder} is being written by another process: wait, or choose another folder"
             raise OSError(f"{text} (its lock is {lock.name})")
-        with contextlib.suppress(OSError):  # Windows
-            text = f"process {os.getpid()} on {platform.node()}"
-            lock.write_text(text, encoding="utf-8", newline="\n")
         content = to_json(contents, indent=1) + "\n"
         if not record.exists() or record.read_bytes() != content.encode():
             write_text(record, content)

@@ -305,5 +305,5 @@ def test_two_single_runs_in_one_folder(folder):
     with claimed(folder / "out/run.json", {}, {}, lambda: False):
         done = run(folder, "q1_mlp.py", "--epochs", 1, "--out", "out")
     assert done.returncode == 2
-    assert "is being written by process" in done.stderr
+    assert "is being written by another process" in done.stderr
     assert not (folder / "out/scores.json").exists()
