@@ -48,25 +48,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-def _vector(name: str, doc: str) -> Any:
-    """Return a property of a model that gives ``_theta`` or ``_grad``, made on first use.
-
-    ``model.grad *= 2`` changes the vector in place; another vector is refused.
-    """
-
-    def get(model: Layer) -> Any:
-        if "_theta" not in model.__dict__:
-            model.initialize()
-        return model.__dict__[name]
-
-    def put(model: Layer, value: Array) -> None:
-        if value is not get(model):
-            owner, name_ = type(model).__name__, name[1:]
-            raise ValueError(f"{owner}: cannot replace {name_!r}; write model.{name_}[:] = ...")
-
-    return property(get, put, doc=doc)
-
-
 class Layer(Configured, ABC):
     """A function of a batch, with its backward pass.
 
@@ -95,12 +76,11 @@ class Layer(Configured, ABC):
     input_scale: float | None = None
     """The factor of uint8 rows in the training; None for a model that ``fit`` did not train."""
 
-    theta: Array = _vector(
-        "_theta", "All parameters in one contiguous vector; each parameter is a view into it."
-    )
-    grad: Array = _vector(
-        "_grad", "All gradients in one contiguous vector, in the order of ``theta``."
-    )
+    theta: Array
+    """All parameters in one contiguous vector; each parameter is a view into it."""
+
+    grad: Array
+    """All gradients in one contiguous vector, in the order of ``theta``."""
 
     def __init_subclass__(cls) -> None:
         if "forward" in vars(cls):
@@ -136,7 +116,7 @@ class Layer(Configured, ABC):
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of the parameters, also if it is only asked for; of the buffers; or float32."""
-        if "_theta" in self.__dict__:
+        if "theta" in self.__dict__:
             return self.theta.dtype
         parameters = [p for _, p in self.named_parameters()]
         kinds = [k for p in parameters if (k := p.value.dtype if p.is_set else p.asked)]
@@ -175,7 +155,8 @@ class Layer(Configured, ABC):
 
     def forget_vectors(self) -> None:
         """Drop ``theta`` and ``grad``; they are gathered again from the parameters on first use."""
-        self.__dict__.pop("_theta", None)
+        for name in ("theta", "grad"):
+            self.__dict__.pop(name, None)
 
     def copy(self, dtype: DTypeLike | None = None) -> Self:
         """Return an independent copy, in another dtype if one is given."""
@@ -183,14 +164,23 @@ class Layer(Configured, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies of views are not views, so a copy makes its flat vectors on first use.
-        return {k: v for k, v in self.__dict__.items() if k not in ("_theta", "_grad", "_training")}
+        return {k: v for k, v in vars(self).items() if k not in ("theta", "grad", "_training")}
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in ("theta", "grad"):
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+            self.initialize()  # called only before there are vectors
+            return vars(self)[name]
 
     def __setattr__(self, name: str, value: object) -> None:
-        if "_theta" in self.__dict__:
-            old = self.__dict__.get(name)
-            if value is not old and (holds(value) or holds(old)):
-                owner, hint = type(self).__name__, "assign to parameter.value, or build a new model"
-                raise ValueError(f"{owner}: cannot replace {name!r}: {hint}")
+        owner, old = type(self).__name__, vars(self).get(name)
+        if name in ("theta", "grad") and value is not getattr(self, name):
+            raise ValueError(f"{owner}: cannot replace {name!r}; write model.{name}[:] = ...")
+        if "theta" in vars(self) and value is not old and (holds(value) or holds(old)):
+            hint = "assign to parameter.value, or build a new model"
+            raise ValueError(f"{owner}: cannot replace {name!r}: {hint}")
         object.__setattr__(self, name, value)
 
     def state_dict(self) -> dict[str, Array]:

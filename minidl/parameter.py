@@ -177,8 +177,8 @@ def gather(model: Any, dtype: np.dtype[Any]) -> None:
                 member.root = weakref.ref(model)
             else:
                 end = place(member, end)
-        if hasattr(type(layer), "theta"):  # one of ours; of the object this would make vectors
-            vars(layer).update(_theta=theta[start:end], _grad=grad[start:end])
+        if hasattr(type(layer), "forget_vectors"):  # one of ours
+            vars(layer).update(theta=theta[start:end], grad=grad[start:end])
         return end
 
     place(model, 0)
@@ -208,8 +208,6 @@ def check_owners(model: object) -> None:
 def check_vectors(model: Any) -> None:
     """Raise ValueError if a parameter is not a view into ``model.theta`` at its place."""
     theta: Array = model.theta
-    if theta is not vars(model).get("_theta"):
-        return  # a model with vectors of its own making, as in minidl.parity
     end, wrong = theta.ctypes.data, ""
     for name, p in named_parameters(model):
         if p.size and p.value.ctypes.data != end:
@@ -235,7 +233,7 @@ def check_buffers(model: object) -> None:
         if declared_buffers(layer) is not None or callable(getattr(layer, "backward", None)):
             continue
         for name, value in vars(layer).items():
-            if isinstance(value, np.ndarray) and name not in ("_theta", "_grad"):
+            if isinstance(value, np.ndarray) and name not in ("theta", "grad"):
                 kind, place = type(layer).__name__, f" ({prefix}{name})" if prefix else ""
                 why = f"the array {name!r}{place} is neither a parameter nor a buffer"
                 hint = f"buffers = ({name!r},), or buffers = () if it is not to be saved"

@@ -77,7 +77,7 @@ def describe(value: Any, *, strict: bool = True, owner: str = "") -> Any:
     raise TypeError(f"{owner} {why}")
 
 
-_OF_MODELS = {"_theta", "_grad", "_training", "input_scale", "rng", "dtype"}
+_OF_MODELS = {"theta", "grad", "_training", "input_scale", "rng", "dtype"}
 """Attributes of layers that a checkpoint has, or that change no result."""
 
 
