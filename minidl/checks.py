@@ -304,9 +304,8 @@ def check_array(
         raise ValueError(f"{owner}: expected {name} to be real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):
         cast = array.astype(dtype)
-    if dtype.kind == "f" and (over := np.isinf(cast) & ~np.isinf(array)).any():
-        want, got = f"{name} in the range of {dtype}", array[over].item(0)
-        raise ValueError(f"{owner}: expected {want}, got {got}")
+    fits = np.isinf(array) | ~np.isinf(cast)
+    check_entries(owner, f"{name} in the range of {dtype}", name, array, fits)
     return cast
 
 
@@ -314,8 +313,8 @@ def check_weight(owner: str, weight: object, n: int) -> Array:
     """Return weights of ``n`` examples as float64; ValueError unless finite and not negative."""
     array = as_array(owner, "weight", weight, numbers=True)
     array = check_array(owner, "weight", array, (n,), np.dtype(np.float64))
-    want = "finite weights that are not negative"
-    check_entries(owner, want, "weight", array, (array >= 0) & (array < math.inf))
+    fits = (array >= 0) & (array < math.inf)
+    check_entries(owner, "finite weights that are not negative", "weight", array, fits)
     return array
 
 

@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from minidl.checks import Array
 
 LEFT = 24 * 3600
 """Seconds after which a temporary file that nobody writes is one that a dead process left."""
+
+_WORD = re.compile(r"\\*(NaN|-?Infinity)")
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
@@ -68,17 +71,13 @@ def _each(convert: Callable[[Any], Any], value: Any) -> Any:
 def _escaped(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value)  # the word that Python writes
-    return f"\\{value}" if _is_word(value) else value
+    return f"\\{value}" if isinstance(value, str) and _WORD.fullmatch(value) else value
 
 
 def _unescaped(value: Any) -> Any:
-    if not _is_word(value):
+    if not (isinstance(value, str) and _WORD.fullmatch(value)):
         return value
     return value[1:] if value.startswith("\\") else float(value)
-
-
-def _is_word(value: object) -> bool:
-    return isinstance(value, str) and value.lstrip("\\") in ("NaN", "Infinity", "-Infinity")
 
 
 @contextlib.contextmanager
@@ -177,14 +176,8 @@ def read_npz(
 ) -> tuple[dict[str, Array], list[str]]:
     """Read the arrays of an ``.npz`` file whose names are wanted; return them, and all names.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged, encrypted, compressed by another method than deflate, or holds
-        Python objects; if it is compressed more than ``largest_content`` allows; if its arrays do
-        not fit into memory; or if it is a device or a pipe.
+    ValueError if it is damaged, encrypted, compressed by another method than deflate or more than
+    ``largest_content`` allows, holds Python objects, does not fit into memory, or is no file.
     """
     import zipfile  # takes as long as a tenth of NumPy, so not on `import minidl`
 
@@ -193,8 +186,7 @@ def read_npz(
         if start == np.lib.format.MAGIC_PREFIX:
             raise ValueError("a single array, not an archive of arrays")
         if start[:3] == bytes([0, 0, 8]):
-            names = "with names as train-images-idx3-ubyte"
-            raise ValueError(f"an IDX file of another name; give its folder, {names}")
+            raise ValueError("an IDX file of another name; give its folder, as of MNIST's files")
         most = largest_content(os.fstat(file.fileno()).st_size)
         with zipfile.ZipFile(file) as archive:
             members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}

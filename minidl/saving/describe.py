@@ -55,9 +55,8 @@ def register_layer(cls: type[Any]) -> type[Any]:
 def describe(value: Any, *, strict: bool = True, owner: str = "") -> Any:
     """Return a description of a value, as JSON takes it.
 
-    With ``strict`` of plain data, arrays, ``Configured`` objects, and lists of them; TypeError for
-    another value names it after its ``owner``, ValueError a class that has the name of another one
-    of minidl. Without ``strict`` of all that can be compared, or TypeError.
+    With ``strict`` of plain data, arrays, ``Configured`` objects, and lists of them; else of all
+    that can be compared. TypeError for another value names it after its ``owner``.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -72,9 +71,10 @@ def describe(value: Any, *, strict: bool = True, owner: str = "") -> Any:
         return _describe_to_compare(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return {"array": value.tolist(), "dtype": value.dtype.name}
-    hint = "keep it as an attribute of its name, or define config(), which returns all as a dict"
-    why = f"is not known; {hint}" if value is ... else f"cannot be saved, since it is {value!r}"
-    raise TypeError(f"{owner} {why}")
+    hint = "is not known; keep it as an attribute of its name, or define config()"
+    raise TypeError(
+        f"{owner} {hint if value is ... else f'cannot be saved, since it is {value!r}'}"
+    )
 
 
 _OF_MODELS = {"theta", "grad", "_training", "input_scale", "rng", "dtype"}
@@ -82,16 +82,12 @@ _OF_MODELS = {"theta", "grad", "_training", "input_scale", "rng", "dtype"}
 
 
 def _describe_object(value: Any, strict: bool) -> dict[str, Any]:
-    """Describe an object that knows its arguments by its class name and these.
-
-    To compare, all attributes of a class that is not minidl's are described, unless it says by
-    ``config``, or has in a state, what counts.
-    """
+    """Describe an object by its class and arguments; to compare, one of your own by all it has."""
     kind = type(value)
     name = getattr(value, "_name", "") or kind.__name__
     if strict and _built_in().get(name, kind) not in (kind, value):
-        why = "minidl has another class of this name, so a file could not tell them apart"
-        raise ValueError(f"{kind.__module__}.{kind.__qualname__}: {why}; rename it")
+        path = f"{kind.__module__}.{kind.__qualname__}"
+        raise ValueError(f"{path}: minidl has another class of this name; rename it")
     has_config = callable(getattr(value, "config", None))
     config = value.config() if has_config else Configured.config(value)
     if not strict:
@@ -114,12 +110,9 @@ def _is_own(made: Any) -> bool:
 
 
 def _describe_to_compare(value: Any) -> Any:
-    """Describe a value of any kind so that another value has another description.
-
-    A path is "(path)", since where a file lies changes no result.
-    """
+    """Describe a value of any kind so that another value has another description."""
     kind = type(value).__qualname__
-    if isinstance(value, PurePath):
+    if isinstance(value, PurePath):  # where a file lies changes no result
         return "(path)"
     if isinstance(value, functools.partial):
         arguments = {**{str(i): arg for i, arg in enumerate(value.args)}, **value.keywords}
@@ -235,7 +228,7 @@ def _digest(content: bytes) -> str:
 def difference(saved: Any, now: Any) -> str | None:
     """Return a sentence about the first difference of two descriptions, or None.
 
-    It is named by its path, in which the layers of a model are numbered: "model.2.bias".
+    It is named by its path, as "model.2.bias", in which layers are numbered.
     """
     old, new = dict(_leaves(saved)), dict(_leaves(now))
     for path in {**old, **new}:
@@ -261,8 +254,8 @@ def _leaves(description: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def check_size(description: Any, arrays: Mapping[str, Array]) -> None:
     """Raise ValueError if the arrays of a file cannot be those of the objects that it describes.
 
-    Every width of a layer is a side of an array, so all widths together are at most twice as many
-    as all values; a million more may belong to layers without parameters. An object counts as 100.
+    Every width of a layer is a side of an array: together they are at most twice as many as all
+    values, and a million for layers without parameters. An object counts as 100.
     """
     values, widths, rest = sum(array.size for array in arrays.values()), 0, [description]
     while rest:
@@ -281,8 +274,7 @@ def check_size(description: Any, arrays: Mapping[str, Array]) -> None:
 def build(description: Any, own: Collection[type[Any]] = ()) -> Any:
     """Return a new object from what ``describe`` returned; its parameters have no values yet.
 
-    ``own`` are classes that are not minidl's, beside the registered ones. ValueError if a class is
-    not known, or does not take its arguments.
+    ``own`` are classes that are not minidl's; ValueError for one that is not known or has changed.
     """
     if not isinstance(description, dict):
         return description
@@ -298,10 +290,8 @@ def build(description: Any, own: Collection[type[Any]] = ()) -> Any:
         raise ValueError(f"{name} or a layer in it has an argument that cannot be saved")
     made = {**_built_in(), **_REGISTERED, **{cls.__name__: cls for cls in own}}.get(name)
     if made is None:
-        raise ValueError(
-            f"the layer class {name!r} is not known; pass it: minidl.load(path, layers=[{name}]), "
-            f"or register it: minidl.register_layer({name})"
-        )
+        hint = f"write minidl.load(path, layers=[{name}]), or register_layer"
+        raise ValueError(f"the layer class {name!r} is not known; {hint}")
     if not isinstance(made, type):  # one of the maps
         return made
     options = {key: build(value, own) for key, value in description["arguments"].items()}

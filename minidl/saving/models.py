@@ -29,8 +29,8 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     """Write a model, so that ``load`` needs no code to rebuild it.
 
     The file has the architecture as JSON, the parameters, the buffers, and the scale of the pixels
-    on which the model was trained; of a ``Predictor`` also the fitted features, the loss and the
-    names of the classes. It is written whole or not at all, without pickle.
+    of the training; of a ``Predictor`` also the fitted features, the loss and the names of the
+    classes. It is written whole or not at all, without pickle.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
         Usually ``*.npz``; NumPy can read the file.
     model : Layer, Predictor or estimator of ``minidl.sklearn``
         Of an estimator, its ``predictor_``, settings, labels and ``history_`` are written; a
-        setting that is no plain data (a callback, a RandomState) is left out with a warning. Own
-        layers need no extra code where each argument of the constructor is plain data, a layer or a
-        map, or kept as an attribute of the same name; otherwise they define ``config()``, which
-        returns the arguments as a dict. The same holds for own features, maps and losses.
+        setting that is no plain data is left out with a warning. Own layers, features, maps and
+        losses need no extra code where each argument of the constructor is plain data, a layer or a
+        map, or kept as an attribute of the same name; else they define ``config()``, which returns
+        the arguments as a dict.
 
     Raises
     ------
@@ -55,8 +55,7 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     predictor = predictor_of(model)
     inner = predictor.model if isinstance(predictor, Predictor) else predictor
     if not isinstance(inner, Layer):
-        want = "a model, a Predictor or an estimator of minidl"
-        raise TypeError(f"save: expected {want}, got {model!r:.80}")
+        raise TypeError(f"save: expected a model, a Predictor or an estimator, got {model!r:.80}")
     meta = model_meta(inner, describe(inner))
     state: dict[str, Any] = {"model": inner.state_dict()}
     if inner is not predictor:
@@ -77,8 +76,7 @@ def load(
     ----------
     path : path
     layers : iterable of classes
-        The classes of own layers in the model that are not registered by ``register_layer``, and of
-        own features, maps and losses.
+        Own layers that ``register_layer`` does not know, own features, maps and losses.
     rng : int or Generator, optional
         For the streams of Dropout layers; without it they cannot train.
 

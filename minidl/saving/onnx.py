@@ -34,7 +34,7 @@ def export(path: str | os.PathLike[str], model: Any) -> None:
     Parameters
     ----------
     path : path
-        Usually with the suffix ``.onnx``. The file is written whole or not at all.
+        Usually ``*.onnx``. It is written whole or not at all.
     model : Layer, Predictor or estimator of ``minidl.sklearn``
         Of layers, losses and features of minidl; ``x`` is ``(n, features)``.
 
@@ -94,12 +94,9 @@ def to_onnx(model: Any) -> Any:
 def register(method: Callable[..., Any]) -> Callable[[Nodes], Nodes]:
     """Decorate ``nodes(part, x) -> y``: the nodes of a part of your own for its input, a ``Value``.
 
-    Parameters
-    ----------
-    method : function
-        ``forward`` of the layer, ``apply`` of the feature, ``project_rows`` of the map,
-        ``probabilities`` or ``predict`` of the loss. The last returns labels of int64, (n, 1) for
-        one, or numbers (floats), which are the outputs; None where only the outputs are known.
+    ``method`` is ``forward`` of the layer, ``apply`` of the feature, ``project_rows`` of the map,
+    ``probabilities`` or ``predict`` of the loss. The last returns labels of int64, (n, 1) for one,
+    or numbers (floats), which are the outputs; None where only the outputs are known.
 
     Examples
     --------
@@ -139,10 +136,7 @@ class Value:
         self.kind = _onnx().helper.np_dtype_to_tensor_dtype(self.dtype)
 
     def op(self, operator: str, *others: Operand, dtype: Any = None, **attributes: Any) -> Value:
-        """Return the (first) output of an operator of ONNX, of this dtype unless another is given.
-
-        A comparison passes the dtype on too, to the numbers that ``Where`` takes.
-        """
+        """Return the first output of an operator of ONNX; its dtype also beyond a comparison."""
         name = f"{operator}_{len(self.graph.node)}"
         inputs = [self.name, *(self.constant(other).name for other in others)]
         outputs = [name, f"{name}_indices"] if operator == "TopK" else [name]
@@ -182,10 +176,7 @@ def convert(part: Any, method: str, x: Value) -> Any:
 def _outputs(
     predictor: Predictor, z: Value, width: int | None
 ) -> Iterator[tuple[str, Value, list[Any]]]:
-    """Yield what ``predict`` and ``probabilities`` give for the outputs ``z`` (n, width).
-
-    With names and shapes; without probabilities the outputs, without labels these alone.
-    """
+    """Yield the names, values and shapes of what the model says, for its outputs (n, width)."""
     loss, names = predictor.loss, predictor.class_names
     task = losses.CrossEntropy() if loss is None and names is not None else loss
     label = convert(task, "predict", z) if hasattr(task, "predict") else None

@@ -195,7 +195,7 @@ def test_real_idx_files(shared):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda raw: gzip.compress(raw)[:-20], r"idx3-ubyte: Compressed file ended before"),
+        (lambda raw: gzip.compress(raw)[:-20], r"idx3-ubyte: .*Compressed file ended before"),
         (lambda raw: raw[:-1], r"expected 108 values for shape \(12, 3, 3\), got 107"),
         (lambda raw: b"\0\0\x0d" + raw[3:], r"IDX file of uint8 with 3 dimensions, got one that begins with 00 00 0d 03"),
         (lambda raw: b"", r"begins with nothing"),
