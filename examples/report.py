@@ -22,7 +22,7 @@ def main() -> None:
     for run in runs:
         if not run.finished:
             print(f"{run.title} is not finished; it is listed as such", file=sys.stderr)
-    print(f"wrote {write_report(runs, args.out, title=args.title)}")
+    print(f"wrote {write_report(runs, args.out, title=args.title)}, and the same as Markdown")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def git_name(content: bytes) -> str:
 
 
 def checksums(path: Path) -> Iterator[str]:
-    """Yield name, SHA-256 and published name of a file, unpacked, or of the IDX files in a folder."""
+    """Yield name, SHA-256 and published name of a file, or of the IDX files in a folder."""
     for file in sorted(path.glob("*-ubyte*")) if path.is_dir() else [path]:
         content = file.read_bytes()
         content = gzip.decompress(content) if file.suffix == ".gz" else content

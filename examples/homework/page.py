@@ -1,4 +1,4 @@
-"""Reports of finished runs: one HTML page with its pictures in it. The folder of a run has
+"""Reports of finished runs: one HTML page, and the same as Markdown. The folder of a run has
 
 =====================================  =====================================================
 ``grid.json``, ``*run*.json``          settings, and the axes of a grid
@@ -18,17 +18,19 @@ import csv
 import io
 import math
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from homework.answers import FILE as ANSWERS
 from homework.runs import SESSIONS
 from minidl.checks import require
-from minidl.files import from_json, write_text
+from minidl.files import from_json, to_json, write_text
 from minidl.grid.folder import RECORD, RESULTS, kept
 from minidl.view.plots import DPI
 from minidl.view.tables import Table
@@ -36,18 +38,25 @@ from minidl.view.tables import Table
 RECORDS, SCORES = (RECORD, "*run*.json"), ("*scores*.json",)
 LARGEST = 32_000_000
 """The size of a file in bytes, at most."""
+LIMIT = 5_000_000
+"""The largest page, in bytes; pictures that do not fit are linked."""
+SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")
 NUMBER = re.compile(r"([-+]?[\d.,]+(e[-+]?\d+)?|[-+]?inf|nan)?")
 T = TypeVar("T")
 
 
-class Picture(NamedTuple):
-    """A picture as a ``data:`` address, with its size on the page in CSS pixels."""
+@dataclass
+class Picture:
+    """A picture in a file and as a ``data:`` address, with its size on the page in CSS pixels."""
 
-    name: str
+    file: Path
     description: str
     width: int
     height: int
     uri: str
+    address: str = ""
+    """Of its copy, relative to the page."""
+    inline: bool = False
 
 
 @dataclass
@@ -71,6 +80,14 @@ class Run:
     def seconds(self) -> float:
         """The duration of all sessions."""
         return float(sum(s["seconds"] for s in self.sessions))
+
+    @property
+    def state(self) -> str:
+        """State, duration and data, as the list of runs shows them."""
+        words, data = "finished" if self.finished else "not finished", self.last("data")
+        drawn = " (drawn by a program: not to be compared with figures of real data)"
+        note = drawn if data.get("generated") else ""
+        return f"{words}, {duration(self.seconds)}, data: {data.get('name', 'none')}{note}"
 
     def last(self, name: str, record: str = "") -> Any:
         """Return what the last session that has ``name`` noted, of those of a file of settings."""
@@ -204,7 +221,7 @@ def _picture(file: Path) -> Picture:
         description = str(picture.info.get("Description", ""))
         picture.verify()
     uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return Picture(file.stem, description, width, height, uri)
+    return Picture(file, description, width, height, uri)
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,31 +238,66 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def write_report(runs: Sequence[Run], out: Path, *, title: str = "Report") -> Path:
-    """Write ``report.html`` to a folder and return its path; it has its pictures in it."""
+def write_report(
+    runs: Sequence[Run], out: Path, *, title: str = "Report", limit: int = LIMIT
+) -> Path:
+    """Write ``report.html``, ``report.md`` and the folder ``pictures`` to ``out`` (needs jinja2).
+
+    The HTML page, whose path is returned, has its pictures in it and makes no request. The smallest
+    ones come first, up to ``limit`` bytes; the others are linked.
+    """
     if not runs:
         raise ValueError("write_report: expected at least one run")
+    pictures = [
+        (i, run, one) for i, run in enumerate(runs, 1) if run.finished for one in run.pictures
+    ]
+    for i, run, one in pictures:
+        name = re.sub(r"[^\w.=-]", "-", f"{i}-{run.folder.resolve().name}-{one.file.name}")
+        one.address, one.inline = f"pictures/{name}", False
+        (out / "pictures").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(one.file, out / one.address)
+    write_text(out / "report.md", _render("markdown", runs, title))
+    room = limit - len(_render("html", runs, title).encode())
+    for *_, one in sorted(pictures, key=lambda each: len(each[-1].uri)):
+        room -= len(one.uri) + 500  # with what stands around it
+        one.inline = room > 0
+    write_text(out / "report.html", _render("html", runs, title))
+    return out / "report.html"
+
+
+def _render(format: str, runs: Sequence[Run], title: str) -> str:
+    """Return the page in a format, for whose macros there is a template of its name."""
     jinja2 = require("jinja2", "examples")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
+        autoescape=format == "html",
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "numbers": number_columns}
-    values = {
-        "title": title,
-        "runs": runs,
-        "written": time.strftime("%d %B %Y, %H:%M UTC", time.gmtime()),
-        "scores": _scores(runs),
-        "pairs": pairs,
-        "data": _distinct(s["data"] for run in runs for s in run.sessions),
-        "machines": _distinct(s["environment"] for run in runs for s in run.sessions),
-    }
-    text = environment.get_template("report.html.j2").render(**values)
-    page = out / "report.html"
-    write_text(page, text.encode(errors="replace").decode() + "\n")  # names that are not UTF-8
-    return page
+    environment.filters |= {"numbers": number_columns, "markdown": markdown}
+    written = time.strftime("%d %B %Y, %H:%M UTC", time.gmtime())
+    computed = f"{len(runs)} runs, {duration(sum(run.seconds for run in runs))} of computation."
+    machines = _distinct(s["environment"] for run in runs for s in run.sessions)
+    text = environment.get_template("report.j2").render(
+        format=format,
+        title=title,
+        runs=runs,
+        opening=f"{computed} Written by examples/report.py on {written}.",
+        scores=_scores(runs),
+        pairs=pairs,
+        facts=lambda run: _facts(run, machines),
+        data=_distinct(s["data"] for run in runs for s in run.sessions),
+        machines=machines,
+    )
+    return str(text).encode(errors="replace").decode() + "\n"  # names that are not UTF-8
+
+
+def _facts(run: Run, machines: Sequence[dict[str, Any]]) -> str:
+    """Return when, how long and where a run was computed."""
+    on = {machines.index(s["environment"]) + 1: None for s in run.sessions if s["environment"]}
+    words = [f"{duration(run.seconds)} in {len(run.sessions)} session(s)"]
+    words += [f"processes: {run.last('processes') or 1}", f"machine: {', '.join(map(str, on))}"]
+    return f"Started {run.sessions[0].get('started')}; {'; '.join(words)}."
 
 
 def _scores(runs: Sequence[Run]) -> Table:
@@ -261,11 +313,7 @@ def _scores(runs: Sequence[Run]) -> Table:
 
 
 def _distinct(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for value in values:
-        if value and value not in found:
-            found.append(value)
-    return found
+    return list({to_json(value): value for value in values if value}.values())
 
 
 def pairs(values: Mapping[str, Any], what: str, title: str) -> Table:
@@ -294,3 +342,8 @@ def number_columns(table: Table) -> set[int]:
     """Return the indices of the columns after the first that hold numbers only."""
     columns = [[row[i] for row in table.rows] for i in range(len(table.columns))]
     return {i for i, cells in enumerate(columns) if i and all(map(NUMBER.fullmatch, cells))}
+
+
+def markdown(value: object) -> str:
+    """Return a text in which nothing is a sign of Markdown or HTML, on one line."""
+    return SPECIAL.sub(r"\\\1", escape(" ".join(str(value).split()), quote=False))

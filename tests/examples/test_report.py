@@ -183,6 +183,22 @@ def test_contents(done, page):
     ]
 
 
+def test_markdown(done):
+    file = done / "hw/report/report.md"
+    lines = file.read_text(encoding="utf-8").splitlines()
+    pictures = re.findall(r"^!\[(.+)\]\((\S+)\)$", "\n".join(lines), re.M)
+    assert len(pictures) == 4
+    for alt, path in pictures:
+        assert len(alt) > 60
+        assert (file.parent / path).is_file()
+    cells = [len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0 for line in lines]
+    assert sum(n > 0 for n in cells) > 60
+    for before, after in itertools.pairwise(cells):
+        assert before == after or 0 in (before, after)  # a table has rows of one length
+    assert "a&lt;i&gt;&amp;\"b'\\|c" in "\n".join(lines)
+    assert "<i>" not in "\n".join(line for line in lines if not line.startswith("    "))
+
+
 # ---------------------------------------------------------------- a browser
 
 
@@ -236,6 +252,21 @@ def test_text_of_files_is_escaped(tmp_path):
     assert text(tree.find(".//h1")) == " ".join(evil.split())
     assert "![y](z)" in tree.find(".//img").get("alt")
     assert "drawn by a program" in text(tree.find(".//li"))
+    lines = (tmp_path / "out/report.md").read_text(encoding="utf-8").splitlines()
+    shown = "\n".join(line for line in lines if not line.startswith("    "))  # without code
+    assert "<script" not in shown
+    assert len(re.findall(r"(?<!\\)\]\(", shown)) == 1  # the picture
+
+
+def test_large_pictures_are_linked(done, tmp_path):
+    runs = [read_run(done / "hw/q1_perceptron"), read_run(done / "hw/q2_warmup")]
+    page = write_report(runs, tmp_path, limit=200_000)
+    tree = parse(page)
+    assert 100_000 < page.stat().st_size <= 200_000
+    assert 1 <= len(list(tree.iter("img"))) <= 3
+    linked = [a.get("href") for a in tree.iter("a") if a.get("href").startswith("pictures/")]
+    assert len(linked) + len(list(tree.iter("img"))) == 4
+    assert all((tmp_path / path).is_file() for path in linked)
 
 
 def test_a_grid_of_a_user_without_tables(tmp_path):
@@ -282,7 +313,7 @@ def test_a_folder_of_runs_is_read(done, tmp_path):
     names = ["q1_grid", "q1_perceptron", "q2_warmup", "q3_properties"]
     assert [folder.name for folder in run_folders([done / "hw"])] == names
     shown = report(done, "hw", "--out", tmp_path, "--title", "All of it")
-    assert shown.stdout == f"wrote {tmp_path / 'report.html'}\n"
+    assert shown.stdout == f"wrote {tmp_path / 'report.html'}, and the same as Markdown\n"
     tree = parse(tmp_path / "report.html")
     assert text(tree.find(".//h1")) == "All of it"
     scores = tables(tree)["Scores of all runs"]
@@ -310,9 +341,10 @@ def test_pictures_stand_before_long_tables(tmp_path):
         table.write(tmp_path / name)
     line_plot(tmp_path / "curve", Panel({"a": ([0, 1], [1, 2])}, "x", "y"))
     write_report([read_run(tmp_path)], tmp_path / "out")
-    shown = (tmp_path / "out/report.html").read_text()
-    places = [shown.index(sign) for sign in ("n>b</cap", "<img", "n>a</cap")]
-    assert places == sorted(places)
+    for page, signs in (("md", ("**b**", "![", "**a**")), ("html", ("n>b</cap", "<img", "n>a</cap"))):  # fmt: skip
+        shown = (tmp_path / f"out/report.{page}").read_text()
+        places = [shown.index(sign) for sign in signs]
+        assert places == sorted(places)
 
 
 def test_errors_are_one_line(done, tmp_path):
@@ -399,7 +431,7 @@ def test_files_of_others_are_left_out(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     os.mkfifo(tmp_path / "pipe.csv")
     run = read_run(tmp_path)
-    assert [(p.name, p.description) for p in run.pictures] == [("bomb", "\0" * 10**6), ("text", "a < b")]  # fmt: skip
+    assert [(p.file.name, p.description) for p in run.pictures] == [("bomb.png", "\0" * 10**6), ("text.png", "a < b")]  # fmt: skip
     assert run.tables == []
 
 
