@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 from homework import answers
-from homework.figures import Trace
-from homework.flags import add_number
+from homework.figures import Trace, over_epochs
+from homework.flags import add_number, script_parser
 from homework.models import linear, mlp
 from homework.ridge import Directions, generated_houses
 from homework.runs import single_run
 
 import minidl
-from minidl.files import as_path, to_json, write_text
-from minidl.view.cli import Parser, run_main
-from minidl.view.plots import Panel, line_plot
+from minidl.files import to_json, write_text
+from minidl.view.cli import run_main
+from minidl.view.plots import line_plot
 from minidl.view.tables import Table
 
 # The course's ridge penalty. For the answers: an error that has settled, or risen by this share; a
@@ -38,10 +38,8 @@ def train(dataset: minidl.Dataset, args: argparse.Namespace, resumable: dict[str
     loss = minidl.SquaredError()  # half the mean square
 
     def measure(model: minidl.Layer) -> dict[str, Any]:
-        parts = {part: dataset.splits[part] for part in ("train", "test")}
-        losses = {
-            part: minidl.evaluate(model, split, loss)["loss"] for part, split in parts.items()
-        }
+        splits = {part: dataset.splits[part] for part in ("train", "test")}
+        losses = {k: minidl.evaluate(model, split, loss)["loss"] for k, split in splits.items()}
         weights = {"weights": model.theta.copy()} if isinstance(model, minidl.Linear) else {}
         return {part: math.sqrt(2 * value) for part, value in losses.items()} | weights
 
@@ -52,41 +50,37 @@ def train(dataset: minidl.Dataset, args: argparse.Namespace, resumable: dict[str
     return trace
 
 
-def report(name: str, trace: Trace, dataset: minidl.Dataset, out: Path) -> list[str]:
+def report(name: str, trace: Trace, out: Path) -> list[str]:
     """Print and write the errors, draw them over the epochs, and return the answers."""
     train, test = trace.columns["train"], trace.columns["test"]
     last, best = len(test) - 1, int(np.argmin(test))
-    table = Table(["epoch", "train RMSE", "test RMSE"], f"{name}, {dataset.name}")
+    table = Table(["epoch", "train RMSE", "test RMSE"], name)
     for epoch, row in enumerate(zip(train, test, strict=True)):
         table.add(epoch, *row, marked=epoch == best)
     table.write(out / "table")
     figures = {"epochs": last, "train": train[-1], "test": test[-1]}
     figures |= {"best_test": test[best], "best_epoch": best}
     write_text(out / "scores.json", to_json(figures, indent=1) + "\n")
-    print(f"{name}, {dataset.name}: RMSE of the log price")
+    print(f"{name}: RMSE of the log price")
     print(f"  epoch {last:<3}  train {train[-1]:.4f}  test {test[-1]:.4f}")
     print(f"  epoch {best:<3}  train {train[best]:.4f}  test {test[best]:.4f} (lowest)")
-    epochs = range(1, last + 1)
-    curves = {"training": (epochs, train[1:]), "test": (epochs, test[1:])}
-    panel = Panel(curves, "epoch", "RMSE (log price)", mark=max(best, 1))
-    title = f"{name}, {dataset.name}\nbest epoch chosen on the test part"
-    line_plot(out / "errors.png", panel, title=title)
+    options = {"first": 1, "mark": max(best, 1)}
+    panel = over_epochs({"training": train, "test": test}, "RMSE (log price)", **options)
+    line_plot(out / "errors.png", panel, title=f"{name}\nbest epoch chosen on the test part")
     settled = answers.convergence("Training error", train, last=20, small=SETTLED)
     return [settled, answers.excess(train, test, rise=RISE)]
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser = script_parser(__doc__, "runs/ames")
     parser.add_argument("model", choices=("linear", "mlp"))
     parser.add_argument("--data", metavar="PATH", help="the course's ames.npz; else generated")
     add_number(parser, "--epochs", 150, "passes over the training part")
     add_number(parser, "--lr", 1e-3, "learning rate", low=0, open_low=True)
     add_number(parser, "--width", 150, "hidden units of mlp")
     add_number(parser, "--seed", 42, "of weights and order", low=0)
-    parser.add_argument("--out", type=as_path, default=Path("runs/ames"), help="results")
     args = parser.parse_args()
     args.out = args.out / args.model
-
     dataset = minidl.load_dataset(args.data) if args.data else generated_houses()
     if dataset.classes or "test" not in dataset.splits:
         raise ValueError(f"{args.data}: expected a regression with a test part, got {dataset}")
@@ -97,7 +91,7 @@ def main() -> None:
         directions = Directions(dataset, LAMBDA) if args.model == "linear" else None
         trace = train(dataset, args, resumable)
         name = "linear regression by SGD" if directions else f"MLP with {args.width} units"
-        found = {"errors": report(name, trace, dataset, args.out)}
+        found = {"errors": report(f"{name}, {dataset.name}", trace, args.out)}
         if directions:
             title = f"distance of SGD's weights to the ridge solution, {dataset.name}"
             weights = np.stack(trace.columns["weights"])

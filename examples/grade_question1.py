@@ -1,16 +1,15 @@
 """Write the master notebook of Question 1 for otter-grader: students fill in the backward passes.
 
-``otter assign question1.ipynb dist`` makes the notebook of the students and the grader's files from
-it. The passes are those of the scripts ``q1_perceptron.py``, ``q1_logistic.py`` and ``q1_mlp.py``,
-the tests are gradient checks of ``minidl.testing``, one for each gradient.
+``otter assign question1.ipynb dist`` makes the students' notebook and the grader's files. The tests
+are gradient checks of ``minidl.testing``, one for each gradient.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
-from minidl.files import write_text
-from minidl.view.cli import Parser, run_main
+from homework.flags import script_parser
+
+from minidl.files import to_json, write_text
+from minidl.view.cli import run_main
 
 SETUP = """\
 import numpy as np
@@ -80,17 +79,13 @@ report = check_pair(mlp_forward, mlp_backward, (x, *parameters))
 assert not report["{tensor}"].failure, report["{tensor}"].failure
 """
 
-TEXTS = (
-    "Fill in the gradient of the perceptron's loss.",
-    "Fill in the gradient of the cross-entropy of a logistic regression.",
-    "Fill in the backward pass of the network: a point for each gradient.",
-)
-TESTS = (
-    [LOSS_TEST.format(name="perceptron")],
-    [LOSS_TEST.format(name="cross_entropy")],
-    [MLP_TEST.format(tensor=name) for name in ("x", "w1", "b1", "w2", "b2")],
-)
-QUESTIONS = list(zip(TEXTS, (PERCEPTRON, CROSS_ENTROPY, MLP), TESTS, strict=True))
+LOSS_TESTS = [LOSS_TEST.format(name=name) for name in ("perceptron", "cross_entropy")]
+MLP_TESTS = [MLP_TEST.format(tensor=name) for name in ("x", "w1", "b1", "w2", "b2")]
+QUESTIONS = [
+    ("gradient of the perceptron's loss", PERCEPTRON, LOSS_TESTS[:1]),
+    ("gradient of the cross-entropy of a logistic regression", CROSS_ENTROPY, LOSS_TESTS[1:]),
+    ("backward pass of the network: a point for each gradient", MLP, MLP_TESTS),
+]
 """The text, the solution and the tests of each question."""
 
 
@@ -100,26 +95,26 @@ def notebook() -> dict[str, Any]:
     cells += [("markdown", "# Question 1: backward passes"), ("code", SETUP)]
     for i, (text, solution, tests) in enumerate(QUESTIONS, start=1):
         cells.append(("raw", f"# BEGIN QUESTION\nname: q1_{i}\npoints: {len(tests)}"))
-        cells += [("markdown", f"**Question 1.{i}.** {text}"), ("raw", "# BEGIN SOLUTION")]
+        cells += [
+            ("markdown", f"**Question 1.{i}.** Fill in the {text}."),
+            ("raw", "# BEGIN SOLUTION"),
+        ]
         cells += [("code", solution), ("raw", "# END SOLUTION"), ("raw", "# BEGIN TESTS")]
         cells += [("code", test) for test in tests]
         cells += [("raw", "# END TESTS"), ("raw", "# END QUESTION")]
     made: list[dict[str, Any]] = []
     for k, (kind, source) in enumerate(cells):
-        made.append(
-            {"cell_type": kind, "id": f"cell-{k}", "metadata": {}, "source": source.rstrip()}
-        )
-        made[-1] |= {"execution_count": None, "outputs": []} if kind == "code" else {}
+        cell = {"cell_type": kind, "id": f"cell-{k}", "metadata": {}, "source": source.rstrip()}
+        more: dict[str, Any] = {"execution_count": None, "outputs": []} if kind == "code" else {}
+        made.append({**cell, **more})
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return {"cells": made, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
 def main() -> None:
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("question1.ipynb"), help="the notebook")
-    out = parser.parse_args().out
-    write_text(out, json.dumps(notebook(), indent=1) + "\n")
+    out = script_parser(__doc__, "question1.ipynb").parse_args().out
+    write_text(out, to_json(notebook(), indent=1) + "\n")
     print(f"wrote {out}")
 
 

@@ -38,14 +38,10 @@ def train(
     feature, loss = make_feature(name, int(components or COMPONENTS)), minidl.CrossEntropy()
     start = time.perf_counter()
     data = dataset if feature is None else feature.fit_transform(dataset, dtype)
-    seconds, model, test = (
-        time.perf_counter() - start,
-        linear(data, dtype),
-        TestAccuracy(data, loss),
-    )
+    seconds, test = time.perf_counter() - start, TestAccuracy(data, loss)
     order = minidl.compounding(len(data.train), np.random.RandomState(seed))
     options: dict[str, Any] = {"epochs": epochs, "rng": order, "callbacks": [test]}
-    history = minidl.fit_online(model, data, loss, lr=lr, weight_decay=l2, **options)
+    history = minidl.fit_online(linear(data, dtype), data, loss, lr=lr, weight_decay=l2, **options)
     explained = float(feature.ratios.sum()) if isinstance(feature, minidl.PCA) else None
     count = {"features": data.features, "explained": explained, "fit_seconds": seconds}
     return {**scores(data, history, test.values, time=sum(history.column("seconds"))), **count}
@@ -66,25 +62,25 @@ def main() -> int:
     columns = ["features", "number", "variance", "valid", "test", "training s", "features s"]
     table = Table(columns, f"logistic regression, {dataset.title}")
     valid = {r.point["features"]: float(r.values["best_valid"]) for r in results if not r.error}
-    best = max(valid.values(), default=None)
+    best, n = max(valid.values(), default=None), len(dataset.splits["valid"])
     for r in results:
-        cells = [None, None, r.error, None, None, None]
-        if r.error is None:
-            seconds = [f"{r.values[key]:.1f}" for key in ("time", "fit_seconds")]
-            keys = "features", "explained", "best_valid", "test"
-            cells = [*(r.values[key] for key in keys), *seconds]
+        cells = [None, None, r.error]
+        if not r.error:
+            cells = [r.values[key] for key in ("features", "explained", "best_valid", "test")]
+            cells += [f"{r.values[key]:.1f}" for key in ("time", "fit_seconds")]
         table.add(r.point["features"], *cells, marked=best == r.values.get("best_valid"))
     table.show()
     table.write(args.out / "table")
     print("* the best validation accuracy; valid and test are those of the best epoch")
     if draw(dataset, counts, args):
         print("features.png shows what the features keep")
-    n = len(dataset.splits["valid"])
     sentences = [answers.choice("Features", valid, n, errors=ERRORS)]
-    if "raw" in valid:
-        raw = valid.pop("raw")
-        named = [(f"{name} instead of raw pixels", accuracy) for name, accuracy in valid.items()]
-        sentences += [answers.effect(words, raw, a, n, errors=ERRORS) for words, a in named]
+    raw = valid.pop("raw", None)
+    sentences += [
+        answers.effect(f"{name} instead of raw pixels", raw, accuracy, n, errors=ERRORS)
+        for name, accuracy in valid.items()
+        if raw is not None
+    ]
     answers.write(args.out, {"features": sentences})
     print(f"wrote the table and the picture to {args.out}/")
     return exit_status(results)
@@ -102,10 +98,9 @@ def draw(dataset: Dataset, counts: Sequence[int], args: Namespace) -> bool:
         some = minidl.PCA(k)
         some.mean, some.components = pca.mean, pca.components[:k]
         rows[f"{k} components, {pca.ratios[:k].sum():.3f}"] = some.reconstruct(some.apply(x))
-    upright = (0, 2, 1) if dataset.transposed else (0, 1, 2)
     for label, row in rows.items():
-        grey = (255 * np.clip(row / x.max(), 0, 1)).astype(np.uint8)
-        rows[label] = grey.reshape(-1, side, side).transpose(upright)
+        grey = (255 * np.clip(row / x.max(), 0, 1)).astype(np.uint8).reshape(-1, side, side)
+        rows[label] = grey.swapaxes(1, 2) if dataset.transposed else grey
     contact_sheet(args.out / "features.png", rows, title=f"{dataset.title}: what features keep")
     return True
 

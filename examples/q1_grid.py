@@ -7,7 +7,6 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from homework.runs import run_points, shared
 
 import minidl
 from minidl.files import to_json, write_text
-from minidl.grid.points import Grid, exit_status, keeping
+from minidl.grid.points import Grid, exit_status
 from minidl.view.cli import run_main
 from minidl.view.tables import Table
 
@@ -29,7 +28,7 @@ AXES = {"features": "Features", "learning_rate": "Learning rates", "l2": "L2 pen
 ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
-def train(features: str, *, dataset: minidl.Dataset, models: Path, **flags: Any) -> dict[str, Any]:
+def train(features: str, *, dataset: minidl.Dataset, **flags: Any) -> dict[str, Any]:
     """Train all learning rates and penalties on one set of features, side by side."""
     start, dtype = time.perf_counter(), flags["dtype"]
     feature, loss = make_feature(features, flags["components"]), minidl.CrossEntropy()
@@ -52,12 +51,7 @@ def train(features: str, *, dataset: minidl.Dataset, models: Path, **flags: Any)
         norm = float(np.linalg.norm(one.model.theta))
         rows.append({**row, "norm": norm, "error": one.error})
     explained = float(feature.ratios.sum()) if isinstance(feature, minidl.PCA) else None
-    values = {"runs": rows, "explained": explained}
-    with keeping(values):
-        for one, row in zip(runs, rows, strict=True):
-            file = models / f"{Grid.identifier({axis: row[axis] for axis in AXES})}.npz"
-            minidl.Checkpoint(file).save(model=one.model, history=one.history)
-    return values
+    return {"runs": rows, "explained": explained}
 
 
 def main() -> int:
@@ -71,29 +65,25 @@ def main() -> int:
     names = ("learning_rates", "l2s", "epochs", "seed", "dtype", "components")
     options = {name: getattr(args, name) for name in names}
     with shared(dataset, args) as mapped:
-        task = partial(train, dataset=mapped, models=(args.out / "models").absolute(), **options)
+        task = partial(train, dataset=mapped, **options)
         results = run_points(Grid(features=["raw", args.features]), task, args, dataset=dataset)
-    for result in results:
-        if not result.complete:
-            print(f"{result.id}: {result.error or result.unsaved}")
-    finished = [r.values for r in results if r.error is None]
-    if finished:
-        report([row for values in finished for row in values["runs"]], dataset, args)
-    for values in finished:
-        if values["explained"] is not None:
-            print(
-                f"PCA: {args.components} components hold {values['explained']:.4f} of the variance"
-            )
-    print(f"wrote the table and the models to {args.out}/")
+    rows = [row for r in results if not r.error for row in r.values["runs"]]
+    if rows:
+        report(rows, dataset, args)
+    for r in results:
+        if r.error:
+            print(f"{r.id}: {r.error}")
+        elif (share := r.values["explained"]) is not None:
+            print(f"PCA: {args.components} components hold {share:.4f} of the variance")
+    print(f"wrote the table to {args.out}/")
     return exit_status(results)
 
 
 def report(rows: Sequence[dict[str, Any]], dataset: minidl.Dataset, args: Namespace) -> None:
     """Print and write the table of all runs, the best one's figures, and the answers."""
     best, out = max(rows, key=lambda row: float(row["best_valid"])), args.out
-    n = len(dataset.splits["valid"])
     columns = [*AXES, *HEADINGS, "norm", "share of seconds"]
-    table = Table(columns, f"logistic regression, {dataset.title}")
+    table, sentences = Table(columns, f"logistic regression, {dataset.title}"), []
     for row in rows:
         first, *others = (row[key] for key in WORDS)
         setting = (row["features"], f"{row['learning_rate']:g}", f"{row['l2']:g}")
@@ -105,12 +95,12 @@ def report(rows: Sequence[dict[str, Any]], dataset: minidl.Dataset, args: Namesp
     write_text(out / "scores.json", to_json(best, indent=1) + "\n")
     runs = [({**r, "lr": r["learning_rate"], "epochs": args.epochs, "l1": 0.0}, r) for r in rows]
     tabulate_published("logistic regression", runs, dataset, out)
-    sentences = []
     for axis, name in AXES.items():
         valid: dict[str, float] = {}
         for row in rows:
-            value = row[axis] if isinstance(row[axis], str) else f"{row[axis]:g}"
+            value = row[axis] if axis == "features" else f"{row[axis]:g}"
             valid[value] = max(valid.get(value, 0.0), float(row["best_valid"]))
+        n = len(dataset.splits["valid"])
         sentences.append(answers.choice(name, valid, n, errors=ERRORS))
     answers.write(out, {"table": sentences})
 

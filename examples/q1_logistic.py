@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from homework import answers
-from homework.figures import TestAccuracy, Trace
+from homework.figures import TestAccuracy, Trace, over_epochs
 from homework.flags import add_number
 from homework.models import COMPONENTS, FEATURES, linear, make_feature
 from homework.online import load, make_parser, report
@@ -16,7 +16,7 @@ from homework.runs import single_run
 
 import minidl
 from minidl.view.cli import run_main
-from minidl.view.plots import Panel, line_plot
+from minidl.view.plots import line_plot
 
 
 def size(model: minidl.Layer) -> Mapping[str, float]:
@@ -53,11 +53,10 @@ def main() -> None:
             share = feature.ratios.sum()
             print(f"{len(feature.ratios)} components hold {share:.4f} of the variance")
         labels = {"norm": "l2 norm of the weights", "zero": "share of weights that are 0"}
-        panels = []
-        for key, label in labels.items():
-            columns = {l1: trace.columns[key] for l1, trace in sizes.items()}
-            curves = {l1: (range(len(values)), values) for l1, values in columns.items()}
-            panels.append(Panel(curves, "epoch", label))
+        panels = [
+            over_epochs({l1: trace.columns[key] for l1, trace in sizes.items()}, label)
+            for key, label in labels.items()
+        ]
         line_plot(args.out / "norm", *panels[: len(sizes)], title=f"{name}, {data.title}")
         for l1, trace in sizes.items():
             norms, zeros = (trace.columns[key] for key in labels)

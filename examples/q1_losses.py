@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from homework.figures import draw_regions
+from homework.figures import draw_regions, draw_segment
 from homework.flags import add_number, script_parser
 
 import minidl
@@ -88,13 +88,7 @@ def check_convexity(rng: np.random.Generator, segments: int, path: Path) -> None
     print("counter-example for z = sin x, label 1:")
     for where, point in (("at one end", a), ("at the other end", b), ("midway", (a + b) / 2)):
         print(f"  {where:<17}x = ({point[0]:6.3f}, {point[1]:6.3f})  loss {f(point):.4f}")
-    steps = np.linspace(0, 1, 60)
-    curves: dict[str, Any] = {
-        "loss of z = sin x": (steps, [f(a + step * (b - a)) for step in steps])
-    }
-    curves["chord between its ends"] = steps, f(a) + steps * (f(b) - f(a))
-    axes = f"position between x = {a.round(2)} and {b.round(2)}", "loss (nats)"
-    line_plot(path, Panel(curves, *axes, "not convex in x", dashed=["chord between its ends"]))
+    draw_segment(path, f, a, b, "multinomial logistic loss of z = sin x: not convex in x")
 
 
 def show_collapse(rng: np.random.Generator, epochs: int, path: Path) -> None:
@@ -135,9 +129,9 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     draw_scalar_functions(args.out / "sigmoid-and-logistic.png")
     check_derivatives(rng, args.samples)
-    check_convexity(rng, args.segments, args.out / "sine.png")
+    check_convexity(rng, args.segments, args.out / "sine-surface.png")
     show_collapse(rng, args.epochs, args.out / "collapse.png")
-    print(f"wrote sigmoid-and-logistic.png, sine.png and collapse.png to {args.out}/")
+    print(f"wrote sigmoid-and-logistic.png, sine-surface.png and collapse.png to {args.out}/")
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ ENTRIES = {
             "1, 2.1, 3.2a: losses, a loss that is not convex, and a linear network",
             (
                 "sigmoid-and-logistic.png",
-                "sine.png",
+                "sine-surface.png",
                 "collapse.png",
             ),
         ),

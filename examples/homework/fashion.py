@@ -10,11 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from homework import answers
+from homework.figures import over_epochs
 from homework.flags import load_data, note_generated
+from homework.online import THRESHOLDS
 from minidl import Dataset, History, Split
+from minidl.files import to_json, write_text
 from minidl.grid.points import Grid, Point, Result
-from minidl.view.plots import Panel, line_plot
+from minidl.view.plots import line_plot
 from minidl.view.tables import Table
+
+ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
 def load_fashion(source: str, *, full: bool, sizes: Mapping[str, int]) -> Dataset:
@@ -79,20 +85,71 @@ class Curves(NamedTuple):
 
 def tabulate(dataset: Dataset, results: Sequence[Result], out: Path) -> Result | None:
     """Print and write the table of the runs; return the one with the best validation accuracy."""
-    curves = {r.id: Curves.of(r) for r in results if r.error is None}
-    best = max(curves, key=lambda name: curves[name].valid, default=None)
+    finished = [r for r in results if r.error is None]
+    best = max(finished, key=lambda r: Curves.of(r).valid, default=None)
     columns = [*results[0].point, "training loss", "valid", "test", "seconds"]
     table = Table(columns, dataset.title)
     for r in results:
         cells: list[object] = [r.error, None, None]
-        if one := curves.get(r.id):
+        if r.error is None:
+            one = Curves.of(r)
             cells = [one.history[-1].train_loss, one.valid, one.test[-1]]
         setting = [f"{v:g}" if isinstance(v, (int, float)) else v for v in r.point.values()]
-        table.add(*setting, *cells, f"{r.seconds:.1f}", marked=r.id == best)
+        table.add(*setting, *cells, f"{r.seconds:.1f}", marked=r is best)
     table.show()
     table.write(out / "table-of-runs")
     print("* the highest validation accuracy of the last epoch, which is the one that is tested")
-    return next((r for r in results if r.id == best), None)
+    return best
+
+
+def compare(results: Sequence[Result], n: int) -> list[str]:
+    """Return which value of each axis is best, on n validation examples."""
+    first, sentences = results[0].point, []
+    for axis in first:
+        same = results[-1].point if axis == "layers" else first  # deeper ones have another rate
+        others = [(k, same[k]) for k in first if k != axis]
+        alike = [r for r in results if not r.error and all(r.point[k] == v for k, v in others)]
+        if len(alike) > 1:
+            valid = {str(r.point[axis]): Curves.of(r).valid for r in alike}
+            what = axis.replace("_", " ").capitalize()
+            sentences.append(answers.choice(what, valid, n, errors=ERRORS))
+    return sentences
+
+
+def report_grid(dataset: Dataset, results: Sequence[Result], args: argparse.Namespace) -> None:
+    """Print, write and draw the runs of Question 4: of logistic regression all, else the best."""
+    best, n = tabulate(dataset, results, args.out), len(dataset.splits["valid"])
+    if best is None:
+        return
+    name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
+    title, curves = f"the best network, {dataset.title}\n{name}", {"": Curves.of(best)}
+    sentences = compare(results, n)
+    if args.model == "logistic":
+        title = f"logistic regression from PyTorch's initial values, {dataset.title}"
+        finished = [r for r in results if not r.error]
+        curves = {f"lr {r.point['learning_rate']:g}": Curves.of(r) for r in finished}
+        valid = {name: one.valid for name, one in curves.items()}
+        sentences = [answers.choice("Learning rates", valid, n, errors=ERRORS)]
+    draw(args, title, curves)
+    answers.write(args.out, {"curves": sentences})
+
+
+def report(
+    dataset: Dataset, history: History, test: Sequence[float], args: argparse.Namespace
+) -> None:
+    """Print, write and draw the figures of each epoch of a model of Question 3."""
+    table = Table(["epoch", "training loss", "train", "valid", "test"], dataset.title)
+    for record, accuracy in zip(history, test, strict=True):
+        cells = record.train_loss, record.train_accuracy, record.valid_accuracy, accuracy
+        table.add(record.epoch, *cells, marked=record is history.best)
+    table.show()
+    table.write(args.out / "table")
+    print("* the best epoch on the validation part; the tested model is that of the last epoch")
+    print(f"{args.model}: test accuracy, last epoch {test[-1]:.4f}")
+    scores = {"valid": history[-1].valid_accuracy, "test": test[-1], "data": dataset.name}
+    write_text(args.out / "scores.json", to_json(scores, indent=1) + "\n")
+    draw(args, f"{args.model}, {dataset.title}", {"": Curves(history, test)})
+    answers.write(args.out, {"curves": answers.of_run(history, **THRESHOLDS)})
 
 
 def running_means(history: History) -> list[float]:
@@ -101,25 +158,23 @@ def running_means(history: History) -> list[float]:
     The script never empties its list of losses, so its curve falls more slowly than the loss.
     """
     losses = history.column("train_loss")[1:]
-    means: list[float] = (np.cumsum(losses) / np.arange(1, len(losses) + 1)).tolist()
-    return means
+    return list((np.cumsum(losses) / np.arange(1, len(losses) + 1)).tolist())
 
 
 def draw(args: argparse.Namespace, title: str, curves: Mapping[str, Curves]) -> None:
     """Draw the training loss, computed in two ways, and the accuracies over the epochs."""
-    losses: dict[str, Any] = {}
-    accuracies: dict[str, Any] = {}
+    losses, accuracies = dict[str, Any](), dict[str, Any]()
     for name, (history, test) in curves.items():
-        label, epochs = f"{name}, " if name else "", history.column("epoch")[1:]
-        losses[f"{label}this epoch"] = epochs, history.column("train_loss")[1:]
-        losses[f"{label}all batches so far"] = epochs, running_means(history)
-        accuracies[f"{label}validation"] = epochs, history.column("valid_accuracy")[1:]
-        accuracies[f"{label}test"] = epochs, test[1 : len(epochs) + 1]
-    unit = "logits" if args.model == "perceptron" else "nats"
-    dashed = [list(lines)[1::2] for lines in (losses, accuracies)]
-    pairs, best = len(curves) > 1, None if len(curves) > 1 else history.best.epoch
-    words = f"mean training loss ({unit})", "accuracy (share of examples)"
-    left = Panel(losses, "epoch", words[0], dashed=dashed[0], pairs=pairs)
-    right = Panel(accuracies, "epoch", words[1], dashed=dashed[1], pairs=pairs, mark=best)
+        label = f"{name}, " if name else ""
+        losses[f"{label}this epoch"] = history.column("train_loss")
+        losses[f"{label}all batches so far"] = [None, *running_means(history)]
+        accuracies[f"{label}validation"] = history.column("valid_accuracy")
+        accuracies[f"{label}test"] = test
+    several, unit = len(curves) > 1, "logits" if args.model == "perceptron" else "nats"
+    best = None if several else history.best.epoch
+    options: dict[str, Any] = {"pairs": several, "first": 1, "dashed": list(losses)[1::2]}
+    left = over_epochs(losses, f"mean training loss ({unit})", **options)
+    options |= {"mark": best, "dashed": list(accuracies)[1::2]}
+    right = over_epochs(accuracies, "accuracy (share of examples)", **options)
     line_plot(args.out / "curves.png", left, right, title=title)
     print(f"wrote curves.png and tables to {args.out}/")

@@ -10,6 +10,7 @@ import numpy as np
 
 from minidl import Callback, Dataset, History, Layer, Loss, Split, evaluate
 from minidl.callbacks import Run
+from minidl.checks import Array
 from minidl.view.plots import Panel, figure, save
 
 WORDS = {
@@ -78,7 +79,7 @@ def both_epochs(history: History, test: Sequence[float]) -> dict[str, Any]:
 def draw_regions(path: Path, networks: Mapping[str, Layer], split: Split) -> None:
     """Draw the class that each network predicts in the plane, and examples of two classes."""
     u, v = np.meshgrid(*[np.linspace(-3, 3, 161)] * 2)
-    picture = figure(4.0 * len(networks), 4.0)
+    picture = figure(4.0 * len(networks), 4.4)
     for axes, (name, network) in zip(
         picture.subplots(1, len(networks)), networks.items(), strict=True
     ):
@@ -89,3 +90,19 @@ def draw_regions(path: Path, networks: Mapping[str, Layer], split: Split) -> Non
     save(
         picture, path, f"The class that each network predicts in the plane: {', '.join(networks)}."
     )
+
+
+def draw_segment(path: Path, f: Callable[[Array], float], a: Array, b: Array, title: str) -> None:
+    """Draw a function of the plane as a surface, its curve from a to b, and the chord below it."""
+    limit, points = float(np.abs([a, b]).max()) + 0.5, np.linspace(a, b, 60)
+    u, v = np.meshgrid(*[np.linspace(-limit, limit, 81)] * 2)
+    heights = np.array([f(p) for p in np.stack([u.ravel(), v.ravel()], axis=1)]).reshape(u.shape)
+    picture = figure(6.4, 5.2)
+    axes = picture.add_subplot(projection="3d", computed_zorder=False)
+    axes.plot_surface(u, v, heights, cmap="viridis", alpha=0.6, linewidth=0)
+    axes.plot(*points.T, [f(p) for p in points], "r", label="loss along a segment")
+    axes.plot(*points.T, np.linspace(f(a), f(b), 60), "k--", label="chord between its ends")
+    axes.set(xlabel="x1", ylabel="x2", zlabel="loss (nats)", title=title)
+    axes.view_init(elev=50, azim=-20)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    save(picture, path, f"{title}. The loss rises above the chord between two points.")

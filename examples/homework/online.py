@@ -120,11 +120,11 @@ def draw_weights(
     if side * side != weights.shape[1]:
         return
     images = weights.reshape(-1, side, side)
-    if dataset.transposed:
-        images = images.transpose(0, 2, 1)
-    letters = n == len(string.ascii_uppercase) and first is model
-    labels = list(string.ascii_uppercase) if letters else [str(i) for i in range(n)]
+    labels = [str(i) for i in range(n)]
+    if n == len(string.ascii_uppercase) and first is model:
+        labels = list(string.ascii_uppercase)
     content = "one image a class" if first is model else "one image a hidden unit"
+    images = images.swapaxes(1, 2) if dataset.transposed else images
     weight_sheet(path, images, labels, title=f"{title}: {content}")
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from homework import answers
+from homework.figures import over_epochs
 from minidl import Dataset
 from minidl.checks import Array, as_array, as_floats, check_float
-from minidl.view.plots import Panel, line_plot
-from minidl.view.tables import Table
+from minidl.view.plots import line_plot
 
 
 def ridge(x: Array, y: Array, l2: float) -> Array:
@@ -65,34 +65,29 @@ class Directions:
         """Print and draw the distance of the weights of each epoch to the ridge solution.
 
         SGD's updates are multiples of rows of X, so from w = 0 the component in the null space
-        stays 0, and so is that of the ridge solution: the solutions of least squares differ only
-        there.
+        stays 0, as that of the ridge solution: the solutions of least squares differ only there.
         """
         rank, distance = len(self.s), np.linalg.norm(weights - self.ridge, axis=1)
         gaps = np.abs((weights - self.ridge) @ self.vt[:rank].T)  # (epochs, directions)
         slow = int(np.sum(gaps[-1] > 0.5 * gaps[0]))
         print(f"  {slow} of {rank} directions have kept more than half of their distance")
-        epochs, curves = range(len(weights)), {}
+        groups = {}
         for group in np.array_split(np.arange(rank), min(5, rank)):
-            ends = [f"{self.s[i]:.3g}" for i in (group[0], group[-1])]
-            label = f"{group[0] + 1} to {group[-1] + 1}, s {' to '.join(ends)}"
-            curves[label] = epochs, np.linalg.norm(gaps[:, group], axis=1)
-        axes = "epoch", "distance (norm)"
-        all_of_them = Panel({"SGD": (epochs, distance)}, *axes, "all directions")
-        by_direction = Panel(curves, *axes, "by singular directions", ylog=True)
+            first, last = group[0], group[-1]
+            label = f"{first + 1} to {last + 1}, s {self.s[first]:.3g} to {self.s[last]:.3g}"
+            groups[label] = np.linalg.norm(gaps[:, group], axis=1)
+        words = "distance (norm)"
+        all_of_them = over_epochs({"SGD": distance}, words, title="all directions")
+        by_direction = over_epochs(groups, words, title="by singular directions", ylog=True)
         line_plot(out / "distance.png", all_of_them, by_direction, title=title)
-        table = Table(["direction", "singular value", "before", "at the end"], title)
-        for i, row in enumerate(zip(self.s, gaps[0], gaps[-1], strict=True)):
-            table.add(i + 1, *(f"{value:.4g}" for value in row))
-        table.write(out / "directions")
         null = float(np.abs(weights @ self.vt[rank:].T).max(initial=0))
         share = float(np.square(gaps[-1, rank // 2 :]).sum() / np.square(distance[-1]))
-        inside = f"{null:.1e} in the null space, where alone the solutions of least squares differ"
-        slowly = (
-            f"the half of the directions with the smaller singular values has {share:.2%} of it"
-        )
-        reached = answers.approach("The distance to the ridge solution", list(distance), near=near)
-        return [reached, f"SGD has at most {inside}; {slowly}."]
+        return [
+            answers.approach("The distance to the ridge solution", list(distance), near=near),
+            f"SGD has at most {null:.1e} in the null space, where alone the solutions of least "
+            "squares differ; the half of the directions with the smaller singular values has "
+            f"{share:.2%} of it.",
+        ]
 
 
 def generated_houses(seed: int = 0, n: int = 1465) -> Dataset:

@@ -49,7 +49,7 @@ def test_losses(tmp_path):
     assert verdicts == [("W x + b", "yes"), ("W x + b", "yes"), ("sin x", "no")]
     gap = re.search(r"outputs of the first two: (\S+)", done.stdout)[1]
     assert float(gap) < 1e-12
-    names = ["collapse.png", "sigmoid-and-logistic.png", "sine.png"]
+    names = ["collapse.png", "sigmoid-and-logistic.png", "sine-surface.png"]
     assert pictures(tmp_path) == names
 
 
