@@ -125,15 +125,15 @@ def _trials(module: ModuleType) -> Iterator[tuple[str, Trials]]:
     functions = {name: value for name, value in own.items() if inspect.isfunction(value)}
     for name, value in own.items():
         kind = value if isinstance(value, type) else type(value)
+        methods = [m for m in dir(kind) if m[0] != "_" or m == "__call__"]
+        methods = [m for m in methods if _words(m) <= FORWARDS | BACKWARDS]
+        passes = next(_pairs(sorted(methods, key=len)), ())
         if issubclass(kind, (Layer, ReducedLoss, SimplexMap)):
-            yield name, _of_ours(value)
-        elif kind is value:
-            methods = [m for m in dir(kind) if m[0] != "_" or m == "__call__"]
-            methods = [m for m in methods if _words(m) <= FORWARDS | BACKWARDS]
-            for passes in [*_pairs(sorted(methods, key=len))][:1]:
-                yield name, _of_object(kind, *passes)
+            yield name, _of_object(value, "__call__")
+        elif kind is value and passes:
+            yield name, _of_object(value, *passes)
         elif name in functions and "loss" in _words(name):
-            yield name, _of_loss(value, None)
+            yield name, _of_loss(value)
     for forward, backward in _pairs(list(functions)):
         yield f"{forward}, {backward}", _of_functions(functions[forward], functions[backward])
 
@@ -197,29 +197,21 @@ def _inputs(count: int = 1) -> list[list[Array]]:
     return [[rng.standard_normal(shape) for shape in shapes] for shapes in SHAPES.get(count, [])]
 
 
-def _of_ours(value: Any) -> Trials:
-    """Yield the ways to check a layer, a map or a loss with the contracts of minidl."""
+def _of_object(value: Any, *passes: str) -> Trials:
+    """Yield the ways to check an object of minidl, or one with passes of these names."""
     made = _made(value) if isinstance(value, type) else value
-    if isinstance(made, ReducedLoss):
-        yield from _of_loss(made, None)
-    elif isinstance(made, SimplexMap):
-        yield from ((checks.check_simplex_map, made, x) for (x,) in _inputs())
-    else:
+    if isinstance(made, Layer):
         made.initialize(0, "float64")
         yield from ((checks.check_layer, made, x) for (x,) in _inputs())
-
-
-def _of_object(kind: type, forward: str, backward: str) -> Trials:
-    """Yield the ways to check an object with the methods of a loss, a layer or a function."""
-    made = _made(kind)
-    passes = getattr(made, forward), getattr(made, backward)
-    if len(needed(passes[0])) >= 2:
-        yield from _of_loss(*passes)
-    elif re.search("back|prop", backward):
+    elif isinstance(made, SimplexMap):
+        yield from ((checks.check_simplex_map, made, x) for (x,) in _inputs())
+    elif isinstance(made, ReducedLoss) or len(needed(getattr(made, passes[0]))) >= 2:
+        yield from _of_loss(*(getattr(made, name) for name in passes))
+    elif re.search("back|prop", passes[1]):
         for (x,) in _inputs():
-            yield from ((_check_object, made, forward, backward, adds, x) for adds in (False, True))
+            yield from ((_check_object, made, *passes, adds, x) for adds in (False, True))
     else:
-        yield from _of_functions(*passes)
+        yield from _of_functions(*(getattr(made, name) for name in passes))
 
 
 def _check_object(
@@ -269,7 +261,7 @@ def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Tria
         yield from _of_loss(f, derivative)
 
 
-def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None) -> Trials:
+def _of_loss(value: Callable[..., Any], gradient: Callable[..., Any] | None = None) -> Trials:
     """Yield the ways to check a loss: at probabilities, with one-hot targets and with classes."""
     z = np.random.default_rng(0).random((4, 5)) + 0.1
     z /= z.sum(axis=1, keepdims=True)
