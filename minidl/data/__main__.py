@@ -81,10 +81,7 @@ def sheet_rows(dataset: Dataset, columns: int) -> dict[str, Array]:
 
 
 def contact_sheet(path: Path, rows: Mapping[str, Array], *, title: str = "") -> None:
-    """Draw rows of images with labels: ``rows[label]`` is ``(n, height, width[, 3])``.
-
-    In grey images, larger values are darker.
-    """
+    """Draw rows of images, ``rows[label]`` (n, height, width[, 3]); grey: larger is darker."""
     widest = max(map(len, rows.values()))
     height, width, *colour = next(iter(rows.values())).shape[1:]
     cells = np.zeros((len(rows), height + 1, widest, width + 1, *colour), np.uint8)

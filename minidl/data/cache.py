@@ -40,8 +40,7 @@ class ImageGenerator:
     def blocks(self, n: int, *, seed: int = 0, split: int = 0) -> Iterator[tuple[Array, Array]]:
         """Draw n examples as blocks of pixels and labels; fewer are the beginning of more.
 
-        ``split`` is the number of an independent stream of the seed: 0 for training, 1 for
-        validation, 2 for testing.
+        ``split`` is an independent stream of the seed: 0 for training, 1 validation, 2 testing.
         """
         n, m = check_int(self.name, "n", n, high=MOST), len(self.labels)
 
@@ -99,10 +98,7 @@ class ImageGenerator:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MappedSplit(Split):
-    """A part whose ``x`` maps the first rows of a ``.npy`` file into memory.
-
-    It is pickled as the file's name, so that several processes share one copy of the pixels.
-    """
+    """A part whose ``x`` maps the first rows of a ``.npy`` file; pickled as the file's name."""
 
     file: Path = Path()
 
@@ -125,7 +121,7 @@ def _written(file: Path, split: Split) -> Split:
 def mapped(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     """Return the data set with each ``x`` written to ``folder`` and mapped into memory.
 
-    It is pickled as the names of the files, so that several processes share one copy of the rows.
+    It is pickled as the names of the files: several processes share one copy of the rows.
     """
     files = {key: as_path(folder) / f"{key}.npy" for key in dataset.splits}
     return dataset.with_parts({k: _written(files[k], part) for k, part in dataset.splits.items()})

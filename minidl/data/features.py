@@ -85,15 +85,13 @@ class Standardize(Feature):
     ``y = (x - mean) / std`` with ``std^2 = sum_n w_n (x_n - mean)^2 / sum_n w_n``, where ``w_n``
     are the weights of the examples, by default 1.
 
-    A feature that is constant in the training part up to rounding is divided by 1, as in
-    scikit-learn's ``StandardScaler``: its variance is at most ``n eps var + (n eps mean)^2``, a
-    bound of the rounding errors of ``n`` additions (Chan, Golub and LeVeque 1983), with float64's
-    ``eps`` for every dtype.
+    A feature that is constant up to rounding is divided by 1, as in scikit-learn's
+    ``StandardScaler``: its variance is at most ``n eps var + (n eps mean)^2``, a bound of the
+    rounding errors of ``n`` additions (Chan, Golub and LeVeque 1983), with float64's ``eps``.
 
     Attributes
     ----------
     mean, std : array, shape (features,), float64
-        Of the training part; 1 for the ``std`` of a feature that is constant.
     """
 
     def learn(self, train: Split) -> None:
@@ -106,9 +104,7 @@ class Standardize(Feature):
 
     def apply(self, x: Array) -> Array:
         x, mean, std = self._rows(x, "mean", "std")
-        centred: Array = x - mean
-        centred /= std
-        return centred
+        return np.asarray((x - mean) / std)
 
 
 class AveragePool(Feature):
@@ -130,12 +126,11 @@ class AveragePool(Feature):
         (x,), size = self._rows(x), self.size
         height, width = self.shape or [math.isqrt(x.shape[1])] * 2
         if height * width != x.shape[1] or height % size or width % size:
-            want = f"{height}x{width}" if self.shape else "square"
-            want = f"{want} images with sides that are multiples of {size}"
-            raise ValueError(f"{self!r}: expected {want}, got {x.shape[1]} features")
+            kind = f"{height}x{width}" if self.shape else "square"
+            want = f"expected {kind} images with sides that are multiples of {size}"
+            raise ValueError(f"{self!r}: {want}, got {x.shape[1]} features")
         squares = x.reshape(len(x), height // size, size, width // size, size)
-        means: Array = squares.mean(axis=(2, 4)).reshape(len(x), -1)
-        return means
+        return np.asarray(squares.mean(axis=(2, 4)).reshape(len(x), -1))
 
 
 class PCA(Feature):
@@ -163,8 +158,7 @@ class PCA(Feature):
     def __init__(self, n_components: int | float | None = None) -> None:
         self.n_components = n_components
         if isinstance(n_components, float):
-            name = "a fractional n_components"
-            check_float("PCA", name, n_components, low=0, high=1, open_low=True)
+            check_float("PCA", "a share n_components", n_components, low=0, high=1, open_low=True)
         elif n_components is not None:
             check_int("PCA", "n_components", n_components)
 
@@ -172,8 +166,7 @@ class PCA(Feature):
         features = train.x.shape[1]
         k = features if self.n_components is None else self.n_components
         if k > features:
-            most = f"at most {features}, the number of features"
-            raise ValueError(f"{self!r}: expected n_components to be {most}")
+            raise ValueError(f"{self!r}: expected n_components to be at most {features} features")
         self.mean = _mean(train, np.ones(len(train)))
         centred = (x - self.mean for x in train.chunks(np.float64))
         covariance = sum(x.T @ x for x in centred) / max(len(train) - 1, 1)
@@ -189,21 +182,18 @@ class PCA(Feature):
 
     def apply(self, x: Array) -> Array:
         x, mean, components = self._rows(x, "mean", "components")
-        scores: Array = (x - mean) @ components.T
-        return scores
+        return np.asarray((x - mean) @ components.T)
 
     def reconstruct(self, z: Array) -> Array:
         """Return the rows whose components are ``z``: the inverse of ``apply`` if all are kept."""
         z = as_floats(self, "z", z)
-        rows: Array = z @ self.components.astype(z.dtype) + self.mean.astype(z.dtype)
-        return rows
+        return np.asarray(z @ self.components.astype(z.dtype) + self.mean.astype(z.dtype))
 
 
 class Predictor:
-    """A model, the features that it was trained on, and the names of its classes.
+    """A model with the steps before and after it: features, scale of pixels, names of classes.
 
-    New rows go through the steps of the training data: the scale of pixels, each feature in turn,
-    the model. ``minidl.save`` writes all of it to one file.
+    New rows go through the scale of pixels, each feature in turn, and the model.
 
     Parameters
     ----------
@@ -211,16 +201,15 @@ class Predictor:
     features : sequence of Feature
         Fitted, in the order in which they were applied, such as ``[standardize, pca]``.
     loss : Loss, optional
-        The loss of the training, which knows what ``predict`` and ``probabilities`` return. Without
-        one, several outputs are those of classes (``CrossEntropy``); TypeError if the data set has
-        no classes.
+        That of the training, which knows what ``predict`` and ``probabilities`` return. Without
+        one, several outputs are those of classes; TypeError if the data set has none.
     dataset : Dataset, optional
         The data set before the features; its pixel scale and class names are kept.
 
     Attributes
     ----------
     input_scale : float or None
-        The factor of uint8 rows, as that of a ``Layer``.
+        The factor of uint8 rows.
     class_names : array or None
 
     Examples

@@ -1,14 +1,12 @@
 """Generated letters that resemble handwriting, for use without a data file. They are *not* EMNIST.
 
-26 classes, capital and small letters merged, 28x28 pixels, about as hard as EMNIST Letters: in the
-default sizes logistic regression gets 0.724 of the validation part right, and one hidden layer of
-16 / 64 / 256 ReLUs 0.798 / 0.890 / 0.911.
+28x28 pixels, about as hard as EMNIST Letters: in the default sizes logistic regression gets 0.724
+of the validation part right, and one hidden layer of 16 / 64 / 256 ReLUs 0.798 / 0.890 / 0.911.
 
 A letter is the control points of one written form, jittered, bent, slanted and rotated; smooth
 curves (Catmull-Rom splines) through them; and a Gaussian brush that moves along the curves. A
 position on a curve is a linear combination of the control points, and the brush is separable,
-``exp(-dx^2) exp(-dy^2)``, so both are matrix products for a whole block of letters. The same
-arguments give the same bytes on every processor; see ``minidl.data.exact``.
+``exp(-dx^2) exp(-dy^2)``, so both are matrix products for a whole block of letters.
 """
 
 from __future__ import annotations
@@ -41,14 +39,15 @@ def load_letters(
 ) -> Dataset:
     """Load the generated letters, drawing them on first use.
 
-    The default sizes are those of the course's EMNIST Letters. A smaller set is the beginning of a
-    larger one. Letters are stored in the cache folder (``$MINIDL_CACHE``) and mapped into memory;
-    where it cannot be written, they are drawn each time, with a warning.
+    The same arguments give the same bytes on every processor. Letters are stored in the cache
+    folder (``$MINIDL_CACHE``) and mapped into memory; where it cannot be written, they are drawn
+    each time, with a warning.
 
     Parameters
     ----------
     train, valid, test : int
-        The number of examples of each part, at most 10^9.
+        The number of examples of each part, by default those of EMNIST Letters; at most 10^9. A
+        smaller set is the beginning of a larger one.
     seed : int
     progress : bool
         Show a progress bar while letters are drawn (needs tqdm).
@@ -97,10 +96,7 @@ _FORMS = """
 
 @cache
 def _table() -> tuple[list[Array], Array, Array]:
-    """Parse ``_FORMS``: what ``_read`` returns for all forms, and where those of a class are.
-
-    Of each class, capital and small, (26, 2): the index of its first form, the number of its forms.
-    """
+    """Parse ``_FORMS``: what ``_read`` returns; (26, 2) the first form and the number of forms."""
     letters = _FORMS.strip().replace("\n    |", "|").split("\n")
     cases = [[case.split(",") for case in letter.split("|")] for letter in letters]
     n_forms = np.array([[len(case) for case in letter] for letter in cases], np.int64)
@@ -110,10 +106,9 @@ def _table() -> tuple[list[Array], Array, Array]:
 
 
 def _read(form: str) -> tuple[Array, Array, Array]:
-    """Parse a form to points (12, 2), and matrices (96, 12) for their products.
+    """Parse a form to points (12, 2), centred, of size 1, padded with zeros, and two matrices.
 
-    The points are those of the centred letter of size 1, padded with zeros; the products are the
-    positions of the brush and its movement at each.
+    Their products with points, (96, 2), are the positions of the brush and its movement at each.
     """
     strokes = [re.findall("..", word) for word in form.split()]
     index = {xy: i for i, xy in enumerate(dict.fromkeys(xy for s in strokes for xy in s))}
@@ -165,9 +160,8 @@ def _draw_block(rng: np.random.Generator, labels: Array) -> Array:
     case = rng.integers(2, size=_BLOCK)
     form = first[labels, case] + rng.integers(n_forms[labels, case])
 
-    # The handwriting. Every control point is displaced by up to about 12 % of the letter's size,
-    # uniformly, since one point far off makes a letter unreadable; the limit varies between
-    # letters. Then change proportions, bend, slant and angle of the whole letter.
+    # Every control point is displaced by up to about 12 % of the letter's size, uniformly, since
+    # one point far off makes a letter unreadable. Then proportions, bend, slant and angle.
     jitter = 0.12 * exact.exp(normal(0.38, 1, 1))
     off = 2 * rng.random((_BLOCK, *points.shape[1:]), dtype=np.float32) - 1
     points = points[form] + jitter * off
@@ -185,8 +179,8 @@ def _draw_block(rng: np.random.Generator, labels: Array) -> Array:
     where = size * (where - (low + high) / 2) + (_SIDE - 1) / 2 + normal(0.85, 1, 2)
     ink = size * np.sqrt(step[..., :1] * step[..., :1] + step[..., 1:] * step[..., 1:])
 
-    # The brush leaves ink in proportion to the distance it moves, with density 1 on the axis of a
-    # straight line. Clipping makes strokes evenly black, also where they cross.
+    # The brush leaves ink in proportion to the distance it moves. Clipping makes strokes evenly
+    # black, also where they cross.
     pen = 0.95 * exact.exp(normal(0.2, 1, 1))
     ink /= pen * math.sqrt(2 * math.pi)
     grid = np.arange(_SIDE, dtype=np.float32)

@@ -142,9 +142,7 @@ class BlockSteps:
         ]
         self.factors = None if objective.factors is None else np.ones(size, dtype)
         self.targets: list[Array] = []
-        self.tails = make_tails(
-            runs, objective, self.columns, self.z, self.g, self.factors, self.targets
-        )
+        self.tails = make_tails(self)
         self.read()
 
     def read(self) -> None:
@@ -197,8 +195,7 @@ class BlockSteps:
         if self.factors is not None and objective.factors is not None:
             self.factors[:n] = objective.factors[index]
         # With weight decay: outputs times c a^t, gradients over c a^(t+1).
-        decays = bool((self.a != 1).any())
-        if decays:
+        if decays := bool((self.a != 1).any()):
             powers = self.c * self.powers[:n]
             scales = list(powers.astype(self.v.dtype))
             inverses = list((1 / (self.a * powers)).astype(self.v.dtype))

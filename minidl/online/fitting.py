@@ -101,25 +101,21 @@ def fit_side_by_side(
 ) -> list[History]:
     """Train several models on the same examples in one pass.
 
-    Each model gets the updates that ``fit_online`` would give it alone. Runs with blocks of the
-    same length are computed together (a strong weight decay shortens the blocks of its own run).
-    Six linear models with softmax cross-entropy take about 2.5 times as long as one.
+    Each model gets the updates that ``fit_online`` would give it alone. Six linear models with
+    softmax cross-entropy take about 2.5 times as long as one.
 
     Parameters
     ----------
     runs : sequence of OnlineRun
         Their first layers have the same number of inputs, and all or none of them have a bias.
-    dataset, loss, epochs, block_size, rng, restore_best, parts
-        As in ``fit_online``.
-    checkpoint
-        As in ``fit``; one file for all runs.
+    dataset, loss, epochs, block_size, rng, restore_best, parts, checkpoint
+        As in ``fit_online``; one file for all runs.
 
     Returns
     -------
     list of History
-        The histories of the runs. A run whose loss or parameters are not finite, or whose
-        monitored metric never is, has the reason in its ``error``; the others continue. The
-        seconds of an epoch are those of all runs together.
+        A run whose loss or parameters are not finite, or whose monitored metric never is, has the
+        reason in its ``error``; the others continue. Seconds are those of all runs together.
     """
     owner, listed = "fit_side_by_side", isinstance(runs, (list, tuple))
     if not listed or not runs or not all(isinstance(run, OnlineRun) for run in runs):

@@ -7,9 +7,9 @@ one example. So the common models have kernels, which compute the same numbers: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -19,21 +19,27 @@ from minidl.layer import checked
 from minidl.layers import Linear
 from minidl.losses import CrossEntropy, Loss, Perceptron
 from minidl.online.runs import OnlineRun
-from minidl.training import Objective
+
+if TYPE_CHECKING:
+    from minidl.online.blocks import BlockSteps
 
 
 @dataclass(frozen=True)
 class Tail:
-    """The computation after the first layer, for one run or several."""
+    """The computation after the first layer, for one run or several.
+
+    ``step(t, label)`` reads ``z[t]``, writes ``g[t]`` and updates the layers after the first.
+    ``losses(labels)`` returns those of the block's first examples, (n,) or (n, runs).
+    """
 
     step: Callable[[int, float], None]
-    """``step(t, label)`` reads ``z[t]``, writes ``g[t]`` and updates the layers after the first."""
     losses: Callable[[Array], Array]
-    """``losses(labels)`` returns those of the block's first examples, (n,) or (n, runs)."""
 
 
-def weighted(tail: Tail, g: Array, factors: Array) -> Tail:
-    """Multiply row t of ``g`` and the loss of example t by ``factors[t]``."""
+def weighted(tail: Tail, g: Array, factors: Array | None) -> Tail:
+    """Multiply row t of ``g`` and the loss of example t by ``factors[t]``, if there are any."""
+    if factors is None:
+        return tail
     rows, scales, multiply = list(g), list(factors[:, None]), np.multiply
 
     def step(t: int, label: float) -> None:
@@ -147,39 +153,29 @@ KERNELS: dict[type[Loss], Callable[[Array, Array, float], Tail]] = {
 }
 
 
-def make_tails(
-    runs: Sequence[OnlineRun],
-    objective: Objective,
-    columns: Sequence[slice],
-    z: Array,
-    g: Array,
-    factors: Array | None,
-    targets: list[Array],
-) -> list[Tail]:
-    """Return the fastest tails for these runs, each on its ``columns`` of ``z`` and ``g``.
+def make_tails(block: BlockSteps) -> list[Tail]:
+    """Return the fastest tails for the runs of a block, each on its columns of ``z`` and ``g``.
 
-    ``factors`` and ``targets`` are those of the block's examples. Kernels take class labels alone.
+    Kernels take class labels alone.
     """
-    loss, labels = objective.loss, objective.train.y.ndim == 1
+    runs, columns, loss = block.runs, block.columns, block.objective.loss
+    labels = block.objective.train.y.ndim == 1
     widths = {c.stop - c.start for c in columns}
     linear = labels and all(len(run.layers) == 1 for run in runs)
     if type(loss) is CrossEntropy and linear and len(widths) == 1 < len(runs):
-        tail = stacked_softmax(z, g, [run.lr for run in runs])
-        return [tail if factors is None else weighted(tail, g, factors)]
+        tail = stacked_softmax(block.z, block.g, [run.lr for run in runs])
+        return [weighted(tail, block.g, block.factors)]
     tails = []
     for run, c in zip(runs, columns, strict=True):
         types = [type(layer) for layer in run.layers[1:]]  # a subclass may compute anything
-        if labels and type(loss) in KERNELS and types == [ReLU, Linear] * (len(types) // 2):
-            tails.append(_relu_tail(run, loss, z[:, c], g[:, c], factors))
-        else:
-            tails.append(_any_tail(run, objective, z[:, c], g[:, c], targets))
+        known = labels and type(loss) in KERNELS and types == [ReLU, Linear] * (len(types) // 2)
+        tails.append((_relu_tail if known else _any_tail)(block, run, c))
     return tails
 
 
-def _any_tail(
-    run: OnlineRun, objective: Objective, z: Array, g: Array, targets: list[Array]
-) -> Tail:
+def _any_tail(block: BlockSteps, run: OnlineRun, columns: slice) -> Tail:
     """Any layers and any loss, by their own forward and backward passes."""
+    z, g = block.z[:, columns], block.g[:, columns]
     layers, theta = run.layers[1:], run.tail_theta
     grad = run.model.grad[run.first.theta.size :]
     values = [0.0] * len(z)
@@ -194,7 +190,7 @@ def _any_tail(
         for layer in layers:
             x, backward = layer.forward(x, train=True)
             tape.append(backward)
-        values[t], dy = objective(x, *(part[t : t + 1] for part in targets))
+        values[t], dy = block.objective(x, *(part[t : t + 1] for part in block.targets))
         for backward in reversed(tape):
             dy = backward(dy)
         np.multiply(dy[0], -run.lr, out=g[t])
@@ -205,8 +201,9 @@ def _any_tail(
     return Tail(step, lambda y: np.array(values[: len(y)], np.float64))
 
 
-def _relu_tail(run: OnlineRun, loss: Loss, z: Array, g: Array, factors: Array | None) -> Tail:
+def _relu_tail(block: BlockSteps, run: OnlineRun, columns: slice) -> Tail:
     """(ReLU, Linear) any number of times, then a loss that has a kernel."""
+    z, g = block.z[:, columns], block.g[:, columns]
     theta, change = run.tail_theta, np.empty_like(run.tail_theta)
     passes, start = [], 0
     for layer in run.layers[2::2]:
@@ -214,12 +211,10 @@ def _relu_tail(run: OnlineRun, loss: Loss, z: Array, g: Array, factors: Array | 
         shape = layer.in_features + (layer.bias is not None), layer.out_features
         part = slice(start, start + shape[0] * shape[1])
         w, dw = theta[part].reshape(shape), change[part].reshape(shape)
-        out, dout = (np.empty((len(z), shape[1]), z.dtype) for _ in range(2))
+        out, dout = np.empty((2, len(z), shape[1]), z.dtype)
         passes.append(relu_linear(z, g, w, dw, out, dout))
         z, g, start = out, dout, part.stop
-    last = KERNELS[type(loss)](z, g, run.lr)
-    if factors is not None:
-        last = weighted(last, g, factors)
+    last = weighted(KERNELS[type(block.objective.loss)](z, g, run.lr), g, block.factors)
     if not passes:
         return last
     forwards, backwards = [one for one, _ in passes], [one for _, one in reversed(passes)]

@@ -244,7 +244,7 @@ def test_average_pool_on_a_small_image():
     ("make", "message"),
     [
         (lambda: PCA(0), "n_components to be a whole number >= 1, got 0"),
-        (lambda: PCA(1.5), "a fractional n_components to be a finite number > 0 and <= 1, got 1.5"),
+        (lambda: PCA(1.5), "a share n_components to be a finite number > 0 and <= 1, got 1.5"),
         (lambda: PCA(17).fit(dataset()), r"PCA\(17\): expected n_components to be at most 16"),
         (lambda: PCA(3).apply(np.ones((2, 16))), "not fitted yet"),
         (lambda: PCA(3).fit(dataset()).apply(np.ones((2, 5))), r"expected x of shape \(n, 16\), got \(2, 5\)"),
