@@ -183,27 +183,23 @@ def read_idx(path: str | os.PathLike[str], dimensions: int) -> Array:
         If the file is damaged, of another type, compressed more than ``largest_content`` allows,
         too large for the memory, or a device or a pipe.
     """
-    path = as_path(path)
-    try:
-        with reading(), open_to_read(path) as file:
-            largest = os.fstat(file.fileno()).st_size
-            content: Any = file
-            if content.peek(2)[:2] == b"\x1f\x8b":
-                content, largest = gzip.GzipFile(fileobj=file), largest_content(largest)
-            header, length = content.read(4 + 4 * dimensions), 4 + 4 * dimensions
-            if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < length:
-                want = f"an IDX file of uint8 with {dimensions} dimensions"
-                begin = header[:4].hex(" ") or "nothing"
-                raise ValueError(f"expected {want}, got one that begins with {begin}")
-            shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
-            count = math.prod(shape)
-            wanted = f"expected {count} values for shape {shape}"
-            if count > largest:
-                raise ValueError(f"{wanted}, got at most {largest}")
-            array = np.empty(shape, np.uint8)
-            got = fill(content, array)
-            if got < count or content.read(1):
-                raise ValueError(f"{wanted}, got {got if got < count else 'more'}")
-            return array
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    with reading(path), open_to_read(path) as file:
+        largest = os.fstat(file.fileno()).st_size
+        content: Any = file
+        if content.peek(2)[:2] == b"\x1f\x8b":
+            content, largest = gzip.GzipFile(fileobj=file), largest_content(largest)
+        header, length = content.read(4 + 4 * dimensions), 4 + 4 * dimensions
+        if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < length:
+            want = f"an IDX file of uint8 with {dimensions} dimensions"
+            begin = header[:4].hex(" ") or "nothing"
+            raise ValueError(f"expected {want}, got one that begins with {begin}")
+        shape = tuple(np.frombuffer(header, ">u4", offset=4).tolist())
+        count = math.prod(shape)
+        wanted = f"expected {count} values for shape {shape}"
+        if count > largest:
+            raise ValueError(f"{wanted}, got at most {largest}")
+        array = np.empty(shape, np.uint8)
+        got = fill(content, array)
+        if got < count or content.read(1):
+            raise ValueError(f"{wanted}, got {got if got < count else 'more'}")
+    return array
