@@ -268,7 +268,7 @@ class Sequential(Layer):
         self._first = next(
             (i for i, layer in enumerate(layers) if any(named_parameters(layer))), len(layers)
         )
-        if (dtype is None or dtype == self.dtype) and parameter.shared_parameter(self):
+        if parameter.shared_parameter(self) and (dtype is None or dtype == self.dtype):
             self.draw(rng)  # without vectors, which are those of the other model
         elif rng is not None or all(p.is_set for _, p in self.named_parameters()):
             self.initialize(rng, dtype)
@@ -395,10 +395,14 @@ def _checked_forward(name: str, layer: Any) -> Forward:
             raise ValueError(f"{name}: expected {want}, got {type_text(y)}")
 
         def checked_backward(dy: Array, **options: bool) -> Any:
-            if not takes(backward, dy, **options):
+            try:
+                dx = backward(dy, **options)
+            except TypeError as error:
+                if takes(backward, dy, **options):
+                    raise
                 want = "def backward(dy, input_grad=True)"
-                raise TypeError(f"{name}: its class declares skips_input_grad; expected {want}")
-            dx = backward(dy, **options)
+                what = f"{name}: its class declares skips_input_grad; expected {want}"
+                raise TypeError(what) from error
             if options.get("input_grad", True):
                 want = f"{name}: expected backward(dy) to return dx,"
                 returned_floats(want, dx, x.dtype, x.shape)

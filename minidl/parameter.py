@@ -111,6 +111,9 @@ class Parameter:
         return f"Parameter(shape={self.shape}, {self.value.dtype if self.is_set else 'not set'})"
 
 
+_PLAIN = (int, float, str, np.ndarray, type(None))
+
+
 def _is_member(value: object) -> bool:
     return isinstance(value, Parameter) or is_layer(value)
 
@@ -123,14 +126,16 @@ def holds(value: object) -> bool:
 def members(layer: object) -> Iterator[tuple[str, Any]]:
     """Yield the parameters and layers among the attributes of ``layer``, and in lists of it."""
     for name, value in vars(layer).items():
-        if value is None or isinstance(value, (int, str, np.ndarray)) or name == "_given":
-            continue  # at once, since this is asked often
-        if _is_member(value):
+        if isinstance(value, Parameter):
             yield name, value
+        elif name == "_given" or isinstance(value, _PLAIN):
+            continue  # at once, since this is asked often
         elif isinstance(value, (list, tuple)):
             # The layers of a Sequential are numbered as in PyTorch: "0.weight".
-            place = "{}" if name == "layers" else f"{name}.{{}}"
-            yield from ((place.format(i), v) for i, v in enumerate(value) if _is_member(v))
+            prefix = "" if name == "layers" else f"{name}."
+            yield from ((f"{prefix}{i}", v) for i, v in enumerate(value) if _is_member(v))
+        elif is_layer(value):
+            yield name, value
 
 
 def infer(layer: object, x: Array) -> Array:
@@ -186,12 +191,10 @@ def gather(model: Any, dtype: np.dtype[Any]) -> None:
 
 def shared_parameter(model: object) -> tuple[str, Any] | None:
     """Return a parameter that is in the vectors of another model, and that model; or None."""
-    inside = {id(layer) for layer in walk(model)}
-    for name, parameter in named_parameters(model):
-        owner = parameter.root and parameter.root()
-        if owner is not None and id(owner) not in inside:
-            return name, owner
-    return None
+    roots = [(name, p.root and p.root()) for name, p in named_parameters(model)]
+    owned = [(name, root) for name, root in roots if root is not None]
+    inside = {id(layer) for layer in walk(model)} if owned else set()
+    return next(((name, root) for name, root in owned if id(root) not in inside), None)
 
 
 def check_owners(model: object) -> None:

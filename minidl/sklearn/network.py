@@ -11,7 +11,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -319,7 +319,15 @@ def check_seed(random_state: Any) -> int:
     """Return a seed from an int, a RandomState, None (NumPy's global state) or a Generator."""
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**31 - 1))
+    if type(random_state) is int:
+        return first_number(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+@lru_cache(256)
+def first_number(seed: int) -> int:
+    """Return the first number of a RandomState: to make one takes as long as a small epoch."""
+    return int(np.random.RandomState(seed).randint(2**31 - 1))
 
 
 def counted(X: Any, y: Array, weight: Any) -> Rows:
