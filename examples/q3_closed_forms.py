@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from homework.flags import add_axis, script_parser
 from homework.runs import single_run
 
 from minidl import relumax, softmax, sparsemax
-from minidl.checks import Array, check_float
-from minidl.files import as_path
+from minidl.checks import Array
 from minidl.maps import SimplexMap
-from minidl.view.cli import Parser, run_main
+from minidl.view.cli import run_main
 from minidl.view.plots import figure, save
 from minidl.view.tables import Table
 
@@ -34,13 +34,11 @@ def closed_form(map: SimplexMap, t: Array) -> tuple[Array, Array]:
 
 
 def main() -> None:
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--b", nargs="+", type=float, default=[0.5, 1.0, 2.0], metavar="B")
-    parser.add_argument("--out", type=as_path, default=Path("runs/q3_closed_forms"))
+    parser = script_parser(__doc__, "runs/q3_closed_forms")
+    add_axis(parser, "--b", [0.5, 1.0, 2.0], low=0, open_low=True)
     args = parser.parse_args()
-    bs = [check_float("q3_closed_forms", "b", b, low=0, open_low=True) for b in args.b]
     with single_run(args, names=()):
-        draw(bs, args.out)
+        draw(args.b, args.out)
 
 
 def draw(bs: Sequence[float], out: Path) -> None:

@@ -5,15 +5,14 @@ one-hot vector of the argmax. With b = max z - tau, relumax equals sparsemax.
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
+from homework.flags import add_number, script_parser
 from homework.runs import single_run
 
 from minidl import entmax15, relumax, softmax, sparsemax
-from minidl.checks import Array, check_int
-from minidl.files import as_path
-from minidl.view.cli import Parser, run_main
+from minidl.checks import Array
+from minidl.view.cli import run_main
 from minidl.view.tables import Table
 
 MAPS = softmax, entmax15, sparsemax, relumax(1.0), relumax(5.0)
@@ -21,19 +20,17 @@ CLASSES = (2, 5, 26, 1000)
 
 
 def main() -> None:
-    parser = Parser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1000, help="random examples (1000)")
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--out", type=as_path, default=Path("runs/q3_properties"))
+    parser = script_parser(__doc__, "runs/q3_properties")
+    add_number(parser, "--rows", 1000, "random examples")
+    add_number(parser, "--seed", 42, "of the logits", low=0)
     args = parser.parse_args()
-    rng = np.random.default_rng(check_int("q3_properties", "seed", args.seed, low=0))
-    rows = check_int("q3_properties", "rows", args.rows)
-    logits = [2 * rng.normal(size=(rows, k)) for k in CLASSES]
+    rng = np.random.default_rng(args.seed)
+    logits = [2 * rng.normal(size=(args.rows, k)) for k in CLASSES]
     with single_run(args, names=()):
         for name, table in tables(logits).items():
             table.show()
             table.write(args.out / name)
-    print(f"{rows} rows of normal logits, standard deviation 2; tables in {args.out}/")
+    print(f"{args.rows} rows of normal logits, standard deviation 2; tables in {args.out}/")
 
 
 def deviations(found: Iterable[Array], expected: Iterable[Array]) -> list[str]:

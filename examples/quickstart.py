@@ -66,12 +66,8 @@ def draw(model: minidl.Sequential, test: minidl.Split) -> None:
     axes.imshow(shown, classes, origin="lower", extent=(-1.6, 1.6, -1.6, 1.6), alpha=0.3)
     for label in range(3):
         axes.plot(*test.x[test.y == label].T, ".", color=f"C{label}", label=f"spiral {label}")
-    axes.set(
-        xlabel="x1",
-        ylabel="x2",
-        aspect="equal",
-        title="dots: test examples by label\nbackground: the network's class",
-    )
+    title = "dots: test examples by label\nbackground: the network's class"
+    axes.set(xlabel="x1", ylabel="x2", aspect="equal", title=title)
     axes.legend(loc="lower right")
     save(picture, "runs/quickstart.png", "Three spirals of points; the network follows their arms.")
     print("wrote runs/quickstart.png and the model, runs/quickstart.npz")

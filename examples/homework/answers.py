@@ -44,9 +44,8 @@ def convergence(what: str, values: Values, *, last: int, small: float) -> str:
 def overfitting(history: History, *, gap: float, rise: float, fits: float) -> str:
     """Say whether a classifier overfits or underfits.
 
-    The validation loss rises if it ends ``rise`` (a share) above its lowest; the model fits more
-    than it generalises if the training accuracy ends ``gap`` above the validation accuracy; it
-    underfits if neither holds and the training accuracy is below ``fits``.
+    By a validation loss ``rise`` (a share) above its lowest, a training accuracy ``gap`` above the
+    validation accuracy, or, where neither holds, a training accuracy below ``fits``.
     """
     loss, last, best = history.column("valid_loss"), history[-1], history.best.epoch
     low = min(range(min(1, last.epoch), len(loss)), key=loss.__getitem__)  # of trained epochs

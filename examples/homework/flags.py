@@ -22,18 +22,14 @@ def load_data(
     sizes: Mapping[str, int] = QUICK,
     generated: tuple[str, Callable[..., Dataset]] = ("letters", load_letters),
 ) -> Dataset:
-    """Load a data set with classes and all three parts; a quick run takes a sample of it.
-
-    The source may be the name of ``generated``, whose function draws examples.
-    """
+    """Load, or draw if the source is the name of ``generated``, a data set or a sample of it."""
     name, draw = generated
     if source == name:
         return draw(**({} if full else sizes), progress=True)
     dataset = load_dataset(source, progress=True)
     if not dataset.classes or dataset.valid is None or dataset.test is None:
-        raise ValueError(
-            f"{source}: expected classes and training, validation and test parts, got {dataset}"
-        )
+        expected = "classes and training, validation and test parts"
+        raise ValueError(f"{source}: expected {expected}, got {dataset}")
     return dataset if full else dataset.sample(**sizes)
 
 
@@ -46,11 +42,8 @@ def note_generated(
 ) -> None:
     """Print that generated images are not real data, and how to use real data."""
     if dataset.generated:
-        print(
-            f"These are generated {dataset.name}, not {name}; the real thing: {flags}, "
-            f"where PATH is {path}.",
-            flush=True,
-        )
+        real = f"the real thing: {flags}, where PATH is {path}."
+        print(f"These are generated {dataset.name}, not {name}; {real}", flush=True)
 
 
 def script_parser(doc: str, out: str) -> Parser:
@@ -88,9 +81,8 @@ def add_number(parser: Parser, flag: str, default: float, help: str, **bounds: A
     """Add a flag that takes one number: an integer if the default is one."""
     kind = int_argument if isinstance(default, int) else float_argument
     name = flag.strip("-").replace("-", " ")
-    parser.add_argument(
-        flag, type=kind(name, **bounds), default=default, help=f"{help} (default {default:g})"
-    )
+    text = f"{help} (default {default:g})"
+    parser.add_argument(flag, type=kind(name, **bounds), default=default, help=text)
 
 
 def add_axis(

@@ -135,10 +135,7 @@ def run_grid(
 def train_point(
     train: Callable[..., Trained], settings: Settings, models: Path, **point: Any
 ) -> dict[str, Any]:
-    """Train the network of one point and save it; return its figures and its history.
-
-    With the backend ``"both"`` also by PyTorch; that history is ``"beside"``.
-    """
+    """Train and save the network of one point; ``"beside"`` is its history by PyTorch, if both."""
     ours, theirs = (dataclasses.replace(settings, backend=b) for b in ("numpy", "torch"))
     model, history, figures = train(**point, settings=ours)
     values = {**figures, "history": history.to_dict()}

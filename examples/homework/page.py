@@ -79,15 +79,15 @@ class Run:
     @property
     def seconds(self) -> float:
         """The duration of all sessions."""
-        return float(sum(s["seconds"] for s in self.sessions))
+        return sum(float(s["seconds"]) for s in self.sessions)
 
     @property
     def state(self) -> str:
         """State, duration and data, as the list of runs shows them."""
         words, data = "finished" if self.finished else "not finished", self.last("data")
         drawn = " (drawn by a program: not to be compared with figures of real data)"
-        note = drawn if data.get("generated") else ""
-        return f"{words}, {duration(self.seconds)}, data: {data.get('name', 'none')}{note}"
+        name = f"{data.get('name', 'none')}{drawn if data.get('generated') else ''}"
+        return f"{words}, {duration(self.seconds)}, data: {name}"
 
     def last(self, name: str, record: str = "") -> Any:
         """Return what the last session that has ``name`` noted, of those of a file of settings."""
@@ -178,12 +178,10 @@ def _sessions(file: Path) -> list[dict[str, Any]]:
     """Return the sessions, the first one first; a last line that is cut short is left out."""
     found = []
     for one in map(from_json, file.read_bytes().split(b"\n")[:-1]):
-        parts = {name: dict(one.get(name, {})) for name in ("environment", "data", "settings")}
-        found.append(
-            {**one, **parts, "ended": bool(one["ended"]), "seconds": float(one["seconds"])}
-        )
-        if not 0 <= found[-1]["seconds"] < 1e12:
+        if not 0 <= float(one["seconds"]) < 1e12:
             raise ValueError(f"expected seconds, got {one['seconds']}")
+        parts = {name: dict(one.get(name, {})) for name in ("environment", "data", "settings")}
+        found.append({**one, **parts, "ended": bool(one["ended"])})
     return found
 
 
@@ -225,10 +223,7 @@ def _picture(file: Path) -> Picture:
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of nested objects by their own names; those that say nothing are left out.
-
-    The inner one of two values with the same name comes last and stays.
-    """
+    """Return the values of nested objects by their own names, without those that say nothing."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -241,10 +236,9 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 def write_report(
     runs: Sequence[Run], out: Path, *, title: str = "Report", limit: int = LIMIT
 ) -> Path:
-    """Write ``report.html``, ``report.md`` and the folder ``pictures`` to ``out`` (needs jinja2).
+    """Write ``report.md``, the folder ``pictures``, and ``report.html``, whose path is returned.
 
-    The HTML page, whose path is returned, has its pictures in it and makes no request. The smallest
-    ones come first, up to ``limit`` bytes; the others are linked.
+    It makes no request, and has the smallest pictures in it, up to ``limit`` bytes.
     """
     if not runs:
         raise ValueError("write_report: expected at least one run")

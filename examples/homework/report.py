@@ -49,10 +49,9 @@ def by_axis(results: Sequence[Result]) -> ByAxis:
 
 
 def tabulate(dataset: Dataset, results: Sequence[Result], args: argparse.Namespace) -> None:
-    """Print and write the table of all runs; mark the best run of each value of the first axis.
+    """Print and write the table of all runs, and that of published figures.
 
-    The first figure is the best validation accuracy; it shows the error of a run that failed. The
-    table of published figures is written too.
+    The best run of each value of the first axis is marked; the error of one that failed is shown.
     """
     axis, published = next(iter(results[0].point)), []
     table = Table([*results[0].point, *HEADINGS, "seconds"], f"{dataset.title}: accuracies")

@@ -48,10 +48,9 @@ def single_run(
 ) -> Iterator[list[dict[str, Any]]]:
     """Claim the folder ``args.out`` for a run with these flags, and note where and when it ran.
 
-    Yield for each training, of which ``names`` are the checkpoints, the arguments of ``fit`` or
-    ``fit_online`` with which the same command goes on after it was stopped. Results are written
-    within this context, after the training: so they are replaced only by a run that ended, and by
-    one with the same settings, those in the file ``record``. More epochs may be asked for.
+    Yield for each training, of which ``names`` are the checkpoints, the arguments of ``fit`` with
+    which the same command goes on after it was stopped, or with more epochs. Results are written
+    within this context: they are replaced only by a run with the same settings, which ended.
     """
     given, out = vars(args), Path(args.out)
     settings = {k: describe(v, strict=False) for k, v in given.items() if k not in NO_SETTINGS}
@@ -81,11 +80,7 @@ def run_points(
     out: Path | None = None,
     cost: Callable[[Point], float] = lambda point: 1.0,
 ) -> list[Result]:
-    """Train every point of the grid into the folder ``out`` (``args.out``), and note the session.
-
-    The name of the data set belongs to the settings of the folder. The folder of a single run is
-    refused.
-    """
+    """Train every point of the grid into ``out``, by default ``args.out``; note the session."""
     out, executor = out or args.out, getattr(args, "executor", PROCESSES)
     if (out / RUN).exists() and any(out.glob("*checkpoint*.npz")):
         raise taken(out, f"those of a single run, see {RUN}")
@@ -133,9 +128,7 @@ def shared(dataset: Dataset, args: argparse.Namespace) -> Iterator[Dataset]:
 def session(folder: Path, **note: Any) -> Iterator[None]:
     """Add a line to ``folder/sessions.jsonl`` when this context ends, or Ctrl-C ends it.
 
-    The line has the start (UTC), the seconds, whether the context ended, the command, the first
-    line of the program's docstring, the environment, and ``note``. It is left out if it cannot be
-    written: results do not depend on it.
+    Without one if it cannot be written: results do not depend on it.
     """
     start, stopped = time.time(), None
     try:
@@ -173,11 +166,7 @@ def about(dataset: Dataset | None) -> dict[str, Any]:
 
 
 def environment() -> dict[str, str | int]:
-    """Return the processor, its cores, the system, and the versions that figures depend on.
-
-    ``BLAS`` names the library of the matrix products and its kernels, ``BLAS threads`` the number
-    of threads that it takes by default (both need threadpoolctl).
-    """
+    """Return the processor, its cores, the system, and the versions that figures depend on."""
     processor, blas = platform.processor() or platform.machine(), dict[str, Any]()
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")

@@ -129,11 +129,7 @@ def _sky(natural: Array, rng: np.random.Generator) -> Array:
 
 
 def _coloured_noise(spectra: Array, rng: np.random.Generator) -> Array:
-    """Return noise of mean 0 and variance 1 with these amplitude spectra: (480, 48, 48).
-
-    The coefficients of white noise in an orthonormal basis of waves are white noise too, so noise
-    of a spectrum S is ``W^T (S * white) W``, without a Fourier transform.
-    """
+    """Return ``W^T (S * white) W``, noise of variance 1 with the spectra S: (480, 48, 48)."""
     waves = _waves()
     coefficients = spectra * exact.normal(rng, _BLOCK, SIDE, SIDE)
     return exact.matmul(exact.matmul(waves.T, coefficients), waves).astype(np.float32)
@@ -141,10 +137,7 @@ def _coloured_noise(spectra: Array, rng: np.random.Generator) -> Array:
 
 @cache
 def _waves() -> Array:
-    """Return an orthonormal basis of cosine and sine waves, one in a row: (48, 48).
-
-    The frequencies of the rows are 0, 1, 1, 2, 2, ..., 23, 23, 24.
-    """
+    """Return an orthonormal basis of waves, of frequencies 0, 1, 1, ..., 23, 23, 24: (48, 48)."""
     cos, sin = [1.0], [0.0]  # of multiples of 7.5 degrees
     c = math.sqrt(3) / 2
     for _ in range(2):  # 30 degrees, halved twice
@@ -161,10 +154,7 @@ def _waves() -> Array:
 
 @cache
 def _spectra() -> tuple[Array, Array]:
-    """Return the amplitude spectra of the classes' textures, and that of natural images.
-
-    They belong to products of two waves: (6, 48, 48) and (48, 48).
-    """
+    """Return the spectra of the classes' textures and of natural images, (6, 48, 48), (48, 48)."""
     frequency = (np.arange(SIDE) + 1) // 2
     down, across = np.meshgrid(*[frequency.astype(np.float64)] * 2, indexing="ij")
     radius = np.sqrt(down * down + across * across)

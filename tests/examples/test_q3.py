@@ -99,8 +99,8 @@ def test_bad_input_is_one_line(folder):
     for args, message in (
         (("q3_train.py", "--b", 0), "expected b to be a finite number > 0, got '0'"),
         (("q3_train.py", "--eps", -1), "expected eps to be a finite number >= 0, got '-1'"),
-        (("q3_closed_forms.py", "--b", -1), "expected b to be a finite number > 0, got -1"),
-        (("q3_properties.py", "--rows", 0), "expected rows to be a whole number >= 1, got 0"),
+        (("q3_closed_forms.py", "--b", -1), "expected b to be a finite number > 0, got '-1'"),
+        (("q3_properties.py", "--rows", 0), "expected rows to be a whole number >= 1, got '0'"),
     ):
         done = run(folder, *args)
         assert done.returncode == 2
