@@ -41,11 +41,6 @@ class Panel:
     mark: float | None = None
     pairs: bool = False
 
-    def __post_init__(self) -> None:
-        curves = self.curves.values() if isinstance(self.curves, Mapping) else [()]
-        if not all(isinstance(curve, (tuple, list)) and len(curve) == 2 for curve in curves):
-            raise TypeError(f"Panel: expected curves as {{label: (x, y)}}, got {self.curves!r:.80}")
-
     def __str__(self) -> str:
         """Return what the panel shows: each curve with its ends, or with up to eight points."""
         words = []

@@ -37,8 +37,6 @@ PIXELS = np.zeros((3, 2), np.uint8)
         (lambda: minidl.evaluate(Linear, (X, Y), minidl.CrossEntropy()), "outputs: expected a model, got the class Linear"),
         (lambda: minidl.save("", MODEL), "expected a path, got ''"),
         (lambda: minidl.safetensors.save("x", 3), "safetensors: expected a Layer as model, got 3"),
-        (lambda: plots.Panel({"a": 1}, "x", "y"), r"Panel: expected curves as {label: \(x, y\)}, got {'a': 1}"),
-        (lambda: plots.Panel([1], "x", "y"), r"Panel: expected curves as {label: \(x, y\)}, got \[1\]"),
         (lambda: plots.line_plot("x.png", title=3), "line_plot: expected title to be a text, got 3"),
         (lambda: plots.line_plot("x.abc", plots.Panel({"a": ([1], [1])}, "x", "y")), "Format 'abc' is not supported"),
         (lambda: fit(monitor=-1), "fit: no metric -1 to monitor"),
