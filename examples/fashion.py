@@ -58,7 +58,8 @@ def train(learning_rate: float, *, settings: Settings, **point: Any) -> dict[str
         history = minidl.fit_online(model, settings.dataset, loss, **options)
     else:
         history = settings.fit(model, loss, learning_rate, 0.0, **options)
-    return {"history": history.to_dict(), "test": test.values}
+    figures = {"loss": history[-1].train_loss, "valid": history[-1].valid_accuracy}
+    return {**figures, "history": history.to_dict(), "test": test.values}
 
 
 def run_grid(grid: Grid, dataset: minidl.Dataset, args: Namespace) -> int:

@@ -1,7 +1,6 @@
 """Write the master notebook of Question 1 for otter-grader: students fill in the backward passes.
 
-``otter assign question1.ipynb dist`` makes the students' notebook and the grader's files. The tests
-are gradient checks of ``minidl.testing``, one for each gradient.
+The tests are gradient checks of ``minidl.testing``, one for each gradient.
 """
 
 from typing import Any
@@ -105,8 +104,7 @@ def notebook() -> dict[str, Any]:
     made: list[dict[str, Any]] = []
     for k, (kind, source) in enumerate(cells):
         cell = {"cell_type": kind, "id": f"cell-{k}", "metadata": {}, "source": source.rstrip()}
-        more: dict[str, Any] = {"execution_count": None, "outputs": []} if kind == "code" else {}
-        made.append({**cell, **more})
+        made.append(cell | ({"execution_count": None, "outputs": []} if kind == "code" else {}))
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return {"cells": made, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}

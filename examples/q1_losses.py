@@ -1,8 +1,7 @@
 """Losses, their derivatives and where they are convex (Questions 1, 2.1 and 3.2a of 2021-22).
 
-Gradients and Hessians beside finite differences; convexity along random segments, kept by an affine
-map and lost by z = sin x; a network without activations and the linear map that equals it. The
-proofs are in docs/convexity.md.
+Gradients and Hessians beside finite differences; convexity, kept by an affine map and lost by sin;
+a network without activations and the linear map that equals it. Proofs: docs/convexity.md.
 """
 
 from collections.abc import Callable
@@ -10,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from homework.figures import draw_regions, draw_segment
+from homework.figures import check_hessian, draw_regions, draw_segment
 from homework.flags import add_number, script_parser
+from homework.models import product
 
 import minidl
 from minidl.checks import Array
-from minidl.losses import hessian
 from minidl.view.cli import run_main
 from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
@@ -37,12 +36,6 @@ def draw_scalar_functions(path: Path) -> None:
     line_plot(path, *(Panel(some, "z", "value", title) for title, some in curves.items()))
 
 
-def differences(loss: Any, part: int, z: Array, y: Array, steps: Array) -> Array:
-    """Return derivatives of the loss (part 0) or its gradient (1), by differences to both sides."""
-    pairs = ((loss(z + 1e-5 * step, y)[part], loss(z - 1e-5 * step, y)[part]) for step in steps)
-    return np.array([(above - below) / (2 * 1e-5) for above, below in pairs])
-
-
 def check_derivatives(rng: np.random.Generator, n: int) -> None:
     """Print the errors of gradients and Hessians, and the extreme eigenvalues of the Hessians."""
     cases: dict[str, tuple[Any, int, Callable[[], Array]]] = {
@@ -54,13 +47,7 @@ def check_derivatives(rng: np.random.Generator, n: int) -> None:
     table = Table(columns, f"largest difference from finite differences; {n} random logits")
     for name, (loss, size, draw_targets) in cases.items():
         z, y = 5 * rng.normal(size=(n, size)), draw_targets()
-        matrices, few, labels = hessian(loss, z, y), z[:50], y[:50]
-        slopes = differences(loss, 0, few, labels, np.eye(few.size).reshape(-1, *few.shape))
-        rows = np.moveaxis(differences(loss, 1, z, y, np.eye(size)), 0, -1)
-        first = np.abs(loss(few, labels)[1] - slopes.reshape(few.shape)).max()
-        eigenvalues = np.linalg.eigvalsh(matrices)
-        cells = first, np.abs(matrices - rows).max(), eigenvalues.min(), eigenvalues.max()
-        table.add(name, *(f"{cell:.1e}" for cell in cells))
+        table.add(name, *(f"{figure:.1e}" for figure in check_hessian(loss, z, y)))
     table.show()
 
 
@@ -92,10 +79,7 @@ def check_convexity(rng: np.random.Generator, segments: int, path: Path) -> None
 
 
 def show_collapse(rng: np.random.Generator, epochs: int, path: Path) -> None:
-    """Train a network without activations and one with ReLU on classes that no line separates.
-
-    Linear layers in turn are one: (x W1 + b1) W2 + b2 = x (W1 W2) + (b1 W2 + b2).
-    """
+    """Train a network without activations and one with ReLU on classes that no line separates."""
     x, loss = rng.normal(size=(1200, 2)), minidl.CrossEntropy()
     y = (x[:, 0] * x[:, 1] > 0).astype(int)
     dataset = minidl.Dataset((x[:800], y[:800]), (x[800:], y[800:]), (x[800:], y[800:]))
@@ -105,9 +89,7 @@ def show_collapse(rng: np.random.Generator, epochs: int, path: Path) -> None:
     relu = minidl.Sequential(*hidden, minidl.Linear(16, 2), rng=0, dtype="float64")
     for model in (deep, relu):
         minidl.fit(model, dataset, loss, minidl.Adam(model, 1e-2), epochs=epochs, rng=0)
-    one, weight = minidl.Linear(2, 2, rng=0, dtype="float64"), a.weight.value @ b.weight.value
-    bias = deep(np.zeros((1, 2)))[0]
-    one.load_state_dict({"weight": weight @ c.weight.value, "bias": bias})
+    one = product(a, b, c)
     names = "three linear layers", "their product, one linear layer", "the same with ReLU"
     networks, test = dict(zip(names, (deep, one, relu), strict=True)), dataset.splits["test"]
     table = Table(["network", "parameters", "test accuracy"], "the sign of x1 x2, two classes")

@@ -1,8 +1,7 @@
 """Fit a network with the activation g(z) = z (1 - z) in closed form, and by gradient descent.
 
-With one hidden layer it is a quadratic function of its input, c'phi(x), see docs/quadratic.md. The
-loss of the c of least squares is compared with gradient descent from many starts, by the number of
-hidden units.
+With one hidden layer it is c'phi(x), quadratic in its input, see docs/quadratic.md. The loss of
+least squares is compared with gradient descent from many starts, by the number of hidden units.
 """
 
 from collections.abc import Sequence

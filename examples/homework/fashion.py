@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from minidl.grid.points import Grid, Point, Result
 from minidl.view.plots import line_plot
 from minidl.view.tables import Table
 
+Curves = tuple[History, Sequence[float]]  # and the test accuracies of its epochs
 ERRORS = 2.0  # standard errors of a difference that is more than chance
 
 
@@ -66,34 +67,15 @@ class OneChange(Grid):
         return sum(1 for _ in self)
 
 
-class Curves(NamedTuple):
-    """A history, and the test accuracies of its epochs."""
-
-    history: History
-    test: Sequence[float]
-
-    @classmethod
-    def of(cls, result: Result) -> Curves:
-        """Return the curves of a finished run."""
-        return cls(History.from_dict(result.values["history"]), result.values["test"])
-
-    @property
-    def valid(self) -> float:
-        """The validation accuracy of the last epoch."""
-        return float(self.history[-1].valid_accuracy)
-
-
 def tabulate(dataset: Dataset, results: Sequence[Result], out: Path) -> Result | None:
     """Print and write the table of the runs; return the one with the best validation accuracy."""
-    finished = [r for r in results if r.error is None]
-    best = max(finished, key=lambda r: Curves.of(r).valid, default=None)
-    columns = [*results[0].point, "training loss", "valid", "test", "seconds"]
-    table = Table(columns, dataset.title)
+    finished = [r for r in results if not r.error]
+    best = max(finished, key=lambda r: float(r.values["valid"]), default=None)
+    table = Table([*results[0].point, "training loss", "valid", "test", "seconds"], dataset.title)
     for r in results:
         cells: list[object] = [r.error, None, None]
-        if r.error is None:
-            one = Curves.of(r)
-            cells = [one.history[-1].train_loss, one.valid, one.test[-1]]
+        if not r.error:
+            cells = [r.values["loss"], r.values["valid"], r.values["test"][-1]]
         setting = [f"{v:g}" if isinstance(v, (int, float)) else v for v in r.point.values()]
         table.add(*setting, *cells, f"{r.seconds:.1f}", marked=r is best)
     table.show()
@@ -110,7 +92,7 @@ def compare(results: Sequence[Result], n: int) -> list[str]:
         others = [(k, same[k]) for k in first if k != axis]
         alike = [r for r in results if not r.error and all(r.point[k] == v for k, v in others)]
         if len(alike) > 1:
-            valid = {str(r.point[axis]): Curves.of(r).valid for r in alike}
+            valid = {str(r.point[axis]): float(r.values["valid"]) for r in alike}
             what = axis.replace("_", " ").capitalize()
             sentences.append(answers.choice(what, valid, n, errors=ERRORS))
     return sentences
@@ -122,14 +104,15 @@ def report_grid(dataset: Dataset, results: Sequence[Result], args: argparse.Name
     if best is None:
         return
     name = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in best.point.items())
-    title, curves = f"the best network, {dataset.title}\n{name}", {"": Curves.of(best)}
+    title, drawn = f"the best network, {dataset.title}\n{name}", {"": best}
     sentences = compare(results, n)
     if args.model == "logistic":
         title = f"logistic regression from PyTorch's initial values, {dataset.title}"
-        finished = [r for r in results if not r.error]
-        curves = {f"lr {r.point['learning_rate']:g}": Curves.of(r) for r in finished}
-        valid = {name: one.valid for name, one in curves.items()}
+        drawn = {f"lr {r.point['learning_rate']:g}": r for r in results if not r.error}
+        valid = {name: float(r.values["valid"]) for name, r in drawn.items()}
         sentences = [answers.choice("Learning rates", valid, n, errors=ERRORS)]
+    values = {name: r.values for name, r in drawn.items()}
+    curves = {k: (History.from_dict(v["history"]), v["test"]) for k, v in values.items()}
     draw(args, title, curves)
     answers.write(args.out, {"curves": sentences})
 
@@ -148,7 +131,7 @@ def report(
     print(f"{args.model}: test accuracy, last epoch {test[-1]:.4f}")
     scores = {"valid": history[-1].valid_accuracy, "test": test[-1], "data": dataset.name}
     write_text(args.out / "scores.json", to_json(scores, indent=1) + "\n")
-    draw(args, f"{args.model}, {dataset.title}", {"": Curves(history, test)})
+    draw(args, f"{args.model}, {dataset.title}", {"": (history, test)})
     answers.write(args.out, {"curves": answers.of_run(history, **THRESHOLDS)})
 
 

@@ -1,4 +1,4 @@
-"""Figures of a trained model at its best epoch and at its last."""
+"""Figures of trained models and of losses, by number and by picture."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from minidl import Callback, Dataset, History, Layer, Loss, Split, evaluate
 from minidl.callbacks import Run
 from minidl.checks import Array
+from minidl.losses import hessian
 from minidl.view.plots import Panel, figure, save
 
 WORDS = {
@@ -74,6 +75,22 @@ def both_epochs(history: History, test: Sequence[float]) -> dict[str, Any]:
     found = {"best_valid": best.valid_accuracy, "selected_epoch": best.epoch}
     found |= {"train": best.train_accuracy, "test": test[best.epoch]}
     return found | {"last_train": last.train_accuracy, "last_test": test[last.epoch]}
+
+
+def differences(loss: Any, part: int, z: Array, y: Array, steps: Array) -> Array:
+    """Return derivatives of the loss (part 0) or its gradient (1), by differences to both sides."""
+    pairs = ((loss(z + 1e-5 * step, y)[part], loss(z - 1e-5 * step, y)[part]) for step in steps)
+    return np.array([(above - below) / (2 * 1e-5) for above, below in pairs])
+
+
+def check_hessian(loss: Any, z: Array, y: Array) -> tuple[float, float, float, float]:
+    """Return the errors of gradient and Hessian, and the Hessian's extreme eigenvalues."""
+    matrices, few, labels = hessian(loss, z, y), z[:50], y[:50]
+    slopes = differences(loss, 0, few, labels, np.eye(few.size).reshape(-1, *few.shape))
+    rows = np.moveaxis(differences(loss, 1, z, y, np.eye(z.shape[1])), 0, -1)
+    first = np.abs(loss(few, labels)[1] - slopes.reshape(few.shape)).max()
+    eigenvalues = np.linalg.eigvalsh(matrices)
+    return first, np.abs(matrices - rows).max(), eigenvalues.min(), eigenvalues.max()
 
 
 def draw_regions(path: Path, networks: Mapping[str, Layer], split: Split) -> None:

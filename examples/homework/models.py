@@ -27,6 +27,17 @@ def linear(dataset: Dataset, dtype: str) -> Linear:
     return Linear(dataset.features, outputs, weight_init=zeros, bias_init=zeros, rng=0, dtype=dtype)
 
 
+def product(*layers: Linear) -> Linear:
+    """Return the layer that equals linear layers in turn: x (W1 W2) + (b1 W2 + b2) for two."""
+    first, last = layers[0], layers[-1]
+    one = Linear(first.in_features, last.out_features, rng=0, dtype="float64")
+    weight, bias = np.eye(first.in_features), np.zeros((1, first.in_features))
+    for layer in layers:
+        weight, bias = weight @ layer.weight.value, layer(bias)
+    one.load_state_dict({"weight": weight, "bias": bias[0]})
+    return one
+
+
 def mlp(dataset: Dataset, width: int, random: np.random.RandomState, dtype: str) -> Sequential:
     """Return a network with one hidden ReLU layer and the course's initial values.
 
