@@ -10,35 +10,22 @@ import numpy as np
 from numpy.typing import DTypeLike
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import multiclass
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    check_classification_targets,
-    type_of_target,
-)
 
+from minidl import losses
 from minidl.checks import Array, as_array, check_float
 from minidl.dataset import Dataset, class_factors
 from minidl.evaluation import predict, probabilities_of
 from minidl.layer import Sequential
 from minidl.layers import Linear
-from minidl.losses import (
-    BinaryCrossEntropy,
-    BinaryLogistic,
-    CrossEntropy,
-    FenchelYoung,
-    Loss,
-    Perceptron,
-)
+from minidl.losses import BinaryLogistic, CrossEntropy, FenchelYoung, Loss
 from minidl.maps import entmax15, sparsemax
 from minidl.online.fitting import fit_online
 from minidl.sklearn.mlp import MLP
 from minidl.sklearn.network import Network
 
-
-def has_probabilities(estimator: Any) -> bool:
-    """Return whether the loss has probabilities."""
-    return bool(estimator.loss != "perceptron")
+with_probabilities = available_if(lambda estimator: estimator.loss != "perceptron")
 
 
 class Labels(ClassifierMixin, Network):  # type: ignore[misc]
@@ -60,8 +47,8 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
         """Return classes (n,) or labels (n, K); with ``first``, learn the classes."""
         y, kind = self._labels("y", y), "multiclass"
         if y.ndim != 1 or y.dtype.kind not in "biuU":  # others are classes; the question is slow
-            check_classification_targets(y)
-            kind = type_of_target(y)
+            multiclass.check_classification_targets(y)
+            kind = multiclass.type_of_target(y)
         if y.ndim == 2 and kind != "multilabel-indicator":
             raise ValueError(f"{self._name}: expected one label, or labels 0 and 1, in each column")
         if first:
@@ -91,7 +78,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
         if isinstance(self.class_weight, str) and self.class_weight == "balanced":
             raise ValueError("class_weight 'balanced' is not supported for partial_fit")
         if classes is not None or np.ndim(y) == 1:
-            _check_partial_fit_first_call(self, classes)
+            multiclass._check_partial_fit_first_call(self, classes)
 
     def _weighted(self, y: Array, weight: Array | None) -> Array | None:
         """Return the weights of the examples times those of their classes."""
@@ -115,7 +102,7 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
         several = np.eye(len(self.classes_), dtype=int)
         return LabelBinarizer().fit(several if self._shape else self.classes_)
 
-    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
+    @with_probabilities  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any) -> Array:
         """Return the probability of each class, or of each of several labels, (n, K)."""
         outputs = self._outputs(X)
@@ -123,13 +110,13 @@ class Labels(ClassifierMixin, Network):  # type: ignore[misc]
             outputs = np.hstack([-outputs, outputs])
         return probabilities_of(self.loss_function_, outputs)
 
-    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
+    @with_probabilities  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithm of the probabilities, minus infinity where one is 0."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.predict_proba(X)))
 
-    @available_if(has_probabilities)  # type: ignore[untyped-decorator]
+    @with_probabilities  # type: ignore[untyped-decorator]
     def support(self, X: Any) -> Array:
         """Return a mask (n, K): the classes whose probability is not 0."""
         return np.asarray(self.predict_proba(X) > 0)
@@ -160,18 +147,14 @@ class MLPClassifier(Labels, MLP):
     alpha : float
         L2 penalty, divided by the weight of a batch; of ``"adamw"`` the decoupled weight decay, not
         divided. It spares biases, and the gains and offsets of normalization.
-    batch_size : int or "auto"
-        ``"auto"`` is 200. At most all examples.
     schedule : {"cosine", "one_cycle"} or callable, optional
         In place of ``learning_rate``: called with the rate and the number of steps of ``fit``,
         returns the rate as a function of the step, as ``minidl.Cosine`` does.
-    random_state : int, RandomState, Generator or None
     monitor : str or callable, optional
-        Training ends when it has not improved by ``tol`` for more than ``n_iter_no_change`` epochs.
-        By default ``"train_loss"``; with early stopping the accuracy (of several labels: of all)
-        on the validation part, with ``class_weight`` its loss. Any metric of ``minidl.fit``, as
-        ``"valid_loss"``, or scorer of scikit-learn, a name as ``"f1_macro"`` or a function, of
-        which the highest is the best.
+        What has to improve by ``tol`` within ``n_iter_no_change`` epochs: ``"train_loss"``; with
+        early stopping the accuracy (of several labels: of all) on the validation part, with
+        ``class_weight`` its loss. Any metric of ``minidl.fit``, as ``"valid_loss"``, or scorer of
+        scikit-learn, a name as ``"f1_macro"`` or a function, of which the highest is the best.
     early_stopping : bool
         Whether to set ``validation_fraction`` of the examples aside (unless ``X_val`` is given),
         of each class its share, monitor them, and keep the weights of the best epoch.
@@ -187,24 +170,22 @@ class MLPClassifier(Labels, MLP):
     standardize : bool
         Whether to subtract the mean of each feature and divide by its standard deviation.
         ``partial_fit`` keeps those of its first call.
-    learning_rate, learning_rate_init, power_t, max_iter, tol, n_iter_no_change, shuffle, \
-verbose, warm_start, momentum, nesterovs_momentum, beta_1, beta_2, epsilon
+    batch_size, learning_rate, learning_rate_init, power_t, max_iter, tol, n_iter_no_change, \
+random_state, shuffle, verbose, warm_start, momentum, nesterovs_momentum, beta_1, beta_2, epsilon
         As in scikit-learn.
 
     Attributes
     ----------
-    classes_ : array, shape (n_classes,)
     model_ : Sequential
     history_ : History
         All metrics of all epochs.
-    loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_, \
-n_layers_, n_outputs_, out_activation_
-        As in scikit-learn.
     coefs_, intercepts_ : list of array
-        Views of the model's parameters. Arrays that are assigned to an item, or a list of them
-        to the attribute, are written into the model.
+        Views of the model's parameters; arrays that are assigned are written into the model.
     predictor_ : Predictor
         For ``minidl.save`` and ``minidl.onnx.export``.
+    classes_, loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, \
+t_, n_layers_, n_outputs_, out_activation_
+        As in scikit-learn.
 
     Examples
     --------
@@ -227,7 +208,7 @@ n_layers_, n_outputs_, out_activation_
                 raise ValueError(f"{self._name}: several labels need loss='log_loss'")
             return make(), self.loss, k
         if self._shape:
-            return BinaryCrossEntropy(label_reduction="sum"), "logistic", k
+            return losses.BinaryCrossEntropy(label_reduction="sum"), "logistic", k
         if k == 2:  # the second's logit, as in scikit-learn
             return BinaryLogistic(), "logistic", 1
         return make(), "softmax", k
@@ -300,7 +281,9 @@ class OnlineClassifier(Labels, Network):
     def _loss(self) -> tuple[Loss, str, int]:
         if self._shape:
             raise ValueError(f"{self._name}: expected one label for each example, got several")
-        loss: Loss = self._chosen("loss", {"log_loss": CrossEntropy, "perceptron": Perceptron})()
+        loss: Loss = self._chosen(
+            "loss", {"log_loss": CrossEntropy, "perceptron": losses.Perceptron}
+        )()
         return loss, "softmax" if self.loss == "log_loss" else "identity", len(self.classes_)
 
     def _build(self, features: int, outputs: int, seed: int, dtype: DTypeLike) -> Sequential:

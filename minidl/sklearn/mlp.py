@@ -18,7 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 
 from minidl.callbacks import Run
-from minidl.checks import Array, check_choice, check_float, check_int, one_blas_thread, quiet
+from minidl.checks import Array, check_float, check_int, one_blas_thread, quiet
 from minidl.data.features import Standardize
 from minidl.dataset import Dataset, Split
 from minidl.evaluation import measure, predict
@@ -32,7 +32,8 @@ from minidl.training import NonFiniteLossError, Objective, fit
 
 NORMALIZATIONS: dict[str, Callable[[int], Layer]] = {"layer": LayerNorm, "batch": BatchNorm}
 SCHEDULES: dict[str, Callable[[float, int], Schedule]] = {"cosine": Cosine, "one_cycle": OneCycle}
-RATES = ("constant", "invscaling", "adaptive")
+RATES = {"constant": False, "invscaling": True, "adaptive": False}
+"""Whether the rate falls with the examples seen."""
 SLOW_ON_THREADS = range(2**18, 1_500_000)
 """Multiplications of a matrix product: with fewer OpenBLAS takes one thread by itself."""
 
@@ -40,11 +41,6 @@ SLOW_ON_THREADS = range(2**18, 1_500_000)
 def inverse_scaling(lr: float, power: float, examples: int, batches: int, step: int) -> float:
     """Return the rate of scikit-learn's "invscaling", by the examples of the epochs before."""
     return float(lr / (step // batches * examples + 1) ** power)
-
-
-def in_batches(estimator: Any) -> bool:
-    """Return whether the solver takes steps on batches, so that ``partial_fit`` exists."""
-    return bool(estimator.solver != "lbfgs")
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -94,7 +90,7 @@ class MLP(Network):
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
 
-    @available_if(in_batches)  # type: ignore[untyped-decorator]
+    @available_if(lambda self: self.solver != "lbfgs")  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
         X: Any,
@@ -223,28 +219,26 @@ class MLP(Network):
         """
         name, lr = self._name, self.learning_rate_init
         lr = check_float(name, "learning_rate_init", lr, low=0, open_low=True)
-        alpha = check_float(name, "alpha", self.alpha, low=0)
-        adam = {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon, "weight_decay": alpha}
-        share = {"weight_decay": alpha / (batch_size * mean_weight)}
-        nesterov = bool(self.nesterovs_momentum and self.momentum > 0)
-        known: dict[str, Any] = {
-            "adam": (Adam, {**adam, **share}),
-            "adamw": (AdamW, adam),
-            "sgd": (SGD, {"momentum": self.momentum, "nesterov": nesterov, **share}),
-            "lbfgs": None,
-        }
-        kind, options = self._chosen("solver", known)
-        check_choice(name, "learning_rate", self.learning_rate, RATES)
+        decay = check_float(name, "alpha", self.alpha, low=0)
+        known = {"adam": Adam, "adamw": AdamW, "sgd": SGD, "lbfgs": None}
+        kind, batches = self._chosen("solver", known), -(-n // batch_size)
+        if kind is not AdamW:
+            decay /= batch_size * mean_weight
+        options: dict[str, Any] = {"decay_biases": False, "clip_norm": self.clip_norm}
+        if kind is SGD:
+            nesterov = bool(self.nesterovs_momentum and self.momentum > 0)
+            options |= {"momentum": self.momentum, "nesterov": nesterov}
+        else:
+            options |= {"betas": (self.beta_1, self.beta_2), "eps": self.epsilon}
+        falls = self._chosen("learning_rate", RATES)
         rate: float | Schedule = lr
-        batches = -(-n // batch_size)
         if self.schedule is not None:
             own = callable(self.schedule)
             make = self.schedule if own else self._chosen("schedule", SCHEDULES)
             rate = make(lr, batches * self.max_iter)
-        elif self.solver == "sgd" and self.learning_rate == "invscaling":
+        elif falls and kind is SGD:
             rate = partial(inverse_scaling, lr, self.power_t, n, batches)
-        options |= {"decay_biases": False, "clip_norm": self.clip_norm}
-        made: Optimizer = kind(self.model_, rate, **options)
+        made: Optimizer = kind(self.model_, rate, weight_decay=decay, **options)
         return made
 
 

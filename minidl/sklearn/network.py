@@ -21,13 +21,7 @@ from sklearn.base import RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    column_or_1d,
-    validate_data,
-)
+from sklearn.utils import check_random_state, validation
 
 from minidl.activations import ELU, GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from minidl.callbacks import Callback, Run
@@ -223,23 +217,20 @@ class Network(Fitted):
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
         """Return checked rows and targets; with ``reset``, learn the number of features."""
-        refuse_mask(self._name, "X", X)
-        refuse_mask(self._name, "y", y)
-        X, y = validate_data(
-            self, X, y, reset=reset, dtype=self._input_dtype(), multi_output=True,
+        name = self._name
+        refuse_mask(name, "X", X)
+        refuse_mask(name, "y", y)
+        kinds = [np.float64, np.float32] if self.dtype is None else as_dtype(name, self.dtype)
+        in_float64 = vars(self).get("solver") == "lbfgs"
+        X, y = validation.validate_data(
+            self, X, y, reset=reset, dtype=np.float64 if in_float64 else kinds, multi_output=True,
             y_numeric=isinstance(self, RegressorMixin), accept_sparse=self._formats,
         )  # fmt: skip
         if self.standardize and issparse(X):
             hint = "scale them before, with MaxAbsScaler or StandardScaler(with_mean=False)"
-            raise TypeError(f"{self._name}: standardize=True would make sparse rows dense; {hint}")
+            raise TypeError(f"{name}: standardize=True would make sparse rows dense; {hint}")
         y = y.toarray() if issparse(y) else y
-        return X, column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y
-
-    def _input_dtype(self) -> Any:
-        """Return the dtype, or the dtypes, that rows may have."""
-        if getattr(self, "solver", "") == "lbfgs":
-            return np.float64
-        return [np.float64, np.float32] if self.dtype is None else as_dtype(self._name, self.dtype)
+        return X, validation.column_or_1d(y, warn=True) if y.shape[1:] == (1,) else y
 
     def _parts(self, train: Rows, valid: Rows, seed: int) -> list[Rows]:
         """Return the weighted training part and any validation part, without rows of weight 0."""
@@ -287,10 +278,12 @@ class Network(Fitted):
     def _outputs(self, X: Any) -> Array:
         """Return the outputs of the model for checked rows."""
         if not self._plain(X):
-            check_is_fitted(self)
+            validation.check_is_fitted(self)
             refuse_mask(self._name, "X", X)
             kinds = [np.float64, np.float32]
-            X = validate_data(self, X, reset=False, dtype=kinds, accept_sparse=self._formats)
+            X = validation.validate_data(
+                self, X, reset=False, dtype=kinds, accept_sparse=self._formats
+            )
         return answers(self.model_, X if self.scaler_ is None else self.scaler_.apply(X))
 
     def _plain(self, X: Any) -> bool:
@@ -338,7 +331,7 @@ def counted(X: Any, y: Array, weight: Any) -> Rows:
     if weight is None:
         return X, y, None
     refuse_mask("the estimator", "sample_weight", weight)
-    weight = _check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
+    weight = validation._check_sample_weight(weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weight.any():
         raise ValueError("Sample weights must contain at least one non-zero number.")
     used = weight > 0
