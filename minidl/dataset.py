@@ -396,10 +396,7 @@ def check_matrix(owner: str, logits: Array) -> None:
 def check_shaped(
     owner: str, logits: Array, y: Array, want: str, fits: Any = None, kinds: str = "biuf"
 ) -> Array:
-    """Return ``y`` in the logits' shape and dtype, which (n,) has if that is (n, 1).
-
-    Errors say what is wanted: for other kinds of dtypes, other shapes, entries that do not fit.
-    """
+    """Return ``y`` in the logits' shape and dtype, which (n,) has if that is (n, 1)."""
     y = as_array(owner, "y", y)
     if y.dtype.kind not in kinds:
         raise TypeError(f"{owner}: expected {want}, got dtype {y.dtype}")

@@ -185,10 +185,7 @@ METRICS: dict[str, Metric] = {}
 
 
 def _metric(measured: Callable[[Array, Array, Array], Any]) -> Metric:
-    """Decorate ``measured(outputs, y, weight)``, which returns a number, or one for each example.
-
-    It gets outputs (n, K), ``y`` of their shape, or labels (n,), and weights of at most 1.
-    """
+    """Decorate ``measured(outputs, y, weight)``, which returns a number or one an example."""
     owner = measured.__name__
 
     def metric(outputs: Array, y: Array, weight: Array | None = None) -> float:
