@@ -141,8 +141,7 @@ def weight_sheet(path: Path, weights: Array, labels: Sequence[str], *, title: st
         drawn = axes.imshow(image, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_title(label, fontsize=8, pad=2)
     picture.colorbar(drawn, ax=list(grid), label="weight", shrink=0.8)
-    if title:
-        picture.suptitle(title, fontsize=10)
+    picture.suptitle(title, fontsize=10)
     ends = f"from {weights.min():.3g} to {weights.max():.3g}"
     shown = f"{len(weights)} images of weights {ends}: below 0 blue, above red."
     save(picture, path, described(title, shown))

@@ -54,26 +54,24 @@ def tabulate_published(
     """Write the table ``out/published``: published figures beside those of runs of their settings.
 
     ``runs`` holds the settings and the figures, named as in ``WORDS``, of each run. Where there is
-    none of a published one, the table is left out, and an old one removed. Its title says which
-    data the figures belong to: ours are of other data unless the course's file is read.
+    none of a published one, an old table is removed. Ours are of other data, as the title says.
     """
-    found = []
+    matches = []
     for settings, ours in runs:
         given = {"model": model, **settings}.items()
-        found.append((ours, [one for one in PUBLISHED if one[1].items() <= given]))
-    groups = sorted({group for _, known in found for group, _, _ in known})
+        matches.append((ours, [one for one in PUBLISHED if one[1].items() <= given]))
+    groups = sorted({group for _, known in matches for group, _, _ in known})
     ours_of = f"{dataset.title}, {len(dataset.train):,} training examples"
     title = f"{model}: published figures, of EMNIST Letters, beside ours, of {ours_of}"
     table = Table(["settings", "figure", "ours", *(f"group {g}" for g in groups)], title)
-    for ours, known in found:
+    for ours, known in matches:
         for key, words in WORDS.items():
-            theirs = {group: figures[key] for group, _, figures in known if key in figures}
-            if theirs:
+            if theirs := {group: figures[key] for group, _, figures in known if key in figures}:
                 name = in_words({k: v for k, v in known[0][1].items() if k != "model"})
                 table.add(name, words, ours[key], *map(theirs.get, groups))
         table.end_group()
-    for file in (out / "published.csv", out / "published.md"):
-        file.unlink(missing_ok=True)
+    for suffix in ("csv", "md"):
+        (out / f"published.{suffix}").unlink(missing_ok=True)
     if table.rows:
         table.write(out / "published")
 
