@@ -209,6 +209,8 @@ class _Conversion:
 def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
     """Return the PyTorch module that computes what ``model`` does, with a copy of its weights.
 
+    TypeError if a layer has no counterpart, with its name and position.
+
     Parameters
     ----------
     model : Layer
@@ -216,11 +218,6 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
         small module of ``minidl.parity.convert``.
     same_masks : bool
         Whether Dropout draws the masks that ours will draw, instead of ``nn.Dropout``'s.
-
-    Raises
-    ------
-    TypeError
-        If a layer has no counterpart; the message names it and its position.
     """
     streams: dict[int, Any] = {}  # a stream that several layers share is shared in the copy too
 
@@ -243,6 +240,9 @@ def to_torch(model: Layer, *, same_masks: bool = False) -> nn.Module:
 def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
     """Return the network of our layers that computes what ``module`` does, with its weights.
 
+    TypeError or ValueError, with the position, for a module that has no counterpart, or none with
+    these options; ValueError for parameters of another dtype, or of several.
+
     Parameters
     ----------
     module : nn.Module
@@ -250,12 +250,6 @@ def from_torch(module: nn.Module, *, rng: Rng | None = None) -> Layer:
         module with a ``forward`` of its own needs an entry by ``register``.
     rng : int or Generator, optional
         For the streams of Dropout layers; without it they cannot train.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a module has no counterpart, or only with other options, with its position; if the
-        parameters are of another dtype, or of several.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"from_torch: expected a module of PyTorch, got {module!r:.80}")

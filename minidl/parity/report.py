@@ -112,7 +112,8 @@ def compare(
     """Train copies of a model here and in PyTorch, and record every difference at every step.
 
     Both start from the same weights and moments and see the same batches and dropout masks. After
-    that each continues from its own numbers. Model and optimizer are not changed.
+    that each continues from its own numbers. Model and optimizer are not changed. TypeError if a
+    part has no counterpart in PyTorch, ValueError if a batch does not fit the model.
 
     Parameters
     ----------
@@ -127,11 +128,6 @@ def compare(
         default ``minidl.parity.report.default_tolerance(dtype)``.
     title : str
         The title of the report.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a part has no counterpart in PyTorch, or a batch does not fit the model.
     """
     check_optimizer("compare", optimizer, model)
     model = model.copy(dtype)
