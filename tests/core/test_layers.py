@@ -145,6 +145,21 @@ def test_dtype_is_kept_and_nothing_is_changed(name, dtype):
     assert (model(x) == model.forward(x)[0]).all()
 
 
+CONTAINERS = [lambda inner: inner, Sequential, Residual, lambda inner: Residual(Sequential(inner))]
+
+
+@pytest.mark.parametrize("wrap", CONTAINERS)
+@pytest.mark.parametrize("make", [lambda: Dropout(0.5), lambda: BatchNorm(4)])
+def test_a_forward_pass_trains_only_where_that_is_said(make, wrap):
+    model = Sequential(Linear(4, 4), wrap(make()), rng=0)
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
+    before = {name: np.copy(value) for name, value in model.state_dict().items()}
+    np.testing.assert_array_equal(model.forward(x)[0], model(x))
+    np.testing.assert_array_equal(model[1].forward(x)[0], model[1].forward(x, train=False)[0])
+    assert all((before[name] == value).all() for name, value in model.state_dict().items())
+    assert (model.forward(x, train=True)[0] != model(x)).any()
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_layouts_make_no_difference(name):
     plain = np.random.default_rng(0).normal(size=(6, 4))

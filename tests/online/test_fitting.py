@@ -274,6 +274,25 @@ def test_the_smallest_weight_decay_has_an_effect_in_float32():
 # Side by side.
 
 
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("hidden", [(), (6,)])
+def test_nearly_denormal_weights_without_a_gradient_become_zero(hidden, block):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((300, 20)), rng.integers(0, 5, 300)
+    x[:, 0] = 0  # a dark pixel
+    dataset = minidl.Dataset((x, y), classes=5)
+    model = network(dataset, hidden, dtype="float32")
+    tiny = [model[0].weight.value[0]]
+    if hidden:  # and a dead unit
+        model[0].bias.value[0] = -1e6
+        tiny.append(model[2].weight.value[0])
+    for weights in tiny:
+        weights[:] = 1e-20
+    fit_online(model, dataset, minidl.CrossEntropy(), lr=0.05, epochs=1, block_size=block, rng=0, parts=("train",))  # fmt: skip
+    assert not np.any(tiny[-1])
+    assert not np.any(tiny[0])
+
+
 @pytest.mark.parametrize("hidden", [(), (6,)])
 def test_side_by_side_equals_one_by_one(hidden):
     dataset = data(500)
