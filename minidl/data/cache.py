@@ -21,9 +21,8 @@ MOST = 10**9  # examples of a part: 784 GB of letters
 
 def cache_folder() -> Path:
     """Return ``$MINIDL_CACHE``, or ``minidl`` in ``$XDG_CACHE_HOME``, by default ``~/.cache``."""
-    if "MINIDL_CACHE" in os.environ:
-        return as_path(os.environ["MINIDL_CACHE"])
-    return as_path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "minidl"
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "minidl")
+    return as_path(os.environ.get("MINIDL_CACHE") or default)
 
 
 @dataclass(frozen=True, eq=False)

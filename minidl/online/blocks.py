@@ -32,8 +32,7 @@ from minidl.online.tails import KERNELS, make_tails
 from minidl.optim import flush_weights
 from minidl.training import Objective
 
-ALIGNED = 16
-"""Entries to whose multiple rows are filled up: 64 bytes of float32, a line of the cache."""
+ALIGNED = 16  # entries to whose multiple rows are filled up: a line of the cache in float32
 
 
 def max_block_size(run: OnlineRun, block_size: int) -> int:
@@ -51,7 +50,9 @@ def soft_threshold(weights: Array, by: Array | float) -> None:
     weights -= np.clip(weights, -by, by)
 
 
-def make_steps(runs: Sequence[OnlineRun], objective: Objective, size: int) -> Steps:
+def make_steps(
+    runs: Sequence[OnlineRun], objective: Objective, size: int
+) -> PerceptronSteps | BlockSteps:
     """Return the fastest implementation for these runs and blocks of at most ``size`` examples."""
     first, loss, y = runs[0], objective.loss, objective.train.y
     if type(loss) in KERNELS and y.ndim == 1:  # the kernels index with the labels
@@ -66,10 +67,7 @@ def make_steps(runs: Sequence[OnlineRun], objective: Objective, size: int) -> St
 
 
 class PerceptronSteps:
-    """One perceptron, updated at each mistake, which changes only two columns of W.
-
-    ``x W`` with a matrix that stays in cache costs less than the products of a block.
-    """
+    """One perceptron: ``x W`` with a matrix in cache costs less than the products of a block."""
 
     def __init__(self, runs: Sequence[OnlineRun], objective: Objective, size: int) -> None:
         (run,) = self.runs = runs
@@ -210,7 +208,3 @@ class BlockSteps:
                 multiply(g, inverses[t], g)
         sums = [np.atleast_1d(tail.losses(y).sum(axis=0)) for tail in self.tails]
         return [float(loss) for losses in sums for loss in losses]
-
-
-Steps = PerceptronSteps | BlockSteps
-"""Takes the steps of some runs, a block of examples at a time; see ``BlockSteps``."""

@@ -55,8 +55,7 @@ def fit_online(
     ----------
     model : Layer
         A ``Linear``, or a ``Sequential``, nested or not, that begins with one. Any layers may
-        follow, including dropout, whose masks are those of the plain loop. No other layers, or
-        ReLU and Linear in turn, are the fastest, with ``CrossEntropy`` and ``Perceptron``.
+        follow; the fastest are ReLU and Linear in turn, with ``CrossEntropy`` or ``Perceptron``.
     dataset : Dataset
     loss : Loss
     lr, weight_decay : float
@@ -66,8 +65,7 @@ def fit_online(
     epochs : int
     block_size : int
         1 is the plain loop: forward, loss, backward, step. A block has at most
-        ``log(1000) / -log(1 - lr weight_decay)`` examples, within which weight decay shrinks the
-        weights by 1000.
+        ``log(1000) / -log(1 - lr weight_decay)`` examples, so that weights shrink by 1000 at most.
     rng : int, Generator, or iterator of arrays
         As in ``fit``, or an iterator with the order of each epoch (see ``compounding``). One of
         your own can be resumed if it has ``state_dict`` and ``load_state_dict``.
@@ -78,9 +76,9 @@ def fit_online(
     """
     run = OnlineRun(model, lr, weight_decay, l1, History() if history is None else history)
     _train(
-        [run], dataset, loss, epochs, block_size, rng, mean_weight, monitor=monitor, mode=mode,
-        metrics=as_metrics("fit_online", metrics), callbacks=callbacks or (),
-        restore_best=restore_best, parts=parts, checkpoint=checkpoint,
+        [run], Objective("fit_online", loss, dataset, mean_weight), epochs, block_size, rng=rng,
+        monitor=monitor, mode=mode, metrics=as_metrics("fit_online", metrics),
+        callbacks=callbacks or (), restore_best=restore_best, parts=parts, checkpoint=checkpoint,
     )  # fmt: skip
     run.history.check_best("fit_online")
     return run.history
@@ -129,8 +127,8 @@ def fit_side_by_side(
     if len({len(run.history) for run in runs}) > 1:
         raise ValueError(f"{owner}: expected histories of the same length")
     _train(
-        runs, dataset, loss, epochs, block_size, rng, restore_best=restore_best, parts=parts,
-        checkpoint=checkpoint, survivors=True,
+        runs, Objective("fit_online", loss, dataset), epochs, block_size, rng=rng,
+        restore_best=restore_best, parts=parts, checkpoint=checkpoint, survivors=True,
     )  # fmt: skip
     for run in runs:
         try:
@@ -188,31 +186,23 @@ def _train_group(
 
 
 def _train(
-    runs: Sequence[OnlineRun],
-    dataset: Dataset,
-    loss: Loss,
-    epochs: int,
-    block_size: int,
-    rng: Order,
-    mean_weight: float | None = None,
-    **options: Any,
+    runs: Sequence[OnlineRun], objective: Objective, epochs: int, block_size: int, **options: Any
 ) -> None:
     """Train the runs together; the callbacks see the first one."""
     epochs = check_int("fit_online", "epochs", epochs, low=0)
     block_size = check_int("fit_online", "block_size", block_size)
-    objective = Objective("fit_online", loss, dataset, mean_weight)
     groups: dict[int, list[OnlineRun]] = {}
     for run in runs:
         size = min(max_block_size(run, block_size), objective.examples)
         run.optimizer = SGD(run.model, run.lr, weight_decay=run.weight_decay)
         run.epochs, run.batches = epochs, -(-objective.examples // size)
         groups.setdefault(size, []).append(run)
-    l1 = [run.l1 for run in runs]
-    settings = {"block_size": block_size, "l1": l1, "mean_weight": mean_weight}
-    training = Training("fit_online", runs, objective, rng, settings, **options)
+    settings = {"block_size": block_size, "l1": [run.l1 for run in runs]}
+    settings["mean_weight"] = objective.mean_weight
+    training = Training("fit_online", runs, objective, settings=settings, **options)
 
     def train_epoch(epoch: int) -> list[float]:
-        order = epoch_order(rng, epoch, objective.train)
+        order = epoch_order(training.rng, epoch, objective.train)
         for run in runs:
             run.total = 0.0
         for size, group in groups.items():

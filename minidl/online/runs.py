@@ -70,8 +70,8 @@ Order = Rng | Iterator[Array]
 class compounding(Iterator[Array]):  # noqa: N801, an iterator as those of itertools
     """Orders of n examples, each a random permutation of the order before.
 
-    These are the orders of a script that shuffles its arrays in place before each epoch. With
-    ``numpy.random.RandomState(42)`` they are those of the course's scripts.
+    They are those of a script that shuffles its arrays in place before each epoch, as the course's
+    scripts do with ``numpy.random.RandomState(42)``.
     """
 
     def __init__(self, n: int, rng: np.random.RandomState | np.random.Generator) -> None:
@@ -96,8 +96,8 @@ class compounding(Iterator[Array]):  # noqa: N801, an iterator as those of itert
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set what ``state_dict`` returned; ValueError if it is of another generator or number."""
-        like, order = self.order, state["order"]
-        order = check_array("compounding", "order", order, like.shape, like.dtype)
+        like = self.order
+        order = check_array("compounding", "order", state["order"], like.shape, like.dtype)
         if (np.sort(order) != np.arange(len(order))).any():
             raise ValueError("compounding: expected order to be a permutation")
         if isinstance(self.rng, np.random.RandomState):

@@ -122,8 +122,8 @@ def stacked_softmax(z: Array, g: Array, lr: list[float]) -> Tail:
     z, g = z.reshape(n, r, -1), g.reshape(n, r, -1)
     maximum, subtract, exp = np.maximum.reduce, np.subtract, np.exp
     divide, multiply, add = np.divide, np.multiply, np.add
-    lrs = np.array(lr, z.dtype)
-    ones, scale, rates = np.ones(g.shape[2], z.dtype), np.empty((r, 1), z.dtype), -lrs
+    lrs, ones = np.array(lr, z.dtype), np.ones(g.shape[2], z.dtype)
+    rates, scale = -lrs, np.empty((r, 1), z.dtype)
     flat_scale = scale[:, 0]
     largest, totals = np.empty((n, r, 1), z.dtype), np.empty((n, r), z.dtype)
     columns = [list(p.T) for p in g]
