@@ -18,7 +18,14 @@ SOURCES = {name: path.read_text(encoding="utf-8") for name, path in MODULES.item
 LISTS = ["minidl", *(f"minidl.{p.parent.name}" for p in sorted(PACKAGE.glob("*/__init__.py")))]
 """The packages whose ``__all__`` says what is public: ``minidl`` and the wings."""
 
-FOREIGN = {"_check_sample_weight", "_exit", "_getframe", "_modules", "_processes"}
+FOREIGN = {
+    "_check_partial_fit_first_call",
+    "_check_sample_weight",
+    "_exit",
+    "_getframe",
+    "_modules",
+    "_processes",
+}
 """scikit-learn's check, ``os._exit``, ``sys._getframe``, the modules of a PyTorch module with those that occur twice, and
 the processes of a ProcessPoolExecutor, which have no public name."""
 
