@@ -128,8 +128,7 @@ class Layer(Configured, ABC):
         """Draw the missing values from ``rng`` and gather all parameters in the two flat vectors.
 
         Each layer that draws in training (dropout) gets a stream of its own by ``Generator.spawn``.
-        The dtype is by default that of the values that are set already or were given one, or else
-        float32.
+        The dtype is by default that of the values that are set or were given one, else float32.
         ValueError if a value is missing and there is no ``rng``, a parameter occurs twice, or
         belongs to another model that is in use.
         """
@@ -137,9 +136,8 @@ class Layer(Configured, ABC):
         self.draw(rng, dtype)
         kind = self.dtype if dtype is None else np.dtype(dtype)
         parameter.gather(self, kind)
-        buffers = parameter.named_buffers(self)
-        floats = {n: b.astype(kind, copy=False) for n, b in buffers if b.dtype.kind == "f"}
-        parameter.set_buffers(self, floats)
+        floats = ((n, b) for n, b in parameter.named_buffers(self) if b.dtype.kind == "f")
+        parameter.set_buffers(self, {n: b.astype(kind, copy=False) for n, b in floats})
         return self
 
     def draw(self, rng: Rng | None = None, dtype: DTypeLike | None = None) -> None:
@@ -201,7 +199,7 @@ class Layer(Configured, ABC):
         owner = type(self).__name__
         for name, value in state_dict.items():
             if type(value).__module__.partition(".")[0] == "torch":
-                hint = "use minidl.saving.safetensors.load_torch_state(model, state)"
+                hint = "use minidl.safetensors.load_torch_state(model, state)"
                 raise TypeError(f"{owner}: {name!r} is a tensor of PyTorch; {hint}")
         found = list(parameter.places(self))
         own = {path: parameter.array_at(part, name) for path, part, name in found}

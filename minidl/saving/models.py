@@ -134,9 +134,8 @@ def _check_values(owner: str, model: Layer, arrays: Mapping[str, Array]) -> None
     """Raise ValueError for NaN in an array, and for a parameter that is not finite."""
     for name, parameter in model.named_parameters():
         check_finite(owner, "parameters", name, parameter.value)
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            raise ValueError(f"{owner}: expected numbers in {name}, got NaN")
+    for name in (k for k, v in arrays.items() if v.dtype.kind == "f" and np.isnan(v).any()):
+        raise ValueError(f"{owner}: expected numbers in {name}, got NaN")
 
 
 def _describe_predictor(predictor: Predictor, state: dict[str, Any]) -> dict[str, Any]:

@@ -46,16 +46,8 @@ def torch_state(model: Layer) -> dict[str, Array]:
 def load_torch_state(model: Layer, state: Mapping[str, Array]) -> None:
     """Set all parameters and buffers to values in PyTorch's layout, or none on an error.
 
-    Parameters
-    ----------
-    model : Layer
-    state : mapping of str to array
-        Such as ``module.state_dict()``; tensors on the CPU are taken too.
-
-    Raises
-    ------
-    ValueError
-        If a name is missing or unknown, or a shape differs (the message has minidl's layout).
+    ``state`` is such as ``module.state_dict()``, of arrays or tensors on the CPU. ValueError if a
+    name is missing or unknown, or a shape differs; the message has minidl's layout.
     """
     names, arrays = transposed(model), {name: np.asarray(value) for name, value in state.items()}
     model.load_state_dict({k: v.T if k in names and v.ndim == 2 else v for k, v in arrays.items()})
