@@ -36,8 +36,10 @@ from minidl.view.plots import DPI
 from minidl.view.tables import Table
 
 RECORDS, SCORES = (RECORD, "*run*.json"), ("*scores*.json",)
-LARGEST = 32_000_000
-"""The size of a file in bytes, at most."""
+LARGEST, CELLS = 4_000_000, 100_000
+"""The bytes of a file or a line of JSON, and the cells of a table, at most."""
+SIZES = {".png": 20_000_000, ".jsonl": 32_000_000}
+"""The bytes of a file of these suffixes, at most."""
 LIMIT = 5_000_000
 """The largest page, in bytes; pictures that do not fit are linked."""
 SPECIAL = re.compile(r"([\\`*_\[\]#|~$])")
@@ -150,8 +152,10 @@ def _files(folder: Path, *patterns: str) -> list[Path]:
 def _read(file: Path, parse: Callable[[Path], T]) -> T:
     """Return what ``parse`` makes of a file; a ValueError names the file, whatever it holds."""
     try:
-        if file.stat().st_size > LARGEST:
-            raise ValueError(f"expected at most {LARGEST:,} bytes")
+        if file.stat().st_size > (limit := SIZES.get(file.suffix, LARGEST)):
+            raise ValueError(f"expected at most {limit:,} bytes")
+        if file.suffix == ".jsonl" and max(map(len, file.read_bytes().split(b"\n"))) > LARGEST:
+            raise ValueError(f"expected at most {LARGEST:,} bytes in a line")
         return parse(file)
     except Exception as error:
         why = " ".join(f"{error!s:.200}".split())
@@ -200,6 +204,8 @@ def _table(file: Path) -> Table | None:
     header, *rows = list(csv.reader(text)) or [[]]
     if header[-1:] != ["best"]:
         return None
+    if len(header) * (1 + len(rows)) > CELLS:
+        raise ValueError(f"expected at most {CELLS:,} cells")
     table, beside = Table(header[:-1], file.stem), file.with_suffix(".md")
     if beside.is_file():
         with beside.open(encoding="utf-8", errors="replace") as lines:
