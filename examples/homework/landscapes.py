@@ -14,7 +14,7 @@ from homework import answers
 from homework.figures import over_epochs
 from minidl import History, load
 from minidl.grid.points import Result
-from minidl.view.plots import Panel, figure, line_plot, save
+from minidl.view.plots import Panel, line_plot
 from minidl.view.tables import Table
 
 
@@ -127,18 +127,13 @@ def draw_penalties(runs: Mapping[str, Result], title: str, out: Path) -> None:
     line_plot(out / "norms.png", over_epochs(norms, "l2 norm of the parameters"), title=title)
     weights = {name: load(model_file(out / "models", name)).weight.value.ravel() for name in runs}
     limit = float(np.quantile(np.abs(np.concatenate(list(weights.values()))), 0.999))
-    picture = figure(7.2, 4.2)
-    axes = picture.subplots()
+    curves = {}
     for name, values in weights.items():
+        counts, edges = np.histogram(values.clip(-limit, limit), 121, (-limit, limit))
         label = f"{name}: {runs[name].values['exact_zeros']:.1%} exactly 0"
-        shown = np.clip(values, -limit, limit)
-        axes.hist(shown, bins=121, range=(-limit, limit), label=label, histtype="step")
-    xlabel = "weight (those beyond the ends are drawn there)"
-    axes.set(xlabel=xlabel, ylabel="number of weights", yscale="log", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend()
-    text = f"{title}. Histograms of the weights of {', '.join(weights)}."
-    save(picture, out / "weights.png", text)
+        curves[label] = (edges[1:] + edges[:-1]) / 2, counts
+    words = "weight (those beyond the ends are drawn there)", "number of weights"
+    line_plot(out / "weights.png", Panel(curves, *words, ylog=True), title=title)
 
 
 def sentences(runs: Mapping[str, Result], n: int) -> dict[str, list[str]]:
