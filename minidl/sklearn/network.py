@@ -28,7 +28,7 @@ from minidl.callbacks import Callback, Run
 from minidl.checks import FLOATS, Array, as_dtype, check_choice, check_float, check_int, refuse_mask
 from minidl.data.features import Standardize
 from minidl.dataset import Dataset, Split
-from minidl.history import History
+from minidl.history import Epoch, History
 from minidl.init import glorot
 from minidl.layer import Layer, Sequential
 from minidl.layers import Identity, Linear
@@ -177,6 +177,9 @@ class Network(Fitted):
                 why = "Solver produced non-finite parameter weights. The input data may contain"
                 hint = "large values and need to be preprocessed"
                 raise NonFiniteLossError(f"{name}: {why} {hint}. ({error})") from error
+            # As scikit-learn, which has NaN as the score of an epoch that did not end well.
+            metrics = dict.fromkeys(["train_loss", history.monitor], math.nan)
+            history.append(Epoch(len(history), 0.0, history[-1].lr, metrics, False), self.model_)
             history.restore_best(self.model_)
             best = f"the weights are those of epoch {history.best.epoch}"
             warnings.warn(f"{name}: {error}; {best}", ConvergenceWarning, stacklevel=3)
