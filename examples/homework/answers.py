@@ -110,13 +110,11 @@ def capacity(width: int, train: float, test: float, n: int, *, fits: float) -> s
     """Say what a training accuracy has to do with universal approximation."""
     reason = "universal approximation promises a width that fits all, not that training finds it"
     if train >= fits:
-        reason = (
-            "the network is nearly wide enough to fit them all, as universal approximation says"
-        )
-    return (
-        f"At width {width} {round((1 - train) * n):,} of {n:,} training examples are wrong: "
-        f"{reason}. It says nothing of new examples: test accuracy is {train - test:.4f} lower."
-    )
+        enough = "the network is nearly wide enough to fit them all"
+        reason = f"{enough}, as universal approximation says"
+    wrong = f"{round((1 - train) * n):,} of {n:,} training examples are wrong"
+    new = f"It says nothing of new examples: test accuracy is {train - test:.4f} lower"
+    return f"At width {width} {wrong}: {reason}. {new}."
 
 
 def depth(layers: Sequence[int], train: Values, valid: Values, *, small: float) -> str:
@@ -137,10 +135,9 @@ def gradients(norms: Values, dead: float, *, vanish: float) -> str:
     low, high = min(ratios), max(ratios)
     ratio = low if low < vanish or 1 / vanish >= high else high
     verdict = "vanishes" if ratio < vanish else "explodes" if ratio > 1 / vanish else "arrives"
-    return (
-        f"with {len(norms) - 1} hidden layer(s) the gradient of layer {ratios.index(ratio) + 1} is "
-        f"{ratio:.1g} of the last one's at the end: it {verdict}; {dead:.0%} of the units are dead."
-    )
+    where = f"with {len(norms) - 1} hidden layer(s) the gradient of layer {ratios.index(ratio) + 1}"
+    size = f"{ratio:.1g} of the last one's at the end"
+    return f"{where} is {size}: it {verdict}; {dead:.0%} of the units are dead."
 
 
 def noise(a: float, b: float, n: int, errors: float) -> float:
