@@ -86,11 +86,11 @@ def main() -> None:
     n = min(args.rows or (len(whole.train) if args.full else QUICK), len(whole.train))
     if n > LIMIT:
         raise ValueError(
-            f"{n:,} training examples need a matrix of {8 * n**2 / 1e9:.1f} GB; expected at most "
+            f"{n:,} training examples need four matrices of {8 * n**2 / 1e9:.1f} GB; expected at most "
             f"{LIMIT:,} ({8 * LIMIT**2 / 1e9:.1f} GB): --rows {LIMIT} takes a sample"
         )
     dataset = whole.sample(train=n)
-    print(f"{dataset}; a matrix of {8 * n**2 / 1e9:.2g} GB")
+    print(f"{dataset}; four matrices of {8 * n**2 / 1e9:.2g} GB")
     note_generated(dataset, "--data PATH")
     counts = merge(pixels(dataset.train), dataset.train.y, int(dataset.classes or 0))[2]
     fits = int(counts.max(axis=1).sum())

@@ -278,5 +278,5 @@ def test_too_many_rows_are_refused_with_the_memory(folder):
     np.savez(folder / "many.npz", X_train=many, y_train=np.arange(20_001) % 2, **few)
     done = run(folder, "--data", "many.npz", "--full")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "20,001 training examples need a matrix of 3.2 GB; expected at most 20,000 (3.2 GB): --rows 20000 takes a sample" in done.stderr  # fmt: skip
+    assert "20,001 training examples need four matrices of 3.2 GB; expected at most 20,000 (3.2 GB): --rows 20000 takes a sample" in done.stderr  # fmt: skip
     assert run(folder, "--data", "many.npz", "--rows", 9, pictures=False).returncode == 0
