@@ -86,8 +86,8 @@ def main() -> None:
     n = min(args.rows or (len(whole.train) if args.full else QUICK), len(whole.train))
     if n > LIMIT:
         raise ValueError(
-            f"{n:,} training examples need four matrices of {8 * n**2 / 1e9:.1f} GB; expected at most "
-            f"{LIMIT:,} ({8 * LIMIT**2 / 1e9:.1f} GB): --rows {LIMIT} takes a sample"
+            f"{n:,} training examples need four matrices of {8 * n**2 / 1e9:.1f} GB; expected at "
+            f"most {LIMIT:,} ({8 * LIMIT**2 / 1e9:.1f} GB): --rows {LIMIT} takes a sample"
         )
     dataset = whole.sample(train=n)
     print(f"{dataset}; four matrices of {8 * n**2 / 1e9:.2g} GB")
