@@ -798,6 +798,8 @@ def test_bad_calls_of_partial_fit():
         MLPClassifier(**SHORT, class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="balanced"):
         OnlineClassifier(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match=r"MLPRegressor: expected no classes, got \[0, 1\]"):
+        MLPRegressor(**SHORT).partial_fit(XR, YR, classes=[0, 1])
 
 
 def test_a_failed_fit_leaves_the_model_that_was_there():
