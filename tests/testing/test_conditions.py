@@ -10,7 +10,7 @@ import random_networks as networks
 
 from minidl import BatchNorm, Layer, Linear, Parameter, Residual, Sequential, Tanh
 from minidl.testing.__main__ import main
-from minidl.testing.checks import check_function, check_layer, check_simplex_map
+from minidl.testing.checks import check_function, check_layer, check_loss, check_simplex_map
 from minidl.testing.conditions import Broken, expect_same
 from minidl.testing.differences import random_direction
 from minidl.testing.layers import LayerSubject
@@ -109,6 +109,31 @@ def test_the_worst_entry_is_one_that_is_not_finite():
     assert report["x"].worst.index == (2,)
 
 
+# Side conditions of values and cotangents
+
+
+def test_a_gradient_that_is_not_linear_in_the_cotangent():
+    largest = []
+
+    def clipped(x, dy):
+        largest.append(np.abs(dy).max())
+        return 3 * np.clip(dy, -1.5 * largest[0], 1.5 * largest[0])
+
+    report = check_function(lambda x: 3 * x, clipped, X)
+    assert report["x"].verdict == "ok"
+    assert [c.name for c in report.conditions if c.problem] == ["twice the cotangent"]
+
+
+def test_a_loss_whose_value_is_rounded():
+    def rounded(z, y):
+        value = np.square(z - y).sum()
+        return float(np.float16(value) if z.dtype == np.float32 else value), 2 * (z - y)
+
+    report = check_loss(rounded, X.astype(np.float32), np.zeros_like(X, np.float32))
+    assert report["logits"].verdict == "ok"
+    assert [c.name for c in report.conditions if c.problem] == ["same value in float64"]
+
+
 # Side conditions of simplex maps
 
 
@@ -126,6 +151,23 @@ class OfTheFirst:
 
 def test_a_map_that_a_shift_changes():
     report = check_simplex_map(OfTheFirst(), X[:, :2])
+    assert report["z"].verdict == "ok"
+    assert [c.name for c in report.conditions if c.problem] == ["shift-invariant"]
+
+
+class LessTheMean(OfTheFirst):
+    """Its first logits are taken less their mean over the rows: a shift of all rows changes nothing."""
+
+    def __call__(self, z, axis=-1):
+        return super().__call__(z - z.mean(axis=0))
+
+    def vjp(self, p, dp, axis=-1):
+        dz = super().vjp(p, dp)
+        return dz - dz.mean(axis=0)
+
+
+def test_each_row_of_logits_may_be_shifted_alone():
+    report = check_simplex_map(LessTheMean(), X[:, :2])
     assert report["z"].verdict == "ok"
     assert [c.name for c in report.conditions if c.problem] == ["shift-invariant"]
 

@@ -63,11 +63,11 @@ def test_the_search_stops_when_enough_is_known():
 def test_the_largest_of_several_wrong_entries_is_named():
     def fault(gradient):
         gradient[3, 4] += 0.1
-        gradient[30, 20] += 5
-        gradient[7, 40] += 1
+        gradient[30, 20] += 1
+        gradient[7, 40] += 5
 
     report = check_layer(wrong_linear(fault, 40, 50), RNG.standard_normal((3, 40)))
-    assert report["weight"].worst.index == (30, 20)
+    assert report["weight"].worst.index == (7, 40)
     assert report["weight"].worst.wrong == 3
 
 
@@ -229,6 +229,26 @@ def test_an_exception_in_a_condition_is_its_failure():
 def test_options_are_checked(options, error, says):
     with pytest.raises(error, match=says):
         check_layer(ReLU(), X, **options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "option"),
+    [
+        *((None, o) for o in ({"rng": 0}, {"atol": 0}, {"cotangent": 1}, {"locate_seconds": 5})),
+        *((None, o) for o in ({"eps": 1e-5}, {"rtol": 1e-6}, {"precision": "float64"})),
+        ("float32", {"rtol": 1e-4}),
+        ("float32", {"precision": "float32", "eps": 0.02, "rtol": 2e-3}),
+    ],
+)
+def test_the_defaults_of_options_are_those_of_the_documentation(dtype, option):
+    def fault(gradient):
+        gradient *= 1 + 1e-3
+
+    def report(**options):
+        return str(check_layer(wrong_linear(fault, 5, 3).copy(dtype), X.astype(dtype), **options))
+
+    asked = {key: value for key, value in option.items() if key == "precision"}
+    assert report(**asked) == report(**option)
 
 
 def test_an_attribute_with_another_forward_is_no_inner_layer():

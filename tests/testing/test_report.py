@@ -52,10 +52,11 @@ def test_score(capsys):
     assert noisy.score(3) == 0
 
 
-def test_float32_says_which_error_shows():
-    notes = check_layer(Tanh(), X.astype(np.float32)).notes
+@pytest.mark.parametrize(("n", "error"), [(1, "0.02"), (15, "0.077"), (25, "0.1"), (400, "0.4")])
+def test_float32_says_which_error_shows(n, error):
+    notes = check_layer(Tanh(), np.ones((1, n), np.float32)).notes
     assert notes == (
-        "float32 shows an error of 0.077 % in one of 15 entries of input; check in float64 too",
+        f"float32 shows an error of {error} % in one of {n} entries of input; check in float64 too",
     )
 
 
