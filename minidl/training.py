@@ -356,7 +356,6 @@ class Training:
         file, is_last = self.checkpoint, self._ended or epoch == self.runs[0].epochs
         if file is not None and epoch > self._saved and (is_last or epoch % file.every == 0):
             file.save(settings=self.settings, **self._parts)
-            self._saved = epoch
 
     def _follow(self, run: Run) -> None:
         """Let the history follow a metric, and go on from its last weights, not from the best."""

@@ -183,7 +183,7 @@ def test_other_labels_are_refused(y):
         Dataset((np.eye(2), y))
 
 
-@pytest.mark.parametrize("dtype", ["<i2", ">i2", ">i8", ">u4", "u1"])
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", ">i8", ">u4", "u1", "u8"])
 def test_labels_of_every_byte_order_train(dtype):
     y = (np.arange(40) % 3).astype(dtype)
     x = np.eye(3)[np.arange(40) % 3].astype(">f4")
@@ -266,6 +266,14 @@ def test_bad_class_weights():
         Dataset((np.eye(2), [0.5, 1])).weighted("balanced")
     with pytest.raises(TypeError, match="label smoothing needs labels"):
         Dataset((np.eye(2), [0.5, 1])).smoothed(0.1)
+    with pytest.raises(ValueError, match="^mine: expected eps .* got 2"):
+        Dataset((np.eye(2), [0, 1]), name="mine").smoothed(2)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 0), (2, 0, 3), (2, 3, 0)])
+def test_rows_have_features(shape):
+    with pytest.raises(ValueError, match=r"data: train: expected x of shape \(n, features\), got"):
+        Dataset((np.zeros(shape), [0, 1]))
 
 
 def own_loss(z, y, weight=None):

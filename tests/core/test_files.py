@@ -22,7 +22,7 @@ from minidl.view.tables import Table
 
 
 def test_a_file_is_written_completely_or_not_at_all(tmp_path):
-    path = tmp_path / "new/a.json"
+    path = tmp_path / "new/folders/a.json"
     files.write_text(path, "one")
 
     def fail():

@@ -242,6 +242,30 @@ def test_no_epoch_ends_with_parameters_that_are_not_finite(data, tmp_path, step,
     assert all(np.isfinite(v).all() for v in optimizer.state_dict().values())
 
 
+def test_the_best_epoch_has_finite_outputs_whatever_the_loss_says():
+    def rises(z, y):
+        return -float(np.minimum(z, 3e38).mean(dtype=float)), np.full_like(z, -1 / len(z))
+
+    x = np.ones((4, 1), np.float32)
+    data = Dataset((x, np.zeros(4)), (1e38 * x, np.zeros(4)))
+    model = Sequential(Linear(1, 1, bias=False), rng=0, dtype="float32")
+    model.theta[:] = -2.5
+    history = fit(model, data, rises, minidl.SGD(model, 1.0), epochs=8, batch_size=4, rng=0)
+    assert [record.finite for record in history] == [True] * 6 + [False] * 3
+    assert history.best.epoch == 5
+
+
+@pytest.mark.parametrize("weight", [(), (np.ones(60),), (np.full(60, 3.0),)])
+def test_a_mean_weight_divides_every_gradient(weight):
+    rng = np.random.default_rng(0)
+    data, models = Dataset((rng.normal(size=(60, 4)), rng.integers(0, 3, 60), *weight)), []
+    for lr, mean_weight in ((0.1, 2.0), (0.05 * (weight[0][0] if weight else 1), None)):
+        model = Sequential(Linear(4, 3), rng=0, dtype="float64")
+        fit(model, data, CrossEntropy(), minidl.SGD(model, lr), epochs=2, batch_size=7, rng=0, mean_weight=mean_weight)  # fmt: skip
+        models.append(model.theta)
+    np.testing.assert_allclose(*models, rtol=1e-12)
+
+
 def test_a_buffer_that_becomes_not_finite(data):
     """One that starts with infinity, such as a mask or an extreme so far, may keep it."""
     for value in (math.inf, 1.0, math.nan):
