@@ -266,7 +266,7 @@ def test_bad_class_weights():
         Dataset((np.eye(2), [0.5, 1])).weighted("balanced")
     with pytest.raises(TypeError, match="label smoothing needs labels"):
         Dataset((np.eye(2), [0.5, 1])).smoothed(0.1)
-    with pytest.raises(ValueError, match="^mine: expected eps .* got 2"):
+    with pytest.raises(ValueError, match=r"^mine: expected eps .* got 2"):
         Dataset((np.eye(2), [0, 1]), name="mine").smoothed(2)
 
 
