@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from minidl.data import readers
 from minidl.data.__main__ import as_images, class_name, describe, main, sheet_rows
+from minidl.data.letters import load_letters
 from minidl.data.readers import load_dataset, read_idx
 from minidl.dataset import Dataset
 from minidl.view.cli import run_main
@@ -590,12 +592,23 @@ def test_descriptions():
     ]
 
 
+def test_show_has_a_bar_while_letters_are_drawn(tmp_path, show, monkeypatch):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    monkeypatch.setattr("minidl.data.readers.load_letters", partial(load_letters, 30, 20, 20))
+    status, shown, error = show("letters", "--out", "a.png")
+    assert status == 0, error
+    assert shown.splitlines()[-1] == "wrote a.png"
+    assert "drawing train letters: 100%" in error
+
+
 def test_show_in_another_file(tmp_path, show):
     write_npz(tmp_path / "set.npz")
     status, shown, error = show("set.npz", "--out", "sheets/test.png")
     assert status == 0, error
     assert shown.splitlines()[-1] == "wrote sheets/test.png"
-    assert (tmp_path / "sheets/test.png").read_bytes().startswith(b"\x89PNG")
+    png = (tmp_path / "sheets/test.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert b"one row a class. Rows of images: " in png
     content = {
         "Xtrain": np.zeros((5, 3)),
         "ytrain": np.arange(5) + 0.5,

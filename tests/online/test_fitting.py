@@ -426,6 +426,48 @@ def test_restore_best_takes_the_first_of_equals():
     assert (model.theta == again.theta).all()
 
 
+def test_side_by_side_restores_the_best_epoch_of_each_run():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(80, 20)), rng.integers(0, 5, 80)
+    dataset = minidl.Dataset((x[:40], y[:40]), (x[40:], y[40:]))
+    runs = [OnlineRun(network(dataset), lr) for lr in (0.01, 1.0)]
+    histories = fit_side_by_side(runs, dataset, minidl.CrossEntropy(), epochs=6, rng=0, restore_best=True)  # fmt: skip
+    assert histories[1].best.epoch < 6
+    for run, history in zip(runs, histories, strict=True):
+        found = minidl.evaluate(run.model, dataset.valid, minidl.CrossEntropy())
+        assert found["loss"] == pytest.approx(history.best.valid_loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("block", [1, 8])
+def test_side_by_side_names_the_run_whose_metric_is_never_finite(block):
+    x, y = np.ones((20, 2), np.float32), np.arange(20) % 3
+    dataset = minidl.Dataset((x, y), (1e37 * x, y))
+    runs = [OnlineRun(network(dataset, dtype="float32"), 1e-3) for _ in range(2)]
+    runs[0].model.theta[:], runs[1].model.theta[:] = 100, 0
+    fit_side_by_side(runs, dataset, minidl.CrossEntropy(), epochs=2, block_size=block, rng=0)
+    assert "the outputs were finite after none of the 2 epochs" in runs[0].error
+    assert runs[1].error is None
+
+
+@pytest.mark.parametrize("loss", [minidl.CrossEntropy(), minidl.Perceptron(), minidl.FenchelYoung(minidl.sparsemax)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("hidden", [(), (6,)])
+def test_the_training_loss_of_weighted_examples_is_that_of_the_plain_loop(hidden, loss):
+    rng = np.random.default_rng(0)
+    x, y, weight = rng.normal(size=(60, 8)), rng.integers(0, 3, 60), rng.choice([0, 0.5, 3], 60)
+    dataset = minidl.Dataset((x, y, weight))
+    _, plain = trained(dataset, loss, 1, hidden=hidden)
+    _, blocks = trained(dataset, loss, 16, hidden=hidden)
+    same_history(blocks, plain, tolerance=1e-9)
+
+
+def test_compounding_names_what_is_wrong():
+    with pytest.raises(ValueError, match=r"^compounding: expected n .* got 2\.5"):
+        compounding(2.5, np.random.RandomState(0))
+    state = compounding(3, np.random.RandomState(0)).state_dict()
+    with pytest.raises(ValueError, match=r"^compounding: expected order of shape \(4,\)"):
+        compounding(4, np.random.RandomState(0)).load_state_dict(state)
+
+
 def test_a_run_can_be_resumed():
     dataset = data()
     uninterrupted, _ = trained(dataset, minidl.CrossEntropy(), 64, epochs=4)
