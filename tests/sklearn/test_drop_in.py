@@ -53,6 +53,12 @@ def test_the_tests_of_scikit_learn_pass_with_only_the_import_changed(tmp_path):
     assert passed >= 52 or "test_mlp_vs_poisson_glm_equivalent" not in code  # 59 tests since 1.7
 
 
+@pytest.mark.parametrize("name", ["MLPClassifier", "MLPRegressor"])
+def test_settings_of_scikit_learn_have_its_defaults(name):
+    want, got = (getattr(module, name)().get_params() for module in (theirs, ours))
+    assert {key: got[key] for key in want} == want
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_readers_of_scikit_learns_networks_convert_ours(classes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # emlearn writes its C there

@@ -146,6 +146,13 @@ def test_validation_data_of_ones_own():
     assert MLPClassifier(**SHORT).fit(X, Y).validation_scores_ is None
 
 
+def test_validation_rows_that_were_not_divided_as_the_training_rows_are_refused():
+    train, valid = (np.random.default_rng(0).integers(0, 256, (n, 4)) for n in (40, 20))
+    y = np.arange(40) % 2
+    with pytest.raises(ValueError, match=r"expected x in 0\.\.1 as in train"):
+        MLPClassifier(**SHORT).fit(train / 255, y, X_val=valid.astype(float), y_val=y[:20])
+
+
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_the_best_weights_are_kept(solver):
     settings = {**SHORT, "max_iter": 100, "learning_rate_init": 0.3, "solver": solver}
@@ -277,6 +284,30 @@ def test_callbacks_and_verbose(capsys):
     last = model.history_[-1]
     losses = f"Iteration 3, loss = {model.loss_:.8f}, valid_loss = {last.valid_loss:.8f}"
     assert lines[2] == f"{losses}, valid_accuracy = {last.valid_accuracy:.8f}"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 2**32 - 1])
+def test_a_number_as_random_state_is_the_seed_of_a_random_state(seed):
+    models = [
+        MLPClassifier(**{**SHORT, "max_iter": 1, "random_state": state}).fit(X, Y)
+        for state in (seed, np.random.RandomState(seed))
+    ]
+    np.testing.assert_array_equal(*(model.model_.theta for model in models))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_a_callback_sees_each_iteration_and_may_stop(solver, early_stopping):
+    class Stop(minidl.Callback):
+        def on_epoch(self, run):
+            seen.append(run.history[-1].epoch)
+            return len(seen) == 3
+
+    seen = []
+    settings = {**SHORT, "solver": solver, "early_stopping": early_stopping}
+    model = MLPClassifier(**settings, callbacks=[Stop()]).fit(X, Y)
+    assert seen == [1, 2, 3]
+    assert model.n_iter_ == 3
 
 
 def test_ctrl_c_keeps_the_epochs_so_far():
@@ -772,7 +803,7 @@ def test_rows_that_need_no_conversion_are_refused_as_others():
                            (X[:, :3], "X has 3 features"), (X + 1j, "Complex data")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             model.predict(wrong)
-    with pytest.raises(TypeError, match="without a mask"):
+    with pytest.raises(TypeError, match="^MLPClassifier: expected X without a mask"):
         model.predict(np.ma.masked_array(X))
 
 
