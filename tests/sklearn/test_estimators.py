@@ -803,7 +803,7 @@ def test_rows_that_need_no_conversion_are_refused_as_others():
                            (X[:, :3], "X has 3 features"), (X + 1j, "Complex data")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             model.predict(wrong)
-    with pytest.raises(TypeError, match="^MLPClassifier: expected X without a mask"):
+    with pytest.raises(TypeError, match=r"^MLPClassifier: expected X without a mask"):
         model.predict(np.ma.masked_array(X))
 
 
