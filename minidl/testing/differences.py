@@ -266,7 +266,7 @@ class Line:
             steady = all(abs(m - n) <= clear * abs(n) + 4 * rough for _, m, rough in seen[:-1])
             if now.error <= self.allowed + vague:
                 return replace(now, verdict=OK if steady else UNSURE)
-            if steady and now.error > clear * abs(n) + noise + rough:
+            if steady and now.error > clear * abs(n) + noise + rough + abs(n - before):
                 return now
             first = next((h for h, m, rough in seen if abs(m) > 2 * rough), math.inf)
             flat = not steady and first <= FAR * point.reach[self.name]

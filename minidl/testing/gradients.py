@@ -27,6 +27,8 @@ from minidl.testing.report import FAILED, KINK, KINKS, OK, ROUNDING, UNSURE, Ent
 SEVERITY = OK, KINK, KINKS, ROUNDING, UNSURE, FAILED
 ENOUGH = 100  # wrong entries end the search
 FEW = 3  # entries are measured one by one
+NEAR = 1e-3  # gradients at points nearby differ so much where they are of one piece
+SEARCHES = 500  # points at most, for a piece that touches a point
 
 
 def check_tensor(point: Point, name: str, directions: int = 2) -> TensorCheck:
@@ -142,7 +144,7 @@ def search(
             continue
         for j in map(int, entries):
             compared = line(np.array([j]), np.ones(x.shape)).judge()
-            if compared.verdict == FAILED and on_several_kinks(compared.analytic, around, j):
+            if compared.verdict == FAILED and on_several_kinks(point, name, around, j):
                 otherwise = KINKS
             elif compared.verdict == FAILED:
                 wrong.append((j, compared.analytic, compared.numeric))
@@ -156,21 +158,45 @@ def search(
     return FAILED, Entry(label, index, analytic, numeric, *sizes, nearby, ratio)
 
 
-def on_several_kinks(analytic: float, around: Array | None, j: int) -> bool:
+def on_several_kinks(point: Point, name: str, around: Array | None, j: int) -> bool:
     """Return whether several kinks at an entry explain its value.
 
-    It may be that of a neighbouring piece that the line along the entry does not touch: one of the
-    gradients nearby has it. Or these take three values or more; the value here may then leave
-    their range, by twice its width.
+    It may be that of a neighbouring piece that the line along the entry does not touch. Or the
+    gradients nearby take three values or more; the value here may then leave their range, by twice
+    its width.
     """
     if around is None:
         return False
-    values = np.sort(around.reshape(len(around), -1)[:, j])
-    close = 1e-3 * np.abs(values).max()
-    jumps = int((np.diff(values) > close).sum())
-    if jumps and np.abs(values - analytic).min() <= close:
+    values, analytic = np.sort(around.reshape(len(around), -1)[:, j]), point.gradients[name].flat[j]
+    jumps = int((np.diff(values) > NEAR * np.abs(values).max()).sum())
+    if jumps >= 2 and abs(analytic - values.mean()) <= 2.5 * float(np.ptp(values)):
         return True
-    return jumps >= 2 and abs(analytic - values.mean()) <= 2.5 * float(np.ptp(values))
+    return touches_a_piece(point, name, j)
+
+
+def touches_a_piece(point: Point, name: str, j: int) -> bool:
+    """Return whether a piece that touches the point has its value of an entry.
+
+    Where many kinks meet, points at random miss most pieces. So some entries of a point nearby are
+    moved anew, and the move is kept if no fewer entries of the gradient are those of the point.
+    """
+    rng, distance = point.settings.rng, point.settings.precision.distances[-1]
+    here, best, most = point.gradients[name], point, 0
+    for k in range(SEARCHES):
+        other, share = point.nearby(distance), rng.random()
+        if k % 100 == 0:  # begin anew
+            best, most = other, 0
+        tensors = {
+            k: np.where(rng.random(v.shape) < share, other.tensors[k], v)
+            for k, v in best.tensors.items()
+        }
+        found = point.moved_to(tensors)
+        same = np.abs(found.gradients[name] - here) <= NEAR * np.abs(here).max()
+        if same.flat[j]:
+            return True
+        if same.sum() >= most:
+            best, most = found, int(same.sum())
+    return False
 
 
 def common_ratio(wrong: list[tuple[int, float, float]]) -> float | None:

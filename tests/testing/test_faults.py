@@ -8,6 +8,7 @@ import pytest
 from faults import FAULTS, GRADIENT, plant, try_fault
 from random_networks import check_random_network
 
+import minidl
 from minidl.testing.checks import check_layer
 
 
@@ -104,7 +105,10 @@ def test_random_networks_raise_no_false_alarm(seeds):
     assert unsure <= 0.02 * len(seeds)
 
 
-RARE = [(5102498, None), (5004142, None), (5004142, 7), (5004037, None), (5004692, None)]
+RARE = [
+    *[(5102498, None), (5004142, None), (5004142, 7), (5004037, None), (5004692, None)],
+    *[(5301636, None), (5301636, 17), (5301948, None)],
+]
 
 
 @pytest.mark.parametrize(("seed", "rng"), RARE)
@@ -117,3 +121,26 @@ def test_kinks_that_cancel_along_a_direction_and_gradients_that_are_rounding(
     monkeypatch.setattr("random_networks.check_layer", check)
     report = check_random_network(seed)
     assert not report.failures, report
+
+
+@pytest.mark.parametrize("factor", [1, 30, -30])
+def test_where_many_kinks_meet_only_the_gradient_of_a_piece_is_right(factor):
+    """Four largest logits, three at the edge of the support: one of 32 pieces is the layer's.
+
+    A value that is not far from those of the pieces nearby passes too: factors of 3 do.
+    """
+    x = minidl.SiLU()(np.array([[0, 0, -2, -1, 2, 0, 1, 2], [-2, 2, 2, 1, 2, 2, -2, -2.0]]))
+
+    class AtTies(minidl.Relumax):
+        def forward(self, x, *, train=False):
+            y, backward = super().forward(x, train=train)
+
+            def changed(dy):
+                dx, tied = backward(dy), (x == x.max(axis=1, keepdims=True)).sum(axis=1) > 1
+                dx[tied, x[tied].argmax(axis=1)] *= factor
+                return dx
+
+            return y, changed
+
+    verdicts = {check_layer(AtTies(2), x, rng=k).verdict for k in range(30)}
+    assert verdicts == {"passed" if factor == 1 else "FAILED"}
