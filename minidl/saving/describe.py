@@ -136,9 +136,13 @@ def _describe_to_compare(value: Any) -> Any:
         if array.dtype.hasobject:
             return _compared(array.tolist())
         return f"array {array.shape} {array.dtype}, sha256 {_digest(array.tobytes())}"
+    if isinstance(value, bytes):  # of which a copy of a date is made
+        return repr(value)
     try:  # what a copy would be made with
         made = value.__reduce_ex__(2)
     except Exception as error:  # pickle raises many kinds
+        if not hasattr(value, "__dict__") and " at 0x" not in (text := repr(value)):
+            return text
         what = "cannot be compared with that of another run"
         raise TypeError(f"{value!r:.80} {what} ({error})") from error
     if isinstance(made, str):  # the name of a global
@@ -204,16 +208,41 @@ def _used(function: Any) -> dict[str, Any]:
     return used
 
 
-def _named(function: Any) -> str:
-    """Return the module and name of a function or class, with a digest of a function's code."""
-    module, code = function.__module__, getattr(function, "__code__", None)
+def _named(made: Any) -> str:
+    """Return the module and name of a function or class, with a digest of its code."""
+    module = getattr(made, "__module__", None)
     if module == "__main__":  # a script: the name of its file
         module = Path(getattr(sys.modules["__main__"], "__file__", None) or module).stem
-    name, source = f"{module}.{function.__qualname__}", ""
-    for each in _codes(code) if code is not None else ():
-        constants = [k for k in each.co_consts if not isinstance(k, (CodeType, frozenset))]
-        source += f"{each.co_code!r} {each.co_names} {constants}"
+    name, source = f"{module}.{made.__qualname__}", "".join(_source(made))
     return f"{name}, source {_digest(source.encode())[:8]}" if source else name
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, np.ndarray)
+_WRAPPERS = (property, functools.cached_property, staticmethod, classmethod)
+
+
+def _source(made: Any) -> Iterator[str]:
+    """Yield texts that change with the code of a function, or with what is in a class."""
+    if isinstance(made, type):
+        bases = [base for base in made.__mro__ if base is made or _is_own(base)]
+        nested = f"{made.__qualname__}."
+        for name, value in (item for base in bases for item in vars(base).items()):
+            if isinstance(value, _PLAIN) and not name.startswith("__"):
+                yield f"{name}={_constant(value)}"
+            elif not isinstance(value, type) or value.__qualname__.startswith(nested):
+                yield from (f"{name}: {text}" for text in _source(value))
+    if isinstance(made, _WRAPPERS) or inspect.isroutine(made):
+        for inner in ("__wrapped__", "fget", "fset", "func"):
+            yield from _source(getattr(made, inner, None))
+    for code in _codes(made.__code__) if inspect.isfunction(made) else ():
+        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        constants = [_constant(k) for k in code.co_consts if not isinstance(k, CodeType)]
+        handlers = getattr(code, "co_exceptiontable", "")  # from Python 3.11
+        yield f"{code.co_code!r} {handlers!r} {code.co_names} {arguments} {constants}"
+
+
+def _constant(value: Any) -> str:
+    return repr(sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else value)
 
 
 def _codes(code: CodeType) -> list[CodeType]:

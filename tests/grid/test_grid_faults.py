@@ -1,16 +1,22 @@
 """Grids under attack: other processes, results of any kind, full disks, damaged files."""
 
+import datetime
 import functools
 import io
 import itertools
 import json
 import linecache
+import operator
 import os
+import re
 import subprocess
 import sys
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 
@@ -194,6 +200,98 @@ def test_helper_functions_and_constants_are_compared(tmp_path, change, message):
     train = written(file, **change)
     with pytest.raises(ValueError, match=message) if message else nullcontext():
         run(grid, train, **options)
+
+
+METHOD = "class K:\n    {}\n    def __call__(self, lr=1, wd=1): return {{'a': lr * wd}}\n"
+CODE_CHANGES = {
+    "set": ("def train(lr, wd): return {'a': 1 if lr in {1, 3} else 2}", "{1, 3}", "{2, 3}"),
+    "set of texts": ("def train(lr, wd): return {'a': str(lr) in {'1', '3'}}", "'1'", "'2'"),
+    "names": ("def train(lr, wd): return {'a': lr - wd}", "lr, wd", "wd, lr"),
+    "names of keywords": (
+        "def train(*, lr=1, wd=1): return {'a': lr - wd}",
+        "lr=1, wd",
+        "wd=1, lr",
+    ),
+    "what is tried": (
+        "def train(lr, wd):\n a = b = 0\n try:\n  a = 1 // (lr - 1)\n  b = 1\n except ArithmeticError:\n  a = 2\n return {'a': a + b}",
+        "  b = 1\n except ArithmeticError:\n  a = 2\n",
+        " except ArithmeticError:\n  a = 2\n else:\n  b = 1\n",
+    ),
+    "object": (METHOD.format("") + "train = K()", "lr * wd", "lr + wd"),
+    "object's constant": (
+        METHOD.format("rate = [1]")
+        + "train = functools.partial(lambda kind, lr, wd: {'a': kind.rate[0]}, K)",
+        "[1]",
+        "[2]",
+    ),
+}
+for what, end in {
+    "class": "train = lambda lr, wd, kind=K: kind()(lr, wd)",
+    "partial": "train = functools.partial(lambda kind, lr, wd: kind()(lr, wd), K)",
+    "closure": "def make(kind): return lambda lr, wd: kind()(lr, wd)\ntrain = make(K)",
+    "subclass": "class L(K): pass\ntrain = lambda lr, wd, kind=L: kind()(lr, wd)",
+    "class method": "class L(K):\n    @classmethod\n    def of(cls, lr, wd): return cls()(lr, wd)\ntrain = L.of",
+}.items():
+    CODE_CHANGES[what] = (METHOD.format("") + end, "lr * wd", "lr + wd")
+for what, member in {
+    "property": "@property\n    def x(self): return 1.5",
+    "static method": "@staticmethod\n    def x(): return 1.5",
+    "inner class": "class X: x = 1.5",
+    "constant": "x = 1.5",
+}.items():
+    CODE_CHANGES[what] = (
+        METHOD.format(member) + "train = lambda lr, wd, kind=K: kind()(lr, wd)",
+        "1.5",
+        "2.5",
+    )
+
+
+@pytest.mark.parametrize("what", CODE_CHANGES)
+def test_a_changed_function_or_class_is_noticed(tmp_path, what):
+    code, old, new = CODE_CHANGES[what]
+    assert code.count(old) == 1
+
+    def made(code):
+        space = {"functools": functools, "__name__": "written"}
+        exec(code, space)
+        return space["train"]
+
+    grid, options = Grid(lr=[1, 2], wd=[3]), {"out": tmp_path, "progress": False}
+    first = run(grid, made(code), **options)
+    assert run(grid, made("# a comment\n" + code), **options) == first
+    with pytest.raises(ValueError, match=r"holds other results"):
+        run(grid, made(code.replace(old, new)), **options)
+
+
+COMPARED = [
+    (b"x", b"y"), ((b"x",), (b"y",)), (bytearray(b"x"), bytearray(b"y")),
+    (datetime.date(2020, 1, 1), datetime.date(2020, 1, 2)),
+    (datetime.datetime(2020, 1, 1, 1), datetime.datetime(2020, 1, 1, 2)),
+    (datetime.timedelta(1), datetime.timedelta(2)), (datetime.timezone.utc, None),
+    (np.datetime64("2020-01-01"), np.datetime64("2020-01-02")),
+    (np.datetime64("2020-01-01T00:00:01"), np.datetime64("2020-01-01T00:00:02")),
+    (operator.itemgetter(0), operator.itemgetter(1)), (operator.attrgetter("a"), operator.attrgetter("b")),
+    (operator.methodcaller("a", 1), operator.methodcaller("a", 2)),
+    (re.compile("a"), re.compile("b")), (re.compile("a"), re.compile("a", re.I)),
+    (int | str, int | None), ({1: 2}.keys(), {2: 2}.keys()),
+    (range(3), range(4)), (slice(3), slice(4)), (1j, 2j), (..., None), (deque([1]), deque([2])),
+    (Fraction(1, 2), Fraction(1, 3)), (Decimal("1"), Decimal("2")), (int.__add__, int.__sub__),
+    ("a".upper, "a".lower), (np.add, np.subtract), (np.dtype("f4"), np.dtype("f8")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", COMPARED, ids=repr)
+def test_values_of_any_kind_are_compared(values):
+    def closure(value):
+        return lambda: value
+
+    described = [
+        [settings.describe(made(value), strict=False) for made in (closure, lambda v: v)]
+        for value in (values[0], *values)
+    ]
+    assert settings.difference(described[0], described[1]) is None
+    assert settings.difference(described[0][0], described[2][0]) is not None
+    assert settings.difference(described[0][1:], described[2][1:]) is not None
 
 
 # ---------------------------------------------------------------- training functions
