@@ -22,7 +22,7 @@ from minidl.layers import Linear
 from minidl.losses import BinaryLogistic, CrossEntropy, FenchelYoung, Loss
 from minidl.maps import entmax15, sparsemax
 from minidl.online.fitting import fit_online
-from minidl.sklearn.mlp import MLP
+from minidl.sklearn.mlp import MLP, with_steps
 from minidl.sklearn.network import Network
 
 with_probabilities = available_if(lambda estimator: estimator.loss != "perceptron")
@@ -195,6 +195,31 @@ t_, n_layers_, n_outputs_, out_activation_
 
     loss: str = "log_loss"
     class_weight: Any = None
+
+    @with_steps  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        classes: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Any:
+        """Train for one epoch over the given examples; return ``self``.
+
+        Parameters
+        ----------
+        X, y, sample_weight, X_val, y_val, sample_weight_val
+            As for ``fit``. With ``early_stopping=True`` validation data are needed; when their
+            metric no longer improves, the best weights are restored and further calls do nothing.
+        classes : array-like, optional
+            All classes; needed in the first call, except for several labels.
+        """
+        valid = X_val, y_val, sample_weight_val
+        self._check_partial(classes, y)
+        return self._fit(X, y, sample_weight, valid, one_epoch=True, classes=classes)
 
     def _loss(self) -> tuple[Loss, str, int]:
         known: dict[str, Callable[[], Loss]] = {

@@ -37,6 +37,8 @@ RATES = {"constant": False, "invscaling": True, "adaptive": False}
 SLOW_ON_THREADS = range(2**18, 1_500_000)
 """Multiplications of a matrix product: with fewer OpenBLAS takes one thread by itself."""
 
+with_steps = available_if(lambda estimator: estimator.solver != "lbfgs")
+
 
 def inverse_scaling(lr: float, power: float, examples: int, batches: int, step: int) -> float:
     """Return the rate of scikit-learn's "invscaling", by the examples of the epochs before."""
@@ -89,31 +91,6 @@ class MLP(Network):
             Validation data, in place of a part of ``X`` (see ``early_stopping``).
         """
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
-
-    @available_if(lambda self: self.solver != "lbfgs")  # type: ignore[untyped-decorator]
-    def partial_fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        classes: Any = None,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-    ) -> Any:
-        """Train for one epoch over the given examples; return ``self``.
-
-        Parameters
-        ----------
-        X, y, sample_weight, X_val, y_val, sample_weight_val
-            As for ``fit``. With ``early_stopping=True`` validation data are needed; when their
-            metric no longer improves, the best weights are restored and further calls do nothing.
-        classes : array-like, optional
-            All classes; needed in the first call of a classifier, except for several labels.
-        """
-        valid = X_val, y_val, sample_weight_val
-        self._check_partial(classes, y)
-        return self._fit(X, y, sample_weight, valid, one_epoch=True, classes=classes)
 
     def _hidden(self, width: int) -> list[Layer]:
         """Return normalization, activation and dropout, where asked for."""
@@ -272,6 +249,19 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     loss: str = "squared_error"
     delta: float = 1.0
     quantile: float = 0.5
+
+    @with_steps  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Any:
+        """Train for one epoch over the given examples; as ``MLPClassifier.partial_fit``."""
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), one_epoch=True)
 
     def _encode(
         self, y: Array, classes: Any = None, *, first: bool = False, again: bool = False

@@ -87,11 +87,6 @@ class Network(Fitted):
         """Return encoded targets as the user wrote them."""
         return y
 
-    def _check_partial(self, classes: Any, y: Any) -> None:
-        """Check the ``classes`` of ``partial_fit``."""
-        if classes is not None:
-            raise ValueError(f"{self._name}: expected no classes, got {classes!r:.80}")
-
     @abstractmethod
     def _predicted(self, outputs: Array) -> Array:
         """Return what outputs of the model predict, as the user wrote it."""
@@ -253,13 +248,16 @@ class Network(Fitted):
         one_label = "classes_" in vars(self) and y.ndim == 1
         classes, counts = np.unique(y if one_label else [], return_counts=True)
         name = "validation_fraction"
-        share = check_float(self._name, name, self.validation_fraction, low=0, high=1)
+        share = check_float(
+            self._name, name, self.validation_fraction, low=0, high=1, open_low=True, open_high=True
+        )
         size = max(math.ceil(share * n), len(classes), 2)
         if size >= n:
             why = f"Increase {name!r} or the size of your dataset."
             raise ValueError(f"The validation set is too small. {why} (n_samples={n})")
         # Of two classes as scikit-learn, which splits by the column of the second.
-        strata = None if not one_label else y[:, None] > 0 if len(classes) == 2 else y
+        pair = len(classes) == 2
+        strata = None if not one_label else y[:, None] == classes[1] if pair else y
         options = {"test_size": size, "random_state": seed, "stratify": strata}
         try:
             found = train_test_split(np.arange(n), **options)

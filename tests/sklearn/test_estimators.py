@@ -164,6 +164,32 @@ def test_the_best_weights_are_kept(solver):
     assert np.array_equal(model.coefs_[0], best)
 
 
+@pytest.mark.parametrize("absent", [0, 1, 2])
+def test_early_stopping_stratifies_the_classes_that_weights_leave(absent):
+    y, parts = np.r_[np.zeros(20, int), np.ones(72, int), np.full(8, 2)], []
+    y = (y + absent) % 3  # the class of 20 rows has no weight
+
+    def monitor(model, x, labels, sample_weight):
+        parts.append(np.bincount(labels, minlength=3))
+        return 0.0
+
+    for seed in range(6):
+        model = MLPClassifier((4,), early_stopping=True, random_state=seed, monitor=monitor)
+        model.set_params(max_iter=2).fit(X[:100], y, (y != absent).astype(float))
+    want = np.roll([0, 7, 1], absent)  # a tenth of 72 and of 8
+    assert (np.array(parts) == want).all()
+    rare = np.flatnonzero((y != (absent + 2) % 3) | (np.arange(100) == 99))  # one row of 8
+    with pytest.raises(ValueError, match="only 1 of"):
+        model.fit(X[rare], y[rare], (y[rare] != absent).astype(float))
+
+
+@pytest.mark.parametrize("share", [0, 1.0, -0.1, np.nan])
+@pytest.mark.parametrize("model", [MLPClassifier, MLPRegressor, OnlineClassifier])
+def test_the_validation_part_is_neither_empty_nor_all(model, share):
+    with pytest.raises(ValueError, match="validation_fraction"):
+        model(early_stopping=True, validation_fraction=share, random_state=0).fit(X, Y)
+
+
 def test_class_weights_are_monitored_by_the_loss():
     """The accuracy by weights is soon that of the rows of one class, and of equals the first."""
     model = MLPClassifier(**SHORT, early_stopping=True, class_weight={0: 1e3, 1: 1e-4, 2: 1e-4})
@@ -829,8 +855,19 @@ def test_bad_calls_of_partial_fit():
         MLPClassifier(**SHORT, class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="balanced"):
         OnlineClassifier(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
-    with pytest.raises(ValueError, match=r"MLPRegressor: expected no classes, got \[0, 1\]"):
+    with pytest.raises(TypeError, match="classes"):
         MLPRegressor(**SHORT).partial_fit(XR, YR, classes=[0, 1])
+
+
+def test_arguments_of_partial_fit_by_position():
+    weight, curves = np.ones(120), []
+    for model, y, classes in (
+        (MLPClassifier(**SHORT), Y, ([0, 1, 2],)),
+        (MLPRegressor(**SHORT), YR, ()),
+    ):
+        model.partial_fit(X, y, weight, *classes, X[:9], y[:9], weight[:9])
+        curves.append(len(model.validation_scores_))
+    assert curves == [1, 1]
 
 
 def test_a_failed_fit_leaves_the_model_that_was_there():
