@@ -11,7 +11,7 @@ from minidl import activations, layer, layers, losses
 from minidl import maps as simplex
 from minidl.layer import Layer
 from minidl.maps import SimplexMap
-from minidl.testing.catalogue import LAYERS, LOSSES, MAPS
+from minidl.testing.catalogue import LAYERS, LOSSES, MAPS, TARGETS
 from minidl.testing.checks import check_layer, check_loss, check_simplex_map
 from minidl.testing.subjects import LAYOUTS
 
@@ -52,6 +52,21 @@ def test_every_exported_layer_is_in_the_catalogue():
     exported = {getattr(minidl, name) for name in minidl.__all__}
     made = {type(make(5, 5)) for make in LAYERS.values()}
     assert {v for v in exported if inspect.isclass(v) and issubclass(v, Layer)} - {Layer} == made
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_of_the_catalogue_takes_features_and_gives_outputs(name):
+    model = minidl.Sequential(LAYERS[name](5, 3), rng=0)
+    y = model(np.ones((4, 5), np.float32))
+    assert y.shape == (4, 3 if name.startswith(("Linear", "Sequential")) else 5)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+def test_every_row_of_distributions_has_one(classes):
+    y = TARGETS["distributions"](np.random.default_rng(0), np.zeros((200, classes)))
+    assert (y >= 0).all()
+    np.testing.assert_allclose(y.sum(axis=1), 1)
+    assert (y == 0).any() == (classes > 1)
 
 
 def test_every_public_map_is_in_the_catalogue():

@@ -24,6 +24,13 @@ def test_batches(data, dtype):
     assert np.isfinite(x).all()
 
 
+@given(strategies.batches(rows=4, layout=st.just(np.asarray)))
+def test_batches_of_whole_numbers_begin_with_zeros_and_equal_rows(x):
+    if (x == np.round(x)).all():
+        np.testing.assert_array_equal(x[0], 0)
+        np.testing.assert_array_equal(x[1], x[2])
+
+
 @given(strategies.batches(), strategies.layouts())
 def test_layouts_keep_the_values(x, layout):
     laid = layout(x)
