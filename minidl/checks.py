@@ -132,7 +132,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     names = list(known)
     close = get_close_matches(word, names, n=1)
-    return f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(names)}"
+    every = f"one of {', '.join(names)}" if names else "none"
+    return f", did you mean {close[0]!r}?" if close else f", expected {every}"
 
 
 def short_text(value: object) -> str:

@@ -224,7 +224,12 @@ def check_vectors(model: Any) -> None:
 def declared_buffers(layer: object) -> tuple[str, ...] | None:
     """Return the names of the buffers of one layer, without those inside it; None if undeclared."""
     names = getattr(layer, "buffers", None)
-    return tuple(names) if isinstance(names, (tuple, list)) else None
+    if names is None or callable(names):  # a method, as of PyTorch's modules
+        return None
+    if not isinstance(names, (tuple, list)):
+        want = "the names of buffers in a tuple, as buffers = ('mean',)"
+        raise ValueError(f"{type(layer).__name__}: expected {want}, got {names!r:.80}")
+    return tuple(names)
 
 
 def check_buffers(model: object) -> None:
@@ -298,7 +303,7 @@ def check_state(
 
 def not_finite(model: Any) -> list[str]:
     """Return the names of the parameters and buffers that are not finite."""
-    return [name for name, value in model.state_dict().items() if not np.isfinite(value).all()]
+    return [path for path, o, name in places(model) if not np.isfinite(array_at(o, name)).all()]
 
 
 class Values:
@@ -356,12 +361,13 @@ class States:
         if missing := [name for name in before if before[name] and not state.get(name)]:
             raise ValueError(f"has no state of {missing[0]!r}")
         try:
-            self._set(state)
+            self.set(state)
         except BaseException:
-            self._set(before)
+            self.set(before)
             raise
 
-    def _set(self, state: Mapping[str, Any]) -> None:
+    def set(self, state: Mapping[str, Any]) -> None:
+        """Set the states that are not empty."""
         for name, part in self.parts.items():
             if state.get(name):
                 part.load_state_dict(state[name])

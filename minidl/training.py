@@ -224,8 +224,8 @@ class Training:
         if self.checkpoint is not None:
             self._open(self.checkpoint)
         # What an epoch that does not end sets back.
-        going_back = {k: p for k, p in self._parts.items() if not isinstance(p, History)}
-        going_back = {k: p for k, p in going_back.items() if isinstance(p, Stateful)}
+        going_back = {k: p for k, p in self._parts.items() if isinstance(p, Stateful)}
+        going_back = {k: p for k, p in going_back.items() if not isinstance(p, (History, Training))}
         self._states, self._kept = States(going_back), dict[str, Any]()
 
     def _check_options(self) -> None:
@@ -246,9 +246,11 @@ class Training:
 
     def _open(self, file: CheckpointFile) -> None:
         """Describe what the result depends on, and go on from the file where that is asked for."""
-        if isinstance(self.rng, Iterator) and not isinstance(self.rng, Stateful):
-            want = "rng with a state that checkpoint= can save, by state_dict and load_state_dict"
-            raise TypeError(f"{self.owner}: expected {want}, got {self.rng!r}")
+        order = {"rng": self.rng} if isinstance(self.rng, Iterator) else {}
+        for name, part in {**order, **self._parts}.items():
+            if not isinstance(part, Stateful):
+                want = f"{name} with a state that checkpoint= can save"
+                raise TypeError(f"{self.owner}: expected {want}, by state_dict, got {part!r:.80}")
         made = {k: p for k, p in self._parts.items() if isinstance(p, (Layer, Optimizer))}
         self.settings = file.describe({
             "function": self.owner, "dtype": self.runs[0].model.dtype.name, "rng": self.rng,
@@ -298,8 +300,7 @@ class Training:
             for run in self.runs:
                 name_probabilities(self.owner, run.model, self.objective.loss)
                 stack.enter_context(marked(run.model, self.objective.dataset))
-            models = [self._states.parts[name] for name in self._models]
-            before = [not_finite(model) for model in models]
+            before = [not_finite(run.model) for run in self.runs]
             for callback in self.callbacks:
                 callback.on_start(first)
             try:
@@ -310,16 +311,14 @@ class Training:
                 while not self._ended and self.epoch < first.epochs:
                     losses = train_epoch(self.epoch + 1)
                     for i, run in enumerate(self.runs):
-                        found = [name for name in not_finite(models[i]) if name not in before[i]]
+                        found = [name for name in not_finite(run.model) if name not in before[i]]
                         if found and run.error is None:
-                            why = (
-                                f"every loss is finite, but {found[0]} is not, after the last step"
-                            )
-                            run.error = f"epoch {self.epoch + 1}: {why}"
+                            why = f"but {found[0]} is not, after the last step"
+                            run.error = f"epoch {self.epoch + 1}: every loss is finite, {why}"
                         if run.error is not None and not self.survivors:
                             raise NonFiniteLossError(run.error)
                         if run.error is not None:
-                            models[i].load_state_dict(self._kept[self._models[i]])
+                            run.model.load_state_dict(self._kept[self._models[i]])
                     self._record(losses)
                     going = any(run.error is None for run in self.runs)
                     stops = [callback.on_epoch(first) for callback in self.callbacks if going]
@@ -327,7 +326,7 @@ class Training:
                     self._keep()
             except BaseException:
                 if self.epoch == self._recorded:  # the epoch has not ended
-                    self._states.load_state_dict(self._kept)
+                    self._states.set(self._kept)
                 raise
             finally:
                 for run in self.runs:

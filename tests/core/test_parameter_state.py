@@ -217,13 +217,22 @@ class Missing(Undeclared):
         (lambda: Sequential(UndeclaredDuck()), "UndeclaredDuck: the array 'mean'"),
         (lambda: Sequential(Residual(Sequential(ReLU(), Undeclared()))), "Undeclared: the array 'mean'"),
         (lambda: minidl.SGD(Undeclared()), "Undeclared: the array 'mean'"),
-        (lambda: Sequential(AsText()), r"AsText: the array 'mean' .*write in the class: buffers = \('mean',\)"),
+        (lambda: Sequential(AsText()), r"AsText: expected the names of buffers in a tuple, as buffers = \('mean',\), got 'mean'"),
         (lambda: Sequential(Missing()), "Missing: expected the buffer 'var' to be an array of real numbers, got None"),
     ],
 )  # fmt: skip
 def test_an_array_that_is_not_declared_is_an_error_before_training(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("names", ["mean", {"mean"}, {"mean": 0}, np.array(["mean"])])
+def test_buffers_that_are_no_tuple_of_names_are_never_left_out(tmp_path, names):
+    layer = type("Own", (Undeclared,), {"buffers": names})()
+    for use in (layer.state_dict, lambda: layer.load_state_dict({}), lambda: minidl.save(tmp_path / "a.npz", layer)):  # fmt: skip
+        with pytest.raises(ValueError, match="Own: expected the names of buffers in a tuple"):
+            use()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_layer_may_have_arrays_that_are_not_saved():

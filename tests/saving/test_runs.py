@@ -172,6 +172,75 @@ def test_ctrl_c_in_process_goes_back_in_the_callbacks_too(train):
     assert counter.counts == [4 * (5 if train == "fit" else 2)]  # a block is a batch
 
 
+class Log(Callback):
+    """Its state is empty before the first epoch, and then of any kind."""
+
+    def __init__(self, stop, error):
+        self.seen, self.stop, self.error = {}, stop, error
+
+    def on_batch(self, run):
+        self.seen[str(len(self.seen))] = 1.0
+        if len(self.seen) == self.stop:
+            raise self.error
+
+    def state_dict(self):
+        return dict(self.seen)
+
+    def load_state_dict(self, state):
+        self.seen = dict(state)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ZeroDivisionError, ValueError])
+@pytest.mark.parametrize("train", [fit, fit_online])
+def test_an_error_in_the_first_epoch_goes_back_whatever_state_was_empty(train, kind):
+    model = Sequential(Linear(6, 3), Dropout(0.2), rng=0)
+    before, optimizer, stream = model.theta.copy(), Adam(model), np.random.default_rng(5)
+    state, options = stream.bit_generator.state, {"epochs": 4, "rng": stream}
+    options["callbacks"] = [Log(2, kind("own"))]
+    options |= {"optimizer": optimizer, "batch_size": 16} if train is fit else {"lr": 0.1}
+    with pytest.raises(kind, match="own"):
+        train(model, DATA, CrossEntropy(), **options)
+    assert (model.theta == before).all()
+    assert optimizer.steps == 0
+    assert stream.bit_generator.state == state
+
+
+def test_an_error_is_told_when_no_epoch_is_left():
+    model, history = Linear(6, 3, rng=0), History()
+    fit(model, DATA, CrossEntropy(), Adam(model), epochs=4, rng=0, history=history)
+    data = Dataset((X, Y.astype(np.float32)))
+    with pytest.raises(TypeError, match="expected integer labels"):
+        fit(model, data, CrossEntropy(), Adam(model), epochs=2, rng=0, history=history)
+    assert len(history) == 5
+
+
+@pytest.mark.parametrize(
+    "own", [{"note": "x"}, {"inner": {"a": [1, None]}}, {"array": np.array(["x"])}]
+)
+@pytest.mark.parametrize("train", ["fit", "fit_online"])
+def test_a_model_with_a_state_of_its_own(train, own):
+    class Own(Sequential):
+        def state_dict(self):
+            return {**super().state_dict(), **own}
+
+        def load_state_dict(self, state):
+            super().load_state_dict({k: v for k, v in state.items() if k not in own})
+
+    def trained(kind, stop):
+        model, history = kind(Linear(6, 3), Dropout(0.1), rng=0), History()
+        options = {"epochs": 2, "rng": 0, "history": history, "restore_best": True}
+        for callbacks in ([Log(stop, KeyboardInterrupt)] if stop else [], []):
+            with contextlib.suppress(KeyboardInterrupt):
+                if train == "fit":
+                    fit(model, DATA, CrossEntropy(), Adam(model), callbacks=callbacks, **options)
+                else:
+                    fit_online(model, DATA, CrossEntropy(), lr=0.1, callbacks=callbacks, **options)
+        return model.theta
+
+    for stop in (None, 1):
+        assert (trained(Own, stop) == trained(Sequential, None)).all()
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_ctrl_c_in_process_online(order):
     expected = with_fit_online(ORDERS[order]())
@@ -523,6 +592,30 @@ def test_fewer_epochs_than_the_file_has_are_refused(tmp_path, function):
             own(function, path, epochs=epochs)
     own(function, path, epochs=3)
     assert path.read_bytes() == content
+
+
+class Stateless:
+    """An optimizer of one's own that has no state."""
+
+    def __init__(self, model):
+        self.model, self.steps, self.lr = model, 0, 0.1
+
+    def lr_at(self, step):
+        return self.lr
+
+    def step(self):
+        self.model.theta -= self.lr * self.model.grad
+        self.steps += 1
+
+
+def test_an_optimizer_without_a_state_is_refused_before_training(tmp_path):
+    model = Linear(6, 3, rng=0)
+    before, path = model.theta.copy(), tmp_path / "run.npz"
+    with pytest.raises(TypeError, match="fit: expected optimizer with a state that checkpoint= can save"):  # fmt: skip
+        fit(model, DATA, CrossEntropy(), Stateless(model), epochs=1, rng=0, checkpoint=minidl.Checkpoint(path))  # fmt: skip
+    assert (model.theta == before).all()
+    assert not path.exists()
+    fit(model, DATA, CrossEntropy(), Stateless(model), epochs=1, rng=0)
 
 
 @pytest.mark.parametrize(
