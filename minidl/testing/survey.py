@@ -222,18 +222,18 @@ def _check_object(
     y = getattr(ready, forward)(x.copy())
     if not subjects.is_tensor(y):
         raise TypeError(f"{forward} returns {type(y).__name__}, no array of floats")
-    after = copy.deepcopy(ready)
+    after, again = copy.deepcopy(ready), copy.deepcopy(ready)
     getattr(after, backward)(np.ones_like(y))
-    getattr(after, forward)(2 * x)
-    arrays, params = dict(float_arrays(after)), dict[str, str]()
-    # What another pass changes is no parameter.
-    kept = [path for path, v in float_arrays(ready) if np.array_equal(v, arrays.get(path, [()]))]
+    getattr(again, forward)(2 * x)
+    before, other, params = dict(float_arrays(ready)), dict(float_arrays(again)), dict[str, str]()
+    # What another pass forward changes is no parameter.
+    kept = [path for path, v in before.items() if np.array_equal(v, other.get(path, [()]))]
     owners = {_stem(path): path for path in kept if "grad" not in path.lower()}
-    for path, array in arrays.items():
+    for path, array in float_arrays(after):
         above, _, last = path.rpartition(".")
         for name in (path, f"{above}.{PREFIX.sub('', last)}"):
             owner = owners.get(_stem(name), path)
-            if owner != path and arrays[owner].shape == array.shape:
+            if owner != path and before[owner].shape == array.shape:
                 params[owner] = path
     layer = Cached(ready, params=params, forward=forward, backward=backward, adds=adds)
     return checks.check_layer(layer, x, **options)
@@ -248,12 +248,16 @@ def _of_functions(f: Callable[..., Any], derivative: Callable[..., Any]) -> Tria
 
     def elementwise(x: Array, dy: Array) -> Any:
         f(x)
-        return dy * (derivative(x) if needed(derivative) else derivative())  # of the last input
+        slope = derivative(x) if needed(derivative) else derivative()  # of the last input
+        if np.ndim(slope) > x.ndim:  # a Jacobian for each row
+            return np.einsum("...i,...ij->...j", dy, slope)
+        return dy * slope
 
     for inputs in map(tuple, _inputs(max(len(needed(f)), 1))):
         if len(needed(f)) >= 2 or len(needed(derivative)) >= 2:
             yield checks.check_pair, f, derivative, inputs
             yield checks.check_function, f, derivative, inputs
+            yield checks.check_function, f, lambda *a: derivative(a[-1], *a[:-1]), inputs
         else:  # the derivative may be a function of the output
             yield checks.check_function, f, elementwise, inputs
             yield checks.check_function, f, lambda x, dy: elementwise(f(x), dy), inputs

@@ -382,3 +382,81 @@ def test_the_objects_of_a_package_are_the_same_in_every_survey(tmp_path, monkeyp
         np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     assert found[0] == found[1]
     assert "1 wrong" in found[0]
+
+
+STYLES = """
+import numpy as np
+
+def right_relu(Z):
+    return np.maximum(Z, 0)
+def right_relu_backward(dA, Z):
+    return dA * (Z > 0)
+
+def right_leaky_forward(x):
+    return np.where(x > 0, x, 0.1 * x)
+def right_leaky_backward(dout, x):
+    return dout * np.where(x > 0, 1, 0.1)
+
+def right_tanh_forward(x):
+    return np.tanh(x)
+def right_tanh_backward(x, dout):
+    return dout * (1 - np.tanh(x) ** 2)
+
+def right_product(x, w):
+    return x @ w
+def right_product_backward(dout, x, w):
+    return dout @ w.T, x.T @ dout
+
+def right_softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+def right_softmax_derivative(x):
+    p = right_softmax(x)
+    return p[:, :, None] * np.eye(p.shape[1]) - p[:, :, None] * p[:, None, :]
+
+M = np.arange(25.0).reshape(5, 5)
+
+def right_linear(x):
+    return x @ M.T
+def right_linear_derivative(x):
+    return np.broadcast_to(M, (len(x), 5, 5))
+
+def wrong_linear(x):
+    return x @ M
+def wrong_linear_derivative(x):
+    return np.broadcast_to(M, (len(x), 5, 5))
+
+class wrong_Cleared:
+    factor = 2
+    def __init__(self, inputs, outputs):
+        self.W, self.b = np.random.randn(inputs, outputs), np.zeros(outputs)
+    def forward(self, x):
+        self.x, self.dW, self.db = x, None, None
+        return x @ self.W + self.b
+    def backward(self, dy):
+        self.dW, self.db = self.factor * self.x.T @ dy, dy.sum(axis=0)
+        return dy @ self.W.T
+
+class right_Cleared(wrong_Cleared):
+    factor = 1
+
+class wrong_Stepping(wrong_Cleared):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        self.W -= 0.01 * self.dW
+        return dx
+"""
+
+
+def test_the_styles_of_courses(tmp_path, monkeypatch):
+    """The cotangent first, Jacobians of rows, gradients that forward clears, steps in backward."""
+    (tmp_path / "styles.py").write_text(STYLES, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = survey("styles", locate_seconds=0, traceback=False).findings
+    assert len(found) == 10
+    for one in found:
+        assert one["name"].startswith(f"styles:{one['verdict']}_")
+        assert "not checked" not in "".join(one["why"])
+        if "Cached(wrong" in one["name"]:
+            assert ".W[" in one["why"][0]
+            assert "all 20 are 2 times" in one["why"][0]
