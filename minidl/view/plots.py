@@ -41,6 +41,15 @@ class Panel:
     mark: float | None = None
     pairs: bool = False
 
+    def __post_init__(self) -> None:
+        try:
+            right = all(len(x) == len(y) for x, y in self.curves.values())
+        except (AttributeError, TypeError, ValueError):
+            right = False
+        if not right:
+            want = "curves as {label: (x, y)}, with as many x as y"
+            raise TypeError(f"Panel: expected {want}, got {self.curves!r:.80}")
+
     def __str__(self) -> str:
         """Return what the panel shows: each curve with its ends, or with up to eight points."""
         words = []

@@ -65,6 +65,15 @@ def test_curves_of_two_panels(tmp_path, drawn):
         assert all(0 < grid.get_alpha() < 0.5 for grid in axes.get_ygridlines())
 
 
+@pytest.mark.parametrize(
+    "curves",
+    [{"a": [1, 2, 3]}, {"a": (1, 2)}, {"a": 1}, {"a": ([0, 1], [1])}, [([0, 1], [1, 2])], None],
+)
+def test_curves_are_pairs_by_label(curves):
+    with pytest.raises(TypeError, match=r"Panel: expected curves as \{label: \(x, y\)\}"):
+        Panel(curves, "epoch", "loss")
+
+
 def test_no_title_where_none_is_given(tmp_path, drawn):
     line_plot(tmp_path / "a.png", Panel({"a": ([0, 1], [1, 2])}, "x", "y"))
     assert drawn[0].get_suptitle() == ""
