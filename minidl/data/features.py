@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minidl.checks import Array, Configured, as_floats, check_float, check_int, quietly, type_text
+from minidl.checks import (
+    Array,
+    Configured,
+    as_floats,
+    check_float,
+    check_int,
+    is_layer,
+    quietly,
+    type_text,
+)
 from minidl.dataset import CHUNK, Dataset, Split, as_rows
 from minidl.evaluation import known_loss, outputs, predict, probabilities
 from minidl.layer import Layer
@@ -118,9 +127,13 @@ class AveragePool(Feature):
     """
 
     def __init__(self, size: int = 2, shape: tuple[int, int] | None = None) -> None:
-        self.size, self.shape = check_int("AveragePool", "size", size), shape
-        if shape is not None and np.shape(shape) != (2,):
-            raise ValueError(f"AveragePool: expected shape to be (height, width), got {shape!r}")
+        self.size = check_int("AveragePool", "size", size)
+        self.shape: tuple[int, ...] | None = None
+        if shape is not None:
+            if np.asarray(shape, object).shape != (2,):
+                want = "expected shape to be (height, width)"
+                raise ValueError(f"AveragePool: {want}, got {shape!r}")
+            self.shape = tuple(check_int("AveragePool", "sides in shape", side) for side in shape)
 
     def apply(self, x: Array) -> Array:
         (x,), size = self._rows(x), self.size
@@ -228,6 +241,8 @@ class Predictor:
         loss: Loss | None = None,
         dataset: Dataset | None = None,
     ) -> None:
+        if not is_layer(model):
+            raise TypeError(f"Predictor: expected a model, got {type_text(model)}")
         listed = isinstance(features, Sequence)
         if not listed or not all(isinstance(feature, Feature) for feature in features):
             want = "a list of fitted features, as [standardize]"

@@ -40,7 +40,6 @@ class OnlineRun(Run):
             want = "a model whose first layer is Linear, with its forward pass"
             raise ValueError(f"fit_online: expected {want}, got {layer!r}")
         self.model, self.history = model, History() if history is None else history
-        self.decay_factor = 1 - self.lr * self.weight_decay  # of each parameter at each step
         self.total = 0.0  # the loss of the epoch so far
 
     def __repr__(self) -> str:
@@ -61,6 +60,11 @@ class OnlineRun(Run):
     def tail_theta(self) -> Array:
         """A view of the parameters of the layers after the first."""
         return self.model.theta[self.first.theta.size :]
+
+    @property
+    def decay_factor(self) -> float:
+        """The factor by which weight decay multiplies each parameter at each step."""
+        return 1 - self.lr * self.weight_decay
 
 
 Order = Rng | Iterator[Array]

@@ -46,7 +46,7 @@ PIXELS = np.zeros((3, 2), np.uint8)
         (lambda: minidl.outputs("model", X), "outputs: expected a model, got str"),
         (lambda: minidl.Standardize().fit(X), r"Standardize: expected dataset to be a Dataset, got an array of shape \(12, 4\)"),
         (lambda: minidl.PCA(2).transform((X, Y)), "PCA: expected dataset to be a Dataset, got a tuple"),
-        (lambda: minidl.Predictor(int).predict(X), "outputs: expected a model, got the class int"),
+        (lambda: minidl.Predictor(int), "Predictor: expected a model, got the class int"),
         (lambda: minidl.Predictor(MODEL, 3), "Predictor: expected a list of fitted features, as .*, got 3"),
         (lambda: minidl.Predictor(MODEL, dataset=(X, Y)), "Predictor: expected dataset to be a Dataset"),
         (lambda: Adam(MODEL, minidl.Cosine), "Adam: expected lr to be a finite number >= 0, got <class"),

@@ -268,3 +268,19 @@ def test_standardize_counts_examples_by_their_weights():
     np.testing.assert_allclose(weighted.std, repeated.std, rtol=1e-12)
     assert weighted.mean[2] == 7
     assert weighted.std[2] == 1
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(4.0, 4.0), ("4", "4"), "44", (4, None), (-4, -4), (0, 4), (True, 16), (4, (4, 4)), (16,), (), 4, np.ones(2)],
+)  # fmt: skip
+def test_a_shape_of_images_is_checked_when_the_feature_is_made(shape):
+    with pytest.raises(ValueError, match=r"^AveragePool: expected .*shape to be "):
+        AveragePool(1, shape)
+
+
+@pytest.mark.parametrize("shape", [(2, 8), [2, 8], np.array([2, 8])])
+def test_a_shape_of_images_of_any_kind(shape):
+    pool = AveragePool(2, shape)
+    assert (pool.apply(np.ones((1, 16))) == np.ones((1, 4))).all()
+    assert pool.shape == (2, 8)

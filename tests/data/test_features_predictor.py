@@ -145,6 +145,12 @@ def test_a_predictor_without_names_gives_numbers():
         Predictor(trained(data), [Standardize])
 
 
+@pytest.mark.parametrize("model", [3, "model.npz", None, Linear, int, Standardize(), lambda x: x])
+def test_a_model_is_checked_when_a_predictor_is_made(model):
+    with pytest.raises(TypeError, match=r"^Predictor: expected a model, got "):
+        Predictor(model)
+
+
 @pytest.mark.parametrize("kind", ["pixels", "floats"])
 def test_a_predictor_is_saved_with_its_steps(tmp_path, kind):
     x, y = pixels()

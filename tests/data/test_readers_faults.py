@@ -1,11 +1,14 @@
 """Readers and the cache under attack: bombs, false sizes, unknown methods, full disks."""
 
+import dataclasses
 import gzip
 import io
 import math
 import os
+import resource
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -366,3 +369,48 @@ run_main(lambda: print(load_letters(1000, 10, 10)))
     assert done.returncode == 0, done
     assert done.stderr.count("MINIDL_CACHE") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def fast_letters():
+    """A generator of noise, and the list of the blocks that it drew."""
+    drawn = []
+
+    def draw(rng, labels):
+        drawn.append(labels)
+        return rng.integers(256, size=(len(labels), 784), dtype=np.uint8)
+
+    return dataclasses.replace(letters.LETTERS, draw=draw), drawn
+
+
+@pytest.mark.parametrize("size", [10, 500, 900_000, 1_640_000, 2_300_000, None])
+def test_what_was_drawn_is_kept_when_the_cache_cannot_be_written(tmp_path, monkeypatch, size):
+    """Full at the header, in each block, or when the system writes its buffers (None)."""
+    generator, drawn = fast_letters()
+    sizes = {"train": 5, "valid": 3000, "test": 1041}
+    expected = [[*generator.blocks(n, split=i)] for i, n in enumerate(sizes.values())]
+    blocks = len(drawn)
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if size is None:
+        monkeypatch.setattr("os.fsync", lambda handle: os.close(-1))
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.warns(UserWarning, match="drawn without a cache"):
+            data = generator.load(sizes, 0, False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(drawn) == 2 * blocks
+    for split, parts in zip(data.splits.values(), expected, strict=True):
+        np.testing.assert_array_equal(split.x, np.concatenate([x for x, _ in parts]))
+
+
+def test_letters_are_written_as_they_are_drawn(tmp_path, monkeypatch):
+    """They take the memory of a block or two, not of a part."""
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    generator, _ = fast_letters()
+    tracemalloc.start()
+    generator.load({"train": 30_000, "valid": 5, "test": 5}, 0, False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30_000 * 784 / 4

@@ -333,6 +333,21 @@ def test_a_run_does_not_depend_on_its_neighbours(settings, block):
         same_history(run.history, expected, 1e-9)
 
 
+@pytest.mark.parametrize("block", [1, 8, 64])
+@pytest.mark.parametrize("hidden", [(), (6,)])
+@pytest.mark.parametrize("late", [("lr",), ("weight_decay",), ("l1",), ("lr", "weight_decay", "l1")])  # fmt: skip
+def test_settings_of_a_run_may_change_before_the_training(late, hidden, block):
+    dataset, rule = data(60), {"lr": 0.02, "weight_decay": 0.5, "l1": 0.001}
+    before = {"lr": 0.1, "weight_decay": 0.0, "l1": 0.0}
+    first = rule | {name: before[name] for name in late}
+    runs = [OnlineRun(network(dataset, hidden), **options) for options in (first, rule)]
+    for name in late:
+        setattr(runs[0], name, rule[name])
+    for run in runs:
+        fit_side_by_side([run], dataset, minidl.CrossEntropy(), epochs=2, block_size=block, rng=0)
+    np.testing.assert_array_equal(runs[0].model.theta, runs[1].model.theta)
+
+
 @pytest.mark.parametrize("between", [minidl.ReLU, minidl.Tanh])
 def test_nested_layers_give_the_same_bits(between):
     dataset, loss, thetas = data(130), minidl.CrossEntropy(), []
