@@ -155,29 +155,27 @@ def open_to_read(path: str | os.PathLike[str]) -> IO[bytes]:
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike[str] = "", what: str = "a file") -> Iterator[None]:
-    """Turn any error about the content of a file into a ValueError that names it; or decorate."""
-    where = f"{path}: " if path else ""
+def reading(path: str | os.PathLike[str], what: str = "a file") -> Iterator[None]:
+    """Turn any error about the content of a file into a ValueError that names it."""
     try:
         yield
     except FileNotFoundError:
         raise
     except MemoryError as error:
-        raise ValueError(f"{where}does not fit into memory ({error})") from error
+        raise ValueError(f"{path}: does not fit into memory ({error})") from error
     except ValueError as error:  # cut, since it may have a value of the file, of any length
-        raise ValueError(f"{where}{error!s:.2000}") from error
+        raise ValueError(f"{path}: {error!s:.2000}") from error
     except Exception as error:  # parsers and own classes raise any kind
-        raise ValueError(f"{where}cannot be read as {what} ({error!r:.2000})") from error
+        raise ValueError(f"{path}: cannot be read as {what} ({error!r:.2000})") from error
 
 
-@reading()
 def read_npz(
     path: str | os.PathLike[str], wanted: Callable[[str], bool] = lambda name: True
 ) -> tuple[dict[str, Array], list[str]]:
     """Read the arrays of an ``.npz`` file whose names are wanted; return them, and all names.
 
-    ValueError if it is damaged, encrypted, compressed by another method than deflate or more than
-    ``largest_content`` allows, holds Python objects, does not fit into memory, or is no file.
+    An error of any kind if it is damaged, see ``reading``; ValueError if it is compressed by
+    another method than deflate or more than ``largest_content`` allows, or holds Python objects.
     """
     import zipfile  # takes as long as a tenth of NumPy, so not on `import minidl`
 

@@ -48,6 +48,22 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+def _vector(name: str, doc: str) -> Any:
+    """Return a property of a model: a vector that is made on first use and never replaced."""
+
+    def get(model: Layer) -> Any:
+        if name not in model.__dict__:
+            model.initialize()
+        return model.__dict__[name]
+
+    def put(model: Layer, value: Array) -> None:
+        if value is not get(model):  # as it is after `model.grad *= 2`
+            why = f"cannot replace {name!r}; write model.{name}[:] = ..."
+            raise ValueError(f"{type(model).__name__}: {why}")
+
+    return property(get, put, doc=doc)
+
+
 class Layer(Configured, ABC):
     """A function of a batch, with its backward pass.
 
@@ -76,11 +92,8 @@ class Layer(Configured, ABC):
     input_scale: float | None = None
     """The factor of uint8 rows in the training; None for a model that ``fit`` did not train."""
 
-    theta: Array
-    """All parameters in one contiguous vector; each parameter is a view into it."""
-
-    grad: Array
-    """All gradients in one contiguous vector, in the order of ``theta``."""
+    theta: Array = _vector("theta", "All parameters in one vector; each one is a view into it.")
+    grad: Array = _vector("grad", "All gradients in one vector, in the order of ``theta``.")
 
     def __init_subclass__(cls) -> None:
         if "forward" in vars(cls):
@@ -164,18 +177,8 @@ class Layer(Configured, ABC):
         # Copies of views are not views, so a copy makes its flat vectors on first use.
         return {k: v for k, v in vars(self).items() if k not in ("theta", "grad", "_training")}
 
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            if name not in ("theta", "grad"):
-                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-            self.initialize()  # called only before there are vectors
-            return vars(self)[name]
-
     def __setattr__(self, name: str, value: object) -> None:
         owner, old = type(self).__name__, vars(self).get(name)
-        if name in ("theta", "grad") and value is not getattr(self, name):
-            raise ValueError(f"{owner}: cannot replace {name!r}; write model.{name}[:] = ...")
         if "theta" in vars(self) and value is not old and (holds(value) or holds(old)):
             hint = "assign to parameter.value, or build a new model"
             raise ValueError(f"{owner}: cannot replace {name!r}: {hint}")

@@ -86,8 +86,9 @@ def _load_npz(path: Path) -> Dataset:
     known = {key for keys in _SCHEMES.values() for key in keys}
     try:
         arrays, found = read_npz(path, known.__contains__)
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as an .npz file ({error})") from error
+    except Exception as error:  # zipfile raises many kinds
+        why = str(error) if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{path}: cannot be read as an .npz file ({why:.2000})") from error
     year, keys = max(_SCHEMES.items(), key=lambda item: len(set(item[1]) & set(found)))
     if missing := [key for key in keys if key not in found]:
         scheme = f"{', '.join(missing)} (the keys of {year})"

@@ -338,5 +338,5 @@ def test_windows_by_reading(tmp_path, monkeypatch):
 
 
 def test_what_does_not_fit_into_memory_is_a_value_error():
-    with pytest.raises(ValueError, match=r"does not fit into memory \(7 TB\)"), files.reading():
+    with pytest.raises(ValueError, match=r"does not fit into memory \(7 TB\)"), files.reading("a"):
         raise MemoryError("7 TB")

@@ -288,6 +288,55 @@ def test_init():
         minidl.init.normal(0, -1)
 
 
+class Wrapper(Layer):
+    """A wrapper with a parameter of its own."""
+
+    def __init__(self, inner):
+        self.inner, self.gain = inner, Parameter(np.full(inner.out_features, 1.5))
+
+    def forward(self, x, *, train=False):
+        y, pull = self.inner.forward(x, train=train)
+
+        def backward(dy):
+            self.gain.grad = (dy * y).sum(axis=0)
+            return pull(dy * self.gain.value)
+
+        return y * self.gain.value, backward
+
+
+class Asks(Wrapper):
+    def __getattr__(self, name):
+        return getattr(vars(self)["inner"], name)
+
+
+@pytest.mark.parametrize("wrapped", [lambda made: made, Sequential, lambda made: Sequential(ReLU(), made)])  # fmt: skip
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_wrapper_that_asks_its_inner_layer_trains_all_parameters(wrapped, by_hand):
+    rng = np.random.default_rng(0)
+    x, y, trained = rng.normal(size=(20, 4)), rng.integers(0, 3, 20), []
+    for kind in (Wrapper, Asks):
+        model = wrapped(kind(Linear(4, 3, rng=0, dtype="float64")))
+        if by_hand:
+            for _ in range(3):
+                logits, backward = model.forward(x, train=True)
+                write_gradients(model, backward, minidl.CrossEntropy()(logits, y)[1])
+                model.theta -= 0.1 * model.grad
+        else:
+            minidl.fit(model, minidl.Dataset((x, y)), minidl.CrossEntropy(), minidl.SGD(model, 0.1), epochs=3, rng=0)  # fmt: skip
+        assert model.theta.size == 4 * 3 + 3 + 3
+        trained.append(model.theta)
+    np.testing.assert_array_equal(*trained)
+    assert (trained[0][-3:] != 1.5).all() or (trained[0][:3] != 1.5).all()
+
+
+def test_an_attribute_that_is_missing_in_a_property_is_named():
+    class Prop(Linear):
+        size = property(lambda self: self.missing_thing)
+
+    with pytest.raises(AttributeError, match="missing_thing"):
+        _ = Prop(2, 2, rng=0).size
+
+
 @pytest.mark.parametrize("name", ["theta", "grad"])
 def test_the_vectors_of_a_model_are_changed_in_place_alone(name):
     model = Sequential(Linear(3, 2), rng=0)

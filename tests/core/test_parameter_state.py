@@ -165,6 +165,12 @@ def test_all_or_nothing(change, message):
     np.testing.assert_equal(other.state_dict(), before)
 
 
+@pytest.mark.parametrize("layer", [ReLU(), Sequential(), minidl.Tanh(), minidl.Dropout(0.5)])
+def test_a_state_for_a_layer_without_one(layer):
+    with pytest.raises(ValueError, match=r"no parameter or buffer 'foo', expected none$"):
+        layer.load_state_dict({"foo": 1})
+
+
 def test_a_snapshot_is_a_copy_and_fits_one_model():
     model, _, valid = trained()
     before, outputs = model.state_dict(), model(valid.x)

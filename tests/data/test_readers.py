@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import minidl
 from minidl.data import readers
 from minidl.data.__main__ import as_images, class_name, describe, main, sheet_rows
 from minidl.data.letters import load_letters
@@ -99,8 +100,14 @@ def test_damaged_npz(tmp_path, how):
     path = tmp_path / "set.npz"
     np.savez_compressed(path, **dict(zip(KEYS["2025-26"], arrays((300, 30, 30)), strict=True)))
     spoil(path, how)
-    with pytest.raises(ValueError, match=r"set.npz: cannot be read as an .npz file"):
-        load_dataset(path)
+    for read, kind in (
+        (load_dataset, "an .npz file"),
+        (minidl.load, "a model or checkpoint"),
+        (lambda path: minidl.Checkpoint(path).load(), "a model or checkpoint"),
+    ):
+        with pytest.raises(ValueError, match=rf"set.npz: cannot be read as {kind} \(") as error:
+            read(path)
+        assert str(error.value).count("cannot be read") == str(error.value).count("set.npz") == 1
 
 
 @pytest.mark.parametrize(
