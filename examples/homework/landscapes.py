@@ -133,7 +133,8 @@ def draw_penalties(runs: Mapping[str, Result], title: str, out: Path) -> None:
         label = f"{name}: {runs[name].values['exact_zeros']:.1%} exactly 0"
         curves[label] = (edges[1:] + edges[:-1]) / 2, counts
     words = "weight (those beyond the ends are drawn there)", "number of weights"
-    line_plot(out / "weights.png", Panel(curves, *words, ylog=True), title=title)
+    panel = Panel(curves, *words, ylog=True, dashed=list(curves)[1:])  # equal curves are all seen
+    line_plot(out / "weights.png", panel, title=title)
 
 
 def sentences(runs: Mapping[str, Result], n: int) -> dict[str, list[str]]:

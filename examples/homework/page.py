@@ -71,7 +71,7 @@ class Run:
     kept: int = 0
     """The number of runs of a grid that ended."""
     finished: bool = False
-    """Whether the last session ended, and left results; of a grid without one, whether all did."""
+    """Whether the last session ended, and left results; without one, whether all of a grid did."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
@@ -134,7 +134,7 @@ def read_run(folder: Path, title: str = "") -> Run:
     for file in _files(folder, ANSWERS):
         run.answers = _read(file, _answers)
     axes = [_read(file, _axes) for file in _files(folder, RECORD)]
-    ended = sessions[-1]["ended"] if sessions else len(rows) >= sum(map(math.prod, axes))
+    ended = sessions[-1]["ended"] if sessions else axes and len(rows) >= sum(map(math.prod, axes))
     run.finished = bool(ended and (run.scores or run.tables or rows))
     if rows and not run.tables:
         run.tables.append(Table(list(dict.fromkeys(name for row in rows for name in row)), "Runs"))
@@ -175,7 +175,10 @@ def _axes(file: Path) -> list[int]:
 
 
 def _answers(file: Path) -> dict[str, list[str]]:
-    return {name: [str(s) for s in sentences] for name, sentences in _object(file).items()}
+    found = _object(file)
+    if not all(isinstance(sentences, list) for sentences in found.values()):
+        raise TypeError("expected lists of sentences")
+    return {name: [str(s) for s in sentences] for name, sentences in found.items()}
 
 
 def _sessions(file: Path) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from minidl import Checkpoint, Dataset
 from minidl.checks import require
 from minidl.data.cache import MappedSplit
 from minidl.files import to_json
-from minidl.grid.folder import RECORD, claimed, kept, taken
+from minidl.grid.folder import RECORD, RESULTS, claimed, kept, taken
 from minidl.grid.points import Grid, Point, Result
 from minidl.saving.describe import describe
 
@@ -60,7 +60,7 @@ def single_run(
         raise taken(out, f"those of a grid, see {RECORD}")
     with (
         claimed(out / record, settings, {}, lambda: any(file.exists() for file in files)),
-        session(out, record=record, settings=noted, data=about(dataset), processes=1),
+        session(out, *files, record=record, settings=noted, data=about(dataset), processes=1),
     ):
         try:
             yield [{"checkpoint": Checkpoint(file, resume=True)} for file in files]
@@ -86,7 +86,8 @@ def run_points(
         raise taken(out, f"those of a single run, see {RUN}")
     processes = args.jobs if executor == PROCESSES else executor
     options: dict[str, Any] = {"settings": {"data": dataset.name} if dataset else {}, "cost": cost}
-    with session(out, processes=processes, data=about(dataset)), _connected(executor) as pool:
+    noted = session(out, out / RESULTS, processes=processes, data=about(dataset))
+    with noted, _connected(executor) as pool:
         return minidl.grid.run(grid, train, out=out, executor=pool, jobs=args.jobs, **options)
 
 
@@ -125,29 +126,41 @@ def shared(dataset: Dataset, args: argparse.Namespace) -> Iterator[Dataset]:
 
 
 @contextlib.contextmanager
-def session(folder: Path, **note: Any) -> Iterator[None]:
-    """Add a line to ``folder/sessions.jsonl`` when this context ends, or Ctrl-C ends it.
+def session(folder: Path, *files: Path, **note: Any) -> Iterator[None]:
+    """Add a line to ``folder/sessions.jsonl`` when this context ends, also by an error or Ctrl-C.
 
-    Without one if it cannot be written: results do not depend on it.
+    Not by these if ``files`` are given and none changed: what was there before still holds. Results
+    do not depend on the line; there is none if it cannot be written.
     """
-    start, stopped = time.time(), None
+
+    def states() -> list[tuple[int, int]]:
+        stats = [file.stat() for file in files if file.exists()]
+        return [(s.st_size, s.st_mtime_ns) for s in stats]
+
+    before, start, ended = states(), time.time(), False
     try:
         yield
-    except KeyboardInterrupt as error:
-        stopped = error
+        ended = True
+    finally:
+        if ended or not files or states() != before:
+            _note(folder, start, ended, note)
+
+
+def _note(folder: Path, start: float, ended: bool, note: Mapping[str, Any]) -> None:
+    """Write the line of a session, in place of one that was cut short."""
     line = {
         "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(start)),
         "seconds": round(time.time() - start, 3),
-        "ended": stopped is None,
+        "ended": ended,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "program": (sys.modules["__main__"].__doc__ or "").strip().partition("\n")[0],
         "environment": environment(),
         **note,
     }
-    with contextlib.suppress(OSError), (folder / SESSIONS).open("ab", buffering=0) as file:
+    with contextlib.suppress(OSError), (folder / SESSIONS).open("ab+", buffering=0) as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
         file.write(f"{to_json(line)}\n".encode())  # in one piece
-    if stopped:
-        raise stopped
 
 
 def about(dataset: Dataset | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import landscapes
 import numpy as np
@@ -113,6 +114,18 @@ def test_all_questions_on_a_file_in_the_course_s_format(file, tmp_path):
         f"{minidl.evaluate(model, data.valid, minidl.CrossEntropy())['accuracy']:.4f}"
         == row["valid"]
     )
+
+
+def test_equal_weights_are_both_seen(tmp_path, monkeypatch):
+    panels, names = [], ["logistic", "logistic L2 0.01", "logistic L1 0.01"]
+    monkeypatch.setattr(course, "line_plot", lambda path, panel, **_: panels.append(panel))
+    (tmp_path / "models").mkdir()
+    for name in names:
+        model = minidl.Sequential(minidl.Linear(3, 2), rng=0)
+        minidl.save(course.model_file(tmp_path / "models", name), model.layers[0])
+    result = SimpleNamespace(values={"norms": [1.0], "exact_zeros": 0.0})
+    course.draw_penalties(dict.fromkeys(names, result), "title", tmp_path)
+    assert list(panels[-1].dashed) == list(panels[-1].curves)[1:]
 
 
 def test_finished_runs_are_kept(file, tmp_path):

@@ -333,7 +333,8 @@ def test_runs_are_found_at_any_depth(tmp_path):
 
 
 def test_pictures_stand_before_long_tables(tmp_path):
-    (tmp_path / "run.json").write_text("{}")
+    with session(tmp_path):
+        pass
     for name, n in (("a", 26), ("b", 25)):
         table = minidl.view.tables.Table(["x", "y"], name)
         for i in range(n):
@@ -392,7 +393,7 @@ ODD = {
     ],
     "run.json": [[], "x", None],
     "scores.json": [[], 1, None],
-    "answers.json": [[], {"a": 1}],
+    "answers.json": [[], {"a": 1}, {"a": "xy"}, {"a": {"x": 1}}],
     "grid.json": [{"axes": 3}, {"axes": {"a": 3}}, []],
 }  # fmt: skip
 
@@ -481,22 +482,56 @@ def test_pictures_carry_their_description(tmp_path):
 
 
 def test_sessions(tmp_path):
-    """One that ended or was stopped is noted; one that was refused is not."""
-    with session(tmp_path, processes=3):
+    """One that ended, or was stopped after it had computed, is noted; others are not."""
+    results = tmp_path / "results"
+    with session(tmp_path, results, processes=3):
         pass
-    with contextlib.suppress(KeyboardInterrupt), session(tmp_path):
-        raise KeyboardInterrupt
-    with pytest.raises(ValueError, match="refused"), session(tmp_path):
-        raise ValueError("refused")
-    with session(tmp_path):
+    for i, error in enumerate((KeyboardInterrupt, OSError, MemoryError, SystemExit), start=1):
+        with contextlib.suppress(error), session(tmp_path, results):
+            results.write_text("1" * i)
+            raise error
+        with pytest.raises(error), session(tmp_path, results):  # refused, or all was computed
+            raise error
+    with session(tmp_path, results):
         pass
     found = sessions(tmp_path)
-    assert [s["ended"] for s in found] == [True, False, True]
+    assert [s["ended"] for s in found] == [True, *[False] * 4, True]
     assert found[0]["processes"] == 3
     assert found[0]["environment"]["NumPy"] == np.__version__
     assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC", found[0]["started"])
     (tmp_path / "sessions.jsonl").write_text((tmp_path / "sessions.jsonl").read_text()[:-5])
-    assert len(sessions(tmp_path)) == 2  # the last line is cut short
+    assert len(sessions(tmp_path)) == 5  # the last line is cut short
+    with session(tmp_path):
+        pass
+    assert sessions(tmp_path)[:5] == found[:5]
+    assert len(sessions(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("epochs", [(3,), (2, 3)])
+def test_a_run_that_failed_is_not_finished(done, tmp_path, epochs):
+    """It had trained, and its picture could not be written; the same command ends it."""
+    command = ROOT / "examples/q1_perceptron.py", "--data", done / f"{NAME}.npz", "--full", "--out", "q1"  # fmt: skip
+    *before, last = epochs
+    for n in before:
+        run(tmp_path, *command, "--epochs", n)
+    picture = tmp_path / "q1/curves.svg"
+    picture.unlink(missing_ok=True)
+    picture.mkdir(parents=True)
+    run(tmp_path, *command, "--epochs", last, status=2)
+    run(tmp_path, *command, "--epochs", 1, status=2)  # refused
+    found = read_run(tmp_path / "q1")
+    assert found.state.startswith("not finished, ")
+    assert NAME in found.state
+    assert found.settings["q1"]["epochs"] == last
+    picture.rmdir()
+    run(tmp_path, *command, "--epochs", last)
+    assert read_run(tmp_path / "q1").finished
+
+
+def test_a_run_without_sessions_is_not_finished(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "scores.json").write_text('{"test": 0.5}')
+    assert not read_run(tmp_path).finished
 
 
 def test_another_machine_goes_on(tmp_path):
