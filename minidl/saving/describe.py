@@ -224,9 +224,9 @@ _WRAPPERS = (property, functools.cached_property, staticmethod, classmethod)
 def _source(made: Any) -> Iterator[str]:
     """Yield texts that change with the code of a function, or with what is in a class."""
     if isinstance(made, type):
-        bases = [base for base in made.__mro__ if base is made or _is_own(base)]
-        nested = f"{made.__qualname__}."
-        for name, value in (item for base in bases for item in vars(base).items()):
+        bases, nested = made.__mro__, f"{made.__qualname__}."
+        own = [vars(base).items() for base in bases if base is made or _is_own(base)]
+        for name, value in (item for items in own for item in items):
             if isinstance(value, _PLAIN) and not name.startswith("__"):
                 yield f"{name}={_constant(value)}"
             elif not isinstance(value, type) or value.__qualname__.startswith(nested):
@@ -242,7 +242,9 @@ def _source(made: Any) -> Iterator[str]:
 
 
 def _constant(value: Any) -> str:
-    return repr(sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else value)
+    """Return the text of a constant, which is the same in another process."""
+    text = repr(sorted(map(repr, value)) if isinstance(value, (set, frozenset)) else value)
+    return re.sub(" at 0x[0-9a-fA-F]+", "", text)
 
 
 def _codes(code: CodeType) -> list[CodeType]:

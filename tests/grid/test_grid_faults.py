@@ -238,6 +238,7 @@ for what, member in {
     "static method": "@staticmethod\n    def x(): return 1.5",
     "inner class": "class X: x = 1.5",
     "constant": "x = 1.5",
+    "constant beside what has an address": "x = {'a': 1.5, 'b': lambda: 0}",
 }.items():
     CODE_CHANGES[what] = (
         METHOD.format(member) + "train = lambda lr, wd, kind=K: kind()(lr, wd)",
