@@ -208,6 +208,15 @@ def test_every_loss_has_a_counterpart(name):
     assert theirs.item() == pytest.approx(entry.loss(z, y)[0], rel=1e-12)
 
 
+def test_cases_are_what_their_names_say():
+    cases = {case.name: case for case in standard_set()}
+    for name, case in cases.items():
+        if name.startswith("depth "):
+            depth = int(name.removeprefix("depth ").partition(",")[0])
+            assert sum(isinstance(layer, Linear) for layer in case.layers()) == depth + 1, name
+    assert cases["gains without weight decay"].optimizer[1]["decay_biases"] is False
+
+
 def test_the_standard_set_has_everything():
     cases = standard_set()
     names = [case.name for case in cases]
