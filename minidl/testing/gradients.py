@@ -53,7 +53,7 @@ def check_tensor(point: Point, name: str, directions: int = 2) -> TensorCheck:
             verdict = line.explained(compared)
         if verdict == FAILED:
             wrong_here = around is None or (compared.smooth and line.is_smooth())
-            verdict, worst = search(point, name, around, FAILED if wrong_here else KINK)
+            verdict, worst = search(point, name, around, UNSURE if wrong_here else KINK)
         sides = compared.analytic, compared.numeric
         checks.append(TensorCheck(name, u.shape, *sides, verdict, worst))
     return max(checks, key=lambda check: (SEVERITY.index(check.verdict), check.error))
