@@ -188,6 +188,10 @@ class BatchNorm(Layer):
 
     In training, ``running = (1 - momentum) running + momentum batch``, the variance with n - 1.
 
+    ``weight`` and ``bias`` are parameters ``(features,)``, initially ones and zeros; the buffers
+    ``running_mean`` and ``running_var``, ``(features,)``, and ``num_batches_tracked`` are initially
+    zeros, ones and zero.
+
     Parameters
     ----------
     features : int
@@ -197,10 +201,6 @@ class BatchNorm(Layer):
         over all batches so far.
     eps : float
     dtype : float32 (default) or float64, optional
-
-    ``weight`` and ``bias`` are parameters ``(features,)``, initially ones and zeros; the buffers
-    ``running_mean`` and ``running_var``, ``(features,)``, and ``num_batches_tracked`` are initially
-    zeros, ones and zero.
     """
 
     skips_input_grad = True
