@@ -22,7 +22,7 @@ ENTRIES = 24
 LIMITS = {"the core": 5_200, "the package": 14_000, "a file": 600}
 """The most lines, docstrings included."""
 
-MISSED = {"the core": 5_400, "the package": 15_200}
+MISSED = {"the core": 5_400, "the package": 15_310}
 """The limits that are not met, and the most lines there are now."""
 
 

@@ -152,6 +152,7 @@ def _wings(model, data, loss, x, y):
     optimizer = minidl.SGD(made, 0.1)
     if _has("torch"):
         parity, torch = minidl.parity, require("torch", "parity")
+        require("torch._dynamo", "parity")  # the first optimizer imports it: not in its 5 seconds
         module = torch.nn.Sequential(torch.nn.Linear(4, 3))
         parts = {"model": made, "loss": loss, "optimizer": optimizer}
         yield parity.compare, {**parts, "batches": [(x, y)], "dtype": "float64", "tolerance": lambda step: 1.0, "title": "t"}  # fmt: skip
