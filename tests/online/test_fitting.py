@@ -166,6 +166,7 @@ def test_5000_updates_in_float64(hidden, weight_decay):
     seed=st.integers(0, 2**16),
 )
 @example(n=65, features=3, classes=2, hidden=[], block=64, weight_decay=20.0, bias=True, repeated=False, dark=False, loss=minidl.CrossEntropy(), seed=0)  # fmt: skip
+@example(n=125, features=1, classes=2, hidden=[3], block=2, weight_decay=15.0, bias=False, repeated=False, dark=False, loss=minidl.CrossEntropy(), seed=0)  # fmt: skip
 @settings(max_examples=60)
 def test_blocks_equal_the_plain_loop(n, features, classes, hidden, block, weight_decay, bias, repeated, dark, loss, seed):  # fmt: skip
     rng = np.random.default_rng(seed)
@@ -181,7 +182,10 @@ def test_blocks_equal_the_plain_loop(n, features, classes, hidden, block, weight
     model, history = trained(dataset, loss, block, **options)
     scale = max(np.abs(plain.theta).max(), 1e-3)
     assert np.abs(model.theta - plain.theta).max() < 1e-11 * scale
-    same_history(history, expected, 1e-9)
+    if (
+        np.abs(plain(x)).max() > 1e-100
+    ):  # else rounding decides which of equal logits is the largest
+        same_history(history, expected, 1e-9)
 
 
 @pytest.mark.parametrize("block", BLOCKS[1:])
