@@ -255,6 +255,14 @@ def test_the_best_epoch_has_finite_outputs_whatever_the_loss_says():
     assert history.best.epoch == 5
 
 
+def test_a_run_is_resumed_with_or_without_a_progress_bar(data, tmp_path):
+    file = minidl.Checkpoint(tmp_path / "run.npz", resume=True)
+    for epochs, callbacks in enumerate(([], [Progress()], []), start=1):
+        model = Sequential(Linear(6, 3), rng=0)
+        history = fit(model, data, CrossEntropy(), minidl.SGD(model, 0.1), epochs=epochs, batch_size=32, rng=1, callbacks=callbacks, checkpoint=file)  # fmt: skip
+        assert len(history) == epochs + 1
+
+
 @pytest.mark.parametrize("weight", [(), (np.ones(60),), (np.full(60, 3.0),)])
 def test_a_mean_weight_divides_every_gradient(weight):
     rng = np.random.default_rng(0)
