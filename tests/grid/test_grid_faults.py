@@ -281,7 +281,7 @@ COMPARED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("values", COMPARED, ids=repr)
+@pytest.mark.parametrize("values", COMPARED)
 def test_values_of_any_kind_are_compared(values):
     def closure(value):
         return lambda: value
